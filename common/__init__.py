@@ -1,0 +1,1 @@
+"""What every room may import: errors for people, files written whole, options, terminal output, the packed batch."""

@@ -1,0 +1,39 @@
+"""Which device and which arithmetic, chosen from what is at hand, with the reason in words."""
+
+import torch
+
+from common.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """`None` or "auto": CUDA where there is one, else the CPU. Raises `UserError` for a device that is not there."""
+    if name in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"--device {name}: there is no such device; use cpu, cuda or cuda:0") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: PyTorch sees no CUDA device here; use cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name}: is not supported; use cpu or cuda")
+    return device
+
+
+def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) -> tuple[torch.dtype, str]:
+    """The dtype of the matrix products, and why: bf16 where the device multiplies it natively, else float32."""
+    if isinstance(name, torch.dtype):
+        return name, "asked for"
+    if name not in (None, "auto"):
+        if name not in DTYPES:
+            raise UserError(f"--dtype {name}: is not one of {', '.join(DTYPES)}")
+        return DTYPES[name], "asked for"
+    if device.type == "cuda":
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return torch.bfloat16, "this GPU multiplies bfloat16 natively"
+        return torch.float16, "this GPU has no native bfloat16"
+    return torch.float32, "bfloat16 products are slow on this device"

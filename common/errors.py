@@ -1,0 +1,42 @@
+"""Errors that a user can mend, told in one line.
+
+Every program's `main` runs inside `run_program`. A `UserError` says where (file, row, key or option), what is wrong and
+what would be right; it reaches the terminal as one line on stderr and exit status 2. Any other exception is a defect of
+this project and keeps its traceback.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something that the user can put right; `str(error)` is one line: where, what, and what would be right."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(str(message).split()))
+
+
+def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
+    """Run `main(argv)` as a program: exit 0, 2 after a `UserError`, 130 after Ctrl-C; never a traceback for either."""
+    try:
+        main(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (say, `head`) has gone. Point stdout elsewhere, or Python complains again while closing it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def closest(word: str, candidates) -> str:
+    """A hint for a misspelt name: `closest("langages", ["languages"]) -> "; did you mean 'languages'?"`, or ""."""
+    import difflib
+
+    match = difflib.get_close_matches(str(word), [str(c) for c in candidates], n=1)
+    return f"; did you mean '{match[0]}'?" if match else ""

@@ -1,0 +1,93 @@
+"""Files that are either whole or absent, and hashes that say which bytes were used."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
+    """Open a file beside `path`; on success sync and rename it over `path`, on any error remove it."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(beside, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    try:
+        with handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"{path}: could not be written whole ({error.strerror}); nothing was left behind") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Fill a folder beside `path`; on success put it in the place of `path`, on any error remove it."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    try:
+        beside.chmod(0o755)
+        yield beside
+        if path.exists():
+            old = beside.with_suffix(".old")
+            os.replace(path, old)
+            os.replace(beside, path)
+            shutil.rmtree(old)
+        else:
+            os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"{path}: could not be written whole ({error.strerror}); nothing was left behind") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_json(path: str | Path, value) -> None:
+    """Write `value` as indented UTF-8 JSON, whole or not at all; NaN is refused, since JSON has none."""
+    with atomic_write(path) as handle:
+        json.dump(value, handle, ensure_ascii=False, indent=2, allow_nan=False)
+        handle.write("\n")
+
+
+def read_json(path: str | Path):
+    """Read one JSON document; a missing file, bytes that are not UTF-8 and broken JSON are one-line errors."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); a JSON file was expected") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg})") from error
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def sha256_json(value) -> str:
+    """SHA-256 of a value's canonical JSON (sorted keys, no spaces): equal values have equal hashes."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

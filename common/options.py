@@ -1,0 +1,191 @@
+"""A program's options: one dataclass, readable as a table, fed from a TOML file and the command line.
+
+    @dataclass
+    class Options:
+        rank: int = option(16, "rank r of the adapters", minimum=1)
+        languages: list[str] = option((), "languages to fine-tune on", metavar="en,es")
+
+    options = parse_options(Options, argv, program="train.py", description="...")
+
+What counts, strongest first: the command line, the TOML file of `--config`, the preset, the default written here. Field
+`per_language` is `--per-language` on the command line and `per_language` in TOML. Annotations decide how a value is
+read: str, int, float, bool (`--flag`, `--no-flag`), `list[str]` (several words, or one with commas), `dict[str, int]`
+(`tr=75,es=20`), each with `| None` where "not given" means something. An unknown option or key is an error.
+"""
+
+import argparse
+import dataclasses
+import tomllib
+import typing
+from pathlib import Path
+from types import NoneType, UnionType
+
+from common.errors import UserError, closest
+
+
+def option(default, help: str, *, choices=None, minimum=None, above=None, maximum=None, metavar=None, group=None):
+    """A dataclass field with its help text and the values it may take (`above` is an exclusive lower bound)."""
+    metadata = {"help": help, "choices": choices, "minimum": minimum, "above": above, "maximum": maximum,
+                "metavar": metavar, "group": group}
+    if isinstance(default, list | dict | tuple):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UserError(f"{self.prog}: {message}; --help shows every option")
+
+    def _check_value(self, action, value):  # argparse would list the choices in its own, longer words
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(map(str, action.choices))}")
+
+
+def parse_options(cls, argv: list[str], *, program: str, description: str, epilog: str = "", presets=None):
+    """Read `argv` (and the TOML file and preset that it names) into an instance of the dataclass `cls`.
+
+    `presets` maps a name to values that `--preset NAME` sets. The instance gets an attribute `given`, the set of field
+    names that the user set somewhere, which lets a program tell a chosen value from a default. Raises `UserError`.
+    """
+    parser = _Parser(prog=program, description=description, epilog=epilog, allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", metavar="FILE", help="TOML file with the same options; the command line wins")
+    if presets:
+        parser.add_argument("--preset", choices=sorted(presets), help="a named set of options; all others still win")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    kinds = {name: _kind(annotation) for name, annotation in typing.get_type_hints(cls).items() if name in fields}
+    groups: dict[str | None, argparse._ArgumentGroup] = {}
+    for name, field in fields.items():
+        title = field.metadata["group"]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title) if title else parser
+        _add_argument(groups[title], name, field, kinds[name])
+
+    given = vars(parser.parse_args(argv))
+    config, preset = given.pop("config"), given.pop("preset", None)
+    from_file = _read_toml(config, fields, presets) if config else {}
+    preset = preset or from_file.pop("preset", None)
+    from_file.pop("preset", None)
+    values = {name: (value, f"preset {preset}") for name, value in (presets or {}).get(preset, {}).items()}
+    values |= {name: (value, f"{config}: {name}") for name, value in from_file.items()}
+    values |= {name: (value, "--" + name.replace("_", "-")) for name, value in given.items()}
+    result = cls(**{name: _checked(value, kinds[name], fields[name].metadata, where)
+                    for name, (value, where) in values.items()})
+    result.given = frozenset(values)
+    return result
+
+
+def _kind(annotation) -> tuple[str, bool]:
+    """`list[str] | None -> ("list", True)`: the kind of a value and whether it may be absent."""
+    optional = typing.get_origin(annotation) in (UnionType, typing.Union) and NoneType in typing.get_args(annotation)
+    if optional:
+        annotation = next(part for part in typing.get_args(annotation) if part is not NoneType)
+    return (typing.get_origin(annotation) or annotation).__name__, optional
+
+
+def _add_argument(group, name: str, field, kind) -> None:
+    flag, words, metadata = "--" + name.replace("_", "-"), kind[0], field.metadata
+    default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+    shown = "" if default in (None, "", [], {}, (), False) else f" (default: {_shown(default)})"
+    text = (metadata["help"] + shown).replace("%", "%%")
+    if words == "bool":
+        group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        return
+    metavar = metadata["metavar"] or (None if metadata["choices"] else {"int": "N", "float": "X"}.get(words, "TEXT"))
+    group.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=text, metavar=metavar,
+                       choices=metadata["choices"] if words == "str" else None,
+                       nargs="+" if words == "list" else None)
+
+
+def _shown(value) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _read_toml(path: str, fields, presets) -> dict:
+    try:
+        with open(path, "rb") as handle:
+            values = tomllib.load(handle)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); --config takes a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: is not TOML ({error})") from error
+    known = [*fields, *(["preset"] if presets else [])]
+    result = {}
+    for key, value in values.items():
+        if key.replace("-", "_") not in known:
+            raise UserError(f"{path}: unknown key '{key}'{closest(key, known)}")
+        result[key.replace("-", "_")] = value
+    if presets and result.get("preset", next(iter(presets))) not in presets:
+        raise UserError(f"{path}: preset: '{result['preset']}' is not one of {', '.join(sorted(presets))}")
+    return result
+
+
+def _checked(value, kind, metadata, where: str):
+    """`value` as the kind says, within its bounds; otherwise a `UserError` that begins with `where`."""
+    name, optional = kind
+    if value is None and optional:
+        return None
+    try:
+        value = _READ[name](value)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where}: {value!r} is not {_WORDS[name]}") from error
+    for item in value.values() if name == "dict" else [value] if name in ("int", "float") else []:
+        if metadata["minimum"] is not None and item < metadata["minimum"]:
+            raise UserError(f"{where}: {item} is below the smallest value, {metadata['minimum']}")
+        if metadata["above"] is not None and item <= metadata["above"]:
+            raise UserError(f"{where}: {item} must be above {metadata['above']}")
+        if metadata["maximum"] is not None and item > metadata["maximum"]:
+            raise UserError(f"{where}: {item} is above the largest value, {metadata['maximum']}")
+    if metadata["choices"]:
+        for item in value if name == "list" else [value]:
+            if item not in metadata["choices"]:
+                known = ", ".join(map(str, metadata["choices"]))
+                raise UserError(f"{where}: '{item}' is not one of {known}{closest(item, metadata['choices'])}")
+    return value
+
+
+def _read_int(value) -> int:
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(value)
+    return int(value)
+
+
+def _read_float(value) -> float:
+    number = float(value)
+    if isinstance(value, bool) or number != number or number in (float("inf"), float("-inf")):
+        raise ValueError(value)
+    return number
+
+
+def _read_str(value) -> str:
+    if not isinstance(value, str | Path):
+        raise TypeError(value)
+    return str(value)
+
+
+def _read_bool(value) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(value)
+    return value
+
+
+def _read_list(value) -> list[str]:
+    items = [value] if isinstance(value, str) else list(value)
+    if not all(isinstance(item, str) for item in items):
+        raise TypeError(value)
+    return [word for item in items for word in item.split(",") if word] if len(items) == 1 else items
+
+
+def _read_dict(value) -> dict[str, int]:
+    if isinstance(value, dict):
+        return {str(key): _read_int(count) for key, count in value.items()}
+    pairs = [word.split("=") for word in str(value).split(",") if word]
+    if not all(len(pair) == 2 for pair in pairs):
+        raise ValueError(value)
+    return {key: _read_int(count) for key, count in pairs}
+
+
+_READ = {"str": _read_str, "int": _read_int, "float": _read_float, "bool": _read_bool, "list": _read_list,
+         "dict": _read_dict}
+_WORDS = {"str": "text", "int": "a whole number", "float": "a finite number", "bool": "true or false",
+          "list": "a list of words", "dict": "NAME=NUMBER pairs such as tr=75,es=20"}

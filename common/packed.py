@@ -1,0 +1,93 @@
+"""The packed batch: what `data` builds, `model` computes on and the loops read, with no padding in it.
+
+Shape legend of the whole repository:
+
+    B   rows of a rectangular batch           R   rows of a packed batch
+    T   tokens per row, where all are equal   N   tokens of a packed batch
+    D   hidden size                           F   width of the MLP
+    H   query heads                           K   key/value heads (H is a multiple of K)
+    h   size of one head                      L   layers
+    V   vocabulary                            C   labels
+    r   LoRA rank                             S   keys visible to a row (cached ones included)
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which of the N packed tokens may see which: all that attention needs to know of rows.
+
+    Tokens `[0, prefix_len)` are a prefix that every row shares and that is computed once. Row i owns the tokens
+    `[row_start[i], row_start[i + 1])`; it sees the prefix, its own earlier tokens, and `past` cached keys of its own.
+    Plain integers, so that reading them never waits for a device.
+    """
+
+    row_start: tuple[int, ...]  # R + 1 entries; row_start[0] == prefix_len
+    prefix_len: int = 0
+    past: int = 0  # cached tokens per row, in front of its own; only without a prefix
+
+    def __post_init__(self):
+        increasing = all(a < b for a, b in zip(self.row_start, self.row_start[1:], strict=False))
+        if len(self.row_start) < 2 or self.row_start[0] != self.prefix_len or not increasing:
+            raise ValueError(f"row_start {self.row_start} must rise from prefix_len {self.prefix_len}; no row is empty")
+        if self.past and self.prefix_len:
+            raise ValueError("a cached batch has no shared prefix: each row's past already holds it")
+
+    @property
+    def rows(self) -> int:
+        """R, the number of rows."""
+        return len(self.row_start) - 1
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Each row's own tokens, the shared prefix not counted; R entries."""
+        return tuple(b - a for a, b in zip(self.row_start, self.row_start[1:], strict=False))
+
+    @classmethod
+    def rectangle(cls, rows: int, length: int, past: int = 0) -> "Layout":
+        """`rows` rows of `length` tokens each, none of them shared."""
+        return cls(tuple(range(0, rows * length + 1, length)), past=past)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """R posts as N tokens in a line, the position where each one's answer is read, and their place in the input."""
+
+    tokens: torch.Tensor  # (N,) int64
+    positions: torch.Tensor  # (N,) int64: place in the row, the shared prefix counted
+    layout: Layout
+    answer_index: torch.Tensor  # (R,) int64 into the N tokens: where the label is read
+    rows: tuple[int, ...]  # R places in the caller's list of posts
+
+    def to(self, device) -> "PackedBatch":
+        """The same batch with its tensors on `device`."""
+        move = lambda tensor: tensor.to(device, non_blocking=True)  # noqa: E731
+        return PackedBatch(
+            move(self.tokens), move(self.positions), self.layout, move(self.answer_index), self.rows
+        )
+
+
+def pack(rows: list[list[int]], answers: list[int], places: list[int], prefix_len: int = 0) -> PackedBatch:
+    """Lay rows of token ids end to end, their first `prefix_len` ids (equal in all of them) once.
+
+    `pack([[1, 2, 3], [1, 2, 4, 5]], [2, 3], [0, 1], prefix_len=2)` has tokens `[1, 2, 3, 4, 5]`, positions
+    `[0, 1, 2, 2, 3]`, row_start `(2, 3, 5)` and answer_index `[2, 4]`. `answers` counts from each whole row's start.
+    """
+    prefix = rows[0][:prefix_len]
+    if any(row[:prefix_len] != prefix for row in rows):
+        raise ValueError(f"the rows do not share their first {prefix_len} ids")
+    if any(answer < prefix_len for answer in answers):
+        raise ValueError("an answer is read inside the shared prefix")
+    tokens, positions, row_start, answer_index = list(prefix), list(range(prefix_len)), [prefix_len], []
+    for row, answer in zip(rows, answers, strict=True):
+        answer_index.append(len(tokens) + answer - prefix_len)
+        tokens += row[prefix_len:]
+        positions += range(prefix_len, len(row))
+        row_start.append(len(tokens))
+    return PackedBatch(
+        torch.tensor(tokens), torch.tensor(positions), Layout(tuple(row_start), prefix_len),
+        torch.tensor(answer_index), tuple(places),
+    )
