@@ -19,7 +19,8 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(beside, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "")
+        text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+        handle = open(beside, mode, **text)  # noqa: SIM115 - closed below, in a block of its own
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     try:

@@ -61,7 +61,12 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, epilo
             groups[title] = parser.add_argument_group(title) if title else parser
         _add_argument(groups[title], name, field, kinds[name])
 
-    given = vars(parser.parse_args(argv))
+    namespace, rest = parser.parse_known_args(argv)
+    if rest:
+        flags = ["--" + name.replace("_", "-") for name in fields]
+        hint = closest(rest[0], flags) if rest[0].startswith("-") else " after the options"
+        parser.error(f"unknown {'option' if rest[0].startswith('-') else 'word'} '{rest[0]}'{hint}")
+    given = vars(namespace)
     config, preset = given.pop("config"), given.pop("preset", None)
     from_file = _read_toml(config, fields, presets) if config else {}
     preset = preset or from_file.pop("preset", None)

@@ -11,9 +11,14 @@ Shape legend of the whole repository:
     r   LoRA rank                             S   keys visible to a row (cached ones included)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
+
+
+def causal_mask(queries: int, keys: int, device=None) -> torch.Tensor:
+    """Who sees whom where the last `queries` of `keys` tokens ask: (queries, keys) bool, True where visible."""
+    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Layout:
     row_start: tuple[int, ...]  # R + 1 entries; row_start[0] == prefix_len
     prefix_len: int = 0
     past: int = 0  # cached tokens per row, in front of its own; only without a prefix
+    _masks: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         increasing = all(a < b for a, b in zip(self.row_start, self.row_start[1:], strict=False))
@@ -40,6 +46,13 @@ class Layout:
     def rows(self) -> int:
         """R, the number of rows."""
         return len(self.row_start) - 1
+
+    def mask(self, queries: int, keys: int, device) -> torch.Tensor:
+        """`causal_mask(queries, keys)`, made once per batch and shape: every layer asks for the same few."""
+        key = (queries, keys, str(device))
+        if key not in self._masks:
+            self._masks[key] = causal_mask(queries, keys, device)
+        return self._masks[key]
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -64,10 +77,10 @@ class PackedBatch:
 
     def to(self, device) -> "PackedBatch":
         """The same batch with its tensors on `device`."""
-        move = lambda tensor: tensor.to(device, non_blocking=True)  # noqa: E731
-        return PackedBatch(
-            move(self.tokens), move(self.positions), self.layout, move(self.answer_index), self.rows
+        tokens, positions, answer_index = (
+            x.to(device, non_blocking=True) for x in (self.tokens, self.positions, self.answer_index)
         )
+        return PackedBatch(tokens, positions, self.layout, answer_index, self.rows)
 
 
 def pack(rows: list[list[int]], answers: list[int], places: list[int], prefix_len: int = 0) -> PackedBatch:

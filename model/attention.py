@@ -1,0 +1,102 @@
+"""Grouped-query attention (Ainslie et al. 2023, arXiv 2305.13245), as a specification and as a fast path.
+
+    attend(q (N, H, h), k (M, K, h), v (M, K, h), layout) -> (N, H, h)
+
+Query head j reads key/value head j // (H / K). Within a row, a token sees the shared prefix, the row's cached past, its
+own row's earlier tokens and itself; never another row:
+
+    out = softmax(q k^T / sqrt(h) + mask) v
+
+M is N, or more where a cache holds each row's past in front of its new tokens. Both functions below compute the same;
+`attend_softmax` spells it out, `attend_sdpa` hands the same pieces to PyTorch's fused kernel. Any other function with
+this signature (one that records the weights, say) can be given to the model in their place.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.packed import Layout, causal_mask
+from model.cache import KVCache
+from model.config import LlamaConfig
+from model.layers import Linear
+from model.rope import rotate
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layout], torch.Tensor]
+
+
+def pieces(layout: Layout) -> Iterator[tuple[slice, slice]]:
+    """(queries, own keys) of the shared prefix, where there is one, and then of every row."""
+    if layout.prefix_len:
+        yield slice(0, layout.prefix_len), slice(0, layout.prefix_len)
+    for row, (start, end) in enumerate(zip(layout.row_start, layout.row_start[1:], strict=False)):
+        yield slice(start, end), slice(start + row * layout.past, end + (row + 1) * layout.past)
+
+
+def visible(x: torch.Tensor, queries: slice, own: slice, layout: Layout) -> torch.Tensor:
+    """The keys (or values) that a piece sees: the shared prefix in front of its own, (S, K, h)."""
+    if layout.prefix_len and queries.start >= layout.prefix_len:
+        return torch.cat([x[: layout.prefix_len], x[own]])
+    return x[own]
+
+
+def attend_softmax(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """The specification: scores, mask and softmax written out; softmax in at least float32."""
+    group = q.shape[1] // k.shape[1]  # H / K query heads share one key/value head
+    out = []
+    for queries, own in pieces(layout):
+        keys = visible(k, queries, own, layout).repeat_interleave(group, dim=1)  # (S, H, h)
+        values = visible(v, queries, own, layout).repeat_interleave(group, dim=1)  # (S, H, h)
+        scores = torch.einsum("thd,shd->hts", q[queries], keys) * q.shape[-1] ** -0.5  # (H, T, S)
+        seen = causal_mask(scores.shape[1], scores.shape[2], q.device)  # (T, S)
+        scores = scores.masked_fill(~seen, float("-inf"))
+        weights = scores.softmax(-1, dtype=torch.promote_types(q.dtype, torch.float32)).to(q.dtype)
+        out.append(torch.einsum("hts,shd->thd", weights, values))  # (T, H, h)
+    return torch.cat(out)
+
+
+def attend_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """The fast path: the same pieces through `scaled_dot_product_attention`; equal rows without a prefix go at once."""
+    if not layout.prefix_len and len(set(layout.lengths)) == 1:
+        rows = layout.rows
+        split = [x.view(rows, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]  # (R, heads, T or S, h)
+        return _fused(*split, layout).transpose(1, 2).reshape(q.shape)
+    out = []
+    for queries, own in pieces(layout):
+        parts = (q[queries], visible(k, queries, own, layout), visible(v, queries, own, layout))
+        split = [x.transpose(0, 1)[None] for x in parts]  # (1, heads, T or S, h)
+        out.append(_fused(*split, layout)[0].transpose(0, 1))  # (T, H, h)
+    return torch.cat(out)
+
+
+def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
+    queries, keys = q.shape[2], k.shape[2]
+    grouped = q.shape[1] != k.shape[1]
+    if queries == keys:  # PyTorch's own causal mask is right only where both lengths agree
+        return F.scaled_dot_product_attention(q, k, v, is_causal=queries > 1, enable_gqa=grouped)
+    mask = None if queries == 1 else layout.mask(queries, keys, q.device)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+
+
+class Attention(nn.Module):
+    """Project to queries, keys and values, turn by position, attend, project back: (N, D) -> (N, D)."""
+
+    def __init__(self, config: LlamaConfig, layer: int):
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_dim
+        size, bias = config.hidden_size, config.attention_bias
+        self.q_proj = Linear(size, config.num_attention_heads * config.head_dim, bias)
+        self.k_proj = Linear(size, config.num_key_value_heads * config.head_dim, bias)
+        self.v_proj = Linear(size, config.num_key_value_heads * config.head_dim, bias)
+        self.o_proj = Linear(config.num_attention_heads * config.head_dim, size, bias)
+
+    def forward(self, x, rope, layout: Layout, attend: Attend, cache: KVCache | None = None) -> torch.Tensor:
+        tokens = x.shape[0]
+        q = rotate(self.q_proj(x).view(tokens, -1, self.head_dim), rope)  # (N, H, h)
+        k = rotate(self.k_proj(x).view(tokens, -1, self.head_dim), rope)  # (N, K, h)
+        v = self.v_proj(x).view(tokens, -1, self.head_dim)  # (N, K, h)
+        if cache is not None:
+            k, v = cache.extend(self.layer, k, v)  # (B * S, K, h)
+        return self.o_proj(attend(q, k, v, layout).reshape(tokens, -1))  # (N, D)

@@ -1,0 +1,241 @@
+"""A checkpoint's `config.json`, read strictly: every key is understood, known to be harmless, or an error.
+
+Two dialects are in use. transformers 4 writes `rope_theta` beside `rope_scaling: {...}` and `torch_dtype`;
+transformers 5 writes `rope_parameters: {rope_theta, rope_type, ...}` and `dtype`. Both may be read; where a file holds
+both, they must agree. A key that is neither understood nor on the list of harmless ones could change the mathematics,
+so it is refused by name instead of dropped: a model that silently computes something else is worse than one that does
+not load.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import read_json
+
+# Keys that say how a file was made, or concern generation and other libraries, and leave the logits alone.
+_HARMLESS = {
+    "architectures", "_name_or_path", "transformers_version", "use_cache", "initializer_range", "pad_token_id",
+    "unk_token_id", "sep_token_id", "decoder_start_token_id", "bos_token", "eos_token", "unsloth_version",
+    "unsloth_fixed", "_attn_implementation_autoset", "attn_implementation", "_attn_implementation", "torch_dtype",
+    "dtype", "tokenizer_class", "task_specific_params", "output_attentions", "output_hidden_states", "return_dict",
+    "id2label", "label2id", "problem_type", "finetuning_task", "is_decoder", "is_encoder_decoder", "model_max_length",
+    "chunk_size_feed_forward", "prefix", "is_llama_config", "transformers.js_config", "auto_map", "_commit_hash",
+    "rope_interleaved", "base_model_name_or_path", "license", "torchscript",
+}  # fmt: skip
+# Keys that would change the mathematics, with the only values that this block computes.
+_FIXED = {
+    "model_type": ("llama",),
+    "hidden_act": ("silu", "swish"),
+    "pretraining_tp": (1,),
+    "attention_dropout": (0, 0.0),
+    "rope_interleaved": (False,),
+    "partial_rotary_factor": (1, 1.0),
+    "sliding_window": (None,),
+    "use_sliding_window": (False,),
+    "add_cross_attention": (False,),
+    "tie_encoder_decoder": (False,),
+    "pruned_heads": ({}, None),
+    "layer_types": (None,),
+}
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3's stretch of the rotary frequencies; see `rope.inverse_frequencies` for the formula."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The numbers that define the decoder; names as in the checkpoint's `config.json`."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    max_position_embeddings: int = 2048
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    bos_token_id: int | None = None
+    eos_token_id: tuple[int, ...] = ()
+    dtype: str | None = None  # the dtype that the file says its weights have
+    quantization: dict | None = None  # `quantization_config` as it stands, for whoever places the weights
+
+    @classmethod
+    def from_file(cls, path: str | Path, rope_scaling: dict | None = None) -> "LlamaConfig":
+        """Read `config.json` at `path`; `rope_scaling` is used only where the file holds none. Raises `UserError`."""
+        raw = read_json(path)
+        if not isinstance(raw, dict):
+            raise UserError(f"{path}: holds a {type(raw).__name__}; a config.json is one object with keys")
+        return cls.from_dict(raw, str(path), rope_scaling)
+
+    @classmethod
+    def from_dict(cls, raw: dict, where: str = "config", rope_scaling: dict | None = None) -> "LlamaConfig":
+        """Check every key of `raw`; errors begin with `where` and name the key."""
+        read = _Reader(raw, where)
+        for key, allowed in _FIXED.items():
+            if raw.get(key, allowed[0]) not in allowed:
+                raise UserError(f"{where}: {key}: {raw[key]!r} is not supported; this is the Llama block with {key} "
+                                f"= {allowed[0]!r}")
+        if "model_type" not in raw:
+            raise UserError(f"{where}: model_type is missing; 'llama' was expected")
+        hidden = read.integer("hidden_size")
+        heads = read.integer("num_attention_heads")
+        kv_heads = read.integer("num_key_value_heads", heads)
+        if raw.get("head_dim") is None and hidden % heads:
+            raise UserError(f"{where}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}, and "
+                            "there is no head_dim")
+        head_dim = read.integer("head_dim", hidden // heads)
+        if heads % kv_heads:
+            raise UserError(f"{where}: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
+        if head_dim % 2:
+            raise UserError(f"{where}: head_dim {head_dim} is odd; rotary embedding turns pairs")
+        theta, scaling = read.rope(rope_scaling)
+        config = cls(
+            vocab_size=read.integer("vocab_size"), hidden_size=hidden,
+            intermediate_size=read.integer("intermediate_size"), num_hidden_layers=read.integer("num_hidden_layers"),
+            num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
+            rms_norm_eps=read.number("rms_norm_eps", 1e-6), rope_theta=theta, rope_scaling=scaling,
+            max_position_embeddings=read.integer("max_position_embeddings", 2048),
+            tie_word_embeddings=read.boolean("tie_word_embeddings", False),
+            attention_bias=read.boolean("attention_bias", False), mlp_bias=read.boolean("mlp_bias", False),
+            bos_token_id=read.token_ids("bos_token_id")[0] if read.token_ids("bos_token_id") else None,
+            eos_token_id=read.token_ids("eos_token_id"), dtype=read.dtype(), quantization=read.quantization(),
+        )  # fmt: skip
+        unknown = sorted(set(raw) - read.used - _HARMLESS - set(_FIXED))
+        if unknown:
+            raise UserError(f"{where}: unknown key '{unknown[0]}': it might change the mathematics, so it is not "
+                            "ignored; remove it from the file if you know that it does not")
+        return config
+
+    def to_dict(self) -> dict:
+        """The same numbers as a transformers 4 `config.json`, which every reader understands."""
+        scaling = self.rope_scaling
+        return {
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+            "vocab_size": self.vocab_size, "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size, "num_hidden_layers": self.num_hidden_layers,
+            "num_attention_heads": self.num_attention_heads, "num_key_value_heads": self.num_key_value_heads,
+            "head_dim": self.head_dim, "rms_norm_eps": self.rms_norm_eps, "rope_theta": self.rope_theta,
+            "rope_scaling": None if scaling is None else {"rope_type": "llama3", **vars(scaling)},
+            "max_position_embeddings": self.max_position_embeddings, "tie_word_embeddings": self.tie_word_embeddings,
+            "attention_bias": self.attention_bias, "mlp_bias": self.mlp_bias, "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_token_id[0] if len(self.eos_token_id) == 1 else list(self.eos_token_id),
+            "torch_dtype": self.dtype or "float32",
+        }  # fmt: skip
+
+
+class _Reader:
+    """Takes typed values out of the raw object and remembers which keys it has understood."""
+
+    def __init__(self, raw: dict, where: str):
+        self.raw, self.where, self.used = raw, where, set()
+
+    def _value(self, key: str, default):
+        self.used.add(key)
+        value = self.raw.get(key)
+        if value is None and default is None:
+            raise UserError(f"{self.where}: {key} is missing")
+        return default if value is None else value
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{self.where}: {key}: {value!r} is not a whole number above 0")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise UserError(f"{self.where}: {key}: {value!r} is not a number above 0")
+        return float(value)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise UserError(f"{self.where}: {key}: {value!r} is not true or false")
+        return value
+
+    def token_ids(self, key: str) -> tuple[int, ...]:
+        self.used.add(key)
+        value = self.raw.get(key)
+        ids = [] if value is None else value if isinstance(value, list) else [value]
+        if not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
+            raise UserError(f"{self.where}: {key}: {value!r} is not a token id or a list of them")
+        return tuple(ids)
+
+    def dtype(self) -> str | None:
+        names = {str(self.raw[key]).removeprefix("torch.") for key in ("dtype", "torch_dtype") if self.raw.get(key)}
+        if len(names) > 1:
+            raise UserError(f"{self.where}: dtype and torch_dtype disagree: {' and '.join(sorted(names))}")
+        for name in names:
+            if name not in _DTYPES:
+                raise UserError(f"{self.where}: dtype: '{name}' is not one of {', '.join(_DTYPES)}")
+        return next(iter(names), None)
+
+    def quantization(self) -> dict | None:
+        self.used.add("quantization_config")
+        value = self.raw.get("quantization_config")
+        if value is not None and not isinstance(value, dict):
+            raise UserError(f"{self.where}: quantization_config: {value!r} is not an object")
+        return value
+
+    def rope(self, given: dict | None) -> tuple[float, RopeScaling | None]:
+        """theta and scaling from either dialect, or from `given` where the file says nothing of scaling."""
+        self.used |= {"rope_theta", "rope_scaling", "rope_parameters"}
+        old, new = self.raw.get("rope_scaling"), self.raw.get("rope_parameters")
+        for key, value in (("rope_scaling", old), ("rope_parameters", new)):
+            if value is not None and not isinstance(value, dict):
+                raise UserError(f"{self.where}: {key}: {value!r} is not an object")
+        thetas = {float(theta) for source in (self.raw, old or {}, new or {})
+                  if isinstance(theta := source.get("rope_theta"), int | float)}
+        if len(thetas) > 1:
+            raise UserError(f"{self.where}: rope_theta stands there twice with different values: {sorted(thetas)}")
+        theta = thetas.pop() if thetas else self.number("rope_theta", 10000.0)
+        if not 0 < theta < float("inf"):
+            raise UserError(f"{self.where}: rope_theta: {theta!r} is not a number above 0")
+        found = [self._scaling(key, value) for key, value in (("rope_scaling", old), ("rope_parameters", new)) if value]
+        if len(found) == 2 and found[0] != found[1]:
+            raise UserError(f"{self.where}: rope_scaling and rope_parameters disagree; keep the one that is right")
+        scaling = found[0] if found else None
+        if scaling is None and given is not None:
+            scaling = self._scaling("rope_scaling (given by the caller)", given)
+        return theta, scaling
+
+    def _scaling(self, key: str, value: dict) -> RopeScaling | None:
+        kinds = {value[name] for name in ("rope_type", "type") if name in value}
+        if len(kinds) > 1:
+            raise UserError(f"{self.where}: {key}: rope_type and type disagree")
+        kind = kinds.pop() if kinds else "default"
+        rest = {k: v for k, v in value.items() if k not in ("rope_type", "type", "rope_theta")}
+        if kind not in ("default", "llama3"):
+            raise UserError(f"{self.where}: {key}: rope_type '{kind}' is not supported; default and llama3 are")
+        names = list(RopeScaling.__dataclass_fields__) if kind == "llama3" else []
+        if kind == "default" and rest.get("partial_rotary_factor") == 1.0:
+            rest.pop("partial_rotary_factor")
+        for name in rest:
+            if name not in names:
+                raise UserError(f"{self.where}: {key}: unknown key '{name}' for rope_type '{kind}'")
+        if kind == "default":
+            return None
+        for name in names:
+            number = rest.get(name)
+            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
+                raise UserError(f"{self.where}: {key}: {name}: {number!r} is not a number above 0")
+        if rest["high_freq_factor"] <= rest["low_freq_factor"]:
+            raise UserError(f"{self.where}: {key}: high_freq_factor must be above low_freq_factor")
+        return RopeScaling(float(rest["factor"]), float(rest["low_freq_factor"]), float(rest["high_freq_factor"]),
+                           int(rest["original_max_position_embeddings"]))

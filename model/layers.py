@@ -1,0 +1,86 @@
+"""The layers that own weights: linear, embedding, RMSNorm and the SwiGLU feed-forward part.
+
+A linear of this project is any module with `in_features, out_features, bias, forward(x)` and `dense_weight(dtype)`.
+`Linear` is the plain one; the 4-bit and the LoRA linear keep the same contract, so nothing here hears of either.
+Each owner of weights has `load_dense(leaf, tensor)`, by which the loader hands over one tensor of the checkpoint.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def take(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
+    """Make `tensor` the frozen parameter `leaf` of `module`; the shape must be the one that was declared."""
+    declared = getattr(module, leaf)
+    if declared.shape != tensor.shape:
+        raise ValueError(f"{leaf} has shape {tuple(tensor.shape)}, not {tuple(declared.shape)}")
+    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+
+
+class Linear(nn.Module):
+    """y = x W^T + b with W (out, in): (..., in) -> (..., out), in x's dtype."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False):
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+    def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """W as a plain tensor (out, in) of `dtype`."""
+        return self.weight.detach().to(dtype)
+
+    def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
+        take(self, leaf, tensor)
+
+
+class Embedding(nn.Module):
+    """Rows of a table (V, D) by id: (N,) int64 -> (N, D), in the table's own dtype (the caller casts the few rows)."""
+
+    def __init__(self, vocab_size: int, hidden_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return F.embedding(ids, self.weight)
+
+    def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
+        take(self, leaf, tensor)
+
+
+class RMSNorm(nn.Module):
+    """y = g * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019, arXiv 1910.07467): (..., D) -> (..., D).
+
+    The mean is taken in at least float32; the quotient is rounded to x's dtype before the gain g, as the reference
+    implementation does it.
+    """
+
+    def __init__(self, size: int, eps: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        exact = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = torch.rsqrt(exact.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * (exact * scale).to(x.dtype)
+
+    def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
+        take(self, leaf, tensor)
+
+
+class MLP(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202): down(silu(gate(x)) * up(x)), (N, D) -> (N, F) -> (N, D)."""
+
+    def __init__(self, hidden_size: int, intermediate_size: int, bias: bool):
+        super().__init__()
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias)
+        self.up_proj = Linear(hidden_size, intermediate_size, bias)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))

@@ -1,0 +1,165 @@
+"""Whole tiny models against transformers, in float32 and in float64.
+
+Tolerance: both sides do the same operations in float32 in a different order; the logits are of size one, and the
+largest difference seen over these cases is below 3e-6, so 1e-5 is a little above rounding and far below any real error.
+
+Deliberate break: in `model/rope.py` let `share` be computed with `low` and `high` swapped, or drop `.tril(...)`'s offset
+in `common.packed.causal_mask`; the parity tests below turn red.
+"""
+
+import pytest
+import torch
+
+from assemble import load_model
+from common.packed import Layout, pack
+from model.attention import attend_sdpa, attend_softmax
+from model.cache import KVCache
+from tests.tiny import LLAMA3_ROPE, reference_model, write_checkpoint
+
+TOLERANCE = dict(atol=1e-5, rtol=1e-5)
+DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 500000.0}
+CASES = {
+    "tied-llama3": {},
+    "untied-llama3": {"tie_word_embeddings": False},
+    "default-rope": {"rope_parameters": DEFAULT_ROPE},
+    "biases": {"attention_bias": True, "mlp_bias": True},
+    "one-group": {"num_attention_heads": 4, "num_key_value_heads": 4},
+    "two-to-one": {"num_attention_heads": 4, "num_key_value_heads": 2},
+    "one-kv-head": {"num_key_value_heads": 1},
+    "wide-head": {"head_dim": 20, "hidden_size": 40},
+    "steep-rope": {"rope_parameters": LLAMA3_ROPE | {"factor": 32.0, "original_max_position_embeddings": 16}},
+}
+
+
+def ids_for(model, rows=2, length=150):
+    """Random ids; 150 positions are past the 64 (and 16) that the scaled cases were 'trained' with."""
+    generator = torch.Generator().manual_seed(7)
+    return torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
+
+
+@pytest.mark.parametrize("attend", [attend_softmax, attend_sdpa])
+@pytest.mark.parametrize("case", CASES)
+def test_logits_equal_transformers(tmp_path, case, attend):
+    theirs = reference_model(**CASES[case])
+    ours = load_model(write_checkpoint(tmp_path / case, theirs))
+    ours.attend = attend
+    ids = ids_for(theirs)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, **TOLERANCE)
+
+
+@pytest.mark.parametrize("dialect", ["old", "new"])
+@pytest.mark.parametrize("size", ["50GB", "20KB"])
+def test_layouts_on_disk(tmp_path, dialect, size):
+    theirs = reference_model(tie_word_embeddings=False)
+    folder = write_checkpoint(tmp_path / "m", theirs, dialect, size)
+    assert (len(list(folder.glob("*.safetensors"))) > 1) == (size == "20KB")
+    ids = ids_for(theirs)
+    with torch.no_grad():
+        torch.testing.assert_close(load_model(folder)(ids), theirs(ids).logits, **TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_16_bit_files_keep_embeddings_and_compute_in_float32(tmp_path, dtype):
+    theirs = reference_model().to(dtype)
+    ours = load_model(write_checkpoint(tmp_path / "m", theirs))
+    assert ours.model.embed_tokens.weight.dtype == dtype and ours.dtype == torch.float32
+    ids = ids_for(theirs)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), theirs.float()(ids).logits, **TOLERANCE)
+
+
+def test_bfloat16_arithmetic_is_as_close_as_the_reference_is(tmp_path):
+    """bf16 rounds at every step; ours may stray from the float32 truth no further than transformers' bf16 does."""
+    exact = reference_model()
+    ours = load_model(write_checkpoint(tmp_path / "m", exact.to(torch.bfloat16)), dtype=torch.bfloat16)
+    ids = ids_for(exact, length=40)
+    with torch.no_grad():
+        theirs = exact(ids).logits.float()
+        mine = ours(ids).float()
+        truth = exact.float()(ids).logits
+    assert ours.dtype == torch.bfloat16
+    assert (mine - truth).abs().mean() <= 1.1 * (theirs - truth).abs().mean()
+
+
+def test_float64_stays_float64(tmp_path):
+    theirs = reference_model().double()
+    ours = load_model(write_checkpoint(tmp_path / "m", theirs), dtype=torch.float64)
+    ids = ids_for(theirs, length=60)
+    with torch.no_grad():
+        logits, reference = ours(ids), theirs(ids).logits
+    assert logits.dtype == torch.float64
+    # transformers keeps its norms, angles and softmax in float32 even here, so this agrees to float32 rounding only.
+    torch.testing.assert_close(logits, reference.double(), **TOLERANCE)
+    ours.attend = attend_softmax
+    with torch.no_grad():
+        torch.testing.assert_close(ours(ids), logits, atol=1e-11, rtol=1e-11)
+
+
+@pytest.mark.parametrize("steps", [[150], [1] * 12, [5, 1, 1, 7, 30, 1]])
+@pytest.mark.parametrize("attend", [attend_softmax, attend_sdpa])
+def test_cached_equals_uncached(tmp_path, steps, attend):
+    ours = load_model(write_checkpoint(tmp_path / "m", reference_model()))
+    ours.attend = attend
+    ids = ids_for(ours)[:, : sum(steps)]
+    cache = KVCache(ours.config, rows=2, capacity=sum(steps))
+    with torch.no_grad():
+        parts = [ours(part, cache=cache) for part in ids.split(steps, dim=1)]
+        torch.testing.assert_close(torch.cat(parts, dim=1), ours(ids), **TOLERANCE)
+    assert cache.length == sum(steps)
+    with pytest.raises(ValueError, match="holds"), torch.no_grad():
+        ours(ids[:, :1], cache=cache)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 9])
+@pytest.mark.parametrize("attend", [attend_softmax, attend_sdpa])
+def test_packed_rows_equal_rows_alone(tmp_path, prefix, attend):
+    """Hidden states and the gradient of the embedding table, in float64: packing and sharing change nothing."""
+    ours = load_model(write_checkpoint(tmp_path / "m", reference_model()), dtype=torch.float64)
+    ours.attend = attend
+    ours.model.embed_tokens.weight.data = ours.model.embed_tokens.weight.data.double()
+    table = ours.model.embed_tokens.weight.requires_grad_(True)
+    ids = ids_for(ours, 1, 200)[0].tolist()
+    rows = [ids[:prefix] + ids[a:b] for a, b in ((10, 17), (20, 21), (30, 61), (70, 88))]
+    batch = pack(rows, [len(row) - 1 for row in rows], [0, 1, 2, 3], prefix)
+    packed = ours.hidden(batch)[batch.answer_index]
+    (packed.sin().sum()).backward()
+    shared_gradient, table.grad = table.grad.clone(), None
+    alone = torch.cat([ours.model(torch.tensor(row), torch.arange(len(row)), Layout((0, len(row))), attend)[-1:]
+                       for row in rows])
+    alone.sin().sum().backward()
+    torch.testing.assert_close(packed, alone, atol=1e-11, rtol=1e-9)
+    torch.testing.assert_close(shared_gradient, table.grad, atol=1e-11, rtol=1e-9)
+
+
+def test_checkpointing_changes_no_gradient(tmp_path):
+    ours = load_model(write_checkpoint(tmp_path / "m", reference_model()))
+    table = ours.model.embed_tokens.weight.requires_grad_(True)
+    batch = pack([[1, 2, 3], [1, 5, 6, 7]], [2, 3], [0, 1], 1)
+    gradients = []
+    for checkpointing in (False, True):
+        table.grad = None
+        ours.hidden(batch, checkpointing)[batch.answer_index].sin().sum().backward()
+        gradients.append(table.grad)
+    torch.testing.assert_close(*gradients, atol=0, rtol=0)
+
+
+def test_label_logits_are_the_same_rows_of_the_full_logits(tmp_path):
+    ours = load_model(write_checkpoint(tmp_path / "m", reference_model(tie_word_embeddings=False).to(torch.bfloat16)))
+    hidden = torch.randn(5, ours.config.hidden_size)
+    labels = torch.tensor([3, 130, 7])
+    torch.testing.assert_close(ours.label_logits(hidden, labels), ours.logits(hidden)[:, labels], **TOLERANCE)
+
+
+def test_a_recording_attention_can_be_given(tmp_path):
+    ours = load_model(write_checkpoint(tmp_path / "m", reference_model()))
+    seen = []
+
+    def recording(q, k, v, layout):
+        seen.append((tuple(q.shape), tuple(k.shape)))
+        return attend_softmax(q, k, v, layout)
+
+    ours.attend = recording
+    with torch.no_grad():
+        ours(ids_for(ours, 2, 5))
+    assert seen == [((10, 6, 8), (10, 2, 8))] * 3
