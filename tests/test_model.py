@@ -14,7 +14,7 @@ from assemble import load_model
 from common.packed import Layout, pack
 from model.attention import attend_sdpa, attend_softmax
 from model.cache import KVCache
-from tests.tiny import LLAMA3_ROPE, reference_model, write_checkpoint
+from tests.tiny import LLAMA3_ROPE, read_reference, reference_model, write_checkpoint
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)
 DEFAULT_ROPE = {"rope_type": "default", "rope_theta": 500000.0}
@@ -26,7 +26,7 @@ CASES = {
     "one-group": {"num_attention_heads": 4, "num_key_value_heads": 4},
     "two-to-one": {"num_attention_heads": 4, "num_key_value_heads": 2},
     "one-kv-head": {"num_key_value_heads": 1},
-    "wide-head": {"head_dim": 20, "hidden_size": 40},
+    "wide-head": {"head_dim": 20},
     "steep-rope": {"rope_parameters": LLAMA3_ROPE | {"factor": 32.0, "original_max_position_embeddings": 16}},
 }
 
@@ -61,23 +61,23 @@ def test_layouts_on_disk(tmp_path, dialect, size):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_16_bit_files_keep_embeddings_and_compute_in_float32(tmp_path, dtype):
-    theirs = reference_model().to(dtype)
-    ours = load_model(write_checkpoint(tmp_path / "m", theirs))
+    folder = write_checkpoint(tmp_path / "m", reference_model().to(dtype))
+    ours, theirs = load_model(folder), read_reference(folder, torch.float32)
     assert ours.model.embed_tokens.weight.dtype == dtype and ours.dtype == torch.float32
     ids = ids_for(theirs)
     with torch.no_grad():
-        torch.testing.assert_close(ours(ids), theirs.float()(ids).logits, **TOLERANCE)
+        torch.testing.assert_close(ours(ids), theirs(ids).logits, **TOLERANCE)
 
 
 def test_bfloat16_arithmetic_is_as_close_as_the_reference_is(tmp_path):
     """bf16 rounds at every step; ours may stray from the float32 truth no further than transformers' bf16 does."""
-    exact = reference_model()
-    ours = load_model(write_checkpoint(tmp_path / "m", exact.to(torch.bfloat16)), dtype=torch.bfloat16)
-    ids = ids_for(exact, length=40)
+    folder = write_checkpoint(tmp_path / "m", reference_model().to(torch.bfloat16))
+    ours = load_model(folder, dtype=torch.bfloat16)
+    ids = ids_for(ours, length=40)
     with torch.no_grad():
-        theirs = exact(ids).logits.float()
         mine = ours(ids).float()
-        truth = exact.float()(ids).logits
+        theirs = read_reference(folder, torch.bfloat16)(ids).logits.float()
+        truth = read_reference(folder, torch.float32)(ids).logits
     assert ours.dtype == torch.bfloat16
     assert (mine - truth).abs().mean() <= 1.1 * (theirs - truth).abs().mean()
 

@@ -42,3 +42,10 @@ def write_checkpoint(folder: Path, model, dialect: str = "new", max_shard_size: 
         config["torch_dtype"] = config.pop("dtype")
         path.write_text(json.dumps(config))
     return Path(folder)
+
+
+def read_reference(folder: Path, dtype):
+    """The folder as transformers reads it (a model cast with `.to(dtype)` would have rounded its rotary angles too)."""
+    from transformers import LlamaForCausalLM
+
+    return LlamaForCausalLM.from_pretrained(folder, dtype=dtype).eval()
