@@ -1,0 +1,89 @@
+"""What reading found: one object that counts every oddity, shows it in aligned lines and goes into run.json whole.
+
+Nothing that a reader changes, drops or makes up is silent. Each kind of finding has a name (the key in run.json), a
+wording (the line in the terminal), a count, and its first few places.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+EXAMPLES = 5  # places that are named per kind; the count says how many more there are
+
+KINDS = {
+    "empty_dropped": "rows without text, dropped",
+    "empty_kept": "rows without text, kept",
+    "missing_label": "rows without a label, dropped",
+    "unknown_label": "rows with a label outside the codebook, dropped",
+    "made_id": "rows without an id, named after their file and row",
+    "duplicate_id": "rows whose id came before",
+    "parallel_id": "rows whose id came before in another language (translations?)",
+    "missing_language": "rows without a language, read as und",
+    "changed_language": "language tags reduced to ISO 639-1",
+    "unknown_language": "language tags that are no ISO 639-1 code, kept",
+    "mended_text": "texts with NUL or half characters, replaced by U+FFFD",
+}
+
+
+@dataclass
+class Notes:
+    """Counts, details and first places of all that a read found; `rows` read, `kept` of them as posts.
+
+    `details["changed_language"]` counts each change ("in -> id"), `places[kind]` names up to `EXAMPLES` rows, and
+    `cells` counts the posts kept by (language, label), with `None` where a post has no label.
+    """
+
+    files: list[str] = field(default_factory=list)
+    rows: int = 0
+    kept: int = 0
+    counts: Counter = field(default_factory=Counter)
+    details: dict[str, Counter] = field(default_factory=dict)
+    places: dict[str, list[str]] = field(default_factory=dict)
+    cells: Counter = field(default_factory=Counter)
+
+    def add(self, kind: str, place: str, detail: str = "") -> None:
+        """Count one finding of a kind of `KINDS` at a place ("posts.csv: row 3"), with what it was."""
+        if kind not in KINDS:
+            raise KeyError(kind)
+        self.counts[kind] += 1
+        if detail:
+            self.details.setdefault(kind, Counter())[detail] += 1
+        places = self.places.setdefault(kind, [])
+        if len(places) < EXAMPLES:
+            places.append(place)
+
+    def lines(self) -> list[str]:
+        """The findings as short lines, counts aligned; kinds that were not found have no line."""
+        found = [(self.rows, f"rows read from {', '.join(self.files)}"), (self.kept, "posts kept")]
+        found += [(self.counts[kind], self._wording(kind)) for kind in KINDS if self.counts[kind]]
+        width = max(len(f"{count:,}") for count, _ in found)
+        return [f"  {count:>{width},}  {words}" for count, words in found]
+
+    def _wording(self, kind: str) -> str:
+        details = self.details.get(kind)
+        if details:
+            shown = [f"{what} ({count:,})" for what, count in details.most_common(EXAMPLES)]
+            more = len(details) - len(shown)
+        else:
+            shown = self.places[kind]
+            more = self.counts[kind] - len(shown)
+        return f"{KINDS[kind]}: {', '.join(shown)}" + (f" and {more:,} more" if more > 0 else "")
+
+    def to_dict(self) -> dict:
+        """For run.json: every kind's count, zeros too, so that two runs can be laid side by side."""
+        languages, labels = Counter(), Counter()
+        for (language, label), count in self.cells.items():
+            languages[language] += count
+            labels[label or ""] += count
+        return {
+            "files": list(self.files),
+            "rows": self.rows,
+            "kept": self.kept,
+            "counts": {kind: self.counts[kind] for kind in KINDS},
+            "details": {kind: dict(sorted(counter.items())) for kind, counter in self.details.items()},
+            "places": {kind: list(places) for kind, places in self.places.items()},
+            "languages": dict(sorted(languages.items())),
+            "labels": dict(sorted(labels.items())),
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())

@@ -1,0 +1,266 @@
+"""Files as rows: jsonl, csv, tsv (each also gzipped) and parquet become (row number, {column: value}), one at a time.
+
+Row numbers are those a person sees: the line in a jsonl file, the row in a spreadsheet for csv and tsv (the header is
+row 1, and a field with line breaks in it is still one row), counted from 1 in parquet. Lines are decoded one by one, so
+that a byte that is not UTF-8 is named by its row and its place in the file. Strings stay as written; numbers in JSON
+become `Number`, a string as the file spells it (`1e5`, `007` in quotes), so that no id is ever reformatted.
+
+Quotes in csv are read strictly (RFC 4180: a quote inside a quoted field is doubled): a lenient reader would take a
+stray quote for an opening one and swallow rows without a word.
+"""
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+FIELD_LIMIT = 100_000_000  # characters; the csv module's own 131,072 is less than some scraped fields
+FOREIGN = {  # first bytes of files that are often taken for text tables
+    b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV UTF-8",
+    b"\xff\xfe": "is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+    b"\xfe\xff": "is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+    b"PAR1": "is a parquet file; name it .parquet",
+}
+
+
+class Number(str):
+    """A number as its file spells it; told apart from a string, so that a number where text belongs is noticed."""
+
+
+@dataclass
+class Place:
+    """Where reading stands; `str(place)` is "posts.csv: row 3". `row` is the row being read."""
+
+    path: Path
+    row: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}: row {self.row}"
+
+
+@dataclass
+class Table:
+    """An open file: its column names (None where each row has its own) and its rows; `place` moves along with them."""
+
+    place: Place
+    names: list[str] | None
+    rows: Iterator[dict[str, object]]
+    header: str = ""  # the header as one line, for guessing what separates it
+    delimiter: str = ""
+
+
+def file_format(path: Path) -> str:
+    """ "jsonl", "csv", "tsv" or "parquet", from the name, a final .gz left out; `UserError` for any other name."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    zipped = suffixes[-1:] == [".gz"]
+    last = (suffixes[:-1] if zipped else suffixes)[-1:]
+    kind = FORMATS.get(last[0]) if last else None
+    if kind is None or (zipped and kind == "parquet"):
+        raise UserError(f"{path}: is not a kind of file that is read; use .jsonl, .csv, .tsv (also .gz) or .parquet")
+    return kind
+
+
+def stem(path: Path) -> str:
+    """A file's name without .gz and its format: `posts.csv.gz -> posts`."""
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    return Path(name).stem
+
+
+def open_table(path: Path, delimiter: str = "", quote: str = '"') -> Table:
+    """Open a file as rows; the file is read as the rows are taken and closed after the last one.
+
+    A file that is absent, a folder, empty, of a foreign kind, not UTF-8, cut off or not well formed is a `UserError`
+    that names it (and the row); problems inside rows are raised when that row is reached.
+    """
+    kind = file_format(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file")
+    if not path.is_file():
+        raise UserError(f"{path}: is not a plain file; write the posts into a file first")
+    place = Place(path)
+    if kind == "parquet":
+        return _parquet(path, place)
+    lines = _lines(path, place)
+    if kind == "jsonl":
+        return Table(place, None, _json_rows(lines, place))
+    return _csv(lines, place, delimiter or DELIMITERS[kind], quote)
+
+
+def _open(path: Path):
+    try:
+        with open(path, "rb") as handle:
+            start = handle.read(2)
+        if not start:
+            raise UserError(f"{path}: is empty; a file of posts was expected")
+        # By content: a gzipped file is read under any name.
+        zipped = start == b"\x1f\x8b"
+        if path.suffix.lower() == ".gz" and not zipped:
+            raise UserError(f"{path}: is named .gz but is not gzipped; take .gz off its name")
+        return gzip.open(path, "rb") if zipped else open(path, "rb")  # closed by `_lines`
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _lines(path: Path, place: Place) -> Iterator[str]:
+    """Decoded lines with their line ends; a byte order mark is left out; errors name the row being read."""
+    offset = 0
+    with closing(_open(path)) as handle:
+        while True:
+            try:
+                line = handle.readline()
+            except (EOFError, zlib.error, OSError) as error:
+                why = "is cut off" if isinstance(error, EOFError) else f"is damaged ({error})"
+                raise UserError(
+                    f"{path}: row {place.row + 1}: the gzipped data {why} after {offset:,} bytes of text; "
+                    "copy the file again"
+                ) from error
+            if not line:
+                return
+            if offset == 0:
+                foreign = next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None)
+                if foreign:
+                    raise UserError(f"{path}: {foreign.format(name=path.name)}")
+                if line.startswith(b"\xef\xbb\xbf"):
+                    line, offset = line[3:], 3
+            if b"\0" in line:
+                raise UserError(
+                    f"{path}: row {place.row + 1}: byte {offset + line.index(0):,} is NUL, which no text file holds; "
+                    "save the file as UTF-8 text"
+                )
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}: row {place.row + 1}: byte {offset + error.start:,} (0x{line[error.start]:02x}) is not "
+                    f"UTF-8; convert the file: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}"
+                ) from error
+            offset += len(line)
+            yield text
+
+
+def _json_rows(lines: Iterator[str], place: Place) -> Iterator[dict]:
+    first = True
+    for line in lines:
+        place.row += 1
+        if not line.strip():
+            continue
+        if first and line.lstrip().startswith("["):
+            name = place.path.name
+            raise UserError(
+                f"{place.path}: is one JSON array; write one object per line: jq -c '.[]' {name} > lines.jsonl"
+            )
+        first = False
+        try:
+            value = json.loads(line, parse_int=Number, parse_float=Number, parse_constant=lambda name: None)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f'{place}: is not JSON ({error.msg}, column {error.colno}); each line is one object, {{"text": "..."}}'
+            ) from error
+        except RecursionError as error:
+            raise UserError(f"{place}: is nested too deep to be a post; each line is one flat object") from error
+        if not isinstance(value, dict):
+            raise UserError(f'{place}: is {kind_of(value)}, not an object; each line is one object, {{"text": "..."}}')
+        yield value
+
+
+def kind_of(value: object) -> str:
+    """A value's kind in words: "a number (12)", "a list", "an object", "true"; for error lines."""
+    if isinstance(value, Number):
+        return f"a number ({value[:20]})"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), "no text")
+
+
+def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Table:
+    csv.field_size_limit(FIELD_LIMIT)
+    try:
+        if quote == "none":
+            reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
+        else:
+            reader = csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"--delimiter {delimiter!r}, --quote {quote!r}: each is one character, and they differ"
+        ) from error
+    records = _records(reader, place)
+    names = next(records, None)
+    if names is None:
+        raise UserError(f"{place.path}: holds no line of text; a header row with column names was expected")
+    names = [name.strip() for name in names]
+
+    def rows() -> Iterator[dict]:
+        for record in records:
+            if len(record) > len(names) and not any(record[len(names) :]):
+                record = record[: len(names)]  # spreadsheets leave empty cells behind the last column
+            if len(record) != len(names):
+                raise UserError(
+                    f"{place}: has {len(record)} fields where the header has {len(names)}; put quotes around a field "
+                    f"that holds {DELIMITER_NAMES.get(delimiter, delimiter)} or line breaks"
+                )
+            yield dict(zip(names, record, strict=True))
+
+    return Table(place, names, rows(), header=delimiter.join(names), delimiter=delimiter)
+
+
+def _records(reader, place: Place) -> Iterator[list[str]]:
+    while True:
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            text = str(error)
+            if "unexpected end of data" in text or "field limit" in text:
+                why = "a quote that opens here is never closed; double the quotes inside fields, or set --quote none"
+            elif "expected after" in text:
+                why = "a quote inside a quoted field is not doubled; double it, or set --quote none"
+            elif "new-line" in text:
+                why = "lines end in a lone carriage return; save the file with ordinary line ends"
+            else:
+                why = f"is not well-formed csv ({text})"
+            raise UserError(f"{place.path}: row {place.row + 1}: {why}") from error
+        if record is None:
+            return
+        place.row += 1
+        if record:
+            yield record
+
+
+def _parquet(path: Path, place: Place) -> Table:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError(f"{path}: reading parquet needs pyarrow: pip install pyarrow, or save as .jsonl") from error
+    try:
+        file = parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: is not a whole parquet file; write it again, or save as .jsonl") from error
+
+    def rows() -> Iterator[dict]:
+        with closing(file):
+            for batch in file.iter_batches(batch_size=4096):
+                for row in batch.to_pylist():
+                    place.row += 1
+                    yield {name: _plain(value) for name, value in row.items()}
+
+    return Table(place, file.schema_arrow.names, rows())
+
+
+def _plain(value: object) -> object:
+    if value is None or isinstance(value, (str, bool, dict, list)):
+        return value
+    if isinstance(value, (int, float)):
+        return None if value != value else Number(value)
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
