@@ -1,0 +1,138 @@
+"""One table of counts as JSON values: each figure with its interval, or null with a word under the same key in `notes`.
+
+Rates have Wilson intervals. F1 and means of rates have bootstrap percentiles, except where a class is too small: with
+fewer than MIN_ROWS gold rows a class has no interval for its F1, and neither have the means that it enters (macro-F1;
+balanced accuracy). The bootstrap covers the truth clearly less often than it says where a class has one or two rows:
+it can only repeat what these showed (tests/test_intervals.py measures it). Ten leaves a margin. Weighted F1 keeps its interval, since a small class weighs little in it.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy
+
+from report.counts import MEANS, VIEWS, figures
+from report.intervals import wilson
+
+MIN_ROWS = 10  # gold rows of a class below which no interval is given for its F1
+
+
+class Figures:
+    """The figures of one table of counts (K, M) as JSON values: floats, intervals, null with a note."""
+
+    def __init__(self, table: numpy.ndarray, classes: tuple[str, ...], intervals: numpy.ndarray | None, level: float):
+        self.table, self.classes, self.intervals, self.level = table, classes, intervals, level
+        self.values = figures(table)
+        self.gold, self.hits = table.sum(1), numpy.diagonal(table)
+        self.predicted = table[:, : len(classes)].sum(0)
+        self.n = int(table.sum())
+        occurs = self.gold + self.predicted > 0
+        self.absent = [name for name, there in zip(classes, occurs, strict=True) if not there]
+        few = [f"'{name}' has {int(rows)}" for name, rows, there in zip(classes, self.gold, occurs, strict=True)
+               if there and rows < MIN_ROWS]
+        # A class that is predicted but has no gold rows enters macro-F1 (as 0) and not balanced accuracy.
+        self.few = {"macro_f1": few, "weighted_f1": [],
+                    "balanced_accuracy": [words for words in few if not words.endswith(" has 0")]}
+
+    def resampled(self, column: int) -> list[float] | None:
+        """The bootstrap interval in one column of the statistic, None where no resampled set has the figure."""
+        if self.intervals is None or numpy.isnan(self.intervals[:, column]).any():
+            return None
+        return [float(edge) for edge in self.intervals[:, column]]
+
+    def means(self, names: Sequence[str]) -> dict:
+        """`n`, the scalar figures that are asked for, their intervals, and notes for what is null."""
+        result, notes = {"n": self.n}, {}
+        for name in names:
+            value = float(self.values[name])
+            result[name] = None if numpy.isnan(value) else value
+            if name == "accuracy":
+                interval = wilson(self.hits.sum(), self.n, self.level)
+                result["accuracy_ci"] = list(map(float, interval)) if interval else None
+            else:
+                result[f"{name}_ci"] = None if self.few[name] else self.resampled(MEANS.index(name))
+            if not self.n:
+                notes[name] = notes[f"{name}_ci"] = "no rows"
+            elif result[f"{name}_ci"] is None:
+                notes[f"{name}_ci"] = (f"{', '.join(self.few[name])} rows, fewer than {MIN_ROWS}"
+                                       if self.few[name] else "too few groups of rows to resample")
+        return result | {"notes": notes}
+
+    def majority(self) -> dict:
+        """What answering every row with the most frequent gold class would score."""
+        if not self.n:
+            return {"label": None, "accuracy": None, "macro_f1": None, "notes": dict.fromkeys(
+                ("label", "accuracy", "macro_f1"), "no rows")}
+        best = int(self.gold.argmax())
+        rate = float(self.gold[best] / self.n)
+        return {"label": self.classes[best], "accuracy": rate,
+                "macro_f1": 2 * rate / (1 + rate) / int((self.gold > 0).sum())}
+
+    def per_class(self) -> dict[str, dict]:
+        result = {}
+        for k, name in enumerate(self.classes):
+            gold, predicted, hits = int(self.gold[k]), int(self.predicted[k]), int(self.hits[k])
+            row = {"support": gold, "predicted": predicted} | self.rate("precision", hits, predicted, "never predicted")
+            row["notes"] |= (recall := self.rate("recall", hits, gold, "no gold rows")).pop("notes")
+            row |= recall
+            row["f1"] = float(self.values["f1"][k]) if gold + predicted else None
+            row["f1_ci"] = self.resampled(len(MEANS) + k) if gold >= MIN_ROWS else None
+            if row["f1"] is None:
+                row["notes"]["f1"] = "in neither gold nor prediction"
+            if row["f1_ci"] is None:
+                row["notes"]["f1_ci"] = (f"{gold} rows, fewer than {MIN_ROWS}" if gold < MIN_ROWS
+                                         else "too few groups of rows to resample")
+            result[name] = row
+        return result
+
+    def rate(self, name: str, hits: float, total: float, reason: str) -> dict:
+        """A plain rate with its Wilson interval, or null with the reason."""
+        interval = wilson(hits, total, self.level)
+        if interval is None:
+            return {name: None, f"{name}_ci": None, "notes": {name: reason, f"{name}_ci": reason}}
+        return {name: float(hits / total), f"{name}_ci": list(map(float, interval)), "notes": {}}
+
+
+def topic_figures(found: Figures | None, notes: dict) -> dict | None:
+    """Related against unrelated; balanced accuracy is null unless both sides have rows."""
+    if found is None:
+        notes["topic"] = "the codebook does not split its labels into related and unrelated"
+        return None
+    topic = found.means(("accuracy", "balanced_accuracy", "macro_f1"))
+    for k, (name, side) in enumerate((("recall", "related"), ("specificity", "unrelated"))):
+        rate = found.rate(name, found.hits[k], found.gold[k], f"no {side} rows" if found.n else "no rows")
+        topic["notes"] |= rate.pop("notes")
+        topic |= rate
+        if topic[name] is None and found.n:
+            topic |= {"balanced_accuracy": None, "balanced_accuracy_ci": None}
+            topic["notes"] |= dict.fromkeys(("balanced_accuracy", "balanced_accuracy_ci"), f"no {side} rows")
+    majority = found.majority()
+    return topic | {"n_related": int(found.gold[0]), "majority": majority}
+
+
+def stance_figures(found: dict[str, Figures], probabilities: bool, notes: dict) -> dict | None:
+    """The three figures for rows whose gold label is related."""
+    if "end_to_end" not in found:
+        notes["stance"] = "the codebook has no groups of related labels to tell apart"
+        return None
+    stance: dict = {"notes": {}}
+    for view in VIEWS[2:]:
+        if view == "conditional" and not probabilities:
+            stance[view] = None
+            stance["notes"][view] = "there are no probabilities"
+        else:
+            stance[view] = found[view].means(("accuracy", "macro_f1")) | {"majority": found[view].majority()}
+    return stance
+
+
+def mean_over_languages(languages: Mapping[str, dict], names: Sequence[str]) -> dict:
+    """Plain means over languages: each counts once, however many rows it has; without the figure it is left out."""
+
+    def mean(values: list) -> float | None:
+        present = [value for value in values if value is not None]
+        return sum(present) / len(present) if present else None
+
+    result = {"languages": len(names), "accuracy": mean([languages[x]["accuracy"] for x in names]),
+              "macro_f1": mean([languages[x]["macro_f1"] for x in names]),
+              "topic_macro_f1": mean([(languages[x]["topic"] or {}).get("macro_f1") for x in names])}
+    missing = {key: "no language has it" for key, value in result.items() if value is None}
+    return result | ({"notes": missing} if missing else {})

@@ -1,0 +1,135 @@
+"""How sure a figure is: Wilson's interval for rates, the cluster bootstrap for everything that is no plain rate.
+
+Wilson (1927), Journal of the American Statistical Association 22, 209-212: for k of n, with z the normal quantile,
+
+    (k + z^2 / 2 +- z sqrt(k (n - k) / n + z^2 / 4)) / (n + z^2)
+
+It stays inside [0, 1], is not empty at k = 0 or k = n, and keeps its level with 25 rows, where the textbook interval
+p +- z sqrt(p (1 - p) / n) does not. It takes rows as independent.
+
+An F1 is no rate, so its interval comes from a bootstrap: percentiles over resampled test sets. Two points decide
+whether it is honest. It resamples *clusters* (all copies of a text, or all posts of an author), since such rows are
+right or wrong together; and it does so inside each language, since the number of rows per language was chosen by
+whoever built the set and is not random. A cluster that spans languages is resampled in each of them on its own.
+
+It is quick because figures depend on counts only. Clusters with equal counts cannot be told apart: P patterns with
+multiplicities m_1..m_P. Drawing G clusters with replacement is then one multinomial draw (G; m_1/G, ..., m_P/G), and
+draws @ patterns are the resampled counts; no row is copied. 875 posts in four labels have at most 16 or so patterns per
+language. Draws come in chunks of bounded size; the chunk size does not change the numbers. Each stratum has a random
+stream of its own, made from the seed and its name, so an interval does not depend on the order of rows or on which
+other languages are in the file.
+
+Which formula covers how often is tested in tests/test_intervals.py.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
+
+import numpy
+
+LEVEL = 0.95
+CHUNK_BYTES = 32_000_000  # of resampled counts that are held at once
+
+
+def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, float] | None:
+    """Wilson's score interval for `successes` of `n` independent rows; None without rows. Formula: see the module."""
+    if n <= 0:
+        return None
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = successes + z * z / 2
+    half = z * (successes * (n - successes) / n + z * z / 4) ** 0.5
+    low, high = (centre - half) / (n + z * z), (centre + half) / (n + z * z)
+    # At the ends the formula gives 0 and 1 exactly; rounding must not put them outside the figure.
+    return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
+
+
+def rate_difference(first: tuple[float, float], second: tuple[float, float], level: float = LEVEL):
+    """Difference of two independent rates, (k1, n1) minus (k2, n2): (difference, low, high), or None without rows.
+
+    Newcombe's hybrid score interval (1998, Statistics in Medicine 17, 873-890, method 10): with Wilson limits l and u,
+    d - sqrt((p1 - l1)^2 + (u2 - p2)^2) and d + sqrt((u1 - p1)^2 + (p2 - l2)^2). Two intervals that overlap do not
+    show that two rates are equal, so seen and unseen languages are compared by this.
+    """
+    one, two = wilson(*first, level), wilson(*second, level)
+    if one is None or two is None:
+        return None
+    p1, p2 = first[0] / first[1], second[0] / second[1]
+    below = ((p1 - one[0]) ** 2 + (two[1] - p2) ** 2) ** 0.5
+    above = ((one[1] - p1) ** 2 + (p2 - two[0]) ** 2) ** 0.5
+    return p1 - p2, p1 - p2 - below, p1 - p2 + above
+
+
+def patterns(places: numpy.ndarray, clusters: numpy.ndarray, width: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The distinct count vectors of the clusters, (P, width) float64, and how many clusters have each, (P,) int64.
+
+    `places` (n, m) int64: the counts that a row adds one to, -1 for none; `clusters` (n,): any ids, equal = together.
+    """
+    _, cluster, sizes = numpy.unique(clusters, return_inverse=True, return_counts=True)
+    alone = sizes[cluster] == 1  # most rows: no (G, width) matrix is needed to find their patterns
+    rows, times = numpy.unique(places[alone], axis=0, return_counts=True)
+    found = [_one_hot(rows, numpy.arange(len(rows)), len(rows), width)]
+    multiplicity = [times]
+    if not alone.all():
+        _, number = numpy.unique(cluster[~alone], return_inverse=True)
+        counts = _one_hot(places[~alone], number, int(number.max()) + 1, width)
+        counts, times = numpy.unique(counts, axis=0, return_counts=True)
+        found.append(counts)
+        multiplicity.append(times)
+    return numpy.concatenate(found), numpy.concatenate(multiplicity)
+
+
+def _one_hot(places, number, groups: int, width: int) -> numpy.ndarray:
+    counts = numpy.zeros((groups, width))
+    for column in places.T:
+        counted = column >= 0
+        numpy.add.at(counts, (number[counted], column[counted]), 1)
+    return counts
+
+
+def bootstrap(
+    strata: Mapping[str, tuple[numpy.ndarray, numpy.ndarray]],
+    cells: Mapping[str, Sequence[str]],
+    statistic: Callable[[numpy.ndarray], numpy.ndarray],
+    *,
+    draws: int,
+    seed: int,
+    level: float = LEVEL,
+) -> dict[str, numpy.ndarray]:
+    """Percentile intervals of a statistic for cells that are unions of strata: cell -> (2, S), NaN where it has none.
+
+    `strata`: name -> `patterns(...)`. `statistic`: counts (m, F) -> figures (m, S), NaN where a resampled set has none
+    (such draws are left out of the percentiles). The same resampled strata serve every cell that holds them.
+    """
+    streams = {name: numpy.random.default_rng([seed, zlib.crc32(name.encode())]) for name in strata}
+    widest = max((sum(matrix.shape) for matrix, _ in strata.values()), default=1)
+    chunk = max(1, CHUNK_BYTES // (8 * widest * (len(cells) + 1)))
+    used = {name: [cell for cell, members in cells.items() if name in members] for name in strata}
+    collected: dict[str, list[numpy.ndarray]] = {cell: [] for cell in cells}
+    for start in range(0, draws, chunk):
+        size = min(chunk, draws - start)
+        sums: dict[str, numpy.ndarray] = {}
+        for name, (matrix, multiplicity) in strata.items():
+            resampled = resample(matrix, multiplicity, size, streams[name])
+            for cell in used[name]:
+                sums[cell] = sums[cell] + resampled if cell in sums else resampled
+        for cell, counts in sums.items():
+            collected[cell].append(statistic(counts))
+    edges = [(1 - level) / 2, (1 + level) / 2]
+    return {cell: percentiles(numpy.concatenate(parts), edges) for cell, parts in collected.items() if parts}
+
+
+def resample(matrix, multiplicity, size: int, stream: numpy.random.Generator) -> numpy.ndarray:
+    """`size` resampled test sets as counts (size, F): G clusters drawn with replacement out of G, one multinomial."""
+    clusters = int(multiplicity.sum())
+    return stream.multinomial(clusters, multiplicity / clusters, size=size).astype(numpy.float64) @ matrix
+
+
+def percentiles(values: numpy.ndarray, edges: Sequence[float]) -> numpy.ndarray:
+    """Quantiles over the first dimension, NaN draws left out: (draws, S) -> (len(edges), S); all NaN gives NaN."""
+    result = numpy.full((len(edges), values.shape[1]), numpy.nan)
+    for column in range(values.shape[1]):
+        present = values[:, column][~numpy.isnan(values[:, column])]
+        if len(present):
+            result[:, column] = numpy.quantile(present, edges)
+    return result

@@ -1,0 +1,241 @@
+"""`metrics.json`: everything that is said about a set of predictions, with an interval beside it or a word instead.
+
+A *cell* is a set of rows with its figures: all rows, each language, the languages seen and unseen in training, and each
+value of each `by` column. Every cell has the same keys:
+
+    n, accuracy, balanced_accuracy, macro_f1, weighted_f1      each figure with `<figure>_ci`: [low, high]
+    majority        the best constant answer and what it would score: accuracy means little without it
+    labels          per label: support, predicted, precision, recall, f1
+    topic           related against unrelated: accuracy, recall, specificity, balanced_accuracy, macro_f1
+    stance          rows whose gold label is related, three ways: end_to_end (a missed topic is wrong), given_detection
+                    (rows also predicted related), conditional (arg max over the related labels' probabilities)
+    confusion       counts, with a last column for predictions outside the label set, which are wrong
+    calibration     log loss, Brier score and expected calibration error, where there are probabilities
+    left_out        declared labels that occur in neither gold nor prediction and so are no part of macro-F1
+
+What cannot be estimated is null, and `notes` in the same dict says why under the same key (report/cells.py). Rates have
+Wilson intervals; F1 and means of rates have bootstrap percentiles (report/intervals.py).
+
+The intervals hold for this test set's sampling. They know nothing of training seeds.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy
+
+from common.errors import UserError
+from report.cells import Figures, mean_over_languages, stance_figures, topic_figures
+from report.counts import MEANS, Grouping, figures, flat_places, views
+from report.intervals import LEVEL, bootstrap, patterns
+
+SCHEMA = 1
+CALIBRATION_ROWS = 100  # rows below which ten bins hold mostly noise
+MAX_VALUES = 200  # of a `by` column: more is an id, not a group
+OUTSIDE = "(outside the label set)"
+
+
+@dataclass
+class Scored:
+    """Gold and predicted labels, row by row, with what is needed to group them.
+
+    `predicted` may hold anything (None, a label that the codebook does not know): such rows are wrong. `probabilities`
+    (n, C) in the order of `labels`, or None. `clusters`: ids, equal for rows that stand or fall together (copies of a
+    text, posts of an author). `stance` names groups of related labels; by default each related label is one. Raises
+    `UserError` for gold labels and languages that do not fit, and for probabilities that are none.
+    """
+
+    ids: Sequence[str]
+    gold: Sequence[str]
+    predicted: Sequence[str | None]
+    languages: Sequence[str]
+    labels: tuple[str, ...]
+    probabilities: numpy.ndarray | None = None
+    related: tuple[str, ...] = ()
+    clusters: Sequence | None = None
+    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    stance: Mapping[str, Sequence[str]] | None = None
+
+    def __post_init__(self):
+        self.labels, self.related = tuple(self.labels), tuple(self.related)
+        rows = len(self.ids)
+        columns = {"gold": self.gold, "predicted": self.predicted, "languages": self.languages, **self.extra}
+        columns |= {"clusters": self.clusters} if self.clusters is not None else {}
+        for name, column in columns.items():
+            if len(column) != rows:
+                raise UserError(f"{name}: {len(column)} values for {rows} rows; each row needs one")
+        if len(set(self.labels)) != len(self.labels) or not set(self.related) <= set(self.labels):
+            raise UserError("labels: each must be there once, and the related ones must be among them")
+        known = set(self.labels)
+        for id, label in zip(self.ids, self.gold, strict=True):
+            if label not in known:
+                raise UserError(f"row {id}: label '{label}' is not one of {', '.join(self.labels)}")
+        if self.probabilities is not None:
+            self.probabilities = numpy.asarray(self.probabilities, dtype=numpy.float64)
+            if self.probabilities.shape != (rows, len(self.labels)):
+                raise UserError(f"probabilities: {self.probabilities.shape} values; ({rows}, {len(self.labels)}) fit")
+            bad = ~(numpy.isfinite(self.probabilities) & (self.probabilities >= 0)).all(1)
+            bad |= numpy.abs(self.probabilities.sum(1) - 1) > 0.01
+            if bad.any():
+                raise UserError(f"row {self.ids[int(bad.argmax())]}: probabilities must be >= 0 and sum to 1")
+
+    @property
+    def grouping(self) -> Grouping:
+        return Grouping(self.labels, self.related, self.stance)
+
+
+def score(
+    scored: Scored,
+    seen_languages: Sequence[str] | None = None,
+    by: Sequence[str] = (),
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = LEVEL,
+    dropped: Mapping | None = None,
+) -> dict:
+    """The dict of `metrics.json`. `seen_languages`: those of training; None where unknown (then seen/unseen are null).
+
+    `dropped` (see `dropped_section`) is stored as it is. Same rows in any order, same seed: the same numbers.
+    """
+    table = _Table(scored, draws, seed, level)
+    names = sorted(set(scored.languages))
+    of_language = {name: numpy.flatnonzero(table.language == name) for name in names}
+    groups = {"all": names, **{f"language {name}": [name] for name in names}}
+    if seen_languages is not None:
+        groups["seen"] = [name for name in names if name in seen_languages]
+        groups["unseen"] = [name for name in names if name not in seen_languages]
+    cells = table.cells(of_language, groups, "")
+    languages = {name: cells[f"language {name}"] for name in names}
+    result = {"schema": SCHEMA, **cells["all"], "by_language": languages}
+    for key in ("seen", "unseen"):
+        result[key] = cells.get(key)
+        if result[key] is None:
+            result["notes"][key] = "the languages of training are not known"
+        else:
+            result[key]["languages"] = groups[key]
+            result[key]["mean_over_languages"] = mean_over_languages(languages, groups[key])
+    result["mean_over_languages"] = mean_over_languages(languages, names)
+    result["by"] = {column: table.by(column) for column in by}
+    result["dropped"] = dict(dropped or {"rows": 0, "reasons": {}})
+    together = Counter(scored.clusters if scored.clusters is not None else range(len(scored.ids)))
+    result["intervals"] = {
+        "level": level, "rates": "Wilson", "means": "bootstrap percentiles, stratified by language, clusters resampled",
+        "draws": draws, "seed": seed, "clusters": len(together), "largest_cluster": max(together.values(), default=0),
+    }
+    return result
+
+
+def dropped_section(reasons: Mapping[str, int], all_rows: Mapping | None = None) -> dict:
+    """What `metrics["dropped"]` holds: rows left out by reason and, from a second `score`, figures with all rows."""
+    section = {"rows": sum(reasons.values()), "reasons": dict(reasons)}
+    if all_rows is not None:
+        keys = ["n", *(key for name in MEANS for key in (name, f"{name}_ci")), "topic", "stance", "notes"]
+        section["all_rows"] = {key: all_rows[key] for key in keys}
+        section["all_rows"]["by_language"] = {
+            name: {key: cell[key] for key in keys} for name, cell in all_rows["by_language"].items()
+        }
+    return section
+
+
+class _Table:
+    """The rows as arrays of places, and the way from a set of rows to a cell."""
+
+    def __init__(self, scored: Scored, draws: int, seed: int, level: float):
+        self.scored, self.draws, self.seed, self.level = scored, draws, seed, level
+        self.grouping = scored.grouping
+        place = {label: i for i, label in enumerate(scored.labels)}
+        self.gold = numpy.array([place[label] for label in scored.gold], dtype=numpy.int64)
+        self.predicted = numpy.array([place.get(label, len(place)) for label in scored.predicted], dtype=numpy.int64)
+        self.language = numpy.array(scored.languages, dtype=object)
+        clusters = range(len(scored.ids)) if scored.clusters is None else scored.clusters
+        number: dict = {}
+        self.clusters = numpy.array([number.setdefault(c, len(number)) for c in clusters], dtype=numpy.int64)
+        conditional = None
+        if scored.probabilities is not None and self.grouping.stance_groups:
+            groups = range(len(self.grouping.stance_groups))
+            sums = [scored.probabilities[:, self.grouping.stance_of == k].sum(1) for k in groups]
+            conditional = numpy.argmax(numpy.stack(sums, 1), 1)
+        self.places = flat_places(self.gold, self.predicted, conditional, self.grouping)
+
+    def by(self, column: str) -> dict:
+        """One cell per value of an extra column, its bootstrap stratified by language as everywhere."""
+        if column not in self.scored.extra:
+            have = ", ".join(self.scored.extra) or "none"
+            raise UserError(f"--by {column}: the data have no such column; there are: {have}")
+        values = numpy.array([str(value) for value in self.scored.extra[column]], dtype=object)
+        names = sorted(set(values))
+        if len(names) > MAX_VALUES:
+            raise UserError(f"--by {column}: {len(names)} different values; a column of at most {MAX_VALUES} fits")
+        result = {}
+        for name in names:
+            chosen = values == name
+            strata = {x: numpy.flatnonzero(chosen & (self.language == x)) for x in sorted(set(self.language[chosen]))}
+            result[name] = self.cells(strata, {"": list(strata)}, f"{column}={name} ")[""]
+        return result
+
+    def cells(self, strata: dict[str, numpy.ndarray], groups: dict[str, list[str]], stream: str) -> dict[str, dict]:
+        """Cells over unions of strata (name -> row numbers); `stream` keeps the random numbers of columns apart."""
+        counted = {stream + s: patterns(self.places[rows], self.clusters[rows], self.grouping.width)
+                   for s, rows in strata.items()}
+        members = {cell: [stream + s for s in names] for cell, names in groups.items()}
+        intervals = bootstrap(counted, members, self._statistic, draws=self.draws, seed=self.seed, level=self.level)
+        rows = {cell: numpy.concatenate([strata[s] for s in names]) if names else numpy.array([], dtype=numpy.int64)
+                for cell, names in groups.items()}
+        return {cell: self._cell(rows[cell], intervals.get(cell)) for cell in groups}
+
+    def _statistic(self, flat: numpy.ndarray) -> numpy.ndarray:
+        """(m, F) -> (m, S): for each view the four means, then F1 per class."""
+        parts = []
+        for table in views(flat, self.grouping).values():
+            found = figures(table)
+            parts += [numpy.stack([found[name] for name in MEANS], -1), found["f1"]]
+        return numpy.concatenate(parts, -1)
+
+    def _cell(self, rows: numpy.ndarray, intervals: numpy.ndarray | None) -> dict:
+        flat = numpy.zeros(self.grouping.width)
+        used = self.places[rows]
+        for column in used.T:
+            numpy.add.at(flat, column[column >= 0], 1)
+        tables = views(flat, self.grouping)
+        found, at = {}, 0
+        for name, table in tables.items():
+            width = len(MEANS) + len(table)
+            part = None if intervals is None else intervals[:, at : at + width]
+            classes = (*self.scored.labels,) if name == "all" else ("related", "unrelated") if name == "topic" \
+                else tuple(self.grouping.stance_groups)
+            found[name] = Figures(table, classes, part, self.level)
+            at += width
+        whole = found["all"]
+        cell = whole.means(MEANS)
+        grouped = self.clusters[rows]
+        if len(rows) and len(numpy.unique(grouped)) < len(grouped):  # Wilson takes rows as independent; these are not
+            cell["accuracy_ci_clusters"] = whole.resampled(0)
+        cell |= {"majority": whole.majority(), "left_out": whole.absent, "labels": whole.per_class()}
+        cell["topic"] = topic_figures(found.get("topic"), cell["notes"])
+        cell["stance"] = stance_figures(found, self.scored.probabilities is not None, cell["notes"])
+        cell["confusion"] = {"labels": list(self.scored.labels), "columns": [*self.scored.labels, OUTSIDE],
+                             "counts": whole.table.astype(int).tolist()}
+        cell["calibration"] = self._calibration(rows, cell["notes"])
+        return cell
+
+    def _calibration(self, rows: numpy.ndarray, notes: dict) -> dict | None:
+        if self.scored.probabilities is None or not len(rows):
+            notes["calibration"] = "there are no probabilities" if len(rows) else "no rows"
+            return None
+        p, gold = self.scored.probabilities[rows], self.gold[rows]
+        truth = numpy.eye(p.shape[1])[gold]
+        top, right = p.max(1), p.argmax(1) == gold
+        result = {"n": len(rows), "log_loss": float(-numpy.log(numpy.maximum(p[truth > 0], 1e-12)).mean()),
+                  "brier": float(((p - truth) ** 2).sum(1).mean()), "ece": None, "bins": [], "notes": {}}
+        if len(rows) < CALIBRATION_ROWS:
+            result["notes"]["ece"] = f"fewer than {CALIBRATION_ROWS} rows: ten bins would hold mostly noise"
+            return result
+        number = numpy.minimum((top * 10).astype(int), 9)
+        for b in sorted(set(number.tolist())):
+            inside = number == b
+            result["bins"].append({"low": b / 10, "high": (b + 1) / 10, "n": int(inside.sum()),
+                                   "confidence": float(top[inside].mean()), "right": int(right[inside].sum())})
+        gaps = [abs(b["right"] / b["n"] - b["confidence"]) * b["n"] for b in result["bins"]]
+        result["ece"] = sum(gaps) / len(rows)
+        return result
