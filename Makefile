@@ -1,0 +1,39 @@
+# `make demo` and `make test` need Python 3.11 to 3.13 and make, nothing else: each makes .venv and installs into it.
+# PYTHON and TORCH may be set: `make demo PYTHON=python3.12 TORCH="torch==2.12.0"`.
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint clean
+
+demo: .venv/run-ready
+	$(BIN)/python train.py
+	$(BIN)/python eval.py
+
+test: .venv/test-ready
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/test-ready
+	$(BIN)/ruff check .
+
+# What pyproject.toml lists is read from it, so the two cannot differ.
+.venv/run-ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  "error: Python %d.%d is not supported; 3.11 to 3.13 are: make PYTHON=python3.12" % v)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) '$(TORCH)'
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print("\n".join(p["dependencies"]))' > .venv/run.txt
+	$(PIP) -r .venv/run.txt
+	@touch $@
+
+.venv/test-ready: .venv/run-ready
+	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print("\n".join(p["optional-dependencies"]["test"]))' > .venv/test.txt
+	$(PIP) -r .venv/test.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -1,0 +1,249 @@
+"""Training steps: what one step computes, in which order posts come, and what is kept so that a kill loses nothing.
+
+One step takes `batch_size` posts, computes their mean loss and moves the adapter once. The posts go through the model
+in micro-batches of at most `micro_tokens` packed tokens; every micro-batch adds its share of the step's *whole* mean,
+
+    loss = sum_i w_i l_i / sum_i w_i        over all posts i of the step,
+
+so the gradient does not depend on how the step was cut up. Which posts belong to step s follows from the seed and s
+alone; with the adapter, the optimiser's moments and the state of the random numbers that is all a resumed run needs to
+end in the same bits.
+
+Three losses: `label` (softmax over the label tokens at the answer position), `vocabulary` (softmax over the whole
+vocabulary there) and `text` (next-token loss over the whole row, the paper's; it also teaches to write such posts).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+from common.packed import PackedBatch
+from data.batching import make_batch, plan
+
+LOSSES = ("label", "vocabulary", "text")
+SCHEDULES = ("constant", "linear", "cosine")
+LOGIT_CHUNK = 256  # positions whose full-vocabulary logits exist at the same time
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The numbers of a fine-tune that decide its result."""
+
+    learning_rate: float
+    schedule: str
+    warmup: float  # share of all steps
+    weight_decay: float
+    clip: float  # largest norm of the gradient; 0 leaves it alone
+    batch_size: int  # posts a step
+    loss: str
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+
+
+def learning_rate(step: int, total: int, recipe: Recipe) -> float:
+    """The rate of step 0 .. total - 1: linear warm-up, then constant, or down to 0 as a line or half a cosine."""
+    warmup = round(recipe.warmup * total)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, total - warmup)
+    falling = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
+    return recipe.learning_rate * falling[recipe.schedule]
+
+
+def token_losses(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy over the whole vocabulary, (M, D) and (M,) -> (M,), in at least float32.
+
+    Never more than `LOGIT_CHUNK` rows of logits exist: forward drops each chunk, backward makes it again.
+    """
+
+    def chunk(part, wanted):
+        logits = model.logits(part)  # (chunk, V)
+        return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), wanted, reduction="none")
+
+    pairs = zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True)
+    return torch.cat([checkpoint(chunk, part, wanted, use_reentrant=False) for part, wanted in pairs])
+
+
+def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str, checkpointing: bool) -> torch.Tensor:
+    """The weighted sum of the losses of one packed batch (its mean is the caller's, who knows the whole step).
+
+    labels (R,) int64 places in `label_ids` (C,); weights (R,). Returns a scalar in at least float32.
+    """
+    hidden = model.hidden(batch, checkpointing)  # (N, D)
+    if loss == "text":
+        last = torch.tensor(batch.layout.row_start[1:]) - 1
+        has_next = torch.ones(len(batch.tokens), dtype=torch.bool).index_fill(0, last, False).to(hidden.device)
+        follows = has_next.nonzero()[:, 0]
+        return token_losses(model, hidden[follows], batch.tokens[follows + 1]).sum()
+    answers = hidden[batch.answer_index]  # (R, D)
+    if loss == "vocabulary":
+        losses = token_losses(model, answers, label_ids[labels])
+    else:
+        losses = F.cross_entropy(model.label_logits(answers, label_ids), labels, reduction="none")
+    return (losses * weights.to(losses.dtype)).sum()
+
+
+class Trainer:
+    """The state of one fine-tune and the way from step to step.
+
+    rows: encoded posts (`.ids`, `.answer`); labels and weights: one entry per row; order(epoch) -> places in `rows`,
+    the same for the same epoch; prefix: ids that all rows may share (empty where dropout forbids to share them).
+    """
+
+    def __init__(self, model, rows, labels, weights, label_ids, order: Callable[[int], list[int]], prefix,
+                 recipe: Recipe, total_steps: int, micro_tokens: int, checkpointing: bool = False):
+        self.model, self.rows, self.order, self.prefix, self.recipe = model, rows, order, prefix, recipe
+        self.total_steps, self.micro_tokens, self.checkpointing = total_steps, micro_tokens, checkpointing
+        device = model.device
+        self.labels = torch.tensor(labels)
+        self.weights = torch.tensor(weights, dtype=torch.float32)
+        self.label_ids = torch.tensor(label_ids, device=device)
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            list(self.named.values()), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.epsilon,
+            weight_decay=recipe.weight_decay, fused=device.type in ("cpu", "cuda"),
+        )  # fmt: skip
+        self.step_count = 0
+        self.halvings = 0
+        self._epoch, self._places = 0, order(0)
+        self.steps_per_epoch = math.ceil(len(self._places) / recipe.batch_size)
+
+    def places(self, step: int) -> list[int]:
+        """Which rows step `step` learns from; follows from the seed and the step alone."""
+        size = self.recipe.batch_size
+        if self._epoch != step // self.steps_per_epoch:
+            self._epoch = step // self.steps_per_epoch
+            self._places = self.order(self._epoch)
+        first = step % self.steps_per_epoch * size
+        return self._places[first : first + size]
+
+    def step(self) -> dict:
+        """One optimiser step; returns what to log. Loss and gradient norm stay tensors, so that nobody waits."""
+        rate = learning_rate(self.step_count, self.total_steps, self.recipe)
+        places = self.places(self.step_count)
+        self.model.train()
+        while True:
+            try:
+                loss = self._accumulate(places)
+                break
+            except torch.OutOfMemoryError:
+                # The same step again, in halves: the same mean, so the same mathematics.
+                if self.micro_tokens <= max(len(self.rows[place].ids) for place in places):
+                    raise
+                self.micro_tokens //= 2
+                self.halvings += 1
+                if self.model.device.type == "cuda":
+                    torch.cuda.empty_cache()
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        limit = self.recipe.clip or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(list(self.named.values()), limit)
+        self.optimizer.step()
+        self.step_count += 1
+        tokens = sum(len(self.rows[place].ids) for place in places)
+        return {"step": self.step_count, "loss": loss, "grad_norm": norm, "lr": rate, "posts": len(places),
+                "tokens": tokens}
+
+    def _accumulate(self, places: list[int]) -> torch.Tensor:
+        """Gradients of the step's mean loss, summed over its micro-batches; returns that loss (a scalar tensor)."""
+        self.optimizer.zero_grad(set_to_none=True)
+        whole_text = self.recipe.loss == "text"
+        prefix = [] if whole_text else self.prefix  # each row has the prefix's own losses, so it cannot be shared
+        if whole_text:
+            total = torch.tensor(float(sum(len(self.rows[place].ids) - 1 for place in places)))
+        else:
+            total = self.weights[places].sum()
+        loss = torch.zeros((), device=self.model.device)
+        rows = [self.rows[place] for place in places]
+        for group in plan(rows, self.micro_tokens, prefix_len=len(prefix)):
+            chosen = [places[i] for i in group]
+            batch = make_batch(self.rows, chosen, prefix).to(self.model.device)
+            labels, weights = (x[chosen].to(self.model.device) for x in (self.labels, self.weights))
+            part = batch_loss(self.model, batch, labels, weights, self.label_ids, self.recipe.loss, self.checkpointing)
+            part = part / total.to(part.device)
+            part.backward()
+            loss += part.detach()
+        return loss
+
+    def state(self) -> dict:
+        """Everything that a resumed run needs, as tensors and plain values."""
+        return {
+            "step": self.step_count, "micro_tokens": self.micro_tokens, "halvings": self.halvings,
+            "parameters": {name: p.detach().cpu().clone() for name, p in self.named.items()},
+            "optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }  # fmt: skip
+
+    def load_state(self, state: dict) -> None:
+        """Go on from what `state()` gave."""
+        if set(state["parameters"]) != set(self.named):
+            raise ValueError("the checkpoint is of another set of adapters")
+        with torch.no_grad():
+            for name, parameter in self.named.items():
+                parameter.copy_(state["parameters"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step_count, self.micro_tokens, self.halvings = state["step"], state["micro_tokens"], state["halvings"]
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+@dataclass
+class Watch:
+    """What evaluation during training remembers: the best score so far and how long ago it was."""
+
+    best: float | None = None
+    best_step: int = 0
+    without_gain: int = 0
+
+    def update(self, score: float, step: int) -> bool:
+        """Note a validation score; True where it is the best so far."""
+        if self.best is None or score > self.best:
+            self.best, self.best_step, self.without_gain = score, step, 0
+            return True
+        self.without_gain += 1
+        return False
+
+
+def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, eval_every: int, save_every: int,
+        patience: int) -> str:
+    """Run the remaining steps; returns why it ended: "all steps" or "no gain in N evaluations".
+
+    evaluate() -> (score, dict) or None where there is nothing to evaluate on; on_best() keeps the adapter; save() writes
+    the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read in batches of steps, at
+    the points where the loop stops anyway.
+    """
+    waiting: list[dict] = []
+
+    def flush():
+        for line in waiting:
+            log({key: value.item() if isinstance(value, torch.Tensor) else value for key, value in line.items()})
+        waiting.clear()
+
+    ended = "all steps"
+    while trainer.step_count < trainer.total_steps:
+        line = trainer.step()
+        waiting.append(line)
+        show(line)
+        step = trainer.step_count
+        is_last = step == trainer.total_steps
+        if evaluate is not None and (step % eval_every == 0 or is_last):
+            score, facts = evaluate()
+            waiting.append({"step": step, "validation": facts})
+            if watch.update(score, step):
+                on_best()
+            if patience and watch.without_gain >= patience:
+                ended = f"no gain in {patience} evaluations"
+                is_last = True
+        if step % save_every == 0 or is_last or (evaluate is not None and step % eval_every == 0):
+            flush()
+            save(finished=is_last)
+        elif len(waiting) >= 20:
+            flush()
+        if is_last:
+            break
+    return ended

@@ -1,0 +1,25 @@
+"""Labels for posts: probabilities over the codebook's labels, read at the answer position, in the input's order."""
+
+import numpy as np
+import torch
+
+from data.batching import make_batch, plan
+
+
+@torch.inference_mode()
+def label_probabilities(model, prompt, rows, *, micro_tokens: int = 4096, window: int = 1024, show=None) -> np.ndarray:
+    """Probabilities (n, C) float32 of each encoded post, softmax over the label tokens alone.
+
+    rows: what `prompt.encode` gave, in any order; results come back in that order. The ids that all prompts begin with
+    go through the model once per batch. show(count) is told how many posts each batch has finished.
+    """
+    model.eval()
+    label_ids = torch.tensor(prompt.label_ids, device=model.device)
+    result = np.empty((len(rows), len(prompt.label_ids)), dtype=np.float32)
+    for places in plan(rows, micro_tokens, window=window, prefix_len=len(prompt.prefix_ids)):
+        batch = make_batch(rows, places, prompt.prefix_ids).to(model.device)
+        logits = model.label_logits(model.hidden(batch)[batch.answer_index], label_ids)  # (R, C)
+        result[places] = logits.softmax(-1).float().cpu().numpy()
+        if show is not None:
+            show(len(places))
+    return result

@@ -1,0 +1,178 @@
+"""What a run leaves behind, and how it is opened again.
+
+    run.json        every resolved option, seeds, versions, device, commit, hashes, rows, prompt, scored test files
+    adapter/        the adapter to use (best on the validation rows, or the last), in PEFT's layout
+    adapter-last/   the adapter of the last step
+    checkpoint/     state.pt: what resuming needs
+    log.jsonl       one line per step and per evaluation
+    report.html     and, after eval.py, metrics.json and predictions.jsonl in a folder of their own
+
+A file is replaced whole or not at all. The checkpoint is read with `weights_only=True`: it is tensors and plain values.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from assemble import load_model
+from common.errors import UserError
+from common.files import atomic_write, read_json, sha256_file, write_json
+from data.codebook import Codebook
+from data.prompt import Prompt, check_fingerprint
+from model.tokenizer import load_tokenizer
+
+ROOT = Path(__file__).resolve().parent
+SCHEMA = 1
+
+
+class RunFolder:
+    """One run's folder: `facts` is run.json; every method that changes a file leaves it whole."""
+
+    def __init__(self, path: Path, facts: dict):
+        self.path, self.facts = path, facts
+
+    @classmethod
+    def create(cls, path: str | Path, facts: dict) -> "RunFolder":
+        """Begin a run in an empty or new folder. Raises `UserError` where something is already there."""
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--out {path}: is a file; give a folder")
+        if path.exists() and any(path.iterdir()):
+            hint = "; --resume goes on with it" if (path / "run.json").exists() else ""
+            raise UserError(f"--out {path}: is not empty{hint}; choose another folder")
+        run = cls(path, {"schema": SCHEMA, **facts, "finished": False, "scored": []})
+        run.save()
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """Open what `create` began. Raises `UserError` where there is no run or one of another schema."""
+        path = Path(path)
+        if not path.is_dir():
+            raise UserError(f"{path}: there is no such run folder; train.py --out makes one")
+        if not (path / "run.json").exists():
+            raise UserError(f"{path}: has no run.json; give a folder that train.py --out made")
+        facts = read_json(path / "run.json")
+        if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
+            raise UserError(f"{path / 'run.json'}: is not of schema {SCHEMA}; it was made by another version")
+        return cls(path, facts)
+
+    def save(self) -> None:
+        write_json(self.path / "run.json", self.facts)
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "log.jsonl"
+
+    def append_log(self, line: dict) -> None:
+        """Add one line to log.jsonl."""
+        with open(self.log_path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+
+    def read_log(self, up_to: int | None = None) -> list[dict]:
+        """The log's lines, up to a step if one is given; a last line torn by a kill is left out."""
+        if not self.log_path.exists():
+            return []
+        lines = self.log_path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last newline is torn
+        parsed = [json.loads(line) for line in lines]
+        return [line for line in parsed if up_to is None or line["step"] <= up_to]
+
+    def cut_log(self, step: int) -> None:
+        """Drop what was logged after `step`: a resumed run does those steps again."""
+        kept = self.read_log(step)
+        with atomic_write(self.log_path) as handle:
+            handle.writelines(json.dumps(line) + "\n" for line in kept)
+
+    def write_state(self, state: dict) -> None:
+        """Write the checkpoint, whole or not at all."""
+        with atomic_write(self.path / "checkpoint" / "state.pt", "wb") as handle:
+            torch.save(state, handle)
+
+    def read_state(self) -> dict | None:
+        """The last checkpoint, or `None` where the run was stopped before its first."""
+        path = self.path / "checkpoint" / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(f"{path}: is not a whole checkpoint ({type(error).__name__}); train anew into another "
+                            "folder") from error
+
+    def clear_partial(self) -> None:
+        """Remove what a kill left half-written beside its place."""
+        import shutil
+
+        for path in [*self.path.glob(".*.partial"), *self.path.glob("*/.*.partial"), *self.path.glob(".*.old")]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def note_scored(self, entry: dict) -> int:
+        """Write down that a labelled file was scored; returns how often this very file (by hash) now was."""
+        self.facts["scored"].append(entry)
+        self.save()
+        return sum(past["data_sha256"] == entry["data_sha256"] for past in self.facts["scored"])
+
+
+def environment(device: torch.device) -> dict:
+    """Versions, machine and commit, for run.json."""
+    packages = {}
+    for name in ("torch", "numpy", "safetensors", "sentencepiece", "tiktoken"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {"python": sys.version.split()[0], "packages": packages, "platform": platform.platform(),
+            "device": str(device), "device_name": name, "threads": torch.get_num_threads(), "commit": commit()}
+
+
+def commit() -> str | None:
+    """This checkout's commit, with a plus sign where tracked files differ from it; `None` outside a checkout."""
+    def git(*words):
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def weights_sha256(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file that decides what the base computes."""
+    names = sorted([*folder.glob("*.safetensors"), *folder.glob("*.index.json"), folder / "config.json"])
+    return {path.name: sha256_file(path) for path in names}
+
+
+def find_folder(path: str) -> Path:
+    """A path as the user wrote it, or, for the folders that the project ships, seen from the project's root."""
+    return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
+
+
+def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype):
+    """The fine-tuned model and the prompt of a run: (model, prompt, codebook).
+
+    `model` says where the base now is, if it has moved. Raises `UserError` where the base's bytes or the prompt are not
+    those that the run was made with.
+    """
+    facts = run.facts
+    if not (run.path / "adapter").is_dir():
+        raise UserError(f"{run.path}: has no adapter/ yet; the run was stopped early, train.py --resume finishes it")
+    folder = find_folder(model or facts["options"]["model"])
+    if not folder.is_dir():
+        raise UserError(f"{run.path / 'run.json'}: the base model {folder} is not there; --model says where it is now")
+    for name, digest in weights_sha256(folder).items():
+        if facts["hashes"]["weights"].get(name) != digest:
+            raise UserError(f"{folder / name}: is not the file that {run.path} was fine-tuned on; give that base model "
+                            "with --model")
+    codebook = Codebook.from_dict(facts["codebook"])
+    prompt = Prompt(codebook, load_tokenizer(folder), template=facts["options"]["template"],
+                    max_tokens=facts["options"]["max_tokens"])
+    check_fingerprint(facts["prompt"], prompt.fingerprint())
+    loaded = load_model(folder, device=device, dtype=dtype, quantize=facts["options"]["quantize"],
+                        adapter=run.path / "adapter")
+    return loaded, prompt, codebook
