@@ -7,7 +7,9 @@ wording (the line in the terminal), a count, and its first few places.
 from collections import Counter
 from dataclasses import dataclass, field
 
-EXAMPLES = 5  # places that are named per kind; the count says how many more there are
+SHOWN = 3  # places or details that a line names; the count says how many more there are
+KEPT = 10  # places that run.json names
+DISTINCT = 200  # different details that are counted apart: a label option set to the text column must not fill memory
 
 KINDS = {
     "empty_dropped": "rows without text, dropped",
@@ -28,7 +30,7 @@ KINDS = {
 class Notes:
     """Counts, details and first places of all that a read found; `rows` read, `kept` of them as posts.
 
-    `details["changed_language"]` counts each change ("in -> id"), `places[kind]` names up to `EXAMPLES` rows, and
+    `details["changed_language"]` counts each change ("in -> id"), `places[kind]` names up to `KEPT` rows, and
     `cells` counts the posts kept by (language, label), with `None` where a post has no label.
     """
 
@@ -46,9 +48,10 @@ class Notes:
             raise KeyError(kind)
         self.counts[kind] += 1
         if detail:
-            self.details.setdefault(kind, Counter())[detail] += 1
+            details = self.details.setdefault(kind, Counter())
+            details[detail if detail in details or len(details) < DISTINCT else "others"] += 1
         places = self.places.setdefault(kind, [])
-        if len(places) < EXAMPLES:
+        if len(places) < KEPT:
             places.append(place)
 
     def lines(self) -> list[str]:
@@ -61,10 +64,10 @@ class Notes:
     def _wording(self, kind: str) -> str:
         details = self.details.get(kind)
         if details:
-            shown = [f"{what} ({count:,})" for what, count in details.most_common(EXAMPLES)]
+            shown = [f"{what} ({count:,})" for what, count in details.most_common(SHOWN)]
             more = len(details) - len(shown)
         else:
-            shown = self.places[kind]
+            shown = self.places[kind][:SHOWN]
             more = self.counts[kind] - len(shown)
         return f"{KINDS[kind]}: {', '.join(shown)}" + (f" and {more:,} more" if more > 0 else "")
 

@@ -2,8 +2,8 @@
 
 Refused, in one line with file and row (`UserError`), is what would silently give other posts than the file's author
 meant: a missing or doubled column, a wrong delimiter, bytes that are not UTF-8, broken rows, text that is a number, a
-label that the codebook does not have. Counted and shown (`Notes`) is what has one sensible reading: empty texts, missing
-ids, language tags, ids that come twice. `iter_posts` streams, one row in memory; `read_posts` is the list of it.
+label that the codebook does not have. Counted and shown (`Notes`) is what has one sensible reading: empty texts,
+missing ids, language tags, ids that come twice. `iter_posts` streams, one row in memory; `read_posts` is its list.
 
 Ids are strings and never reformatted; a row without one is named after its file and row (`posts-2`). The text is kept
 as it is: no stripping, no lower case, since the tokenizer sees all of it.
@@ -213,9 +213,9 @@ def _check_id(post: Post, seen: tuple[set, set], columns: Columns, notes: Notes)
     ids, whole = seen
     key = hash((post.id, post.language, post.extra.get(columns.annotator, "")))
     if key in whole:
-        notes.add("duplicate_id", f"{Path(post.file).name}: row {post.row}", post.id)
+        notes.add("duplicate_id", f"{Path(post.file).name}: row {post.row} (id {post.id[:40]})")
     elif hash(post.id) in ids and columns.annotator not in post.extra:
-        notes.add("parallel_id", f"{Path(post.file).name}: row {post.row}", post.id)
+        notes.add("parallel_id", f"{Path(post.file).name}: row {post.row} (id {post.id[:40]})")
     ids.add(hash(post.id))
     whole.add(key)
 
