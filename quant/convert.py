@@ -1,0 +1,75 @@
+"""The walk that puts 4-bit linears in the place of dense ones, and counts what that saves.
+
+It replaces the linears of the decoder's layers (`model.layers.*`) and nothing else. Embedding, norms and the output
+head keep their dtype: they are a small part of a large model, and an error in them reaches every token. A linear is
+whatever has `dense_weight` (the contract of all linears here), so the walk knows no class of the model's.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from common.errors import UserError
+from common.terminal import human_bytes
+from quant.linear import NF4Linear
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """Names of the linears now in NF4, and the bytes of the whole model's tensors before and after."""
+
+    names: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+
+    def __str__(self) -> str:
+        return (f"{len(self.names)} linears to NF4: {human_bytes(self.bytes_before)} before, "
+                f"{human_bytes(self.bytes_after)} after")
+
+
+def inside_layers(name: str) -> bool:
+    """`inside_layers("model.layers.0.mlp.up_proj")`: is the module part of a decoder layer?"""
+    return re.search(r"(^|\.)layers\.\d+\.", name) is not None
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of all parameters and buffers, shared ones once; on the meta device what they would take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
+
+
+@torch.no_grad()
+def replace_linears(model: nn.Module, *, double: bool = False, targets: Callable[[str], bool] = inside_layers
+                    ) -> Conversion:
+    """Replace each dense linear whose name `targets` accepts by an `NF4Linear`; empty on meta, else quantised.
+
+    One weight at a time, so that memory falls as it goes. Linears in NF4 already are left as they are. Raises
+    `UserError`, naming the tensor, where a weight is not finite.
+    """
+    before = model_bytes(model)
+    chosen = {name: module for name, module in model.named_modules() if _is_dense_linear(module) and targets(name)}
+    names = tuple(chosen)
+    for name in names:
+        old = chosen.pop(name)
+        device = next(old.parameters()).device
+        new = NF4Linear(old.in_features, old.out_features, old.bias is not None, double=double, device=device,
+                        dtype=None if old.bias is None else old.bias.dtype)
+        new.train(old.training)
+        if device.type != "meta":
+            try:
+                new.load_dense("weight", old.dense_weight(next(old.parameters()).dtype))
+            except UserError as error:
+                raise UserError(f"{name}.{error}") from error
+            if old.bias is not None:
+                new.load_dense("bias", old.bias.detach())
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, new)
+    return Conversion(names, before, model_bytes(model))
+
+
+def _is_dense_linear(module: nn.Module) -> bool:
+    """A linear of the contract that holds its own dense weight: not in NF4 yet, and no wrapper around another."""
+    return (hasattr(module, "dense_weight") and not isinstance(module, NF4Linear)
+            and not any(hasattr(child, "dense_weight") for child in module.children()))

@@ -1,0 +1,160 @@
+"""A linear layer that keeps its weight in NF4 and computes with it at full precision, forward and backward.
+
+    y = x W^T + b,    W = dequantise(packed, absmax)
+
+The weight is frozen: only x gets a gradient, dx = dy W. What autograd keeps for backward is the packed bytes, which
+the module holds anyway, and not W; W is dequantised again in backward (QLoRA, arXiv 2305.14314, does the same).
+Each time it is written into one buffer per dtype and device, shared by all layers. The product has used up W before
+the call returns and nothing keeps a view of it, so the next layer may overwrite it. A lock guards the buffer, since
+backward may run in a thread of its own.
+
+Left out: products that read four bits directly. For the many tokens of a training or labelling batch the product is
+limited by arithmetic, and a dense product of the platform's library is the fast one.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from common.errors import UserError
+from quant.double_quant import NESTED_BLOCK, dequantize_absmax, quantize_absmax
+from quant.nf4 import block_count, dequantize_nf4, packed_bytes, quantize_nf4
+
+_buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
+_buffer_lock = threading.Lock()
+
+
+@contextmanager
+def _dense(packed, scales, shape, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """W (out, in) of `dtype` in the shared buffer, for the length of a `with` block."""
+    absmax = scales[0] if len(scales) == 1 else dequantize_absmax(*scales)
+    count, place = shape[0] * shape[1], (dtype, packed.device)
+    with _buffer_lock:
+        if place not in _buffers or _buffers[place].numel() < count:
+            _buffers.pop(place, None)  # the old one goes before the larger one comes
+            with torch.inference_mode(False):  # or training after a first inference could not write to it
+                _buffers[place] = torch.empty(count, dtype=dtype, device=packed.device)
+        yield dequantize_nf4(packed, absmax, shape, dtype, out=_buffers[place][:count].view(shape))
+
+
+def release_buffers() -> None:
+    """Give the shared buffers' memory back; the next product allocates them anew."""
+    with _buffer_lock:
+        _buffers.clear()
+
+
+class _NF4Product(torch.autograd.Function):
+    """y = x W^T + b with a gradient for x alone; backward of backward is not defined."""
+
+    @staticmethod
+    def forward(ctx, x, bias, shape, packed, *scales):
+        ctx.shape = shape
+        if ctx.needs_input_grad[0]:
+            ctx.save_for_backward(packed, *scales)
+        with _dense(packed, scales, shape, x.dtype) as weight:
+            return F.linear(x, weight, bias)  # (..., in) -> (..., out)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        if not ctx.needs_input_grad[0]:
+            return (None,) * (4 + len(ctx.saved_tensors))
+        packed, *scales = ctx.saved_tensors
+        with _dense(packed, scales, ctx.shape, grad.dtype) as weight:
+            return grad @ weight, None, None, None, *(None for _ in scales)  # (..., out) -> (..., in)
+
+
+class NF4Linear(nn.Module):
+    """y = x W^T + b with W (out, in) in NF4: (..., in) -> (..., out), in x's dtype; W and b are frozen.
+
+    Buffers: `packed` uint8 (ceil(n/2),) with n = out * in, and `absmax` float32 (ceil(n/64),); with `double` instead of
+    the latter `absmax_codes` uint8, `nested_absmax` float32 (one for 256 codes) and `offset` float32 (). `dtype` is the
+    bias's; the weight has none of its own.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = False, *, double: bool = False, device=None,
+                 dtype=None):
+        super().__init__()
+        self.in_features, self.out_features, self.double = in_features, out_features, double
+        n = in_features * out_features
+        empty = lambda size, kind: torch.empty(size, dtype=kind, device=device)  # noqa: E731
+        self.register_buffer("packed", empty(packed_bytes(n), torch.uint8))
+        if double:
+            self.register_buffer("absmax_codes", empty(block_count(n), torch.uint8))
+            self.register_buffer("nested_absmax", empty(-(-block_count(n) // NESTED_BLOCK), torch.float32))
+            self.register_buffer("offset", empty((), torch.float32))
+        else:
+            self.register_buffer("absmax", empty(block_count(n), torch.float32))
+        self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype, device=device), False) if bias else None
+
+    def _scales(self) -> tuple[torch.Tensor, ...]:
+        return (self.absmax_codes, self.nested_absmax, self.offset) if self.double else (self.absmax,)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return _NF4Product.apply(x, bias, (self.out_features, self.in_features), self.packed, *self._scales())
+
+    def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """W as a plain tensor (out, in) of `dtype`, with memory of its own."""
+        scales = self._scales()
+        absmax = dequantize_absmax(*scales) if self.double else scales[0]
+        return dequantize_nf4(self.packed, absmax, (self.out_features, self.in_features), dtype)
+
+    @torch.no_grad()
+    def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
+        """Take the checkpoint's dense "weight" (out, in), quantising it, or "bias" (out,), as it is.
+
+        Raises `UserError` for a weight that is not finite; the message begins with "weight: ", so a loader names the
+        tensor by putting the module's name and a point before it.
+        """
+        declared = (self.out_features, self.in_features) if leaf == "weight" else (self.out_features,)
+        if leaf not in ("weight", "bias") or (leaf == "bias" and self.bias is None):
+            raise ValueError(f"{leaf} is not a tensor of this layer")
+        if tensor.shape != declared:
+            raise ValueError(f"{leaf} has shape {tuple(tensor.shape)}, not {declared}")
+        if leaf == "bias":
+            self.bias = nn.Parameter(tensor, requires_grad=False)
+        else:
+            self.load_packed(*quantize_nf4(tensor))
+
+    @torch.no_grad()
+    def load_packed(self, packed: torch.Tensor, scales: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        """Take NF4 bytes (n/2,) or (n/2, 1), and `absmax` or the triple (codes, nested_absmax, offset).
+
+        A layer made with `double` quantises plain scales once more; one without expands a triple to float32, which
+        changes no weight. Empty layers on the meta device come to life on the tensors' device. Raises `ValueError`
+        for sizes that do not fit and `UserError` for scales that are not finite.
+        """
+        scales = (scales,) if isinstance(scales, torch.Tensor) else tuple(scales)
+        if any(not bool(torch.isfinite(part).all()) for part in scales if part.is_floating_point()):
+            raise UserError("weight: its scales hold an infinity or NaN; they must be finite float32 numbers")
+        if self.double and len(scales) == 1:
+            scales = quantize_absmax(scales[0])
+        elif not self.double and len(scales) == 3:
+            scales = (dequantize_absmax(*scales),)
+        names = ("absmax_codes", "nested_absmax", "offset") if self.double else ("absmax",)
+        for name, tensor in zip(("packed", *names), (packed, *scales), strict=True):
+            declared = getattr(self, name)
+            if tensor.numel() != declared.numel() or tensor.dtype != declared.dtype:
+                raise ValueError(f"{name} has {tensor.numel()} entries of {tensor.dtype}; {declared.numel()} of "
+                                 f"{declared.dtype} were expected")
+            device = tensor.device if declared.is_meta else declared.device
+            setattr(self, name, tensor.reshape(declared.shape).to(device))
+
+    def _apply(self, fn, recurse: bool = True):
+        # `model.to(torch.bfloat16)` is about the arithmetic. The scales are part of the format and stay float32.
+        kept = {id(buffer) for buffer in self._buffers.values()}
+
+        def move(tensor):
+            moved = fn(tensor)
+            return tensor.to(moved.device) if id(tensor) in kept and moved.dtype != tensor.dtype else moved
+
+        return super()._apply(move, recurse)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, double={self.double}"

@@ -1,0 +1,72 @@
+"""Double quantisation of the scales, bit for bit as bitsandbytes' pure-torch backend.
+
+A deliberate break that turns this red: take the midpoints of `bucketize` from a linear map, or subtract the median
+instead of the mean in `quantize_absmax`.
+"""
+
+import pytest
+import torch
+
+from quant.double_quant import dequantize_absmax, dynamic_map, quantize_absmax
+from quant.nf4 import quantize_nf4
+
+functional = pytest.importorskip("bitsandbytes.functional")
+SIZES = [1, 2, 255, 256, 257, 960, 1024, 5000]
+
+
+def reference_quantize(absmax):
+    """bitsandbytes' pure-torch `quantize_blockwise`; its compiled CPU library differs from it in near-ties."""
+    default = torch._C.DispatchKeySet(torch._C.DispatchKey.CompositeExplicitAutograd)
+    offset = absmax.mean()
+    codes, nested = torch.ops.bitsandbytes.quantize_blockwise.default.redispatch(
+        default, absmax - offset, functional.create_dynamic_map(), 256)
+    return codes, nested, offset
+
+
+def scales(size, kind):
+    if kind == "weights":
+        return quantize_nf4(torch.randn(size, 64) * 0.02)[1]
+    if kind == "ties":  # a mean of zero, a block maximum of one, and all the rest on midpoints of the map
+        middles = (dynamic_map()[:-1] + dynamic_map()[1:]) / 2
+        return torch.cat([torch.tensor([1.0]), middles, torch.tensor([0.0])]).repeat(-(-size // 257))[:size]
+    made = {"equal": torch.full((size,), 0.3), "zero": torch.zeros(size), "wide": torch.exp(4 * torch.randn(size))}
+    return made[kind]
+
+
+def test_map():
+    ours, theirs = dynamic_map(), functional.create_dynamic_map()
+    assert torch.equal(ours, theirs) and ours.dtype == torch.float32
+    assert len(ours) == len(set(ours.tolist())) == 256
+    assert ours[-1] == 1 and 0 in ours and ours[0] == pytest.approx(-0.99297, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["weights", "ties", "equal", "zero", "wide"])
+@pytest.mark.parametrize("size", SIZES)
+def test_codes(size, kind):
+    absmax = scales(size, kind)
+    codes, nested, offset = quantize_absmax(absmax)
+    theirs = reference_quantize(absmax)
+    assert torch.equal(codes, theirs[0]) and codes.dtype == torch.uint8 and codes.shape == (size,)
+    assert torch.equal(nested, theirs[1]) and nested.shape == (-(-size // 256),)
+    assert torch.equal(offset, theirs[2]) and offset.shape == ()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_round_trip_as_bitsandbytes(size):
+    absmax = scales(size, "weights")
+    codes, nested, offset = quantize_absmax(absmax)
+    state = functional.QuantState(absmax=nested, code=functional.create_dynamic_map(), blocksize=256,
+                                  dtype=torch.float32)
+    theirs = functional.dequantize_blockwise(codes, state) + offset
+    ours = dequantize_absmax(codes, nested, offset)
+    assert torch.equal(ours, theirs) and ours.dtype == torch.float32
+    # Half of the widest gap of the map (one part in 64 of the last decade, 0.9 / 64, at most) times the block's scale.
+    assert (ours - absmax).abs().max() <= nested.max() * (0.9 / 64) * (1 + 1e-5)
+
+
+def test_bits_per_weight():
+    absmax = scales(4096, "weights")
+    codes, nested, offset = quantize_absmax(absmax)
+    size = sum(part.numel() * part.element_size() for part in (codes, nested, offset))
+    assert size * 8 / (4096 * 64) == pytest.approx(0.127, abs=5e-4)
+    assert absmax.numel() * 4 * 8 / (4096 * 64) == 0.5
