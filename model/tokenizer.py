@@ -1,0 +1,194 @@
+"""Text to token ids and back, from the three kinds of public tokenizer files, told apart by their content.
+
+    tiktoken text      lines of `base64 rank`                      Meta's Llama 3 `tokenizer.model`
+    tokenizer.json     byte-level BPE, vocabulary and merges       Hugging Face's Llama 3 and SmolLM2
+    sentencepiece      a protobuf                                  Llama 2's `tokenizer.model`, and our own base
+
+Two rules hold for all of them. `encode` adds nothing: no BOS, and text that looks like a special token ("<|eot_id|>" in
+a post) stays ordinary text, since a post must not be able to end its own turn; special ids come from `special(name)`.
+And the ids are those of the reference: tiktoken, tokenizers (with `encode_special_tokens`) and sentencepiece.
+
+Which ids are specials is said by the file itself and by `tokenizer_config.json` beside it; a tiktoken file has none in
+it and gets Llama 3.2's published 256. BOS and the ends of a turn are named by the neighbours `tokenizer_config.json`,
+`special_tokens_map.json`, `generation_config.json` and `config.json`, in that order for BOS. An id that they name and
+that is no special token here is not used, with a line in `notes`: a config.json often keeps the defaults 1 and 2 of
+another vocabulary.
+"""
+
+import re
+from pathlib import Path
+
+from common.errors import UserError, closest
+from common.files import read_json, sha256_file
+from model.tokenizer_bpe import read_tiktoken
+from model.tokenizer_json import read_tokenizer_json
+from model.tokenizer_sentencepiece import read_sentencepiece
+
+FILE_NAMES = ("tokenizer.model", "tokenizer.json")  # in a folder, the first that is there
+BOS_NAMES = ("<|begin_of_text|>", "<s>", "<|startoftext|>")
+EOS_NAMES = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "</s>", "<|endoftext|>", "<|im_end|>")
+
+
+class Tokenizer:
+    """One vocabulary: `encode`, `decode`, `token_bytes`, `special`, and the ids that begin and end a text.
+
+    kind: "tiktoken", "bpe" or "sentencepiece". special_ids: name -> id. bos_id: an id, or None where the vocabulary has
+    none. eos_ids: ids that end a turn or a text. vocab_size: the largest id + 1. hash: SHA-256 of the tokenizer file.
+    notes: what a neighbouring file said and was not used.
+    """
+
+    def __init__(self, engine, special_ids: dict[str, int], bos_id: int | None, eos_ids: list[int], hash: str,
+                 source: Path, notes: tuple[str, ...] = ()):
+        self._engine, self.kind, self.source, self.hash, self.notes = engine, engine.kind, source, hash, notes
+        self.special_ids, self.bos_id, self.eos_ids = special_ids, bos_id, eos_ids
+        tokens = engine.tokens | {id: name.encode() for name, id in special_ids.items()}
+        self.vocab_size = max(tokens) + 1
+        self._tokens: list[bytes | None] = [tokens.get(id) for id in range(self.vocab_size)]
+        self._special = frozenset(special_ids.values())
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of `text` and of nothing else; half a surrogate pair, which no UTF-8 can hold, counts as U+FFFD."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # JSON may hold "\ud83d" alone; a whole pair in two halves is one character
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return self._engine.encode(text)
+
+    def decode(self, ids) -> str:
+        """Text of `ids`; special tokens appear by name, bytes that are not UTF-8 as U+FFFD."""
+        ids = [int(id) for id in ids]
+        parts = [self.token_bytes(id) for id in ids]
+        if self._engine.adds_space:  # sentencepiece puts a space before every text; it is not part of the text
+            for place, id in enumerate(ids):
+                if id not in self._special:
+                    parts[place] = parts[place].removeprefix(b" ")
+                    break
+        return b"".join(parts).decode("utf-8", "replace")
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that one token stands for, which need not be whole characters; a special token's is its name."""
+        token = self._tokens[id] if 0 <= id < self.vocab_size else None
+        if token is None:
+            raise UserError(f"{self.source}: has no token {id}; its ids go from 0 to {self.vocab_size - 1}")
+        return token
+
+    def special(self, name: str) -> int:
+        """The id of a special token, by its name; raises `UserError` with the nearest name where there is none."""
+        if name not in self.special_ids:
+            known = ", ".join(list(self.special_ids)[:12]) or "none"
+            raise UserError(f"{self.source}: has no special token '{name}'{closest(name, self.special_ids)}"
+                            f" (special tokens: {known}{', ...' if len(self.special_ids) > 12 else ''})")
+        return self.special_ids[name]
+
+    def has_special(self, name: str) -> bool:
+        """Whether `special(name)` would find a token."""
+        return name in self.special_ids
+
+    @property
+    def adds_space(self) -> bool:
+        """Whether `encode` puts a space before the text (sentencepiece's dummy prefix), which `decode` takes away."""
+        return self._engine.adds_space
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """The tokenizer in a file, or in a folder's `tokenizer.model` or `tokenizer.json`; raises `UserError`."""
+    file = _find(Path(path))
+    engine = _read(file)
+    folder, notes = file.parent, []
+    config = _neighbour(folder, "tokenizer_config.json")
+    special_ids = _special_ids(engine, config, folder / "tokenizer_config.json", file)
+    names = _neighbour(folder, "special_tokens_map.json") | {key: value for key, value in config.items() if value}
+    generation, model = _neighbour(folder, "generation_config.json"), _neighbour(folder, "config.json")
+
+    def known(source: str, key: str, values) -> list[int]:
+        values = values if isinstance(values, list) else [] if values is None else [values]
+        ids = [special_ids.get(value, value) for value in map(_content, values)]
+        for id, value in zip(ids, values, strict=True):
+            if id not in special_ids.values():
+                notes.append(f"{source}: {key} {_content(value)} is no special token of {file.name}; it is not used")
+        return [id for id in ids if id in special_ids.values()]
+
+    bos = (known("tokenizer_config.json", "bos_token", names.get("bos_token"))
+           or known("generation_config.json", "bos_token_id", generation.get("bos_token_id"))
+           or known("config.json", "bos_token_id", model.get("bos_token_id"))
+           or [special_ids[name] for name in BOS_NAMES if name in special_ids] or engine.bos)
+    eos = (known("generation_config.json", "eos_token_id", generation.get("eos_token_id"))
+           or known("config.json", "eos_token_id", model.get("eos_token_id"))
+           or known("tokenizer_config.json", "eos_token", names.get("eos_token"))
+           or [special_ids[name] for name in EOS_NAMES if name in special_ids] or engine.eos)
+    return Tokenizer(engine, special_ids, bos[0] if bos else None, sorted(set(eos)), sha256_file(file), file,
+                     tuple(notes))
+
+
+def _find(path: Path) -> Path:
+    """The tokenizer file that `path` is or holds."""
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder; give a tokenizer file or a checkpoint folder")
+    if not path.is_dir():
+        return path
+    for name in FILE_NAMES:
+        if (path / name).is_file():
+            return path / name
+    raise UserError(f"{path}: has no tokenizer; one of {' or '.join(FILE_NAMES)} is expected in it")
+
+
+def _read(file: Path):
+    """The engine for a file's content: what it looks like decides, not its name."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    start = data[:4096].lstrip()
+    if not data.strip():
+        raise UserError(f"{file}: is empty; download it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise UserError(f"{file}: is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
+    if re.match(rb"<(!doctype|html|\?xml|!--)", start.lower()):
+        raise UserError(f"{file}: is a web page, not a tokenizer; download the raw file (a login may be needed)")
+    if start[:1] in (b"{", b"["):
+        return read_tokenizer_json(file)
+    if re.match(rb"[A-Za-z0-9+/]+=*[ \t]+\S+[ \t]*\r?(\n|$)", start):
+        return read_tiktoken(file, data)
+    return read_sentencepiece(file, data)
+
+
+def _neighbour(folder: Path, name: str) -> dict:
+    """The JSON object in a file beside the tokenizer, or an empty one."""
+    if not (folder / name).is_file():
+        return {}
+    value = read_json(folder / name)
+    if not isinstance(value, dict):
+        raise UserError(f"{folder / name}: holds a {type(value).__name__}; a JSON object was expected")
+    return value
+
+
+def _content(value):
+    """A token's name where it is given as an object: `{"content": "<s>", "lstrip": false} -> "<s>"`."""
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _special_ids(engine, config: dict, where: Path, file: Path) -> dict[str, int]:
+    """Names of the special tokens: the file's own (or the published ones), as `added_tokens_decoder` renames them."""
+    by_id = {id: name for name, id in engine.specials.items()}
+    added = config.get("added_tokens_decoder") or {}
+    if not isinstance(added, dict):
+        raise UserError(f"{where}: added_tokens_decoder: is not an object of ids and tokens")
+    for key, token in added.items():
+        name = _content(token)
+        if not str(key).isdecimal() or not isinstance(name, str):
+            raise UserError(f"{where}: added_tokens_decoder: '{key}': an id and a token with 'content' were expected")
+        id = int(key)
+        if id in engine.tokens and id not in by_id:
+            if engine.tokens[id] == name.encode():
+                continue  # an ordinary word that is listed too
+            raise UserError(f"{where}: added_tokens_decoder: id {id} is '{name}', but {file.name} has an ordinary "
+                            "token there; the two files are not of one tokenizer")
+        if id in by_id and by_id[id] != name and not engine.specials_by_rule:
+            raise UserError(f"{where}: added_tokens_decoder: id {id} is '{name}', but {file.name} calls it "
+                            f"'{by_id[id]}'; the two files are not of one tokenizer")
+        by_id[id] = name
+    special_ids = {name: id for id, name in sorted(by_id.items())}
+    if len(special_ids) < len(by_id):
+        twice = next(name for id, name in by_id.items() if special_ids[name] != id)
+        raise UserError(f"{where}: added_tokens_decoder: two ids are called '{twice}'")
+    return special_ids
