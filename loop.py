@@ -213,9 +213,9 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
         patience: int) -> str:
     """Run the remaining steps; returns why it ended: "all steps" or "no gain in N evaluations".
 
-    evaluate() -> (score, dict) or None where there is nothing to evaluate on; on_best() keeps the adapter; save() writes
-    the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read in batches of steps, at
-    the points where the loop stops anyway.
+    evaluate() -> (score, dict), or None where there is nothing to evaluate on; on_best() keeps the adapter;
+    save(finished) writes the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read in
+    batches of steps, at the points where the loop stops anyway.
     """
     waiting: list[dict] = []
 

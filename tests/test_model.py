@@ -1,10 +1,10 @@
 """Whole tiny models against transformers, in float32 and in float64.
 
-Tolerance: both sides do the same operations in float32 in a different order; the logits are of size one, and the
-largest difference seen over these cases is below 3e-6, so 1e-5 is a little above rounding and far below any real error.
+Tolerance: both sides do the same operations in float32 in a different order, and the logits are of size one: 1e-5 is a
+little above rounding and far below any real error.
 
-Deliberate break: in `model/rope.py` let `share` be computed with `low` and `high` swapped, or drop `.tril(...)`'s offset
-in `common.packed.causal_mask`; the parity tests below turn red.
+Deliberate break: in `model/rope.py` compute `share` with `low` and `high` swapped, or drop `.tril(...)`'s offset in
+`common.packed.causal_mask`; the parity tests below turn red.
 """
 
 import pytest

@@ -11,6 +11,15 @@ LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low
 SHAPE = dict(vocab_size=131, hidden_size=48, intermediate_size=80, num_hidden_layers=3, num_attention_heads=6,
              num_key_value_heads=2, head_dim=8, max_position_embeddings=512, rms_norm_eps=1e-5)
 
+GOLDEN_SHAPE = dict(vocab_size=67, hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
+                    head_dim=10)
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+GOLDEN_CASES = {
+    "llama3-tied-gqa": GOLDEN_SHAPE | {"num_key_value_heads": 2, "rope_parameters": LLAMA3_ROPE},
+    "plain-untied-biases": GOLDEN_SHAPE | {"num_key_value_heads": 4, "rope_parameters": PLAIN_ROPE,
+                                           "tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True},
+}
+
 
 def reference_model(seed: int = 0, **overrides):
     """A random transformers LlamaForCausalLM in float32 whose norms and biases are not at their trivial start."""

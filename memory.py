@@ -1,0 +1,89 @@
+"""How much memory a fine-tune will take, and how to cut its steps so that it fits.
+
+The estimate counts what the design says must be there at the same time:
+
+    model        bytes of all parameters and buffers, as they are after loading
+    adapter      16 bytes per trainable number: value, gradient, two moments, each float32
+    buffer       the largest linear once, dequantised
+    activations  per packed token and layer: 7 D + 4 H h + 4 F numbers that backward needs (two norms; queries, keys,
+                 values and output of attention; gate, up, their product and its input); with checkpointing only the
+                 layer's input D, and one layer's activations at a time
+
+Activations of the prompt are counted for every row, so a shared prefix leaves some room.
+"""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from common.terminal import human_bytes
+from model.config import LlamaConfig
+
+MICRO_TOKENS = (8192, 4096, 2048, 1024, 512)
+SHARE = 0.7  # of the memory at hand that a plan may fill: the allocator, Python and the data want the rest
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How steps are cut (`micro_tokens`, `checkpointing`) and the bytes that are expected in all."""
+
+    micro_tokens: int
+    checkpointing: bool
+    model: int
+    adapter: int
+    activations: int
+    available: int
+
+    @property
+    def total(self) -> int:
+        return self.model + self.adapter + self.activations
+
+    def __str__(self) -> str:
+        how = "recomputed in backward" if self.checkpointing else "kept for backward"
+        return (f"about {human_bytes(self.total)}: model {human_bytes(self.model)}, adapter and optimiser "
+                f"{human_bytes(self.adapter)}, activations of {self.micro_tokens:,} tokens {how} "
+                f"{human_bytes(self.activations)}; {human_bytes(self.available)} are free")
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free now, on the GPU or in the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as handle:
+            for line in handle:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS has the latter
+        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    raise RuntimeError("/proc/meminfo has no line MemAvailable")
+
+
+def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, checkpointing: bool) -> int:
+    """Bytes that `tokens` packed tokens keep for backward, by the formula above."""
+    heads = config.num_attention_heads * config.head_dim
+    layer = 7 * config.hidden_size + 4 * heads + 4 * config.intermediate_size
+    depth = config.num_hidden_layers
+    numbers = depth * config.hidden_size + layer if checkpointing else depth * layer
+    return tokens * numbers * dtype.itemsize
+
+
+def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointing: bool | None, available: int
+                ) -> MemoryPlan:
+    """Choose what is `None` so that the estimate fills at most `SHARE` of what is free beside the loaded model.
+
+    Plain steps of many tokens come first; then checkpointing; then smaller micro-batches. Where nothing fits, the
+    smallest plan is returned, and the estimate shows it.
+    """
+    config, dtype = model.config, model.dtype
+    size = sum(x.numel() * x.element_size() for x in [*model.parameters(), *model.buffers()])
+    largest = max(config.hidden_size * config.intermediate_size, config.hidden_size**2) * dtype.itemsize
+    adapter = 16 * trainable + largest
+    ways = [False, True] if checkpointing is None else [checkpointing]
+    sizes = MICRO_TOKENS if micro_tokens is None else (micro_tokens,)
+    plans = [MemoryPlan(tokens, way, size, adapter, activation_bytes(config, tokens, dtype, way), available)
+             for way in ways for tokens in (sizes if way or len(ways) == 1 or len(sizes) == 1 else sizes[:3])]
+    fitting = (plan for plan in plans if plan.adapter + plan.activations <= SHARE * plan.available)
+    return next(fitting, plans[-1])

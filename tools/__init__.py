@@ -1,0 +1,1 @@
+"""Smaller programs, run as `python -m tools.NAME`; each answers `--help`."""
