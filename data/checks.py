@@ -250,8 +250,8 @@ def refuse_unlearnt(check: TestCheck) -> None:
 def near_pairs(first: Sequence[Post], second: Sequence[Post], threshold: float = 0.5) -> list[tuple[int, int, float]]:
     """(place in `first`, place in `second`, Jaccard): for each `second` post its nearest `first` post, if near enough.
 
-    Near enough is `threshold` or more. Jaccard = |A ∩ B| / |A ∪ B| over the sets of three-word runs (all words as one run in shorter posts); words are
-    runs of letters and digits, folded, with handles and links as they stand.
+    Near enough is `threshold` or more. Jaccard = |A ∩ B| / |A ∪ B| over the sets of three-word runs (all words as one
+    run in shorter posts); words are runs of letters and digits, folded, with handles and links as they stand.
     """
     runs = [_runs(post.text) for post in first]
     where: defaultdict[tuple, list[int]] = defaultdict(list)

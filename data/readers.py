@@ -153,15 +153,8 @@ def _post(row: dict, place: Place, columns: Columns, notes: Notes, require_text:
         raise UserError(f"{place}: has no field '{columns.text}'; its fields: {there}; every row needs one")
     if text is not None and (isinstance(text, Number) or not isinstance(text, str)):
         raise UserError(f"{place}: the text is {kind_of(text)}, not a string; put it in quotes")
-    text = text or ""
-    try:
-        broken = "\0" in text
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair: "\ud83d" alone in a JSON escape
-        broken = True
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if broken:
-        text = text.replace("\0", "\ufffd")
+    written, text = text or "", _mend(text or "")
+    if text != written:
         notes.add("mended_text", where)
     if require_text and not text.strip().strip(INVISIBLE).strip():
         notes.add("empty_kept" if keep_empty else "empty_dropped", where)
@@ -183,11 +176,20 @@ def _post(row: dict, place: Place, columns: Columns, notes: Notes, require_text:
     return Post(name, text, label, language, str(place.path), place.row, extra)
 
 
+def _mend(text: str) -> str:
+    """NUL and half surrogate pairs ("\\ud83d" alone in a JSON escape) replaced by U+FFFD: no file can hold them."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.replace("\0", "\ufffd")
+
+
 def _string(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return str(value)
+        return _mend(str(value))
     return str(value).lower() if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
 
 

@@ -1,0 +1,227 @@
+"""Several people's labels for one post: the majority, who agreed with whom, and how far that is beyond chance.
+
+Two layouts are read: long (one row per post and annotator, a column `annotator`) and wide (one row per post, a column
+`label_NAME` per annotator, empty where somebody did not label). A post's label is the one that most annotators gave; a
+tie has no majority, so the post is dropped and listed. A row that also has a label of its own (settled by discussion)
+keeps it.
+
+Agreement is Krippendorff's alpha for nominal labels, which allows any number of annotators and missing labels:
+
+    alpha = 1 - D_o / D_e = 1 - (n - 1) * sum_{c != k} o_ck / sum_{c != k} n_c n_k
+
+with coincidences o_ck = sum over posts of (pairs of labels c, k on the post) / (its labels - 1), n_c = sum_k o_ck and
+n = sum_c n_c; posts with one label take no part. Source: K. Krippendorff, Computing Krippendorff's Alpha-Reliability
+(2011), section C. Without two different labels anywhere chance agreement is certain and alpha is undefined: None.
+
+Pairwise agreement is the share of pairs of annotators who gave one post the same label. It is the figure to hold a
+model's accuracy against: nobody can ask of a model that it agree with people more than they agree with each other.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+
+from common.errors import UserError, closest
+from common.terminal import table
+from data.posts import Columns, Post
+from data.readers import is_annotated, read_posts
+
+Votes = dict[str, str]  # annotator -> label, of one post
+
+
+@dataclass
+class Agreement:
+    """Who agreed: `by_language[code]` and `overall` as dicts of figures; `pairs[(a, b)]` = (agreed, posts of both).
+
+    Figures: posts, labelled_twice (by two or more), alpha, pairwise (share of agreeing pairs), ties. `ties`: the posts
+    without a majority and their votes; `settled`: posts whose own label stood above the votes.
+    """
+
+    annotators: tuple[str, ...]
+    overall: dict
+    by_language: dict[str, dict]
+    pairs: dict[tuple[str, str], tuple[int, int]]
+    ties: list[tuple[Post, Votes]] = field(default_factory=list)
+    settled: int = 0
+
+    def lines(self) -> list[str]:
+        """A table by language, and the ties by place."""
+        names = ("posts", "labelled_twice", "alpha", "pairwise", "ties")
+        rows = [[code, *(_shown(figures[name]) for name in names)] for code, figures in self.by_language.items()]
+        rows.append(["all", *(_shown(self.overall[name]) for name in names)])
+        header = ["", "posts", "by two or more", "alpha", "pairwise", "ties"]
+        lines = [f"  {len(self.annotators)} annotators: {', '.join(self.annotators[:12])}"]
+        lines += table(header, rows).split("\n")
+        for post, votes in self.ties[:5]:
+            shown = ", ".join(f"{name} {label}" for name, label in votes.items())
+            lines.append(f"  no majority, dropped: {post.place} ({shown})")
+        if len(self.ties) > 5:
+            lines.append(f"  and {len(self.ties) - 5:,} more without a majority")
+        if self.settled:
+            lines.append(f"  {self.settled:,} posts kept the label of their own column")
+        return lines
+
+    def to_dict(self) -> dict:
+        """For run.json and metrics.json; ties by file, row and votes."""
+        return {
+            "annotators": list(self.annotators),
+            "overall": self.overall,
+            "by_language": self.by_language,
+            "pairs": [[a, b, agreed, both] for (a, b), (agreed, both) in self.pairs.items()],
+            "ties": [[post.place, votes] for post, votes in self.ties],
+            "settled": self.settled,
+        }
+
+
+def _shown(value) -> str | None:
+    return f"{value:.3f}" if isinstance(value, float) else None if value is None else f"{value:,}"
+
+
+def read_labelled(paths, columns: Columns | None = None, codebook=None, **options):
+    """(posts, notes, agreement): `read_posts`, and `combine` where the files hold several annotators, else None."""
+    columns = columns or Columns()
+    posts, notes = read_posts(paths, columns, codebook, **options)
+    if notes.counts["made_id"] and any(columns.annotator in post.extra for post in posts):
+        place = notes.places["made_id"][0]
+        raise UserError(f"{place}: has no id; with several annotators an id says which rows are one post")
+    posts, agreement = combine(posts, codebook, columns)
+    if agreement is not None:
+        notes.kept = len(posts)
+        notes.cells = Counter((post.language, post.label) for post in posts)
+    return posts, notes, agreement
+
+
+def combine(
+    posts: Sequence[Post], codebook=None, columns: Columns | None = None, *, ties: str = "drop"
+) -> tuple[list[Post], Agreement | None]:
+    """One post per text with its majority label, and how the annotators agreed; (posts, None) without annotators.
+
+    `ties`: "drop" or "error". Raises `UserError` for a label outside the codebook, an annotator who labelled a post
+    twice, one id with two texts, a row without an annotator, a post that nobody labelled, nothing but ties.
+    """
+    columns = columns or Columns()
+    if any(is_annotated(post.extra) for post in posts):
+        voted = [(_without_votes(post), _wide_votes(post, codebook)) for post in posts]
+    elif any(columns.annotator in post.extra for post in posts):
+        voted = _gather_long(posts, columns.annotator)
+    else:
+        return list(posts), None
+    kept, tied, settled = [], [], 0
+    for post, votes in voted:
+        label = post.label or majority(votes.values())
+        if not votes and label is None:
+            raise UserError(f"{post.place}: nobody labelled this post; fill in a label or leave the row out")
+        settled += post.label is not None and bool(votes)
+        if label is None:
+            tied.append((post, votes))
+        else:
+            kept.append(replace(post, label=label))
+    if tied and ties == "error":
+        raise UserError(f"{tied[0][0].place}: has no majority ({len(tied):,} such posts); settle it in a label column")
+    if not kept:
+        raise UserError(f"{posts[0].file}: no post of {len(voted):,} has a majority; settle them in a label column")
+    return kept, measure(voted, tied, settled)
+
+
+def majority(labels: Iterable[str]) -> str | None:
+    """The label that most gave; None where two or more share the lead, or nobody labelled."""
+    first = Counter(labels).most_common(2)
+    return None if not first or (len(first) > 1 and first[0][1] == first[1][1]) else first[0][0]
+
+
+def measure(voted: Sequence[tuple[Post, Votes]], tied: Sequence = (), settled: int = 0) -> Agreement:
+    """Alpha and pairwise agreement of posts and their votes, by language and over all of them."""
+    by_language: defaultdict[str, list[Votes]] = defaultdict(list)
+    agreed: Counter = Counter()
+    both: Counter = Counter()
+    for post, votes in voted:
+        by_language[post.language].append(votes)
+        for a, b in combinations(sorted(votes), 2):
+            both[a, b] += 1
+            agreed[a, b] += votes[a] == votes[b]
+    ties = Counter(post.language for post, _ in tied)
+    return Agreement(
+        annotators=tuple(sorted({name for _, votes in voted for name in votes})),
+        overall=_figures([votes for _, votes in voted], len(tied)),
+        by_language={code: _figures(by_language[code], ties[code]) for code in sorted(by_language)},
+        pairs={pair: (agreed[pair], both[pair]) for pair in sorted(both)},
+        ties=list(tied),
+        settled=settled,
+    )
+
+
+def _figures(units: list[Votes], ties: int) -> dict:
+    labels = [list(votes.values()) for votes in units]
+    return {
+        "posts": len(units),
+        "labelled_twice": sum(len(one) > 1 for one in labels),
+        "alpha": krippendorff_alpha(labels),
+        "pairwise": pairwise_agreement(labels),
+        "ties": ties,
+    }
+
+
+def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
+    """Nominal alpha (float64) of units, each the labels that its annotators gave; None where it is undefined."""
+    observed, marginals = 0.0, Counter()
+    for labels in units:
+        if len(labels) < 2:
+            continue
+        counts = Counter(labels)
+        marginals += counts
+        differing = len(labels) ** 2 - sum(count**2 for count in counts.values())  # ordered pairs c != k
+        observed += differing / (len(labels) - 1)
+    n = sum(marginals.values())
+    expected = n**2 - sum(count**2 for count in marginals.values())
+    return 1 - (n - 1) * observed / expected if expected else None
+
+
+def pairwise_agreement(units: Iterable[Sequence[str]]) -> float | None:
+    """Agreeing pairs of labels over all pairs of labels on the same post; None where no post has two."""
+    agreeing, pairs = 0, 0
+    for labels in units:
+        pairs += len(labels) * (len(labels) - 1) // 2
+        agreeing += sum(count * (count - 1) // 2 for count in Counter(labels).values())
+    return agreeing / pairs if pairs else None
+
+
+def _without_votes(post: Post) -> Post:
+    return replace(post, extra={key: value for key, value in post.extra.items() if not key.startswith("label_")})
+
+
+def _wide_votes(post: Post, codebook) -> Votes:
+    votes = {key.removeprefix("label_"): value.strip() for key, value in post.extra.items() if key.startswith("label_")}
+    votes = {name: label for name, label in votes.items() if label}
+    for name, label in votes.items():
+        if codebook is not None and label not in codebook.labels:
+            shown = ", ".join(list(codebook.labels)[:12])
+            raise UserError(
+                f"{post.place}: label_{name} '{label[:40]}' is not in the codebook, which has {shown}"
+                f"{closest(label, codebook.labels)} (columns label_* are annotators' labels)"
+            )
+    return votes
+
+
+def _gather_long(posts: Sequence[Post], column: str) -> list[tuple[Post, Votes]]:
+    gathered: dict[tuple[str, str], tuple[Post, Votes]] = {}
+    rows: dict[tuple[str, str, str], int] = {}
+    for post in posts:
+        name = post.extra.get(column, "").strip()
+        if not name:
+            raise UserError(f"{post.place}: has no {column}; every row of a file with annotators names one")
+        extra = {key: value for key, value in post.extra.items() if key != column}
+        first, votes = gathered.setdefault((post.id, post.language), (replace(post, label=None, extra=extra), {}))
+        if first.text != post.text:
+            raise UserError(
+                f"{post.place}: id '{post.id}' has another text than in {first.place}; one id is one post"
+            )
+        if name in votes:
+            raise UserError(
+                f"{post.place}: {column} '{name}' labels id '{post.id}' again (first in row "
+                f"{rows[post.id, post.language, name]}); leave one of the rows out"
+            )
+        rows[post.id, post.language, name] = post.row
+        if post.label is not None:
+            votes[name] = post.label
+    return list(gathered.values())

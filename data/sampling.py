@@ -1,0 +1,146 @@
+"""Which posts are trained on, and in which order.
+
+`choose_posts` takes whole languages and budgets ("75 Turkish posts"). A budget is met by the first rows of one seeded
+order per language, so that 25 rows are among the 75 of the same seed, and what grows along a curve of budgets is the
+budget alone. In that order every beginning holds the labels in the language's own proportions, each within one row
+of its share, by the chairman assignment algorithm (R. Tijdeman, Discrete Mathematics 32, 1980): at step k, among the
+labels that are owed at least 1 / (2m - 2) of a row (m labels), take the one whose next row falls due first.
+
+Epochs are drawn from an explicit numpy Generator. Balanced epochs have as many rows as the data, spread evenly over
+languages, labels or cells: scarce rows come several times, plentiful ones are drawn without replacement.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from common.errors import UserError
+from data.languages import language_name, one_language
+from data.posts import Post
+from data.splits import hash_order
+
+BALANCES = ("none", "language", "label", "both")
+
+
+def parse_budget(text: str, option: str = "--per-language") -> dict[str, int]:
+    """`parse_budget("tr=75, pl=25") -> {"tr": 75, "pl": 25}`; `UserError` naming the option for anything else."""
+    budget: dict[str, int] = {}
+    for part in (part.strip() for part in text.split(",") if part.strip()):
+        tag, equals, number = part.partition("=")
+        if not equals or not number.strip().isdecimal() or int(number) == 0:
+            raise UserError(f"{option}: '{part}' is not a language and a number of posts, such as tr=75")
+        code = one_language(tag.strip(), option)
+        if code in budget:
+            raise UserError(f"{option}: names {code} ({language_name(code)}) twice; name each language once")
+        budget[code] = int(number)
+    if not budget:
+        raise UserError(f"{option}: is empty; write languages and numbers of posts, such as tr=75,pl=25")
+    return budget
+
+
+def choose_posts(
+    posts: Sequence[Post],
+    *,
+    languages: Sequence[str] | None = None,
+    per_language: Mapping[str, int] | None = None,
+    seed: int = 0,
+) -> list[Post]:
+    """The posts of `languages`, all of them, and `per_language[code]` of each language named there; input order kept.
+
+    A language in both has its budget. Without `languages` every language is taken, those with a budget up to it; with
+    `per_language` alone that means that the others stay whole. Raises `UserError` for a language that has no post,
+    or fewer than its budget.
+    """
+    per_language = dict(per_language or {})
+    there = Counter(post.language for post in posts)
+    wanted = list(there) if languages is None else list(languages)
+    wanted += [code for code in per_language if code not in wanted]
+    keep: set[int] = set()
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for place, post in enumerate(posts):
+        places[post.language].append(place)
+    for code in wanted:
+        option = "--per-language" if code in per_language else "--languages"
+        if not there[code]:
+            counts = ", ".join(f"{one} {count:,}" for one, count in sorted(there.items()))
+            raise UserError(f"{option} {code}: there is no post in {language_name(code)}; the files have {counts}")
+        own, budget = places[code], per_language.get(code, there[code])
+        if budget > len(own):
+            raise UserError(
+                f"--per-language {code}={budget}: there are only {len(own):,} posts in {language_name(code)}; "
+                f"ask for {len(own)} or fewer"
+            )
+        if budget < len(own):
+            order = stratified_order([posts[place] for place in own], seed)
+            own = [own[i] for i in order[:budget]]
+        keep.update(own)
+    return [post for place, post in enumerate(posts) if place in keep]
+
+
+def stratified_order(posts: Sequence[Post], seed: int) -> list[int]:
+    """Places of posts, seeded, so that the labels of every beginning are within one row of their shares.
+
+    |rows of a label among the first k - k * its share| <= 1 - 1 / (2m - 2) for m labels. The place of a post in the
+    file plays no part; see `data.splits.hash_order`.
+    """
+    queues: defaultdict[str, list[int]] = defaultdict(list)
+    for place in sorted(range(len(posts)), key=lambda i: hash_order(posts[i], seed)):
+        queues[posts[place].label or ""].append(place)
+    sizes = {label: len(queue) for label, queue in sorted(queues.items())}
+    if len(sizes) == 1:
+        return next(iter(queues.values()))
+    n, slack = len(posts), 2 * len(sizes) - 2
+    taken, order = dict.fromkeys(sizes, 0), []
+    for k in range(1, n + 1):
+        owed = [label for label, size in sizes.items() if (size * k - taken[label] * n) * slack >= n]
+        due = min(owed, key=lambda label: Fraction((taken[label] + 1) * slack - 1, sizes[label]))
+        order.append(queues[due][taken[due]])
+        taken[due] += 1
+    return order
+
+
+def epoch_order(posts: Sequence[Post], generator: np.random.Generator, balance: str = "none") -> np.ndarray:
+    """Places of one epoch, (len(posts),) int64: a permutation, or as many rows spread evenly over cells.
+
+    `balance`: "none", "language", "label" or "both" (each language and label together is a cell). Of n rows and m
+    cells each gets n // m, and n % m cells, drawn anew, one more. A cell of fewer rows gives each of them equally
+    often, but for a rest drawn without replacement. All draws come from `generator`.
+    """
+    if balance not in BALANCES:
+        raise UserError(f"--balance {balance}: is not one of {', '.join(BALANCES)}")
+    if balance == "none":
+        return generator.permutation(len(posts))
+    cells: defaultdict[tuple, list[int]] = defaultdict(list)
+    for place, post in enumerate(posts):
+        key = {"language": (post.language,), "label": (post.label,), "both": (post.language, post.label)}[balance]
+        cells[key].append(place)
+    share, rest = divmod(len(posts), len(cells))
+    more = set(generator.permutation(len(cells))[:rest].tolist())
+    drawn = []
+    for number, own in enumerate(cells.values()):
+        whole, part = divmod(share + (number in more), len(own))
+        drawn += [np.tile(own, whole), generator.choice(own, part, replace=False)]
+    return generator.permutation(np.concatenate(drawn).astype(np.int64))
+
+
+def order_by_epoch(posts: Sequence[Post], seed: int, balance: str = "none") -> Callable[[int], list[int]]:
+    """`order(epoch) -> places`, the same for the same epoch whatever was drawn before: nothing to save for resuming."""
+    if balance not in BALANCES:
+        raise UserError(f"--balance {balance}: is not one of {', '.join(BALANCES)}")
+    return lambda epoch: epoch_order(posts, np.random.default_rng([seed, epoch]), balance).tolist()
+
+
+def class_weights(posts: Sequence[Post], labels: Sequence[str]) -> np.ndarray:
+    """Weights (C,) float64 of the labels' losses: n / (C' n_c), C' labels that have rows; 0 for one that has none.
+
+    Inverse frequencies whose mean over the rows is 1, so that the loss keeps its size and the learning rate its
+    meaning (scikit-learn's "balanced").
+    """
+    counts = Counter(post.label for post in posts)
+    present = sum(counts[label] > 0 for label in labels)
+    total = sum(counts[label] for label in labels)
+    if not total:
+        raise UserError("--class-weights: no post has one of the codebook's labels")
+    return np.array([total / (present * counts[label]) if counts[label] else 0.0 for label in labels])

@@ -1,0 +1,249 @@
+"""Two sides of a set of posts: for training and testing, or for training and early stopping.
+
+Every cell (language x label) gives the second side its share, as even as whole rows can be: the total is rounded once,
+handed to the languages by largest remainder, and within each language to its labels by largest remainder. So each
+language and each cell is within one row of its share. Only a cell's last row always stays on the first side: a label
+that is tested and nowhere else to be seen cannot be learnt.
+
+Which rows of a cell go is decided by a hash of (seed, language, text, id), not by their place: the same posts in
+another order are split the same way.
+
+Rows that belong together (one author; one text, posted again) move as one: groups are taken largest first, and each
+goes to the second side if that brings its cells nearer to their shares. A split by date puts everything before a day on
+the first side; there a group with rows on both sides leaves the second side, which must hold nobody and nothing known.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from common.errors import UserError, closest
+from common.terminal import table
+from data.checks import normalise
+from data.posts import Post
+
+
+@dataclass
+class Split:
+    """`first` (training) and `second` (test or validation) posts in the order they came, and how they were parted.
+
+    `left_out`: rows of a later period whose group is also in the earlier one. `boundary`: the first moment of the
+    second side, of a split by date. `groups`: how many groups of two rows and more moved as one.
+    """
+
+    first: list[Post]
+    second: list[Post]
+    names: tuple[str, str]
+    left_out: list[Post] = field(default_factory=list)
+    boundary: str | None = None
+    groups: int = 0
+
+    def lines(self) -> list[str]:
+        """A table of languages by labels, each cell as "first + second", and what was left out."""
+        counts = [Counter((post.language, post.label or "") for post in side) for side in (self.first, self.second)]
+        languages = sorted({language for count in counts for language, _ in count})
+        labels = sorted({label for count in counts for _, label in count})
+        rows = [[one, *(f"{counts[0][one, l]} + {counts[1][one, l]}" for l in labels)] for one in languages]  # noqa: E741
+        lines = [f"  {self.names[0]} {len(self.first):,} + {self.names[1]} {len(self.second):,} posts"]
+        if self.boundary:
+            lines[0] += f"; {self.names[1]} begins at {self.boundary}"
+        if self.groups:
+            lines.append(f"  {self.groups:,} groups of posts kept on one side")
+        if self.left_out:
+            lines.append(f"  {len(self.left_out):,} later posts left out: their group is also in {self.names[0]}")
+        return lines + table(["", *(label or "no label" for label in labels)], rows).split("\n")
+
+    def to_dict(self) -> dict:
+        """For run.json; posts by id and language, so that the same sides can be had again."""
+        return {
+            "names": list(self.names),
+            self.names[0]: len(self.first),
+            self.names[1]: [[post.id, post.language] for post in self.second],
+            "left_out": [[post.id, post.language] for post in self.left_out],
+            "boundary": self.boundary,
+            "groups": self.groups,
+        }
+
+
+def split_posts(
+    posts: Sequence[Post],
+    fraction: float = 0.25,
+    *,
+    seed: int = 0,
+    group_by: str | None = None,
+    split_by: str | None = None,
+    split_at: str | None = None,
+    same_text_together: bool = False,
+    names: tuple[str, str] = ("train", "test"),
+) -> Split:
+    """Part posts into two sides, the second one `fraction` of the rows.
+
+    `group_by`: a column whose value (an author) is on one side only; rows without a value stand alone. `split_by`: a
+    column of ISO dates; the second side is the later one, from `split_at` or, without it, from the date that comes
+    nearest to `fraction`. `same_text_together`: texts that are equal after normalising move as one. Raises
+    `UserError` for an unknown column, a date that is none (with its row), a fraction outside (0, 1), an empty side.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"--{names[1]}-fraction {fraction}: is not between 0 and 1; a quarter is 0.25")
+    if len(posts) < 2:
+        raise UserError(f"a split needs two posts or more; there are {len(posts)}")
+    groups = group_posts(posts, group_by, same_text_together)
+    sizes = Counter(groups)
+    boundary = None
+    if split_by is not None:
+        _check_column(posts, split_by, "--split-by")
+        dates = [_date(post, split_by) for post in posts]
+        at = _parse(split_at) if split_at else _nearest_boundary(dates, fraction)
+        if at is None:
+            raise UserError(f"--split-at {split_at}: is not an ISO date such as 2024-03-31 or 2024-03-31T18:00:00Z")
+        boundary, later = at.isoformat(), [date >= at for date in dates]
+        early = {group for group, late in zip(groups, later, strict=True) if not late}
+        sides = [("second" if group not in early else "left out") if late else "first"
+                 for group, late in zip(groups, later, strict=True)]  # fmt: skip
+    else:
+        if split_at:
+            raise UserError("--split-at: needs --split-by, the column that holds the dates")
+        chosen = _choose_groups(posts, groups, fraction, seed)
+        sides = ["second" if group in chosen else "first" for group in groups]
+    parts = {side: [post for post, s in zip(posts, sides, strict=True) if s == side] for side in set(sides)}
+    split = Split(parts.get("first", []), parts.get("second", []), names, parts.get("left out", []), boundary,
+                  sum(size > 1 for size in sizes.values()))  # fmt: skip
+    if not split.first or not split.second:
+        side = names[0] if not split.first else names[1]
+        option = f"--split-by {split_by}" if split_by else f"--group-by {group_by}" if group_by else "the split"
+        raise UserError(
+            f"{option}: leaves no post for {side} ({len(posts):,} posts in {len(sizes):,} groups, the largest of "
+            f"{max(sizes.values()):,}); choose another column, date or fraction"
+        )
+    return split
+
+
+def validation_split(
+    posts: Sequence[Post], fraction: float = 0.1, *, seed: int = 0, group_by: str | None = None
+) -> Split:
+    """Training posts and a stratified part of them for early stopping; repeated texts and groups stay together."""
+    return split_posts(
+        posts, fraction, seed=seed, group_by=group_by, same_text_together=True, names=("train", "validation")
+    )
+
+
+def hash_order(post: Post, seed: int) -> tuple[bytes, str]:
+    """A sort key that shuffles posts by content and seed; made-up ids (row numbers) only part equal texts."""
+    return sha256(f"{seed}\x1f{post.language}\x1f{post.text}".encode()).digest(), post.id
+
+
+def largest_remainder(quotas: dict[Hashable, float], total: int) -> dict[Hashable, int]:
+    """Whole numbers that sum to `total`, each its quota rounded down or up: the largest remainders are rounded up.
+
+    `total` lies between the sum of the quotas' floors and that of their ceilings. Ties go to the larger quota, then
+    by name. Source: Hamilton's method of apportionment.
+    """
+    counts = {key: int(quota + 1e-9) for key, quota in quotas.items()}  # .29 * 100 is 28.999999999999996
+    order = sorted(quotas, key=lambda key: (-round(quotas[key] - counts[key], 9), -quotas[key], str(key)))
+    for key in order[: max(0, total - sum(counts.values()))]:
+        counts[key] += 1
+    return counts
+
+
+def cell_targets(posts: Sequence[Post], fraction: float) -> dict[tuple[str, str | None], int]:
+    """How many rows each (language, label) gives to the second side; a cell's last row is kept back."""
+    cells = Counter((post.language, post.label) for post in posts)
+    languages = Counter(post.language for post in posts)
+    total = int(len(posts) * fraction + 0.5 + 1e-9)
+    per_language = largest_remainder({key: count * fraction for key, count in languages.items()}, total)
+    targets = {}
+    for language, count in per_language.items():
+        own = {cell: number * fraction for cell, number in cells.items() if cell[0] == language}
+        targets |= largest_remainder(own, count)
+    return {cell: min(count, cells[cell] - 1) for cell, count in targets.items()}
+
+
+def group_posts(posts: Sequence[Post], group_by: str | None = None, same_text: bool = False) -> list[int]:
+    """One number per post; equal for posts that share the column's value or, with `same_text`, the normalised text.
+
+    Chains count: an author's post that another author posted too ties the two together.
+    """
+    parent = list(range(len(posts)))
+
+    def root(place: int) -> int:
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    def join(key_of: Callable[[Post], str]) -> None:
+        first: dict[str, int] = {}
+        for place, post in enumerate(posts):
+            key = key_of(post)
+            if key:
+                a, b = root(first.setdefault(key, place)), root(place)
+                parent[max(a, b)] = min(a, b)
+
+    if group_by is not None:
+        _check_column(posts, group_by, "--group-by")
+        join(lambda post: _value(post, group_by))
+    if same_text:
+        join(lambda post: normalise(post.text))
+    return [root(place) for place in range(len(posts))]
+
+
+def _choose_groups(posts: Sequence[Post], groups: list[int], fraction: float, seed: int) -> set[int]:
+    members: defaultdict[int, list[Post]] = defaultdict(list)
+    for post, group in zip(posts, groups, strict=True):
+        members[group].append(post)
+    targets = cell_targets(posts, fraction)
+    order = sorted(members, key=lambda g: (-len(members[g]), min(hash_order(post, seed) for post in members[g])))
+    chosen, missing = set(), Counter(targets)
+    for group in order:
+        own = Counter((post.language, post.label) for post in members[group])
+        # Sum of squared distances to the targets, with the group less without it; single rows fill a cell exactly.
+        gain = sum(missing[cell] ** 2 - (missing[cell] - count) ** 2 for cell, count in own.items())
+        if gain > 0:
+            chosen.add(group)
+            missing.subtract(own)
+    return chosen
+
+
+def _check_column(posts: Sequence[Post], name: str, option: str) -> None:
+    if not any(name in post.extra for post in posts):
+        names = sorted({key for post in posts for key in post.extra})
+        there = ", ".join(repr(key[:24]) for key in names[:12]) or "none"
+        raise UserError(
+            f"{option} {name}: {posts[0].file} has no such column; its further columns: {there}{closest(name, names)}"
+        )
+
+
+def _value(post: Post, name: str) -> str:
+    return post.extra.get(name, "").strip()
+
+
+def _parse(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    # Moments with and without a time zone cannot be compared: those without are taken as UTC.
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+
+
+def _date(post: Post, column: str) -> datetime:
+    text = _value(post, column)
+    moment = _parse(text)
+    if moment is None:
+        raise UserError(
+            f"{post.place}: {column} '{text[:40]}' is not an ISO date such as 2024-03-31 or 2024-03-31T18:00:00Z"
+        )
+    return moment
+
+
+def _nearest_boundary(dates: list[datetime], fraction: float) -> datetime:
+    """The date from which the later side is nearest to `fraction` of the rows; of two equally near, the later one."""
+    counts, later, best = Counter(dates), 0, (float("inf"), max(dates))
+    for date in sorted(counts, reverse=True):
+        later += counts[date]
+        distance = abs(later - fraction * len(dates))
+        if distance < best[0] - 1e-9:
+            best = (distance, date)
+    return best[1]
