@@ -1,0 +1,99 @@
+"""Which posts go through the model together, and in which order.
+
+A batch is packed (common/packed.py): its rows lie end to end without padding, and what they share at the beginning is
+there once. So a batch costs `prefix + sum(len(row) - prefix)` tokens, whatever the lengths of its rows, and the budget
+is given in tokens. Rows of like length still go together, because the attention kernels work on rectangles inside.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from common.packed import PackedBatch, pack
+from data.prompt import EncodedPost, common_prefix
+
+
+def shared_prefix(prompt_prefix: list[int], rows: Sequence[EncodedPost]) -> int:
+    """How many ids the rows share with each other and with `prompt.prefix_ids`; at most each row's `answer`.
+
+    Bounded by the prompt's own prefix, so that posts that happen to begin alike do not change how a row is computed.
+    The answer position stays in every row's own part, even where a row is nothing but prefix.
+    """
+    if not rows:
+        return 0
+    return min(common_prefix([prompt_prefix, *(row.ids for row in rows)]), min(row.answer for row in rows))
+
+
+def plan(
+    rows: Sequence[EncodedPost], max_tokens: int, window: int | None = None, max_rows: int | None = None,
+    prefix_len: int = 0,
+) -> list[list[int]]:
+    """Places of `rows` in batches of at most `max_tokens` packed tokens (the prefix counted once) and `max_rows` rows.
+
+    Within each `window` of consecutive rows (None: all of them) the longest come first, ties in input order, so that
+    memory is highest at once and results come window by window. A row over the budget is alone in its batch.
+    `plan(rows of lengths [3, 9, 4], 8) -> [[1], [2, 0]]`.
+    """
+    window = max(1, len(rows)) if window is None else window
+    if min(window, max_tokens, 1 if max_rows is None else max_rows) < 1:
+        raise ValueError(f"window {window}, max_tokens {max_tokens} and max_rows {max_rows} must be 1 or more")
+    batches: list[list[int]] = []
+    for start in range(0, len(rows), window):
+        tokens, batch = prefix_len, []
+        for place in sorted(range(start, min(start + window, len(rows))), key=lambda place: -len(rows[place].ids)):
+            own = len(rows[place].ids) - prefix_len
+            if batch and (tokens + own > max_tokens or len(batch) == max_rows):
+                batches.append(batch)
+                tokens, batch = prefix_len, []
+            tokens += own
+            batch.append(place)
+        batches.append(batch)
+    return batches
+
+
+def make_batch(rows: Sequence[EncodedPost], places: Sequence[int], prefix_len: int = 0) -> PackedBatch:
+    """Pack `rows[place]` for each of `places`, the first `prefix_len` ids once; `batch.rows` are the places."""
+    chosen = [rows[place] for place in places]
+    return pack([row.ids for row in chosen], [row.answer for row in chosen], list(places), prefix_len)
+
+
+def label_places(labels: Sequence[int], places: Sequence[int]) -> torch.Tensor:
+    """Each row's right answer as the place of its label in the codebook: (R,) int64, beside the batch of `places`."""
+    return torch.tensor([labels[place] for place in places], dtype=torch.int64)
+
+
+def restore_order(batches: Sequence[Sequence[int]], results: Sequence[Sequence]) -> list:
+    """Results batch by batch, put back into the order of the rows: `restore_order([[1], [2, 0]], ["b", "ca"])` is abc.
+
+    `results[i][j]` belongs to place `batches[i][j]`; tensors of shape (R, ...) do as well as lists. Raises `ValueError`
+    unless the places are 0, 1, ... with each once.
+    """
+    found = {}
+    for places, values in zip(batches, results, strict=True):
+        found.update(zip(places, values, strict=True))
+    if sorted(found) != list(range(sum(map(len, batches)))):
+        raise ValueError("the batches do not hold each place exactly once")
+    return [found[place] for place in range(len(found))]
+
+
+def group_by_length(lengths: Sequence[int], batch_size: int, generator, batches_per_group: int = 50) -> list[int]:
+    """An epoch's order in which each `batch_size` consecutive posts are of like length, drawn from `generator`.
+
+    The posts are shuffled, cut into groups of `batches_per_group` batches (fewer where there are few posts), sorted by
+    length inside each group and cut into batches; then the batches are shuffled. transformers' `group_by_length` does
+    the same but leaves each group's batches in falling order, so that its gradients run from long posts to short ones
+    over and over; shuffling the batches costs nothing. The batch that is not full stays last.
+    `generator`: a `torch.Generator` or a `numpy.random.Generator`; its state alone decides the order.
+    """
+    if isinstance(generator, torch.Generator):
+        shuffle = lambda count: torch.randperm(count, generator=generator).tolist()  # noqa: E731
+    else:
+        shuffle = lambda count: generator.permutation(count).tolist()  # noqa: E731
+    order = shuffle(len(lengths))
+    # At least four groups, as in transformers: with one group the batches would hold the same posts in every epoch.
+    group = batch_size * max(1, min(batches_per_group, len(lengths) // (batch_size * 4)))
+    groups = [order[start : start + group] for start in range(0, len(order), group)]
+    order = [place for part in groups for place in sorted(part, key=lambda place: -lengths[place])]
+    full, rest = divmod(len(order), batch_size)
+    batches = [order[start : start + batch_size] for start in range(0, full * batch_size, batch_size)]
+    return [place for number in shuffle(full) for place in batches[number]] + order[len(order) - rest :]

@@ -1,0 +1,151 @@
+"""How much of each language fine-tuning adds to what pre-training had: numerator, denominator and sources shown.
+
+    exposure = post tokens of the language, times epochs / pre-training tokens
+
+The paper reports an exposure as small as 9.62e-11 without its formula; 75 posts of 20 tokens over 15.6e12 tokens come
+nearest. So nothing is hidden here: post tokens and prompt tokens are counted apart with the tokenizer that trains (a
+post encoded alone; the prompt is the rest of its row), and the denominator is given twice, as all pre-training tokens
+and as the language's own. The shares come from a TOML file (`pretraining_shares.toml`), each row with source and date.
+"""
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from common.errors import UserError, closest
+from common.terminal import table
+from data.prompt import Prompt
+
+SHARES = Path(__file__).parent / "pretraining_shares.toml"
+KEYS = {"model": str, "tokens": (int, float), "source": str, "date": str, "note": str, "shares": list}
+ROW_KEYS = {"language": str, "percent": (int, float), "source": str, "date": str}
+
+
+@dataclass
+class TokenCount:
+    """Posts of one language and their tokens in one epoch."""
+
+    posts: int = 0
+    post_tokens: int = 0  # the posts alone, as far as they were kept
+    prompt_tokens: int = 0  # all the rest of their rows
+    cut: int = 0  # posts that lost their end
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What the base model had read: all tokens, and the per cent of each language for which a figure is published."""
+
+    model: str
+    tokens: float
+    source: str
+    date: str
+    note: str
+    percent: dict[str, float]
+    row_sources: dict[str, str]  # language -> "source (date)"
+
+
+def count_tokens(posts: Iterable, prompt: Prompt, whole: bool = False) -> dict[str, TokenCount]:
+    """Tokens per language of one epoch over `posts` (objects with `text`, `language` and, where `whole`, `label`).
+
+    `post_tokens + prompt_tokens` is exactly the length of the rows that `prompt.encode` makes, or of those of
+    `prompt.encode_whole` where `whole`. Languages come in alphabetical order.
+    """
+    counts: dict[str, TokenCount] = {}
+    for post in posts:
+        row = prompt.encode_whole(post.text, post.label) if whole else prompt.encode(post.text)
+        text = prompt.shorten(post.text)[0] if row.cut else post.text
+        alone = len(prompt.tokenizer.encode(text))
+        count = counts.setdefault(post.language, TokenCount())
+        count.posts += 1
+        count.post_tokens += alone
+        count.prompt_tokens += len(row.ids) - alone
+        count.cut += row.cut
+    return dict(sorted(counts.items()))
+
+
+def load_shares(path: str | Path | None = None) -> Shares:
+    """Read a table of pre-training shares, the shipped one where `path` is None. Raises `UserError` for a bad one."""
+    path = Path(path) if path is not None else SHARES
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); a TOML file was expected") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: is not TOML ({error})") from error
+    _check(data, KEYS, f"{path}", optional=("note", "shares"))
+    if not 0 < data["tokens"] < float("inf"):
+        raise UserError(f"{path}: key 'tokens' is {data['tokens']}; a positive number of tokens was expected")
+    percent, sources = {}, {}
+    for number, row in enumerate(data.get("shares", []), 1):
+        where = f"{path}: shares[{number}]"
+        _check(row, ROW_KEYS, where)
+        if not 0 <= row["percent"] <= 100:
+            raise UserError(f"{where}: key 'percent' is {row['percent']}; a number from 0 to 100 was expected")
+        if row["language"] in percent:
+            raise UserError(f"{where}: language '{row['language']}' stands there twice; keep one row")
+        percent[row["language"]] = float(row["percent"])
+        sources[row["language"]] = f"{row['source']} ({row['date']})"
+    if sum(percent.values()) > 100 + 1e-9:
+        raise UserError(f"{path}: the shares add up to {sum(percent.values()):g} per cent; at most 100 is possible")
+    texts = {key: data.get(key, "") for key in ("model", "source", "date", "note")}
+    return Shares(tokens=float(data["tokens"]), percent=percent, row_sources=sources, **texts)
+
+
+def exposure(counts: dict[str, TokenCount], epochs: float, shares: Shares, tokenizer: str) -> dict:
+    """The exposure ratios as plain values for run.json; `tokenizer` says in words which one counted.
+
+    Per language: posts, post_tokens and prompt_tokens (each times `epochs`), `ratio` = post_tokens / all pre-training
+    tokens, `ratio_with_prompt` = (post_tokens + prompt_tokens) / all, `share_percent`, `pretraining_tokens` of the
+    language and `ratio_own` = post_tokens / those; the last three are None where no share is listed. `source` names the
+    origin of the share.
+    """
+    languages = {}
+    for language, count in counts.items():
+        seen = {key: getattr(count, key) * epochs for key in ("post_tokens", "prompt_tokens")}
+        percent = shares.percent.get(language)
+        own = shares.tokens * percent / 100 if percent else None
+        languages[language] = {
+            **asdict(count), **seen, "ratio": seen["post_tokens"] / shares.tokens,
+            "ratio_with_prompt": sum(seen.values()) / shares.tokens,
+            "share_percent": percent, "pretraining_tokens": own,
+            "ratio_own": seen["post_tokens"] / own if own else None,
+            "source": shares.row_sources.get(language),
+        }
+    return {
+        "epochs": epochs, "tokenizer": tokenizer, "model": shares.model, "pretraining_tokens": shares.tokens,
+        "source": f"{shares.source} ({shares.date})", "note": shares.note, "languages": languages,
+    }
+
+
+def exposure_table(result: dict) -> str:
+    """`exposure(...)` for the terminal: a line per language, then where each number comes from."""
+    header = ["language", "posts", "post tokens", "prompt tokens", "of all", "with prompt", "share %", "of its own"]
+    rows = [
+        [language, row["posts"], f"{row['post_tokens']:,.0f}", f"{row['prompt_tokens']:,.0f}", f"{row['ratio']:.2e}",
+         f"{row['ratio_with_prompt']:.2e}", row["share_percent"],
+         None if row["ratio_own"] is None else f"{row['ratio_own']:.2e}"]
+        for language, row in result["languages"].items()
+    ]
+    sources = dict.fromkeys(row["source"] for row in result["languages"].values() if row["source"])
+    lines = [
+        f"Exposure: fine-tuning tokens ({result['epochs']:g} epochs, {result['tokenizer']}) over pre-training tokens",
+        table(header, rows),
+        f"  of all: {result['pretraining_tokens']:.3g} tokens, {result['model']}; {result['source']}",
+        *(f"  share: {source}" for source in sources),
+    ]
+    return "\n".join(lines + ([f"  {result['note']}"] if result["note"] else []))
+
+
+def _check(data, keys: dict, where: str, optional: tuple[str, ...] = ()) -> None:
+    if not isinstance(data, dict):
+        raise UserError(f"{where}: a table with {', '.join(keys)} was expected")
+    for key, value in data.items():
+        if key not in keys:
+            raise UserError(f"{where}: key '{key}' is unknown{closest(key, keys)}; known are {', '.join(keys)}")
+        if isinstance(value, bool) or not isinstance(value, keys[key]):
+            kind = "text" if keys[key] is str else "[[shares]] tables" if keys[key] is list else "a number"
+            raise UserError(f"{where}: key '{key}' is {value!r}; {kind} was expected")
+    for key in keys:
+        if key not in data and key not in optional:
+            raise UserError(f"{where}: key '{key}' is missing")

@@ -1,0 +1,252 @@
+"""The prompt: the one object that turns a post into token ids, in training, evaluation and classification alike.
+
+Two templates hold the same words. `paper` has the authors' order, the instruction after the post;
+`instruction-first` puts all that is constant ahead of the post, so that the model can compute it once for many posts:
+
+    paper:  The next text is a tweet ...:"{post}"      instruction-first:  Analyze carefully the tweet ...
+            Analyze carefully the tweet ...                                Category numbers: 1 = ...
+            Category numbers: 1 = ...                                      The next text is a tweet ...:"{post}"
+
+The chat layout is Llama 3's (headers, no date) where the tokenizer has its special tokens, else plain paragraphs.
+
+All ordinary text between two special tokens is encoded in one call. Encoding the parts of the prompt apart and joining
+them is common and wrong: the last characters of one part and the first of the next would often have been one token.
+Text in a post that looks like a special token stays text, since only this file places special ids.
+
+The label is read at one position. The whole answer of every label is encoded; where the ids first differ, all of them
+must differ, and what follows must not depend on the post. `encode` ends just before that position.
+"""
+
+import unicodedata
+from dataclasses import dataclass
+from enum import Enum
+
+from common.errors import UserError, closest
+from common.files import sha256_json
+from data.codebook import Codebook
+
+TEMPLATES = ("paper", "instruction-first")
+HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+
+# First characters that a tokenizer may merge with the text ahead of the post: ASCII, scripts, marks, emoji, beginnings.
+FIRST_CHARACTERS = [chr(code) for code in range(32, 127)] + list(
+    "\n\t\u00a0éßøİЯєΩաაאاसा์กขក中あカ한ㄱñ¿¡“”„«»‘’…–—€£°·😀❤🇺\u0301\u064b\u200b\u200d\u200e\u200f\ufeff\ufe0f０Ａ"
+)
+PROBES = ["", "\r\n", "\n\n", "...", "://", '""', *(c + tail for c in FIRST_CHARACTERS for tail in ("", c, "a b"))]
+FIXED_PROBE = 'Ünïcode "quoted" <|eot_id|>\n@user #tag https://x.y 123 русский العربية हिन्दी 한국어 中文 👍🏽'
+
+
+class Mark(Enum):
+    """The two places of a prompt that change: the post and the answer."""
+
+    POST = "{post}"
+    ANSWER = "{answer}"
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPost:
+    """A post as token ids; the label is read at `ids[answer]`, i.e. from what the model predicts there."""
+
+    ids: list[int]
+    answer: int
+    cut: bool  # whether the post was too long and lost its end
+
+
+class Prompt:
+    """Posts to token ids for one codebook, tokenizer and template.
+
+    `max_tokens` bounds `len(encode(text).ids)`: longer posts lose their end, never the instruction or the answer.
+    Raises `UserError` for an unknown template, a `max_tokens` that the instruction alone exceeds, and labels whose
+    answers do not differ in their first differing token.
+    """
+
+    def __init__(self, codebook: Codebook, tokenizer, template: str = "paper", max_tokens: int | None = None):
+        if template not in TEMPLATES:
+            raise UserError(f"--template {template}: is unknown{closest(template, TEMPLATES)}; "
+                            f"known are {', '.join(TEMPLATES)}")
+        self.codebook, self.tokenizer, self.template, self.max_tokens = codebook, tokenizer, template, max_tokens
+        self.layout = "llama-3" if all(map(tokenizer.has_special, HEADERS)) else "plain"
+        self._runs, self._end, self.text = self._lay_out()
+        self._known: dict[str, list[int]] = {}  # ids of the runs without the post, encoded once
+        label_ids, self._endings = self._answers()
+        self.label_ids = list(label_ids)
+        self.prefix_ids = self._prefix()
+        shortest = len(self._ids(""))
+        if max_tokens is not None and max_tokens < shortest:
+            raise UserError(f"--max-tokens {max_tokens}: the instruction alone takes {shortest} tokens (template "
+                            f"'{template}'); give more, or shorten the codebook")
+
+    def encode(self, text: str) -> EncodedPost:
+        """`text` in the prompt, up to and including the token at which the label is read (`ids[answer]`, the last)."""
+        cut = False
+        ids = self._ids(text) if self.max_tokens is None or len(text) <= 4 * self.max_tokens else None
+        if ids is None or (self.max_tokens is not None and len(ids) > self.max_tokens):
+            text, cut = self.shorten(text)
+            ids = self._ids(text)
+        return EncodedPost(ids, len(ids) - 1, cut)
+
+    def encode_whole(self, text: str, label: str) -> EncodedPost:
+        """The same row with the answer, what follows it and the end of turn: `ids[answer + 1]` is the label's token.
+
+        The post is cut exactly as in `encode`, so the row is longer than `max_tokens` by the answer's end at most.
+        """
+        row, place = self.encode(text), self.codebook.place(label)
+        kept = self.shorten(text)[0] if row.cut else text
+        ids = self._raw(kept, self.codebook.answer_text(label))
+        if ids != [*row.ids, self.label_ids[place], *self._endings[place]]:
+            raise self._unsteady()
+        return EncodedPost(ids + self._end, row.answer, row.cut)
+
+    def shorten(self, text: str) -> tuple[str, bool]:
+        """The longest beginning of `text` whose row fits into `max_tokens`, and whether anything was cut.
+
+        Binary search over characters. Token counts nearly grow with characters, but one more character can also merge
+        two tokens into one: so the few next lengths are tried as well, and what is returned has been encoded whole.
+        The cut never parts a letter from its combining marks or an emoji from its modifiers.
+        """
+        if self.max_tokens is None:
+            return text, False
+
+        def fits(count: int) -> bool:
+            return len(self._ids(text[:count])) <= self.max_tokens
+
+        low, high = 0, min(len(text), 4 * self.max_tokens)  # doubled as needed: megabytes are never encoded whole
+        while fits(high):
+            if high == len(text):
+                return text, False
+            low, high = high, min(len(text), 2 * high)
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        count = next((n for n in range(min(len(text), low + 8), low, -1) if fits(n)), low)
+        while count and not (_is_boundary(text, count) and fits(count)):
+            count -= 1
+        return text[:count], count < len(text)
+
+    def fingerprint(self) -> dict:
+        """What decides the ids of every row, for run.json; `check_fingerprint` compares two of them."""
+        rows = [self._raw(FIXED_PROBE, self.codebook.answer_text(label)) + self._end for label in self.codebook.labels]
+        return {
+            "template": self.template, "layout": self.layout, "text": self.text, "labels": list(self.codebook.labels),
+            "symbols": list(self.codebook.symbols), "label_ids": self.label_ids, "codebook": self.codebook.hash,
+            "tokenizer": self.tokenizer.hash, "probe": sha256_json(rows),
+        }
+
+    def _lay_out(self) -> tuple[list, list[int], str]:
+        """The prompt as runs: special ids (int) and tuples of text and marks, each tuple encoded in one call."""
+        book, tokenizer = self.codebook, self.tokenizer
+        head, tail = book.introduction.split("{post}")
+        if self.template == "paper":
+            user = [head, Mark.POST, f"{tail}\n{book.instruction()}"]
+        else:
+            user = [f"{book.instruction()}\n{head}", Mark.POST, tail]
+        names = {number: name for name, number in tokenizer.special_ids.items()}
+        if self.layout == "llama-3":
+            start, end, turn = HEADERS
+            pieces = [(start,), "system", (end,), "\n\n", book.role, (turn,), (start,), "user", (end,), "\n\n", *user,
+                      (turn,), (start,), "assistant", (end,), "\n\n", Mark.ANSWER]
+            finish = tokenizer.special(turn)
+        else:
+            pieces = [book.role, "\n\n", *user, "\n\n", Mark.ANSWER]
+            finish = min(tokenizer.eos_ids) if tokenizer.eos_ids else None
+        runs: list = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+        words = "" if tokenizer.bos_id is None else names.get(tokenizer.bos_id, "<bos>")
+        for piece in pieces:
+            if isinstance(piece, tuple):  # a special token's name
+                runs.append(tokenizer.special(piece[0]))
+                words += piece[0]
+                continue
+            if not runs or isinstance(runs[-1], int):
+                runs.append(())
+            runs[-1] += (piece,)
+            words += book.answer if piece is Mark.ANSWER else piece.value if piece is Mark.POST else piece
+        words += "" if finish is None else names.get(finish, "<eos>")
+        return runs, [] if finish is None else [finish], words
+
+    def _raw(self, post: str, answer: str) -> list[int]:
+        """Ids of the prompt with `post` and the whole `answer`, without the end of turn."""
+        ids: list[int] = []
+        for run in self._runs:
+            if isinstance(run, int):
+                ids.append(run)
+                continue
+            text = "".join(post if part is Mark.POST else answer if part is Mark.ANSWER else part for part in run)
+            if Mark.POST in run:
+                ids += self.tokenizer.encode(text)
+            else:
+                if text not in self._known:
+                    self._known[text] = self.tokenizer.encode(text)
+                ids += self._known[text]
+        return ids
+
+    def _ids(self, post: str) -> list[int]:
+        """Ids up to the one at which the label is read: the first label's whole row without its answer's end."""
+        ids = self._raw(post, self.codebook.answer_text(self.codebook.labels[0]))
+        answer = [self.label_ids[0], *self._endings[0]]
+        if ids[-len(answer) :] != answer:
+            raise self._unsteady()
+        return ids[: -len(answer)]
+
+    def _answers(self) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        """Each label's token id and the ids that end its answer, found to be the same after posts of many kinds."""
+        labels, found = self.codebook.labels, set()
+        for post in PROBES[::12]:
+            rows = [self._raw(post, self.codebook.answer_text(label)) for label in labels]
+            place = common_prefix(rows)
+            seen: dict[int, str] = {}
+            for label, row in zip(labels, rows, strict=True):
+                token = row[place] if place < len(row) else -1
+                if token in seen:
+                    raise UserError(
+                        f"codebook '{self.codebook.name}': the answers of '{seen[token]}' and '{label}' do not differ "
+                        f"in their first answer token with this tokenizer ({self.codebook.answer!r}); change the key "
+                        "'answer' so that {symbol} stands apart, for example to 'Answer = [{symbol}]. '"
+                    )
+                seen[token] = label
+            found.add((tuple(seen), tuple(tuple(row[place + 1 :]) for row in rows)))
+        if len(found) > 1:
+            raise self._unsteady()
+        return found.pop()
+
+    def _prefix(self) -> list[int]:
+        """Ids that every row starts with, as far as probes tell; `batching.shared_prefix` checks each batch's rows."""
+        rows = [self._ids(post) for post in PROBES]
+        return rows[0][: common_prefix(rows)]
+
+    def _unsteady(self) -> UserError:
+        return UserError(
+            f"codebook '{self.codebook.name}': with this tokenizer the ids of the answer {self.codebook.answer!r} "
+            "depend on the text around them; change the key 'answer', for example to 'Answer = [{symbol}]. '"
+        )
+
+
+def common_prefix(rows: list[list[int]]) -> int:
+    """The number of ids that all `rows` begin with: `common_prefix([[1, 2, 3], [1, 2, 4]]) -> 2`."""
+    first, last = min(rows), max(rows)  # what these two share, every row between them in dictionary order shares too
+    differ = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return next(differ, min(len(first), len(last)))
+
+
+def check_fingerprint(stored: dict, current: dict, where: str = "run.json") -> None:
+    """Raise `UserError`, naming each difference, unless `current` is the prompt that a run was made with."""
+    if not isinstance(stored, dict):
+        raise UserError(f"{where}: holds no prompt; it was not written by train.py")
+    different = [key for key in current if stored.get(key) != current[key]]
+    if not different:
+        return
+    words = []
+    for key in different:
+        short = all(len(str(value)) <= 40 for value in (stored.get(key), current[key]))
+        words.append(f"{key} ({stored.get(key)} in the run, {current[key]} here)" if short else key)
+    raise UserError(f"{where}: the run was made with another prompt: {', '.join(words)} differ; "
+                    "use the run's own codebook, template and tokenizer, or train again")
+
+
+def _is_boundary(text: str, count: int) -> bool:
+    """Whether `text` may be cut before its character `count`: not inside a letter with marks, an emoji, or CR LF."""
+    if count == len(text):
+        return True
+    following, last = text[count], text[count - 1]
+    mark = unicodedata.category(following).startswith("M") or "\U0001f3fb" <= following <= "\U0001f3ff"  # skin tones
+    halves = "\u200d" in (last, following) or unicodedata.combining(last) == 9  # joiner; virama, as in Hindi's "pra"
+    return not (mark or halves or (last == "\r" and following == "\n"))
