@@ -1,0 +1,111 @@
+"""Where adapters go: linears chosen by name, each replaced by a LoRALinear around itself.
+
+Targets are read as PEFT reads them: `["q_proj", "v_proj"]` means every linear whose name is, or ends in, one of these
+parts; a single target that is no such name is a regular expression for the whole name; "all-linear" is every linear of
+the model. The output head is never one of them: labels are read from its rows directly.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import nn
+
+from common.errors import UserError, closest
+from lora.layer import LoRALinear, check_numbers
+
+ALL = "all-linear"
+HEAD = "lm_head"
+
+
+def linears(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear that can carry an adapter, or carries one, by name; an adapter's own base is not listed apart."""
+    wrapped = {f"{name}.base" for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+    return {name: module for name, module in model.named_modules()
+            if hasattr(module, "dense_weight") and name not in wrapped and name.rpartition(".")[2] != HEAD}
+
+
+def match(names: Iterable[str], targets: str | Iterable[str]) -> tuple[list[str], list[str]]:
+    """`match(["a.q_proj", "a.k_proj"], ["q_proj", "w"]) -> (["a.q_proj"], ["w"])`: names chosen, targets unmatched.
+
+    Raises `UserError` for what is neither a name nor a regular expression.
+    """
+    names = list(names)
+    parts = [targets] if isinstance(targets, str) else list(targets)
+    if len(parts) == 1 and parts[0].lower() == ALL:
+        return names, []
+    hits = {part: {name for name in names if name == part or name.endswith(f".{part}")} for part in parts}
+    if len(parts) == 1 and not hits[parts[0]]:
+        try:
+            hits[parts[0]] = {name for name in names if re.fullmatch(parts[0], name)}
+        except re.error as error:
+            raise UserError(f"LoRA target '{parts[0]}': is no name and no regular expression ({error})") from error
+    chosen = set().union(*hits.values())
+    return [name for name in names if name in chosen], [part for part in parts if not hits[part]]
+
+
+def resolve(model: nn.Module, targets: str | Iterable[str]) -> list[str]:
+    """Names of the linears that `targets` means, in the model's order; `UserError` names what means nothing."""
+    targets = [targets] if isinstance(targets, str) else list(targets)
+    chosen, unknown = match(linears(model), targets)
+    if [target.lower() for target in targets] != [ALL] and match([HEAD], targets)[0]:
+        raise UserError(f"LoRA targets {', '.join(targets)}: the output head {HEAD} carries no adapter, since labels are "
+                        "read from its rows; leave it out")
+    leaves = sorted({name.rpartition(".")[2] for name in linears(model)})
+    if unknown or not chosen:
+        wrong = unknown[0] if unknown else ""
+        raise UserError(f"LoRA target '{wrong}': no linear has this name{closest(wrong, leaves)}; there are "
+                        f"{', '.join(leaves)}, or {ALL}")
+    return chosen
+
+
+def inject(model: nn.Module, targets: str | Iterable[str], r: int, alpha: float, dropout: float = 0.0,
+           rslora: bool = False, generator: torch.Generator | None = None,
+           rank_pattern: Mapping[str, int] | None = None, alpha_pattern: Mapping[str, float] | None = None
+           ) -> list[str]:
+    """Wrap the linears that `targets` means and freeze all else; returns their names in the model's order.
+
+    `generator` draws every A in that order. `rank_pattern` and `alpha_pattern` give some modules numbers of their own,
+    as in PEFT: a key is a name or its end, read as a regular expression. Raises `UserError` for a target that means
+    nothing, numbers that cannot be, and a model that carries an adapter already.
+    """
+    check_numbers(r, alpha, dropout)
+    if adapters(model):
+        raise UserError("LoRA: the model carries an adapter already; merge it or load the base anew")
+    names = resolve(model, targets)
+    model.requires_grad_(False)
+    for name in names:
+        rank, own_alpha = by_pattern(rank_pattern, name, r), by_pattern(alpha_pattern, name, alpha)
+        layer = LoRALinear.from_base(model.get_submodule(name), rank, own_alpha, dropout, rslora, generator)
+        replace(model, name, layer)
+    return names
+
+
+def by_pattern(pattern: Mapping | None, name: str, default):
+    """PEFT's rule: the first key that matches the end of `name`, from a point or the start on; else `default`."""
+    for key, value in (pattern or {}).items():
+        if re.match(rf"(.*\.)?({key})$", name):
+            return value
+    return default
+
+
+def replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` in the place called `name`."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def adapters(model: nn.Module) -> dict[str, LoRALinear]:
+    """The model's adapters by the name of the linear that they stand for."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter that requires a gradient, by name; after `inject` these are the adapters' A and B."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def expected_count(model: nn.Module, targets: str | Iterable[str], r: int) -> int:
+    """The trainable count by formula: the sum of r * (in + out) over the linears that `targets` means."""
+    every = linears(model)
+    return sum(r * (every[name].in_features + every[name].out_features) for name in resolve(model, targets))

@@ -1,0 +1,105 @@
+"""LoRA (Hu et al. 2021, arXiv 2106.09685): a frozen linear plus a trainable product of two thin matrices.
+
+    y = base(x) + s * dropout(x) A^T B^T,    A (r, in), B (out, r),    s = alpha / r, or alpha / sqrt(r) with rsLoRA
+
+A starts as PEFT starts it (uniform within 1 / sqrt(in)), B at zero, so a fresh adapter adds exact zeros and the layer
+gives the bits of its base. rsLoRA's scale (Kalajdzievski 2023, arXiv 2312.03732) keeps the update's size as r grows.
+
+A and B are float32 masters whatever the base computes in: AdamW's small steps would vanish in 16 bits. They are cast to
+x's dtype where they are used. The wrapper asks of its base only what every linear here offers, so the same class sits
+over a dense and over a 4-bit linear, and the model never hears of it.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from common.errors import UserError
+
+
+def scaling_factor(r: int, alpha: float, rslora: bool = False) -> float:
+    """s = alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    return alpha / math.sqrt(r) if rslora else alpha / r
+
+
+class LoRALinear(nn.Module):
+    """y = base(x) + s * dropout(x) A^T B^T: (..., in) -> (..., out), in x's dtype; make one with `from_base`.
+
+    Attributes: `base` (frozen), `lora_A` (r, in) and `lora_B` (out, r) float32 parameters, `r`, `alpha`, `dropout`,
+    `rslora`, `scaling`. Itself a linear: `dense_weight` is the merged weight, `bias` the base's.
+    """
+
+    def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
+        super().__init__()
+        check_numbers(r, alpha, dropout)
+        self.in_features, self.out_features = base.in_features, base.out_features
+        self.r, self.alpha, self.dropout, self.rslora = r, alpha, float(dropout), rslora
+        self.scaling = scaling_factor(r, alpha, rslora)
+        self.base = base.requires_grad_(False)
+        device = next(tensor for tensors in (base.parameters(), base.buffers()) for tensor in tensors).device
+        self.lora_A = nn.Parameter(torch.empty(r, self.in_features, dtype=torch.float32, device=device))
+        self.lora_B = nn.Parameter(torch.empty(self.out_features, r, dtype=torch.float32, device=device))
+        self.train(base.training)
+
+    @classmethod
+    def from_base(cls, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False,
+                  generator: torch.Generator | None = None) -> "LoRALinear":
+        """A fresh adapter over `base`; A is drawn from `generator` (a CPU one), or from torch's global numbers.
+
+        Raises `UserError` for a rank below 1, an alpha that is not positive, a dropout outside [0, 1).
+        """
+        layer = cls(base, r, alpha, dropout, rslora)
+        layer.reset(generator)
+        return layer
+
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator | None = None) -> None:
+        """A uniform in +-1/sqrt(in), as `kaiming_uniform_(a=sqrt(5))` has it; B zero. Drawn on the CPU: one seed, one
+        adapter, on any device."""
+        start = torch.empty(self.r, self.in_features)
+        nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
+        self.lora_A.copy_(start)
+        self.lora_B.zero_()
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The base's bias."""
+        return self.base.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # The mask comes from torch's global random numbers, which a checkpoint of the training stores.
+        dropped = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        thin = F.linear(dropped, self.lora_A.to(x.dtype))  # (..., in) -> (..., r)
+        return self.base(x) + F.linear(thin, self.lora_B.to(x.dtype)) * self.scaling  # (..., r) -> (..., out)
+
+    @torch.no_grad()
+    def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """The merged weight W + s B A (out, in), a new tensor of `dtype`; computed in at least float32."""
+        exact = torch.promote_types(dtype, torch.float32)
+        update = (self.lora_B.to(exact) @ self.lora_A.to(exact)).mul_(self.scaling)
+        return update.add_(self.base.dense_weight(exact)).to(dtype)
+
+    def _apply(self, fn, recurse: bool = True):
+        # `model.to(torch.bfloat16)` is about the arithmetic; A and B, and their gradients, stay float32 masters.
+        def move(tensor):
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype != tensor.dtype else moved
+
+        if recurse:
+            self.base._apply(fn)
+        return super()._apply(move, recurse=False)
+
+    def extra_repr(self) -> str:
+        return f"r={self.r}, alpha={self.alpha:g}, dropout={self.dropout:g}, rslora={self.rslora}"
+
+
+def check_numbers(r: int, alpha: float, dropout: float) -> None:
+    """Raise `UserError` for a rank, alpha or dropout that no adapter can have."""
+    if not isinstance(r, int) or isinstance(r, bool) or r < 1:
+        raise UserError(f"LoRA rank r = {r}: must be a whole number from 1 up")
+    if not 0 < alpha < math.inf:
+        raise UserError(f"LoRA alpha = {alpha}: must be a positive number; 2 * r and r are usual")
+    if not 0 <= dropout < 1:
+        raise UserError(f"LoRA dropout = {dropout}: must be at least 0 and below 1")
