@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from common.packed import PackedBatch
-from data.batching import make_batch, plan
+from data.batching import make_batch, plan, shared_prefix
 
 LOSSES = ("label", "vocabulary", "text")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -161,7 +161,8 @@ class Trainer:
         rows = [self.rows[place] for place in places]
         for group in plan(rows, self.micro_tokens, prefix_len=len(prefix)):
             chosen = [places[i] for i in group]
-            batch = make_batch(self.rows, chosen, prefix).to(self.model.device)
+            shared = shared_prefix(prefix, [self.rows[place] for place in chosen])
+            batch = make_batch(self.rows, chosen, shared).to(self.model.device)
             labels, weights = (x[chosen].to(self.model.device) for x in (self.labels, self.weights))
             part = batch_loss(self.model, batch, labels, weights, self.label_ids, self.recipe.loss, self.checkpointing)
             part = part / total.to(part.device)
@@ -173,6 +174,7 @@ class Trainer:
         """Everything that a resumed run needs, as tensors and plain values."""
         return {
             "step": self.step_count, "micro_tokens": self.micro_tokens, "halvings": self.halvings,
+            "checkpointing": self.checkpointing,
             "parameters": {name: p.detach().cpu().clone() for name, p in self.named.items()},
             "optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -187,6 +189,7 @@ class Trainer:
                 parameter.copy_(state["parameters"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step_count, self.micro_tokens, self.halvings = state["step"], state["micro_tokens"], state["halvings"]
+        self.checkpointing = state["checkpointing"]
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all(state["cuda_rng"])

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from data.batching import make_batch, plan
+from data.batching import make_batch, plan, shared_prefix
 
 
 @torch.inference_mode()
@@ -17,7 +17,8 @@ def label_probabilities(model, prompt, rows, *, micro_tokens: int = 4096, window
     label_ids = torch.tensor(prompt.label_ids, device=model.device)
     result = np.empty((len(rows), len(prompt.label_ids)), dtype=np.float32)
     for places in plan(rows, micro_tokens, window=window, prefix_len=len(prompt.prefix_ids)):
-        batch = make_batch(rows, places, prompt.prefix_ids).to(model.device)
+        shared = shared_prefix(prompt.prefix_ids, [rows[place] for place in places])
+        batch = make_batch(rows, places, shared).to(model.device)
         logits = model.label_logits(model.hidden(batch)[batch.answer_index], label_ids)  # (R, C)
         result[places] = logits.softmax(-1).float().cpu().numpy()
         if show is not None:

@@ -148,9 +148,22 @@ def weights_sha256(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in names}
 
 
-def find_folder(path: str) -> Path:
-    """A path as the user wrote it, or, for the folders that the project ships, seen from the project's root."""
+def find_path(path: str) -> Path:
+    """A path as the user wrote it, or, for what the project ships, seen from the project's root."""
     return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
+
+
+def next_run(languages: list[str]) -> Path:
+    """The first free name in runs/, such as runs/en-es-2."""
+    name = "-".join(languages) if len(languages) <= 4 else f"{len(languages)}-languages"
+    return next(path for number in range(1, 10**6) if not (path := Path("runs") / f"{name}-{number}").exists())
+
+
+def newest_run() -> Path | None:
+    """The finished run in runs/ that was begun last."""
+    runs = [RunFolder.open(path.parent) for path in Path("runs").glob("*/run.json")]
+    finished = [run for run in runs if run.facts["finished"]]
+    return max(finished, key=lambda run: run.facts["created"]).path if finished else None
 
 
 def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype):
@@ -162,7 +175,7 @@ def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype
     facts = run.facts
     if not (run.path / "adapter").is_dir():
         raise UserError(f"{run.path}: has no adapter/ yet; the run was stopped early, train.py --resume finishes it")
-    folder = find_folder(model or facts["options"]["model"])
+    folder = find_path(model or facts["options"]["model"])
     if not folder.is_dir():
         raise UserError(f"{run.path / 'run.json'}: the base model {folder} is not there; --model says where it is now")
     for name, digest in weights_sha256(folder).items():

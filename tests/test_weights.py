@@ -85,7 +85,8 @@ SINGLE = {
     "is not a whole safetensors": write("model.safetensors", b""),
     "is not a whole": write("model.safetensors", b"<html>not found</html>" * 20),
     "git-lfs pointer": write("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
-    "not a whole safetensors file": lambda folder: lie(folder, lambda text: text.replace('"data_offsets":[0,', '"data_offsets":[4,')),
+    "not a whole safetensors file": lambda folder: lie(
+        folder, lambda text: text.replace('"data_offsets":[0,', '"data_offsets":[4,')),
     "is not a whole safetensors file (": lambda folder: lie(folder, lambda text: "{" + text[5:]),
     "unknown tensor model.layers.0.self_attn.q_norm.weight": put("model.layers.0.self_attn.q_norm.weight",
                                                                 torch.ones(8)),
@@ -110,7 +111,8 @@ def test_bad_single_files(sources, tmp_path, message, quantize):
 
 
 SHARDED = {
-    "is not a plain name inside": lambda folder: edit_index(folder, lambda m: m.__setitem__(Q, "../one/model.safetensors")),
+    "is not a plain name inside": lambda folder: edit_index(
+        folder, lambda m: m.__setitem__(Q, "../one/model.safetensors")),
     "is not a plain name inside the folder": lambda folder: edit_index(folder, lambda m: m.__setitem__(Q, 7)),
     "is missing, although": lambda folder: next(folder.glob("model-00002*")).unlink(),
     "is not in it, although": lambda folder: edit_index(folder, lambda m: m.__setitem__("model.extra.weight", m[Q])),

@@ -1,0 +1,135 @@
+"""From files of labelled posts to rows of token ids: read, check, choose, part, prompt, count.
+
+train.py does this once, before anything is loaded; what it finds is shown, and goes into run.json.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import sha256_file
+from common.terminal import table
+from data.annotators import read_labelled
+from data.checks import Repeats, TrainingTexts, find_repeats
+from data.codebook import Codebook, load_codebook
+from data.exposure import count_tokens, exposure, exposure_table, load_shares
+from data.languages import language_list
+from data.posts import Post
+from data.prompt import EncodedPost, Prompt
+from data.sampling import choose_posts
+from data.splits import Split, split_posts
+from model.tokenizer import load_tokenizer
+from run_folder import find_path
+
+
+@dataclass
+class Prepared:
+    """Everything that training needs of the data, and what was found on the way."""
+
+    codebook: Codebook
+    prompt: Prompt
+    train: list[Post]
+    validation: list[Post]
+    rows: list[EncodedPost]  # of `train`, with the answer in them where the loss is on the whole text
+    validation_rows: list[EncodedPost]
+    facts: dict  # for run.json
+    notes: list[str] = field(default_factory=list)  # lines for the terminal
+    exposure: dict = field(default_factory=dict)
+
+    @property
+    def texts(self) -> TrainingTexts:
+        """Hashes of every text that training has seen, the validation posts included: they chose the adapter."""
+        return TrainingTexts.of(self.train + self.validation)
+
+    def counts_table(self) -> str:
+        """Rows per language and label, "training + validation" where there are both."""
+        first = Counter((post.language, post.label) for post in self.train)
+        second = Counter((post.language, post.label) for post in self.validation)
+        both, labels = first + second, self.codebook.labels
+        languages = sorted({language for language, _ in both})
+        shown = lambda key: f"{first[key]} + {second[key]}" if self.validation else f"{first[key]}"  # noqa: E731
+        rows = [[language, *(shown((language, label)) for label in labels),
+                 sum(both[language, label] for label in labels)] for language in languages]
+        if len(languages) > 1:
+            sums = [sum(both[language, label] for language in languages) for label in labels]
+            rows.append(["all", *sums, sum(sums)])
+        return table(["language", *labels, "posts"], rows)
+
+
+def prepare(options) -> Prepared:
+    """Read and check all that `options` (train.py's) names. Raises `UserError` before anything is written or loaded."""
+    codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
+    folder = find_path(options.model)
+    if not folder.is_dir():
+        raise UserError(f"--model {options.model}: there is no such folder; give a checkpoint folder")
+    tokenizer = load_tokenizer(folder)
+    files = [find_path(name) for name in options.data]
+    posts, notes, agreement = read_labelled(files, options.columns(), codebook)
+    languages = language_list(",".join(options.languages)) if options.languages else None
+    chosen = choose_posts(posts, languages=languages, per_language=options.per_language, seed=options.seed)
+    split = part(chosen, options)
+    check_labels(split.first, codebook, options.allow_missing_labels)
+    prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens)
+    repeats = find_repeats(split.first, codebook.labels)
+    whole = options.loss == "text"
+    rows = [prompt.encode_whole(post.text, post.label) if whole else prompt.encode(post.text) for post in split.first]
+    validation_rows = [prompt.encode(post.text) for post in split.second]
+    shown = exposure(count_tokens(split.first, prompt, whole), options.epochs, load_shares(), tokenizer.kind)
+    facts = {
+        "hashes": {"data": {str(path): sha256_file(path) for path in files}, "codebook": codebook.hash},
+        "codebook": codebook.to_dict(), "prompt": prompt.fingerprint(),
+        "languages": sorted({post.language for post in split.first}),
+        "rows": {"read": notes.to_dict(), "split": split.to_dict(), "repeats": repeats.to_dict(),
+                 "train": cells(split.first), "validation": cells(split.second),
+                 "cut": sum(row.cut for row in rows), "tokens_per_epoch": sum(len(row.ids) for row in rows)},
+        "annotators": agreement.to_dict() if agreement else None,
+        "exposure": shown,
+    }  # fmt: skip
+    lines = notes.lines() + (agreement.lines() if agreement else []) + what_repeats(repeats)
+    return Prepared(codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines, shown)
+
+
+def part(posts: list[Post], options) -> Split:
+    """Training and validation posts, by the options `validation`, `group_by` and `split_by`."""
+    if options.validation == 0:
+        for name in ("group_by", "split_by"):
+            if getattr(options, name):
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag}: says how validation posts are chosen, but --validation is 0; tools.split "
+                                "parts a file into training and test")
+        return Split(posts, [], ("train", "validation"))
+    return split_posts(posts, options.validation, seed=options.seed, group_by=options.group_by,
+                       split_by=options.split_by, same_text_together=True, names=("train", "validation"))
+
+
+def check_labels(posts: list[Post], codebook: Codebook, allow_missing: bool) -> None:
+    """Every label of the codebook needs a training post, unless the user says otherwise."""
+    there = Counter(post.label for post in posts)
+    missing = [label for label in codebook.labels if not there[label]]
+    if missing and not allow_missing:
+        raise UserError(f"label '{missing[0]}' has no post among the {len(posts):,} training posts, so it could not be "
+                        "learnt; add some, take it out of the codebook, or say --allow-missing-labels")
+
+
+def cells(posts: list[Post]) -> dict[str, dict[str, int]]:
+    """Counts by language and label, for run.json."""
+    counts: dict[str, Counter] = {}
+    for post in posts:
+        counts.setdefault(post.language, Counter())[post.label] += 1
+    return {language: dict(sorted(count.items())) for language, count in sorted(counts.items())}
+
+
+def what_repeats(repeats: Repeats) -> list[str]:
+    """Repeated texts in training, where there are any."""
+    return repeats.lines() if repeats.same or repeats.conflicts or repeats.absent_labels else []
+
+
+def say_exposure(prepared: Prepared) -> str:
+    """The exposure table, as train.py prints it."""
+    return exposure_table(prepared.exposure)
+
+
+def data_name(path: str | Path) -> str:
+    """`data_name("x/test.jsonl.gz") -> "test"`: what an output is named after."""
+    return Path(path).name.split(".")[0]

@@ -1,0 +1,44 @@
+"""Options that several programs share, so that one word means one thing everywhere."""
+
+from dataclasses import dataclass
+
+from common.options import option
+from data.posts import Columns
+
+DATA, MACHINE = "how posts are read", "machine"
+EMBEDDED = "base"  # the small base model that the project ships
+DEMO_RUN = "runs/demo"
+
+
+@dataclass
+class ColumnOptions:
+    """Where text, label, language and id stand in the input files."""
+
+    text_column: str = option("text", "column of the text", metavar="NAME", group=DATA)
+    label_column: str = option("label", "column of the label", metavar="NAME", group=DATA)
+    language_column: str = option("language", "column of the language (ISO 639-1)", metavar="NAME", group=DATA)
+    id_column: str = option("id", "column of the id", metavar="NAME", group=DATA)
+    predicted_column: str = option("predicted", "column of a predicted label", metavar="NAME", group=DATA)
+    annotator_column: str = option("annotator", "column that names the annotator, where a post has several rows",
+                                   metavar="NAME", group=DATA)
+    delimiter: str = option("", "what separates csv columns: tab, comma, semicolon, bar (default: by the file's name)",
+                            metavar="WORD", group=DATA)
+
+    def columns(self) -> Columns:
+        """The same as `data.posts.Columns`."""
+        return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
+                       id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
+                       delimiter=self.delimiter)
+
+
+@dataclass
+class MachineOptions:
+    """Where and in which arithmetic the model runs."""
+
+    device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one", metavar="NAME",
+                         group=MACHINE)
+    dtype: str = option("auto", "arithmetic of the model", group=MACHINE,
+                        choices=("auto", "float32", "bfloat16", "float16", "float64"))
+    micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses by the memory at hand",
+                               minimum=0, group=MACHINE)
+    threads: int = option(0, "CPU threads; 0 leaves PyTorch's choice", minimum=0, group=MACHINE)

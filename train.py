@@ -1,0 +1,221 @@
+#!/usr/bin/env python
+"""Fine-tune a LLaMA checkpoint on labelled posts: frozen weights in 4 bits, LoRA adapters, loss on the answer.
+
+    python train.py                                                    the small base on the sample posts
+    python train.py --model DIR --data posts.csv --languages en,es --out runs/mine
+    python train.py --resume --out runs/mine                           go on after a kill, to the same bits
+"""
+
+import time
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from assemble import load_model
+from common.device import choose_device, choose_dtype
+from common.errors import UserError, run_program
+from common.files import sha256_json, write_json
+from common.options import parse_options
+from common.terminal import human_bytes, human_seconds, progress
+from data.sampling import class_weights, order_by_epoch
+from loop import Recipe, Trainer, Watch, fit
+from lora.adapter import save_adapter
+from lora.inject import inject
+from memory import available_memory, plan_memory
+from predict import label_probabilities
+from prepare import Prepared, prepare, say_exposure
+from program_options import EMBEDDED
+from report.metrics import Scored, score
+from report.page import write_training_page
+from run_folder import RunFolder, environment, find_path, next_run, weights_sha256
+from train_options import PRESETS, SMALL, TrainOptions
+
+# May differ between a run and its resumption: they decide where and how fast, not what is computed.
+FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device")
+
+
+def main(argv: list[str]) -> None:
+    """Read the options, say what is about to happen, train, and leave a run folder."""
+    options = parse_options(TrainOptions, argv, program="train.py", description=__doc__, presets=PRESETS)
+    fill_in(options)
+    np.random.seed(options.seed)
+    torch.manual_seed(options.seed)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = choose_device(options.device)
+    dtype, reason = choose_dtype(device, options.dtype)
+    run = RunFolder.open(options.out) if options.resume else None
+    if run is not None:
+        check_same(run, options)
+        if run.facts["finished"]:
+            print(f"{run.path}: this run is finished; its report is {run.path / 'report.html'}")
+            return
+        run.clear_partial()
+    prepared = prepare(options)
+    print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
+    print(say_exposure(prepared))
+    facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
+             "environment": environment(device), **prepared.facts}
+    facts["hashes"]["weights"] = weights_sha256(find_path(options.model))
+    if run is None:
+        run = RunFolder.create(options.out or next_run(prepared.facts["languages"]), facts)
+    elif run.facts["hashes"] != facts["hashes"]:
+        changed = [key for key in facts["hashes"] if run.facts["hashes"].get(key) != facts["hashes"][key]]
+        raise UserError(f"{run.path}: {changed[0]} changed since this run began; it cannot go on to the same result")
+    trainer = build(options, prepared, run, device, dtype, reason)
+    train(options, prepared, run, trainer)
+
+
+def fill_in(options: TrainOptions) -> None:
+    """Defaults that depend on what was not given: the small base has a recipe of its own, the samples two languages."""
+    if find_path(options.model).resolve() == find_path(EMBEDDED).resolve():
+        for key, value in SMALL.items():
+            if key not in options.given:
+                setattr(options, key, value)
+    if not {"data", "languages", "per_language"} & options.given:
+        options.languages = ["en", "es"]
+    if options.resume and not options.out:
+        raise UserError("--resume: needs --out, the folder of the run to go on with")
+
+
+def check_same(run: RunFolder, options: TrainOptions) -> None:
+    """A resumed run must be the same run: every option that decides the result is as it was."""
+    stored = run.facts["options"]
+    for key, value in asdict(options).items():
+        before = stored.get(key)
+        same = list(value) == list(before or []) if isinstance(value, list | tuple) else value == before
+        if key not in FREE_ON_RESUME and not same and key in options.given:
+            raise UserError(f"--{key.replace('_', '-')} {value}: the run in {run.path} began with {before}; leave the "
+                            "option out, or train anew into another folder")
+        if key not in FREE_ON_RESUME:
+            setattr(options, key, before)
+
+
+def build(options, prepared: Prepared, run: RunFolder, device, dtype, reason: str) -> Trainer:
+    """Load, quantise, wrap, and say what it came to."""
+    print(f"model {options.model}: {dtype}, since {reason}; weights {options.quantize}")
+    began = time.perf_counter()
+    model = load_model(find_path(options.model), device=device, dtype=dtype,
+                       quantize=options.quantize)
+    targets = options.targets[0] if len(options.targets) == 1 else list(options.targets)
+    inject(model, targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,
+           generator=torch.Generator().manual_seed(options.seed))
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    checkpointing = {"auto": None, "on": True, "off": False}[options.checkpointing]
+    memory = plan_memory(model, trainable, micro_tokens=options.micro_tokens or None, checkpointing=checkpointing,
+                         available=available_memory(device))
+    print(f"  {total:,} parameters, {trainable:,} of them trainable, loaded in "
+          f"{human_seconds(time.perf_counter() - began)}")
+    print(f"  memory: {memory}")
+    labels = [prepared.codebook.place(post.label) for post in prepared.train]
+    weights = [1.0] * len(labels)
+    if options.class_weights:
+        by_label = class_weights(prepared.train, prepared.codebook.labels)
+        weights = [float(by_label[place]) for place in labels]
+    recipe = Recipe(options.learning_rate, options.schedule, options.warmup, options.weight_decay, options.clip,
+                    options.batch_size, options.loss)
+    steps = -(-len(labels) // options.batch_size) * options.epochs
+    trainer = Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids,
+                      order_by_epoch(prepared.train, options.seed, options.balance),
+                      [] if options.dropout else prepared.prompt.prefix_ids, recipe,
+                      min(steps, options.max_steps) if options.max_steps else steps,
+                      memory.micro_tokens, memory.checkpointing)
+    prefix = len(prepared.prompt.prefix_ids)
+    if options.loss == "text":
+        print("  loss over the whole text: the adapter also learns to write such posts")
+    elif options.dropout and prefix:
+        average = sum(len(row.ids) for row in prepared.rows) / len(prepared.rows)
+        print(f"  dropout {options.dropout}: the prompt's first {prefix} tokens are computed for every post "
+              f"({average:.0f} tokens a post instead of {average - prefix:.0f})")
+    run.facts |= {"parameters": {"total": total, "trainable": trainable, "bytes": memory.model},
+                  "memory_expected": memory.total, "steps": trainer.total_steps}
+    run.save()
+    return trainer
+
+
+def validator(prepared: Prepared, trainer: Trainer):
+    """A function that scores the validation posts: macro-F1 (and a few figures to log); `None` without such posts."""
+    if not prepared.validation:
+        return None
+    posts, codebook = prepared.validation, prepared.codebook
+
+    def evaluate() -> tuple[float, dict]:
+        probabilities = label_probabilities(trainer.model, prepared.prompt, prepared.validation_rows,
+                                            micro_tokens=trainer.micro_tokens)
+        predicted = [codebook.labels[place] for place in probabilities.argmax(1)]
+        figures = score(Scored([post.id for post in posts], [post.label for post in posts], predicted,
+                               [post.language for post in posts], codebook.labels, probabilities,
+                               codebook.related), draws=0)
+        topic = (figures["topic"] or {}).get("macro_f1")
+        return figures["macro_f1"], {"n": figures["n"], "macro_f1": figures["macro_f1"],
+                                     "accuracy": figures["accuracy"], "topic_macro_f1": topic}
+
+    return evaluate
+
+
+def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None:
+    """Go on from the checkpoint, if there is one, to the end; keep the best and the last adapter; write the report."""
+    torch.manual_seed(options.seed)  # dropout draws from here on; what came before must not matter
+    watch, state = Watch(), run.read_state() if options.resume else None
+    if state is not None:
+        trainer.load_state(state["trainer"])
+        watch = Watch(**state["watch"])
+        print(f"  going on after step {trainer.step_count} of {trainer.total_steps}")
+    else:  # how steps are cut is now fixed, whatever memory a resumed run finds
+        run.write_state({"trainer": trainer.state(), "watch": asdict(watch)})
+    run.cut_log(trainer.step_count)
+    keep = lambda name: save_adapter(trainer.model, run.path / name, base_name=options.model)  # noqa: E731
+    evaluate = validator(prepared, trainer)
+    size = options.batch_size
+    bar = progress(trainer.total_steps * size, "post", "training", initial=trainer.step_count * size)
+    began, posts_done = time.perf_counter(), 0
+
+    def show(line: dict) -> None:
+        nonlocal posts_done
+        posts_done += line["posts"]
+        bar.update(size)
+        if not bar.disable and line["step"] % 5 == 0:  # reading the loss waits for a GPU
+            bar.set_postfix_str(f"loss {line['loss'].item():.3f}" + (
+                "" if watch.best is None else f", best macro-F1 {watch.best:.3f}"))
+
+    def log(line: dict) -> None:
+        run.append_log(line)
+        if bar.disable and "validation" in line:
+            seconds = time.perf_counter() - began
+            print(f"  step {line['step']} of {trainer.total_steps}: validation macro-F1 "
+                  f"{line['validation']['macro_f1']:.3f}, {posts_done / seconds:.1f} posts/s", flush=True)
+
+    def save(finished: bool) -> None:
+        run.write_state({"trainer": trainer.state(), "watch": asdict(watch)})
+
+    ended = fit(trainer, watch, evaluate=evaluate, on_best=lambda: keep("adapter"), save=save, log=log, show=show,
+                eval_every=options.eval_every or trainer.steps_per_epoch, save_every=options.save_every,
+                patience=options.patience)
+    bar.close()
+    keep("adapter-last")
+    if evaluate is None:
+        keep("adapter")
+    finish(prepared, run, trainer, watch, ended, time.perf_counter() - began, posts_done)
+
+
+def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str, seconds: float, posts: int) -> None:
+    """Write what the run leaves for others, and say where it is."""
+    write_json(run.path / "training_texts.json", prepared.texts.to_dict())
+    run.facts |= {"ended": ended, "step": trainer.step_count, "seconds": round(seconds, 1), "posts_seen": posts,
+                  "halvings": trainer.halvings, "checkpointing": trainer.checkpointing,
+                  "best": {"macro_f1": watch.best, "step": watch.best_step} if watch.best is not None else None,
+                  "adapter_from": "best validation macro-F1" if watch.best is not None else "last step"}
+    run.facts["run_hash"] = sha256_json([run.facts["options"], run.facts["hashes"]])
+    run.facts["finished"] = True
+    write_training_page(run.path / "report.html", run.facts, run.read_log())
+    run.save()
+    print(f"trained {trainer.step_count} steps in {human_seconds(seconds)} ({ended}); adapter of the "
+          f"{run.facts['adapter_from']}")
+    size = sum(path.stat().st_size for path in (run.path / "adapter").iterdir())
+    print(f"run: {run.path} (adapter {human_bytes(size)}); next: python eval.py --run {run.path} --data FILE")
+
+
+if __name__ == "__main__":
+    run_program(main)

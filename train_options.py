@@ -1,0 +1,83 @@
+"""Every option of train.py, with its default and the reason for it; presets are named sets of them."""
+
+from dataclasses import dataclass
+
+from common.options import option
+from loop import LOSSES, SCHEDULES
+from program_options import DATA, EMBEDDED, ColumnOptions, MachineOptions
+
+ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "what is asked"
+
+
+@dataclass
+class TrainOptions(ColumnOptions, MachineOptions):
+    """The options of one fine-tune; run.json holds all of them."""
+
+    model: str = option(EMBEDDED, "checkpoint folder: config.json, safetensors and tokenizer", metavar="DIR")
+    data: list[str] = option(("data/samples/train.jsonl",), "labelled posts: .jsonl, .csv or .tsv, also .gz",
+                             metavar="FILE")
+    out: str | None = option(None, "folder of the run (default: runs/demo, or the next free number in runs/)",
+                             metavar="DIR")
+
+    languages: list[str] = option((), "train on these languages only (default: all in the data)", metavar="en,es",
+                                  group=DATA)
+    per_language: dict[str, int] = option({}, "at most so many posts of a language", metavar="tr=75,pl=75", group=DATA)
+    validation: float = option(0.1, "share of the training posts kept aside to choose the best adapter; 0 for none",
+                               minimum=0, maximum=0.9, group=DATA)
+    group_by: str | None = option(None, "column (such as author) whose posts all go to one side of that split",
+                                  metavar="NAME", group=DATA)
+    split_by: str | None = option(None, "column with a date: the latest posts are the validation posts",
+                                  metavar="NAME", group=DATA)
+    balance: str = option("none", "draw each language, label or both equally often in an epoch", group=DATA,
+                          choices=("none", "language", "label", "both"))
+    class_weights: bool = option(False, "weigh each post by how rare its label is", group=DATA)
+    allow_missing_labels: bool = option(False, "train although a label of the codebook has no post", group=DATA)
+
+    codebook: str | None = option(None, "TOML file with question and labels (default: the paper's four labels)",
+                                  metavar="FILE", group=PROMPT)
+    template: str = option("instruction-first", "where the instruction stands: after the post (paper) or before it, "
+                           "which lets all posts share its computation", choices=("paper", "instruction-first"),
+                           group=PROMPT)
+    max_tokens: int = option(512, "longest row in tokens; a longer post is cut", minimum=8, group=PROMPT)
+
+    quantize: str = option("nf4", "weights of the base: 4 bits, 4 bits with quantised scales, or as they are",
+                           choices=("nf4", "nf4-double", "none"), group=ADAPTER)
+    targets: list[str] = option(("all-linear",), "linear layers that get an adapter", metavar="q_proj,v_proj",
+                                group=ADAPTER)
+    rank: int = option(16, "rank r", minimum=1, group=ADAPTER)
+    alpha: float = option(32, "scale: alpha / r multiplies the adapter's output", above=0, group=ADAPTER)
+    dropout: float = option(0.0, "dropout in front of the adapter; above 0 the prompt's prefix cannot be shared",
+                            minimum=0, maximum=0.95, group=ADAPTER)
+    rslora: bool = option(False, "scale by alpha / sqrt(r) (rsLoRA)", group=ADAPTER)
+
+    learning_rate: float = option(2e-4, "AdamW's learning rate", above=0, group=RECIPE)
+    schedule: str = option("linear", "how the rate goes after the warm-up", choices=SCHEDULES, group=RECIPE)
+    warmup: float = option(0.05, "share of the steps with a rising rate", minimum=0, maximum=1, group=RECIPE)
+    weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0, group=RECIPE)
+    clip: float = option(1.0, "largest norm of a step's gradient; 0 for no limit", minimum=0, group=RECIPE)
+    batch_size: int = option(16, "posts per step", minimum=1, group=RECIPE)
+    epochs: int = option(3, "how often each post is seen", minimum=1, group=RECIPE)
+    max_steps: int = option(0, "stop after so many steps; 0 for no limit", minimum=0, group=RECIPE)
+    loss: str = option("label", "softmax over the labels, over the whole vocabulary, or the paper's loss over the "
+                       "whole text, which also trains to write such posts", choices=LOSSES, group=RECIPE)
+    checkpointing: str = option("auto", "compute activations again in backward to save memory", group=RECIPE,
+                                choices=("auto", "on", "off"))
+
+    seed: int = option(123, "seed of everything that is drawn", minimum=0, group=RUN)
+    eval_every: int = option(0, "steps between evaluations on the validation posts; 0: once an epoch", minimum=0,
+                             group=RUN)
+    patience: int = option(0, "stop after so many evaluations without a better macro-F1; 0: never", minimum=0,
+                           group=RUN)
+    save_every: int = option(50, "steps between checkpoints", minimum=1, group=RUN)
+    resume: bool = option(False, "go on with the run in --out", group=RUN)
+
+
+# The paper's recipe as its repository has it. The constant schedule ignores the warm-up that the authors set.
+PAPER = {
+    "template": "paper", "quantize": "nf4", "targets": ["q_proj", "v_proj"], "rank": 64, "alpha": 32, "dropout": 0.1,
+    "learning_rate": 2e-4, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.001, "clip": 0.3,
+    "batch_size": 16, "epochs": 10, "loss": "text", "checkpointing": "on", "validation": 0.0,
+}  # fmt: skip
+# The shipped base is a thousand times smaller than what the defaults are meant for: it needs larger and more steps.
+SMALL = {"learning_rate": 2e-3, "epochs": 8, "rank": 16, "alpha": 32}
+PRESETS = {"paper": PAPER, "small-base": SMALL}
