@@ -49,8 +49,8 @@ def resolve(model: nn.Module, targets: str | Iterable[str]) -> list[str]:
     targets = [targets] if isinstance(targets, str) else list(targets)
     chosen, unknown = match(linears(model), targets)
     if [target.lower() for target in targets] != [ALL] and match([HEAD], targets)[0]:
-        raise UserError(f"LoRA targets {', '.join(targets)}: the output head {HEAD} carries no adapter, since labels are "
-                        "read from its rows; leave it out")
+        raise UserError(f"LoRA targets {', '.join(targets)}: the output head {HEAD} carries no adapter, since labels "
+                        "are read from its rows; leave it out")
     leaves = sorted({name.rpartition(".")[2] for name in linears(model)})
     if unknown or not chosen:
         wrong = unknown[0] if unknown else ""
