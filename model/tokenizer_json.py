@@ -54,7 +54,7 @@ def read_tokenizer_json(file: Path):
     _check_model(file, content, model)
     split = read_splitter(str(file), content.get("normalizer"), content.get("pre_tokenizer"))
     specials, words = _added_tokens(file, content)
-    vocab = _vocab(file, model["vocab"], specials | words)
+    vocab = _vocab(file, model["vocab"], specials, words)
     merges = _merges(file, model.get("merges"), vocab, model["vocab"])
     unknown = None
     if model.get("unk_token") is not None:
@@ -105,16 +105,16 @@ def _added_tokens(file: Path, content: dict) -> tuple[dict[str, int], dict[str, 
     return specials, words
 
 
-def _vocab(file: Path, vocab: dict, added: dict[str, int]) -> dict[bytes, int]:
-    """The vocabulary as bytes -> id, without the added tokens, which are no result of merging."""
+def _vocab(file: Path, vocab: dict, specials: dict[str, int], words: dict[str, int]) -> dict[bytes, int]:
+    """The vocabulary as bytes -> id, without the special tokens, which no text becomes."""
     result: dict[bytes, int] = {}
-    seen: dict[int, str] = {id: name for name, id in added.items()}
+    seen = {id: name for name, id in (specials | words).items()}
     for token, id in vocab.items():
         if isinstance(id, bool) or not isinstance(id, int) or id < 0:
             raise UserError(f"{file}: vocab: '{token}': the id {id!r} is not a whole number")
-        if added.get(token) == id:
+        if specials.get(token) == id or (words.get(token) == id and not set(token) <= ALPHABET.keys()):
             continue
-        if id in seen:
+        if seen.get(id, token) != token:
             raise UserError(f"{file}: vocab: id {id} is both '{seen[id]}' and '{token}'")
         seen[id] = token
         try:
