@@ -147,6 +147,13 @@ def test_an_answer_whose_ids_depend_on_the_post_is_refused():
     with pytest.raises(UserError, match="depend on the text around them"):
         Prompt(load_codebook(), Parity())
 
+    class ParityOfOne(Parity):  # only the third label's ids change: rows of the first would never show it
+        def encode(self, text):
+            return super().encode(text) if "[3]" in text else Letters.encode(self, text)
+
+    with pytest.raises(UserError, match="depend on the text around them"):
+        Prompt(load_codebook(), ParityOfOne())
+
 
 def test_answers_that_a_vocabulary_cannot_tell_apart_are_refused():
     class Blind(Letters):

@@ -1,7 +1,7 @@
 """Posts that are too long: cut at a character, encoded again, and never the instruction or the answer.
 
-Deliberate break: drop the last loop of `Prompt.shorten`: Hindi, marks and emoji turn red. Or the line before it, which
-looks a few characters further: words and quotes do where a longer post has fewer tokens.
+Deliberate break: drop the last loop of `Prompt.shorten`: Hindi, marks and emoji turn red. Or the look at the next few
+characters before it: the test of counts that fall does.
 """
 # ruff: noqa: F401, F811  (fixtures are imported by name and then named as arguments)
 
@@ -49,6 +49,9 @@ def test_counts_that_fall_when_a_character_is_added_do_not_mislead_the_cut():
     kept, cut = prompt.shorten("abcdefgh" * 40)
     assert cut and len(prompt.encode(kept).ids) == shortest + 5 and len(kept) >= 5
     assert prompt.shorten("abcdefgh" * 5) == ("abcdefgh" * 5, False)
+    # One token of room: "x" fits, "xy" does not, "xyz" does. Bisection alone ends at "x".
+    narrow = Prompt(load_codebook(), Letters("xyz"), max_tokens=shortest + 1)
+    assert narrow.shorten("xyz" + "q" * 40) == ("xyz", True)
 
 
 def test_a_post_of_megabytes_is_not_encoded_again_and_again():
