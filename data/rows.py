@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from common.errors import UserError
@@ -163,11 +164,10 @@ def _json_rows(lines: Iterator[str], place: Place) -> Iterator[dict]:
             )
         first = False
         try:
-            value = json.loads(line, parse_int=Number, parse_float=Number, parse_constant=lambda name: None)
+            value = json.loads(line.rstrip(), parse_int=Number, parse_float=Number, parse_constant=lambda name: None)
         except json.JSONDecodeError as error:
-            raise UserError(
-                f'{place}: is not JSON ({error.msg}, column {error.colno}); each line is one object, {{"text": "..."}}'
-            ) from error
+            what = f"{error.msg}, column {error.pos + 1}"
+            raise UserError(f'{place}: is not JSON ({what}); each line is one object, {{"text": "..."}}') from error
         except RecursionError as error:
             raise UserError(f"{place}: is nested too deep to be a post; each line is one flat object") from error
         if not isinstance(value, dict):
@@ -186,6 +186,8 @@ def kind_of(value: object) -> str:
 
 def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Table:
     csv.field_size_limit(FIELD_LIMIT)
+    kept = [line for line in [next(lines, None)] if line is not None]
+    lines = chain(kept, lines)
     try:
         if quote == "none":
             reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
@@ -196,7 +198,13 @@ def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Tabl
             f"--delimiter {delimiter!r}, --quote {quote!r}: each is one character, and they differ"
         ) from error
     records = _records(reader, place)
-    names = next(records, None)
+    try:
+        names = next(records, None)
+    except UserError as error:
+        # Read with the wrong delimiter, a quoted header is not well formed: the reader must be able to say which.
+        if not kept or delimiter in kept[0]:
+            raise
+        return Table(place, [kept[0].strip()], _raising(error), header=kept[0].strip(), delimiter=delimiter)
     if names is None:
         raise UserError(f"{place.path}: holds no line of text; a header row with column names was expected")
     names = [name.strip() for name in names]
@@ -213,6 +221,11 @@ def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Tabl
             yield dict(zip(names, record, strict=True))
 
     return Table(place, names, rows(), header=delimiter.join(names), delimiter=delimiter)
+
+
+def _raising(error: UserError) -> Iterator[dict]:
+    raise error
+    yield
 
 
 def _records(reader, place: Place) -> Iterator[list[str]]:

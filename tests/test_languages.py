@@ -1,0 +1,92 @@
+"""Language tags come out as ISO 639-1, whatever dialect a file writes them in, and what was changed is told.
+
+Deliberate break that turns this red: drop `"in": "id"` from OLD_CODES in data/languages.py; Indonesian splits in two.
+"""
+
+import re
+
+import pytest
+
+from common.errors import UserError
+from data.languages import NAMES, OLD_CODES, language_list, language_name, one_language, reduce_language
+
+PAPER = {
+    "ar": "Arabic",
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "hi": "Hindi",
+    "hu": "Hungarian",
+    "id": "Indonesian",
+    "it": "Italian",
+    "ko": "Korean",
+    "pl": "Polish",
+    "pt": "Portuguese",
+    "tr": "Turkish",
+}
+THREE = {
+    "ar": "ara",
+    "de": "deu",
+    "en": "eng",
+    "es": "spa",
+    "fr": "fra",
+    "hi": "hin",
+    "hu": "hun",
+    "id": "ind",
+    "it": "ita",
+    "ko": "kor",
+    "pl": "pol",
+    "pt": "por",
+    "tr": "tur",
+}
+
+
+@pytest.mark.parametrize("code", PAPER)
+def test_the_papers_languages_in_every_dialect(code):
+    assert language_name(code) == PAPER[code]
+    assert reduce_language(code) == (code, "same")
+    for tag in (code.upper(), f" {code}-XX", f"{code}_XX.UTF-8", f"{code}-Latn-XX", THREE[code],
+                f"{THREE[code]}_Latn", PAPER[code], PAPER[code].upper()):  # fmt: skip
+        assert reduce_language(tag) == (code, "changed"), tag
+
+
+@pytest.mark.parametrize(("tag", "code", "what"), [
+    ("in", "id", "changed"), ("iw", "he", "changed"), ("ji", "yi", "changed"), ("mo", "ro", "changed"),
+    ("IN", "id", "changed"), ("in-ID", "id", "changed"), ("ger", "de", "changed"), ("cmn-Hans", "zh", "changed"),
+    ("zh-Hant-TW", "zh", "changed"), ("fil", "tl", "changed"), ("qme", "und", "changed"), ("zxx", "und", "changed"),
+    ("", "und", "missing"), ("  ", "und", "missing"), ("und", "und", "missing"), ("NaN", "und", "missing"),
+    ("xx", "xx", "unknown"), ("Klingon", "klingon", "unknown"), ("ckb", "ckb", "unknown"),
+    ("en es", "en es", "unknown"),
+])  # fmt: skip
+def test_tags(tag, code, what):
+    assert reduce_language(tag) == (code, what)
+    again, _ = reduce_language(code)
+    assert again == code
+
+
+def test_the_table_is_whole_and_clear():
+    assert len(NAMES) == 183
+    assert all(re.fullmatch("[a-z]{2}", code) and name[0].isupper() for code, name in NAMES.items())
+    assert not set(OLD_CODES) & set(NAMES) and set(OLD_CODES.values()) <= set(NAMES)
+    for code, name in NAMES.items():  # no English name is another language's code
+        assert reduce_language(name)[0] == code
+
+
+def test_names_for_display():
+    assert [language_name(code) for code in ("nb", "und", "tlh")] == ["Norwegian Bokmål", "undetermined", "tlh"]
+
+
+def test_lists_from_the_command_line():
+    assert language_list("en, es,Turkish,in") == ("en", "es", "tr", "id")
+    for text, line in [
+        ("en,Klingn", "--languages: 'Klingn' is no language; use an ISO 639-1 code such as en or tr"),
+        ("en,turkisch", "--languages: 'turkisch' is no language; use an ISO 639-1 code such as en or tr; did you mean "
+         "'Turkish'?"),
+        (" , ", "--languages: names no language; write codes with commas between them, such as en,es"),
+        ("en,eng", "--languages: names en (English) twice; name each language once"),
+    ]:  # fmt: skip
+        with pytest.raises(UserError) as caught:
+            language_list(text)
+        assert str(caught.value) == line
+    assert one_language("pt-BR", "--x") == "pt"

@@ -1,0 +1,366 @@
+"""Readers: every format gives back what was written; every way to get a file wrong is one line with file and row.
+
+Deliberate break that turns this red: read csv without `strict=True` in data/rows.py, and a quote that is not doubled
+swallows text without a word; or parse JSON numbers with `float`, and the id 1e5 becomes 100000.0.
+"""
+
+import csv
+import gzip
+import io
+import json
+import random
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from common.errors import UserError
+from data.readers import Columns, Notes, Post, by_id, iter_posts, read_posts, read_predictions
+
+CODEBOOK = SimpleNamespace(labels=("pro", "anti", "neutral"), symbols=("1", "2", "3"))
+PIECES = ["a", "Ж", "ن", "हि", "한", "🙂", '"', "'", ",", ";", "\t", "\n", "\r\n", "\\", "|", "{", "  ", "\u2028", "é"]
+
+
+def write(folder, name, content, zipped=False):
+    data = content if isinstance(content, bytes) else content.encode("utf-8")
+    path = folder / name
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    return path
+
+
+def error(path, columns=None, codebook=None, **options) -> str:
+    """The one line that reading `path` ends in, the folder taken out."""
+    with pytest.raises(UserError) as caught:
+        read_posts(path, columns, codebook, **options)
+    paths = [path] if not isinstance(path, list) else path
+    line = str(caught.value)
+    for one in paths:
+        line = line.replace(str(one.parent) + "/", "")
+    assert "\n" not in line
+    return line
+
+
+def random_posts(count):
+    rng = random.Random(7)
+    text = lambda: "x" + "".join(rng.choices(PIECES, k=rng.randrange(12))) + "."  # noqa: E731
+    return [{"id": rng.choice(["007", "1e5", "-0", "ü", f"n{i}"]) + f"-{i}", "text": text(), "language": "tr",
+             "label": rng.choice(CODEBOOK.labels), "author": text()} for i in range(count)]  # fmt: skip
+
+
+def as_csv(rows, delimiter):
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, list(rows[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("bom", ["", "\ufeff"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv"])
+def test_round_trip(tmp_path, kind, bom, zipped):
+    rows = random_posts(300)
+    if kind == "jsonl":
+        content = "".join(json.dumps(row, ensure_ascii=row["id"] > "1") + "\n" for row in rows)
+    else:
+        content = as_csv(rows, {"csv": ",", "tsv": "\t"}[kind])
+    path = write(tmp_path, f"posts.{kind}" + ".gz" * zipped, bom + content, zipped)
+    posts, notes = read_posts(path, codebook=CODEBOOK)
+    first = 1 if kind == "jsonl" else 2
+    assert posts == [
+        Post(row["id"], row["text"], row["label"], "tr", str(path), place, {"author": row["author"]})
+        for place, row in enumerate(rows, first)
+    ]
+    assert notes.to_dict() == {
+        "files": [path.name], "rows": 300, "kept": 300, "counts": dict.fromkeys(notes.to_dict()["counts"], 0),
+        "details": {}, "places": {}, "languages": {"tr": 300},
+        "labels": {label: sum(row["label"] == label for row in rows) for label in sorted(CODEBOOK.labels)},
+    }  # fmt: skip
+
+
+def test_ids_stay_as_written(tmp_path):
+    lines = [
+        '{"id": "007", "text": "a"}',
+        '{"id": 1e5, "text": "a"}',
+        '{"id": 12345678901234567890123, "text": "a"}',
+        '{"id": 1.50, "text": "a"}',
+        '{"id": " x ", "text": "a"}',
+        '{"id": null, "text": "a"}',
+        '{"text": "a"}',
+    ]
+    path = write(tmp_path, "p.jsonl", "\n".join(lines))
+    posts, notes = read_posts(path, require_labels=False)
+    assert [p.id for p in posts] == ["007", "1e5", "12345678901234567890123", "1.50", " x ", "p-6", "p-7"]
+    assert all(type(p.id) is str for p in posts)
+    assert notes.counts["made_id"] == 2 and notes.places["made_id"] == ["p.jsonl: row 6", "p.jsonl: row 7"]
+    path = write(tmp_path, "q.csv.gz", "id,text\n007,a\n1e5,b\n,c\n", zipped=True)
+    assert [p.id for p in read_posts(path, require_labels=False)[0]] == ["007", "1e5", "q-4"]
+
+
+def test_other_columns_become_strings(tmp_path):
+    line = '{"text": "a", "n": 3, "x": 2.50, "yes": true, "none": null, "list": [1, "ü"], "s": "t"}'
+    post = read_posts(write(tmp_path, "p.jsonl", line), require_labels=False)[0][0]
+    assert post.extra == {"n": "3", "x": "2.50", "yes": "true", "none": "", "list": '["1", "ü"]', "s": "t"}
+
+
+def test_columns_can_be_set_and_labels_are_numbers_or_padded(tmp_path):
+    path = write(tmp_path, "p.csv", "tweet;stance;lang;key\nhi; 1 ;pt-BR;7\n")
+    columns = Columns(text="tweet", label="stance", language="lang", id="key", delimiter="semicolon")
+    post = read_posts(path, columns, SimpleNamespace(labels=("1", "2")))[0][0]
+    assert (post.text, post.label, post.language, post.id, post.row, post.extra) == ("hi", "1", "pt", "7", 2, {})
+    assert read_posts(write(tmp_path, "p.jsonl", '{"text": "a", "label": 2}'))[0][0].label == "2"
+
+
+def test_rows_are_counted_as_a_spreadsheet_shows_them(tmp_path):
+    path = write(tmp_path, "p.csv", 'text,label,,\n"one\n\ntwo",pro,,\n\nthree,anti,,,\n')
+    assert [(p.row, p.text) for p in read_posts(path)[0]] == [(2, "one\n\ntwo"), (4, "three")]
+    path = write(tmp_path, "p.jsonl", '{"text": "a"}\r\n\r\n{"text": "b"}')
+    assert [p.row for p in read_posts(path, require_labels=False)[0]] == [1, 3]
+
+
+def test_very_long_field(tmp_path):
+    path = write(tmp_path, "p.csv", "text\n" + "x" * 1_000_000 + "\n")
+    assert len(read_posts(path, require_labels=False)[0][0].text) == 1_000_000
+
+
+def test_findings_are_counted_and_shown(tmp_path):
+    a = write(tmp_path, "a.jsonl", "\n".join([
+        '{"id": 1, "text": "x", "language": "in"}', '{"id": 2, "text": " \\u200b\\n", "language": "en"}',
+        '{"id": 3, "text": null}', '{"id": 1, "text": "y", "language": "id"}', '{"id": 4, "text": "z"}',
+        '{"id": 5, "text": "half \\ud83d, whole \\ud83d\\ude42, nul \\u0000", "language": "tlh"}',
+    ]))  # fmt: skip
+    b = write(tmp_path, "b.csv", "id,text,language\n1,w,id\n1,v,Turkish\n")
+    posts, notes = read_posts([a, b], require_labels=False)
+    assert [p.language for p in posts] == ["id", "id", "und", "tlh", "id", "tr"]
+    assert posts[3].text == "half \ufffd, whole 🙂, nul \ufffd"
+    assert str(notes) == "\n".join([
+        "  8  rows read from a.jsonl, b.csv",
+        "  6  posts kept",
+        "  2  rows without text, dropped: a.jsonl: row 2, a.jsonl: row 3",
+        "  2  rows whose id came before: a.jsonl: row 4 (id 1), b.csv: row 2 (id 1)",
+        "  1  rows whose id came before in another language (translations?): b.csv: row 3 (id 1)",
+        "  1  rows without a language, read as und: a.jsonl: row 5",
+        "  2  language tags reduced to ISO 639-1: in -> id (1), Turkish -> tr (1)",
+        "  1  language tags that are no ISO 639-1 code, kept: tlh (1)",
+        "  1  texts with NUL or half characters, replaced by U+FFFD: a.jsonl: row 6",
+    ])  # fmt: skip
+    kept, notes = read_posts(a, require_labels=False, keep_empty=True)
+    assert [p.text for p in kept][1:3] == [" \u200b\n", ""] and notes.counts["empty_kept"] == 2
+    json.dumps(notes.to_dict())
+
+
+def test_more_findings_than_are_listed(tmp_path):
+    path = write(tmp_path, "p.csv", "text,language\n" + "".join(f"a,x{i}\n" for i in range(300)))
+    _, notes = read_posts(path, require_labels=False)
+    line = notes.lines()[-1]
+    assert line.startswith("  300  language tags that are no ISO 639-1 code, kept: others (100), x0 (1), x1 (1) and")
+    assert len(notes.details["unknown_language"]) == 201 and len(notes.places["made_id"]) == 10
+
+
+def test_posts_are_streamed(tmp_path):
+    path = write(tmp_path, "p.jsonl", '{"id": 1, "text": "a"}\n' * 3 + "broken\n")
+    notes = Notes()
+    stream = iter_posts(path, require_labels=False, notes=notes)
+    assert next(stream).text == "a" and notes.rows == 1
+    assert next(stream).row == 2 and notes.counts["duplicate_id"] == 1
+    next(stream)
+    with pytest.raises(UserError, match=r"p\.jsonl: row 4: is not JSON"):
+        next(stream)
+    assert list(iter_posts(write(tmp_path, "q.jsonl", '{"text": "a"}'), require_labels=False, check_ids=False))
+
+
+def test_a_gzipped_file_is_known_by_its_content(tmp_path):
+    assert read_posts(write(tmp_path, "p.csv", "text\nhi\n", zipped=True), require_labels=False)[0][0].text == "hi"
+
+
+LABELS = "which has pro, anti, neutral"
+FORMATS = "use .jsonl, .csv, .tsv (also .gz) or .parquet"
+WRONG = [  # name, content, the line
+    ("p.csv", "", "p.csv: is empty; a file of posts was expected"),
+    ("p.csv", "\n\n", "p.csv: holds no line of text; a header row with column names was expected"),
+    ("p.csv", "text,label\n", "p.csv: has a header but no rows; a file of posts was expected"),
+    ("p.jsonl", "\n \n", "p.jsonl: has no rows; a file of posts was expected"),
+    ("p.txt", "hi", f"p.txt: is not a kind of file that is read; {FORMATS}"),
+    ("p", "hi", f"p: is not a kind of file that is read; {FORMATS}"),
+    ("p.parquet.gz", "hi", f"p.parquet.gz: is not a kind of file that is read; {FORMATS}"),
+    ("p.csv.gz", "text,label\n", "p.csv.gz: is named .gz but is not gzipped; take .gz off its name"),
+    ("p.csv", b"PK\x03\x04rest", "p.csv: is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack "
+     "the archive"),
+    ("p.csv", "text,label\na,pro\n".encode("utf-16"), "p.csv: is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 "
+     "p.csv > utf8-p.csv"),
+    ("p.csv", "text,label\na,pro\n".encode("utf-16-le"), "p.csv: row 1: byte 1 is NUL, which no text file holds; save "
+     "the file as UTF-8 text"),
+    ("p.csv", b"text,label\na\0b,pro\n", "p.csv: row 2: byte 12 is NUL, which no text file holds; save the file as "
+     "UTF-8 text"),
+    ("p.csv", b'text,label\n"a\nb",pro\ncaf\xe9,pro\n', "p.csv: row 3: byte 24 (0xe9) is not UTF-8; convert the file: "
+     "iconv -f LATIN1 -t UTF-8 p.csv > utf8-p.csv"),
+    ("p.jsonl", b'\xef\xbb\xbf{"text": "a", "label": "pro"}\n{"text": "\xfc"}\n', "p.jsonl: row 2: byte 43 (0xfc) is "
+     "not UTF-8; convert the file: iconv -f LATIN1 -t UTF-8 p.jsonl > utf8-p.jsonl"),
+    ("p.csv", "text\tlabel\na, b\tpro\n", "p.csv: row 1: is separated by tabs, not by commas; set --delimiter tab, or "
+     "rename it to .tsv"),
+    ("p.csv", "text;label\na;pro\n", "p.csv: row 1: is separated by semicolons, not by commas; set --delimiter "
+     "semicolon"),
+    ("p.csv", "tweet;stance\na;pro\n", "p.csv: row 1: is separated by semicolons, not by commas; set --delimiter "
+     "semicolon"),
+    ("p.tsv", '"text","label"\na,pro\n', "p.tsv: row 1: is separated by commas, not by tabs; set --delimiter comma"),
+    ("p.csv", "tekst,label\na,pro\n", "p.csv: has no column 'text'; it has 'tekst', 'label'; set --text-column to the "
+     "one that holds the text; did you mean 'tekst'?"),
+    ("p.csv", "text,id\na,1\n", "p.csv: has no column 'label'; it has 'text', 'id'; set --label-column to the one that "
+     "holds the label"),
+    ("p.jsonl", '{"txt": "a"}', "p.jsonl: row 1: has no column 'text'; it has 'txt'; set --text-column to the one that "
+     "holds the text; did you mean 'txt'?"),
+    ("p.csv", "text,label,text\na,pro,b\n", "p.csv: has 2 columns named 'text'; rename all but one"),
+    ("p.csv", "text,label\na,b,pro\n", "p.csv: row 2: has 3 fields where the header has 2; put quotes around a field "
+     "that holds commas or line breaks"),
+    ("p.csv", "text,label\na,pro\nb\n", "p.csv: row 3: has 1 fields where the header has 2; put quotes around a field "
+     "that holds commas or line breaks"),
+    ("p.csv", 'text,label\n"a,pro\nb,anti\n', "p.csv: row 2: a quote that opens here is never closed; double the "
+     "quotes inside fields, or set --quote none"),
+    ("p.csv", 'text,label\n"say "no" now",pro\n', "p.csv: row 2: a quote inside a quoted field is not doubled; double "
+     "it, or set --quote none"),
+    ("p.csv", "text,label\ra,pro\r", "p.csv: row 1: lines end in a lone carriage return; save the file with ordinary "
+     "line ends"),
+    ("p.jsonl", '{"text": "a", "label": "pro"}\n{"text": \n', "p.jsonl: row 2: is not JSON (Expecting value, column "
+     '9); each line is one object, {"text": "..."}'),
+    ("p.jsonl", '[{"text": "a"}]', "p.jsonl: is one JSON array; write one object per line: jq -c '.[]' p.jsonl > "
+     "lines.jsonl"),
+    ("p.json", '[\n{"text": "a"}\n]', "p.json: is one JSON array; write one object per line: jq -c '.[]' p.json > "
+     "lines.jsonl"),
+    ("p.jsonl", '"text"', 'p.jsonl: row 1: is a string, not an object; each line is one object, {"text": "..."}'),
+    ("p.jsonl", '{"text": "a", "label": "pro"}\n{"label": "pro"}', "p.jsonl: row 2: has no field 'text'; its fields: "
+     "'label'; every row needs one"),
+    ("p.jsonl", '{"text": 12.5, "label": "pro"}', "p.jsonl: row 1: the text is a number (12.5), not a string; put it "
+     "in quotes"),
+    ("p.jsonl", '{"text": ["a"], "label": "pro"}', "p.jsonl: row 1: the text is a list, not a string; put it in "
+     "quotes"),
+    ("p.jsonl", '{"text": true, "label": "pro"}', "p.jsonl: row 1: the text is true, not a string; put it in quotes"),
+    ("p.csv", "text,label\n ,pro\n", "p.csv: none of the 1 rows is a post with text"),
+    ("p.csv", "text,label\na,pro\nb,netural\nc,x\n", f"p.csv: row 3: label 'netural' is not in the codebook, {LABELS}; "
+     "did you mean 'neutral'? (2 such rows in all)"),
+    ("p.csv", "text,label\na,PRO\n", f"p.csv: row 2: label 'PRO' is not in the codebook, {LABELS}; did you mean "
+     "'pro'?"),
+    ("p.csv", "text,label\na,2\n", f"p.csv: row 2: label '2' is not in the codebook, {LABELS}; write the label, not "
+     "its symbol: 'anti'"),
+    ("p.csv", "text,label\na,pro\nb, \n", "p.csv: row 3: has no label; label it, leave the row out, or set "
+     "--bad-labels drop"),
+    ("p.jsonl", '{"text": "a", "label": "pro"}\n{"text": "b"}', "p.jsonl: row 2: has no label; label it, leave the row "
+     "out, or set --bad-labels drop"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content", "line"), WRONG, ids=[f"{i}-{case[0]}" for i, case in enumerate(WRONG)])
+def test_a_wrong_file_is_one_line(tmp_path, name, content, line):
+    assert error(write(tmp_path, name, content), codebook=CODEBOOK) == line
+
+
+def test_deep_json_is_one_line(tmp_path):
+    line = error(write(tmp_path, "p.jsonl", '{"text": ' + "[" * 200_000 + "]" * 200_000 + "}"))
+    assert line in {
+        "p.jsonl: row 1: is nested too deep to be a post; each line is one flat object",
+        "p.jsonl: row 1: the text is a list, not a string; put it in quotes",  # a Python whose parser has no such limit
+        "p.jsonl: row 1: has no column 'label'; it has 'text'; set --label-column to the one that holds the label",
+    }
+
+
+def test_a_cut_or_damaged_gzip_is_one_line(tmp_path):
+    rng = random.Random(1)
+    rows = "".join(f'{{"id": {i}, "text": "{rng.random()}", "label": "pro"}}\n' for i in range(9000))
+    whole = gzip.compress(rows.encode())
+    line = error(write(tmp_path, "p.jsonl.gz", whole[: len(whole) // 2]))
+    start, end = "p.jsonl.gz: row ", " bytes of text; copy the file again"
+    assert line.startswith(start) and ": the gzipped data is cut off after " in line and line.endswith(end)
+    assert 2000 < int(line[len(start) :].split(":")[0]) < 7000
+    line = error(write(tmp_path, "p.jsonl.gz", whole[:-8] + bytes(8)))  # the checksum at the end
+    assert line.startswith("p.jsonl.gz: row 9001: the gzipped data is damaged (CRC check failed") and line.endswith(end)
+
+
+def test_places_that_hold_no_file(tmp_path):
+    (tmp_path / "d.csv").mkdir()
+    assert error(tmp_path / "d.csv") == "d.csv: is a folder; name the files in it, such as d.csv/*.jsonl"
+    assert error(tmp_path / "no.csv") == "no.csv: there is no such file"
+    path = write(tmp_path, "p.csv", "text,label\na,pro\n")
+    assert error([path, path]) == "p.csv: is named twice; name each file once"
+    with pytest.raises(UserError, match=r"--data: names no file; name one or several \.jsonl, \.csv or \.tsv files"):
+        read_posts([])
+
+
+def test_a_column_that_was_asked_for_must_be_there(tmp_path):
+    path = write(tmp_path, "p.csv", "text,label,language\na,pro,en\n")
+    assert error(path, Columns(language="langage")) == (
+        "p.csv: has no column 'langage'; it has 'text', 'label', 'language'; set --language-column to the one that "
+        "holds the language; did you mean 'language'?"
+    )
+    assert error(path, Columns(id="key")) == (
+        "p.csv: has no column 'key'; it has 'text', 'label', 'language'; set --id-column to the one that holds the id"
+    )
+    with pytest.raises(UserError, match="--text-column and --label-column: both name 'text'; a column has one meaning"):
+        Columns(label="text")
+    with pytest.raises(UserError, match="--id-column: is empty; name a column"):
+        Columns(id="")
+    line = error(path, Columns(delimiter="::"))
+    assert line == "--delimiter '::', --quote '\"': each is one character, and they differ"
+
+
+def test_files_without_quotes(tmp_path):
+    path = write(tmp_path, "p.tsv", 'text\tlabel\n"no end\tpro\nsay "x"\tanti\n')
+    posts, _ = read_posts(path, Columns(quote="none"))
+    assert [p.text for p in posts] == ['"no end', 'say "x"']
+
+
+def test_bad_labels_can_be_dropped_and_are_counted(tmp_path):
+    path = write(tmp_path, "p.csv", "text,label\na,pro\nb,netural\nc,\n")
+    posts, notes = read_posts(path, codebook=CODEBOOK, bad_labels="drop")
+    assert len(posts) == 1 and (notes.counts["unknown_label"], notes.counts["missing_label"]) == (1, 1)
+    assert notes.details["unknown_label"] == {"netural": 1}
+    assert len(read_posts(path, require_labels=False)[0]) == 3
+
+
+def test_predictions(tmp_path):
+    lines = ['{"id": "a", "label": "pro", "predicted": "anti"}', '{"id": "b", "predicted": null}']
+    path = write(tmp_path, "p.jsonl", "\n".join(lines))
+    posts, _ = read_predictions(path, codebook=CODEBOOK)
+    found = [(p.id, p.text, p.label, p.extra["predicted"]) for p in posts]
+    assert found == [("a", "", "pro", "anti"), ("b", "", None, "")]
+    assert list(by_id(posts)) == [("a", "und"), ("b", "und")]
+    with pytest.raises(UserError) as caught:
+        read_predictions(path, Columns(predicted="guess"))
+    assert str(caught.value) == (
+        f"{path}: row 1: has no column 'guess'; its further columns: 'predicted'; set --predicted-column to the one "
+        "that holds the predicted label"
+    )
+    path = write(tmp_path, "q.csv", "id,predicted\n1,pro\n1,pro\n")
+    with pytest.raises(UserError) as caught:
+        by_id(read_predictions(path)[0])
+    assert str(caught.value) == f"{path}: row 3: id '1' came before ({path}: row 2); ids must differ to be joined"
+
+
+def test_parquet_without_pyarrow_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert error(write(tmp_path, "p.parquet", "PAR1")) == (
+        "p.parquet: reading parquet needs pyarrow: pip install pyarrow, or save as .jsonl"
+    )
+
+
+def test_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    from pyarrow import parquet
+
+    columns = {"id": [7, 8], "text": ["a", "ü"], "label": ["pro", None], "score": [0.5, float("nan")]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "p.parquet")
+    posts, _ = read_posts(tmp_path / "p.parquet", require_labels=False)
+    assert [(p.id, p.text, p.label, p.row, p.extra) for p in posts] == [
+        ("7", "a", "pro", 1, {"score": "0.5"}), ("8", "ü", None, 2, {"score": ""}),
+    ]  # fmt: skip
+    line = "p.parquet: is not a whole parquet file; write it again, or save as .jsonl"
+    assert error(write(tmp_path, "p.parquet", "PAR1")) == line
+
+
+def test_the_real_tweets(shared_data):
+    folder = shared_data / "immigration"
+    posts, notes = read_posts([folder / "train.jsonl", folder / "test.jsonl"])
+    assert (notes.rows, notes.kept, sum(notes.counts.values())) == (3500, 3500, 0)
+    assert len(notes.to_dict()["languages"]) == 12 and len({p.id for p in posts}) == 3500
+    _, notes = read_posts(shared_data / "topics" / "sib200.jsonl")
+    assert notes.counts["duplicate_id"] == 0 and notes.counts["parallel_id"] == 1004 * 12
+    predictions, _ = read_predictions(folder / "published_predictions" / "en.jsonl")
+    assert set(by_id(predictions)) == {(p.id, p.language) for p in posts if "-test-" in p.id}
