@@ -123,3 +123,9 @@ def test_no_real_handle_or_link(posts):
         assert set(re.findall(r"https?\S*", post["text"])) <= {"http"}, post
         assert not re.search(r"://|www\.|\b\w+\.(com|net|org|info|de|fr|pl|tr|hu|es|it|br|pt|id|kr|in)\b", post["text"])
         assert not re.search(r"[\w.]+@\w|\+?\d[\d ]{8,}\d", post["text"]), post  # mail address, telephone number
+
+
+def test_masks_give_no_label_away(posts):
+    """A handle or a link is found under every label: neither may stand for the topic."""
+    for mask in ("@user", "http"):
+        assert {p["label"] for p in posts if re.search(rf"{mask}\b", p["text"])} == set(LABELS)
