@@ -1,0 +1,265 @@
+"""Pictures of `metrics.json`: intervals by language, a heat map, the confusion matrix, calibration, and the loss.
+
+Each function gives a matplotlib `Figure` (no pyplot, no global state, no display); `svg` makes it a piece of HTML and
+`save` a file (.svg, .png, .pdf). Choices:
+
+- Colours are Okabe and Ito's blue and vermilion (jfly.uni-koeln.de, 2008), told apart in every common colour blindness;
+  seen and unseen also differ by marker, and every heat map cell holds its number, so a grey print loses nothing.
+- Languages have English names. Labels may be in any script: in SVG, text stays text and the reader's own fonts show it,
+  so no glyph is missing and no script is set letter by letter. Dollar signs are no formulas (`text.parse_math` off).
+- The pooled rows stand apart from single languages, and seen from unseen.
+"""
+
+import base64
+import io
+import re
+import textwrap
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib
+import numpy
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from common.files import atomic_write
+from report.intervals import wilson
+from report.tables import groups_of_rows, marked
+
+SEEN, UNSEEN, GREY, INK = "#0072B2", "#D55E00", "#8a8a8a", "#222222"
+SHADES = LinearSegmentedColormap.from_list("paper to ink", ["#f5f8fb", "#a9cbe2", "#3f86b8", "#0b3c66"])
+STYLE = {
+    "font.family": ["DejaVu Sans"], "font.size": 9, "text.parse_math": False, "text.color": INK, "axes.labelcolor": INK,
+    "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": "#bbbbbb", "axes.linewidth": 0.8, "axes.titlesize": 9.5,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
+    "svg.fonttype": "none", "figure.dpi": 100, "savefig.dpi": 200,
+}  # fmt: skip
+
+
+@contextmanager
+def _styled():
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Only widths are reckoned with this font; the reader's fonts draw the text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def _rows(metrics: Mapping, names) -> list[tuple[float, str, dict, str]]:
+    """(height, name, cell, group) from top to bottom, with a gap between groups."""
+    rows, y = [], 0.0
+    for heading, lines in groups_of_rows(metrics, names):
+        for name, cell in lines:
+            group = name if heading == "Together" else heading
+            rows.append((y, f"{name} ({cell['n']:,}){marked(cell)[0]}", cell, group))
+            y += 1.0
+        y += 0.45
+    return rows
+
+
+def _colour(group: str) -> tuple[str, str]:
+    """Colour and marker of a row."""
+    return {"Seen": (SEEN, "s"), "Seen in training": (SEEN, "s"), "Unseen": (UNSEEN, "o"),
+            "Not seen in training": (UNSEEN, "o")}.get(group, (INK, "D"))
+
+
+def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure:
+    """Accuracy of label, topic and stance per language with intervals; a grey bar is the best constant answer."""
+    panels = [("Label", lambda cell: cell)]
+    if metrics["topic"]:
+        panels.append(("Topic: related or not", lambda cell: cell["topic"]))
+    if metrics["stance"]:
+        panels.append(("Stance, where found related", lambda cell: cell["stance"]["given_detection"]))
+    rows = _rows(metrics, names)
+    with _styled():
+        figure = Figure(figsize=(2.0 + 2.35 * len(panels), 0.75 + 0.235 * (rows[-1][0] + 1)), layout="constrained")
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for ax, (title, of) in zip(axes, panels, strict=True):
+            for y, _, cell, group in rows:
+                part, (colour, marker) = of(cell), _colour(group)
+                if not part["n"]:
+                    ax.text(0.02, y, "no posts", va="center", color=GREY, fontsize=7.5)
+                    continue
+                strong = group in ("All", "Seen", "Unseen")
+                ax.plot([part["majority"]["accuracy"]] * 2, [y - 0.36, y + 0.36], color=GREY, lw=2.2, zorder=1,
+                        clip_on=False)
+                ax.plot(part["accuracy_ci"], [y, y], color=colour, lw=2.6 if strong else 1.4, solid_capstyle="butt",
+                        clip_on=False)
+                ax.plot(part["accuracy"], y, marker, color=colour, ms=5.5 if strong else 4.5, mec="white",
+                        mew=0.6, zorder=3, clip_on=False)
+            ax.set(xlim=(0, 1), title=title, xticks=[0, 0.25, 0.5, 0.75, 1])
+            ax.set_xticklabels(["0", ".25", ".5", ".75", "1"])
+            ax.grid(axis="x", color="#e4e4e4", lw=0.7)
+            ax.set_axisbelow(True)
+            ax.tick_params(length=0)
+        axes[0].set_yticks([y for y, *_ in rows], [name for _, name, *_ in rows])
+        axes[0].set_ylim(rows[-1][0] + 0.7, -0.7)
+    return figure
+
+
+def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure:
+    """Rows: pooled, then languages; columns: the figures, each cell with its number (a dash: not estimable)."""
+    columns = [("accuracy", lambda c: c["accuracy"]), ("best\nconstant", lambda c: c["majority"]["accuracy"]),
+               ("macro-F1", lambda c: c["macro_f1"])]
+    if metrics["topic"]:
+        columns += [(f"topic\n{words}", lambda c, key=key: c["topic"][key])
+                    for words, key in (("macro-F1", "macro_f1"), ("recall", "recall"), ("specificity", "specificity"))]
+    if metrics["stance"]:
+        columns += [(f"stance\n{words}", lambda c, key=key: c["stance"][key]["accuracy"])
+                    for words, key in (("end to end", "end_to_end"), ("if detected", "given_detection"))]
+    rows = _rows(metrics, names)
+    with _styled():
+        figure = Figure(figsize=(1.7 + 0.82 * len(columns), 0.6 + 0.27 * (rows[-1][0] + 1)), layout="constrained")
+        ax = figure.subplots()
+        for y, _, cell, _ in rows:
+            for x, (title, of) in enumerate(columns):
+                value = of(cell)
+                constant = title == "best\nconstant"
+                face = "#ffffff" if value is None or constant else SHADES(value)
+                ax.add_patch(Rectangle((x - 0.48, y - 0.47), 0.96, 0.94, facecolor=face, lw=0.6,
+                                       edgecolor="#d5d5d5" if value is None or constant else "none"))
+                few = marked(cell)[1] if title == "macro-F1" else ""
+                text = "–" if value is None else f"{value:.2f}{few}".replace("0.", ".", 1)
+                dark = value is not None and value > 0.58 and not constant
+                ax.text(x, y, text, ha="center", va="center", color="white" if dark else INK, fontsize=8.5)
+        ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(rows[-1][0] + 0.55, -0.55))
+        ax.set_xticks(range(len(columns)), [title for title, _ in columns], fontsize=8)
+        ax.set_yticks([y for y, *_ in rows], [name for _, name, *_ in rows])
+        ax.xaxis.tick_top()
+        ax.tick_params(length=0)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+    return figure
+
+
+def confusion_matrix(cell: Mapping) -> Figure:
+    """Row: human label, column: the model's; shade and percentage are shares of the row, the count stands below."""
+    labels, counts = cell["confusion"]["labels"], numpy.array(cell["confusion"]["counts"])
+    columns = [*labels, "other answer"]
+    if not counts[:, -1].any():
+        columns, counts = columns[:-1], counts[:, :-1]
+    share = counts / numpy.maximum(counts.sum(1, keepdims=True), 1)
+    words = ["\n".join(textwrap.wrap(name, 18)[:3]) for name in columns]
+    dense = len(labels) > 8
+    with _styled():
+        side = 1.05 if not dense else 0.55
+        figure = Figure(figsize=(1.9 + side * len(columns), 1.1 + 0.72 * side * len(labels)), layout="constrained")
+        ax = figure.subplots()
+        for i in range(len(labels)):
+            for k in range(len(columns)):
+                ax.add_patch(Rectangle((k - 0.48, i - 0.48), 0.96, 0.96, facecolor=SHADES(share[i, k]),
+                                       edgecolor=INK if i == k else "none", lw=1.1))
+                colour = "white" if share[i, k] > 0.58 else INK
+                ax.text(k, i - (0 if dense else 0.12), f"{100 * share[i, k]:.0f}{'' if dense else ' %'}", ha="center",
+                        va="center", color=colour, fontsize=7 if dense else 9.5)
+                if not dense:
+                    ax.text(k, i + 0.23, f"{counts[i, k]:,}", ha="center", va="center", color=colour, fontsize=7.5)
+        ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(len(labels) - 0.45, -0.55))
+        ax.set_xticks(range(len(columns)), words, rotation=60 if dense else 0, ha="left" if dense else "center")
+        ax.set_yticks(range(len(labels)), [f"{word}\n({int(n):,})" if not dense else word
+                                           for word, n in zip(words, counts.sum(1), strict=False)])
+        ax.xaxis.tick_top()
+        ax.xaxis.set_label_position("top")
+        ax.set_xlabel("the model's label", fontweight="bold")
+        ax.set_ylabel("the human label", fontweight="bold")
+        ax.tick_params(length=0)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
+    return figure
+
+
+def reliability(cell: Mapping) -> Figure | None:
+    """How often answers given with a probability are right, with intervals, above how many there are; None without."""
+    bins = (cell["calibration"] or {}).get("bins")
+    if not bins:
+        return None
+    with _styled():
+        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+        top, low = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        top.plot([0, 1], [0, 1], color=GREY, lw=1, ls=(0, (4, 3)))
+        for b in bins:
+            pair = wilson(b["right"], b["n"])
+            top.plot([b["confidence"]] * 2, pair, color=SEEN, lw=1.5)
+            top.plot(b["confidence"], b["right"] / b["n"], "o", color=SEEN, ms=5, mec="white", clip_on=False)
+        top.set(ylim=(0, 1), ylabel="share that is right", title="As sure as it is right on the dashed line")
+        low.bar([(b["low"] + b["high"]) / 2 for b in bins], [b["n"] for b in bins], 0.094, color="#a9cbe2")
+        low.set(xlim=(0, 1), xlabel="probability of the answer", ylabel="posts")
+    return figure
+
+
+def loss_curve(steps: Iterable[Mapping]) -> Figure | None:
+    """Training loss (raw, smoothed) and validation macro-F1 over steps, from the lines of log.jsonl; None if empty."""
+    steps = list(steps)
+    loss = [(line["step"], line["loss"]) for line in steps if isinstance(line.get("loss"), int | float)]
+    validation = [(line["step"], line["validation"]["macro_f1"]) for line in steps
+                  if isinstance(line.get("validation"), Mapping) and line["validation"].get("macro_f1") is not None]
+    if not loss:
+        return None
+    x, y = numpy.array(loss, dtype=float).T
+    with _styled():
+        figure = Figure(figsize=(6.8, 4.0 if validation else 2.7), layout="constrained")
+        heights = [3, 2] if validation else [1]
+        parts = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+        top = parts[0, 0]
+        top.plot(x, y, color="#a9cbe2", lw=0.8)
+        top.plot(x, smoothed(y), color=SEEN, lw=2)
+        top.set(title="Training loss (pale: each step; dark: smoothed)", ylim=(0, None))
+        if validation:
+            at, score = zip(*validation, strict=True)
+            low, best = parts[1, 0], int(numpy.argmax(score))
+            low.plot(at, score, "o-", color=UNSEEN, lw=1.5, ms=4)
+            low.plot(at[best], score[best], "o", ms=10, mfc="none", mec=INK, mew=1.2)
+            low.set(title=f"Validation macro-F1 (ring: best, {score[best]:.3f} at step {at[best]:,})", ylim=(0, 1))
+        parts[-1, 0].set_xlabel("step")
+        for ax in parts[:, 0]:
+            ax.grid(axis="y", color="#e4e4e4", lw=0.7)
+            ax.set_axisbelow(True)
+    return figure
+
+
+def smoothed(values: numpy.ndarray) -> numpy.ndarray:
+    """Exponential mean over about a thirtieth of the steps: s_t = sum_i w^(t-i) y_i / sum_i w^(t-i), i = 1..t."""
+    keep = 1 - 1 / max(5, len(values) / 30)
+    result, above, below = numpy.empty(len(values)), 0.0, 0.0
+    for i, value in enumerate(values):
+        above, below = keep * above + value, keep * below + 1
+        result[i] = above / below
+    return result
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as an `<svg>` element for an HTML page, with a description; `name` keeps ids of several apart."""
+    with _styled(), matplotlib.rc_context({"svg.hashsalt": name}):
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    # In HTML the parser knows these names itself; without them the page holds no address at all.
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
+    width = float(re.search(r'width="([\d.]+)pt"', text).group(1)) * 4 / 3
+    text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)
+    used = set(re.findall(r'#([\w-]+)["\)]', text))  # matplotlib names every group; twice on a page would be wrong
+    text = re.sub(r' id="([^"]+)"', lambda found: found.group(0) if found.group(1) in used else "", text)
+    # A little smaller is still legible; on a phone it then scrolls within its frame.
+    style = f"width:{width:.0f}px;min-width:{0.78 * width:.0f}px"
+    return text.replace("<svg", f'<svg role="img" style="{style}"', 1).strip()
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write the figure as .svg, .png or .pdf, whole or not at all; the same figure gives the same bytes."""
+    path = Path(path)
+    kind = path.suffix[1:]
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
+    with _styled(), matplotlib.rc_context({"svg.hashsalt": path.stem}), atomic_write(path, "wb") as handle:
+        figure.savefig(handle, format=kind, metadata=metadata)
+
+
+def png_address(figure: Figure) -> str:
+    """The figure as a `data:` address, for places that take no SVG."""
+    out = io.BytesIO()
+    with _styled():
+        figure.savefig(out, format="png", metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

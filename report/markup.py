@@ -1,0 +1,97 @@
+"""HTML that cannot be broken into: every string is escaped unless it is `Html`, which only the page's own code makes.
+
+    tag("td", "<script>", class_="n") -> Html('<td class="n">&lt;script&gt;</td>')
+
+Post texts, file names, labels and languages come from anywhere; here they can only ever be text. Control characters,
+which HTML forbids, become U+FFFD.
+"""
+
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_EMPTY = {"meta", "br"}  # elements without an end
+
+
+class Html(str):
+    """A piece of finished HTML."""
+
+
+def escape(value) -> Html:
+    """Any value as text; `Html` as it is; None as a dash."""
+    if isinstance(value, Html):
+        return value
+    text = "–" if value is None else str(value)
+    return Html(html.escape(_FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text), quote=True))
+
+
+def join(parts: Iterable, between: str = "\n") -> Html:
+    return Html(between.join(escape(part) for part in parts if part is not None and part != ""))
+
+
+def tag(name: str, /, *children, **attributes) -> Html:
+    """An element. Attribute names may end in `_` (`class_`); `_` within one is a hyphen; None leaves one out."""
+    pairs = [f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items()
+             if value is not None]
+    start = f"<{name}{''.join(pairs)}>"
+    return Html(start) if name in _EMPTY else Html(f"{start}{join(children, '')}</{name}>")
+
+
+def grid(header: Sequence, rows: Iterable[Sequence | str], *, numbers: Sequence[bool] | None = None,
+         class_: str = "") -> Html:
+    """A table that scrolls within itself; a row that is a plain string is a heading over the rows below it.
+
+    `numbers[i]` says whether column i holds numbers (set to the right); by default all but the first do.
+    """
+    numbers = numbers or [i > 0 for i in range(len(header))]
+    kind = ["n" if right else None for right in numbers]
+    head = tag("tr", *(tag("th", cell, class_=k, scope="col") for cell, k in zip(header, kind, strict=True)))
+    body = []
+    for row in rows:
+        if isinstance(row, str):
+            body.append(tag("tr", tag("th", row, class_="group", colspan=len(header), scope="colgroup")))
+        else:
+            first = tag("th", row[0], scope="row", class_=kind[0], dir="auto")
+            rest = (tag("td", cell, class_=k, dir=None if k else "auto")
+                    for cell, k in zip(row[1:], kind[1:], strict=True))
+            body.append(tag("tr", first, *rest))
+    inner = tag("table", tag("thead", head), tag("tbody", *body), class_=class_ or None)
+    return tag("div", inner, class_="scroll", tabindex="0")
+
+
+def facts(value, depth: int = 0) -> Html:
+    """Any JSON value as lists and tables: dicts as name and value, lists of dicts as a table, the rest as text."""
+    if isinstance(value, Mapping):
+        if not value:
+            return escape("none")
+        rows = (tag("div", tag("dt", _words(key)), tag("dd", facts(item, depth + 1))) for key, item in value.items())
+        return tag("dl", *rows)
+    if isinstance(value, list | tuple):
+        if value and all(isinstance(item, Mapping) for item in value):
+            columns = list(dict.fromkeys(key for item in value for key in item))
+            right = [all(isinstance(item.get(c), int | float | None) for item in value) for c in columns]
+            body = [[facts(item.get(c), depth + 1) for c in columns] for item in value]
+            return grid([_words(c) for c in columns], body, numbers=right)
+        if all(not isinstance(item, Mapping | list | tuple) for item in value):
+            return escape(", ".join(_plain(item) for item in value) or "none")
+        return tag("ul", *(tag("li", facts(item, depth + 1)) for item in value))
+    text = _plain(value)
+    if "\n" in text:
+        return tag("pre", text, dir="auto")
+    return tag("code", text) if re.fullmatch("[0-9a-f]{16,}", text) else escape(text)
+
+
+def _words(key) -> str:
+    return str(key).replace("_", " ")
+
+
+def _plain(value) -> str:
+    """A scalar as people write it: `True -> yes`, `1500 -> 1,500`, `9.615e-11` as it is."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

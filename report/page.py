@@ -1,0 +1,246 @@
+"""`report.html`: one file that holds everything, asks nobody for anything, and first says what was found, how surely.
+
+    page(metrics, facts, steps=...)  -> str      an evaluation, a training run, or both: empty parts are left out
+    write_page(path, metrics, facts, ...)        the same, written whole or not at all
+
+No script, no font, no address in it. Post texts appear only in `posts`, which a program passes when asked to. Every
+string goes through report/markup.py. Pictures are SVG in the page itself; the look is report/page.css, copied in.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from common.files import atomic_write
+from report import figures
+from report.cells import MIN_ROWS
+from report.markup import Html, escape, grid, join, tag
+from report.markup import facts as facts_list
+from report.tables import MARKS, cells_of, groups_of_rows, header_of
+from report.words import counted, findings, interval, language_name, number, percent, rate
+
+STYLE = Path(__file__).with_name("page.css")
+POSTS = 500  # rows that are shown when posts are asked for; a browser must still open the page
+
+
+def page(
+    metrics: Mapping | None = None,
+    facts: Mapping | None = None,
+    *,
+    steps: Iterable[Mapping] = (),
+    agreement: Mapping[str, float | None] | None = None,
+    agreement_name: str = "Krippendorff's alpha",
+    posts: Sequence[Mapping] | None = None,
+    names: Mapping[str, str] | None = None,
+    title: str = "Glass Llama",
+    caution: str = "",
+) -> str:
+    """The page as text.
+
+    `metrics`: the dict of metrics.json. `facts`: anything like run.json; one section per key that holds a dict or list.
+    `steps`: the lines of log.jsonl. `agreement`: annotators' agreement by language code (and "all"), shown beside the
+    accuracy. `posts`: dicts to list, text included. `names`: further names of languages. `caution`: words for the
+    third line, such as that the rows also chose the adapter.
+    """
+    steps = list(steps)
+    found = findings(metrics, caution=caution, names=names) if metrics else training_findings(steps)
+    sections = [tag("h1", title), tag("div", *(tag("p", line) for line in found), class_="found")]
+    if metrics and metrics["n"]:
+        sections += [_pictures(metrics, names), _table(metrics, names, agreement, agreement_name),
+                     _labels(metrics), _columns(metrics), _probabilities(metrics)]
+    if metrics:
+        sections.append(_dropped(metrics))
+    sections += [_training(steps), _posts(posts, names), _facts(facts or {}), _reading(metrics)]
+    head = join([tag("meta", charset="utf-8"),
+                 tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+                 tag("meta", name="color-scheme", content="light dark"),
+                 tag("title", title), tag("style", Html(STYLE.read_text(encoding="utf-8")))])
+    body = tag("main", join(sections))
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def write_page(path: str | Path, metrics: Mapping | None = None, facts: Mapping | None = None, **more) -> None:
+    """Write `page(metrics, facts, **more)`, whole or not at all. Raises `UserError` where `path` cannot be written."""
+    text = page(metrics, facts, **more)
+    with atomic_write(path) as handle:
+        handle.write(text)
+
+
+def training_findings(steps: Sequence[Mapping]) -> list[str]:
+    """The first three lines for a run that was not evaluated: the loss, the best validation score, what is missing."""
+    losses = [line["loss"] for line in steps if isinstance(line.get("loss"), int | float)]
+    if not losses:
+        return ["Nothing was trained and nothing scored.", "There is nothing to compare.", "Nothing can be said."]
+    share = max(1, len(losses) // 10)
+    first, last = sum(losses[:share]) / share, sum(losses[-share:]) / share
+    lines = [f"In {counted(len(losses), 'step')} the training loss went from {first:.3f} to {last:.3f} "
+             f"(means of the first and the last {counted(share, 'step')})."]
+    scores = [(line["validation"]["macro_f1"], line["step"]) for line in steps
+              if isinstance(line.get("validation"), Mapping) and line["validation"].get("macro_f1") is not None]
+    if scores:
+        best, step = max(scores, key=lambda pair: (pair[0], -pair[1]))
+        lines.append(f"The best macro-F1 on validation rows was {best:.3f}, at step {step:,}, "
+                     f"among {counted(len(scores), 'evaluation')}.")
+    else:
+        lines.append("No validation rows were scored on the way.")
+    return [*lines, "How sure: not at all yet; a loss says little about new posts, and a best validation score is "
+            "optimistic, since it was chosen. Score rows that took no part: eval.py."]
+
+
+def _section(title: str, *parts) -> Html:
+    return tag("section", tag("h2", title), *parts)
+
+
+def _figure(figure, name: str, caption: str) -> Html | None:
+    if figure is None:
+        return None
+    picture = figures.svg(figure, name).replace("<svg", f'<svg aria-label="{escape(caption)}"', 1)
+    return tag("figure", tag("div", Html(picture), class_="scroll", tabindex="0"), tag("figcaption", caption))
+
+
+def _pictures(metrics: Mapping, names) -> Html:
+    sides = " Blue squares: languages seen in training; orange dots: not seen." if metrics["seen"] else ""
+    level = f"{metrics['intervals']['level'] * 100:g} %"
+    return join([
+        _section("Who is right where, and how surely", _figure(
+            figures.intervals_by_language(metrics, names), "intervals",
+            f"Accuracy with its {level} interval (line).{sides} Grey bar: always giving the most frequent answer of "
+            "that row. Where the line crosses the bar, the model cannot be told from that.")),
+        _section("Languages by figure", _figure(
+            figures.heat_map(metrics, names), "heat",
+            f"Darker is higher; number of posts in brackets. {MARKS}")),
+        _section("What is taken for what", _figure(
+            figures.confusion_matrix(metrics), "confusion",
+            "Each row: what the model made of the posts with that human label, in per cent, above the number of posts "
+            "where there is room. Framed: right.")),
+    ])
+
+
+def _table(metrics: Mapping, names, agreement, agreement_name: str) -> Html:
+    codes = {id(cell): code for code, cell in metrics["by_language"].items()} | {id(metrics): "all"}
+    rows: list = []
+    for heading, lines in groups_of_rows(metrics, names):
+        rows += [heading] if heading != "Together" else []
+        for name, cell in lines:
+            shared = (agreement or {}).get(codes.get(id(cell), ""))
+            rows.append([name, *cells_of(cell, shared, bool(agreement))])
+    header = header_of(metrics, bool(agreement))
+    words = f" people: {agreement_name} among the annotators, who do not agree fully either." if agreement else ""
+    means = metrics["mean_over_languages"]
+    lines = [f"Mean over {counted(means['languages'], 'language')}, each counting once: accuracy "
+             f"{number(means['accuracy'])}, macro-F1 {number(means['macro_f1'])}."]
+    for key, which in (("seen", "seen"), ("unseen", "unseen")):
+        if metrics[key] and metrics[key]["n"]:
+            m = metrics[key]["mean_over_languages"]
+            lines.append(f"{which.capitalize()} ({m['languages']}): {number(m['accuracy'])}, {number(m['macro_f1'])}.")
+    return _section("Every language, with intervals", grid(header, rows, class_="wide"),
+                    tag("p", " ".join(lines), class_="note"), tag("p", MARKS + "." + words, class_="note"))
+
+
+def _labels(metrics: Mapping) -> Html:
+    def with_interval(row: Mapping, key: str) -> Html:
+        return join([number(row[key]), tag("small", interval(row[f"{key}_ci"])) if row[f"{key}_ci"] else ""], "")
+
+    rows = [[name, f"{row['support']:,}", f"{row['predicted']:,}",
+             *(with_interval(row, key) for key in ("precision", "recall", "f1"))]
+            for name, row in metrics["labels"].items()]
+    parts = [grid(["label", "posts", "predicted", "precision", "recall", "F1"], rows, class_="wide")]
+    if metrics["left_out"]:
+        parts.append(tag("p", f"No part of macro-F1, since nobody gave them: {', '.join(metrics['left_out'])}.",
+                         class_="note"))
+    if metrics["stance"]:
+        names = {"end_to_end": "end to end: a missed topic is wrong",
+                 "given_detection": "given that it was found related",
+                 "conditional": "by the related labels' probabilities alone"}
+        body = [[words, f"{cell['n']:,}", rate(cell), number(cell["macro_f1"]) + " " + interval(cell["macro_f1_ci"]),
+                 percent(cell["majority"]["accuracy"])]
+                for key, words in names.items() if (cell := metrics["stance"][key])]
+        parts += [tag("h3", "Stance of the posts that people found related"),
+                  grid(["", "posts", "accuracy", "macro-F1", "best constant"], body, class_="wide")]
+    return _section("Labels", *parts)
+
+
+def _columns(metrics: Mapping) -> Html | None:
+    if not metrics["by"]:
+        return None
+    parts = []
+    for column, values in metrics["by"].items():
+        header = [column, *header_of(metrics)[1:]]
+        parts += [tag("h3", f"By {column}"), grid(header, [[name, *cells_of(cell)] for name, cell in values.items()],
+                                                  class_="wide")]
+    return _section("Other groups", *parts)
+
+
+def _probabilities(metrics: Mapping) -> Html | None:
+    found = metrics["calibration"]
+    if not found:
+        return None
+    ece = f"; expected calibration error {found['ece']:.3f}" if found["ece"] is not None else ""
+    words = f"Log loss {found['log_loss']:.3f} (smaller is better); Brier score {found['brier']:.3f}{ece}."
+    caption = "Points on the dashed line: of the answers given with that probability, that share is right."
+    return _section("Are the probabilities honest?", tag("p", words, class_="before"),
+                    _figure(figures.reliability(metrics), "reliability", caption))
+
+
+def _dropped(metrics: Mapping) -> Html | None:
+    dropped = metrics["dropped"]
+    if not dropped.get("rows"):
+        return None
+    reasons = [[reason.replace("_", " "), f"{n:,}"] for reason, n in dropped["reasons"].items()]
+    parts = [grid(["reason", "posts"], reasons)]
+    every = dropped.get("all_rows")
+    if every:
+        rows = [[name, f"{cell['n']:,}", rate(cell), number(cell["macro_f1"]), number(cell["weighted_f1"]),
+                 number((cell["topic"] or {}).get("macro_f1"))]
+                for name, cell in (("without them (used above)", metrics), ("all rows, as published", every))]
+        parts += [tag("h3", "Both figures"),
+                  grid(["", "posts", "accuracy", "macro-F1", "weighted F1", "topic F1"], rows, class_="wide")]
+    return _section("Posts left out", *parts)
+
+
+def _training(steps: Sequence[Mapping]) -> Html | None:
+    figure = figures.loss_curve(steps)
+    if figure is None:
+        return None
+    return _section("Training", _figure(figure, "loss", "Loss of each optimiser step, and the score on validation rows "
+                                        "where there were any."))
+
+
+def _posts(posts: Sequence[Mapping] | None, names) -> Html | None:
+    if posts is None:
+        return None
+    columns = [*dict.fromkeys(key for post in posts for key in post if key != "text"), "text"]
+    rows = [[language_name(post.get(c), names) if c == "language" else post.get(c) for c in columns]
+            for post in posts[:POSTS]]
+    more = f" The first {POSTS:,} of {len(posts):,}." if len(posts) > POSTS else ""
+    return _section("Posts", tag("p", f"Shown because it was asked for.{more}", class_="note"),
+                    grid(columns, rows, numbers=[False] * len(columns), class_="posts"))
+
+
+def _facts(facts: Mapping) -> Html | None:
+    if not facts:
+        return None
+    plain = {key: value for key, value in facts.items() if not isinstance(value, Mapping | list | tuple)}
+    parts = [facts_list(plain)] if plain else []
+    for key, value in facts.items():
+        if isinstance(value, Mapping | list | tuple) and value:
+            words = str(key).replace("_", " ")
+            parts += [tag("h3", words[:1].upper() + words[1:]), facts_list(value)]
+    return _section("The run's facts", *parts)
+
+
+def _reading(metrics: Mapping | None) -> Html | None:
+    if not metrics:
+        return None
+    i = metrics["intervals"]
+    terms = {
+        "accuracy": "share of posts whose label is the human one; an answer outside the label set is wrong.",
+        "base, best constant": "the accuracy of always giving the most frequent human label of that row.",
+        "macro-F1": "mean over labels of 2 × hits / (posts + predictions); each label counts the same, rare ones too.",
+        "topic": "related or not. Recall: share of the related posts that were found. Specificity: share of the others "
+                 "that were left alone.",
+        "stance": "which side a related post takes: over all related posts (a missed one is wrong), or those found.",
+        "intervals": f"{i['level'] * 100:g} %. Rates: Wilson. F1: {i['draws']:,} bootstrap draws within languages, of "
+                     f"{i['clusters']:,} groups of posts (seed {i['seed']}). A label with fewer than {MIN_ROWS} posts "
+                     "has none.",
+    }
+    return _section("How to read this", tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in terms.items())))

@@ -1,0 +1,93 @@
+"""The terminal's table: a row per language, seen and unseen apart, pooled rows on top, intervals beside accuracies.
+
+    text = language_table(metrics)                                                # ready to print
+    header_of(metrics), groups_of_rows(metrics), cells_of(cell)                   # the same cells for the page
+
+Marks: ° a cell with fewer than 30 rows; † a macro-F1 into which a class with fewer than ten rows enters, so that it has
+no interval. A dash is a figure that cannot be estimated; `notes` in metrics.json says why.
+"""
+
+import textwrap
+from collections.abc import Mapping
+
+from common.terminal import table
+from report.words import SMALL, interval, language_name, number
+
+HOW_TO_READ = (
+    "acc: accuracy; base: always the most frequent label; F1: macro-F1; topic F1, recall, specif.: related or not; "
+    "stance: right side among the related posts, all of them (a missed one is wrong); detected: those found related."
+)
+MARKS = f"° fewer than {SMALL} posts   † a label with fewer than 10 posts enters: no interval   – not estimable"
+
+
+def groups_of_rows(metrics: Mapping, names: Mapping[str, str] | None = None) -> list[tuple[str, list[tuple]]]:
+    """(heading, [(name, cell), ...]): pooled rows, then languages seen in training, not seen, or all if unknown."""
+    languages = {code: (language_name(code, names), cell) for code, cell in metrics["by_language"].items()}
+    pooled, groups = [("All", metrics)], []
+    if metrics["seen"] is None:
+        groups.append(("Languages", list(languages)))
+    else:
+        for key, pooled_name, heading in (("seen", "Seen", "Seen in training"),
+                                          ("unseen", "Unseen", "Not seen in training")):
+            if metrics[key]["n"]:
+                pooled.append((pooled_name, metrics[key]))
+                groups.append((heading, metrics[key]["languages"]))
+    if len(pooled) == 2:  # all rows are on one side: the pooled row would be there twice
+        pooled.pop()
+    named = [(heading, sorted((languages[code] for code in codes), key=lambda pair: pair[0]))
+             for heading, codes in groups]
+    return [("Together", pooled), *named]
+
+
+def marked(cell: Mapping) -> tuple[str, str]:
+    """The marks for a cell's size and for its macro-F1."""
+    few = cell["macro_f1"] is not None and cell["macro_f1_ci"] is None
+    return "°" if cell["n"] < SMALL else "", "†" if few else ""
+
+
+def cells_of(cell: Mapping, agreement: float | None = None, with_agreement: bool = False) -> list[str]:
+    """One row's cells after the name: n, accuracy, interval, base, F1, then topic and stance where there are any."""
+    small, few = marked(cell)
+    row = [f"{cell['n']:,}{small}", number(cell["accuracy"]), interval(cell["accuracy_ci"]),
+           number(cell["majority"]["accuracy"]), number(cell["macro_f1"]) + few]
+    if cell["topic"]:
+        row += [number(cell["topic"][name]) for name in ("macro_f1", "recall", "specificity")]
+    if cell["stance"]:
+        row += [number(cell["stance"][name]["accuracy"]) for name in ("end_to_end", "given_detection")]
+    return [*row, number(agreement)] if with_agreement else row
+
+
+def header_of(metrics: Mapping, with_agreement: bool = False) -> list[str]:
+    head = ["", "n", "acc", "95 % interval" if metrics["intervals"]["level"] == 0.95 else "interval", "base", "F1"]
+    head += ["topic F1", "recall", "specif."] if metrics["topic"] else []
+    head += ["stance", "detected"] if metrics["stance"] else []
+    return [*head, "people"] if with_agreement else head
+
+
+def language_table(metrics: Mapping, *, names: Mapping[str, str] | None = None,
+                   agreement: Mapping[str, float | None] | None = None) -> str:
+    """The table as text. `agreement`: code (and "all") -> annotators' agreement, shown as a last column "people"."""
+    header, with_agreement = header_of(metrics, bool(agreement)), bool(agreement)
+    codes = {id(cell): code for code, cell in metrics["by_language"].items()} | {id(metrics): "all"}
+    rows, breaks = [], {}
+    for heading, lines in groups_of_rows(metrics, names):
+        if heading != "Together":
+            breaks[len(rows)] = heading
+        for name, cell in lines:
+            shared = (agreement or {}).get(codes.get(id(cell), ""))
+            rows.append([name, *cells_of(cell, shared, with_agreement)])
+    lines = table(header, rows).split("\n")
+    body = lines[2:]
+    out = lines[:2]
+    for place, line in enumerate(body):
+        if place in breaks:
+            out += ["", f"  {breaks[place]}"]
+        out.append(line)
+    return "\n".join([*out, "", f"  {MARKS}", *(f"  {line}" for line in textwrap.wrap(HOW_TO_READ, 98))])
+
+
+def label_table(metrics: Mapping) -> str:
+    """Precision, recall and F1 per label, as text."""
+    rows = [[name, f"{row['support']:,}", f"{row['predicted']:,}", number(row["precision"]), number(row["recall"]),
+             number(row["f1"]), interval(row["f1_ci"])] for name, row in metrics["labels"].items()]
+    return table(["label", "gold", "predicted", "precision", "recall", "F1", "95 % interval"], rows)
