@@ -94,7 +94,9 @@ def read_config(folder: str | Path) -> AdapterConfig:
 
     def words(key, default=None):
         good = lambda value: value != [] and all(isinstance(word, str) for word in value)  # noqa: E731
-        value = get(key, (str, list), "a name, a list of names or a regular expression", default, good)
+        value = get(key, (str, list, tuple), "a name, a list of names or a regular expression", default, good)
+        for word in [value] if isinstance(value, str) else value:
+            _check_expression(path, key, word)
         return value if isinstance(value, str) else tuple(value)
 
     def pattern(key, kinds, right):
@@ -107,7 +109,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
 
     layers = get("layers_to_transform", (int, list), "a layer's number or a list of them", default=[],
                  good=lambda value: isinstance(value, int) or all(type(n) is int for n in value))
-    config = AdapterConfig(
+    return AdapterConfig(
         r=get("r", int, "a whole number from 1 up", good=lambda value: value > 0),
         alpha=get("lora_alpha", (int, float), "a positive number", good=lambda value: 0 < value < math.inf),
         dropout=get("lora_dropout", (int, float), "a number from 0 to below 1", 0.0, lambda value: 0 <= value < 1),
@@ -115,14 +117,11 @@ def read_config(folder: str | Path) -> AdapterConfig:
         rslora=get("use_rslora", bool, "true or false", False),
         rank_pattern=pattern("rank_pattern", int, "a whole number from 1 up"),
         alpha_pattern=pattern("alpha_pattern", (int, float), "a positive number"),
-        exclude=words("exclude_modules", default=()) if raw.get("exclude_modules") else (),
+        exclude=words("exclude_modules", ()) if raw.get("exclude_modules") else (),
         layers=(layers,) if isinstance(layers, int) else tuple(layers),
         layers_pattern=_as_tuple(words("layers_pattern")) if raw.get("layers_pattern") else (),
         base_name=get("base_model_name_or_path", str, "text", "") or None,
     )
-    for part in config.layers_pattern:
-        _check_expression(path, "layers_pattern", part)
-    return config
 
 
 def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
