@@ -22,6 +22,8 @@ from data.splits import Split, split_posts
 from model.tokenizer import load_tokenizer
 from run_folder import find_path
 
+SHARES = "pretraining_shares.toml"
+
 
 @dataclass
 class Prepared:
@@ -65,7 +67,7 @@ def prepare(options) -> Prepared:
         raise UserError(f"--model {options.model}: there is no such folder; give a checkpoint folder")
     tokenizer = load_tokenizer(folder)
     files = [find_path(name) for name in options.data]
-    posts, notes, agreement = read_labelled(files, options.columns(), codebook)
+    posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
     languages = language_list(",".join(options.languages)) if options.languages else None
     chosen = choose_posts(posts, languages=languages, per_language=options.per_language, seed=options.seed)
     split = part(chosen, options)
@@ -75,7 +77,9 @@ def prepare(options) -> Prepared:
     whole = options.loss == "text"
     rows = [prompt.encode_whole(post.text, post.label) if whole else prompt.encode(post.text) for post in split.first]
     validation_rows = [prompt.encode(post.text) for post in split.second]
-    shown = exposure(count_tokens(split.first, prompt, whole), options.epochs, load_shares(), tokenizer.kind)
+    shares = folder / SHARES  # a base may bring its own table; the shipped one is Llama 3.2's
+    shown = exposure(count_tokens(split.first, prompt, whole), options.epochs,
+                     load_shares(shares if shares.exists() else None), f"{tokenizer.kind} tokenizer of {options.model}")
     facts = {
         "hashes": {"data": {str(path): sha256_file(path) for path in files}, "codebook": codebook.hash},
         "codebook": codebook.to_dict(), "prompt": prompt.fingerprint(),

@@ -7,7 +7,6 @@ from data.posts import Columns
 
 DATA, MACHINE = "how posts are read", "machine"
 EMBEDDED = "base"  # the small base model that the project ships
-DEMO_RUN = "runs/demo"
 
 
 @dataclass
@@ -23,6 +22,9 @@ class ColumnOptions:
                                    metavar="NAME", group=DATA)
     delimiter: str = option("", "what separates csv columns: tab, comma, semicolon, bar (default: by the file's name)",
                             metavar="WORD", group=DATA)
+
+    bad_labels: str = option("error", "rows without a label that the codebook has: stop, or drop and count them",
+                             choices=("error", "drop"), group=DATA)
 
     def columns(self) -> Columns:
         """The same as `data.posts.Columns`."""

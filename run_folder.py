@@ -12,6 +12,7 @@ A file is replaced whole or not at all. The checkpoint is read with `weights_onl
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -21,12 +22,13 @@ import torch
 
 from assemble import load_model
 from common.errors import UserError
-from common.files import atomic_write, read_json, sha256_file, write_json
+from common.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
 from model.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).resolve().parent
+SHIPPED_RUN = ROOT / "base" / "run"
 SCHEMA = 1
 
 
@@ -106,8 +108,6 @@ class RunFolder:
 
     def clear_partial(self) -> None:
         """Remove what a kill left half-written beside its place."""
-        import shutil
-
         for path in [*self.path.glob(".*.partial"), *self.path.glob("*/.*.partial"), *self.path.glob(".*.old")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -164,6 +164,19 @@ def newest_run() -> Path | None:
     runs = [RunFolder.open(path.parent) for path in Path("runs").glob("*/run.json")]
     finished = [run for run in runs if run.facts["finished"]]
     return max(finished, key=lambda run: run.facts["created"]).path if finished else None
+
+
+def default_run() -> RunFolder:
+    """The newest run in runs/; where there is none yet, a copy of the one that the project ships, said aloud."""
+    path = newest_run()
+    if path is None:
+        path = Path("runs") / "shipped"
+        if not (SHIPPED_RUN / "run.json").exists():
+            raise UserError("there is no run in runs/ yet; `python train.py` makes one")
+        with atomic_folder(path) as folder:
+            shutil.copytree(SHIPPED_RUN, folder, dirs_exist_ok=True)
+        print(f"no run in runs/ yet: {path} is a copy of the one that comes with the project")
+    return RunFolder.open(path)
 
 
 def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype):

@@ -27,7 +27,7 @@ from predict import label_probabilities
 from prepare import Prepared, prepare, say_exposure
 from program_options import EMBEDDED
 from report.metrics import Scored, score
-from report.page import write_training_page
+from report.page import write_page
 from run_folder import RunFolder, environment, find_path, next_run, weights_sha256
 from train_options import PRESETS, SMALL, TrainOptions
 
@@ -209,7 +209,7 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
                   "adapter_from": "best validation macro-F1" if watch.best is not None else "last step"}
     run.facts["run_hash"] = sha256_json([run.facts["options"], run.facts["hashes"]])
     run.facts["finished"] = True
-    write_training_page(run.path / "report.html", run.facts, run.read_log())
+    write_page(run.path / "report.html", facts=run.facts, steps=run.read_log(), title=f"Training run {run.path.name}")
     run.save()
     print(f"trained {trainer.step_count} steps in {human_seconds(seconds)} ({ended}); adapter of the "
           f"{run.facts['adapter_from']}")

@@ -16,12 +16,13 @@ class TrainOptions(ColumnOptions, MachineOptions):
     model: str = option(EMBEDDED, "checkpoint folder: config.json, safetensors and tokenizer", metavar="DIR")
     data: list[str] = option(("data/samples/train.jsonl",), "labelled posts: .jsonl, .csv or .tsv, also .gz",
                              metavar="FILE")
-    out: str | None = option(None, "folder of the run (default: runs/demo, or the next free number in runs/)",
+    out: str | None = option(None, "folder of the run (default: the next free name in runs/)",
                              metavar="DIR")
 
     languages: list[str] = option((), "train on these languages only (default: all in the data)", metavar="en,es",
                                   group=DATA)
-    per_language: dict[str, int] = option({}, "at most so many posts of a language", metavar="tr=75,pl=75", group=DATA)
+    per_language: dict[str, int] = option({}, "so many posts of a language, nested for one seed", metavar="tr=75,pl=75",
+                                          minimum=1, group=DATA)
     validation: float = option(0.1, "share of the training posts kept aside to choose the best adapter; 0 for none",
                                minimum=0, maximum=0.9, group=DATA)
     group_by: str | None = option(None, "column (such as author) whose posts all go to one side of that split",

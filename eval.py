@@ -1,0 +1,248 @@
+#!/usr/bin/env python
+"""Score a fine-tuned run on labelled posts, language by language; or score labels that something else predicted.
+
+    python eval.py                                                     the newest run on the sample posts' test part
+    python eval.py --run runs/mine --data test.csv --out runs/mine/test
+    python eval.py --predictions labels.jsonl --data test.jsonl        labels made elsewhere, joined by id
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.device import choose_device, choose_dtype
+from common.errors import UserError, run_program
+from common.files import atomic_folder, read_json, sha256_file, write_json
+from common.options import option, parse_options
+from common.terminal import progress
+from data.annotators import Agreement, read_labelled
+from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
+from data.codebook import Codebook, load_codebook
+from data.languages import language_list
+from data.posts import Post
+from data.readers import by_id, read_predictions
+from data.splits import group_posts
+from data.writers import write_rows
+from predict import label_probabilities
+from prepare import data_name
+from program_options import DATA, ColumnOptions, MachineOptions
+from report.metrics import Scored, dropped_section, score
+from report.page import write_page
+from report.tables import label_table, language_table
+from report.words import findings
+from run_folder import RunFolder, default_run, find_path, open_model
+
+SCORING = "scoring"
+
+
+@dataclass
+class EvalOptions(ColumnOptions, MachineOptions):
+    """Options of one evaluation."""
+
+    run: str | None = option(None, "folder of the run (default: the newest in runs/)", metavar="DIR")
+    data: list[str] = option(("data/samples/test.jsonl",), "labelled posts that took no part in training",
+                             metavar="FILE")
+    out: str | None = option(None, "folder for metrics.json, predictions.jsonl and report.html (default: in the run)",
+                             metavar="DIR")
+    model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
+    predictions: str | None = option(None, "score the labels in this file instead of a run's", metavar="FILE")
+    codebook: str | None = option(None, "with --predictions: the codebook of its labels (default: the paper's)",
+                                  metavar="FILE")
+    seen_languages: list[str] = option((), "with --predictions: languages that were trained on", metavar="en,es")
+
+    drop_known: str = option("same", "leave out posts whose text was trained on: the same after normalising case, "
+                             "space, handles and links; exactly the same; or none",
+                             choices=("same", "exact", "none"), group=DATA)
+    group_by: str | None = option(None, "column (such as author) whose posts the bootstrap draws together",
+                                  metavar="NAME", group=DATA)
+    by: list[str] = option((), "also score each value of these columns", metavar="COLUMN", group=SCORING)
+    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, group=SCORING)
+    seed: int = option(0, "seed of the bootstrap", minimum=0, group=SCORING)
+    with_texts: bool = option(False, "write the posts' texts into report.html and predictions.jsonl", group=SCORING)
+
+
+@dataclass
+class Answers:
+    """Posts with their gold and predicted labels, and what is known of where they come from."""
+
+    posts: list[Post]
+    predicted: list[str | None]
+    probabilities: np.ndarray | None
+    codebook: Codebook
+    seen: tuple[str, ...] | None
+    cut: int = 0
+
+
+def main(argv: list[str]) -> None:
+    """Predict (or read) labels, score them, and write the folder; the run remembers that this file was scored."""
+    options = parse_options(EvalOptions, argv, program="eval.py", description=__doc__)
+    check_together(options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    run = None if options.predictions else RunFolder.open(options.run) if options.run else default_run()
+    if run is None:
+        out = Path(options.out or f"runs/scored-{data_name(options.predictions)}")
+    else:
+        out = Path(options.out) if options.out else run.path / f"eval-{data_name(options.data[0])}"
+    check_out(out, explicit=options.out is not None)
+    if run is None:
+        answers, agreement = read_answers(options)
+        check, facts = check_test([], answers.posts), {"predictions": options.predictions}
+        print("\n".join(check.repeats.lines()))
+    else:
+        answers, agreement, check = predict_answers(options, run)
+        facts = run.facts
+    metrics = figures(options, answers, check)
+    if agreement is not None:
+        metrics["annotators"] = agreement.to_dict()
+    shared = agreed(agreement)
+    print()
+    print("\n".join(findings(metrics)))
+    print()
+    print(language_table(metrics, agreement=shared))
+    print()
+    print(label_table(metrics))
+    scored = None
+    if run is not None:
+        scored = run.note_scored({"data": str(options.data[0]), "data_sha256": sha256_file(find_path(options.data[0])),
+                                  "n": metrics["n"], "accuracy": metrics["accuracy"],
+                                  "macro_f1": metrics["macro_f1"]})
+        if scored > 1:
+            print(f"\nThis file has now been scored {scored} times with this run; choosing by its score would make the "
+                  "score too good.")
+    write(options, out, answers, metrics, facts, shared, run)
+    print(f"\nreport: {out / 'report.html'}")
+
+
+def check_together(options: EvalOptions) -> None:
+    """Options that make no sense together."""
+    if options.predictions and options.run:
+        raise UserError("--predictions and --run: score one or the other")
+    for name in ("codebook", "seen_languages"):
+        if name in options.given and not options.predictions:
+            raise UserError(f"--{name.replace('_', '-')}: goes with --predictions; a run knows its own")
+
+
+def check_out(out: Path, explicit: bool) -> None:
+    """An evaluation may be written over an earlier one of ours, never over anything else."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").exists())):
+        option = f"--out {out}" if explicit else str(out)
+        raise UserError(f"{option}: holds something that is no evaluation; choose another folder")
+
+
+def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agreement | None, TestCheck]:
+    """Check the posts against what the run was trained on, then let its model label them."""
+    codebook = Codebook.from_dict(run.facts["codebook"])
+    files = [find_path(name) for name in options.data]
+    posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
+    print("\n".join([f"run {run.path}: fine-tuned on {', '.join(run.facts['languages'])}", *notes.lines(),
+                     *(agreement.lines() if agreement else [])]))
+    check = check_test(TrainingTexts.from_dict(read_json(run.path / "training_texts.json")), posts, options.drop_known)
+    if not run.facts["options"]["allow_missing_labels"]:
+        refuse_unlearnt(check)
+    print("\n".join(check.lines()))
+    device = choose_device(options.device)
+    dtype, reason = choose_dtype(device, options.dtype)
+    print(f"  {dtype}, since {reason}")
+    model, prompt, _ = open_model(run, model=options.model, device=device, dtype=dtype)
+    rows = [prompt.encode(post.text) for post in posts]
+    cut = sum(row.cut for row in rows)
+    if cut:
+        print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt, and cut")
+    bar = progress(len(rows), "post", "labelling")
+    probabilities = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens or 4096, show=bar.update)
+    bar.close()
+    predicted = [codebook.labels[place] for place in probabilities.argmax(1)]
+    answers = Answers(posts, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
+    return answers, agreement, check
+
+
+def read_answers(options: EvalOptions) -> tuple[Answers, Agreement | None]:
+    """Labels from a file; gold labels from the same file, or from --data by id where that is given."""
+    codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
+    columns = options.columns()
+    predicted, notes = read_predictions([find_path(options.predictions)], columns, codebook)
+    print("\n".join(notes.lines()))
+    agreement = None
+    if "data" in options.given:
+        files = [find_path(name) for name in options.data]
+        posts, notes, agreement = read_labelled(files, columns, codebook, bad_labels=options.bad_labels)
+        labels = {key: post.extra[columns.predicted] for key, post in by_id(predicted).items()}
+        missing = [post for post in posts if (post.id, post.language) not in labels]
+        if missing:
+            raise UserError(f"{options.predictions}: has no prediction for id '{missing[0].id}' "
+                            f"({missing[0].language}), one of {len(missing):,} posts of {options.data[0]} without one")
+        extra = len(labels) - len({(post.id, post.language) for post in posts})
+        if extra:
+            print(f"  {extra:,} predictions belong to no post of {options.data[0]} and were left out")
+        answers = [labels[post.id, post.language] for post in posts]
+    else:
+        posts, answers = predicted, [post.extra[columns.predicted] for post in predicted]
+        bare = next((post for post in posts if post.label is None), None)
+        if bare is not None:
+            raise UserError(f"{bare.place}: has no gold label; add a column '{columns.label}', or name the labelled "
+                            "file with --data")
+    seen = language_list(",".join(options.seen_languages), "--seen-languages") if options.seen_languages else None
+    return Answers(posts, [answer or None for answer in answers], None, codebook, seen), agreement
+
+
+def figures(options: EvalOptions, answers: Answers, check: TestCheck) -> dict:
+    """metrics.json: the kept posts' figures and, where posts were dropped, those of all of them beside."""
+    groups = group_posts(answers.posts, options.group_by, same_text=any(post.text for post in answers.posts))
+
+    def scored(places: list[int]) -> Scored:
+        posts = [answers.posts[place] for place in places]
+        columns = {name: [post.extra.get(name, "") for post in posts] for name in options.by}
+        return Scored(
+            [post.id for post in posts], [post.label for post in posts], [answers.predicted[p] for p in places],
+            [post.language for post in posts], answers.codebook.labels,
+            None if answers.probabilities is None else answers.probabilities[places], answers.codebook.related,
+            [groups[place] for place in places], columns, answers.codebook.stance or None)
+
+    for name in options.by:
+        if not any(name in post.extra for post in answers.posts):
+            there = ", ".join(sorted({key for post in answers.posts for key in post.extra})) or "none"
+            raise UserError(f"--by {name}: the posts have no such column; their further columns: {there}")
+    gone = {id(post) for post in check.dropped}
+    every = list(range(len(answers.posts)))
+    kept = [place for place in every if id(answers.posts[place]) not in gone]
+    dropped = None
+    if check.dropped:
+        all_rows = score(scored(every), answers.seen, draws=options.draws, seed=options.seed)
+        dropped = dropped_section({"text_was_trained_on": len(check.dropped)}, all_rows)
+    metrics = score(scored(kept), answers.seen, options.by, draws=options.draws, seed=options.seed, dropped=dropped)
+    return metrics | {"checks": check.to_dict(), "cut": answers.cut}
+
+
+def agreed(agreement: Agreement | None) -> dict | None:
+    """Pairwise agreement of the annotators by language, to stand beside the accuracy."""
+    if agreement is None:
+        return None
+    by_language = {code: figures["pairwise"] for code, figures in agreement.by_language.items()}
+    return {"all": agreement.overall["pairwise"], **by_language}
+
+
+def write(options, out: Path, answers: Answers, metrics: dict, facts: dict, shared, run) -> None:
+    """metrics.json, predictions.jsonl and report.html, all or none."""
+    labels = answers.codebook.labels
+    lines = []
+    for place, post in enumerate(answers.posts):
+        line = {"id": post.id, "language": post.language, "label": post.label, "predicted": answers.predicted[place]}
+        if answers.probabilities is not None:
+            line["probabilities"] = {label: round(float(p), 6) for label, p in
+                                     zip(labels, answers.probabilities[place], strict=True)}
+        lines.append(line | ({"text": post.text} if options.with_texts else {}))
+    shown = {key: facts[key] for key in facts if key not in ("codebook", "scored")}
+    title = f"{run.path.name} on {data_name(options.data[0])}" if run else f"Labels of {data_name(options.predictions)}"
+    with atomic_folder(out) as folder:
+        write_json(folder / "metrics.json", metrics)
+        write_rows(folder / "predictions.jsonl", lines)
+        write_page(folder / "report.html", metrics, shown, steps=run.read_log() if run else (), agreement=shared,
+                   agreement_name="pairwise agreement of annotators", title=title,
+                   posts=lines if options.with_texts else None)
+
+
+if __name__ == "__main__":
+    run_program(main)
