@@ -8,6 +8,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from common.terminal import progress
 from data.annotators import Agreement, read_labelled
 from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
 from data.codebook import Codebook, load_codebook
-from data.languages import language_list
+from data.languages import language_list, language_name
 from data.posts import Post
 from data.readers import by_id, read_predictions
 from data.splits import group_posts
@@ -97,22 +98,19 @@ def main(argv: list[str]) -> None:
     metrics = figures(options, answers, check)
     if agreement is not None:
         metrics["annotators"] = agreement.to_dict()
-    shared = agreed(agreement)
-    print()
-    print("\n".join(findings(metrics)))
-    print()
-    print(language_table(metrics, agreement=shared))
-    print()
-    print(label_table(metrics))
-    scored = None
+    caution = ""
     if run is not None:
         scored = run.note_scored({"data": str(options.data[0]), "data_sha256": sha256_file(find_path(options.data[0])),
                                   "n": metrics["n"], "accuracy": metrics["accuracy"],
                                   "macro_f1": metrics["macro_f1"]})
         if scored > 1:
-            print(f"\nThis file has now been scored {scored} times with this run; choosing by its score would make the "
-                  "score too good.")
-    write(options, out, answers, metrics, facts, shared, run)
+            caution = f"this file was scored {scored} times with this run, and choosing by its score flatters"
+    shown = {"names": {code: language_name(code) for code in metrics["by_language"]}}
+    lines = [line for found in findings(metrics, caution=caution, **shown) for line in [*wrap(found, 100), ""]]
+    shown["agreement"] = agreed(agreement)
+    print("\n".join(["", *lines, language_table(metrics, **shown), "", label_table(metrics)]))
+    shown["caution"] = caution
+    write(options, out, answers, metrics, facts, shown, run)
     print(f"\nreport: {out / 'report.html'}")
 
 
@@ -224,7 +222,7 @@ def agreed(agreement: Agreement | None) -> dict | None:
     return {"all": agreement.overall["pairwise"], **by_language}
 
 
-def write(options, out: Path, answers: Answers, metrics: dict, facts: dict, shared, run) -> None:
+def write(options, out: Path, answers: Answers, metrics: dict, facts: dict, shown: dict, run) -> None:
     """metrics.json, predictions.jsonl and report.html, all or none."""
     labels = answers.codebook.labels
     lines = []
@@ -234,14 +232,14 @@ def write(options, out: Path, answers: Answers, metrics: dict, facts: dict, shar
             line["probabilities"] = {label: round(float(p), 6) for label, p in
                                      zip(labels, answers.probabilities[place], strict=True)}
         lines.append(line | ({"text": post.text} if options.with_texts else {}))
-    shown = {key: facts[key] for key in facts if key not in ("codebook", "scored")}
+    told = {key: facts[key] for key in facts if key not in ("codebook", "scored")}
     title = f"{run.path.name} on {data_name(options.data[0])}" if run else f"Labels of {data_name(options.predictions)}"
     with atomic_folder(out) as folder:
         write_json(folder / "metrics.json", metrics)
         write_rows(folder / "predictions.jsonl", lines)
-        write_page(folder / "report.html", metrics, shown, steps=run.read_log() if run else (), agreement=shared,
-                   agreement_name="pairwise agreement of annotators", title=title,
-                   posts=lines if options.with_texts else None)
+        write_page(folder / "report.html", metrics, told, steps=run.read_log() if run else (), title=title,
+                   agreement_name="pairwise agreement of annotators", posts=lines if options.with_texts else None,
+                   **shown)
 
 
 if __name__ == "__main__":
