@@ -9,8 +9,9 @@ Which rows of a cell go is decided by a hash of (seed, language, text, id), not 
 another order are split the same way.
 
 Rows that belong together (one author; one text, posted again) move as one: groups are taken largest first, and each
-goes to the second side if that brings its cells nearer to their shares. A split by date puts everything before a day on
-the first side; there a group with rows on both sides leaves the second side, which must hold nobody and nothing known.
+changes sides while that brings cells, languages and the whole nearer to their shares. A split by date puts everything
+before a day on the first side; there a group with rows on both sides leaves the second side, which must hold nobody and
+nothing known.
 """
 
 from collections import Counter, defaultdict
@@ -195,15 +196,41 @@ def _choose_groups(posts: Sequence[Post], groups: list[int], fraction: float, se
         members[group].append(post)
     targets = cell_targets(posts, fraction)
     order = sorted(members, key=lambda g: (-len(members[g]), min(hash_order(post, seed) for post in members[g])))
-    chosen, missing = set(), Counter(targets)
-    for group in order:
-        own = Counter((post.language, post.label) for post in members[group])
-        # Sum of squared distances to the targets, with the group less without it; single rows fill a cell exactly.
-        gain = sum(missing[cell] ** 2 - (missing[cell] - count) ** 2 for cell, count in own.items())
-        if gain > 0:
-            chosen.add(group)
-            missing.subtract(own)
+    sizes = {group: _marginals(members[group]) for group in order}
+    missing = Counter(targets)  # what each cell, language and the whole still owe the second side
+    for (language, _), count in targets.items():
+        missing[language] += count
+        missing[None] += count
+    chosen: set[int] = set()
+
+    def gain(group: int, sign: int, cells_only: bool) -> int:
+        """By how much the sum of squared distances to the targets falls when a group comes (1) or goes (-1)."""
+        return sum(
+            missing[key] ** 2 - (missing[key] - sign * count) ** 2
+            for key, count in sizes[group].items()
+            if isinstance(key, tuple) or not cells_only
+        )
+
+    # First fill the cells (single rows do that exactly), then move groups while that also mends languages and total.
+    for last in (False, True):
+        moved = True
+        while moved:
+            moved = False
+            for group in order:
+                sign = -1 if group in chosen else 1
+                if gain(group, sign, cells_only=not last) > 0:
+                    missing.subtract({key: sign * count for key, count in sizes[group].items()})
+                    chosen ^= {group}
+                    moved = True
     return chosen
+
+
+def _marginals(posts: Sequence[Post]) -> Counter:
+    """Rows per cell (a pair), per language (a string) and in all (None)."""
+    counts = Counter((post.language, post.label) for post in posts)
+    counts.update(post.language for post in posts)
+    counts[None] = len(posts)
+    return counts
 
 
 def _check_column(posts: Sequence[Post], name: str, option: str) -> None:
