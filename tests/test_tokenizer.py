@@ -1,9 +1,9 @@
-"""Ids equal to those of tiktoken, tokenizers, transformers and sentencepiece; text comes back; bad files in one line.
+"""Ids equal to those of tiktoken, tokenizers, transformers and sentencepiece, and the text comes back.
 
 Every comparison is of whole lists of ids, over sentences of the 13 languages, a list of tricky texts (emoji joined by
 ZWJ, right-to-left marks, combining marks, white space, names of special tokens) and 10,000 random strings.
 
-Deliberate break: in `model/tokenizer_split.py` let `_digits_step` give `\\p{N}+` always (the SmolLM2-style cases turn
+Deliberate break: in `model/tokenizer_split.py` let `_digits_step` give `\\p{N}+` always (the comparison of pieces turns
 red), or in `model/tokenizer_bpe.py` drop the test for a stale candidate in `merge` (`... != result`).
 """
 
@@ -16,7 +16,8 @@ from common.errors import UserError
 from common.files import sha256_file
 from model.tokenizer import load_tokenizer
 from model.tokenizer_bpe import DIRECT_CHARACTERS, MergedBPE, RankedBPE, merge
-from model.tokenizer_json import _merges, _vocab
+from model.tokenizer_json import ALPHABET, _merges, _vocab
+from model.tokenizer_split import LLAMA3_PATTERN, read_splitter
 from tests.tokenizer_cases import (
     TRICKY,
     byte_vocabulary,
@@ -163,6 +164,24 @@ def test_split_by_string_and_by_matches(tmp_path, behavior, invert):
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(content))
     assert_same(load_tokenizer(path), reference(path), ["abc.*cab ab", "x", "", "Ab .* c"], round_trip=not invert)
+
+
+@pytest.mark.parametrize("individual", [True, False])
+@pytest.mark.parametrize("steps", ["D", "S", "DB", "SD", "B", "SDB"])
+def test_pieces_equal_those_of_the_pre_tokenizers(steps, individual):
+    """The cuts themselves: a trained vocabulary has no token across a cut, so its ids cannot show one too few."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    kinds = {"D": pre_tokenizers.Digits(individual_digits=individual),
+             "S": pre_tokenizers.Split(Regex(LLAMA3_PATTERN), "isolated")}
+    last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex="B" in steps)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*(kinds[step] for step in steps if step != "B"), last])
+    split = read_splitter("t", None, json.loads(tokenizer.to_str())["pre_tokenizer"])
+    for text in [*TRICKY, *random_strings(1_000)]:
+        pieces = tokenizer.pre_tokenizer.pre_tokenize_str(text)
+        theirs = [bytes(ALPHABET[char] for char in piece) for piece, _ in pieces]
+        assert [piece.encode() for piece in split(text)] == theirs, text
 
 
 def test_merge_takes_the_first_of_the_list_then_the_leftmost():

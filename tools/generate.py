@@ -42,7 +42,7 @@ class Options:
     temperature: float = option(0.0, "0 takes the most probable token; 1 draws as the model says", minimum=0)
     top_p: float = option(1.0, "draw from the most probable tokens that together have this share", above=0, maximum=1)
     seed: int = option(0, "seed of the draws", minimum=0)
-    stop: list[str] = option((), "special tokens that also end the text", metavar="NAME")  # noqa: RUF009
+    stop: list[str] = option((), "special tokens that also end the text", metavar="NAME")
     chat: bool = option(False, "write the prompt in Llama 3's chat format and print the answer only", group="chat")
     system: str | None = option(None, "the system message", group="chat")
     date_header: bool = option(False, "the template's two date lines, with today's date", group="chat")
@@ -83,11 +83,12 @@ def main(argv: list[str]) -> None:
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 must not end the program
     show = visible if sys.stdout.isatty() else str
     stream = TextStream(tokenizer, skip_space=options.chat or not options.prompt)
-    started, count, last = time.perf_counter(), 0, None
+    tokens = generate(model, ids, options.max_new_tokens, stop_ids, temperature=options.temperature,
+                      top_p=options.top_p, seed=options.seed, vocab_size=tokenizer.vocab_size)
     if not options.chat:
         print(show(options.prompt), end="", flush=True)
-    for last in generate(model, ids, options.max_new_tokens, stop_ids, temperature=options.temperature,
-                         top_p=options.top_p, seed=options.seed, vocab_size=tokenizer.vocab_size):
+    started, count, last = time.perf_counter(), 0, None
+    for last in tokens:
         count += 1
         if last not in stop_ids:
             print(show(stream.feed(last)), end="", flush=True)
@@ -128,7 +129,6 @@ def _turn(tokenizer: Tokenizer, start: int, end: int, role: str, content: str) -
     return [start, *tokenizer.encode(role), end, *tokenizer.encode("\n\n" + content)]
 
 
-@torch.inference_mode()
 def generate(model: LlamaForCausalLM, ids: list[int], max_new_tokens: int, stop_ids=(), *, temperature: float = 0.0,
              top_p: float = 1.0, seed: int = 0, vocab_size: int | None = None, cached: bool = True) -> Iterator[int]:
     """New ids after `ids`, one at a time; a stop id is given out and is the last.
@@ -145,9 +145,13 @@ def generate(model: LlamaForCausalLM, ids: list[int], max_new_tokens: int, stop_
     if outside:
         raise UserError(f"the prompt's token {outside[0]} is outside the model's vocabulary of "
                         f"{model.config.vocab_size}; tokenizer and model do not belong together")
-    cache = KVCache(model.config, 1, len(ids) + max_new_tokens, dtype=model.dtype, device=model.device)
-    generator = torch.Generator().manual_seed(seed)
-    ids = torch.tensor([ids], device=model.device)  # (1, T)
+    return _steps(model, torch.tensor([ids], device=model.device), max_new_tokens, frozenset(stop_ids), temperature,
+                  top_p, torch.Generator().manual_seed(seed), vocab_size, cached)
+
+
+@torch.inference_mode()
+def _steps(model, ids, max_new_tokens, stop_ids, temperature, top_p, generator, vocab_size, cached) -> Iterator[int]:
+    cache = KVCache(model.config, 1, ids.shape[1] + max_new_tokens, dtype=model.dtype, device=model.device)
     for _ in range(max_new_tokens):
         if cached:
             for part in ids[:, cache.length :].split(PREFILL, dim=1):
