@@ -51,11 +51,12 @@ def choose_posts(
 
     A language in both has its budget. Without `languages` every language is taken, those with a budget up to it; with
     `per_language` alone that means that the others stay whole. Raises `UserError` for a language that has no post,
-    or fewer than its budget.
+    or fewer than its budget, and for a tag that is no language; tags are reduced as in files ("in" is "id").
     """
-    per_language = dict(per_language or {})
     there = Counter(post.language for post in posts)
-    wanted = list(there) if languages is None else list(languages)
+    code_of = lambda tag, option: tag if tag in there else one_language(tag, option)  # noqa: E731
+    per_language = {code_of(tag, "--per-language"): number for tag, number in (per_language or {}).items()}
+    wanted = list(there) if languages is None else [code_of(tag, "--languages") for tag in languages]
     wanted += [code for code in per_language if code not in wanted]
     keep: set[int] = set()
     places: defaultdict[str, list[int]] = defaultdict(list)
@@ -67,6 +68,8 @@ def choose_posts(
             counts = ", ".join(f"{one} {count:,}" for one, count in sorted(there.items()))
             raise UserError(f"{option} {code}: there is no post in {language_name(code)}; the files have {counts}")
         own, budget = places[code], per_language.get(code, there[code])
+        if budget < 1:
+            raise UserError(f"--per-language {code}={budget}: is not a number of posts; write 1 or more")
         if budget > len(own):
             raise UserError(
                 f"--per-language {code}={budget}: there are only {len(own):,} posts in {language_name(code)}; "

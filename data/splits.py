@@ -87,7 +87,7 @@ def split_posts(
     `UserError` for an unknown column, a date that is none (with its row), a fraction outside (0, 1), an empty side.
     """
     if not 0 < fraction < 1:
-        raise UserError(f"--{names[1]}-fraction {fraction}: is not between 0 and 1; a quarter is 0.25")
+        raise UserError(f"--{names[1]} {fraction}: is not between 0 and 1; a quarter is 0.25")
     if len(posts) < 2:
         raise UserError(f"a split needs two posts or more; there are {len(posts)}")
     groups = group_posts(posts, group_by, same_text_together)

@@ -31,15 +31,19 @@ def make(count, shares=(9, 5, 2, 1), codes=(("en", 5), ("es", 3), ("tr", 2)), se
                  "p.csv", i, {}) for i in range(count)]  # fmt: skip
 
 
-@pytest.mark.parametrize("shares", [(1,), (1, 1), (97, 3), (9, 5, 2, 1), (50, 1, 1, 1), (7, 7, 7, 6)])
-def test_every_beginning_has_the_labels_in_proportion(shares):
-    posts = make(211, shares)
-    order, sizes, taken = stratified_order(posts, 3), Counter(p.label for p in posts), Counter()
-    assert sorted(order) == list(range(211))
+@pytest.mark.parametrize("counts", [
+    (9,), (1,), (8, 8), (97, 3), (90, 50, 20, 10), (50, 1, 1, 1), (7, 7, 7, 6),
+    (40, 3, 40, 3, 1, 3, 1), (5, 1, 21, 21, 1, 1, 21, 3),  # the label that is owed most would be off by 1.2 rows here
+])  # fmt: skip
+def test_every_beginning_has_the_labels_in_proportion(counts):
+    labels = [label for label, count in zip("abcdefgh", counts, strict=False) for _ in range(count)]
+    posts = [Post(f"i{i}", f"text {i}", label, "en", "p.csv", i, {}) for i, label in enumerate(labels)]
+    order, sizes, taken = stratified_order(posts, 3), Counter(labels), Counter()
+    assert sorted(order) == list(range(len(posts)))
     bound = 1 - 1 / (2 * len(sizes) - 2) if len(sizes) > 1 else 0
     for k, place in enumerate(order, 1):
         taken[posts[place].label] += 1
-        assert all(abs(taken[label] - k * size / 211) <= bound + 1e-9 for label, size in sizes.items())
+        assert all(abs(taken[label] - k * size / len(posts)) <= bound + 1e-9 for label, size in sizes.items())
 
 
 def test_budgets_are_nested_and_independent_of_row_order():
@@ -66,6 +70,7 @@ def test_which_languages_are_chosen():
     assert counted(languages=("en", "es")) == {"en": there["en"], "es": there["es"]}
     assert counted(per_language={"tr": 9}) == {"en": there["en"], "es": there["es"], "tr": 9}
     assert counted(languages=("en",), per_language={"en": 8, "tr": 9}) == {"en": 8, "tr": 9}
+    assert counted(languages=("en-GB",), per_language={"Turkish": 9}) == {"en": there["en"], "tr": 9}
     assert counted(languages=("tr",), per_language={"tr": there["tr"]}) == {"tr": there["tr"]}
 
 
@@ -78,6 +83,10 @@ def test_errors_say_how_many_there_are():
          "files have en 10"),
         (lambda: choose_posts(posts, per_language={"en": 11}), "--per-language en=11: there are only 10 posts in "
          "English; ask for 10 or fewer"),
+        (lambda: choose_posts(posts, per_language={"en": 0}), "--per-language en=0: is not a number of posts; write 1 or "
+         "more"),
+        (lambda: choose_posts(posts, languages=("qq",)), "--languages: 'qq' is no language; use an ISO 639-1 code such as "
+         "en or tr"),
         (lambda: epoch_order(posts, np.random.default_rng(0), "size"), "--balance size: is not one of none, language, "
          "label, both"),
         (lambda: order_by_epoch(posts, 0, "size"), "--balance size: is not one of none, language, label, both"),

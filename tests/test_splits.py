@@ -147,8 +147,8 @@ ISO = "is not an ISO date such as 2024-03-31 or 2024-03-31T18:00:00Z"
 
 
 @pytest.mark.parametrize(("options", "line"), [
-    ({"fraction": 0}, "--test-fraction 0: is not between 0 and 1; a quarter is 0.25"),
-    ({"fraction": 25}, "--test-fraction 25: is not between 0 and 1; a quarter is 0.25"),
+    ({"fraction": 0}, "--test 0: is not between 0 and 1; a quarter is 0.25"),
+    ({"fraction": 25}, "--test 25: is not between 0 and 1; a quarter is 0.25"),
     ({"group_by": "user"}, "--group-by user: p.csv has no such column; its further columns: 'author', 'date'"),
     ({"split_by": "dates"}, "--split-by dates: p.csv has no such column; its further columns: 'author', 'date'; did "
      "you mean 'date'?"),
