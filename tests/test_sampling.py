@@ -83,10 +83,10 @@ def test_errors_say_how_many_there_are():
          "files have en 10"),
         (lambda: choose_posts(posts, per_language={"en": 11}), "--per-language en=11: there are only 10 posts in "
          "English; ask for 10 or fewer"),
-        (lambda: choose_posts(posts, per_language={"en": 0}), "--per-language en=0: is not a number of posts; write 1 or "
-         "more"),
-        (lambda: choose_posts(posts, languages=("qq",)), "--languages: 'qq' is no language; use an ISO 639-1 code such as "
-         "en or tr"),
+        (lambda: choose_posts(posts, per_language={"en": 0}), "--per-language en=0: is not a number of posts; write "
+         "1 or more"),
+        (lambda: choose_posts(posts, languages=("qq",)), "--languages: 'qq' is no language; use an ISO 639-1 code "
+         "such as en or tr"),
         (lambda: epoch_order(posts, np.random.default_rng(0), "size"), "--balance size: is not one of none, language, "
          "label, both"),
         (lambda: order_by_epoch(posts, 0, "size"), "--balance size: is not one of none, language, label, both"),
