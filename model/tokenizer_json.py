@@ -55,7 +55,7 @@ def read_tokenizer_json(file: Path):
     split = read_splitter(str(file), content.get("normalizer"), content.get("pre_tokenizer"))
     specials, words = _added_tokens(file, content)
     vocab = _vocab(file, model["vocab"], specials, words)
-    merges = _merges(file, model.get("merges"), vocab, model["vocab"])
+    merges = _merges(file, model.get("merges"), model["vocab"], specials)
     unknown = None
     if model.get("unk_token") is not None:
         unknown = (specials | words | model["vocab"]).get(model["unk_token"])
@@ -127,25 +127,22 @@ def _vocab(file: Path, vocab: dict, specials: dict[str, int], words: dict[str, i
     return result
 
 
-def _merges(file: Path, merges, vocab: dict[bytes, int], written: dict) -> dict[tuple[int, int], tuple[int, int]]:
+def _merges(file: Path, merges, written: dict, specials: dict[str, int]) -> dict[tuple[int, int], tuple[int, int]]:
     """The list of merges, "left right" or ["left", "right"], as (left id, right id) -> (place, id of the result)."""
     if not isinstance(merges, list):
         raise UserError(f"{file}: merges: a list was expected")
+    ids = {token: id for token, id in written.items() if specials.get(token) != id}
     result: dict[tuple[int, int], tuple[int, int]] = {}
     for place, pair in enumerate(merges):
         parts = pair.split(" ") if isinstance(pair, str) else pair
-        if not isinstance(parts, list) or len(parts) != 2:
+        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
             raise UserError(f"{file}: merges: entry {place} {pair!r} is not a pair of tokens")
-        for token in (*parts, "".join(map(str, parts))):
-            if token not in written:
+        left, right = parts
+        for token in (left, right, left + right):
+            if token not in ids:
                 raise UserError(f"{file}: merges: entry {place} {pair!r}: '{token}' is not in the vocab; vocab and "
                                 "merges are not of one tokenizer")
-        try:
-            left, right, joined = (vocab[bytes(ALPHABET[char] for char in token)]
-                                   for token in (*parts, parts[0] + parts[1]))
-        except KeyError as error:
-            raise UserError(f"{file}: merges: entry {place} {pair!r} joins a special token") from error
-        result[left, right] = (place, joined)
+        result[ids[left], ids[right]] = (place, ids[left + right])
     return result
 
 

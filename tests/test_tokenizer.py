@@ -88,7 +88,8 @@ def test_llama3_merge_list_gives_the_ids_of_its_ranks(llama3_as_json, texts):
     engine = load_tokenizer(llama3_as_json)._engine
     content = json.loads(llama3_as_json.read_text(encoding="utf-8"))
     vocab = _vocab(llama3_as_json, content["model"]["vocab"], engine.specials, {})
-    merges = _merges(llama3_as_json, content["model"]["merges"], vocab, content["model"]["vocab"])
+    merges = _merges(llama3_as_json, content["model"]["merges"], content["model"]["vocab"], engine.specials)
+    assert (len(vocab), len(merges)) == (128_000, 280_147)
     ours = MergedBPE(vocab, merges, engine._split, engine.specials, whole_pieces=True)
     for text in texts:
         assert ours.encode(text) == engine.encode(text), text
