@@ -23,6 +23,7 @@ class ColumnOptions:
     delimiter: str = option("", "what separates csv columns: tab, comma, semicolon, bar (default: by the file's name)",
                             metavar="WORD", group=DATA)
 
+    quote: str = option('"', "what quotes csv cells; none for files that do not quote", metavar="CHARACTER", group=DATA)
     bad_labels: str = option("error", "rows without a label that the codebook has: stop, or drop and count them",
                              choices=("error", "drop"), group=DATA)
 
@@ -30,7 +31,7 @@ class ColumnOptions:
         """The same as `data.posts.Columns`."""
         return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
                        id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
-                       delimiter=self.delimiter)
+                       delimiter=self.delimiter, quote=self.quote)
 
 
 @dataclass

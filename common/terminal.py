@@ -1,5 +1,6 @@
 """What a person sees in a terminal: aligned tables, a progress bar that is quiet in files, and units."""
 
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable
@@ -16,9 +17,7 @@ def table(header: list[str], rows: Iterable[list], indent: str = "  ") -> str:
     body = [["–" if cell is None else str(cell) for cell in row] for row in rows]
     lines = [[str(cell) for cell in header], *body]
     widths = [max(display_width(line[i]) for line in lines) for i in range(len(header))]
-    is_number = [
-        bool(body) and all(row[i][:1] in "–-+.0123456789" or row[i] == "" for row in body) for i in range(len(header))
-    ]
+    is_number = [bool(body) and all(_reads_as_number(row[i]) for row in body) for i in range(len(header))]
 
     def aligned(line: list[str]) -> str:
         cells = []
@@ -29,6 +28,11 @@ def table(header: list[str], rows: Iterable[list], indent: str = "  ") -> str:
 
     rule = indent + "  ".join("─" * width for width in widths)
     return "\n".join([aligned(lines[0]), rule, *(aligned(line) for line in lines[1:])])
+
+
+def _reads_as_number(cell: str) -> bool:
+    """`"1.59 GB"`, `"9 + 1"`, a dash and nothing at all do; `"4 tokens"` does not."""
+    return cell == "" or (cell[0] in "–−-+.[0123456789" and not re.search("[^\\W\\d_]{3}", cell))
 
 
 def progress(total: int, unit: str, description: str = "", initial: int = 0):

@@ -1,0 +1,67 @@
+"""What fits on which graphics card: how a fine-tune would be cut, and the memory that it is expected to take.
+
+    python -m tools.fits --model Llama-3.2-3B-Instruct
+
+Only config.json is read. The estimate is that of `memory.py`, which train.py prints (and acts on) with the memory that
+is really free; here a card is its size less what CUDA itself takes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from assemble import checkpoint_folder
+from common.errors import run_program
+from common.options import option, parse_options
+from common.terminal import human_bytes, table
+from lora.inject import expected_count
+from memory import MemoryPlan, plan_memory
+from model.config import LlamaConfig
+from model.llama import LlamaForCausalLM
+from quant.convert import model_bytes, replace_linears
+from run_folder import find_path
+
+CUDA_ITSELF = 0.7e9  # context and libraries of one process, bytes: a round number, not measured on every card
+CARDS = (6, 8, 12, 16, 24, 48)  # GiB
+
+
+@dataclass
+class FitsOptions:
+    """Options of this program."""
+
+    model: str = option("base", "folder with a config.json", metavar="DIR")
+    rank: int = option(16, "rank of the adapters", minimum=1)
+    targets: list[str] = option(("all-linear",), "linear layers that get an adapter", metavar="q_proj,v_proj")
+    quantize: str = option("nf4", "weights of the base", choices=("nf4", "nf4-double", "none"))
+
+
+def expected_plan(config: LlamaConfig, card: float, quantize: str = "nf4", targets="all-linear", rank: int = 16
+                  ) -> MemoryPlan:
+    """The plan for a card of `card` GiB, in bfloat16; nothing is allocated."""
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config).to(torch.bfloat16)
+    if quantize != "none":
+        replace_linears(model, double=quantize == "nf4-double")
+    trainable = expected_count(model, targets, rank)
+    free = max(0, int(card * 2**30 - CUDA_ITSELF - model_bytes(model)))
+    return plan_memory(model, trainable, micro_tokens=None, checkpointing=None, available=free)
+
+
+def row(card: int, plan: MemoryPlan) -> list[str]:
+    """One card's line: whether it fits, and how."""
+    fits = plan.total + CUDA_ITSELF <= card * 2**30
+    how = f"{plan.micro_tokens:,} tokens at once" + (", activations recomputed" if plan.checkpointing else "")
+    return [f"{card} GB", human_bytes(plan.total) if fits else "–", how if fits else "does not fit"]
+
+
+def main(argv: list[str]) -> None:
+    """Print the table."""
+    options = parse_options(FitsOptions, argv, program="tools.fits", description=__doc__)
+    config = LlamaConfig.from_file(checkpoint_folder(find_path(options.model)) / "config.json")
+    print(table(["card", "expected", "how a step is cut"],
+                [row(card, expected_plan(config, card, options.quantize, options.targets, options.rank))
+                 for card in CARDS]))
+
+
+if __name__ == "__main__":
+    run_program(main)
