@@ -11,6 +11,7 @@ end in the same bits.
 
 Three losses: `label` (softmax over the label tokens at the answer position), `vocabulary` (softmax over the whole
 vocabulary there) and `text` (next-token loss over the whole row, the paper's; it also teaches to write such posts).
+In the last one every token counts, with its row's weight: the sums run over the tokens of all rows.
 """
 
 import math
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from common.errors import UserError
 from common.packed import PackedBatch
 from data.batching import make_batch, plan, shared_prefix
 
@@ -71,14 +73,18 @@ def token_losses(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Te
 def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str, checkpointing: bool) -> torch.Tensor:
     """The weighted sum of the losses of one packed batch (its mean is the caller's, who knows the whole step).
 
-    labels (R,) int64 places in `label_ids` (C,); weights (R,). Returns a scalar in at least float32.
+    labels (R,) int64 places in `label_ids` (C,); weights (R,). Returns a scalar in at least float32. The text loss
+    takes batches without a shared prefix: each row has losses there too.
     """
     hidden = model.hidden(batch, checkpointing)  # (N, D)
     if loss == "text":
         last = torch.tensor(batch.layout.row_start[1:]) - 1
-        has_next = torch.ones(len(batch.tokens), dtype=torch.bool).index_fill(0, last, False).to(hidden.device)
-        follows = has_next.nonzero()[:, 0]
-        return token_losses(model, hidden[follows], batch.tokens[follows + 1]).sum()
+        has_next = torch.ones(len(batch.tokens), dtype=torch.bool).index_fill(0, last, False)
+        follows = has_next.nonzero()[:, 0].to(hidden.device)
+        own = torch.tensor(batch.layout.lengths, device=hidden.device) - 1
+        losses = token_losses(model, hidden[follows], batch.tokens[follows + 1])
+        weights = weights.repeat_interleave(own, output_size=len(follows))  # (N - R,)
+        return (losses * weights.to(losses.dtype)).sum()
     answers = hidden[batch.answer_index]  # (R, D)
     if loss == "vocabulary":
         losses = token_losses(model, answers, label_ids[labels])
@@ -100,7 +106,7 @@ class Trainer:
         self.total_steps, self.micro_tokens, self.checkpointing = total_steps, micro_tokens, checkpointing
         device = model.device
         self.labels = torch.tensor(labels)
-        self.weights = torch.tensor(weights, dtype=torch.float32)
+        self.weights = torch.tensor(weights, dtype=torch.float64)
         self.label_ids = torch.tensor(label_ids, device=device)
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
@@ -126,18 +132,12 @@ class Trainer:
         rate = learning_rate(self.step_count, self.total_steps, self.recipe)
         places = self.places(self.step_count)
         self.model.train()
-        while True:
-            try:
-                loss = self._accumulate(places)
-                break
-            except torch.OutOfMemoryError:
-                # The same step again, in halves: the same mean, so the same mathematics.
-                if self.micro_tokens <= max(len(self.rows[place].ids) for place in places):
-                    raise
-                self.micro_tokens //= 2
-                self.halvings += 1
-                if self.model.device.type == "cuda":
-                    torch.cuda.empty_cache()
+        while (loss := self._accumulate_if_it_fits(places)) is None:
+            # The same step again, in halves: the same mean, so the same mathematics.
+            self.micro_tokens //= 2
+            self.halvings += 1
+            if self.model.device.type == "cuda":
+                torch.cuda.empty_cache()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         limit = self.recipe.clip or float("inf")
@@ -148,30 +148,49 @@ class Trainer:
         return {"step": self.step_count, "loss": loss, "grad_norm": norm, "lr": rate, "posts": len(places),
                 "tokens": tokens}
 
+    def _accumulate_if_it_fits(self, places: list[int]) -> torch.Tensor | None:
+        """`_accumulate`, or `None` where memory ran out; a `UserError` where smaller micro-batches cannot help.
+
+        A function of its own, so that the error, whose traceback holds every tensor of the failed try, is gone when
+        the caller tries again.
+        """
+        try:
+            return self._accumulate(places)
+        except torch.OutOfMemoryError as error:
+            longest = max(len(self.rows[place].ids) for place in places)
+            if self.micro_tokens <= longest:
+                raise UserError(f"step {self.step_count + 1}: one post of {longest} tokens does not fit into the "
+                                "device's memory; try --checkpointing on, --quantize nf4 or smaller --max-tokens"
+                                ) from error
+            return None
+
     def _accumulate(self, places: list[int]) -> torch.Tensor:
         """Gradients of the step's mean loss, summed over its micro-batches; returns that loss (a scalar tensor)."""
         self.optimizer.zero_grad(set_to_none=True)
         whole_text = self.recipe.loss == "text"
         prefix = [] if whole_text else self.prefix  # each row has the prefix's own losses, so it cannot be shared
-        if whole_text:
-            total = torch.tensor(float(sum(len(self.rows[place].ids) - 1 for place in places)))
-        else:
-            total = self.weights[places].sum()
-        loss = torch.zeros((), device=self.model.device)
+        counts = torch.tensor([len(self.rows[place].ids) - 1 if whole_text else 1 for place in places])
+        total = (self.weights[places] * counts).sum().item()
+        exact = torch.promote_types(self.model.dtype, torch.float32)
+        loss = torch.zeros((), dtype=exact, device=self.model.device)
         rows = [self.rows[place] for place in places]
         for group in plan(rows, self.micro_tokens, prefix_len=len(prefix)):
             chosen = [places[i] for i in group]
             shared = shared_prefix(prefix, [self.rows[place] for place in chosen])
             batch = make_batch(self.rows, chosen, shared).to(self.model.device)
-            labels, weights = (x[chosen].to(self.model.device) for x in (self.labels, self.weights))
+            labels, weights = self.labels[chosen], self.weights[chosen].to(exact)
+            labels, weights = labels.to(self.model.device), weights.to(self.model.device)
             part = batch_loss(self.model, batch, labels, weights, self.label_ids, self.recipe.loss, self.checkpointing)
-            part = part / total.to(part.device)
+            part = part / total
             part.backward()
             loss += part.detach()
         return loss
 
     def state(self) -> dict:
-        """Everything that a resumed run needs, as tensors and plain values."""
+        """Everything that a resumed run needs, as tensors and plain values; to be written before the next step.
+
+        The optimiser's tensors are the live ones: a copy would take as much memory again.
+        """
         return {
             "step": self.step_count, "micro_tokens": self.micro_tokens, "halvings": self.halvings,
             "checkpointing": self.checkpointing,
@@ -191,7 +210,7 @@ class Trainer:
         self.step_count, self.micro_tokens, self.halvings = state["step"], state["micro_tokens"], state["halvings"]
         self.checkpointing = state["checkpointing"]
         torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
+        if len(state["cuda_rng"]) == torch.cuda.device_count():  # else another machine: other bits in any case
             torch.cuda.set_rng_state_all(state["cuda_rng"])
 
 
@@ -218,15 +237,22 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
 
     evaluate() -> (score, dict), or None where there is nothing to evaluate on; on_best() keeps the adapter;
     save(finished) writes the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read in
-    batches of steps, at the points where the loop stops anyway.
+    batches of steps, at the points where the loop stops anyway. Raises `UserError` for one that is no finite number.
     """
     waiting: list[dict] = []
 
     def flush():
         for line in waiting:
-            log({key: value.item() if isinstance(value, torch.Tensor) else value for key, value in line.items()})
+            line = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in line.items()}
+            if not all(math.isfinite(line.get(key, 0.0)) for key in ("loss", "grad_norm")):
+                raise UserError(f"step {line['step']}: the loss is {line['loss']} and its gradient's norm "
+                                f"{line['grad_norm']}; try a smaller --learning-rate, or --dtype float32")
+            log(line)
         waiting.clear()
 
+    out_of_patience = f"no gain in {patience} evaluations"
+    if patience and watch.without_gain >= patience:  # killed after the last step, before the run was closed
+        return out_of_patience
     ended = "all steps"
     while trainer.step_count < trainer.total_steps:
         line = trainer.step()
@@ -235,12 +261,13 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
         step = trainer.step_count
         is_last = step == trainer.total_steps
         if evaluate is not None and (step % eval_every == 0 or is_last):
+            flush()  # a loss that is no number ends here, before an adapter of such numbers is scored or kept
             score, facts = evaluate()
             waiting.append({"step": step, "validation": facts})
             if watch.update(score, step):
                 on_best()
             if patience and watch.without_gain >= patience:
-                ended = f"no gain in {patience} evaluations"
+                ended = out_of_patience
                 is_last = True
         if step % save_every == 0 or is_last or (evaluate is not None and step % eval_every == 0):
             flush()
