@@ -1,8 +1,8 @@
 """The programs at the size of Llama 3.2-3B, on random weights in the exact public layout.
 
-    python -m benchmarks.real_size --config CONFIG_FOLDER --tokenizer FILE --posts posts.jsonl --work DIR
+    python -m benchmarks.real_size --source FOLDER --tokenizer FILE --posts posts.jsonl --work DIR
 
-CONFIG_FOLDER holds the public `config.json` and `model.safetensors.index.json`: every tensor gets the public name,
+FOLDER holds the public `config.json` and `model.safetensors.index.json`: every tensor gets the public name,
 shape, dtype (bfloat16) and shard. Then, each in a process of its own: load as NF4; load and train three steps of one
 post; label ten posts. Printed: seconds, and the peak of anonymous memory (what the process itself allocates; the mapped
 files, which the system can drop at any time, are not in it), sampled twenty times a second from /proc.
@@ -32,7 +32,7 @@ from model.weights import expected_shapes
 class RealSizeOptions:
     """Options of this program."""
 
-    config: str | None = option(None, "folder with config.json and model.safetensors.index.json", metavar="DIR")
+    source: str | None = option(None, "folder with config.json and model.safetensors.index.json", metavar="DIR")
     tokenizer: str | None = option(None, "the tokenizer.model that belongs to it", metavar="FILE")
     posts: str | None = option(None, "labelled posts; the first ones are used", metavar="FILE")
     work: str = option("runs/real-size", "folder for the checkpoint (as large as the model) and the run", metavar="DIR")
@@ -87,14 +87,14 @@ def measure(words: list[str]) -> tuple[float, int, str]:
 def main(argv: list[str]) -> None:
     """Make the checkpoint, run the three programs, print the table."""
     options = parse_options(RealSizeOptions, argv, program="benchmarks.real_size", description=__doc__)
-    for name in ("config", "tokenizer", "posts"):
+    for name in ("source", "tokenizer", "posts"):
         if getattr(options, name) is None:
             raise UserError(f"--{name}: is needed")
     work = Path(options.work)
     checkpoint, run = work / "checkpoint", work / "run"
     if not (checkpoint / "tokenizer.model").exists():
         began = time.perf_counter()
-        make_checkpoint(Path(options.config), Path(options.tokenizer), checkpoint)
+        make_checkpoint(Path(options.source), Path(options.tokenizer), checkpoint)
         print(f"checkpoint written in {human_seconds(time.perf_counter() - began)}", flush=True)
     lines = Path(options.posts).read_text(encoding="utf-8").splitlines()
     ten, four = work / "ten.jsonl", work / "train.jsonl"

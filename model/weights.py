@@ -90,7 +90,8 @@ def _open(path: Path):
             head = handle.read(64)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if head[:2] == b"\x80\x02" or head[:4] == b"PK\x03\x04" or head[:2] == b"\x80\x04":
+    # A safetensors header begins with { at byte 8; its length, in front, may begin with any bytes, also a pickle's.
+    if head[8:9] != b"{" and (head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"):
         raise UserError(f"{path}: is a pickle under the name of a safetensors file; it is not opened")
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` in that folder")

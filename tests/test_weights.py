@@ -147,6 +147,18 @@ def test_paths_that_are_no_folder(sources, tmp_path):
         load_model(sources[0] / "config.json")
 
 
+def test_a_header_length_that_begins_like_a_pickle_is_no_pickle(sources, tmp_path):
+    """640 is 0x280, so such a file begins with the bytes 80 02; the header is padded with spaces to get there."""
+    folder = copy(sources[0], tmp_path / "m")
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    padded = (size // 0x10000 + 1) * 0x10000 + 0x280
+    path.write_bytes(struct.pack("<Q", padded) + data[8 : 8 + size].ljust(padded) + data[8 + size :])
+    assert path.read_bytes()[:2] == b"\x80\x02"
+    load_model(folder)
+
+
 def test_derived_and_tied_tensors_in_the_file_are_accepted(sources, tmp_path):
     folder = copy(sources[0], tmp_path / "m")
     plain = load_model(folder)
