@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from assemble import load_model
+from assemble import checkpoint_folder, load_model
 from common.errors import UserError
 from common.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
 from data.codebook import Codebook
@@ -44,7 +44,7 @@ class RunFolder:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise UserError(f"--out {path}: is a file; give a folder")
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and any(not child.name.endswith(".partial") for child in path.iterdir()):
             hint = "; --resume goes on with it" if (path / "run.json").exists() else ""
             raise UserError(f"--out {path}: is not empty{hint}; choose another folder")
         run = cls(path, {"schema": SCHEMA, **facts, "finished": False, "scored": []})
@@ -143,7 +143,8 @@ def commit() -> str | None:
 
 
 def weights_sha256(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that decides what the base computes."""
+    """SHA-256 of every file that decides what the base computes. Raises `UserError` where there is no checkpoint."""
+    folder = checkpoint_folder(folder)
     names = sorted([*folder.glob("*.safetensors"), *folder.glob("*.index.json"), folder / "config.json"])
     return {path.name: sha256_file(path) for path in names}
 

@@ -9,7 +9,6 @@
 import time
 from dataclasses import asdict
 
-import numpy as np
 import torch
 
 from assemble import load_model
@@ -27,11 +26,10 @@ from predict import label_probabilities
 from prepare import Prepared, prepare, say_exposure
 from program_options import EMBEDDED
 from report.metrics import Scored, score
-from report.page import write_page
 from run_folder import RunFolder, environment, find_path, next_run, weights_sha256
 from train_options import PRESETS, SMALL, TrainOptions
 
-# May differ between a run and its resumption: they decide where and how fast, not what is computed.
+# May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.
 FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device")
 
 
@@ -39,15 +37,15 @@ def main(argv: list[str]) -> None:
     """Read the options, say what is about to happen, train, and leave a run folder."""
     options = parse_options(TrainOptions, argv, program="train.py", description=__doc__, presets=PRESETS)
     fill_in(options)
-    np.random.seed(options.seed)
+    run = RunFolder.open(options.out) if options.resume else None
+    if run is not None:
+        check_same(run, options)
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
     dtype, reason = choose_dtype(device, options.dtype)
-    run = RunFolder.open(options.out) if options.resume else None
     if run is not None:
-        check_same(run, options)
         if run.facts["finished"]:
             print(f"{run.path}: this run is finished; its report is {run.path / 'report.html'}")
             return
@@ -56,13 +54,15 @@ def main(argv: list[str]) -> None:
     print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
     print(say_exposure(prepared))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
-             "environment": environment(device), **prepared.facts}
+             "environment": environment(device) | {"dtype": str(dtype).removeprefix("torch.")}, **prepared.facts}
     facts["hashes"]["weights"] = weights_sha256(find_path(options.model))
     if run is None:
         run = RunFolder.create(options.out or next_run(prepared.facts["languages"]), facts)
     elif run.facts["hashes"] != facts["hashes"]:
         changed = [key for key in facts["hashes"] if run.facts["hashes"].get(key) != facts["hashes"][key]]
         raise UserError(f"{run.path}: {changed[0]} changed since this run began; it cannot go on to the same result")
+    else:
+        say_other_machine(run.facts["environment"], facts["environment"])
     trainer = build(options, prepared, run, device, dtype, reason)
     train(options, prepared, run, trainer)
 
@@ -80,7 +80,7 @@ def fill_in(options: TrainOptions) -> None:
 
 
 def check_same(run: RunFolder, options: TrainOptions) -> None:
-    """A resumed run must be the same run: every option that decides the result is as it was."""
+    """A resumed run must be the same run: every option that is not given anew is as it was."""
     stored = run.facts["options"]
     for key, value in asdict(options).items():
         before = stored.get(key)
@@ -88,8 +88,17 @@ def check_same(run: RunFolder, options: TrainOptions) -> None:
         if key not in FREE_ON_RESUME and not same and key in options.given:
             raise UserError(f"--{key.replace('_', '-')} {value}: the run in {run.path} began with {before}; leave the "
                             "option out, or train anew into another folder")
-        if key not in FREE_ON_RESUME:
+        if key not in options.given and key not in ("resume", "out"):
             setattr(options, key, before)
+    if not options.threads:  # how a sum is cut among threads decides its last bits
+        options.threads = run.facts["environment"]["threads"]
+
+
+def say_other_machine(before: dict, now: dict) -> None:
+    """Say where a resumed run will differ in its last bits."""
+    keys = [key for key in ("device_name", "dtype", "threads", "packages") if before[key] != now[key]]
+    if keys:
+        print(f"  {', '.join(keys)} changed since this run began: the result will be as good, not the same to the bit")
 
 
 def build(options, prepared: Prepared, run: RunFolder, device, dtype, reason: str) -> Trainer:
@@ -130,7 +139,7 @@ def build(options, prepared: Prepared, run: RunFolder, device, dtype, reason: st
         print(f"  dropout {options.dropout}: the prompt's first {prefix} tokens are computed for every post "
               f"({average:.0f} tokens a post instead of {average - prefix:.0f})")
     run.facts |= {"parameters": {"total": total, "trainable": trainable, "bytes": memory.model},
-                  "memory_expected": memory.total, "steps": trainer.total_steps}
+                  "memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}
     run.save()
     return trainer
 
@@ -162,14 +171,17 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
     if state is not None:
         trainer.load_state(state["trainer"])
         watch = Watch(**state["watch"])
+        if "micro_tokens" in options.given:
+            trainer.micro_tokens = options.micro_tokens
         print(f"  going on after step {trainer.step_count} of {trainer.total_steps}")
     else:  # how steps are cut is now fixed, whatever memory a resumed run finds
-        run.write_state({"trainer": trainer.state(), "watch": asdict(watch)})
+        run.write_state({"trainer": trainer.state(), "watch": asdict(watch), "seconds": 0.0})
     run.cut_log(trainer.step_count)
     keep = lambda name: save_adapter(trainer.model, run.path / name, base_name=options.model)  # noqa: E731
     evaluate = validator(prepared, trainer)
     size = options.batch_size
     bar = progress(trainer.total_steps * size, "post", "training", initial=trainer.step_count * size)
+    earlier = state["seconds"] if state else 0.0
     began, posts_done = time.perf_counter(), 0
 
     def show(line: dict) -> None:
@@ -188,7 +200,8 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
                   f"{line['validation']['macro_f1']:.3f}, {posts_done / seconds:.1f} posts/s", flush=True)
 
     def save(finished: bool) -> None:
-        run.write_state({"trainer": trainer.state(), "watch": asdict(watch)})
+        seconds = earlier + time.perf_counter() - began
+        run.write_state({"trainer": trainer.state(), "watch": asdict(watch), "seconds": seconds})
 
     ended = fit(trainer, watch, evaluate=evaluate, on_best=lambda: keep("adapter"), save=save, log=log, show=show,
                 eval_every=options.eval_every or trainer.steps_per_epoch, save_every=options.save_every,
@@ -197,11 +210,14 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
     keep("adapter-last")
     if evaluate is None:
         keep("adapter")
-    finish(prepared, run, trainer, watch, ended, time.perf_counter() - began, posts_done)
+    finish(prepared, run, trainer, watch, ended, earlier + time.perf_counter() - began)
 
 
-def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str, seconds: float, posts: int) -> None:
+def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str, seconds: float) -> None:
     """Write what the run leaves for others, and say where it is."""
+    from report.page import write_page  # matplotlib: half a second that no error message should wait for
+
+    posts = sum(line.get("posts", 0) for line in run.read_log())
     write_json(run.path / "training_texts.json", prepared.texts.to_dict())
     run.facts |= {"ended": ended, "step": trainer.step_count, "seconds": round(seconds, 1), "posts_seen": posts,
                   "halvings": trainer.halvings, "checkpointing": trainer.checkpointing,

@@ -64,7 +64,7 @@ class TrainOptions(ColumnOptions, MachineOptions):
     checkpointing: str = option("auto", "compute activations again in backward to save memory", group=RECIPE,
                                 choices=("auto", "on", "off"))
 
-    seed: int = option(123, "seed of everything that is drawn", minimum=0, group=RUN)
+    seed: int = option(123, "seed of everything that is drawn", minimum=0, maximum=2**63 - 1, group=RUN)
     eval_every: int = option(0, "steps between evaluations on the validation posts; 0: once an epoch", minimum=0,
                              group=RUN)
     patience: int = option(0, "stop after so many evaluations without a better macro-F1; 0: never", minimum=0,
