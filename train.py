@@ -17,6 +17,7 @@ from common.errors import UserError, run_program
 from common.files import sha256_json, write_json
 from common.options import parse_options
 from common.terminal import human_bytes, human_seconds, progress
+from data.batching import group_by_length
 from data.sampling import class_weights, order_by_epoch
 from loop import Recipe, Trainer, Watch, fit
 from lora.adapter import save_adapter
@@ -127,7 +128,7 @@ def build(options, prepared: Prepared, run: RunFolder, device, dtype, reason: st
                     options.batch_size, options.loss)
     steps = -(-len(labels) // options.batch_size) * options.epochs
     trainer = Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids,
-                      order_by_epoch(prepared.train, options.seed, options.balance),
+                      epoch_order(options, prepared),
                       [] if options.dropout else prepared.prompt.prefix_ids, recipe,
                       min(steps, options.max_steps) if options.max_steps else steps,
                       memory.micro_tokens, memory.checkpointing)
@@ -142,6 +143,16 @@ def build(options, prepared: Prepared, run: RunFolder, device, dtype, reason: st
                   "memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}
     run.save()
     return trainer
+
+
+def epoch_order(options, prepared: Prepared):
+    """order(epoch) -> places, by the options `balance` and `group_by_length`; the same for the same epoch."""
+    if not options.group_by_length:
+        return order_by_epoch(prepared.train, options.seed, options.balance)
+    if options.balance != "none":
+        raise UserError(f"--group-by-length and --balance {options.balance}: both decide the order; choose one")
+    lengths = [len(row.ids) for row in prepared.rows]
+    return lambda epoch: group_by_length(lengths, options.batch_size, np.random.default_rng([options.seed, epoch]))
 
 
 def validator(prepared: Prepared, trainer: Trainer):

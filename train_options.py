@@ -31,6 +31,7 @@ class TrainOptions(ColumnOptions, MachineOptions):
                                   metavar="NAME", group=DATA)
     balance: str = option("none", "draw each language, label or both equally often in an epoch", group=DATA,
                           choices=("none", "language", "label", "both"))
+    group_by_length: bool = option(False, "posts of like length share a step", group=DATA)
     class_weights: bool = option(False, "weigh each post by how rare its label is", group=DATA)
     allow_missing_labels: bool = option(False, "train although a label of the codebook has no post", group=DATA)
 
@@ -78,6 +79,7 @@ PAPER = {
     "template": "paper", "quantize": "nf4", "targets": ["q_proj", "v_proj"], "rank": 64, "alpha": 32, "dropout": 0.1,
     "learning_rate": 2e-4, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.001, "clip": 0.3,
     "batch_size": 16, "epochs": 10, "loss": "text", "checkpointing": "on", "validation": 0.0,
+    "group_by_length": True,
 }  # fmt: skip
 # The shipped base is a thousand times smaller than what the defaults are meant for: it needs larger and more steps.
 SMALL = {"learning_rate": 2e-3, "epochs": 8, "rank": 16, "alpha": 32}
