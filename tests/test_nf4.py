@@ -151,7 +151,7 @@ def test_every_value_of_sixteen_bits(dtype):
         assert same_bits(ours[0], theirs[0]) and same_bits(ours[1], theirs[1])
 
 
-@pytest.mark.parametrize("count", [(1 << 18) - 64, 1 << 18, (1 << 18) + 1, (1 << 19) + 65])
+@pytest.mark.parametrize("count", [(1 << 19) - 64, 1 << 19, (1 << 19) + 1, (1 << 20) + 65])
 def test_slices_equal_the_specification(count):
     """The fast path works in slices; their edges must not show, with any dtype, and with an `out` of odd offset."""
     w = torch.randn(count)
