@@ -9,6 +9,7 @@
 import time
 from dataclasses import asdict
 
+import numpy as np
 import torch
 
 from assemble import load_model
