@@ -1,0 +1,190 @@
+"""Train a small base model of the LLaMA 3.2 architecture from parallel text: `python -m tools.pretrain`.
+
+    text -> vocabulary -> embeddings by latent semantic indexing -> start -> steps -> a Hugging Face folder
+
+A model of a few million parameters and a few million words of text will not learn language. It can learn what makes
+fine-tuning on one language carry over to others: words that translate each other lie close, and the position at which
+a label will be read has gathered the post. The vocabulary is in `pretrain_text`, the starting weights and what is done
+to them by hand in `pretrain_start`, the prompts in `pretrain_prompts`, the objective in `pretrain_batch`; this file
+is the loop around them. A run that is killed continues from its checkpoint and ends in the same bits.
+"""
+
+import json
+import math
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import sentencepiece
+import torch
+from safetensors.torch import save as as_bytes
+
+from common.errors import UserError, run_program
+from common.files import atomic_write, sha256_file, sha256_json, write_json
+from common.options import option, parse_options
+from common.terminal import human_seconds, progress
+from model.config import LlamaConfig, RopeScaling
+from model.llama import LlamaForCausalLM
+from tools.pretrain_batch import Bags, Sampler, step_losses
+from tools.pretrain_start import SYMBOLS, bags, embeddings, start_model
+from tools.pretrain_text import CONTROL, read_parallel, read_text, train_vocabulary
+
+CHECKPOINT = "pretrain_checkpoint.pt"
+
+
+@dataclass
+class Options:
+    """Everything that decides the result; the defaults made the base model that the repository ships."""
+
+    parallel: list[str] = option((), "parallel text: jsonl with id, language, text, or tsv with a column per language",
+                                 metavar="FILE", group="text")  # fmt: skip
+    text: list[str] = option((), "files of text without translations: jsonl with text", metavar="FILE", group="text")
+    out: str = option("", "folder for the finished model; a killed run continues from what it left", metavar="DIR")
+    seed: int = option(1, "start of every random number", minimum=0)
+    threads: int = option(2, "CPU threads; the bits of the result depend on them", minimum=1)
+    save_every: int = option(50, "steps between checkpoints", minimum=1)
+
+    vocabulary: int = option(16000, "pieces of the vocabulary, bytes and control symbols included", minimum=300,
+                             group="model")  # fmt: skip
+    width: int = option(192, "hidden size D", minimum=32, group="model")
+    layers: int = option(3, "layers L", minimum=2, group="model")
+    heads: int = option(6, "query heads H", minimum=1, group="model")
+    kv_heads: int = option(3, "key/value heads K", minimum=1, group="model")
+    head_dim: int = option(32, "size h of a head", minimum=4, group="model")
+    mlp: int = option(512, "width F of the MLP", minimum=8, group="model")
+
+    steps: int = option(1500, "optimizer steps", minimum=1, group="training")
+    items: int = option(64, "items of a step; each is shown twice", minimum=2, group="training")
+    rows: int = option(32, "rows that share a prompt", minimum=1, group="training")
+    lr: float = option(1e-3, "peak learning rate of the layers", above=0, group="training")
+    embedding_lr: float = option(3e-4, "peak learning rate of the embeddings", minimum=0, group="training")
+    weight_decay: float = option(0.1, "weight decay of the layers' matrices", minimum=0, group="training")
+    warmup: int = option(50, "steps of linear warm-up, before the cosine", minimum=0, group="training")
+    clip: float = option(1.0, "largest norm of the gradient", above=0, group="training")
+    words_weight: float = option(1.0, "weight of the bag-of-words loss", minimum=0, group="training")
+    contrast_weight: float = option(1.0, "weight of the contrastive loss", minimum=0, group="training")
+    temperature: float = option(0.1, "temperature of the contrastive loss", above=0, group="training")
+
+    drop: float = option(0.1, "share of a text's tokens left out", minimum=0, maximum=0.9, group="rows")
+    longest: int = option(48, "tokens of a text kept at most", minimum=4, group="rows")
+    post_first: float = option(0.25, "share of prompts whose instruction follows the post", minimum=0, maximum=1,
+                               group="rows")  # fmt: skip
+    join_share: float = option(0.15, "share of items made of two documents", minimum=0, maximum=1, group="rows")
+    alone_share: float = option(0.15, "share of items from --text, if any is given", minimum=0, maximum=1, group="rows")
+
+
+def model_config(o: Options) -> LlamaConfig:
+    """The architecture: Llama 3.2's rope numbers, tied embeddings, grouped-query attention."""
+    if o.heads % o.kv_heads:
+        raise UserError(f"--kv-heads {o.kv_heads}: --heads {o.heads} must be a multiple of it")
+    return LlamaConfig(
+        vocab_size=o.vocabulary, hidden_size=o.width, intermediate_size=o.mlp, num_hidden_layers=o.layers,
+        num_attention_heads=o.heads, num_key_value_heads=o.kv_heads, head_dim=o.head_dim, rope_theta=500000.0,
+        rope_scaling=RopeScaling(32.0, 1.0, 4.0, 8192), max_position_embeddings=131072, tie_word_embeddings=True,
+        bos_token_id=1, eos_token_id=(2, 5), dtype="bfloat16",
+    )  # fmt: skip
+
+
+def learning_rate(o: Options, step: int) -> float:
+    """The factor at `step`: linear warm-up, then a cosine from 1 to 0.05."""
+    warm = min(1.0, (step + 1) / max(1, o.warmup))
+    return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / o.steps)))
+
+
+def make_optimizer(model: LlamaForCausalLM, o: Options) -> torch.optim.AdamW:
+    """AdamW with three groups: matrices of the layers (decayed), norms, and the embedding table."""
+    table = model.model.embed_tokens.weight
+    matrices = [p for p in model.parameters() if p.dim() == 2 and p is not table]
+    norms = [p for p in model.parameters() if p.dim() == 1]
+    groups = [{"params": matrices, "weight_decay": o.weight_decay, "peak": o.lr},
+              {"params": norms, "weight_decay": 0.0, "peak": o.lr},
+              {"params": [table], "weight_decay": 0.0, "peak": o.embedding_lr}]
+    return torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.98))
+
+
+def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, targets: Bags, identity: str, out: Path) -> float:
+    """Run the steps that are left; seconds of training so far, interrupted runs included."""
+    optimizer, first, seconds = make_optimizer(model, o), 0, 0.0
+    path = out / CHECKPOINT
+    lines: list[str] = []
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        if state["identity"] != identity:
+            raise UserError(f"{path}: belongs to a run with other options or texts; remove it or choose another --out")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, seconds, lines = state["step"], state["seconds"], state["log"]
+    began = time.monotonic() - seconds
+    with progress(o.steps, "step", "pre-training", initial=first) as bar:
+        for step in range(first, o.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * learning_rate(o, step)
+            items, showings = sampler.draw(step)
+            loss, parts = step_losses(model, items, showings, targets, o)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), o.clip)
+            optimizer.step()
+            values = {"loss": loss, **parts, "gradient_norm": norm}
+            shown = {name: round(float(value.detach()), 4) for name, value in values.items()}
+            seconds = time.monotonic() - began
+            lines.append(json.dumps({"step": step + 1, **shown, "seconds": round(seconds, 1)}))
+            bar.set_postfix(loss=shown["loss"])
+            bar.update()
+            if (step + 1) % o.save_every == 0 or step + 1 == o.steps:
+                with atomic_write(path, "wb") as handle:
+                    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
+                                "seconds": seconds, "log": lines, "identity": identity}, handle)
+    with atomic_write(out / "log.jsonl") as handle:
+        handle.write("".join(line + "\n" for line in lines))
+    return seconds
+
+
+def save(model: LlamaForCausalLM, config: LlamaConfig, vocabulary: bytes, record: dict, out: Path) -> None:
+    """The finished folder: bf16 weights under Hugging Face names, config, tokenizer, generation defaults, record."""
+    tensors = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_write(out / "model.safetensors", "wb") as handle:
+        handle.write(as_bytes(tensors, metadata={"format": "pt"}))
+    with atomic_write(out / "tokenizer.model", "wb") as handle:
+        handle.write(vocabulary)
+    write_json(out / "config.json", config.to_dict())
+    write_json(out / "generation_config.json", {"bos_token_id": 1, "eos_token_id": [2, 5], "do_sample": False})
+    write_json(out / "pretrain.json", record)
+
+
+def main(argv: list[str]) -> None:
+    """Read the options and texts, train, write the folder."""
+    o = parse_options(Options, argv, program="python -m tools.pretrain", description=__doc__)
+    if not o.parallel or not o.out:
+        raise UserError("--parallel and --out: both are needed; --help explains them")
+    torch.set_num_threads(o.threads)
+    out, config = Path(o.out), model_config(o)
+    parallel, alone = read_parallel(o.parallel), read_text(o.text)
+    print(f"{len(parallel)} parallel documents, {len(alone)} texts without translations")
+    files = {Path(path).name: sha256_file(path) for path in [*o.parallel, *o.text]}
+    options = {key: value for key, value in asdict(o).items() if key not in ("out", "save_every", "parallel", "text")}
+    vocabulary = train_vocabulary(parallel, o.vocabulary)
+    tokenizer = sentencepiece.SentencePieceProcessor(model_proto=vocabulary)
+    special = {name: tokenizer.piece_to_id(name) for name in CONTROL}
+    weights, idf = bags(parallel, tokenizer.encode, o.vocabulary)
+    own_words = bags(alone, tokenizer.encode, o.vocabulary)[0] if alone else None
+    generator = torch.Generator().manual_seed(o.seed)
+    symbols = [tokenizer.piece_to_id(symbol) for symbol in SYMBOLS]
+    model = start_model(config, embeddings(weights, idf, o.width, symbols, generator), generator)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters:,} parameters; {o.steps} steps of 2 x {o.items} rows; seed {o.seed}")
+    sampler = Sampler(parallel, alone, tokenizer, special, o)
+    out.mkdir(parents=True, exist_ok=True)
+    seconds = train(o, model, sampler, Bags(weights, idf, own_words), sha256_json([options, files]), out)
+    versions = {"python": platform.python_version(), "torch": torch.__version__,
+                "sentencepiece": sentencepiece.__version__}
+    save(model, config, vocabulary, {"options": options, "files": files, "parameters": parameters, "versions": versions,
+                                     "machine": platform.machine(), "minutes": round(seconds / 60, 1)}, out)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    print(f"{out}: written after {human_seconds(seconds)} of training")
+
+
+if __name__ == "__main__":
+    run_program(main, sys.argv[1:])
