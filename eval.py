@@ -69,6 +69,7 @@ class Answers:
     """Posts with their gold and predicted labels, and what is known of where they come from."""
 
     posts: list[Post]
+    groups: list[int]  # equal for posts that the bootstrap draws together
     predicted: list[str | None]
     probabilities: np.ndarray | None
     codebook: Codebook
@@ -96,13 +97,15 @@ def main(argv: list[str]) -> None:
         answers, agreement, check = predict_answers(options, run)
         facts = run.facts
     metrics = figures(options, answers, check)
+    if run is None:  # nothing is known of the training that these labels come from
+        metrics["checks"] = {"repeats": check.repeats.to_dict()}
     if agreement is not None:
         metrics["annotators"] = agreement.to_dict()
     caution = ""
     if run is not None:
-        scored = run.note_scored({"data": str(options.data[0]), "data_sha256": sha256_file(find_path(options.data[0])),
-                                  "n": metrics["n"], "accuracy": metrics["accuracy"],
-                                  "macro_f1": metrics["macro_f1"]})
+        scored = max(run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)),
+                                      "n": metrics["n"], "accuracy": metrics["accuracy"],
+                                      "macro_f1": metrics["macro_f1"]}) for name in options.data)
         if scored > 1:
             caution = f"this file was scored {scored} times with this run, and choosing by its score flatters"
     shown = {"names": {code: language_name(code) for code in metrics["by_language"]}}
@@ -135,6 +138,7 @@ def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agre
     codebook = Codebook.from_dict(run.facts["codebook"])
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
+    groups = grouped(options, posts)
     print("\n".join([f"run {run.path}: fine-tuned on {', '.join(run.facts['languages'])}", *notes.lines(),
                      *(agreement.lines() if agreement else [])]))
     check = check_test(TrainingTexts.from_dict(read_json(run.path / "training_texts.json")), posts, options.drop_known)
@@ -153,7 +157,7 @@ def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agre
     probabilities = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens or 4096, show=bar.update)
     bar.close()
     predicted = [codebook.labels[place] for place in probabilities.argmax(1)]
-    answers = Answers(posts, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
+    answers = Answers(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
     return answers, agreement, check
 
 
@@ -183,13 +187,21 @@ def read_answers(options: EvalOptions) -> tuple[Answers, Agreement | None]:
             raise UserError(f"{bare.place}: has no gold label; add a column '{columns.label}', or name the labelled "
                             "file with --data")
     seen = language_list(",".join(options.seen_languages), "--seen-languages") if options.seen_languages else None
-    return Answers(posts, [answer or None for answer in answers], None, codebook, seen), agreement
+    predicted = [answer or None for answer in answers]
+    return Answers(posts, grouped(options, posts), predicted, None, codebook, seen), agreement
+
+
+def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
+    """Numbers of the groups that the bootstrap draws; a column that is not there is found out before any labelling."""
+    for name in options.by:
+        if not any(name in post.extra for post in posts):
+            there = ", ".join(sorted({key for post in posts for key in post.extra})) or "none"
+            raise UserError(f"--by {name}: the posts have no such column; their further columns: {there}")
+    return group_posts(posts, options.group_by, same_text=any(post.text for post in posts))
 
 
 def figures(options: EvalOptions, answers: Answers, check: TestCheck) -> dict:
     """metrics.json: the kept posts' figures and, where posts were dropped, those of all of them beside."""
-    groups = group_posts(answers.posts, options.group_by, same_text=any(post.text for post in answers.posts))
-
     def scored(places: list[int]) -> Scored:
         posts = [answers.posts[place] for place in places]
         columns = {name: [post.extra.get(name, "") for post in posts] for name in options.by}
@@ -197,12 +209,8 @@ def figures(options: EvalOptions, answers: Answers, check: TestCheck) -> dict:
             [post.id for post in posts], [post.label for post in posts], [answers.predicted[p] for p in places],
             [post.language for post in posts], answers.codebook.labels,
             None if answers.probabilities is None else answers.probabilities[places], answers.codebook.related,
-            [groups[place] for place in places], columns, answers.codebook.stance or None)
+            [answers.groups[place] for place in places], columns, answers.codebook.stance or None)
 
-    for name in options.by:
-        if not any(name in post.extra for post in answers.posts):
-            there = ", ".join(sorted({key for post in answers.posts for key in post.extra})) or "none"
-            raise UserError(f"--by {name}: the posts have no such column; their further columns: {there}")
     gone = {id(post) for post in check.dropped}
     every = list(range(len(answers.posts)))
     kept = [place for place in every if id(answers.posts[place]) not in gone]
