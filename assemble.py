@@ -74,9 +74,9 @@ def place(model: torch.nn.Module, name: str, tensor: torch.Tensor, device: torch
     """Hand one tensor of the checkpoint to the module that owns it; the copy leaves the memory map behind."""
     owner, leaf = name.rsplit(".", 1)
     module = model.get_submodule(owner)
-    keeps_16_bits = name in KEEP_DTYPE or hasattr(module, "load_packed")  # a 4-bit owner quantises what the file holds
-    target = tensor.dtype if keeps_16_bits and leaf == "weight" else dtype
+    quantises = hasattr(module, "load_packed") and leaf == "weight"  # a 4-bit owner takes what the file holds
+    target = tensor.dtype if quantises or name in KEEP_DTYPE else dtype
     try:
-        module.load_dense(leaf, tensor.to(device=device, dtype=target, copy=not hasattr(module, "load_packed")))
+        module.load_dense(leaf, tensor.to(device=device, dtype=target, copy=not quantises))
     except UserError as error:
-        raise UserError(f"tensor {name}: {error}") from error
+        raise UserError(f"{owner}.{error}") from error

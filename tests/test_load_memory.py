@@ -1,0 +1,66 @@
+"""What loading takes: the finished model and one tensor, never the checkpoint twice.
+
+A child process loads a checkpoint of more than 100 MB while a thread reads its anonymous memory (RssAnon in /proc,
+which does not count the mapped files) as fast as it can.
+
+Deliberate break: let `model/weights.py: read_weights` collect all tensors, cloned, in a list before it yields them; both
+cases turn red.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import reference_model, write_checkpoint
+
+CHILD = """
+import json, sys, threading
+import torch
+from assemble import load_model
+
+def anonymous():
+    with open("/proc/self/status") as handle:
+        return next(int(line.split()[1]) * 1024 for line in handle if line.startswith("RssAnon"))
+
+torch.ones(512, 512) @ torch.ones(512, 512)   # start the thread pool before counting
+peak, done = 0, False
+def watch():
+    global peak
+    while not done:
+        peak = max(peak, anonymous())
+thread = threading.Thread(target=watch)
+before = anonymous()
+thread.start()
+model = load_model(sys.argv[1], quantize=sys.argv[2])
+done = True
+thread.join()
+size = sum(x.numel() * x.element_size() for x in [*model.parameters(), *model.buffers()])
+print(json.dumps({"taken": peak - before, "model": size}))
+"""
+SLACK = 25e6  # interpreter, allocator, thread stacks, a slice of the quantiser; far less than a second copy
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    model = reference_model(vocab_size=8000, hidden_size=768, intermediate_size=2048, num_hidden_layers=9,
+                            num_attention_heads=12, num_key_value_heads=4, head_dim=64)
+    return write_checkpoint(tmp_path_factory.mktemp("memory") / "m", model.to(torch.bfloat16), max_shard_size="40MB")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc is not there to read memory from")
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_peak_is_the_model_and_one_tensor(checkpoint, quantize):
+    child = subprocess.run([sys.executable, "-c", CHILD, str(checkpoint), quantize], capture_output=True, text=True,
+                           cwd=Path(__file__).resolve().parent.parent)
+    assert child.returncode == 0, child.stderr
+    found = json.loads(child.stdout)
+    largest = 8000 * 768 * 4
+    whole = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+    assert whole > 100e6
+    assert found["taken"] <= found["model"] + largest + SLACK
+    if quantize == "nf4":
+        assert found["model"] < 0.4 * whole
