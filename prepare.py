@@ -7,8 +7,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from assemble import checkpoint_folder
 from common.errors import UserError
-from common.files import sha256_file
+from common.files import sha256_file, sha256_json
 from common.terminal import table
 from data.annotators import read_labelled
 from data.checks import Repeats, TrainingTexts, find_repeats
@@ -19,6 +20,7 @@ from data.posts import Post
 from data.prompt import EncodedPost, Prompt
 from data.sampling import choose_posts
 from data.splits import Split, split_posts
+from model.config import LlamaConfig
 from model.tokenizer import load_tokenizer
 from run_folder import find_path
 
@@ -62,9 +64,11 @@ class Prepared:
 def prepare(options) -> Prepared:
     """Read and check all that `options` (train.py's) names. Raises `UserError` before anything is written or loaded."""
     codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
-    folder = find_path(options.model)
-    if not folder.is_dir():
-        raise UserError(f"--model {options.model}: there is no such folder; give a checkpoint folder")
+    folder = checkpoint_folder(find_path(options.model))
+    config = LlamaConfig.from_file(folder / "config.json")
+    if options.max_tokens > config.max_position_embeddings:
+        raise UserError(f"--max-tokens {options.max_tokens}: the model has {config.max_position_embeddings} positions "
+                        "(max_position_embeddings in its config.json); ask for no more than these")
     tokenizer = load_tokenizer(folder)
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
@@ -73,16 +77,21 @@ def prepare(options) -> Prepared:
     split = part(chosen, options)
     check_labels(split.first, codebook, options.allow_missing_labels)
     prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens)
+    tokenizer.check_fits(config.vocab_size, [*prompt.prefix_ids, *prompt.label_ids])
     repeats = find_repeats(split.first, codebook.labels)
     whole = options.loss == "text"
     rows = [prompt.encode_whole(post.text, post.label) if whole else prompt.encode(post.text) for post in split.first]
     validation_rows = [prompt.encode(post.text) for post in split.second]
     shares = folder / SHARES  # a base may bring its own table; the shipped one is Llama 3.2's
-    shown = exposure(count_tokens(split.first, prompt, whole), options.epochs,
+    steps = -(-len(rows) // options.batch_size)
+    epochs = min(options.epochs, options.max_steps / steps) if options.max_steps else options.epochs
+    shown = exposure(count_tokens(split.first, prompt, whole), epochs,
                      load_shares(shares if shares.exists() else None), f"{tokenizer.kind} tokenizer of {options.model}")
+    fingerprint = prompt.fingerprint()
     facts = {
-        "hashes": {"data": {str(path): sha256_file(path) for path in files}, "codebook": codebook.hash},
-        "codebook": codebook.to_dict(), "prompt": prompt.fingerprint(),
+        "hashes": {"data": {str(path): sha256_file(path) for path in files}, "codebook": codebook.hash,
+                   "prompt": sha256_json(fingerprint)},
+        "codebook": codebook.to_dict(), "prompt": fingerprint,
         "languages": sorted({post.language for post in split.first}),
         "rows": {"read": notes.to_dict(), "split": split.to_dict(), "repeats": repeats.to_dict(),
                  "train": cells(split.first), "validation": cells(split.second),

@@ -11,6 +11,7 @@ A file is replaced whole or not at all. The checkpoint is read with `weights_onl
 """
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -38,15 +39,24 @@ class RunFolder:
     def __init__(self, path: Path, facts: dict):
         self.path, self.facts = path, facts
 
-    @classmethod
-    def create(cls, path: str | Path, facts: dict) -> "RunFolder":
-        """Begin a run in an empty or new folder. Raises `UserError` where something is already there."""
+    @staticmethod
+    def check_free(path: str | Path) -> None:
+        """Raise `UserError` unless a run can begin in `path`: an empty folder, or a new one."""
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise UserError(f"--out {path}: is a file; give a folder")
         if path.exists() and any(not child.name.endswith(".partial") for child in path.iterdir()):
             hint = "; --resume goes on with it" if (path / "run.json").exists() else ""
             raise UserError(f"--out {path}: is not empty{hint}; choose another folder")
+        there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"--out {path}: {there} is no folder that can be written to; choose another place")
+
+    @classmethod
+    def create(cls, path: str | Path, facts: dict) -> "RunFolder":
+        """Begin a run in an empty or new folder. Raises `UserError` where something is already there."""
+        path = Path(path)
+        cls.check_free(path)
         run = cls(path, {"schema": SCHEMA, **facts, "finished": False, "scored": []})
         run.save()
         return run

@@ -42,6 +42,8 @@ def main(argv: list[str]) -> None:
     run = RunFolder.open(options.out) if options.resume else None
     if run is not None:
         check_same(run, options)
+    elif options.out:
+        RunFolder.check_free(options.out)
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -58,14 +60,11 @@ def main(argv: list[str]) -> None:
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
              "environment": environment(device) | {"dtype": str(dtype).removeprefix("torch.")}, **prepared.facts}
     facts["hashes"]["weights"] = weights_sha256(find_path(options.model))
-    if run is None:
-        run = RunFolder.create(options.out or next_run(prepared.facts["languages"]), facts)
-    elif run.facts["hashes"] != facts["hashes"]:
-        changed = [key for key in facts["hashes"] if run.facts["hashes"].get(key) != facts["hashes"][key]]
-        raise UserError(f"{run.path}: {changed[0]} changed since this run began; it cannot go on to the same result")
-    else:
-        say_other_machine(run.facts["environment"], facts["environment"])
-    trainer = build(options, prepared, run, device, dtype, reason)
+    if run is not None:
+        check_same_files(run, facts)
+    trainer, built = build(options, prepared, device, dtype, reason)
+    if run is None:  # only now: a model that cannot be loaded leaves no folder behind
+        run = RunFolder.create(options.out or next_run(prepared.facts["languages"]), facts | built)
     train(options, prepared, run, trainer)
 
 
@@ -96,15 +95,19 @@ def check_same(run: RunFolder, options: TrainOptions) -> None:
         options.threads = run.facts["environment"]["threads"]
 
 
-def say_other_machine(before: dict, now: dict) -> None:
-    """Say where a resumed run will differ in its last bits."""
+def check_same_files(run: RunFolder, facts: dict) -> None:
+    """A resumed run reads the same bytes; say where another machine will make its last bits differ."""
+    for key, hashes in facts["hashes"].items():
+        if run.facts["hashes"].get(key) != hashes:
+            raise UserError(f"{run.path}: {key} changed since this run began; it cannot go on to the same result")
+    before, now = run.facts["environment"], facts["environment"]
     keys = [key for key in ("device_name", "dtype", "threads", "packages") if before[key] != now[key]]
     if keys:
         print(f"  {', '.join(keys)} changed since this run began: the result will be as good, not the same to the bit")
 
 
-def build(options, prepared: Prepared, run: RunFolder, device, dtype, reason: str) -> Trainer:
-    """Load, quantise, wrap, and say what it came to."""
+def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trainer, dict]:
+    """Load, quantise, wrap, and say what it came to; the second value is what run.json keeps of that."""
     print(f"model {options.model}: {dtype}, since {reason}; weights {options.quantize}")
     began = time.perf_counter()
     model = load_model(find_path(options.model), device=device, dtype=dtype,
@@ -140,10 +143,8 @@ def build(options, prepared: Prepared, run: RunFolder, device, dtype, reason: st
         average = sum(len(row.ids) for row in prepared.rows) / len(prepared.rows)
         print(f"  dropout {options.dropout}: the prompt's first {prefix} tokens are computed for every post "
               f"({average:.0f} tokens a post instead of {average - prefix:.0f})")
-    run.facts |= {"parameters": {"total": total, "trainable": trainable, "bytes": memory.model},
-                  "memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}
-    run.save()
-    return trainer
+    return trainer, {"parameters": {"total": total, "trainable": trainable, "bytes": memory.model},
+                     "memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}
 
 
 def epoch_order(options, prepared: Prepared):

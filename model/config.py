@@ -200,13 +200,14 @@ class _Reader:
         for key, value in (("rope_scaling", old), ("rope_parameters", new)):
             if value is not None and not isinstance(value, dict):
                 raise UserError(f"{self.where}: {key}: {value!r} is not an object")
-        thetas = {float(theta) for source in (self.raw, old or {}, new or {})
-                  if isinstance(theta := source.get("rope_theta"), int | float)}
-        if len(thetas) > 1:
-            raise UserError(f"{self.where}: rope_theta stands there twice with different values: {sorted(thetas)}")
-        theta = thetas.pop() if thetas else self.number("rope_theta", 10000.0)
-        if not 0 < theta < float("inf"):
-            raise UserError(f"{self.where}: rope_theta: {theta!r} is not a number above 0")
+        written = [source["rope_theta"] for source in (self.raw, old or {}, new or {})
+                   if source.get("rope_theta") is not None]
+        for theta in written:
+            if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < float("inf"):
+                raise UserError(f"{self.where}: rope_theta: {theta!r} is not a number above 0")
+        if len(set(written)) > 1:
+            raise UserError(f"{self.where}: rope_theta stands there twice with different values: {sorted(written)}")
+        theta = float(written[0]) if written else 10000.0
         found = [self._scaling(key, value) for key, value in (("rope_scaling", old), ("rope_parameters", new)) if value]
         if len(found) == 2 and found[0] != found[1]:
             raise UserError(f"{self.where}: rope_scaling and rope_parameters disagree; keep the one that is right")
@@ -216,7 +217,7 @@ class _Reader:
         return theta, scaling
 
     def _scaling(self, key: str, value: dict) -> RopeScaling | None:
-        kinds = {value[name] for name in ("rope_type", "type") if name in value}
+        kinds = {str(value[name]) for name in ("rope_type", "type") if name in value}
         if len(kinds) > 1:
             raise UserError(f"{self.where}: {key}: rope_type and type disagree")
         kind = kinds.pop() if kinds else "default"

@@ -84,6 +84,17 @@ class Tokenizer:
         """Whether `special(name)` would find a token."""
         return name in self.special_ids
 
+    def check_fits(self, vocab_size: int, also=()) -> None:
+        """Raise `UserError` where a text, BOS or an id of `also` is beyond a model's embedding of `vocab_size` rows.
+
+        Special tokens that nobody uses may lie beyond it: some tokenizers have a token for padding that no model has.
+        """
+        ordinary = (id for id, token in enumerate(self._tokens) if token is not None and id not in self._special)
+        largest = max([*ordinary, *also, *([] if self.bos_id is None else [self.bos_id])])
+        if largest >= vocab_size:
+            raise UserError(f"{self.source}: has ids up to {largest}, but the model's vocabulary ends at "
+                            f"{vocab_size - 1}; tokenizer and model do not belong together")
+
     @property
     def adds_space(self) -> bool:
         """Whether `encode` puts a space before the text (sentencepiece's dummy prefix), which `decode` takes away."""

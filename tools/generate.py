@@ -21,11 +21,12 @@ from dataclasses import dataclass
 
 import torch
 
-from assemble import QUANTIZE, load_model
+from assemble import QUANTIZE, checkpoint_folder, load_model
 from common.device import DTYPES, choose_device, choose_dtype
 from common.errors import UserError, run_program
 from common.options import option, parse_options
 from model.cache import KVCache
+from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from model.tokenizer import Tokenizer, load_tokenizer
 
@@ -77,6 +78,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--prompt: is empty, and this tokenizer has no token that begins a text; give some text")
     device = choose_device(options.device)
     dtype, _ = choose_dtype(device, options.dtype)
+    tokenizer.check_fits(LlamaConfig.from_file(checkpoint_folder(options.model) / "config.json").vocab_size, ids)
     model = load_model(options.model, device=device, dtype=dtype, quantize=options.quantize, adapter=options.adapter)
 
     if hasattr(sys.stdout, "reconfigure"):
