@@ -23,6 +23,7 @@ from data.splits import Split, split_posts
 from model.config import LlamaConfig
 from model.tokenizer import load_tokenizer
 from run_folder import find_path
+from train_options import ENOUGH
 
 SHARES = "pretraining_shares.toml"
 
@@ -105,6 +106,8 @@ def prepare(options) -> Prepared:
 
 def part(posts: list[Post], options) -> Split:
     """Training and validation posts, by the options `validation`, `group_by` and `split_by`."""
+    if options.validation is None:
+        options.validation = 0.1 if len(posts) >= ENOUGH else 0.0
     if options.validation == 0:
         for name in ("group_by", "split_by"):
             if getattr(options, name):

@@ -8,6 +8,8 @@ from program_options import DATA, EMBEDDED, ColumnOptions, MachineOptions
 
 ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "what is asked"
 
+ENOUGH = 400  # training posts below which a tenth is too few to tell one adapter from another
+
 
 @dataclass
 class TrainOptions(ColumnOptions, MachineOptions):
@@ -23,8 +25,9 @@ class TrainOptions(ColumnOptions, MachineOptions):
                                   group=DATA)
     per_language: dict[str, int] = option({}, "so many posts of a language, nested for one seed", metavar="tr=75,pl=75",
                                           minimum=1, group=DATA)
-    validation: float = option(0.1, "share of the training posts kept aside to choose the best adapter; 0 for none",
-                               minimum=0, maximum=0.9, group=DATA)
+    validation: float | None = option(None, "share of the training posts kept aside to choose the best adapter; 0 for "
+                                      f"none (default: a tenth of {ENOUGH} posts or more; fewer cannot choose)",
+                                      minimum=0, maximum=0.9, group=DATA)
     group_by: str | None = option(None, "column (such as author) whose posts all go to one side of that split",
                                   metavar="NAME", group=DATA)
     split_by: str | None = option(None, "column with a date: the latest posts are the validation posts",

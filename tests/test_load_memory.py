@@ -3,8 +3,8 @@
 A child process loads a checkpoint of more than 100 MB while a thread reads its anonymous memory (RssAnon in /proc,
 which does not count the mapped files) as fast as it can.
 
-Deliberate break: let `model/weights.py: read_weights` collect all tensors, cloned, in a list before it yields them; both
-cases turn red.
+Deliberate break: let `model/weights.py: read_weights` collect all tensors, cloned, in a list before it yields them;
+both cases turn red.
 """
 
 import json
