@@ -6,10 +6,14 @@ The estimate counts what the design says must be there at the same time:
     adapter      16 bytes per trainable number: value, gradient, two moments, each float32
     buffer       the largest linear once, dequantised
     activations  per packed token and layer: 7 D + 4 H h + 4 F numbers that backward needs (two norms; queries, keys,
-                 values and output of attention; gate, up, their product and its input); with checkpointing only the
-                 layer's input D, and one layer's activations at a time
+                 values and output of attention; gate, up, their product and its input), and with dropout each adapter's
+                 masked input and the mask; with checkpointing only the layer's input D, and one layer's activations
+                 at a time
+    logits       for the losses over the whole vocabulary: one chunk's logits, their softmax and gradient in float32,
+                 and the head in the arithmetic's dtype where it is stored in another
 
-Activations of the prompt are counted for every row, so a shared prefix leaves some room.
+Left out: what attention keeps of a shared prefix once more for each row, and what adapters keep in rank r. The share of
+the memory that a plan leaves free has room for both.
 """
 
 import os
@@ -18,6 +22,8 @@ from dataclasses import dataclass
 import torch
 
 from common.terminal import human_bytes
+from loop import LOGIT_CHUNK
+from lora.inject import adapters
 from model.config import LlamaConfig
 
 MICRO_TOKENS = (8192, 4096, 2048, 1024, 512)
@@ -61,17 +67,28 @@ def available_memory(device: torch.device) -> int:
     raise RuntimeError("/proc/meminfo has no line MemAvailable")
 
 
-def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, checkpointing: bool) -> int:
-    """Bytes that `tokens` packed tokens keep for backward, by the formula above."""
-    heads = config.num_attention_heads * config.head_dim
-    layer = 7 * config.hidden_size + 4 * heads + 4 * config.intermediate_size
-    depth = config.num_hidden_layers
-    numbers = depth * config.hidden_size + layer if checkpointing else depth * layer
-    return tokens * numbers * dtype.itemsize
+def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, checkpointing: bool, dropped: int = 0
+                     ) -> int:
+    """Bytes that `tokens` packed tokens keep for backward, by the formula above.
+
+    `dropped`: how many numbers of a token go through dropout in all layers together.
+    """
+    heads, depth = config.num_attention_heads * config.head_dim, config.num_hidden_layers
+    layer = (7 * config.hidden_size + 4 * heads + 4 * config.intermediate_size) * dtype.itemsize
+    layer += -(-dropped // depth) * (dtype.itemsize + 1)
+    return tokens * (depth * config.hidden_size * dtype.itemsize + layer if checkpointing else depth * layer)
 
 
-def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointing: bool | None, available: int
-                ) -> MemoryPlan:
+def logit_bytes(model, loss: str) -> int:
+    """Bytes that a loss over the whole vocabulary takes for a moment; 0 for the label loss."""
+    if loss == "label":
+        return 0
+    head, dtype = model.head_weight, model.dtype
+    return 3 * 4 * LOGIT_CHUNK * head.shape[0] + (0 if head.dtype == dtype else head.numel() * dtype.itemsize)
+
+
+def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointing: bool | None, available: int,
+                loss: str = "label") -> MemoryPlan:
     """Choose what is `None` so that the estimate fills at most `SHARE` of what is free beside the loaded model.
 
     Plain steps of many tokens come first; then checkpointing; then smaller micro-batches. Where nothing fits, the
@@ -83,7 +100,10 @@ def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointin
     adapter = 16 * trainable + largest
     ways = [False, True] if checkpointing is None else [checkpointing]
     sizes = MICRO_TOKENS if micro_tokens is None else (micro_tokens,)
-    plans = [MemoryPlan(tokens, way, size, adapter, activation_bytes(config, tokens, dtype, way), available)
+    dropped = sum(layer.in_features for layer in adapters(model).values() if layer.dropout)
+    logits = logit_bytes(model, loss)
+    plans = [MemoryPlan(tokens, way, size, adapter, activation_bytes(config, tokens, dtype, way, dropped) + logits,
+                        available)
              for way in ways for tokens in (sizes if way or len(ways) == 1 or len(sizes) == 1 else sizes[:3])]
     fitting = (plan for plan in plans if plan.adapter + plan.activations <= SHARE * plan.available)
     return next(fitting, plans[-1])

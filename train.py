@@ -28,7 +28,7 @@ from predict import label_probabilities
 from prepare import Prepared, prepare, say_exposure
 from program_options import EMBEDDED
 from report.metrics import Scored, score
-from run_folder import RunFolder, environment, find_path, next_run, weights_sha256
+from run_folder import ROOT, RunFolder, environment, find_path, next_run, weights_sha256
 from train_options import PRESETS, SMALL, TrainOptions
 
 # May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
 
 def fill_in(options: TrainOptions) -> None:
     """Defaults that depend on what was not given: the small base has a recipe of its own, the samples two languages."""
-    if find_path(options.model).resolve() == find_path(EMBEDDED).resolve():
+    if find_path(options.model).resolve() == ROOT / EMBEDDED:  # not any folder of that name
         for key, value in SMALL.items():
             if key not in options.given:
                 setattr(options, key, value)
@@ -119,7 +119,7 @@ def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trai
     total = sum(p.numel() for p in model.parameters())
     checkpointing = {"auto": None, "on": True, "off": False}[options.checkpointing]
     memory = plan_memory(model, trainable, micro_tokens=options.micro_tokens or None, checkpointing=checkpointing,
-                         available=available_memory(device))
+                         available=available_memory(device), loss=options.loss)
     print(f"  {total:,} parameters, {trainable:,} of them trainable, loaded in "
           f"{human_seconds(time.perf_counter() - began)}")
     print(f"  memory: {memory}")
