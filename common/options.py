@@ -15,6 +15,9 @@ read: str, int, float, bool (`--flag`, `--no-flag`), `list[str]` (several words,
 
 import argparse
 import dataclasses
+import re
+import shutil
+import textwrap
 import tomllib
 import typing
 from pathlib import Path
@@ -32,6 +35,33 @@ def option(default, help: str, *, choices=None, minimum=None, above=None, maximu
     return dataclasses.field(default=default, metadata=metadata)
 
 
+class _Help(argparse.HelpFormatter):
+    """Help at any width: paragraphs are filled, indented lines stay, remarks that are too wide go below."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=30, width=min(shutil.get_terminal_size().columns, 110) - 2)
+
+    def _fill_text(self, text, width, indent):
+        parts = []
+        for part in text.strip().split("\n\n"):
+            lines = part.split("\n")
+            if any(line.startswith(" ") for line in lines):
+                parts.append("\n".join(re.sub(r"(\S) {3,}(?=\S)", r"\1\n        ", line) if len(line) > width else line
+                                       for line in lines))
+            else:
+                parts.append(textwrap.fill(" ".join(lines), width))
+        return "\n\n".join(parts)
+
+    def _format_action_invocation(self, action):
+        if isinstance(action, argparse.BooleanOptionalAction):
+            return action.option_strings[0].replace("--", "--[no-]", 1)
+        return super()._format_action_invocation(action)
+
+    def _format_args(self, action, default_metavar):
+        listed = action.nargs == "+" and "," in (action.metavar or "")
+        return action.metavar if listed else super()._format_args(action, default_metavar)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{self.prog}: {message}; --help shows every option")
@@ -47,15 +77,16 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, epilo
     `presets` maps a name to values that `--preset NAME` sets. The instance gets an attribute `given`, the set of field
     names that the user set somewhere, which lets a program tell a chosen value from a default. Raises `UserError`.
     """
-    parser = _Parser(prog=program, description=description, epilog=epilog, allow_abbrev=False,
-                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(prog=program, usage=f"{program} [options]", description=description, epilog=epilog,
+                     allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same options; the command line wins")
     if presets:
         parser.add_argument("--preset", choices=sorted(presets), help="a named set of options; all others still win")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     kinds = {name: _kind(annotation) for name, annotation in typing.get_type_hints(cls).items() if name in fields}
     groups: dict[str | None, argparse._ArgumentGroup] = {}
-    for name, field in fields.items():
+    inherited = [name for name in fields if name not in cls.__annotations__]
+    for name, field in sorted(fields.items(), key=lambda item: item[0] in inherited):  # what is shared comes last
         title = field.metadata["group"]
         if title not in groups:
             groups[title] = parser.add_argument_group(title) if title else parser
@@ -67,6 +98,10 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, epilo
         hint = closest(rest[0], flags) if rest[0].startswith("-") else " after the options"
         parser.error(f"unknown {'option' if rest[0].startswith('-') else 'word'} '{rest[0]}'{hint}")
     given = vars(namespace)
+    for name, value in given.items():  # an empty shell variable must not mean "the default"
+        if name in fields and value in ("", [""]) and fields[name].default != "" and fields[name].metadata["metavar"]:
+            raise UserError(f"--{name.replace('_', '-')}: is empty; give {fields[name].metadata['metavar']}, or leave "
+                            "the option out")
     config, preset = given.pop("config"), given.pop("preset", None)
     from_file = _read_toml(config, fields, presets) if config else {}
     preset = preset or from_file.pop("preset", None)
@@ -91,7 +126,7 @@ def _kind(annotation) -> tuple[str, bool]:
 def _add_argument(group, name: str, field, kind) -> None:
     flag, words, metadata = "--" + name.replace("_", "-"), kind[0], field.metadata
     default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-    shown = "" if default in (None, "", [], {}, (), False) else f" (default: {_shown(default)})"
+    shown = "" if default is False or default in (None, "", [], {}, ()) else f" (default: {_shown(default)})"
     text = (metadata["help"] + shown).replace("%", "%%")
     if words == "bool":
         group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
@@ -131,7 +166,8 @@ def _checked(value, kind, metadata, where: str):
     if value is None and optional:
         return None
     try:
-        value = _READ[name](value)
+        is_files = name == "list" and metadata["metavar"] == "FILE"  # a file's name may hold a comma
+        value = list(value) if is_files and isinstance(value, list) else _READ[name](value)
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {value!r} is not {_WORDS[name]}") from error
     for item in value.values() if name == "dict" else [value] if name in ("int", "float") else []:
@@ -178,19 +214,20 @@ def _read_list(value) -> list[str]:
     items = [value] if isinstance(value, str) else list(value)
     if not all(isinstance(item, str) for item in items):
         raise TypeError(value)
-    return [word for item in items for word in item.split(",") if word] if len(items) == 1 else items
+    words = [word.strip() for item in items for word in item.split(",")]
+    return [word for word in words if word]
 
 
 def _read_dict(value) -> dict[str, int]:
     if isinstance(value, dict):
         return {str(key): _read_int(count) for key, count in value.items()}
-    pairs = [word.split("=") for word in str(value).split(",") if word]
-    if not all(len(pair) == 2 for pair in pairs):
+    pairs = [word.split("=") for word in str(value).split(",") if word.strip()]
+    if not pairs or not all(len(pair) == 2 for pair in pairs) or len({key.strip() for key, _ in pairs}) < len(pairs):
         raise ValueError(value)
-    return {key: _read_int(count) for key, count in pairs}
+    return {key.strip(): _read_int(count) for key, count in pairs}
 
 
 _READ = {"str": _read_str, "int": _read_int, "float": _read_float, "bool": _read_bool, "list": _read_list,
          "dict": _read_dict}
 _WORDS = {"str": "text", "int": "a whole number", "float": "a finite number", "bool": "true or false",
-          "list": "a list of words", "dict": "NAME=NUMBER pairs such as tr=75,es=20"}
+          "list": "a list of words", "dict": "NAME=NUMBER pairs, each name once, such as tr=75,es=20"}

@@ -25,11 +25,12 @@ FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 FIELD_LIMIT = 100_000_000  # characters; the csv module's own 131,072 is less than some scraped fields
+UTF_16 = b"\xff\xfe"
 FOREIGN = {  # first bytes of files that are often taken for text tables
     b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV UTF-8",
-    b"\xff\xfe": "is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
-    b"\xfe\xff": "is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+    UTF_16: "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+    b"\xfe\xff": "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
     b"PAR1": "is a parquet file; name it .parquet",
 }
 
@@ -83,9 +84,9 @@ def open_table(path: Path, delimiter: str = "", quote: str = '"') -> Table:
     A file that is absent, a folder, empty, of a foreign kind, not UTF-8, cut off or not well formed is a `UserError`
     that names it (and the row); problems inside rows are raised when that row is reached.
     """
-    kind = file_format(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")
+    kind = file_format(path)
     if not path.exists():
         raise UserError(f"{path}: there is no such file")
     if not path.is_file():
@@ -135,6 +136,8 @@ def _lines(path: Path, place: Place) -> Iterator[str]:
                     raise UserError(f"{path}: {foreign.format(name=path.name)}")
                 if line.startswith(b"\xef\xbb\xbf"):
                     line, offset = line[3:], 3
+            if line.count(0) * 3 > len(line):
+                raise UserError(f"{path}: {FOREIGN[UTF_16].format(name=path.name)}")
             if b"\0" in line:
                 raise UserError(
                     f"{path}: row {place.row + 1}: byte {offset + line.index(0):,} is NUL, which no text file holds; "
@@ -145,7 +148,7 @@ def _lines(path: Path, place: Place) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"{path}: row {place.row + 1}: byte {offset + error.start:,} (0x{line[error.start]:02x}) is not "
-                    f"UTF-8; convert the file: iconv -f LATIN1 -t UTF-8 {path.name} > utf8-{path.name}"
+                    f"UTF-8; save it as UTF-8, or: iconv -f CP1252 -t UTF-8 {path.name} > utf8-{path.name}"
                 ) from error
             offset += len(line)
             yield text

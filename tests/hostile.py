@@ -101,18 +101,21 @@ def post_rows(start: int = 0, count: int = 12, languages=("en", "es"), labels=tu
             for label in [labels[number % len(labels)]]]  # fmt: skip
 
 
-def write_base(folder: Path, vocab_size: int = 700, **overrides) -> Path:
-    """A tiny random checkpoint with a sentencepiece vocabulary of 600 pieces."""
-    write_checkpoint(folder, reference_model(vocab_size=vocab_size, **overrides))
+def write_base(folder: Path, vocab_size: int = 700, same: dict[str, str] | None = None) -> Path:
+    """A tiny random checkpoint and a sentencepiece vocabulary of 600 pieces; `same`: characters read as others."""
+    write_checkpoint(folder, reference_model(vocab_size=vocab_size))
+    rules = folder / "rules.tsv"
+    rules.write_text("".join(f"{ord(char):x}\t{ord(other):x}\n" for char, other in (same or {"\u0001": " "}).items()))
     words = re.findall(r"\S+", load_codebook().instruction() + " " + load_codebook().role)
     sentences = [" ".join(words[start : start + 7]) for start in range(len(words))]
     sentences += [row["text"] for row in post_rows()]
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences * 3), model_prefix=str(folder / "tokenizer"), vocab_size=600,
-        model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
+        model_type="bpe", byte_fallback=True, normalization_rule_tsv=str(rules), remove_extra_whitespaces=False,
         minloglevel=2, hard_vocab_limit=False,
     )  # fmt: skip
     (folder / "tokenizer.vocab").unlink()
+    rules.unlink()
     return folder
 
 

@@ -113,7 +113,7 @@ def other_tokenizer(base):
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
 BASES = {
-    "config is not json": (content("config.json", b'{"model_type": "llama",'), ("config.json", "line 1", "is not JSON")),
+    "config is not json": (content("config.json", b'{"hidden_size": 4,'), ("config.json", "line 1", "is not JSON")),
     "config is a json array": (content("config.json", b"[1, 2]"), ("config.json", "object")),
     "config is latin-1": (content("config.json", b'{"a": "\xe9"}'), ("config.json", "UTF-8")),
     "config missing": (remove("config.json"), ("base", "config.json")),

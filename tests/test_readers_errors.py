@@ -49,16 +49,16 @@ WRONG = [  # name, content, the line
     ("p.csv.gz", "text,label\n", "p.csv.gz: is named .gz but is not gzipped; take .gz off its name"),
     ("p.csv", b"PK\x03\x04rest", "p.csv: is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack "
      "the archive"),
-    ("p.csv", "text,label\na,pro\n".encode("utf-16"), "p.csv: is UTF-16 text; convert it: iconv -f UTF-16 -t UTF-8 "
-     "p.csv > utf8-p.csv"),
-    ("p.csv", "text,label\na,pro\n".encode("utf-16-le"), "p.csv: row 1: byte 1 is NUL, which no text file holds; save "
-     "the file as UTF-8 text"),
+    ("p.csv", "text,label\na,pro\n".encode("utf-16"), "p.csv: is UTF-16 text; save it as UTF-8, or: iconv "
+     "-f UTF-16 -t UTF-8 p.csv > utf8-p.csv"),
+    ("p.csv", "text,label\na,pro\n".encode("utf-16-le"), "p.csv: is UTF-16 text; save it as UTF-8, or: iconv "
+     "-f UTF-16 -t UTF-8 p.csv > utf8-p.csv"),
     ("p.csv", b"text,label\na\0b,pro\n", "p.csv: row 2: byte 12 is NUL, which no text file holds; save the file as "
      "UTF-8 text"),
-    ("p.csv", b'text,label\n"a\nb",pro\ncaf\xe9,pro\n', "p.csv: row 3: byte 24 (0xe9) is not UTF-8; convert the file: "
-     "iconv -f LATIN1 -t UTF-8 p.csv > utf8-p.csv"),
+    ("p.csv", b'text,label\n"a\nb",pro\ncaf\xe9,pro\n', "p.csv: row 3: byte 24 (0xe9) is not UTF-8; save it as UTF-8, "
+     "or: iconv -f CP1252 -t UTF-8 p.csv > utf8-p.csv"),
     ("p.jsonl", b'\xef\xbb\xbf{"text": "a", "label": "pro"}\n{"text": "\xfc"}\n', "p.jsonl: row 2: byte 43 (0xfc) is "
-     "not UTF-8; convert the file: iconv -f LATIN1 -t UTF-8 p.jsonl > utf8-p.jsonl"),
+     "not UTF-8; save it as UTF-8, or: iconv -f CP1252 -t UTF-8 p.jsonl > utf8-p.jsonl"),
     ("p.csv", "text\tlabel\na, b\tpro\n", "p.csv: row 1: is separated by tabs, not by commas; set --delimiter tab, or "
      "rename it to .tsv"),
     ("p.csv", "text;label\na;pro\n", "p.csv: row 1: is separated by semicolons, not by commas; set --delimiter "

@@ -3,13 +3,13 @@
 Each step takes the logits of the last position and chooses one id:
 
     temperature 0     the largest logit (greedy)
-    temperature t     a draw from softmax(logits / t), cut to the smallest set of tokens, most probable first, whose
-                      probabilities reach top-p (nucleus sampling, Holtzman et al., arXiv 1904.09751)
+    temperature t     a draw from softmax(logits / t), cut to its nucleus
 
-in float32 at least, on the CPU from a seeded generator, so that a seed means the same on every device. A key/value
-cache holds what was computed for earlier tokens. `--chat` writes the prompt in Llama 3's chat format; the date lines
-that the published template puts into every conversation are written on request only (`--date-header`), because a text
-that depends on the day it was made cannot be made again.
+where the nucleus is the smallest set of tokens, most probable first, whose probabilities reach top-p (nucleus sampling,
+Holtzman et al., arXiv 1904.09751), in float32 at least, on the CPU from a seeded generator, so that a seed means the
+same on every device. A key/value cache holds what was computed for earlier tokens. `--chat` writes the prompt in Llama
+3's chat format; the date lines that the published template puts into every conversation are written on request only
+(`--date-header`), because a text that depends on the day it was made cannot be made again.
 """
 
 import codecs
