@@ -117,6 +117,7 @@ def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trai
            generator=torch.Generator().manual_seed(options.seed))
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
+    total += sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "load_packed"))  # in 4 bits
     checkpointing = {"auto": None, "on": True, "off": False}[options.checkpointing]
     memory = plan_memory(model, trainable, micro_tokens=options.micro_tokens or None, checkpointing=checkpointing,
                          available=available_memory(device), loss=options.loss)
