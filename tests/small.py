@@ -1,6 +1,7 @@
 """A small random base with a tokenizer of its own, and invented posts: what the tests of the programs run on."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import sentencepiece
 import torch
 from safetensors.torch import save_file
 
+from common.errors import run_program
 from data.codebook import load_codebook
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
@@ -86,11 +88,29 @@ def start(*words, cwd: Path, log: Path | None = None) -> subprocess.Popen:
 
 
 def run(*words, cwd: Path, code: int = 0) -> str:
-    """What a program printed; its exit status must be `code`. For an error that is the one line on stderr."""
+    """What a program in a process of its own printed; its exit status must be `code`."""
     process = start(*words, cwd=cwd)
     out, err = process.communicate(timeout=300)
-    assert process.returncode == code, err + out
+    return _judged(process.returncode, out, err, code)
+
+
+def here(*words, cwd: Path, code: int = 0) -> str:
+    """The same in this process, without the seconds that it takes to import PyTorch once more."""
+    main = importlib.import_module(words[0].removesuffix(".py")).main
+    out, err, threads, found = io.StringIO(), io.StringIO(), torch.get_num_threads(), 0
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            run_program(main, [str(word) for word in words[1:]])
+        except SystemExit as end:
+            found = end.code
+        finally:
+            torch.set_num_threads(threads)
+    return _judged(found, out.getvalue(), err.getvalue(), code)
+
+
+def _judged(found: int, out: str, err: str, code: int) -> str:
+    assert found == code, err + out
     if code == 0:
         return out
-    assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in out, err
+    assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in out + err, err
     return err
