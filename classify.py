@@ -16,6 +16,7 @@ import torch
 
 from common.device import choose_device, choose_dtype
 from common.errors import UserError, run_program
+from common.files import check_place
 from common.options import option, parse_options
 from common.terminal import human_seconds, progress
 from data.codebook import Codebook
@@ -75,6 +76,9 @@ def main(argv: list[str]) -> None:
 def check_output(output: Path, source: Path, overwrite: bool) -> None:
     """Refuse an unknown format, the input itself, and a file that is already there."""
     output_format(output)
+    check_place(output, "--output")
+    if output.is_dir():
+        raise UserError(f"--output {output}: is a folder; name a file")
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"--output {output}: is the input file; choose another name")
     if output.exists() and not overwrite:

@@ -15,7 +15,7 @@ import torch
 
 from common.device import choose_device, choose_dtype
 from common.errors import UserError, run_program
-from common.files import atomic_folder, read_json, sha256_file, write_json
+from common.files import atomic_folder, check_place, read_json, sha256_file, write_json
 from common.options import option, parse_options
 from common.terminal import progress
 from data.annotators import Agreement, read_labelled
@@ -131,6 +131,7 @@ def check_out(out: Path, explicit: bool) -> None:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").exists())):
         option = f"--out {out}" if explicit else str(out)
         raise UserError(f"{option}: holds something that is no evaluation; choose another folder")
+    check_place(out, "--out")
 
 
 def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agreement | None, TestCheck]:

@@ -201,7 +201,8 @@ class Trainer:
 
     def load_state(self, state: dict) -> None:
         """Go on from what `state()` gave."""
-        if set(state["parameters"]) != set(self.named):
+        shapes = {name: p.shape for name, p in self.named.items()}
+        if {name: p.shape for name, p in state["parameters"].items()} != shapes:
             raise ValueError("the checkpoint is of another set of adapters")
         with torch.no_grad():
             for name, parameter in self.named.items():

@@ -11,7 +11,6 @@ A file is replaced whole or not at all. The checkpoint is read with `weights_onl
 """
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ import torch
 
 from assemble import checkpoint_folder, load_model
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, read_json, sha256_file, write_json
+from common.files import atomic_folder, atomic_write, check_place, read_json, sha256_file, write_json
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
 from model.tokenizer import load_tokenizer
@@ -31,6 +30,10 @@ from model.tokenizer import load_tokenizer
 ROOT = Path(__file__).resolve().parent
 SHIPPED_RUN = ROOT / "base" / "run"
 SCHEMA = 1
+# What the programs read of run.json: without it they could not go on.
+FACTS = {"created": str, "finished": bool, "options": dict, "environment": dict, "hashes": dict, "codebook": dict,
+         "prompt": dict, "languages": list, "scored": list}  # fmt: skip
+OPTIONS = ("model", "template", "max_tokens", "quantize", "allow_missing_labels", "seed")
 
 
 class RunFolder:
@@ -48,9 +51,7 @@ class RunFolder:
         if path.exists() and any(not child.name.endswith(".partial") for child in path.iterdir()):
             hint = "; --resume goes on with it" if (path / "run.json").exists() else ""
             raise UserError(f"--out {path}: is not empty{hint}; choose another folder")
-        there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"--out {path}: {there} is no folder that can be written to; choose another place")
+        check_place(path / "run.json", "--out")
 
     @classmethod
     def create(cls, path: str | Path, facts: dict) -> "RunFolder":
@@ -72,6 +73,14 @@ class RunFolder:
         facts = read_json(path / "run.json")
         if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
             raise UserError(f"{path / 'run.json'}: is not of schema {SCHEMA}; it was made by another version")
+        for key, kind in FACTS.items():
+            if not isinstance(facts.get(key), kind):
+                raise UserError(f"{path / 'run.json'}: {key} is missing or of another kind; the file was changed by "
+                                "hand, so train anew")
+        missing = [key for key in OPTIONS if key not in facts["options"]]
+        if missing:
+            raise UserError(f"{path / 'run.json'}: options: {missing[0]} is missing; the file was changed by hand, so "
+                            "train anew")
         return cls(path, facts)
 
     def save(self) -> None:
@@ -83,16 +92,25 @@ class RunFolder:
 
     def append_log(self, line: dict) -> None:
         """Add one line to log.jsonl."""
-        with open(self.log_path, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(line) + "\n")
+        try:
+            with open(self.log_path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.log_path}: cannot be written ({error.strerror}); make room, then go on with "
+                            "--resume") from error
 
     def read_log(self, up_to: int | None = None) -> list[dict]:
         """The log's lines, up to a step if one is given; a last line torn by a kill is left out."""
         if not self.log_path.exists():
             return []
         lines = self.log_path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last newline is torn
-        parsed = [json.loads(line) for line in lines]
-        return [line for line in parsed if up_to is None or line["step"] <= up_to]
+        parsed = []
+        for number, line in enumerate(lines, 1):
+            try:
+                parsed.append((json.loads(line)["step"], json.loads(line)))
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(f"{self.log_path}: line {number}: is no step of a log; take the line out") from error
+        return [line for step, line in parsed if up_to is None or step <= up_to]
 
     def cut_log(self, step: int) -> None:
         """Drop what was logged after `step`: a resumed run does those steps again."""
@@ -111,7 +129,8 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            return {key: state[key] for key in ("trainer", "watch", *state)}
         except Exception as error:
             raise UserError(f"{path}: is not a whole checkpoint ({type(error).__name__}); train anew into another "
                             "folder") from error

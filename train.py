@@ -183,8 +183,12 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
     torch.manual_seed(options.seed)  # dropout draws from here on; what came before must not matter
     watch, state = Watch(), run.read_state() if options.resume else None
     if state is not None:
-        trainer.load_state(state["trainer"])
-        watch = Watch(**state["watch"])
+        try:
+            trainer.load_state(state["trainer"])
+            watch = Watch(**state["watch"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{run.path / 'checkpoint' / 'state.pt'}: does not belong to this run ({error}); train "
+                            "anew into another folder") from error
         if "micro_tokens" in options.given:
             trainer.micro_tokens = options.micro_tokens
         print(f"  going on after step {trainer.step_count} of {trainer.total_steps}")

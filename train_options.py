@@ -49,7 +49,7 @@ class TrainOptions(ColumnOptions, MachineOptions):
                            choices=("nf4", "nf4-double", "none"), group=ADAPTER)
     targets: list[str] = option(("all-linear",), "linear layers that get an adapter", metavar="q_proj,v_proj",
                                 group=ADAPTER)
-    rank: int = option(16, "rank r", minimum=1, group=ADAPTER)
+    rank: int = option(16, "rank r", minimum=1, maximum=4096, group=ADAPTER)
     alpha: float = option(32, "scale: alpha / r multiplies the adapter's output", above=0, group=ADAPTER)
     dropout: float = option(0.0, "dropout in front of the adapter; above 0 the prompt's prefix cannot be shared",
                             minimum=0, maximum=0.95, group=ADAPTER)

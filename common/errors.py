@@ -18,12 +18,19 @@ class UserError(Exception):
 
 
 def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Run `main(argv)` as a program: exit 0, 2 after a `UserError`, 130 after Ctrl-C; never a traceback for either."""
+    """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or out of memory; 130 after Ctrl-C."""
     try:
         main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory(error):
+            raise
+        what = str(error).strip().splitlines()[0][:100] if str(error) else "Python's"
+        print(f"error: not enough memory ({what}); what helps: --quantize nf4, --checkpointing on, fewer "
+              "--micro-tokens, a smaller model", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -32,6 +39,12 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
         # The reader (say, `head`) has gone. Point stdout elsewhere, or Python complains again while closing it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+
+def is_memory(error: Exception) -> bool:
+    """Whether an exception says that memory ran out: Python's, numpy's, PyTorch's on a GPU, or its CPU allocator's."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 
 
 def closest(word: str, candidates) -> str:

@@ -60,6 +60,16 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def check_place(path: str | Path, option: str) -> None:
+    """Raise `UserError` naming `option` where `path` could not be made: before hours of work, not after them."""
+    path = Path(path)
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise UserError(f"{option} {path}: {there} is a file, so nothing can lie in it; choose another place")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {path}: {there} may not be written to; choose another place")
+
+
 def write_json(path: str | Path, value) -> None:
     """Write `value` as indented UTF-8 JSON, whole or not at all; NaN is refused, since JSON has none."""
     with atomic_write(path) as handle:

@@ -166,8 +166,8 @@ def _checked(value, kind, metadata, where: str):
     if value is None and optional:
         return None
     try:
-        is_files = name == "list" and metadata["metavar"] == "FILE"  # a file's name may hold a comma
-        value = list(value) if is_files and isinstance(value, list) else _READ[name](value)
+        is_files = metadata["metavar"] == "FILE" and name == "list"  # a file's name may hold a comma
+        value = _READ["files" if is_files else name](value)
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {value!r} is not {_WORDS[name]}") from error
     for item in value.values() if name == "dict" else [value] if name in ("int", "float") else []:
@@ -210,11 +210,15 @@ def _read_bool(value) -> bool:
     return value
 
 
-def _read_list(value) -> list[str]:
-    items = [value] if isinstance(value, str) else list(value)
-    if not all(isinstance(item, str) for item in items):
+def _read_files(value) -> list[str]:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
         raise TypeError(value)
-    words = [word.strip() for item in items for word in item.split(",")]
+    return list(items)
+
+
+def _read_list(value) -> list[str]:
+    words = [word.strip() for item in _read_files(value) for word in item.split(",")]
     return [word for word in words if word]
 
 
@@ -228,6 +232,6 @@ def _read_dict(value) -> dict[str, int]:
 
 
 _READ = {"str": _read_str, "int": _read_int, "float": _read_float, "bool": _read_bool, "list": _read_list,
-         "dict": _read_dict}
+         "files": _read_files, "dict": _read_dict}
 _WORDS = {"str": "text", "int": "a whole number", "float": "a finite number", "bool": "true or false",
           "list": "a list of words", "dict": "NAME=NUMBER pairs, each name once, such as tr=75,es=20"}

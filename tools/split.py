@@ -1,0 +1,152 @@
+"""Part labelled posts into a training and a test file: `python -m tools.split --data posts.csv --out parts`.
+
+A test is honest where nothing in it was trained on. So each cell (language x label) gives the test its share, and rows
+that belong together stay together: all rows of one post where several people labelled it, the same text posted again,
+and, with `--group-by author`, all posts of one person. `--split-by date` tests on the latest posts instead, as a model
+is used: trained on the past. How rows are chosen, and the formulas, stand in data/splits.py.
+
+The folder gets train.jsonl and test.jsonl, each row with every column that it had, and split.json, which says how they
+came about. Ids are strings, as they were written. The original files are only read.
+"""
+
+import json
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from common.errors import UserError, run_program
+from common.files import atomic_folder, check_place, sha256_file, write_json
+from common.options import option, parse_options
+from data.annotators import majority
+from data.checks import check_test, near_pairs
+from data.posts import Columns, Post
+from data.readers import is_annotated, read_posts
+from data.rows import Number, open_table
+from data.splits import Split, split_posts
+from data.writers import write_rows
+from program_options import DATA, ColumnOptions
+
+SHOWN = 5  # near pairs that are named; split.json has all of them
+
+
+@dataclass
+class SplitOptions(ColumnOptions):
+    """Options of one split."""
+
+    data: list[str] = option((), "labelled posts: .jsonl, .csv or .tsv, also .gz", metavar="FILE")
+    out: str | None = option(None, "new folder for train.jsonl, test.jsonl and split.json", metavar="DIR")
+    test: float = option(0.25, "share of the posts that are kept for testing", above=0, maximum=0.9)
+    group_by: str | None = option(None, "column (such as author) whose posts all go to one side", metavar="NAME")
+    split_by: str | None = option(None, "column with a date: the latest posts are the test", metavar="NAME")
+    split_at: str | None = option(None, "with --split-by: first date of the test, such as 2024-03-31", metavar="DATE")
+    repeats_apart: bool = option(False, "let posts of the same text fall on both sides", group=DATA)
+    seed: int = option(0, "seed of the choice", minimum=0)
+
+
+def main(argv: list[str]) -> None:
+    """Read, part, show what came of it, and write the folder."""
+    options = parse_options(SplitOptions, argv, program="python -m tools.split", description=__doc__)
+    if options.out is None:
+        raise UserError("--out: is missing; name a new folder for train.jsonl and test.jsonl")
+    if options.split_at and "test" in options.given:
+        raise UserError("--test and --split-at: both say how large the test is; give one")
+    out = Path(options.out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out}: {'is not empty' if out.is_dir() else 'is a file'}; choose a new folder")
+    check_place(out, "--out")
+    files, columns = [Path(name) for name in options.data], options.columns()
+    posts, notes = read_posts(files, columns, None, bad_labels=options.bad_labels)
+    whole, rows_of = one_per_post(posts, columns)
+    split = split_posts(whole, options.test, seed=options.seed, group_by=options.group_by, split_by=options.split_by,
+                        split_at=options.split_at, same_text_together=not options.repeats_apart)
+    check = check_test(split.first, split.second, drop="none")
+    near = near_pairs(split.first, split.second)
+    print("\n".join([*notes.lines(), *split.lines(), *said(split, check, near)]))
+    written = rows_as_written(files, columns)
+    with atomic_folder(out) as folder:
+        for name, side in zip(split.names, (split.first, split.second), strict=True):
+            rows = [as_row(post, written[post.file, post.row], columns) for one in side for post in rows_of[place(one)]]
+            write_rows(folder / f"{name}.jsonl", rows)
+        write_json(folder / "split.json", {
+            "options": asdict(options), "data": {str(path): sha256_file(path) for path in files},
+            "read": notes.to_dict(), "split": split.to_dict(), "check": check.to_dict(),
+            "near": [[split.first[a].place, split.second[b].place, round(score, 3)] for a, b, score in near],
+        })  # fmt: skip
+    print(f"written: {out / 'train.jsonl'} and {out / 'test.jsonl'}")
+
+
+def place(post: Post) -> tuple[str, int]:
+    """Where a post was read, as a key."""
+    return post.file, post.row
+
+
+def one_per_post(posts: list[Post], columns: Columns) -> tuple[list[Post], dict[tuple[str, int], list[Post]]]:
+    """One row for each post, with the majority of its labels (None for a tie), and all rows of that post by `place`.
+
+    Rows are one post where a file has a column of annotators and they share id and language.
+    """
+    rows: dict[tuple, list[Post]] = {}
+    for post in posts:
+        key = (post.id, post.language) if columns.annotator in post.extra else place(post)
+        rows.setdefault(key, []).append(post)
+    whole = []
+    for several in rows.values():
+        first = several[0]
+        votes = [value.strip() for key, value in first.extra.items() if is_annotated([key]) and value.strip()]
+        votes = [post.label for post in several if post.label] if len(several) > 1 or not votes else votes
+        label = first.label if len(several) == 1 and first.label else majority(votes)
+        whole.append(replace(first, label=label))
+    return whole, {place(several[0]): several for several in rows.values()}
+
+
+def said(split: Split, check, near: list[tuple[int, int, float]]) -> list[str]:
+    """What the two sides share, and labels or languages that only the test has; places, never texts."""
+    lines = [f"  {check.same:,} test posts have the text of a training post ({check.exact:,} exactly)",
+             *check.repeats.lines()]  # fmt: skip
+    for name, found in (("languages", check.unseen_languages), ("labels", check.labels_only_in_test)):
+        if found:
+            lines.append(f"  {name} of the test that no training post has: {', '.join(found)}")
+    alike = [(a, b, score) for a, b, score in near if score < 1]
+    lines.append(f"  {len(alike):,} test posts are much like a training post (half of their three-word runs or more)"
+                 + ("; look at them:" if alike else ""))  # fmt: skip
+    for a, b, score in sorted(alike, key=lambda pair: -pair[2])[:SHOWN]:
+        lines.append(f"    {split.second[b].place} and row {split.first[a].row}"
+                     + (f" of {split.first[a].file}" if split.first[a].file != split.second[b].file else "")
+                     + f" ({score:.2f})")  # fmt: skip
+    lonely = [f"{label or 'no label'} ({language})" for (language, label), count in sorted(
+        Counter((post.language, post.label or "") for post in split.first + split.second).items()) if count == 1]
+    if lonely:
+        lines.append(f"  too rare to be tested, one post each: {', '.join(lonely[:6])}"
+                     + (f" and {len(lonely) - 6} more" if len(lonely) > 6 else ""))  # fmt: skip
+    return lines
+
+
+def rows_as_written(files: list[Path], columns: Columns) -> dict[tuple[str, int], dict]:
+    """Every row of the files by `place`, with the names and values that it has there."""
+    written = {}
+    for path in files:
+        table = open_table(path, columns.delimiter, columns.quote)
+        for row in table.rows:
+            written[str(path), table.place.row] = row
+    return written
+
+
+def as_row(post: Post, row: dict, columns: Columns) -> dict:
+    """A row for jsonl: id, then every column as written; what no UTF-8 file can hold is mended as in the reader."""
+    known = {columns.id: post.id, columns.text: post.text} | ({columns.label: post.label} if post.label else {})
+    result = {columns.id: post.id}
+    for key, value in row.items():
+        if not key:  # spreadsheets leave columns without a name
+            continue
+        if isinstance(value, Number) and key not in known:
+            number = json.loads(value)
+            value = number if math.isfinite(number) else str(value)
+        elif isinstance(value, str):
+            value = known.get(key, post.extra.get(key, value.encode("utf-8", "replace").decode()))
+        result[key] = known.get(key, value)
+    return result
+
+
+if __name__ == "__main__":
+    run_program(main)
