@@ -138,7 +138,7 @@ class RunFolder:
     def clear_partial(self) -> None:
         """Remove what a kill left half-written beside its place."""
         for path in [*self.path.glob(".*.partial"), *self.path.glob("*/.*.partial"), *self.path.glob(".*.old")]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)  # perhaps in a folder just removed
 
     def note_scored(self, entry: dict) -> int:
         """Write down that a labelled file was scored; returns how often this very file (by hash) now was."""

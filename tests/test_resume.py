@@ -140,6 +140,7 @@ def test_killed_while_the_run_was_being_closed(unfinished, whole):
     shutil.rmtree(unfinished / "adapter-last")
     (unfinished / "report.html").unlink()
     (unfinished / ".adapter-last.abc.partial").mkdir()
+    (unfinished / ".adapter-last.abc.partial" / ".adapter_config.json.12.partial").write_text("{")
     (unfinished / "checkpoint" / ".state.pt.12.partial").write_bytes(b"half")
     with open(unfinished / "log.jsonl", "a") as log:
         log.write('{"step": 41, "lo')
