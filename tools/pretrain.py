@@ -43,10 +43,10 @@ class Options:
     text: list[str] = option((), "files of text without translations: jsonl with text", metavar="FILE", group="text")
     out: str = option("", "folder for the finished model; a killed run continues from what it left", metavar="DIR")
     seed: int = option(1, "start of every random number", minimum=0)
-    threads: int = option(2, "CPU threads; the bits of the result depend on them", minimum=1)
+    threads: int = option(1, "CPU threads; matrices this small gain nothing from a second one", minimum=1)
     save_every: int = option(50, "steps between checkpoints", minimum=1)
 
-    vocabulary: int = option(16000, "pieces of the vocabulary, bytes and control symbols included", minimum=300,
+    vocabulary: int = option(20000, "pieces of the vocabulary, bytes and control symbols included", minimum=300,
                              group="model")  # fmt: skip
     width: int = option(192, "hidden size D", minimum=32, group="model")
     layers: int = option(3, "layers L", minimum=2, group="model")
@@ -134,11 +134,11 @@ def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, targets: Bags, 
             bar.set_postfix(loss=shown["loss"])
             bar.update()
             if (step + 1) % o.save_every == 0 or step + 1 == o.steps:
+                with atomic_write(out / "log.jsonl") as handle:
+                    handle.write("".join(line + "\n" for line in lines))
                 with atomic_write(path, "wb") as handle:
                     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
                                 "seconds": seconds, "log": lines, "identity": identity}, handle)
-    with atomic_write(out / "log.jsonl") as handle:
-        handle.write("".join(line + "\n" for line in lines))
     return seconds
 
 

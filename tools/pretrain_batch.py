@@ -145,7 +145,7 @@ def answer_states(model: LlamaForCausalLM, batch: PackedBatch) -> tuple[torch.Te
     The last layer is computed at the answer positions only; nothing else of it is ever read.
     """
     rope = rotation(batch.positions, inverse_frequencies(model.config), model.dtype)
-    x = model.model.embed_tokens(batch.tokens)  # (N, D)
+    x = model.model.embed_tokens(batch.tokens).to(model.dtype)  # (N, D)
     for layer in model.model.layers[:-1]:
         x = layer(x, rope, batch.layout, attend_padded)
     last, index = model.model.layers[-1], batch.answer_index

@@ -11,6 +11,7 @@ the Devanagari nukta, so that "Inmigración", "INMIGRACION" and "inmigracion" ar
 the model writes and gives more words per piece of the vocabulary: posts are typed in haste.
 """
 
+import contextlib
 import io
 import json
 import sys
@@ -124,13 +125,12 @@ def train_vocabulary(documents: Iterable[Document], size: int) -> bytes:
     """A sentencepiece model of `size` pieces: the bytes of `tokenizer.model`. Raises `UserError` if text is short."""
     sentences = [text for document in documents for _, text in document.texts]
     written = io.BytesIO()
-    with tempfile.TemporaryDirectory() as folder:
-        rules = Path(folder) / "rules.tsv"
-        rules.write_text(normaliser_rules(), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # the model records the rules' path
+        Path("rules.tsv").write_text(normaliser_rules(), encoding="utf-8")
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(sentences), model_writer=written, vocab_size=size, model_type="bpe",
-                byte_fallback=True, split_digits=True, character_coverage=0.9995, normalization_rule_tsv=str(rules),
+                byte_fallback=True, split_digits=True, character_coverage=0.9995, normalization_rule_tsv="rules.tsv",
                 control_symbols=list(CONTROL[2:]), user_defined_symbols=list(MASKS), required_chars=CHARACTERS,
                 unk_id=0, bos_id=1, eos_id=2, pad_id=-1, bos_piece=CONTROL[0],
                 eos_piece=CONTROL[1], num_threads=1, minloglevel=2, max_sentence_length=1 << 20,
