@@ -21,7 +21,7 @@ from common.options import option, parse_options
 from common.terminal import human_seconds, progress
 from data.codebook import Codebook
 from data.posts import Post
-from data.readers import read_posts
+from data.readers import is_empty, read_posts
 from data.writers import OUTPUT_FORMATS, output_format, write_rows
 from predict import label_probabilities
 from program_options import ColumnOptions, MachineOptions
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     dtype, reason = choose_dtype(device, options.dtype)
     print(f"  {dtype}, since {reason}")
     model, prompt, _ = open_model(run, model=options.model, device=device, dtype=dtype)
-    filled = [place for place, post in enumerate(posts) if post.text.strip()]
+    filled = [place for place, post in enumerate(posts) if not is_empty(post.text)]
     rows = [prompt.encode(posts[place].text) for place in filled]
     with progress(len(rows), "post", "labelling") as bar:
         found = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens or 4096, show=bar.update)

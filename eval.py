@@ -109,12 +109,17 @@ def main(argv: list[str]) -> None:
         if scored > 1:
             caution = f"this file was scored {scored} times with this run, and choosing by its score flatters"
     shown = {"names": {code: language_name(code) for code in metrics["by_language"]}}
-    lines = [line for found in findings(metrics, caution=caution, **shown) for line in [*wrap(found, 100), ""]]
+    lines = [line for found in findings(metrics, caution=caution, **shown) for line in [*filled(found), ""]]
     shown["agreement"] = agreed(agreement)
     print("\n".join(["", *lines, language_table(metrics, **shown), "", label_table(metrics)]))
     shown["caution"] = caution
     write(options, out, answers, metrics, facts, shown, run)
     print(f"\nreport: {out / 'report.html'}")
+
+
+def filled(text: str) -> list[str]:
+    """Lines of at most 100 columns; a number stays with its per cent sign."""
+    return [line.replace("\u00a0", " ") for line in wrap(text.replace(" %", "\u00a0%"), 100)]
 
 
 def check_together(options: EvalOptions) -> None:

@@ -101,6 +101,9 @@ def prepare(options) -> Prepared:
         "exposure": shown,
     }  # fmt: skip
     lines = notes.lines() + (agreement.lines() if agreement else []) + what_repeats(repeats)
+    cut = sum(row.cut for row in rows + validation_rows)
+    lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut: with their prompt they are longer than "
+                 f"--max-tokens {options.max_tokens}")
     return Prepared(codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines, shown)
 
 

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import wrap
 
 from common.errors import UserError, closest
 from common.terminal import table
@@ -134,7 +135,7 @@ def exposure_table(result: dict) -> str:
         f"  of all: {result['pretraining_tokens']:.3g} tokens, {result['model']}; {result['source']}",
         *(f"  share: {source}" for source in sources),
     ]
-    return "\n".join(lines + ([f"  {result['note']}"] if result["note"] else []))
+    return "\n".join(lines + wrap(result["note"], 100, initial_indent="  ", subsequent_indent="  "))
 
 
 def _check(data, keys: dict, where: str, optional: tuple[str, ...] = ()) -> None:

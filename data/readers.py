@@ -63,12 +63,14 @@ def iter_posts(
         names = table.names
         if names is not None:
             _check_columns(names, columns, table, require_labels, require_text)
+            absent = _absent(names, columns, path.name)
         for row in table.rows:
             notes.rows += 1
             if names is None:  # jsonl has no header: the first row stands for one
                 names = list(row)
                 _check_columns(names, columns, table, require_labels, require_text)
-            post = _post(row, table.place, columns, notes, require_text, keep_empty)
+                absent = _absent(names, columns, path.name)
+            post = _post(row, table.place, columns, notes, require_text, keep_empty, absent)
             if post is None:
                 continue
             problem = _label_problem(post, codebook, require_labels and not is_annotated(names))
@@ -121,6 +123,17 @@ def _check_columns(names: list[str], columns: Columns, table: Table, labels: boo
             raise UserError(f"{table.place.path}: has {names.count(name)} columns named '{name}'; rename all but one")
 
 
+def _absent(names: list[str], columns: Columns, file: str) -> dict[str, str]:
+    """For language and id, where the file has no such column at all: words that say so, and which option would help."""
+    return {role: f"{file} has no column '{name}' (--{role}-column{closest(name, names)})" for role, name in
+            (("language", columns.language), ("id", columns.id)) if name not in names}
+
+
+def is_empty(text: str) -> bool:
+    """Whether a text is nothing but white space and characters of no width."""
+    return not text.strip().strip(INVISIBLE).strip()
+
+
 def is_annotated(names: Iterable[str]) -> bool:
     """Whether a file has one label column per annotator (`label_ana`, `label_ben`): `data.annotators` joins them."""
     return any(name.startswith("label_") for name in names)
@@ -145,7 +158,8 @@ def _raise_wrong_delimiter(table: Table, name: str) -> None:
         )
 
 
-def _post(row: dict, place: Place, columns: Columns, notes: Notes, require_text: bool, keep_empty: bool) -> Post | None:
+def _post(row: dict, place: Place, columns: Columns, notes: Notes, require_text: bool, keep_empty: bool,
+          absent: dict[str, str]) -> Post | None:
     where = f"{place.path.name}: row {place.row}"
     text = row.get(columns.text)
     if columns.text not in row and require_text:
@@ -156,20 +170,20 @@ def _post(row: dict, place: Place, columns: Columns, notes: Notes, require_text:
     written, text = text or "", _mend(text or "")
     if text != written:
         notes.add("mended_text", where)
-    if require_text and not text.strip().strip(INVISIBLE).strip():
+    if require_text and is_empty(text):
         notes.add("empty_kept" if keep_empty else "empty_dropped", where)
         if not keep_empty:
             return None
     tag = _string(row.get(columns.language))
     language, what = reduce_language(tag)
     if what == "missing":
-        notes.add("missing_language", where)
+        notes.add("missing_language", where, absent.get("language", ""))
     elif what != "same":
         notes.add(f"{what}_language", where, f"{tag.strip()} -> {language}" if what == "changed" else language)
     name = _string(row.get(columns.id))
     if not name:
         name = f"{stem(place.path)}-{place.row}"
-        notes.add("made_id", where)
+        notes.add("made_id", where, absent.get("id", ""))
     own = {columns.text, columns.label, columns.language, columns.id}
     extra = {key: _string(value) for key, value in row.items() if key not in own and key}
     label = _string(row.get(columns.label)).strip() or None

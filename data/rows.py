@@ -12,6 +12,7 @@ stray quote for an opening one and swallow rows without a word.
 import csv
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -189,7 +190,11 @@ def kind_of(value: object) -> str:
 
 def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Table:
     csv.field_size_limit(FIELD_LIMIT)
-    kept = [line for line in [next(lines, None)] if line is not None]
+    first = next(lines, None)
+    mark = re.fullmatch(r'"?sep=(.)"?\s*', first or "", re.IGNORECASE)
+    if mark:  # Excel's own line about its delimiter, which it hides and does not count
+        delimiter, first = mark[1], next(lines, None)
+    kept = [line for line in [first] if line is not None]
     lines = chain(kept, lines)
     try:
         if quote == "none":
@@ -237,7 +242,10 @@ def _records(reader, place: Place) -> Iterator[list[str]]:
             record = next(reader, None)
         except csv.Error as error:
             text = str(error)
-            if "unexpected end of data" in text or "field limit" in text:
+            if "field limit" in text:
+                why = (f"has a cell of more than {FIELD_LIMIT:,} characters; perhaps a quote opens here and is never "
+                       "closed")
+            elif "unexpected end of data" in text:
                 why = "a quote that opens here is never closed; double the quotes inside fields, or set --quote none"
             elif "expected after" in text:
                 why = "a quote inside a quoted field is not doubled; double it, or set --quote none"
