@@ -22,7 +22,7 @@ import torch
 
 from tests.small import ROOT, here, posts, write_base, write_jsonl
 
-OPTIONS = ("--model", "base", "--data", "train.jsonl", "--rank", "2", "--batch-size", "4", "--epochs", "4",
+OPTIONS = ("--model", "tiny", "--data", "train.jsonl", "--rank", "2", "--batch-size", "4", "--epochs", "4",
            "--micro-tokens", "300", "--dropout", "0.1", "--validation", "0.2", "--eval-every", "5", "--save-every", "3",
            "--threads", "1", "--learning-rate", "3e-3")
 STEPS = 40  # 40 posts to train on, 4 a step, 4 epochs
@@ -66,7 +66,7 @@ def begin():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
-    write_base(folder / "base")
+    write_base(folder / "tiny")
     write_jsonl(folder / "train.jsonl", posts(50, 3))
     return folder
 
@@ -151,7 +151,7 @@ def test_killed_while_the_run_was_being_closed(unfinished, whole):
 
 @pytest.mark.parametrize("words, message", [
     (("--rank", "8"), "--rank 8: the run in whole began with 2"),
-    (("--data", "base/config.json"), "--data ['base/config.json']: the run in whole began with"),
+    (("--data", "tiny/config.json"), "--data ['tiny/config.json']: the run in whole began with"),
     (("--dropout", "0"), "--dropout 0.0: the run in whole began with 0.1"),
     (("--no-rslora", "--class-weights"), "--class-weights True: the run in whole began with False"),
 ])
@@ -162,7 +162,7 @@ def test_a_changed_option_is_refused(unfinished, words, message):
 def test_changed_files_are_refused(unfinished):
     folder, resume = unfinished.parent, ("train.py", "--resume", "--out", "whole")
     before = results(unfinished)
-    for name, word in (("train.jsonl", "data"), ("base/config.json", "weights"), ("base/model.safetensors", "weights")):
+    for name, word in (("train.jsonl", "data"), ("tiny/config.json", "weights"), ("tiny/model.safetensors", "weights")):
         path = folder / name
         old = path.read_bytes()
         if name.endswith(".safetensors"):
@@ -171,10 +171,10 @@ def test_changed_files_are_refused(unfinished):
             path.write_bytes(old + b"\n")
         assert f"whole: {word} changed since this run began" in here(*resume, cwd=folder, code=2)
         path.write_bytes(old)
-    (folder / "base" / "tokenizer.model").write_bytes((folder / "base" / "tokenizer.model").read_bytes() + b"\x1a\x00")
+    (folder / "tiny" / "tokenizer.model").write_bytes((folder / "tiny" / "tokenizer.model").read_bytes() + b"\x1a\x00")
     assert "whole: prompt changed since this run began" in here(*resume, cwd=folder, code=2)
     state = unfinished / "checkpoint" / "state.pt"
-    (folder / "base" / "tokenizer.model").write_bytes((folder / "base" / "tokenizer.model").read_bytes()[:-2])
+    (folder / "tiny" / "tokenizer.model").write_bytes((folder / "tiny" / "tokenizer.model").read_bytes()[:-2])
     state.write_bytes(state.read_bytes()[:-100])
     assert "state.pt: is not a whole checkpoint" in here(*resume, cwd=folder, code=2)
     assert results(unfinished) == before

@@ -1,6 +1,6 @@
 """train.py as a program on a small random base: what a run leaves, that it can be had again, its options and refusals.
 
-Deliberate break: let `loop.Watch.update` take every score for the best (`if True:`); the adapter that is kept turns red.
+Deliberate break: let `loop.Watch.update` take every score for the best (`if True:`); the kept adapter turns red.
 """
 
 import json
@@ -17,7 +17,7 @@ from model.tokenizer import load_tokenizer
 from tests.small import LABELS, here, posts, random_model, run, write_base, write_jsonl
 from train_options import PAPER
 
-COMMON = ("--model", "base", "--data", "train.jsonl", "--rank", "4", "--batch-size", "8", "--micro-tokens", "500",
+COMMON = ("--model", "tiny", "--data", "train.jsonl", "--rank", "4", "--batch-size", "8", "--micro-tokens", "500",
           "--learning-rate", "3e-3", "--threads", "1")
 
 
@@ -25,7 +25,7 @@ COMMON = ("--model", "base", "--data", "train.jsonl", "--rank", "4", "--batch-si
 def place(tmp_path_factory):
     """A folder with the base, 62 posts of three languages (two of them too long) and what `train` made of them."""
     folder = tmp_path_factory.mktemp("train")
-    write_base(folder / "base")
+    write_base(folder / "tiny")
     rows = posts(62, 1, author=lambda number: f"a{number // 2}")
     for number in (7, 31):
         rows[number]["text"] += " street" * 200
@@ -64,7 +64,7 @@ def test_a_run_leaves_the_documented_files_and_no_others(first):
 
 
 def test_run_json_has_every_fact(first, place):
-    told, tokenizer = facts(first[0]), load_tokenizer(place / "base")
+    told, tokenizer = facts(first[0]), load_tokenizer(place / "tiny")
     options = told["options"]
     assert (options["seed"], options["epochs"], options["rank"], options["quantize"]) == (11, 2, 4, "nf4")
     assert options["schedule"] == "linear" and options["weight_decay"] == 0.0  # resolved, not only what was given
@@ -77,7 +77,7 @@ def test_run_json_has_every_fact(first, place):
     assert told["prompt"] == prompt.fingerprint() and told["codebook"] == book.to_dict()
     hashes = told["hashes"]
     assert hashes["data"] == {"train.jsonl": sha256_file(place / "train.jsonl")} and hashes["codebook"] == book.hash
-    assert hashes["weights"] == {name: sha256_file(place / "base" / name) for name in ("config.json",
+    assert hashes["weights"] == {name: sha256_file(place / "tiny" / name) for name in ("config.json",
                                                                                        "model.safetensors")}
     assert len(hashes["prompt"]) == 64
     rows, given = told["rows"], [json.loads(line) for line in (place / "train.jsonl").read_text().splitlines()]
@@ -157,7 +157,7 @@ def test_the_papers_recipe(place):
     names = load_file(place / "paper" / "adapter" / "adapter_model.safetensors")
     assert {name.split(".")[-3] for name in names} == {"q_proj", "v_proj"}
     # The whole text is learnt: the log counts the answer's tokens and the end of turn too.
-    prompt = Prompt(load_codebook(), load_tokenizer(place / "base"), "paper", 512)
+    prompt = Prompt(load_codebook(), load_tokenizer(place / "tiny"), "paper", 512)
     assert log(place / "paper")[0]["tokens"] > 8 * len(prompt.encode("").ids)
 
 
