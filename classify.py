@@ -8,6 +8,7 @@ The output has id, language, the label and its probability, and a probability pe
 also the probability that the post is related. It holds no post text unless --with-texts asks for it.
 """
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +60,10 @@ def main(argv: list[str]) -> None:
     model, prompt, _ = open_model(run, model=options.model, device=device, dtype=dtype)
     filled = [place for place, post in enumerate(posts) if not is_empty(post.text)]
     rows = [prompt.encode(posts[place].text) for place in filled]
+    began = time.perf_counter()
     with progress(len(rows), "post", "labelling") as bar:
         found = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens or 4096, show=bar.update)
-        seconds = bar.format_dict["elapsed"]
+    seconds = time.perf_counter() - began
     probabilities = np.full((len(posts), len(codebook.labels)), np.nan, dtype=np.float32)
     probabilities[filled] = found
     lines = [answer(post, row, codebook, options.with_texts)
