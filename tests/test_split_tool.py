@@ -90,7 +90,7 @@ def test_all_labels_of_one_post_stay_together(tmp_path, layout):
             del row["label"]
             rows.append(row | {f"label_{name}": label for name, label in people.items()})
     jsonl(tmp_path / "posts.jsonl", rows)
-    ended = call(split.main, "--data", "posts.jsonl", "--out", "p", "--seed", "1")
+    ended = call(split.main, "--data", "posts.jsonl", "--out", "p", "--seed", "1", "--repeats-apart")
     assert ended.code == 0, ended.err
     train, test = read(tmp_path / "p/train.jsonl"), read(tmp_path / "p/test.jsonl")
     assert len(train) + len(test) == len(rows) and len(test) == len(rows) // 4
