@@ -1,7 +1,6 @@
 """The memory plan: its formula against what autograd really keeps, and sensible, monotone choices.
 
-Deliberate break: in `memory.activation_bytes` count the layers' width once (`layer = 2 * config.hidden_size + ...`), or
-leave `dropped` out; the comparison with what autograd keeps turns red.
+Deliberate break: in `memory.activation_bytes` leave `dropped` out; the comparison with what autograd keeps turns red.
 """
 
 import pytest

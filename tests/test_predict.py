@@ -1,7 +1,7 @@
 """A post's label does not depend on its company: alone, in any batch, order or micro-batch size, with a shared prefix.
 
-Deliberate break: in `predict.label_probabilities` write `result[sorted(places)] = ...`, or in
-`model.attention.attend_sdpa` let a row see the row before it; the comparisons with each post alone turn red.
+Deliberate break: in `predict.label_probabilities` write `result[sorted(places)] = ...`, or in `model.attention.visible`
+let a row behind a prefix see the last token of the row before it; the comparisons with each post alone turn red.
 """
 
 import random
