@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from common.device import choose_device, choose_dtype
 from common.errors import UserError, run_program
 from common.files import check_place
 from common.options import option, parse_options
@@ -45,8 +43,6 @@ class ClassifyOptions(ColumnOptions, MachineOptions):
 def main(argv: list[str]) -> None:
     """Read, label, write; a row without text gets empty fields, so that input and output have the same rows."""
     options = parse_options(ClassifyOptions, argv, program="classify.py", description=__doc__)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     run = RunFolder.open(options.run) if options.run else default_run()
     output = Path(options.output) if options.output else run.path / f"labels-{Path(options.input).name}"
     check_output(output, find_path(options.input), options.overwrite or options.output is None)
@@ -54,8 +50,7 @@ def main(argv: list[str]) -> None:
     posts, notes = read_posts([find_path(options.input)], options.columns(), None, require_labels=False,
                               keep_empty=True)
     print("\n".join([f"run {run.path}", *notes.lines()]))
-    device = choose_device(options.device)
-    dtype, reason = choose_dtype(device, options.dtype)
+    device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     model, prompt, _ = open_model(run, model=options.model, device=device, dtype=dtype)
     filled = [place for place, post in enumerate(posts) if not is_empty(post.text)]

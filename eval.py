@@ -11,9 +11,7 @@ from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
-import torch
 
-from common.device import choose_device, choose_dtype
 from common.errors import UserError, run_program
 from common.files import atomic_folder, check_place, read_json, sha256_file, write_json
 from common.options import option, parse_options
@@ -81,8 +79,6 @@ def main(argv: list[str]) -> None:
     """Predict (or read) labels, score them, and write the folder; the run remembers that this file was scored."""
     options = parse_options(EvalOptions, argv, program="eval.py", description=__doc__)
     check_together(options)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     run = None if options.predictions else RunFolder.open(options.run) if options.run else default_run()
     if run is None:
         out = Path(options.out or f"runs/scored-{data_name(options.predictions)}")
@@ -151,8 +147,7 @@ def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agre
     if not run.facts["options"]["allow_missing_labels"]:
         refuse_unlearnt(check)
     print("\n".join(check.lines()))
-    device = choose_device(options.device)
-    dtype, reason = choose_dtype(device, options.dtype)
+    device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     model, prompt, _ = open_model(run, model=options.model, device=device, dtype=dtype)
     rows = [prompt.encode(post.text) for post in posts]

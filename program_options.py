@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import torch
+
+from common.device import choose_device, choose_dtype, make_deterministic
 from common.options import option
 from data.posts import Columns
 
@@ -45,3 +48,14 @@ class MachineOptions:
     micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses by the memory at hand",
                                minimum=0, group=MACHINE)
     threads: int = option(0, "CPU threads; 0 leaves PyTorch's choice", minimum=0, group=MACHINE)
+    deterministic: bool = option(False, "on CUDA: only algorithms that give the same bits each time (a CPU does)",
+                                 group=MACHINE)
+
+    def set_up(self) -> tuple[torch.device, torch.dtype, str]:
+        """Apply these options to PyTorch; returns device, dtype and why that dtype. Raises `UserError`."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        if self.deterministic:
+            make_deterministic()
+        device = choose_device(self.device)
+        return device, *choose_dtype(device, self.dtype)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from assemble import load_model
-from common.device import choose_device, choose_dtype
 from common.errors import UserError, run_program
 from common.files import sha256_json, write_json
 from common.options import parse_options
@@ -45,10 +44,7 @@ def main(argv: list[str]) -> None:
     elif options.out:
         RunFolder.check_free(options.out)
     torch.manual_seed(options.seed)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    dtype, reason = choose_dtype(device, options.dtype)
+    device, dtype, reason = options.set_up()
     if run is not None:
         if run.facts["finished"]:
             print(f"{run.path}: this run is finished; its report is {run.path / 'report.html'}")

@@ -1,5 +1,7 @@
 """Which device and which arithmetic, chosen from what is at hand, with the reason in words."""
 
+import os
+
 import torch
 
 from common.errors import UserError
@@ -35,5 +37,16 @@ def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) ->
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "this GPU multiplies bfloat16 natively"
-        return torch.float16, "this GPU has no native bfloat16"
+        # float16's range is too small for gradients without loss scaling; who only labels may ask for it.
+        return torch.float32, "this GPU has no native bfloat16"
     return torch.float32, "bfloat16 products are slow on this device"
+
+
+def make_deterministic() -> None:
+    """Let PyTorch use only algorithms whose result does not depend on chance; must come before the first CUDA product.
+
+    cuBLAS wants a workspace of fixed size for that, which it takes from the environment of its process; it is set here,
+    not read, and changes no number on a CPU.
+    """
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
