@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,9 +24,11 @@ import torch
 from assemble import checkpoint_folder, load_model
 from common.errors import UserError
 from common.files import atomic_folder, atomic_write, check_place, read_json, sha256_file, write_json
+from common.options import check_value
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
 from model.tokenizer import load_tokenizer
+from train_options import TrainOptions
 
 ROOT = Path(__file__).resolve().parent
 SHIPPED_RUN = ROOT / "base" / "run"
@@ -71,6 +74,10 @@ class RunFolder:
         if not (path / "run.json").exists():
             raise UserError(f"{path}: has no run.json; give a folder that train.py --out made")
         facts = read_json(path / "run.json")
+        try:
+            json.dumps(facts, allow_nan=False)
+        except ValueError as error:
+            raise UserError(f"{path / 'run.json'}: holds a number that is not finite; train anew") from error
         if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
             raise UserError(f"{path / 'run.json'}: is not of schema {SCHEMA}; it was made by another version")
         for key, kind in FACTS.items():
@@ -81,6 +88,8 @@ class RunFolder:
         if missing:
             raise UserError(f"{path / 'run.json'}: options: {missing[0]} is missing; the file was changed by hand, so "
                             "train anew")
+        for name in {field.name for field in fields(TrainOptions)} & facts["options"].keys():
+            check_value(TrainOptions, name, facts["options"][name], f"{path / 'run.json'}: options")
         return cls(path, facts)
 
     def save(self) -> None:
@@ -103,12 +112,17 @@ class RunFolder:
         """The log's lines, up to a step if one is given; a last line torn by a kill is left out."""
         if not self.log_path.exists():
             return []
-        lines = self.log_path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last newline is torn
+        lines = self.log_path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
         parsed = []
         for number, line in enumerate(lines, 1):
             try:
-                parsed.append((json.loads(line)["step"], json.loads(line)))
-            except (ValueError, TypeError, KeyError) as error:
+                value = json.loads(line)
+                json.dumps(value, allow_nan=False)
+                figures = [value["step"], *value.values(), *value.get("validation", {}).values()]
+                if any(not isinstance(figure, int | float | dict | None) for figure in figures):
+                    raise ValueError("not a number")
+                parsed.append((int(value["step"]), value))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise UserError(f"{self.log_path}: line {number}: is no step of a log; take the line out") from error
         return [line for step, line in parsed if up_to is None or step <= up_to]
 

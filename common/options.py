@@ -115,6 +115,12 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, epilo
     return result
 
 
+def check_value(cls, name: str, value, where: str):
+    """`value` as the field `name` of the dataclass `cls` would take it from a TOML file; else a `UserError`."""
+    field = next(field for field in dataclasses.fields(cls) if field.name == name)
+    return _checked(value, _kind(typing.get_type_hints(cls)[name]), field.metadata, f"{where}: {name}")
+
+
 def _kind(annotation) -> tuple[str, bool]:
     """`list[str] | None -> ("list", True)`: the kind of a value and whether it may be absent."""
     optional = typing.get_origin(annotation) in (UnionType, typing.Union) and NoneType in typing.get_args(annotation)

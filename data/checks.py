@@ -95,8 +95,12 @@ class TrainingTexts:
     @classmethod
     def from_dict(cls, stored: dict) -> "TrainingTexts":
         """Back from `to_dict`."""
-        if stored.get("schema") != 1:
+        if not isinstance(stored, dict) or stored.get("schema") != 1:
             raise UserError("the run's list of training texts has a schema that is not known here; train the run again")
+        good = all(isinstance(stored.get(key), list) and all(isinstance(one, str) for one in stored[key])
+                   for key in ("exact", "same"))  # fmt: skip
+        if not good or not all(isinstance(stored.get(key), dict) for key in ("labels", "languages")):
+            raise UserError("the run's list of training texts was changed by hand; train the run again")
         sets = (frozenset(stored["exact"]), frozenset(stored["same"]))
         return cls(*sets, Counter(stored["labels"]), Counter(stored["languages"]))
 

@@ -41,10 +41,9 @@ def read_sentencepiece(file: Path, data: bytes) -> SentencePiece:
     """A sentencepiece protobuf; raises `UserError` where the bytes are none."""
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=data)
-        usable = processor.vocab_size() > 0
-    except (RuntimeError, ValueError):
-        usable = False
-    if not usable:
+        if processor.vocab_size() < 1:
+            raise ValueError("no pieces")
+        return SentencePiece(processor)
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"{file}: is no tokenizer: neither tiktoken text, nor a tokenizer.json, nor a sentencepiece "
-                        "model (or one that is damaged); download it again")
-    return SentencePiece(processor)
+                        "model (or one that is damaged); download it again") from error

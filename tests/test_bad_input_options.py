@@ -160,6 +160,8 @@ RUNS = {
     "run.json without its keys": (lambda run: (run / "run.json").write_text('{"schema": 1}'), ("created is missing",)),
     "run.json with options of a wrong kind": (lambda run: edit(run, options=[1]), ("run.json", "options")),
     "run.json with half its options": (lambda run: edit(run, options={"rank": 2}), ("run.json", "options")),
+    "run.json with an option of another kind": (lambda run: edit(run, options=json.loads(
+        (run / "run.json").read_text())["options"] | {"micro_tokens": [None]}), ("options: micro_tokens", "number")),
     "run.json is absent": (lambda run: (run / "run.json").unlink(), ("run.json",)),
     "adapter is absent": (lambda run: shutil.rmtree(run / "adapter"), ("adapter", "--resume")),
     "codebook changed by hand": (lambda run: edit(run, codebook={"labels": ["a", "b"]}), ("role",)),
