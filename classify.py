@@ -52,12 +52,12 @@ def main(argv: list[str]) -> None:
     print("\n".join([f"run {run.path}", *notes.lines()]))
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
-    model, prompt, _ = open_model(run, model=options.model, device=device, dtype=dtype)
+    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype)
     filled = [place for place, post in enumerate(posts) if not is_empty(post.text)]
     rows = [prompt.encode(posts[place].text) for place in filled]
     began = time.perf_counter()
     with progress(len(rows), "post", "labelling") as bar:
-        found = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens or 4096, show=bar.update)
+        found = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens, show=bar.update)
     seconds = time.perf_counter() - began
     probabilities = np.full((len(posts), len(codebook.labels)), np.nan, dtype=np.float32)
     probabilities[filled] = found

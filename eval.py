@@ -22,10 +22,10 @@ from data.codebook import Codebook, load_codebook
 from data.languages import language_list, language_name
 from data.posts import Post
 from data.readers import by_id, read_predictions
+from data.rows import stem
 from data.splits import group_posts
 from data.writers import write_rows
 from predict import label_probabilities
-from prepare import data_name
 from program_options import DATA, ColumnOptions, MachineOptions
 from report.metrics import Scored, dropped_section, score
 from report.page import write_page
@@ -81,9 +81,9 @@ def main(argv: list[str]) -> None:
     check_together(options)
     run = None if options.predictions else RunFolder.open(options.run) if options.run else default_run()
     if run is None:
-        out = Path(options.out or f"runs/scored-{data_name(options.predictions)}")
+        out = Path(options.out or f"runs/scored-{stem(Path(options.predictions))}")
     else:
-        out = Path(options.out) if options.out else run.path / f"eval-{data_name(options.data[0])}"
+        out = Path(options.out) if options.out else run.path / f"eval-{stem(Path(options.data[0]))}"
     check_out(out, explicit=options.out is not None)
     if run is None:
         answers, agreement = read_answers(options)
@@ -149,13 +149,13 @@ def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agre
     print("\n".join(check.lines()))
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
-    model, prompt, _ = open_model(run, model=options.model, device=device, dtype=dtype)
+    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype)
     rows = [prompt.encode(post.text) for post in posts]
     cut = sum(row.cut for row in rows)
     if cut:
         print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt, and cut")
     bar = progress(len(rows), "post", "labelling")
-    probabilities = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens or 4096, show=bar.update)
+    probabilities = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens, show=bar.update)
     bar.close()
     predicted = [codebook.labels[place] for place in probabilities.argmax(1)]
     answers = Answers(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
@@ -242,7 +242,8 @@ def write(options, out: Path, answers: Answers, metrics: dict, facts: dict, show
                                      zip(labels, answers.probabilities[place], strict=True)}
         lines.append(line | ({"text": post.text} if options.with_texts else {}))
     told = {key: facts[key] for key in facts if key not in ("codebook", "scored")}
-    title = f"{run.path.name} on {data_name(options.data[0])}" if run else f"Labels of {data_name(options.predictions)}"
+    title = (f"{run.path.name} on {stem(Path(options.data[0]))}" if run
+             else f"Labels of {stem(Path(options.predictions))}")
     with atomic_folder(out) as folder:
         write_json(folder / "metrics.json", metrics)
         write_rows(folder / "predictions.jsonl", lines)

@@ -5,7 +5,6 @@ train.py does this once, before anything is loaded; what it finds is shown, and 
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from assemble import checkpoint_folder
 from common.errors import UserError
@@ -14,7 +13,7 @@ from common.terminal import table
 from data.annotators import read_labelled
 from data.checks import Repeats, TrainingTexts, find_repeats
 from data.codebook import Codebook, load_codebook
-from data.exposure import count_tokens, exposure, exposure_table, load_shares
+from data.exposure import count_tokens, exposure, load_shares
 from data.languages import language_list
 from data.posts import Post
 from data.prompt import EncodedPost, Prompt
@@ -108,7 +107,10 @@ def prepare(options) -> Prepared:
 
 
 def part(posts: list[Post], options) -> Split:
-    """Training and validation posts, by the options `validation`, `group_by` and `split_by`."""
+    """Training and validation posts, by the options `validation`, `group_by` and `split_by`.
+
+    `options.validation` becomes a number here where it was left open, so that run.json says which it was.
+    """
     if options.validation is None:
         options.validation = 0.1 if len(posts) >= ENOUGH else 0.0
     if options.validation == 0:
@@ -142,13 +144,3 @@ def cells(posts: list[Post]) -> dict[str, dict[str, int]]:
 def what_repeats(repeats: Repeats) -> list[str]:
     """Repeated texts in training, where there are any."""
     return repeats.lines() if repeats.same or repeats.conflicts or repeats.absent_labels else []
-
-
-def say_exposure(prepared: Prepared) -> str:
-    """The exposure table, as train.py prints it."""
-    return exposure_table(prepared.exposure)
-
-
-def data_name(path: str | Path) -> str:
-    """`data_name("x/test.jsonl.gz") -> "test"`: what an output is named after."""
-    return Path(path).name.split(".")[0]

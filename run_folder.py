@@ -224,7 +224,7 @@ def default_run() -> RunFolder:
 
 
 def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype):
-    """The fine-tuned model and the prompt of a run: (model, prompt, codebook).
+    """The fine-tuned model and the prompt of a run: (model, prompt).
 
     `model` says where the base now is, if it has moved. Raises `UserError` where the base's bytes or the prompt are not
     those that the run was made with.
@@ -239,10 +239,9 @@ def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype
         if facts["hashes"]["weights"].get(name) != digest:
             raise UserError(f"{folder / name}: is not the file that {run.path} was fine-tuned on; give that base model "
                             "with --model")
-    codebook = Codebook.from_dict(facts["codebook"])
-    prompt = Prompt(codebook, load_tokenizer(folder), template=facts["options"]["template"],
-                    max_tokens=facts["options"]["max_tokens"])
+    prompt = Prompt(Codebook.from_dict(facts["codebook"]), load_tokenizer(folder),
+                    template=facts["options"]["template"], max_tokens=facts["options"]["max_tokens"])
     check_fingerprint(facts["prompt"], prompt.fingerprint())
     loaded = load_model(folder, device=device, dtype=dtype, quantize=facts["options"]["quantize"],
                         adapter=run.path / "adapter")
-    return loaded, prompt, codebook
+    return loaded, prompt

@@ -18,13 +18,14 @@ from common.files import sha256_json, write_json
 from common.options import parse_options
 from common.terminal import human_bytes, human_seconds, progress
 from data.batching import group_by_length
+from data.exposure import exposure_table
 from data.sampling import class_weights, order_by_epoch
 from loop import Recipe, Trainer, Watch, fit
 from lora.adapter import save_adapter
 from lora.inject import inject
 from memory import available_memory, plan_memory
 from predict import label_probabilities
-from prepare import Prepared, prepare, say_exposure
+from prepare import Prepared, prepare
 from program_options import EMBEDDED
 from report.metrics import Scored, score
 from run_folder import ROOT, RunFolder, environment, find_path, next_run, weights_sha256
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
         run.clear_partial()
     prepared = prepare(options)
     print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
-    print(say_exposure(prepared))
+    print(exposure_table(prepared.exposure))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
              "environment": environment(device) | {"dtype": str(dtype).removeprefix("torch.")}, **prepared.facts}
     facts["hashes"]["weights"] = weights_sha256(find_path(options.model))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.errors import UserError
 from data.batching import plan, shared_prefix
 from data.codebook import Codebook, load_codebook
 from data.prompt import TEMPLATES, Prompt, common_prefix
@@ -136,3 +137,10 @@ def test_the_model_is_left_without_gradients_and_trainable_again(tokenizer):
     model.train()
     model(torch.tensor([rows[0].ids])).sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trainable_parameters(model).values())
+
+
+def test_logits_that_are_no_numbers_are_an_error_and_not_a_post_without_a_label(tokenizer, texts):
+    prompt, model = Prompt(load_codebook(), tokenizer), model_of("small", False)
+    model.model.norm.weight.fill_(float("inf"))
+    with pytest.raises(UserError, match=r"not finite.*--dtype float32"):
+        label_probabilities(model, prompt, [prompt.encode(text) for text in texts[:3]])
