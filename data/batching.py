@@ -7,7 +7,7 @@ is given in tokens. Rows of like length still go together, because the attention
 
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from common.packed import PackedBatch, pack
 from data.prompt import EncodedPost, common_prefix
@@ -57,43 +57,20 @@ def make_batch(rows: Sequence[EncodedPost], places: Sequence[int], prefix_len: i
     return pack([row.ids for row in chosen], [row.answer for row in chosen], list(places), prefix_len)
 
 
-def label_places(labels: Sequence[int], places: Sequence[int]) -> torch.Tensor:
-    """Each row's right answer as the place of its label in the codebook: (R,) int64, beside the batch of `places`."""
-    return torch.tensor([labels[place] for place in places], dtype=torch.int64)
-
-
-def restore_order(batches: Sequence[Sequence[int]], results: Sequence[Sequence]) -> list:
-    """Results batch by batch, put back into the order of the rows: `restore_order([[1], [2, 0]], ["b", "ca"])` is abc.
-
-    `results[i][j]` belongs to place `batches[i][j]`; tensors of shape (R, ...) do as well as lists. Raises `ValueError`
-    unless the places are 0, 1, ... with each once.
-    """
-    found = {}
-    for places, values in zip(batches, results, strict=True):
-        found.update(zip(places, values, strict=True))
-    if sorted(found) != list(range(sum(map(len, batches)))):
-        raise ValueError("the batches do not hold each place exactly once")
-    return [found[place] for place in range(len(found))]
-
-
-def group_by_length(lengths: Sequence[int], batch_size: int, generator, batches_per_group: int = 50) -> list[int]:
+def group_by_length(lengths: Sequence[int], batch_size: int, generator: np.random.Generator,
+                    batches_per_group: int = 50) -> list[int]:
     """An epoch's order in which each `batch_size` consecutive posts are of like length, drawn from `generator`.
 
     The posts are shuffled, cut into groups of `batches_per_group` batches (fewer where there are few posts), sorted by
     length inside each group and cut into batches; then the batches are shuffled. transformers' `group_by_length` does
     the same but leaves each group's batches in falling order, so that its gradients run from long posts to short ones
     over and over; shuffling the batches costs nothing. The batch that is not full stays last.
-    `generator`: a `torch.Generator` or a `numpy.random.Generator`; its state alone decides the order.
     """
-    if isinstance(generator, torch.Generator):
-        shuffle = lambda count: torch.randperm(count, generator=generator).tolist()  # noqa: E731
-    else:
-        shuffle = lambda count: generator.permutation(count).tolist()  # noqa: E731
-    order = shuffle(len(lengths))
+    order = generator.permutation(len(lengths)).tolist()
     # At least four groups, as in transformers: with one group the batches would hold the same posts in every epoch.
     group = batch_size * max(1, min(batches_per_group, len(lengths) // (batch_size * 4)))
     groups = [order[start : start + group] for start in range(0, len(order), group)]
     order = [place for part in groups for place in sorted(part, key=lambda place: -lengths[place])]
     full, rest = divmod(len(order), batch_size)
     batches = [order[start : start + batch_size] for start in range(0, full * batch_size, batch_size)]
-    return [place for number in shuffle(full) for place in batches[number]] + order[len(order) - rest :]
+    return [place for number in generator.permutation(full) for place in batches[number]] + order[len(order) - rest :]

@@ -19,7 +19,7 @@ import html
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -55,12 +55,6 @@ def normalise(text: str) -> str:
 def _fold(text: str) -> str:
     # Case folding turns the Turkish capital İ into i and a combining dot: the dot goes.
     return unicodedata.normalize("NFKC", text.casefold()).replace("i\u0307", "i").translate(DOTTED_I)
-
-
-def text_groups(posts: Iterable[Post]) -> list[int]:
-    """One number per post, equal where the normalised texts are: groups for the bootstrap, counted as they appear."""
-    numbers: dict[str, int] = {}
-    return [numbers.setdefault(normalise(post.text), len(numbers)) for post in posts]
 
 
 @dataclass(frozen=True)

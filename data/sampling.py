@@ -24,22 +24,6 @@ from data.splits import hash_order
 BALANCES = ("none", "language", "label", "both")
 
 
-def parse_budget(text: str, option: str = "--per-language") -> dict[str, int]:
-    """`parse_budget("tr=75, pl=25") -> {"tr": 75, "pl": 25}`; `UserError` naming the option for anything else."""
-    budget: dict[str, int] = {}
-    for part in (part.strip() for part in text.split(",") if part.strip()):
-        tag, equals, number = part.partition("=")
-        if not equals or not number.strip().isdecimal() or int(number) == 0:
-            raise UserError(f"{option}: '{part}' is not a language and a number of posts, such as tr=75")
-        code = one_language(tag.strip(), option)
-        if code in budget:
-            raise UserError(f"{option}: names {code} ({language_name(code)}) twice; name each language once")
-        budget[code] = int(number)
-    if not budget:
-        raise UserError(f"{option}: is empty; write languages and numbers of posts, such as tr=75,pl=25")
-    return budget
-
-
 def choose_posts(
     posts: Sequence[Post],
     *,
@@ -51,11 +35,17 @@ def choose_posts(
 
     A language in both has its budget. Without `languages` every language is taken, those with a budget up to it; with
     `per_language` alone that means that the others stay whole. Raises `UserError` for a language that has no post,
-    or fewer than its budget, and for a tag that is no language; tags are reduced as in files ("in" is "id").
+    or fewer than its budget, a language with two budgets, and a tag that is no language; tags are reduced as in files
+    ("in" is "id").
     """
     there = Counter(post.language for post in posts)
     code_of = lambda tag, option: tag if tag in there else one_language(tag, option)  # noqa: E731
-    per_language = {code_of(tag, "--per-language"): number for tag, number in (per_language or {}).items()}
+    named, per_language = per_language or {}, {}
+    for tag, number in named.items():
+        code = code_of(tag, "--per-language")
+        if code in per_language:
+            raise UserError(f"--per-language: names {code} ({language_name(code)}) twice; name each language once")
+        per_language[code] = number
     wanted = list(there) if languages is None else [code_of(tag, "--languages") for tag in languages]
     wanted += [code for code in per_language if code not in wanted]
     keep: set[int] = set()

@@ -121,15 +121,6 @@ def split_posts(
     return split
 
 
-def validation_split(
-    posts: Sequence[Post], fraction: float = 0.1, *, seed: int = 0, group_by: str | None = None
-) -> Split:
-    """Training posts and a stratified part of them for early stopping; repeated texts and groups stay together."""
-    return split_posts(
-        posts, fraction, seed=seed, group_by=group_by, same_text_together=True, names=("train", "validation")
-    )
-
-
 def hash_order(post: Post, seed: int) -> tuple[bytes, str]:
     """A sort key that shuffles posts by content and seed; made-up ids (row numbers) only part equal texts."""
     return sha256(f"{seed}\x1f{post.language}\x1f{post.text}".encode()).digest(), post.id

@@ -10,7 +10,6 @@ Each function gives a matplotlib `Figure` (no pyplot, no global state, no displa
 - The pooled rows stand apart from single languages, and seen from unseen.
 """
 
-import base64
 import io
 import re
 import textwrap
@@ -255,11 +254,3 @@ def save(figure: Figure, path: str | Path) -> None:
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
     with _styled(), matplotlib.rc_context({"svg.hashsalt": path.stem}), atomic_write(path, "wb") as handle:
         figure.savefig(handle, format=kind, metadata=metadata)
-
-
-def png_address(figure: Figure) -> str:
-    """The figure as a `data:` address, for places that take no SVG."""
-    out = io.BytesIO()
-    with _styled():
-        figure.savefig(out, format="png", metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

@@ -17,7 +17,6 @@ from data.checks import (
     near_pairs,
     normalise,
     refuse_unlearnt,
-    text_groups,
 )
 from data.posts import Post
 from data.readers import read_posts
@@ -59,10 +58,6 @@ def test_normalising_twice_changes_nothing_more():
     for _ in range(2000):
         key = normalise("word " + "".join(rng.choices(pieces, k=8)))
         assert normalise(key) == key and not any(char.isspace() for char in key)
-
-
-def test_groups_are_numbered_as_they_appear():
-    assert text_groups(posts(("b",), ("a",), ("B @x",), ("c",), ("A",))) == [0, 1, 0, 2, 1]
 
 
 def test_repeats_conflicts_and_absent_labels():

@@ -19,7 +19,6 @@ from data.sampling import (
     class_weights,
     epoch_order,
     order_by_epoch,
-    parse_budget,
     stratified_order,
 )
 
@@ -91,18 +90,12 @@ def test_errors_say_how_many_there_are():
          "label, both"),
         (lambda: order_by_epoch(posts, 0, "size"), "--balance size: is not one of none, language, label, both"),
         (lambda: class_weights(posts, ["x"]), "--class-weights: no post has one of the codebook's labels"),
-        (lambda: parse_budget("tr"), "--per-language: 'tr' is not a language and a number of posts, such as tr=75"),
-        (lambda: parse_budget("x=-5"), "--per-language: 'x=-5' is not a language and a number of posts, such as tr=75"),
-        (lambda: parse_budget("tr=0"), "--per-language: 'tr=0' is not a language and a number of posts, such as tr=75"),
-        (lambda: parse_budget("qq=1"), "--per-language: 'qq' is no language; use an ISO 639-1 code such as en or tr"),
-        (lambda: parse_budget("in=1,id=2"), "--per-language: names id (Indonesian) twice; name each language once"),
-        (lambda: parse_budget(" "), "--per-language: is empty; write languages and numbers of posts, such as "
-         "tr=75,pl=25"),
+        (lambda: choose_posts(posts, per_language={"en": 1, "English": 2}), "--per-language: names en (English) twice; "
+         "name each language once"),
     ]:  # fmt: skip
         with pytest.raises(UserError) as caught:
             call()
         assert str(caught.value) == line
-    assert parse_budget("tr=75, Polish = 25") == {"tr": 75, "pl": 25}
 
 
 def test_an_epoch_without_balance_is_a_permutation():

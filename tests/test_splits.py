@@ -13,7 +13,7 @@ import pytest
 from common.errors import UserError
 from data.posts import Post
 from data.readers import read_posts
-from data.splits import cell_targets, group_posts, largest_remainder, split_posts, validation_split
+from data.splits import cell_targets, group_posts, largest_remainder, split_posts
 
 
 def post(i, language="en", label="pro", text=None, **extra):
@@ -96,7 +96,7 @@ def test_an_author_is_on_one_side(seed):
 
 def test_equal_texts_move_as_one():
     posts = [post(i, text=f"Text {i // 2}" + " @ana" * (i % 2)) for i in range(80)]
-    split = validation_split(posts, 0.2, seed=1)
+    split = split_posts(posts, 0.2, seed=1, same_text_together=True, names=("train", "validation"))
     assert split.names == ("train", "validation") and split.groups == 40 and len(split.second) == 16
     assert {int(one.id[1:]) // 2 for one in split.first}.isdisjoint(int(one.id[1:]) // 2 for one in split.second)
     loose = split_posts(posts, 0.2, seed=1)
