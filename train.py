@@ -22,7 +22,7 @@ from data.exposure import exposure_table
 from data.sampling import class_weights, order_by_epoch
 from loop import Recipe, Trainer, Watch, fit
 from lora.adapter import save_adapter
-from lora.inject import inject
+from lora.inject import inject, trainable_parameters
 from memory import available_memory, plan_memory
 from predict import label_probabilities
 from prepare import Prepared, prepare
@@ -73,6 +73,9 @@ def fill_in(options: TrainOptions) -> None:
                 setattr(options, key, value)
     if not {"data", "languages", "per_language"} & options.given:
         options.languages = ["en", "es"]
+    if options.dtype == "float16":
+        raise UserError("--dtype float16: small gradients become 0 in its range, and no loss is scaled here; train in "
+                        "float32 or bfloat16 (eval.py and classify.py take float16)")
     if options.resume and not options.out:
         raise UserError("--resume: needs --out, the folder of the run to go on with")
 
@@ -112,7 +115,7 @@ def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trai
     targets = options.targets[0] if len(options.targets) == 1 else list(options.targets)
     inject(model, targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,
            generator=torch.Generator().manual_seed(options.seed))
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    trainable = sum(p.numel() for p in trainable_parameters(model).values())
     total = sum(p.numel() for p in model.parameters())
     total += sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "load_packed"))  # in 4 bits
     checkpointing = {"auto": None, "on": True, "off": False}[options.checkpointing]
@@ -214,7 +217,7 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
             print(f"  step {line['step']} of {trainer.total_steps}: validation macro-F1 "
                   f"{line['validation']['macro_f1']:.3f}, {posts_done / seconds:.1f} posts/s", flush=True)
 
-    def save(finished: bool) -> None:
+    def save() -> None:
         seconds = earlier + time.perf_counter() - began
         run.write_state({"trainer": trainer.state(), "watch": asdict(watch), "seconds": seconds})
 
