@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 from common.errors import UserError
 from common.packed import PackedBatch
 from data.batching import make_batch, plan, shared_prefix
+from lora.inject import trainable_parameters
 
 LOSSES = ("label", "vocabulary", "text")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -108,7 +109,7 @@ class Trainer:
         self.labels = torch.tensor(labels)
         self.weights = torch.tensor(weights, dtype=torch.float64)
         self.label_ids = torch.tensor(label_ids, device=device)
-        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.named = trainable_parameters(model)
         self.optimizer = torch.optim.AdamW(
             list(self.named.values()), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.epsilon,
             weight_decay=recipe.weight_decay, fused=device.type in ("cpu", "cuda"),
@@ -237,7 +238,7 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
     """Run the remaining steps; returns why it ended: "all steps" or "no gain in N evaluations".
 
     evaluate() -> (score, dict), or None where there is nothing to evaluate on; on_best() keeps the adapter;
-    save(finished) writes the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read in
+    save() writes the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read in
     batches of steps, at the points where the loop stops anyway. Raises `UserError` for one that is no finite number.
     """
     waiting: list[dict] = []
@@ -272,7 +273,7 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
                 is_last = True
         if step % save_every == 0 or is_last or (evaluate is not None and step % eval_every == 0):
             flush()
-            save(finished=is_last)
+            save()
         elif len(waiting) >= 20:
             flush()
         if is_last:

@@ -25,6 +25,7 @@ from common.terminal import human_bytes
 from loop import LOGIT_CHUNK
 from lora.inject import adapters
 from model.config import LlamaConfig
+from quant.convert import model_bytes
 
 MICRO_TOKENS = (8192, 4096, 2048, 1024, 512)
 SHARE = 0.7  # of the memory at hand that a plan may fill: the allocator, Python and the data want the rest
@@ -95,7 +96,7 @@ def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointin
     smallest plan is returned, and the estimate shows it.
     """
     config, dtype = model.config, model.dtype
-    size = sum(x.numel() * x.element_size() for x in [*model.parameters(), *model.buffers()])
+    size = model_bytes(model)
     largest = max(config.hidden_size * config.intermediate_size, config.hidden_size**2) * dtype.itemsize
     adapter = 16 * trainable + largest
     ways = [False, True] if checkpointing is None else [checkpointing]

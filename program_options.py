@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from common.device import choose_device, choose_dtype, make_deterministic
+from common.device import DTYPES, choose_device, choose_dtype, make_deterministic
 from common.options import option
 from data.posts import Columns
 
@@ -44,9 +44,9 @@ class MachineOptions:
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one", metavar="NAME",
                          group=MACHINE)
     dtype: str = option("auto", "arithmetic of the model", group=MACHINE,
-                        choices=("auto", "float32", "bfloat16", "float16", "float64"))
-    micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses by the memory at hand",
-                               minimum=0, group=MACHINE)
+                        choices=("auto", *DTYPES))
+    micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses (train.py: by the memory at "
+                               "hand)", minimum=0, group=MACHINE)
     threads: int = option(0, "CPU threads; 0 leaves PyTorch's choice", minimum=0, group=MACHINE)
     deterministic: bool = option(False, "on CUDA: only algorithms that give the same bits each time (a CPU does)",
                                  group=MACHINE)

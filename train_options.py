@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from common.options import option
+from data.prompt import TEMPLATES
+from data.sampling import BALANCES
 from loop import LOSSES, SCHEDULES
 from program_options import DATA, EMBEDDED, ColumnOptions, MachineOptions
 
@@ -33,7 +35,7 @@ class TrainOptions(ColumnOptions, MachineOptions):
     split_by: str | None = option(None, "column with a date: the latest posts are the validation posts",
                                   metavar="NAME", group=DATA)
     balance: str = option("none", "draw each language, label or both equally often in an epoch", group=DATA,
-                          choices=("none", "language", "label", "both"))
+                          choices=BALANCES)
     group_by_length: bool = option(False, "posts of like length share a step", group=DATA)
     class_weights: bool = option(False, "weigh each post by how rare its label is", group=DATA)
     allow_missing_labels: bool = option(False, "train although a label of the codebook has no post", group=DATA)
@@ -41,8 +43,7 @@ class TrainOptions(ColumnOptions, MachineOptions):
     codebook: str | None = option(None, "TOML file with question and labels (default: the paper's four labels)",
                                   metavar="FILE", group=PROMPT)
     template: str = option("instruction-first", "where the instruction stands: after the post (paper) or before it, "
-                           "which lets all posts share its computation", choices=("paper", "instruction-first"),
-                           group=PROMPT)
+                           "which lets all posts share its computation", choices=TEMPLATES, group=PROMPT)
     max_tokens: int = option(512, "longest row in tokens; a longer post is cut", minimum=8, group=PROMPT)
 
     quantize: str = option("nf4", "weights of the base: 4 bits, 4 bits with quantised scales, or as they are",

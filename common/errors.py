@@ -18,7 +18,8 @@ class UserError(Exception):
 
 
 def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or out of memory; 130 after Ctrl-C."""
+    """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or out of memory; 130 after Ctrl-C; 141 where
+    nobody reads its output any more."""
     try:
         main(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

@@ -21,7 +21,7 @@ _HARMLESS = {
     "dtype", "tokenizer_class", "task_specific_params", "output_attentions", "output_hidden_states", "return_dict",
     "id2label", "label2id", "problem_type", "finetuning_task", "is_decoder", "is_encoder_decoder", "model_max_length",
     "chunk_size_feed_forward", "prefix", "is_llama_config", "transformers.js_config", "auto_map", "_commit_hash",
-    "rope_interleaved", "base_model_name_or_path", "license", "torchscript",
+    "base_model_name_or_path", "license", "torchscript",
 }  # fmt: skip
 # Keys that would change the mathematics, with the only values that this block computes.
 _FIXED = {
@@ -112,7 +112,7 @@ class LlamaConfig:
             max_position_embeddings=read.integer("max_position_embeddings", 2048),
             tie_word_embeddings=read.boolean("tie_word_embeddings", False),
             attention_bias=read.boolean("attention_bias", False), mlp_bias=read.boolean("mlp_bias", False),
-            bos_token_id=read.token_ids("bos_token_id")[0] if read.token_ids("bos_token_id") else None,
+            bos_token_id=next(iter(read.token_ids("bos_token_id")), None),
             eos_token_id=read.token_ids("eos_token_id"), dtype=read.dtype(), quantization=read.quantization(),
         )  # fmt: skip
         unknown = sorted(set(raw) - read.used - _HARMLESS - set(_FIXED))

@@ -58,10 +58,11 @@ def expected_shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 def read_weights(folder: str | Path, config: LlamaConfig, expected: dict[str, tuple[int, ...]]
                  ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield every expected tensor once, in file order, each a view of the memory map; checks come before the first.
+    """Yield every expected tensor once, file by file, layer 2 before layer 10, each a view of the memory map.
 
-    Raises `UserError` for files that are not safetensors, tensors that are missing, unknown, twice there, of another
-    shape or not floating point, and for values that are infinite or not a number.
+    Raises `UserError` before the first for files that are not safetensors and tensors that are missing, unknown, not
+    where the index says, of another shape or not floating point; and, as they come, for tensors with a value that is
+    infinite or not a number.
     """
     shards = find_shards(folder)
     handles = {path: _open(path) for path in shards}

@@ -132,7 +132,7 @@ class Told:
         values = dict(eval_every=3, save_every=100, patience=0) | changes
         evaluate = None if self.scores is None else lambda: (self.scores[self.step_count], {"macro_f1": 0.5})
         return fit(self, watch or Watch(), evaluate=evaluate, on_best=lambda: self.best.append(self.step_count),
-                   save=lambda finished: self.saved.append((self.step_count, finished, len(self.logged))),
+                   save=lambda: self.saved.append((self.step_count, len(self.logged))),
                    log=self.logged.append, show=self.shown.append, **values)
 
 
@@ -143,21 +143,21 @@ def test_evaluation_comes_every_so_often_and_at_the_end_and_keeps_the_first_of_t
     assert [line["step"] for line in told.logged if "loss" in line] == list(range(1, 9))
     assert [line["step"] for line in told.logged if "validation" in line] == [3, 6, 8]
     # Saved where it was evaluated, with every line of the steps so far in the log: 8 steps and 3 evaluations.
-    assert told.saved == [(3, False, 4), (6, False, 8), (8, True, 11)]
+    assert told.saved == [(3, 4), (6, 8), (8, 11)]
     assert all(isinstance(line["loss"], float) for line in told.logged if "loss" in line) and len(told.shown) == 8
 
 
 def test_without_validation_posts_it_saves_every_so_often():
     told = Told(45)
     assert told.fit(save_every=20) == "all steps" and told.best == []
-    assert told.saved == [(20, False, 20), (40, False, 40), (45, True, 45)]
+    assert told.saved == [(20, 20), (40, 40), (45, 45)]
 
 
 def test_patience_ends_training_also_when_the_end_is_what_was_killed():
     scores = {3: 0.5, 6: 0.4, 9: 0.5, 12: 0.9}
     told, watch = Told(12, scores), Watch()
     assert told.fit(watch, patience=2) == "no gain in 2 evaluations"
-    assert told.step_count == 9 and told.saved[-1][:2] == (9, True) and told.best == [3]
+    assert told.step_count == 9 and told.saved[-1][0] == 9 and told.best == [3]
     # Killed after that last checkpoint and resumed from it: not one step more.
     again = Told(12, scores)
     again.step_count = 9
