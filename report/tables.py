@@ -58,7 +58,7 @@ def cells_of(cell: Mapping, agreement: float | None = None, with_agreement: bool
 
 
 def header_of(metrics: Mapping, with_agreement: bool = False) -> list[str]:
-    head = ["", "n", "acc", "95 % interval" if metrics["intervals"]["level"] == 0.95 else "interval", "base", "F1"]
+    head = ["", "n", "acc", f"{metrics['intervals']['level'] * 100:g} % interval", "base", "F1"]
     head += ["topic F1", "recall", "specif."] if metrics["topic"] else []
     head += ["stance", "detected"] if metrics["stance"] else []
     return [*head, "people"] if with_agreement else head
@@ -90,4 +90,5 @@ def label_table(metrics: Mapping) -> str:
     """Precision, recall and F1 per label, as text."""
     rows = [[name, f"{row['support']:,}", f"{row['predicted']:,}", number(row["precision"]), number(row["recall"]),
              number(row["f1"]), interval(row["f1_ci"])] for name, row in metrics["labels"].items()]
-    return table(["label", "gold", "predicted", "precision", "recall", "F1", "95 % interval"], rows)
+    return table(["label", "gold", "predicted", "precision", "recall", "F1",
+                  f"{metrics['intervals']['level'] * 100:g} % interval"], rows)

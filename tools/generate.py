@@ -30,6 +30,7 @@ from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from model.tokenizer import Tokenizer, load_tokenizer
 
+CHAT_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 PREFILL = 256  # prompt positions per call: the model gives logits for all of them, (256, 128256) is 131 MB in float32
 
 
@@ -110,10 +111,10 @@ def chat_ids(tokenizer: Tokenizer, messages: Iterable[tuple[str, str]], date: st
     message; without it there are none, and no system turn either where there is no system message (the template would
     write an empty one; Meta's own code writes none). Raises `UserError` where the tokenizer lacks the chat tokens.
     """
-    for name in ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"):
+    for name in CHAT_TOKENS:
         if not tokenizer.has_special(name):
             raise UserError(f"{tokenizer.source}: --chat: has no {name}; Llama 3's chat format needs it")
-    start, end, eot = map(tokenizer.special, ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"))
+    start, end, eot = map(tokenizer.special, CHAT_TOKENS)
     messages = list(messages)
     if date is not None:
         system = messages.pop(0)[1].strip() if messages and messages[0][0] == "system" else ""
@@ -153,9 +154,11 @@ def generate(model: LlamaForCausalLM, ids: list[int], max_new_tokens: int, stop_
 
 @torch.inference_mode()
 def _steps(model, ids, max_new_tokens, stop_ids, temperature, top_p, generator, vocab_size, cached) -> Iterator[int]:
-    cache = KVCache(model.config, 1, ids.shape[1] + max_new_tokens, dtype=model.dtype, device=model.device)
+    cache = None
+    if cached:
+        cache = KVCache(model.config, 1, ids.shape[1] + max_new_tokens, dtype=model.dtype, device=model.device)
     for _ in range(max_new_tokens):
-        if cached:
+        if cache is not None:
             for part in ids[:, cache.length :].split(PREFILL, dim=1):
                 logits = model(part, cache=cache)[0, -1]  # (V,)
         else:
