@@ -85,7 +85,7 @@ def prepare(options) -> Prepared:
     shares = folder / SHARES  # a base may bring its own table; the shipped one is Llama 3.2's
     steps = -(-len(rows) // options.batch_size)
     epochs = min(options.epochs, options.max_steps / steps) if options.max_steps else options.epochs
-    shown = exposure(count_tokens(split.first, prompt, whole), epochs,
+    shown = exposure(count_tokens(split.first, rows, prompt), epochs,
                      load_shares(shares if shares.exists() else None), f"{tokenizer.kind} tokenizer of {options.model}")
     fingerprint = prompt.fingerprint()
     facts = {

@@ -16,7 +16,7 @@ from textwrap import wrap
 
 from common.errors import UserError, closest
 from common.terminal import table
-from data.prompt import Prompt
+from data.prompt import EncodedPost, Prompt
 
 SHARES = Path(__file__).parent / "pretraining_shares.toml"
 KEYS = {"model": str, "tokens": (int, float), "source": str, "date": str, "note": str, "shares": list}
@@ -46,15 +46,13 @@ class Shares:
     row_sources: dict[str, str]  # language -> "source (date)"
 
 
-def count_tokens(posts: Iterable, prompt: Prompt, whole: bool = False) -> dict[str, TokenCount]:
-    """Tokens per language of one epoch over `posts` (objects with `text`, `language` and, where `whole`, `label`).
+def count_tokens(posts: Iterable, rows: Iterable[EncodedPost], prompt: Prompt) -> dict[str, TokenCount]:
+    """Tokens per language of one epoch over `posts` (objects with `text` and `language`) and their `rows` by `prompt`.
 
-    `post_tokens + prompt_tokens` is exactly the length of the rows that `prompt.encode` makes, or of those of
-    `prompt.encode_whole` where `whole`. Languages come in alphabetical order.
+    `post_tokens + prompt_tokens` is exactly the length of the rows. Languages come in alphabetical order.
     """
     counts: dict[str, TokenCount] = {}
-    for post in posts:
-        row = prompt.encode_whole(post.text, post.label) if whole else prompt.encode(post.text)
+    for post, row in zip(posts, rows, strict=True):
         text = prompt.shorten(post.text)[0] if row.cut else post.text
         alone = len(prompt.tokenizer.encode(text))
         count = counts.setdefault(post.language, TokenCount())

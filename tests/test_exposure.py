@@ -28,20 +28,25 @@ POSTS = [APost("ab", "tr"), APost("abcd", "en"), APost("a" * 50, "tr")]
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_tokens_are_counted_per_language_and_told_apart(whole):
+    def counted(prompt):
+        rows = [prompt.encode_whole(post.text, post.label) if whole else prompt.encode(post.text) for post in POSTS]
+        return count_tokens(POSTS, rows, prompt)
+
     prompt = Prompt(load_codebook(), Letters())
-    counts = count_tokens(POSTS, prompt, whole)
+    counts = counted(prompt)
     empty = len((prompt.encode_whole("", "neutral") if whole else prompt.encode("")).ids)
     assert counts == {"en": TokenCount(1, 4, empty, 0), "tr": TokenCount(2, 52, 2 * empty, 0)}
     assert list(counts) == ["en", "tr"]
-    short = count_tokens(POSTS, Prompt(load_codebook(), Letters(), max_tokens=len(prompt.encode("").ids) + 10), whole)
+    short = counted(Prompt(load_codebook(), Letters(), max_tokens=len(prompt.encode("").ids) + 10))
     assert short["tr"] == TokenCount(2, 12, 2 * empty, 1)
 
 
 def test_post_and_prompt_tokens_add_up_to_the_rows(llama3):
     prompt = Prompt(load_codebook(), llama3)
     posts = [APost(text, "en") for text in ('"quoted"', "#tag", "plain words", "移民", "")]
-    count = count_tokens(posts, prompt)["en"]
-    assert count.post_tokens + count.prompt_tokens == sum(len(prompt.encode(post.text).ids) for post in posts)
+    rows = [prompt.encode(post.text) for post in posts]
+    count = count_tokens(posts, rows, prompt)["en"]
+    assert count.post_tokens + count.prompt_tokens == sum(len(row.ids) for row in rows)
     assert count.post_tokens == sum(len(llama3.encode(post.text)) for post in posts)
 
 
