@@ -14,7 +14,6 @@ from data.annotators import read_labelled
 from data.checks import Repeats, TrainingTexts, find_repeats
 from data.codebook import Codebook, load_codebook
 from data.exposure import count_tokens, exposure, load_shares
-from data.languages import language_list
 from data.posts import Post
 from data.prompt import EncodedPost, Prompt
 from data.sampling import choose_posts
@@ -72,8 +71,8 @@ def prepare(options) -> Prepared:
     tokenizer = load_tokenizer(folder)
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
-    languages = language_list(",".join(options.languages)) if options.languages else None
-    chosen = choose_posts(posts, languages=languages, per_language=options.per_language, seed=options.seed)
+    chosen = choose_posts(posts, languages=options.languages or None, per_language=options.per_language,
+                          seed=options.seed)
     split = part(chosen, options)
     check_labels(split.first, codebook, options.allow_missing_labels)
     prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens)

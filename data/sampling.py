@@ -11,7 +11,7 @@ languages, labels or cells: scarce rows come several times, plentiful ones are d
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -35,18 +35,13 @@ def choose_posts(
 
     A language in both has its budget. Without `languages` every language is taken, those with a budget up to it; with
     `per_language` alone that means that the others stay whole. Raises `UserError` for a language that has no post,
-    or fewer than its budget, a language with two budgets, and a tag that is no language; tags are reduced as in files
-    ("in" is "id").
+    or fewer than its budget, a language that is named twice, and a tag that is no language; tags are reduced as
+    in files ("in" is "id").
     """
     there = Counter(post.language for post in posts)
-    code_of = lambda tag, option: tag if tag in there else one_language(tag, option)  # noqa: E731
-    named, per_language = per_language or {}, {}
-    for tag, number in named.items():
-        code = code_of(tag, "--per-language")
-        if code in per_language:
-            raise UserError(f"--per-language: names {code} ({language_name(code)}) twice; name each language once")
-        per_language[code] = number
-    wanted = list(there) if languages is None else [code_of(tag, "--languages") for tag in languages]
+    named = per_language or {}
+    per_language = dict(zip(_codes(named, there, "--per-language"), named.values(), strict=True))
+    wanted = list(there) if languages is None else _codes(languages, there, "--languages")
     wanted += [code for code in per_language if code not in wanted]
     keep: set[int] = set()
     places: defaultdict[str, list[int]] = defaultdict(list)
@@ -70,6 +65,15 @@ def choose_posts(
             own = [own[i] for i in order[:budget]]
         keep.update(own)
     return [post for place, post in enumerate(posts) if place in keep]
+
+
+def _codes(tags: Iterable[str], there: Mapping[str, int], option: str) -> list[str]:
+    """Each tag's code, or the tag itself where posts have it as it is (a language without a code of two letters)."""
+    codes = [tag if tag in there else one_language(tag, option) for tag in tags]
+    for code in codes:
+        if codes.count(code) > 1:
+            raise UserError(f"{option}: names {code} ({language_name(code)}) twice; name each language once")
+    return codes
 
 
 def stratified_order(posts: Sequence[Post], seed: int) -> list[int]:

@@ -90,12 +90,21 @@ def test_errors_say_how_many_there_are():
          "label, both"),
         (lambda: order_by_epoch(posts, 0, "size"), "--balance size: is not one of none, language, label, both"),
         (lambda: class_weights(posts, ["x"]), "--class-weights: no post has one of the codebook's labels"),
+        (lambda: choose_posts(posts, languages=("en", "English")), "--languages: names en (English) twice; "
+         "name each language once"),
         (lambda: choose_posts(posts, per_language={"en": 1, "English": 2}), "--per-language: names en (English) twice; "
          "name each language once"),
     ]:  # fmt: skip
         with pytest.raises(UserError) as caught:
             call()
         assert str(caught.value) == line
+
+
+def test_a_language_without_a_code_of_two_letters_can_be_chosen_as_the_file_has_it():
+    posts = make(60, codes=(("en", 1), ("ceb", 1)))
+    assert {post.language for post in choose_posts(posts, languages=("ceb",))} == {"ceb"}
+    assert len(choose_posts(posts, languages=("en",), per_language={"ceb": 3})) == 3 + sum(
+        post.language == "en" for post in posts)
 
 
 def test_an_epoch_without_balance_is_a_permutation():
