@@ -19,7 +19,7 @@ from common.terminal import progress
 from data.annotators import Agreement, read_labelled
 from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
 from data.codebook import Codebook, load_codebook
-from data.languages import language_list, language_name
+from data.languages import language_name, reduce_language
 from data.posts import Post
 from data.readers import by_id, read_predictions
 from data.rows import stem
@@ -187,7 +187,7 @@ def read_answers(options: EvalOptions) -> tuple[Answers, Agreement | None]:
         if bare is not None:
             raise UserError(f"{bare.place}: has no gold label; add a column '{columns.label}', or name the labelled "
                             "file with --data")
-    seen = language_list(",".join(options.seen_languages), "--seen-languages") if options.seen_languages else None
+    seen = tuple(reduce_language(tag)[0] for tag in options.seen_languages) or None
     predicted = [answer or None for answer in answers]
     return Answers(posts, grouped(options, posts), predicted, None, codebook, seen), agreement
 

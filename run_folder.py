@@ -144,7 +144,9 @@ class RunFolder:
             return None
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            return {key: state[key] for key in ("trainer", "watch", *state)}
+            if not {"trainer", "watch", "seconds"} <= set(state):
+                raise ValueError("a part is missing")
+            return state
         except Exception as error:
             raise UserError(f"{path}: is not a whole checkpoint ({type(error).__name__}); train anew into another "
                             "folder") from error
@@ -204,9 +206,15 @@ def next_run(languages: list[str]) -> Path:
 
 
 def newest_run() -> Path | None:
-    """The finished run in runs/ that was begun last."""
-    runs = [RunFolder.open(path.parent) for path in Path("runs").glob("*/run.json")]
-    finished = [run for run in runs if run.facts["finished"]]
+    """The finished run in runs/ that was begun last; one that cannot be read is passed over, and said."""
+    finished = []
+    for path in sorted(Path("runs").glob("*/run.json")):
+        try:
+            run = RunFolder.open(path.parent)
+        except UserError as error:
+            print(f"passed over: {error}")
+            continue
+        finished += [run] if run.facts["finished"] else []
     return max(finished, key=lambda run: run.facts["created"]).path if finished else None
 
 

@@ -23,13 +23,13 @@ from data.sampling import class_weights, order_by_epoch
 from loop import Recipe, Trainer, Watch, fit
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
-from memory import available_memory, plan_memory
+from memory import MemoryPlan, available_memory, plan_memory
 from predict import label_probabilities
 from prepare import Prepared, prepare
 from program_options import EMBEDDED
 from report.metrics import Scored, score
 from run_folder import ROOT, RunFolder, environment, find_path, next_run, weights_sha256
-from train_options import PRESETS, SMALL, TrainOptions
+from train_options import DEMO, PRESETS, SMALL, TrainOptions
 
 # May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.
 FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device")
@@ -66,13 +66,15 @@ def main(argv: list[str]) -> None:
 
 
 def fill_in(options: TrainOptions) -> None:
-    """Defaults that depend on what was not given: the small base has a recipe of its own, the samples two languages."""
+    """Defaults that depend on what was not given: the small base has a recipe of its own, and so have the samples."""
+    defaults = {}
     if find_path(options.model).resolve() == ROOT / EMBEDDED:  # not any folder of that name
-        for key, value in SMALL.items():
-            if key not in options.given:
-                setattr(options, key, value)
-    if not {"data", "languages", "per_language"} & options.given:
-        options.languages = ["en", "es"]
+        defaults |= SMALL
+        if not {"data", "languages", "per_language"} & options.given:
+            defaults |= DEMO
+    for key, value in defaults.items():
+        if key not in options.given:
+            setattr(options, key, value)
     if options.dtype == "float16":
         raise UserError("--dtype float16: small gradients become 0 in its range, and no loss is scaled here; train in "
                         "float32 or bfloat16 (eval.py and classify.py take float16)")
@@ -107,23 +109,38 @@ def check_same_files(run: RunFolder, facts: dict) -> None:
 
 
 def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trainer, dict]:
-    """Load, quantise, wrap, and say what it came to; the second value is what run.json keeps of that."""
+    """The trainer, and what run.json keeps of how it was built; both are said on the way."""
     print(f"model {options.model}: {dtype}, since {reason}; weights {options.quantize}")
     began = time.perf_counter()
-    model = load_model(find_path(options.model), device=device, dtype=dtype,
-                       quantize=options.quantize)
+    model = load_model(find_path(options.model), device=device, dtype=dtype, quantize=options.quantize)
     targets = options.targets[0] if len(options.targets) == 1 else list(options.targets)
     inject(model, targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,
            generator=torch.Generator().manual_seed(options.seed))
     trainable = sum(p.numel() for p in trainable_parameters(model).values())
     total = sum(p.numel() for p in model.parameters())
     total += sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "load_packed"))  # in 4 bits
+    print(f"  {total:,} parameters, {trainable:,} of them trainable, loaded in "
+          f"{human_seconds(time.perf_counter() - began)}")
     checkpointing = {"auto": None, "on": True, "off": False}[options.checkpointing]
     memory = plan_memory(model, trainable, micro_tokens=options.micro_tokens or None, checkpointing=checkpointing,
                          available=available_memory(device), loss=options.loss)
-    print(f"  {total:,} parameters, {trainable:,} of them trainable, loaded in "
-          f"{human_seconds(time.perf_counter() - began)}")
     print(f"  memory: {memory}")
+    trainer = make_trainer(options, prepared, model, memory)
+    print(f"  {trainer.total_steps:,} steps of {options.batch_size} posts: AdamW, rate {options.learning_rate:g} "
+          f"{options.schedule}, loss {options.loss}; rank {options.rank} on {', '.join(options.targets)}")
+    if options.loss == "text":
+        print("  loss over the whole text: the adapter also learns to write such posts")
+    elif options.dropout and prepared.prompt.prefix_ids:
+        prefix = len(prepared.prompt.prefix_ids)
+        average = sum(len(row.ids) for row in prepared.rows) / len(prepared.rows)
+        print(f"  dropout {options.dropout}: the prompt's first {prefix} tokens are computed for every post "
+              f"({average:.0f} tokens a post instead of {average - prefix:.0f})")
+    return trainer, {"parameters": {"total": total, "trainable": trainable, "bytes": memory.model},
+                     "memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}
+
+
+def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan) -> Trainer:
+    """Rows, labels, weights and recipe put together; with dropout no prefix is shared."""
     labels = [prepared.codebook.place(post.label) for post in prepared.train]
     weights = [1.0] * len(labels)
     if options.class_weights:
@@ -132,20 +149,10 @@ def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trai
     recipe = Recipe(options.learning_rate, options.schedule, options.warmup, options.weight_decay, options.clip,
                     options.batch_size, options.loss)
     steps = -(-len(labels) // options.batch_size) * options.epochs
-    trainer = Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids,
-                      epoch_order(options, prepared),
-                      [] if options.dropout else prepared.prompt.prefix_ids, recipe,
-                      min(steps, options.max_steps) if options.max_steps else steps,
-                      memory.micro_tokens, memory.checkpointing)
-    prefix = len(prepared.prompt.prefix_ids)
-    if options.loss == "text":
-        print("  loss over the whole text: the adapter also learns to write such posts")
-    elif options.dropout and prefix:
-        average = sum(len(row.ids) for row in prepared.rows) / len(prepared.rows)
-        print(f"  dropout {options.dropout}: the prompt's first {prefix} tokens are computed for every post "
-              f"({average:.0f} tokens a post instead of {average - prefix:.0f})")
-    return trainer, {"parameters": {"total": total, "trainable": trainable, "bytes": memory.model},
-                     "memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}
+    return Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids, epoch_order(options, prepared),
+                   [] if options.dropout else prepared.prompt.prefix_ids, recipe,
+                   min(steps, options.max_steps) if options.max_steps else steps,
+                   memory.micro_tokens, memory.checkpointing)
 
 
 def epoch_order(options, prepared: Prepared):

@@ -97,14 +97,3 @@ def one_language(tag: str, option: str) -> str:
         hint = closest(tag, names)
         raise UserError(f"{option}: '{tag}' is no language; use an ISO 639-1 code such as en or tr{hint}")
     return code
-
-
-def language_list(text: str, option: str = "--languages") -> tuple[str, ...]:
-    """`language_list("en, es") -> ("en", "es")`; an empty list, a repeat or no language is a `UserError`."""
-    codes = [one_language(tag, option) for tag in text.split(",") if tag.strip()]
-    if not codes:
-        raise UserError(f"{option}: names no language; write codes with commas between them, such as en,es")
-    for code in codes:
-        if codes.count(code) > 1:
-            raise UserError(f"{option}: names {code} ({language_name(code)}) twice; name each language once")
-    return tuple(codes)

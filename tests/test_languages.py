@@ -8,7 +8,7 @@ import re
 import pytest
 
 from common.errors import UserError
-from data.languages import NAMES, OLD_CODES, language_list, language_name, one_language, reduce_language
+from data.languages import NAMES, OLD_CODES, language_name, one_language, reduce_language
 
 PAPER = {
     "ar": "Arabic",
@@ -77,16 +77,13 @@ def test_names_for_display():
     assert [language_name(code) for code in ("nb", "und", "tlh")] == ["Norwegian Bokmål", "undetermined", "tlh"]
 
 
-def test_lists_from_the_command_line():
-    assert language_list("en, es,Turkish,in") == ("en", "es", "tr", "id")
-    for text, line in [
-        ("en,Klingn", "--languages: 'Klingn' is no language; use an ISO 639-1 code such as en or tr"),
-        ("en,turkisch", "--languages: 'turkisch' is no language; use an ISO 639-1 code such as en or tr; did you mean "
+def test_a_language_named_on_the_command_line():
+    for tag, line in [
+        ("Klingn", "--languages: 'Klingn' is no language; use an ISO 639-1 code such as en or tr"),
+        ("turkisch", "--languages: 'turkisch' is no language; use an ISO 639-1 code such as en or tr; did you mean "
          "'Turkish'?"),
-        (" , ", "--languages: names no language; write codes with commas between them, such as en,es"),
-        ("en,eng", "--languages: names en (English) twice; name each language once"),
     ]:  # fmt: skip
         with pytest.raises(UserError) as caught:
-            language_list(text)
+            one_language(tag, "--languages")
         assert str(caught.value) == line
-    assert one_language("pt-BR", "--x") == "pt"
+    assert [one_language(tag, "--x") for tag in ("pt-BR", "Turkish", "in")] == ["pt", "tr", "id"]
