@@ -93,11 +93,20 @@ class Figures:
         return {name: float(hits / total), f"{name}_ci": list(map(float, interval)), "notes": {}}
 
 
-def topic_figures(found: Figures | None, notes: dict) -> dict | None:
-    """Related against unrelated; balanced accuracy is null unless both sides have rows."""
-    if found is None:
+def topic_figures(found: dict[str, Figures], probabilities: bool, notes: dict) -> dict | None:
+    """Related against unrelated, by the predicted label and, under `by_sum`, by the summed probabilities."""
+    if "topic" not in found:
         notes["topic"] = "the codebook does not split its labels into related and unrelated"
         return None
+    topic = two_sided(found["topic"])
+    topic["by_sum"] = two_sided(found["topic_by_sum"]) if probabilities else None
+    if not probabilities:
+        topic["notes"]["by_sum"] = "there are no probabilities"
+    return topic
+
+
+def two_sided(found: Figures) -> dict:
+    """One table of related against unrelated; balanced accuracy is null unless both sides have rows."""
     topic = found.means(("accuracy", "balanced_accuracy", "macro_f1"))
     for k, (name, side) in enumerate((("recall", "related"), ("specificity", "unrelated"))):
         rate = found.rate(name, found.hits[k], found.gold[k], f"no {side} rows" if found.n else "no rows")
@@ -116,7 +125,7 @@ def stance_figures(found: dict[str, Figures], probabilities: bool, notes: dict) 
         notes["stance"] = "the codebook has no groups of related labels to tell apart"
         return None
     stance: dict = {"notes": {}}
-    for view in VIEWS[2:]:
+    for view in VIEWS[3:]:
         if view == "conditional" and not probabilities:
             stance[view] = None
             stance["notes"][view] = "there are no probabilities"

@@ -2,8 +2,10 @@
 
 Everything that `metrics.json` says about labels is a function of one table, the confusion counts: row = human label,
 column = predicted label, and a last column for predictions outside the label set. Topic and stance are sums over
-groups of its rows and columns, so they need no second pass over the posts. The one exception is the conditional
-stance, where the arg max runs over the related labels' probabilities; it has a small table of its own.
+groups of its rows and columns, so they need no second pass over the posts. Two exceptions have small tables of their
+own: the conditional stance, where the arg max runs over the related labels' probabilities, and the topic by sum, where
+a post is related if the related labels' probabilities together are at least those of the others. (The label with the
+highest probability can be "unrelated" while the related labels, which share theirs, have more between them.)
 
     views     one flat vector of counts -> a table per question (labels, topic, stance three ways)
     figures   a table (..., K, M) -> accuracy, balanced accuracy, macro-F1, weighted F1, and per class P, R, F1
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy
 
-VIEWS = ("all", "topic", "end_to_end", "given_detection", "conditional")
+VIEWS = ("all", "topic", "topic_by_sum", "end_to_end", "given_detection", "conditional")
 MEANS = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")  # the scalar figures of a table, in this order
 
 
@@ -66,22 +68,27 @@ class Grouping:
 
     @property
     def width(self) -> int:
-        """F, the length of a flat vector of counts: C * (C + 1) for the labels, K * K for the conditional stance."""
-        return len(self.labels) * (len(self.labels) + 1) + len(self.stance_groups) ** 2
+        """F, the length of a flat vector of counts: C * (C + 1) for the labels, K * K for the conditional stance, and
+        2 * 2 for the topic by sum where there is a topic."""
+        by_label = len(self.labels) * (len(self.labels) + 1)
+        return by_label + len(self.stance_groups) ** 2 + (0 if self.topic_of is None else 4)
 
 
-def flat_places(gold, predicted, conditional, grouping: Grouping) -> numpy.ndarray:
-    """Where each row counts in a flat vector: (n, 2) int64; the second place is -1 without conditional stance.
+def flat_places(gold, predicted, conditional, side, grouping: Grouping) -> numpy.ndarray:
+    """Where each row counts in a flat vector: (n, 3) int64; a place is -1 where the row has no part in that table.
 
     `gold` (n,) in [0, C); `predicted` (n,) in [0, C], where C means outside the label set; `conditional` (n,) the
-    stance group with the highest probability, or None where there are no probabilities.
+    stance group with the highest probability and `side` (n,) the side of the topic with the higher sum (0 related, 1
+    unrelated), or None where there are no probabilities.
     """
     labels, groups = len(grouping.labels), len(grouping.stance_groups)
-    places = numpy.full((len(gold), 2), -1, dtype=numpy.int64)
+    places = numpy.full((len(gold), 3), -1, dtype=numpy.int64)
     places[:, 0] = gold * (labels + 1) + predicted
     if conditional is not None and groups:
         stance = grouping.stance_of[gold]
         places[:, 1] = numpy.where(stance >= 0, labels * (labels + 1) + stance * groups + conditional, -1)
+    if side is not None:
+        places[:, 2] = grouping.width - 4 + 2 * grouping.topic_of[gold] + side
     return places
 
 
@@ -97,12 +104,13 @@ def views(flat: numpy.ndarray, grouping: Grouping) -> dict[str, numpy.ndarray]:
     if grouping.topic_of is None:
         return result
     result["topic"] = _grouped(table, grouping.topic_of, [*grouping.topic_of, 2], 2, 3)
+    result["topic_by_sum"] = flat[..., -4:].reshape(*flat.shape[:-1], 2, 2)
     groups = len(grouping.stance_groups)
     if groups:
         columns = [place if place >= 0 else groups for place in grouping.stance_of] + [groups]
         result["end_to_end"] = _grouped(table, grouping.stance_of, columns, groups, groups + 1)
         result["given_detection"] = result["end_to_end"][..., :groups]
-        conditional = flat[..., labels * (labels + 1) :]
+        conditional = flat[..., labels * (labels + 1) : -4]
         result["conditional"] = conditional.reshape(*flat.shape[:-1], groups, groups)
     return result
 

@@ -6,7 +6,8 @@ value of each `by` column. Every cell has the same keys:
     n, accuracy, balanced_accuracy, macro_f1, weighted_f1      each figure with `<figure>_ci`: [low, high]
     majority        the best constant answer and what it would score: accuracy means little without it
     labels          per label: support, predicted, precision, recall, f1
-    topic           related against unrelated: accuracy, recall, specificity, balanced_accuracy, macro_f1
+    topic           related against unrelated, by the predicted label: accuracy, recall, specificity,
+                    balanced_accuracy, macro_f1; by_sum the same figures by the summed probabilities of both sides
     stance          rows whose gold label is related, three ways: end_to_end (a missed topic is wrong), given_detection
                     (rows also predicted related), conditional (arg max over the related labels' probabilities)
     confusion       counts, with a last column for predictions outside the label set, which are wrong
@@ -151,12 +152,15 @@ class _Table:
         clusters = range(len(scored.ids)) if scored.clusters is None else scored.clusters
         number: dict = {}
         self.clusters = numpy.array([number.setdefault(c, len(number)) for c in clusters], dtype=numpy.int64)
-        conditional = None
+        conditional, side = None, None
+        if scored.probabilities is not None and self.grouping.topic_of is not None:
+            related = scored.probabilities[:, self.grouping.topic_of == 0].sum(1)
+            side = (related < scored.probabilities[:, self.grouping.topic_of == 1].sum(1)).astype(numpy.int64)
         if scored.probabilities is not None and self.grouping.stance_groups:
             groups = range(len(self.grouping.stance_groups))
             sums = [scored.probabilities[:, self.grouping.stance_of == k].sum(1) for k in groups]
             conditional = numpy.argmax(numpy.stack(sums, 1), 1)
-        self.places = flat_places(self.gold, self.predicted, conditional, self.grouping)
+        self.places = flat_places(self.gold, self.predicted, conditional, side, self.grouping)
 
     def by(self, column: str) -> dict:
         """One cell per value of an extra column, its bootstrap stratified by language as everywhere."""
@@ -202,7 +206,7 @@ class _Table:
         for name, table in tables.items():
             width = len(MEANS) + len(table)
             part = None if intervals is None else intervals[:, at : at + width]
-            classes = (*self.scored.labels,) if name == "all" else ("related", "unrelated") if name == "topic" \
+            classes = (*self.scored.labels,) if name == "all" else ("related", "unrelated") if "topic" in name \
                 else tuple(self.grouping.stance_groups)
             found[name] = Figures(table, classes, part, self.level)
             at += width
@@ -212,8 +216,9 @@ class _Table:
         if len(rows) and len(numpy.unique(grouped)) < len(grouped):  # Wilson takes rows as independent; these are not
             cell["accuracy_ci_clusters"] = whole.resampled(0)
         cell |= {"majority": whole.majority(), "left_out": whole.absent, "labels": whole.per_class()}
-        cell["topic"] = topic_figures(found.get("topic"), cell["notes"])
-        cell["stance"] = stance_figures(found, self.scored.probabilities is not None, cell["notes"])
+        probabilities = self.scored.probabilities is not None
+        cell["topic"] = topic_figures(found, probabilities, cell["notes"])
+        cell["stance"] = stance_figures(found, probabilities, cell["notes"])
         cell["confusion"] = {"labels": list(self.scored.labels), "columns": [*self.scored.labels, OUTSIDE],
                              "counts": whole.table.astype(int).tolist()}
         cell["calibration"] = self._calibration(rows, cell["notes"])

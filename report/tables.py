@@ -14,7 +14,8 @@ from common.terminal import table
 from report.words import SMALL, interval, language_name, number
 
 HOW_TO_READ = (
-    "acc: accuracy; base: always the most frequent label; F1: macro-F1; topic F1, recall, specif.: related or not; "
+    "acc: accuracy; base: always the most frequent label; F1: macro-F1; topic F1, recall, specif.: related or not, by "
+    "the label; by sum: topic F1 where related means that the related labels' probabilities together are larger; "
     "stance: right side among the related posts, all of them (a missed one is wrong); detected: those found related."
 )
 MARKS = f"° fewer than {SMALL} posts   † a label with fewer than 10 posts enters: no interval   – not estimable"
@@ -52,6 +53,7 @@ def cells_of(cell: Mapping, agreement: float | None = None, with_agreement: bool
            number(cell["majority"]["accuracy"]), number(cell["macro_f1"]) + few]
     if cell["topic"]:
         row += [number(cell["topic"][name]) for name in ("macro_f1", "recall", "specificity")]
+        row += [number(cell["topic"]["by_sum"]["macro_f1"])] if cell["topic"]["by_sum"] else []
     if cell["stance"]:
         row += [number(cell["stance"][name]["accuracy"]) for name in ("end_to_end", "given_detection")]
     return [*row, number(agreement)] if with_agreement else row
@@ -60,6 +62,7 @@ def cells_of(cell: Mapping, agreement: float | None = None, with_agreement: bool
 def header_of(metrics: Mapping, with_agreement: bool = False) -> list[str]:
     head = ["", "n", "acc", f"{metrics['intervals']['level'] * 100:g} % interval", "base", "F1"]
     head += ["topic F1", "recall", "specif."] if metrics["topic"] else []
+    head += ["by sum"] if metrics["topic"] and metrics["topic"]["by_sum"] else []
     head += ["stance", "detected"] if metrics["stance"] else []
     return [*head, "people"] if with_agreement else head
 

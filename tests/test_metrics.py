@@ -56,9 +56,15 @@ def check(cell, scored, rows):
     for name, value in loop(topic, ("related", "unrelated")).items():
         if name != "weighted_f1":
             assert cell["topic"][name] == pytest.approx(value, abs=1e-12), name
+    by_sum = [(side[scored.gold[i]], "related" if scored.probabilities[i, :3].sum() >= scored.probabilities[i, 3]
+               else "unrelated") for i in rows]
+    for name, value in loop(by_sum, ("related", "unrelated")).items():
+        if name != "weighted_f1":
+            assert cell["topic"]["by_sum"][name] == pytest.approx(value, abs=1e-12), name
     for name, k in (("recall", "related"), ("specificity", "unrelated")):
-        of_side = [p == k for g, p in topic if g == k]
-        assert cell["topic"][name] == pytest.approx(sum(of_side) / len(of_side), abs=1e-12)
+        for found, figures in ((topic, cell["topic"]), (by_sum, cell["topic"]["by_sum"])):
+            of_side = [p == k for g, p in found if g == k]
+            assert figures[name] == pytest.approx(sum(of_side) / len(of_side), abs=1e-12)
     related = [i for i in rows if scored.gold[i] in RELATED]
     end_to_end = [(scored.gold[i], scored.predicted[i]) for i in related]
     detected = [pair for pair in end_to_end if pair[1] in RELATED]

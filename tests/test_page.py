@@ -213,7 +213,7 @@ def test_terminal_table_is_aligned_and_marks_small_cells():
     starts = [m.start() for m in re.finditer(r"(?<= )─", lines[1])]
     assert all(line[start - 1] == " " for line in body for start in starts)
     assert [line.split()[0] for line in body] == ["All", "Seen", "Unseen", "English", "Hindi", "Korean", "xx"]
-    assert max(map(len, lines)) <= 110
+    assert max(map(len, lines)) <= 112
     assert "unrelated" in label_table(metrics)
     small = score(scored(rows=20), draws=20)
     assert "20°" in language_table(small) and "†" in language_table(small) and "not estimable" in language_table(small)
