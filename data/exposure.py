@@ -127,13 +127,11 @@ def exposure_table(result: dict) -> str:
         for language, row in result["languages"].items()
     ]
     sources = dict.fromkeys(row["source"] for row in result["languages"].values() if row["source"])
-    lines = [
-        f"Exposure: fine-tuning tokens ({result['epochs']:g} epochs, {result['tokenizer']}) over pre-training tokens",
-        table(header, rows),
-        f"  of all: {result['pretraining_tokens']:.3g} tokens, {result['model']}; {result['source']}",
-        *(f"  share: {source}" for source in sources),
-    ]
-    return "\n".join(lines + wrap(result["note"], 100, initial_indent="  ", subsequent_indent="  "))
+    words = [f"of all: {result['pretraining_tokens']:.3g} tokens, {result['model']}; {result['source']}",
+             *(f"share: {source}" for source in sources), result["note"]]
+    lines = [line for text in words for line in wrap(text, 100, initial_indent="  ", subsequent_indent="    ")]
+    head = f"Exposure: fine-tuning tokens ({result['epochs']:g} epochs, {result['tokenizer']}) over pre-training tokens"
+    return "\n".join([head, table(header, rows), *lines])
 
 
 def _check(data, keys: dict, where: str, optional: tuple[str, ...] = ()) -> None:
