@@ -32,7 +32,7 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     quantize: "stored" (as the files are), "none" (dense), "nf4" or "nf4-double" (linears of the blocks in 4 bits).
     dtype: of the arithmetic; `None` takes bfloat16 where the device multiplies it natively and float32 elsewhere.
     adapter: a PEFT adapter folder. rope_scaling: a `rope_scaling` object, used only where config.json has none.
-    trainable=True: the adapter's parameters require gradients; nothing else ever does.
+    trainable=True: the adapter's parameters require gradients and the model is in training mode; else neither.
     Raises `UserError` naming file and tensor, key or argument.
     """
     if quantize not in QUANTIZE:
@@ -55,7 +55,7 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     model.requires_grad_(False)
     if adapter is not None:
         load_adapter(model, adapter, trainable=trainable)
-    return model
+    return model.train(trainable)  # an adapter's dropout acts in training only
 
 
 def checkpoint_folder(path) -> Path:

@@ -215,3 +215,20 @@ def test_a_second_adapter_is_refused(model, folder):
     load_adapter(model, folder)
     with pytest.raises(UserError, match="already"):
         load_adapter(model, folder)
+
+
+def test_a_loaded_adapter_with_dropout_is_ready_for_inference(checkpoint, tmp_path):
+    """`load_model(adapter=...)` gives the same logits twice, and those of the adapter without dropout."""
+    logits = []
+    for dropout in (0.0, 0.5):
+        model = load_model(checkpoint)
+        inject(model, "all-linear", 4, 8, dropout, generator=torch.Generator().manual_seed(0))
+        for layer in adapters(model).values():
+            torch.nn.init.ones_(layer.lora_B)
+        save_adapter(model, tmp_path / f"a{dropout}")
+        loaded = load_model(checkpoint, adapter=tmp_path / f"a{dropout}")
+        assert not loaded.training
+        assert load_model(checkpoint, adapter=tmp_path / f"a{dropout}", trainable=True).training
+        with torch.no_grad():
+            logits += [loaded(IDS), loaded(IDS)]
+    assert all(torch.equal(logits[0], other) for other in logits[1:])
