@@ -149,13 +149,13 @@ def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan) -> Trai
     recipe = Recipe(options.learning_rate, options.schedule, options.warmup, options.weight_decay, options.clip,
                     options.batch_size, options.loss)
     steps = -(-len(labels) // options.batch_size) * options.epochs
-    return Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids, epoch_order(options, prepared),
+    return Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids, choose_order(options, prepared),
                    [] if options.dropout else prepared.prompt.prefix_ids, recipe,
                    min(steps, options.max_steps) if options.max_steps else steps,
                    memory.micro_tokens, memory.checkpointing)
 
 
-def epoch_order(options, prepared: Prepared):
+def choose_order(options, prepared: Prepared):
     """order(epoch) -> places, by the options `balance` and `group_by_length`; the same for the same epoch."""
     if not options.group_by_length:
         return order_by_epoch(prepared.train, options.seed, options.balance)
