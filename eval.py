@@ -137,6 +137,9 @@ def check_out(out: Path, explicit: bool) -> None:
 
 def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agreement | None, TestCheck]:
     """Check the posts against what the run was trained on, then let its model label them."""
+    if not run.facts["finished"]:
+        raise UserError(f"{run.path}: its training was stopped early; python train.py --resume --out "
+                        f"{run.path} finishes it")
     codebook = Codebook.from_dict(run.facts["codebook"])
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
 """Fine-tune a LLaMA checkpoint on labelled posts: frozen weights in 4 bits, LoRA adapters, loss on the answer.
 
-    python train.py                                                    the small base on the sample posts
+    python train.py                                                    the small base on English and Spanish samples
     python train.py --model DIR --data posts.csv --languages en,es --out runs/mine
     python train.py --resume --out runs/mine                           go on after a kill, to the same bits
 """
 
+import sys
 import time
 from dataclasses import asdict
 
@@ -62,7 +63,11 @@ def main(argv: list[str]) -> None:
     trainer, built = build(options, prepared, device, dtype, reason)
     if run is None:  # only now: a model that cannot be loaded leaves no folder behind
         run = RunFolder.create(options.out or next_run(prepared.facts["languages"]), facts | built)
-    train(options, prepared, run, trainer)
+    try:
+        train(options, prepared, run, trainer)
+    except KeyboardInterrupt:
+        print(f"to go on from the last checkpoint: python train.py --resume --out {run.path}", file=sys.stderr)
+        raise
 
 
 def fill_in(options: TrainOptions) -> None:
