@@ -107,7 +107,7 @@ def _pictures(metrics: Mapping, names) -> Html:
             "that row. Where the line crosses the bar, the model cannot be told from that.")),
         _section("Languages by figure", _figure(
             figures.heat_map(metrics, names), "heat",
-            f"Darker is higher; number of posts in brackets. {MARKS}")),
+            f"Darker is higher; number of posts in brackets. {'; '.join(MARKS)}.")),
         _section("What is taken for what", _figure(
             figures.confusion_matrix(metrics), "confusion",
             "Each row: what the model made of the posts with that human label, in per cent, above the number of posts "
@@ -133,7 +133,7 @@ def _table(metrics: Mapping, names, agreement, agreement_name: str) -> Html:
             m = metrics[key]["mean_over_languages"]
             lines.append(f"{which.capitalize()} ({m['languages']}): {number(m['accuracy'])}, {number(m['macro_f1'])}.")
     return _section("Every language, with intervals", grid(header, rows, class_="wide"),
-                    tag("p", " ".join(lines), class_="note"), tag("p", MARKS + "." + words, class_="note"))
+                    tag("p", " ".join(lines), class_="note"), tag("p", "; ".join(MARKS) + "." + words, class_="note"))
 
 
 def _labels(metrics: Mapping) -> Html:

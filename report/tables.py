@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from common.terminal import table
 from report.words import SMALL, interval, language_name, number
 
-HOW_TO_READ = (
-    "acc: accuracy; base: always the most frequent label; F1: macro-F1; topic F1, recall, specif.: related or not, by "
-    "the label; by sum: topic F1 where related means that the related labels' probabilities together are larger; "
-    "stance: right side among the related posts, all of them (a missed one is wrong); detected: those found related."
-)
-MARKS = f"° fewer than {SMALL} posts   † a label with fewer than 10 posts enters: no interval   – not estimable"
+HOW_TO_READ = {  # by the column that a line explains
+    "acc": "acc: accuracy; base: always the most frequent label; F1: macro-F1",
+    "topic F1": "topic F1, recall, specif.: related or not, by the label",
+    "by sum": "by sum: topic F1 where related means that the related labels' probabilities together are larger",
+    "stance": "stance: right side among the related posts, all of them (a missed one is wrong); detected: those found "
+              "related",
+}
+MARKS = (f"° fewer than {SMALL} posts", "† a label with fewer than 10 posts enters: no interval", "– not estimable")
 
 
 def groups_of_rows(metrics: Mapping, names: Mapping[str, str] | None = None) -> list[tuple[str, list[tuple]]]:
@@ -86,7 +88,8 @@ def language_table(metrics: Mapping, *, names: Mapping[str, str] | None = None,
         if place in breaks:
             out += ["", f"  {breaks[place]}"]
         out.append(line)
-    return "\n".join([*out, "", f"  {MARKS}", *(f"  {line}" for line in textwrap.wrap(HOW_TO_READ, 98))])
+    how = "; ".join(words for column, words in HOW_TO_READ.items() if column in header) + "."
+    return "\n".join([*out, "", "  " + "   ".join(MARKS), *(f"  {line}" for line in textwrap.wrap(how, 98))])
 
 
 def label_table(metrics: Mapping) -> str:

@@ -129,6 +129,7 @@ def _unsure(metrics: Mapping, caution: str, names: Mapping[str, str] | None) -> 
         which = "all" if len(small) == len(languages) else str(len(small)) if len(small) > 3 else \
             " and ".join(language_name(name, names) for name in small)
         of = f"{which} of the {len(languages)} languages" if which.isdigit() or which == "all" else which
+        of = "the only language" if len(languages) == 1 else of
         have = "have" if len(small) > 1 else "has"
         parts.append(f"{of} {have} fewer than {SMALL} posts, so accuracy there is unsure by up to "
                      f"±{100 * worst:.0f} points")

@@ -199,6 +199,8 @@ def test_third_line_counts_small_languages_and_what_was_left_out():
     metrics = score(scored(rows=60), ("en",), draws=10, dropped=dropped_section({"copies": 5}, score(scored(rows=65))))
     line = findings(metrics, caution="scored twice before.")[2]
     assert "all of the 4 languages have fewer than 30 posts" in line and "5 posts left out (with all 65" in line
+    one = findings(score(scored(rows=20, languages=("en",)), ("en",), draws=10))[2]
+    assert one.startswith("How sure: the only language has fewer than 30 posts")
     assert line.endswith("; scored twice before.") and "not the luck of one training run" in line
 
 
@@ -215,7 +217,12 @@ def test_terminal_table_is_aligned_and_marks_small_cells():
     assert [line.split()[0] for line in body] == ["All", "Seen", "Unseen", "English", "Hindi", "Korean", "xx"]
     assert max(map(len, lines)) <= 112
     assert "unrelated" in label_table(metrics)
+    assert "stance: right side" in text and "by sum:" in text
     small = score(scored(rows=20), draws=20)
+    small |= {"topic": None, "stance": None}
+    small["by_language"] = {code: cell | {"topic": None, "stance": None}
+                            for code, cell in small["by_language"].items()}
+    assert "acc: accuracy" in language_table(small) and "stance" not in language_table(small)
     assert "20°" in language_table(small) and "†" in language_table(small) and "not estimable" in language_table(small)
 
 
