@@ -56,7 +56,8 @@ class TrainOptions(ColumnOptions, MachineOptions):
                             minimum=0, maximum=0.95, group=ADAPTER)
     rslora: bool = option(False, "scale by alpha / sqrt(r) (rsLoRA)", group=ADAPTER)
 
-    learning_rate: float = option(2e-4, "AdamW's learning rate", above=0, group=RECIPE)
+    learning_rate: float = option(2e-4, "AdamW's learning rate; the small base takes a larger one where none is given",
+                                  above=0, group=RECIPE)
     schedule: str = option("linear", "how the rate goes after the warm-up", choices=SCHEDULES, group=RECIPE)
     warmup: float = option(0.05, "share of the steps with a rising rate", minimum=0, maximum=1, group=RECIPE)
     weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0, group=RECIPE)

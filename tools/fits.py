@@ -56,7 +56,7 @@ def row(card: int, plan: MemoryPlan) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Print the table."""
-    options = parse_options(FitsOptions, argv, program="tools.fits", description=__doc__)
+    options = parse_options(FitsOptions, argv, program="python -m tools.fits", description=__doc__)
     config = LlamaConfig.from_file(checkpoint_folder(find_path(options.model)) / "config.json")
     print(table(["card", "expected", "how a step is cut"],
                 [row(card, expected_plan(config, card, options.quantize, options.targets, options.rank))

@@ -10,6 +10,8 @@ Holtzman et al., arXiv 1904.09751), in float32 at least, on the CPU from a seede
 same on every device. A key/value cache holds what was computed for earlier tokens. `--chat` writes the prompt in Llama
 3's chat format; the date lines that the published template puts into every conversation are written on request only
 (`--date-header`), because a text that depends on the day it was made cannot be made again.
+
+The small base in `base/` was never trained to predict the next token: it labels posts, and what it writes is noise.
 """
 
 import codecs

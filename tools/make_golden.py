@@ -24,7 +24,7 @@ class GoldenOptions:
 
 def main(argv: list[str]) -> None:
     """Make one file per case of `tests.tiny.GOLDEN_CASES`."""
-    options = parse_options(GoldenOptions, argv, program="tools.make_golden", description=__doc__)
+    options = parse_options(GoldenOptions, argv, program="python -m tools.make_golden", description=__doc__)
     import json
     from importlib.metadata import version
 
