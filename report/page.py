@@ -174,9 +174,11 @@ def _probabilities(metrics: Mapping) -> Html | None:
     found = metrics["calibration"]
     if not found:
         return None
-    ece = f"; expected calibration error {found['ece']:.3f}" if found["ece"] is not None else ""
-    words = f"Log loss {found['log_loss']:.3f} (smaller is better); Brier score {found['brier']:.3f}{ece}."
-    caption = "Points on the dashed line: of the answers given with that probability, that share is right."
+    ece = (f"; stated probabilities miss the share that is right by {found['ece']:.3f} on average (expected "
+           "calibration error)") if found["ece"] is not None else ""
+    words = f"Log loss {found['log_loss']:.3f}, Brier score {found['brier']:.3f} (of both, smaller is better){ece}."
+    caption = ("Points on the dashed line: of the answers given with that probability, that share is right. Below it: "
+               "more sure than right.")
     return _section("Are the probabilities honest?", tag("p", words, class_="before"),
                     _figure(figures.reliability(metrics), "reliability", caption))
 
