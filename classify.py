@@ -5,7 +5,8 @@
     python classify.py --run runs/mine --input posts.csv --output labels.csv
 
 The output has id, language, the label and its probability, and a probability per label; where the codebook has a topic,
-also the probability that the post is related. It holds no post text unless --with-texts asks for it.
+also the probability that the post is related, summed over the related labels (they share theirs, so it can be above one
+half while the single most probable label is "unrelated"). It holds no post text unless --with-texts asks for it.
 """
 
 import time
@@ -24,7 +25,7 @@ from data.readers import is_empty, read_posts
 from data.writers import OUTPUT_FORMATS, output_format, write_rows
 from predict import label_probabilities
 from program_options import ColumnOptions, MachineOptions
-from run_folder import RunFolder, default_run, find_path, open_model
+from run_folder import find_path, finished_run, open_model
 
 
 @dataclass
@@ -43,7 +44,7 @@ class ClassifyOptions(ColumnOptions, MachineOptions):
 def main(argv: list[str]) -> None:
     """Read, label, write; a row without text gets empty fields, so that input and output have the same rows."""
     options = parse_options(ClassifyOptions, argv, program="classify.py", description=__doc__)
-    run = RunFolder.open(options.run) if options.run else default_run()
+    run = finished_run(options.run)
     output = Path(options.output) if options.output else run.path / f"labels-{Path(options.input).name}"
     check_output(output, find_path(options.input), options.overwrite or options.output is None)
     codebook = Codebook.from_dict(run.facts["codebook"])

@@ -31,7 +31,7 @@ from report.metrics import Scored, dropped_section, score
 from report.page import write_page
 from report.tables import label_table, language_table
 from report.words import findings
-from run_folder import RunFolder, default_run, find_path, open_model
+from run_folder import RunFolder, find_path, finished_run, open_model
 
 SCORING = "scoring"
 
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     """Predict (or read) labels, score them, and write the folder; the run remembers that this file was scored."""
     options = parse_options(EvalOptions, argv, program="eval.py", description=__doc__)
     check_together(options)
-    run = None if options.predictions else RunFolder.open(options.run) if options.run else default_run()
+    run = None if options.predictions else finished_run(options.run)
     if run is None:
         out = Path(options.out or f"runs/scored-{stem(Path(options.predictions))}")
     else:
@@ -137,9 +137,6 @@ def check_out(out: Path, explicit: bool) -> None:
 
 def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agreement | None, TestCheck]:
     """Check the posts against what the run was trained on, then let its model label them."""
-    if not run.facts["finished"]:
-        raise UserError(f"{run.path}: its training was stopped early; python train.py --resume --out "
-                        f"{run.path} finishes it")
     codebook = Codebook.from_dict(run.facts["codebook"])
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)

@@ -172,8 +172,9 @@ def environment(device: torch.device) -> dict:
         except PackageNotFoundError:
             packages[name] = None
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {"python": sys.version.split()[0], "packages": packages, "platform": platform.platform(),
-            "device": str(device), "device_name": name, "threads": torch.get_num_threads(), "commit": commit()}
+    system = f"{platform.system()} {platform.machine()}"
+    return {"python": sys.version.split()[0], "packages": packages, "platform": system, "device": str(device),
+            "device_name": name, "threads": torch.get_num_threads(), "commit": commit()}
 
 
 def commit() -> str | None:
@@ -218,17 +219,26 @@ def newest_run() -> Path | None:
     return max(finished, key=lambda run: run.facts["created"]).path if finished else None
 
 
-def default_run() -> RunFolder:
-    """The newest run in runs/; where there is none yet, a copy of the one that the project ships, said aloud."""
-    path = newest_run()
-    if path is None:
-        path = Path("runs") / "shipped"
+def finished_run(path: str | None) -> RunFolder:
+    """The run to use: the one named, or the newest in runs/, or a copy of the one that the project ships, said aloud.
+
+    The shipped run itself is never written to, so it is copied when it is named, too. Raises `UserError` for a run that
+    was stopped early.
+    """
+    chosen = Path(path) if path else newest_run()
+    if chosen is None or chosen.resolve() == SHIPPED_RUN:
         if not (SHIPPED_RUN / "run.json").exists():
             raise UserError("there is no run in runs/ yet; `python train.py` makes one")
-        with atomic_folder(path) as folder:
-            shutil.copytree(SHIPPED_RUN, folder, dirs_exist_ok=True)
-        print(f"no run in runs/ yet: {path} is a copy of the one that comes with the project")
-    return RunFolder.open(path)
+        chosen = Path("runs") / "shipped"
+        if not (chosen / "run.json").exists():
+            with atomic_folder(chosen) as folder:
+                shutil.copytree(SHIPPED_RUN, folder, dirs_exist_ok=True)
+        print(f"{chosen} is a copy of the run that comes with the project")
+    run = RunFolder.open(chosen)
+    if not run.facts["finished"]:
+        raise UserError(f"{run.path}: its training was stopped early; python train.py --resume --out {run.path} "
+                        "finishes it")
+    return run
 
 
 def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype):
@@ -239,7 +249,7 @@ def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype
     """
     facts = run.facts
     if not (run.path / "adapter").is_dir():
-        raise UserError(f"{run.path}: has no adapter/ yet; the run was stopped early, train.py --resume finishes it")
+        raise UserError(f"{run.path}: has no adapter/; it was removed after training, so train again")
     folder = find_path(model or facts["options"]["model"])
     if not folder.is_dir():
         raise UserError(f"{run.path / 'run.json'}: the base model {folder} is not there; --model says where it is now")

@@ -127,7 +127,8 @@ def exposure_table(result: dict) -> str:
         for language, row in result["languages"].items()
     ]
     sources = dict.fromkeys(row["source"] for row in result["languages"].values() if row["source"])
-    words = [f"of all: {result['pretraining_tokens']:.3g} tokens, {result['model']}; {result['source']}",
+    words = ["of all: post tokens over all that pre-training read; of its own: over what it read in that language",
+             f"pre-training: {result['pretraining_tokens']:.3g} tokens, {result['model']}; {result['source']}",
              *(f"share: {source}" for source in sources), result["note"]]
     lines = [line for text in words for line in wrap(text, 100, initial_indent="  ", subsequent_indent="    ")]
     head = f"Exposure: fine-tuning tokens ({result['epochs']:g} epochs, {result['tokenizer']}) over pre-training tokens"

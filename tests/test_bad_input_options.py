@@ -164,7 +164,8 @@ RUNS = {
     "run.json with an option of another kind": (lambda run: edit(run, options=json.loads(
         (run / "run.json").read_text())["options"] | {"micro_tokens": [None]}), ("options: micro_tokens", "number")),
     "run.json is absent": (lambda run: (run / "run.json").unlink(), ("run.json",)),
-    "adapter is absent": (lambda run: shutil.rmtree(run / "adapter"), ("adapter", "--resume")),
+    "adapter is absent": (lambda run: shutil.rmtree(run / "adapter"), ("has no adapter/", "train again")),
+    "training was stopped": (lambda run: edit(run, finished=False), ("stopped early", "--resume")),
     "codebook changed by hand": (lambda run: edit(run, codebook={"labels": ["a", "b"]}), ("role",)),
     "prompt is of another run": (lambda run: edit(run, prompt={}), ("prompt",)),
 }  # fmt: skip

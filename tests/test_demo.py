@@ -46,11 +46,15 @@ def test_the_readme_shows_what_comes_out(place):
 
 
 def test_the_shipped_run_answers_where_there_is_no_run_yet(tmp_path):
-    assert "a copy of the one that comes with the project" in run(tmp_path, "classify.py")
+    assert "is a copy of the run that comes with the project" in run(tmp_path, "classify.py")
     lines = (tmp_path / "runs/shipped/labels-test.jsonl").read_text(encoding="utf-8").splitlines()
     gold = [json.loads(line) for line in (ROOT / "data/samples/test.jsonl").read_text(encoding="utf-8").splitlines()]
     found = [json.loads(line) for line in lines]
     assert [row["id"] for row in found] == [row["id"] for row in gold]
     right = sum(a["predicted"] == b["label"] for a, b in zip(found, gold, strict=True)) / len(gold)
     assert right > 0.45  # a quarter is chance
-    assert not (ROOT / "base" / "run" / "labels-test.jsonl").exists()
+    before = (ROOT / "base/run/run.json").read_bytes()
+    run(tmp_path, "eval.py", "--run", str(ROOT / "base/run"), "--draws", "10")  # named, it is copied as well
+    assert (ROOT / "base/run/run.json").read_bytes() == before
+    assert {path.name for path in (ROOT / "base/run").iterdir()} == {
+        "adapter", "log.jsonl", "report.html", "run.json", "training_texts.json"}

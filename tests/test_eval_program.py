@@ -276,4 +276,4 @@ def test_a_folder_that_holds_something_else_is_left_alone(fresh):
     assert "holds something that is no evaluation" in evaluate(fresh, *words, code=2)
     assert [path.name for path in (fresh / "mine").iterdir()] == ["notes.txt"]
     shutil.rmtree(fresh / "run" / "adapter")
-    assert "has no adapter/ yet" in evaluate(fresh, *words[:4], code=2)
+    assert "has no adapter/" in evaluate(fresh, *words[:4], code=2)
