@@ -57,4 +57,4 @@ def test_the_shipped_run_answers_where_there_is_no_run_yet(tmp_path):
     run(tmp_path, "eval.py", "--run", str(ROOT / "base/run"), "--draws", "10")  # named, it is copied as well
     assert (ROOT / "base/run/run.json").read_bytes() == before
     assert {path.name for path in (ROOT / "base/run").iterdir()} == {
-        "adapter", "log.jsonl", "report.html", "run.json", "training_texts.json"}
+        "adapter", "log.jsonl", "run.json", "training_texts.json"}
