@@ -104,12 +104,10 @@ def main(argv: list[str]) -> None:
                                       "macro_f1": metrics["macro_f1"]}) for name in options.data)
         if scored > 1:
             caution = f"this file was scored {scored} times with this run, and choosing by its score flatters"
-    shown = {"names": {code: language_name(code) for code in metrics["by_language"]}}
-    lines = [line for found in findings(metrics, caution=caution, **shown) for line in [*filled(found), ""]]
-    shown["agreement"] = agreed(agreement)
-    print("\n".join(["", *lines, language_table(metrics, **shown), "", label_table(metrics)]))
-    shown["caution"] = caution
-    write(options, out, answers, metrics, facts, shown, run)
+    names, people = {code: language_name(code) for code in metrics["by_language"]}, agreed(agreement)
+    lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
+    print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", label_table(metrics)]))
+    write(options, out, answers, metrics, facts, {"caution": caution, "names": names, "agreement": people}, run)
     print(f"\nreport: {out / 'report.html'}")
 
 

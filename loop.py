@@ -47,6 +47,11 @@ class Recipe:
     epsilon: float = 1e-8
 
 
+def steps_per_epoch(posts: int, batch_size: int) -> int:
+    """Steps that show each post once; the last one may be smaller."""
+    return math.ceil(posts / batch_size)
+
+
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
     """The rate of step 0 .. total - 1: linear warm-up, then constant, or down to 0 as a line or half a cosine."""
     warmup = round(recipe.warmup * total)
@@ -117,7 +122,7 @@ class Trainer:
         self.step_count = 0
         self.halvings = 0
         self._epoch, self._places = 0, order(0)
-        self.steps_per_epoch = math.ceil(len(self._places) / recipe.batch_size)
+        self.steps_per_epoch = steps_per_epoch(len(self._places), recipe.batch_size)
 
     def places(self, step: int) -> list[int]:
         """Which rows step `step` learns from; follows from the seed and the step alone."""

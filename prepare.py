@@ -18,6 +18,7 @@ from data.posts import Post
 from data.prompt import EncodedPost, Prompt
 from data.sampling import choose_posts
 from data.splits import Split, split_posts
+from loop import steps_per_epoch
 from model.config import LlamaConfig
 from model.tokenizer import load_tokenizer
 from run_folder import find_path
@@ -82,7 +83,7 @@ def prepare(options) -> Prepared:
     rows = [prompt.encode_whole(post.text, post.label) if whole else prompt.encode(post.text) for post in split.first]
     validation_rows = [prompt.encode(post.text) for post in split.second]
     shares = folder / SHARES  # a base may bring its own table; the shipped one is Llama 3.2's
-    steps = -(-len(rows) // options.batch_size)
+    steps = steps_per_epoch(len(rows), options.batch_size)
     epochs = min(options.epochs, options.max_steps / steps) if options.max_steps else options.epochs
     shown = exposure(count_tokens(split.first, rows, prompt), epochs,
                      load_shares(shares if shares.exists() else None), f"{tokenizer.kind} tokenizer of {options.model}")

@@ -21,7 +21,7 @@ from common.terminal import human_bytes, human_seconds, progress
 from data.batching import group_by_length
 from data.exposure import exposure_table
 from data.sampling import class_weights, order_by_epoch
-from loop import Recipe, Trainer, Watch, fit
+from loop import Recipe, Trainer, Watch, fit, steps_per_epoch
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
 from memory import MemoryPlan, available_memory, plan_memory
@@ -153,7 +153,7 @@ def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan) -> Trai
         weights = [float(by_label[place]) for place in labels]
     recipe = Recipe(options.learning_rate, options.schedule, options.warmup, options.weight_decay, options.clip,
                     options.batch_size, options.loss)
-    steps = -(-len(labels) // options.batch_size) * options.epochs
+    steps = steps_per_epoch(len(labels), options.batch_size) * options.epochs
     return Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids, choose_order(options, prepared),
                    [] if options.dropout else prepared.prompt.prefix_ids, recipe,
                    min(steps, options.max_steps) if options.max_steps else steps,

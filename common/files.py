@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,6 +91,19 @@ def read_json(path: str | Path):
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); a JSON file was expected") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg})") from error
+
+
+def read_toml(path: str | Path) -> dict:
+    """Read one TOML document (a byte order mark is passed over); what `read_json` refuses is refused here too."""
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); a TOML file was expected") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}), which TOML must be; save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: is not TOML ({error})") from error
 
 
 def sha256_file(path: str | Path) -> str:

@@ -18,12 +18,12 @@ import dataclasses
 import re
 import shutil
 import textwrap
-import tomllib
 import typing
 from pathlib import Path
 from types import NoneType, UnionType
 
 from common.errors import UserError, closest
+from common.files import read_toml
 
 
 def option(default, help: str, *, choices=None, minimum=None, above=None, maximum=None, metavar=None, group=None):
@@ -103,7 +103,7 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, epilo
             raise UserError(f"--{name.replace('_', '-')}: is empty; give {fields[name].metadata['metavar']}, or leave "
                             "the option out")
     config, preset = given.pop("config"), given.pop("preset", None)
-    from_file = _read_toml(config, fields, presets) if config else {}
+    from_file = _read_config(config, fields, presets) if config else {}
     preset = preset or from_file.pop("preset", None)
     from_file.pop("preset", None)
     values = {name: (value, f"preset {preset}") for name, value in (presets or {}).get(preset, {}).items()}
@@ -147,14 +147,8 @@ def _shown(value) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _read_toml(path: str, fields, presets) -> dict:
-    try:
-        with open(path, "rb") as handle:
-            values = tomllib.load(handle)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); --config takes a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: is not TOML ({error})") from error
+def _read_config(path: str, fields, presets) -> dict:
+    values = read_toml(path)
     known = [*fields, *(["preset"] if presets else [])]
     result = {}
     for key, value in values.items():

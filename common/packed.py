@@ -12,6 +12,7 @@ Shape legend of the whole repository:
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -36,7 +37,7 @@ class Layout:
     _masks: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        increasing = all(a < b for a, b in zip(self.row_start, self.row_start[1:], strict=False))
+        increasing = all(a < b for a, b in pairwise(self.row_start))
         if len(self.row_start) < 2 or self.row_start[0] != self.prefix_len or not increasing:
             raise ValueError(f"row_start {self.row_start} must rise from prefix_len {self.prefix_len}; no row is empty")
         if self.past and self.prefix_len:
@@ -57,7 +58,7 @@ class Layout:
     @property
     def lengths(self) -> tuple[int, ...]:
         """Each row's own tokens, the shared prefix not counted; R entries."""
-        return tuple(b - a for a, b in zip(self.row_start, self.row_start[1:], strict=False))
+        return tuple(b - a for a, b in pairwise(self.row_start))
 
     @classmethod
     def rectangle(cls, rows: int, length: int, past: int = 0) -> "Layout":

@@ -19,12 +19,11 @@ misspelt key that is skipped in silence changes what a model is taught, so every
 no group is an error that names the file and the key.
 """
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError, closest
-from common.files import sha256_json
+from common.files import read_toml, sha256_json
 
 SHIPPED = Path(__file__).parent / "codebooks"
 KEYS = ("name", "role", "introduction", "question", "listing", "answer", "labels", "examples", "groups")
@@ -121,18 +120,10 @@ def load_codebook(path: str | Path | None = None) -> Codebook:
     shipped = SHIPPED / f"{path}.toml"
     if not path.exists() and path.name == str(path) and shipped.exists():
         path = shipped
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
+    if not path.exists():
         names = sorted(file.stem for file in SHIPPED.glob("*.toml"))
-        raise UserError(f"{path}: there is no such codebook; shipped are {', '.join(names)}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); a TOML file was expected") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: is not TOML ({error})") from error
-    return _build(data, str(path))
+        raise UserError(f"{path}: there is no such codebook; shipped are {', '.join(names)}")
+    return _build(read_toml(path), str(path))
 
 
 def symbols_for(count: int) -> str:

@@ -8,13 +8,13 @@ post encoded alone; the prompt is the rest of its row), and the denominator is g
 and as the language's own. The shares come from a TOML file (`pretraining_shares.toml`), each row with source and date.
 """
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import wrap
 
 from common.errors import UserError, closest
+from common.files import read_toml
 from common.terminal import table
 from data.prompt import EncodedPost, Prompt
 
@@ -66,12 +66,7 @@ def count_tokens(posts: Iterable, rows: Iterable[EncodedPost], prompt: Prompt) -
 def load_shares(path: str | Path | None = None) -> Shares:
     """Read a table of pre-training shares, the shipped one where `path` is None. Raises `UserError` for a bad one."""
     path = Path(path) if path is not None else SHARES
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); a TOML file was expected") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: is not TOML ({error})") from error
+    data = read_toml(path)
     _check(data, KEYS, f"{path}", optional=("note", "shares"))
     if not 0 < data["tokens"] < float("inf"):
         raise UserError(f"{path}: key 'tokens' is {data['tokens']}; a positive number of tokens was expected")

@@ -13,6 +13,7 @@ this signature (one that records the weights, say) can be given to the model in 
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ def pieces(layout: Layout) -> Iterator[tuple[slice, slice]]:
     """(queries, own keys) of the shared prefix, where there is one, and then of every row."""
     if layout.prefix_len:
         yield slice(0, layout.prefix_len), slice(0, layout.prefix_len)
-    for row, (start, end) in enumerate(zip(layout.row_start, layout.row_start[1:], strict=False)):
+    for row, (start, end) in enumerate(pairwise(layout.row_start)):
         yield slice(start, end), slice(start + row * layout.past, end + (row + 1) * layout.past)
 
 
