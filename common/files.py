@@ -101,7 +101,7 @@ def read_toml(path: str | Path) -> dict:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); a TOML file was expected") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}), which TOML must be; save it as UTF-8") from error
+        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}), as TOML must be; save it so") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: is not TOML ({error})") from error
 
