@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 SHOWN = 3  # places or details that a line names; the count says how many more there are
 KEPT = 10  # places that run.json names
 DISTINCT = 200  # different details that are counted apart: a label option set to the text column must not fill memory
+CELLS = 10_000  # pairs of language and label that are counted apart, for the same reason
 
 KINDS = {
     "empty_dropped": "rows without text, dropped",
@@ -41,6 +42,12 @@ class Notes:
     details: dict[str, Counter] = field(default_factory=dict)
     places: dict[str, list[str]] = field(default_factory=dict)
     cells: Counter = field(default_factory=Counter)
+
+    def keep(self, language: str, label: str | None) -> None:
+        """Count one post that was kept."""
+        self.kept += 1
+        cell = language, label
+        self.cells[cell if cell in self.cells or len(self.cells) < CELLS else ("others", "others")] += 1
 
     def add(self, kind: str, place: str, detail: str = "") -> None:
         """Count one finding of a kind of `KINDS` at a place ("posts.csv: row 3"), with what it was."""

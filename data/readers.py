@@ -3,7 +3,9 @@
 Refused, in one line with file and row (`UserError`), is what would silently give other posts than the file's author
 meant: a missing or doubled column, a wrong delimiter, bytes that are not UTF-8, broken rows, text that is a number, a
 label that the codebook does not have. Counted and shown (`Notes`) is what has one sensible reading: empty texts,
-missing ids, language tags, ids that come twice. `iter_posts` streams, one row in memory; `read_posts` is its list.
+missing ids, language tags, ids that come twice. `iter_posts` streams, one row in memory; `read_posts` is its list, and
+`check_posts` reads to the end and keeps nothing, so that millions of posts are known to be sound before the first is
+used.
 
 Ids are strings and never reformatted; a row without one is named after its file and row (`posts-2`). The text is kept
 as it is: no stripping, no lower case, since the tokenizer sees all of it.
@@ -11,6 +13,7 @@ as it is: no stripping, no lower case, since the tokenizer sees all of it.
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from common.errors import UserError, closest
@@ -18,6 +21,7 @@ from data.languages import reduce_language
 from data.notes import Notes
 from data.posts import Columns, Post
 from data.rows import DELIMITER_NAMES, Number, Place, Table, kind_of, open_table, stem
+from data.seen import SeenKeys
 
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # characters of no width: a text of these alone is empty
 
@@ -29,9 +33,27 @@ def read_posts(paths, columns: Columns | None = None, codebook=None, **options) 
     """
     notes = Notes()
     posts = list(iter_posts(paths, columns, codebook, notes=notes, **options))
-    if not posts:
-        raise UserError(f"{', '.join(notes.files)}: none of the {notes.rows:,} rows is a post with text")
+    _check_some(notes)
     return posts, notes
+
+
+def check_posts(paths, columns: Columns | None = None, codebook=None, *, show=None, **options) -> Notes:
+    """What `read_posts` finds and refuses, with no post kept: memory does not grow with the files.
+
+    show(count) is told how many posts were read since it was last told.
+    """
+    notes = Notes()
+    posts = iter_posts(paths, columns, codebook, notes=notes, **options)
+    while count := sum(1 for _ in islice(posts, 1000)):
+        if show is not None:
+            show(count)
+    _check_some(notes)
+    return notes
+
+
+def _check_some(notes: Notes) -> None:
+    if not notes.kept:
+        raise UserError(f"{', '.join(notes.files)}: none of the {notes.rows:,} rows is a post with text")
 
 
 def iter_posts(
@@ -50,11 +72,11 @@ def iter_posts(
 
     `codebook` (anything with `labels`) says which labels there are. With `require_labels` a row without a label is
     an error, with `require_text` a file without a text column. Rows with empty text are dropped unless `keep_empty`.
-    `check_ids` remembers a number per row. `bad_labels` "error" raises after the last row, so that the line can say how
-    many there are; "drop" drops and counts. Raises `UserError`; see the module's docstring for what is refused.
+    `check_ids` notices ids that come twice. `bad_labels` "error" raises after the last row, so that the line can say
+    how many there are; "drop" drops and counts. Raises `UserError`; see the module's docstring for what is refused.
     """
     columns, notes = columns or Columns(), Notes() if notes is None else notes
-    seen: tuple[set, set] | None = (set(), set()) if check_ids else None
+    seen = SeenKeys() if check_ids else None
     first_bad: list[str] = []
     for path in _paths(paths):
         notes.files.append(path.name)
@@ -81,8 +103,7 @@ def iter_posts(
                 continue
             if seen is not None:
                 _check_id(post, seen, columns, notes)
-            notes.kept += 1
-            notes.cells[post.language, post.label] += 1
+            notes.keep(post.language, post.label)
             yield post
         if notes.rows == rows_before:
             header = "a header but no" if names else "no"
@@ -224,16 +245,14 @@ def _label_problem(post: Post, codebook, required: bool) -> tuple[str, str] | No
     return "unknown_label", f"{post.place}: label '{post.label[:40]}' is not in the codebook, which has {shown}{hint}"
 
 
-def _check_id(post: Post, seen: tuple[set, set], columns: Columns, notes: Notes) -> None:
-    """Count an id that came before; hashes rather than strings, so that millions of rows cost little memory."""
-    ids, whole = seen
-    key = hash((post.id, post.language, post.extra.get(columns.annotator, "")))
-    if key in whole:
+def _check_id(post: Post, seen: SeenKeys, columns: Columns, notes: Notes) -> None:
+    """Count an id that came before: in its language, or (without annotators) in another."""
+    known = seen.add(post.id)
+    if seen.add((post.id, post.language, post.extra.get(columns.annotator, ""))):
         notes.add("duplicate_id", f"{Path(post.file).name}: row {post.row} (id {post.id[:40]})")
-    elif hash(post.id) in ids and columns.annotator not in post.extra:
+    elif known and columns.annotator not in post.extra:
         notes.add("parallel_id", f"{Path(post.file).name}: row {post.row} (id {post.id[:40]})")
-    ids.add(hash(post.id))
-    whole.add(key)
+
 
 def read_predictions(paths, columns: Columns | None = None, codebook=None, **options) -> tuple[list[Post], Notes]:
     """Labels made elsewhere, as posts whose `extra[columns.predicted]` is the prediction.
