@@ -1,24 +1,26 @@
 """The one place that knows the order: read the config, build the empty model, choose 4 bits or not, place the weights,
 wrap with LoRA, load the adapter.
 
-    files --model.weights--> (name, tensor) --assemble--> the module that owns the name
+    files --model.weights--> (name, tensor or packed group) --assemble--> the module that owns the name
 
 The model is built on PyTorch's meta device, where a tensor has a shape and no memory. Each tensor then goes from the
 memory map straight into its owner: cast to the dtype of the arithmetic, or into 4 bits, so that the peak is the
-finished model and one tensor.
+finished model and one tensor. What a file holds in 4 bits already stays packed on the whole way.
 """
 
 from pathlib import Path
 
 import torch
 
+from cache import quantised_copy
 from common.device import choose_device, choose_dtype
 from common.errors import UserError
 from lora.adapter import load_adapter
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
-from model.weights import expected_shapes, read_weights
-from quant.convert import replace_linears
+from model.weights import Weights, checkpoint_folder, expected_shapes, read_weights
+from quant.convert import dense_linears, replace_linears
+from quant.stored import check_quantization, read_group, unpacked
 
 QUANTIZE = ("stored", "none", "nf4", "nf4-double")
 # These keep the dtype of the file: rows are cast when they are looked up, and they are most of a small model's bytes.
@@ -26,13 +28,17 @@ KEEP_DTYPE = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=None, rope_scaling=None,
-               trainable=False) -> LlamaForCausalLM:
-    """A ready model from a Hugging Face checkpoint folder.
+               trainable=False, cache=None) -> LlamaForCausalLM:
+    """A ready model from a Hugging Face checkpoint folder, 16-bit or in bitsandbytes' NF4.
 
-    quantize: "stored" (as the files are), "none" (dense), "nf4" or "nf4-double" (linears of the blocks in 4 bits).
+    quantize: "stored" (as the files are), "none" (dense), "nf4" or "nf4-double" (linears of the blocks in 4 bits). Of a
+    folder that is in 4 bits already, "none" dequantises the weights, and "nf4" and "nf4-double" keep the packed bytes;
+    only their scales are turned into float32, or quantised once more, where they are not yet as asked.
     dtype: of the arithmetic; `None` takes bfloat16 where the device multiplies it natively and float32 elsewhere.
     adapter: a PEFT adapter folder. rope_scaling: a `rope_scaling` object, used only where config.json has none.
     trainable=True: the adapter's parameters require gradients and the model is in training mode; else neither.
+    cache: a folder that keeps 4-bit copies of 16-bit checkpoints (see `cache`); on a CPU the model's tensors are then
+    views of the copy's memory map.
     Raises `UserError` naming file and tensor, key or argument.
     """
     if quantize not in QUANTIZE:
@@ -41,42 +47,57 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     device = choose_device(str(device))
     dtype, _ = choose_dtype(device, dtype)
     config = LlamaConfig.from_file(folder / "config.json", rope_scaling)
-    if config.quantization is not None:
-        method = config.quantization.get("quant_method", "unknown")
-        raise UserError(f"{folder / 'config.json'}: quantization_config: weights quantised by '{method}' are not read; "
-                        "give the 16-bit checkpoint and quantize='nf4'")
+    kept = cache is not None and quantize.startswith("nf4") and config.quantization is None
+    if kept:
+        folder = quantised_copy(folder, config, cache, double=quantize == "nf4-double")
+        config = LlamaConfig.from_file(folder / "config.json", rope_scaling)
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
-    expected = expected_shapes(model)
-    if quantize.startswith("nf4"):
-        replace_linears(model, double=quantize == "nf4-double")
-    for name, tensor in read_weights(folder, config, expected):
-        place(model, name, tensor, device, dtype)
+    weights = read_weights(folder, config, expected_shapes(model))
+    if config.quantization is not None:
+        linears = {f"{name}.weight" for name in dense_linears(model)}
+        check_quantization(config.quantization, weights.groups, linears,
+                           f"{folder / 'config.json'}: quantization_config")
+    make_linears(model, weights, quantize)
+    in_four_bits = {f"{name}.weight" for name, module in model.named_modules() if hasattr(module, "load_packed")}
+    # Quantising looks at every value anyway, and a kept copy was made from values that had been looked at.
+    for name, found in weights.read(unchecked=weights.owner if kept else in_four_bits):
+        place(model, name, found, weights.owner[name], device, dtype, copy=not kept)
     model.requires_grad_(False)
     if adapter is not None:
         load_adapter(model, adapter, trainable=trainable)
     return model.train(trainable)  # an adapter's dropout acts in training only
 
 
-def checkpoint_folder(path) -> Path:
-    """`path` as a folder with a config.json, or a `UserError` that says what is there instead."""
-    folder = Path(path)
-    if not folder.exists():
-        raise UserError(f"{folder}: there is no such folder; give a checkpoint folder with config.json and safetensors")
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is a file; give the folder that holds config.json and the weights")
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: has no config.json; give a Hugging Face checkpoint folder")
-    return folder
+def make_linears(model: torch.nn.Module, weights: Weights, quantize: str) -> None:
+    """Empty 4-bit linears where the finished model has them: everywhere in the layers, or where the file has them."""
+    if quantize.startswith("nf4"):
+        replace_linears(model, double=quantize == "nf4-double")
+    elif quantize == "stored":
+        for double in (False, True):
+            names = {name for name, group in weights.groups.items() if ("nested_absmax" in group) == double}
+            replace_linears(model, double=double, targets=lambda name, names=names: f"{name}.weight" in names)
 
 
-def place(model: torch.nn.Module, name: str, tensor: torch.Tensor, device: torch.device, dtype: torch.dtype) -> None:
-    """Hand one tensor of the checkpoint to the module that owns it; the copy leaves the memory map behind."""
+def place(model: torch.nn.Module, name: str, found: torch.Tensor | dict, path: Path, device: torch.device,
+          dtype: torch.dtype, copy: bool = True) -> None:
+    """Hand a tensor or packed group of the file `path` to the module that owns it.
+
+    With `copy` nothing stays on the memory map; without, what needs no other device or dtype does.
+    """
     owner, leaf = name.rsplit(".", 1)
     module = model.get_submodule(owner)
-    quantises = hasattr(module, "load_packed") and leaf == "weight"  # a 4-bit owner takes what the file holds
-    target = tensor.dtype if quantises or name in KEEP_DTYPE else dtype
+    takes_packed = hasattr(module, "load_packed") and leaf == "weight"
+    if isinstance(found, dict):
+        shape = (module.out_features, module.in_features)
+        packed, scales = read_group(found, shape, f"{path}: tensor {name}")
     try:
-        module.load_dense(leaf, tensor.to(device=device, dtype=target, copy=not quantises))
+        if isinstance(found, dict) and takes_packed:
+            module.load_packed(packed.to(device, copy=copy), tuple(part.to(device, copy=copy) for part in scales))
+        elif isinstance(found, dict):
+            module.load_dense(leaf, unpacked(packed, scales, shape, dtype).to(device))
+        else:
+            target = found.dtype if takes_packed or name in KEEP_DTYPE else dtype
+            module.load_dense(leaf, found.to(device, target, copy=copy and not takes_packed))
     except UserError as error:
-        raise UserError(f"{owner}.{error}") from error
+        raise UserError(f"{path}: tensor {owner}.{error}") from error

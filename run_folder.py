@@ -21,9 +21,10 @@ from pathlib import Path
 
 import torch
 
-from assemble import checkpoint_folder, load_model
+from assemble import load_model
+from cache import weights_sha256
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, check_place, read_json, sha256_file, write_json
+from common.files import atomic_folder, atomic_write, check_place, read_json, write_json
 from common.options import check_value
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
@@ -188,13 +189,6 @@ def commit() -> str | None:
         return None
 
 
-def weights_sha256(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file that decides what the base computes. Raises `UserError` where there is no checkpoint."""
-    folder = checkpoint_folder(folder)
-    names = sorted([*folder.glob("*.safetensors"), *folder.glob("*.index.json"), folder / "config.json"])
-    return {path.name: sha256_file(path) for path in names}
-
-
 def find_path(path: str) -> Path:
     """A path as the user wrote it, or, for what the project ships, seen from the project's root."""
     return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
@@ -241,11 +235,11 @@ def finished_run(path: str | None) -> RunFolder:
     return run
 
 
-def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype):
+def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype, cache: str | None = None):
     """The fine-tuned model and the prompt of a run: (model, prompt).
 
-    `model` says where the base now is, if it has moved. Raises `UserError` where the base's bytes or the prompt are not
-    those that the run was made with.
+    `model` says where the base now is, if it has moved; `cache` is `load_model`'s. Raises `UserError` where the base's
+    bytes or the prompt are not those that the run was made with.
     """
     facts = run.facts
     if not (run.path / "adapter").is_dir():
@@ -253,7 +247,7 @@ def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype
     folder = find_path(model or facts["options"]["model"])
     if not folder.is_dir():
         raise UserError(f"{run.path / 'run.json'}: the base model {folder} is not there; --model says where it is now")
-    for name, digest in weights_sha256(folder).items():
+    for name, digest in weights_sha256(folder, cache).items():
         if facts["hashes"]["weights"].get(name) != digest:
             raise UserError(f"{folder / name}: is not the file that {run.path} was fine-tuned on; give that base model "
                             "with --model")
@@ -261,5 +255,5 @@ def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype
                     template=facts["options"]["template"], max_tokens=facts["options"]["max_tokens"])
     check_fingerprint(facts["prompt"], prompt.fingerprint())
     loaded = load_model(folder, device=device, dtype=dtype, quantize=facts["options"]["quantize"],
-                        adapter=run.path / "adapter")
+                        adapter=run.path / "adapter", cache=cache)
     return loaded, prompt

@@ -1,11 +1,15 @@
 """From the files of a checkpoint to `(name, tensor)` pairs, strictly: what is missing, strange or lying has a name.
 
+A weight that the file holds in 4 bits comes as a packed group: its tensor and those beside it, whose names begin with
+its own (`X.weight`, `X.weight.absmax`, ...), as a dict by what follows. What they mean is for `quant/` to say.
+
 A Hugging Face folder holds `model.safetensors`, or shards with `model.safetensors.index.json`, whose `weight_map` says
 which file holds which tensor. safetensors files are memory maps: a tensor costs memory when it is read, and the reader
 asks for one at a time. Pickles can run code when they are opened, so none is opened here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,10 +17,23 @@ from safetensors import SafetensorError, safe_open
 
 from common.errors import UserError, closest
 from common.files import read_json
+from common.safetensors_writer import DTYPES, Form
 from model.config import LlamaConfig
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")
+
+
+def checkpoint_folder(path) -> Path:
+    """`path` as a folder with a config.json, or a `UserError` that says what is there instead."""
+    folder = Path(path)
+    if not folder.exists():
+        raise UserError(f"{folder}: there is no such folder; give a checkpoint folder with config.json and safetensors")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is a file; give the folder that holds config.json and the weights")
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder}: has no config.json; give a Hugging Face checkpoint folder")
+    return folder
 
 
 def find_shards(folder: str | Path) -> dict[Path, list[str] | None]:
@@ -56,28 +73,66 @@ def expected_shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def read_weights(folder: str | Path, config: LlamaConfig, expected: dict[str, tuple[int, ...]]
-                 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield every expected tensor once, file by file, layer 2 before layer 10, each a view of the memory map.
+def read_weights(folder: str | Path, config: LlamaConfig, expected: dict[str, tuple[int, ...]]) -> "Weights":
+    """Open a checkpoint's files and check them, before a value is read, against the shapes that the model needs.
 
-    Raises `UserError` before the first for files that are not safetensors and tensors that are missing, unknown, not
-    where the index says, of another shape or not floating point; and, as they come, for tensors with a value that is
-    infinite or not a number.
+    Raises `UserError` for files that are not safetensors and tensors that are missing, unknown, not where the index
+    says, of another shape or not floating point; of packed ones only names are checked.
     """
     shards = find_shards(folder)
     handles = {path: _open(path) for path in shards}
-    owner = _check(folder, shards, handles, config, expected)
-    tied = config.tie_word_embeddings
-    for path, handle in handles.items():
-        for name in sorted(handle.keys(), key=_natural):
-            if owner.get(name) != path:
-                continue  # derived (checked above)
-            tensor = handle.get_tensor(name)
-            _check_values(path, name, tensor)
-            if tied and name == "lm_head.weight":
-                _check_tied(path, tensor, handles, owner)
-                continue
-            yield name, tensor
+    owner = _owners(shards, handles)
+    groups = _groups(owner, handles, expected)
+    if groups and config.quantization is None:
+        name = min(groups)
+        raise UserError(f"{owner[name]}: tensor {name} is packed in 4 bits, but config.json has no quantization_config")
+    _check(folder, handles, owner, groups, config, expected)
+    return Weights(config.tie_word_embeddings, handles, owner, groups)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint's open files: `owner` says which holds a tensor, `groups` what belongs to a packed weight."""
+
+    tied: bool
+    handles: dict[Path, safe_open]
+    owner: dict[str, Path]
+    groups: dict[str, dict[str, str]]  # packed weight -> what follows its name ("packed": itself) -> whole name
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor as a view of the memory map."""
+        return self.handles[self.owner[name]].get_tensor(name)
+
+    def form(self, name: str) -> Form:
+        """dtype and shape of a dense tensor, from the file's header."""
+        view = self.handles[self.owner[name]].get_slice(name)
+        return next(dtype for dtype, text in DTYPES.items() if text == view.get_dtype()), tuple(view.get_shape())
+
+    def read(self, unchecked: Container[str] = ()) -> Iterator[tuple[str, torch.Tensor | dict[str, torch.Tensor]]]:
+        """Yield each expected tensor or group once, file by file, layer 2 before layer 10: views of the memory map.
+
+        Raises `UserError`, as they come, for a dense tensor with a value that is infinite or not a number, but for
+        those in `unchecked`, whose taker looks at every value itself.
+        """
+        parts = {name for group in self.groups.values() for name in group.values()}
+        for path, handle in self.handles.items():
+            for name in sorted(handle.keys(), key=_natural):
+                if name in self.groups:
+                    yield name, {part: self.tensor(whole) for part, whole in self.groups[name].items()}
+                elif self.owner.get(name) == path and name not in parts:  # else derived, or part of a group
+                    tensor = handle.get_tensor(name)
+                    if name not in unchecked:
+                        _check_values(path, name, tensor)
+                    if self.tied and name == "lm_head.weight":
+                        self._check_tied(tensor)
+                    else:
+                        yield name, tensor
+
+    def _check_tied(self, head: torch.Tensor) -> None:
+        name = "model.embed_tokens.weight"
+        if not torch.equal(head, self.tensor(name)):
+            raise UserError(f"{self.owner['lm_head.weight']}: lm_head.weight differs from {name}, although config.json "
+                            "ties them; set tie_word_embeddings to false if both are meant")
 
 
 def _natural(name: str) -> tuple:
@@ -102,8 +157,8 @@ def _open(path: Path):
         raise UserError(f"{path}: is not a whole safetensors file ({error}); download it again") from error
 
 
-def _check(folder, shards, handles, config, expected) -> dict[str, Path]:
-    """Which file each tensor is read from, after holding all names, shapes and dtypes against `expected`."""
+def _owners(shards, handles) -> dict[str, Path]:
+    """Which file each tensor is read from; the index and the files must say the same."""
     owner: dict[str, Path] = {}
     for path, names in shards.items():
         there = set(handles[path].keys())
@@ -114,12 +169,30 @@ def _check(folder, shards, handles, config, expected) -> dict[str, Path]:
         if names is not None and there - set(names):
             extra = min(there - set(names))
             raise UserError(f"{path}: tensor {extra} is in it, but {INDEX} does not place it there")
-    for name, path in list(owner.items()):
-        if name.endswith("rotary_emb.inv_freq"):  # derived from config.json; old exporters wrote it
-            del owner[name]
-            continue
-        if name == "lm_head.weight" and config.tie_word_embeddings:
-            continue  # compared with the embedding when it is read
+    # derived from config.json; old exporters wrote it
+    return {name: path for name, path in owner.items() if not name.endswith("rotary_emb.inv_freq")}
+
+
+def _groups(owner, handles, expected) -> dict[str, dict[str, str]]:
+    """The weights that are bytes or have tensors beside them under longer names, each with all that belongs to it."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, path in owner.items():
+        head, middle, part = name.partition(".weight.")
+        weight = head + middle.removesuffix(".")
+        if weight in expected and weight in owner and (
+                part or handles[path].get_slice(name).get_dtype() == "U8"):
+            groups.setdefault(weight, {"packed": weight})
+            if part:
+                groups[weight][part] = name
+    return groups
+
+
+def _check(folder, handles, owner, groups, config, expected) -> None:
+    """Hold all names, and shapes and dtypes of dense tensors, against `expected`."""
+    parts = {name for group in groups.values() for name in group.values()}
+    for name, path in owner.items():
+        if name in parts or (name == "lm_head.weight" and config.tie_word_embeddings):
+            continue  # the head is compared with the embedding when it is read
         if name not in expected:
             raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; config.json describes no such "
                             "weight")
@@ -133,16 +206,8 @@ def _check(folder, shards, handles, config, expected) -> dict[str, Path]:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(f"{folder}: tensor {missing[0]}{more} is in none of its files; config.json asks for it")
-    return owner
 
 
 def _check_values(path: Path, name: str, tensor: torch.Tensor) -> None:
     if tensor.numel() and not all(torch.isfinite(bound) for bound in tensor.aminmax()):
         raise UserError(f"{path}: tensor {name} holds values that are infinite or not a number; the file is damaged")
-
-
-def _check_tied(path: Path, head: torch.Tensor, handles, owner) -> None:
-    name = "model.embed_tokens.weight"
-    if not torch.equal(head, handles[owner[name]].get_tensor(name)):
-        raise UserError(f"{path}: lm_head.weight differs from {name}, although config.json ties them; set "
-                        "tie_word_embeddings to false if both are meant")

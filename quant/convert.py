@@ -40,6 +40,11 @@ def model_bytes(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
 
 
+def dense_linears(model: nn.Module, targets: Callable[[str], bool] = inside_layers) -> dict[str, nn.Module]:
+    """The linears that are not in 4 bits and whose name `targets` accepts, by name."""
+    return {name: module for name, module in model.named_modules() if _is_dense_linear(module) and targets(name)}
+
+
 @torch.no_grad()
 def replace_linears(model: nn.Module, *, double: bool = False, targets: Callable[[str], bool] = inside_layers
                     ) -> Conversion:
@@ -49,7 +54,7 @@ def replace_linears(model: nn.Module, *, double: bool = False, targets: Callable
     `UserError`, naming the tensor, where a weight is not finite.
     """
     before = model_bytes(model)
-    chosen = {name: module for name, module in model.named_modules() if _is_dense_linear(module) and targets(name)}
+    chosen = dense_linears(model, targets)
     names = tuple(chosen)
     for name in names:
         old = chosen.pop(name)

@@ -131,7 +131,8 @@ class NF4Linear(nn.Module):
         for sizes that do not fit and `UserError` for scales that are not finite.
         """
         scales = (scales,) if isinstance(scales, torch.Tensor) else tuple(scales)
-        if any(not bool(torch.isfinite(part).all()) for part in scales if part.is_floating_point()):
+        bounds = [torch.stack(part.aminmax()) for part in scales if part.is_floating_point() and part.numel()]
+        if not all(bool(torch.isfinite(bound).all()) for bound in bounds):
             raise UserError("weight: its scales hold an infinity or NaN; they must be finite float32 numbers")
         if self.double and len(scales) == 1:
             scales = quantize_absmax(scales[0])

@@ -93,8 +93,12 @@ SINGLE = {
     f"{Q} has shape (48, 47)": put(Q, torch.zeros(48, 47)),
     f"{Q} has dtype I32": put(Q, torch.zeros(48, 48, dtype=torch.int32)),
     "model.norm.weight is in none of its files": lambda folder: edit(folder, lambda t: t.pop("model.norm.weight")),
-    "up_proj.weight holds values that are infinite": spoil(float("inf")),
-    "up_proj.weight holds values that are infinite or not a number": spoil(float("nan")),
+    "model.layers.1.mlp.up_proj.weight": spoil(float("inf")),  # who quantises it finds it, in words of its own
+    "tensor model.layers.1.mlp.up_proj.weight": spoil(float("nan")),
+    "model.embed_tokens.weight holds values that are infinite": put("model.embed_tokens.weight",
+                                                                    torch.full((131, 48), torch.inf)),
+    "lm_head.weight differs from model": put("lm_head.weight", torch.zeros(131, 48, dtype=torch.uint8)),
+    f"{Q} is packed in 4 bits, but config.json has no": put(Q, torch.zeros(48 * 24, 1, dtype=torch.uint8)),
     "lm_head.weight differs from": put("lm_head.weight", torch.zeros(131, 48)),
     "has no config.json": lambda folder: (folder / "config.json").unlink(),
 }

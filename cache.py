@@ -1,0 +1,118 @@
+"""What is kept between starts: 4-bit copies of 16-bit checkpoints, and hashes of files.
+
+    DIR/nf4-KEY/       a checkpoint folder as bitsandbytes and transformers write it (`quant.stored`), and made.json,
+    DIR/nf4-double-KEY/    which says from what it was made, and size and time of its files
+    DIR/hashes.json    file -> size, times and inode at the time, SHA-256
+
+KEY is a hash over the SHA-256 of every file that the copy was made from, so a changed source has another key, and a
+moved one the same. Hashing gigabytes takes seconds, so a hash is remembered, and trusted while the file's size, inode
+and times, to the nanosecond, are what they were; nobody can set the time of the last change (ctime) back.
+
+A copy is written beside and renamed, so it is whole or not there. One whose files are missing, or of another size or
+time than when it was written, was damaged or changed since; it is made anew, and that is said: nothing is lost with it,
+because it only repeats what the source says. DIR may be deleted at any time.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+from common.files import atomic_folder, check_place, read_json, sha256_file, sha256_json, write_json
+from model.config import LlamaConfig
+from model.llama import LlamaForCausalLM
+from model.weights import checkpoint_folder, expected_shapes, read_weights
+from quant.convert import dense_linears
+from quant.stored import write_stored
+
+FORMAT = 1  # of the copies; another number makes all of them anew
+FILES = ("config.json", "model.safetensors")
+SETTLED = 2.0  # seconds; file systems have clocks as coarse as that, and a second change may carry the same time
+
+
+def weights_sha256(folder: str | Path, cache: str | Path | None = None) -> dict[str, str]:
+    """SHA-256 of every file that decides what the base computes; with `cache` those of unchanged files are remembered.
+
+    Raises `UserError` where there is no checkpoint or the cache cannot be written.
+    """
+    folder = checkpoint_folder(folder)
+    paths = sorted([*folder.glob("*.safetensors"), *folder.glob("*.index.json"), folder / "config.json"])
+    if cache is None:
+        return {path.name: sha256_file(path) for path in paths}
+    known = _known(Path(cache))
+    before = dict(known)
+    digests = {path.name: _remembered(path, known) for path in paths}
+    if known != before:
+        check_place(Path(cache) / "hashes.json", "--cache")
+        write_json(Path(cache) / "hashes.json", known)
+    return digests
+
+
+def _known(cache: Path) -> dict[str, list]:
+    try:
+        known = read_json(cache / "hashes.json")
+    except UserError:
+        return {}  # not there yet, or damaged: everything is hashed once more
+    return known if isinstance(known, dict) else {}
+
+
+def _remembered(path: Path, known: dict[str, list]) -> str:
+    """The file's SHA-256, from `known` if it is the same file in the same state; else computed, and noted there."""
+    now, state, key = time.time(), _state(path), str(path.resolve())
+    entry = known.get(key)
+    if isinstance(entry, list) and len(entry) == 2 and entry[0] == state and isinstance(entry[1], str):
+        return entry[1]
+    digest = sha256_file(path)
+    known.pop(key, None)
+    if _state(path) == state and now - max(state[1:3]) / 1e9 > SETTLED:
+        known[key] = [state, digest]
+    return digest
+
+
+def _state(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def quantised_copy(folder: Path, config: LlamaConfig, cache: str | Path, *, double: bool) -> Path:
+    """The folder that holds the 16-bit checkpoint `folder` in 4 bits; made now if it is not there whole.
+
+    Raises `UserError` for weights that cannot be quantised, and where `cache` cannot be written.
+    """
+    cache, mode = Path(cache), "nf4-double" if double else "nf4"
+    check_place(cache / "hashes.json", "--cache")
+    key = sha256_json([FORMAT, mode, weights_sha256(folder, cache)])[:24]
+    copy = cache / f"{mode}-{key}"
+    if not _whole(copy):
+        print(f"  {copy}: {'was damaged or changed, so it is' if copy.exists() else 'is'} made from {folder}, once")
+        with atomic_folder(copy) as beside:
+            _write(folder, config, beside, double)
+            files = {name: _state(beside / name)[:2] for name in FILES}
+            write_json(beside / "made.json", {"format": FORMAT, "from": str(folder.resolve()), "files": files})
+    return copy
+
+
+def _whole(copy: Path) -> bool:
+    """Whether the copy is as it was when it was written."""
+    try:
+        return read_json(copy / "made.json")["files"] == {name: _state(copy / name)[:2] for name in FILES}
+    except (UserError, TypeError, KeyError):
+        return False
+
+
+def _write(folder: Path, config: LlamaConfig, beside: Path, double: bool) -> None:
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    expected = expected_shapes(model)
+    weights = read_weights(folder, config, expected)
+    linears = {f"{name}.weight" for name in dense_linears(model)}
+    layout = {name: weights.form(name) for name in expected}
+    try:
+        write_stored(beside, read_json(folder / "config.json"), layout, linears, weights.read(unchecked=linears),
+                     double=double)
+    except UserError as error:
+        raise UserError(f"{folder}: tensor {error}") from error
