@@ -53,7 +53,7 @@ def main(argv: list[str]) -> None:
     print("\n".join([f"run {run.path}", *notes.lines()]))
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
-    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype)
+    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
     filled = [place for place, post in enumerate(posts) if not is_empty(post.text)]
     rows = [prompt.encode(posts[place].text) for place in filled]
     began = time.perf_counter()

@@ -147,7 +147,7 @@ def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agre
     print("\n".join(check.lines()))
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
-    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype)
+    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
     rows = [prompt.encode(post.text) for post in posts]
     cut = sum(row.cut for row in rows)
     if cut:

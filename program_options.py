@@ -50,6 +50,8 @@ class MachineOptions:
     threads: int = option(0, "CPU threads; 0 leaves PyTorch's choice", minimum=0, group=MACHINE)
     deterministic: bool = option(False, "on CUDA: only algorithms that give the same bits each time (a CPU does)",
                                  group=MACHINE)
+    cache: str | None = option(None, "folder that keeps a 4-bit copy of the base and the hashes of its files, so that "
+                               "the next start maps the copy; may be deleted at any time", metavar="DIR", group=MACHINE)
 
     def set_up(self) -> tuple[torch.device, torch.dtype, str]:
         """Apply these options to PyTorch; returns device, dtype and why that dtype. Raises `UserError`."""

@@ -33,7 +33,7 @@ from run_folder import ROOT, RunFolder, environment, find_path, next_run, weight
 from train_options import DEMO, PRESETS, SMALL, TrainOptions
 
 # May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.
-FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device")
+FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache")
 
 
 def main(argv: list[str]) -> None:
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     print(exposure_table(prepared.exposure))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
              "environment": environment(device) | {"dtype": str(dtype).removeprefix("torch.")}, **prepared.facts}
-    facts["hashes"]["weights"] = weights_sha256(find_path(options.model))
+    facts["hashes"]["weights"] = weights_sha256(find_path(options.model), options.cache)
     if run is not None:
         check_same_files(run, facts)
     trainer, built = build(options, prepared, device, dtype, reason)
@@ -117,7 +117,8 @@ def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trai
     """The trainer, and what run.json keeps of how it was built; both are said on the way."""
     print(f"model {options.model}: {dtype}, since {reason}; weights {options.quantize}")
     began = time.perf_counter()
-    model = load_model(find_path(options.model), device=device, dtype=dtype, quantize=options.quantize)
+    model = load_model(find_path(options.model), device=device, dtype=dtype, quantize=options.quantize,
+                       cache=options.cache)
     targets = options.targets[0] if len(options.targets) == 1 else list(options.targets)
     inject(model, targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,
            generator=torch.Generator().manual_seed(options.seed))
