@@ -82,8 +82,8 @@ def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str,
     labels (R,) int64 places in `label_ids` (C,); weights (R,). Returns a scalar in at least float32. The text loss
     takes batches without a shared prefix: each row has losses there too.
     """
-    hidden = model.hidden(batch, checkpointing)  # (N, D)
     if loss == "text":
+        hidden = model.hidden(batch, checkpointing)  # (N, D)
         last = torch.tensor(batch.layout.row_start[1:]) - 1
         has_next = torch.ones(len(batch.tokens), dtype=torch.bool).index_fill(0, last, False)
         follows = has_next.nonzero()[:, 0].to(hidden.device)
@@ -91,7 +91,7 @@ def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str,
         losses = token_losses(model, hidden[follows], batch.tokens[follows + 1])
         weights = weights.repeat_interleave(own, output_size=len(follows))  # (N - R,)
         return (losses * weights.to(losses.dtype)).sum()
-    answers = hidden[batch.answer_index]  # (R, D)
+    answers = model.answers(batch, checkpointing)  # (R, D)
     if loss == "vocabulary":
         losses = token_losses(model, answers, label_ids[labels])
     else:
@@ -180,7 +180,7 @@ class Trainer:
         exact = torch.promote_types(self.model.dtype, torch.float32)
         loss = torch.zeros((), dtype=exact, device=self.model.device)
         rows = [self.rows[place] for place in places]
-        for group in plan(rows, self.micro_tokens, prefix_len=len(prefix)):
+        for group in plan(rows, self.micro_tokens, prefix=prefix):
             chosen = [places[i] for i in group]
             shared = shared_prefix(prefix, [self.rows[place] for place in chosen])
             batch = make_batch(self.rows, chosen, shared).to(self.model.device)

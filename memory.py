@@ -8,7 +8,8 @@ The estimate counts what the design says must be there at the same time:
     activations  per packed token and layer: 7 D + 4 H h + 4 F numbers that backward needs (two norms; queries, keys,
                  values and output of attention; gate, up, their product and its input), and with dropout each adapter's
                  masked input and the mask; with checkpointing only the layer's input D, and one layer's activations
-                 at a time
+                 at a time. Where only answers are read, the last layer keeps 3 D + 4 K h numbers instead: the
+                 norm's, keys, values and what adapters on these are given
     logits       for the losses over the whole vocabulary: one chunk's logits, their softmax and gradient in float32,
                  and the head in the arithmetic's dtype where it is stored in another
 
@@ -68,8 +69,8 @@ def available_memory(device: torch.device) -> int:
     raise RuntimeError("/proc/meminfo has no line MemAvailable")
 
 
-def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, checkpointing: bool, dropped: int = 0
-                     ) -> int:
+def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, checkpointing: bool, dropped: int = 0,
+                     answers_only: bool = True) -> int:
     """Bytes that `tokens` packed tokens keep for backward, by the formula above.
 
     `dropped`: how many numbers of a token go through dropout in all layers together.
@@ -77,7 +78,12 @@ def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, check
     heads, depth = config.num_attention_heads * config.head_dim, config.num_hidden_layers
     layer = (7 * config.hidden_size + 4 * heads + 4 * config.intermediate_size) * dtype.itemsize
     layer += -(-dropped // depth) * (dtype.itemsize + 1)
-    return tokens * (depth * config.hidden_size * dtype.itemsize + layer if checkpointing else depth * layer)
+    if checkpointing:
+        return tokens * (depth * config.hidden_size * dtype.itemsize + layer)
+    if not answers_only:
+        return tokens * depth * layer
+    last = (3 * config.hidden_size + 4 * config.num_key_value_heads * config.head_dim) * dtype.itemsize
+    return tokens * ((depth - 1) * layer + last)
 
 
 def logit_bytes(model, loss: str) -> int:
@@ -103,8 +109,8 @@ def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointin
     sizes = MICRO_TOKENS if micro_tokens is None else (micro_tokens,)
     dropped = sum(layer.in_features for layer in adapters(model).values() if layer.dropout)
     logits = logit_bytes(model, loss)
-    plans = [MemoryPlan(tokens, way, size, adapter, activation_bytes(config, tokens, dtype, way, dropped) + logits,
-                        available)
+    kept = lambda tokens, way: activation_bytes(config, tokens, dtype, way, dropped, loss != "text")  # noqa: E731
+    plans = [MemoryPlan(tokens, way, size, adapter, kept(tokens, way) + logits, available)
              for way in ways for tokens in (sizes if way or len(ways) == 1 or len(sizes) == 1 else sizes[:3])]
     fitting = (plan for plan in plans if plan.adapter + plan.activations <= SHARE * plan.available)
     return next(fitting, plans[-1])

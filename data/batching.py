@@ -13,7 +13,7 @@ from common.packed import PackedBatch, pack
 from data.prompt import EncodedPost, common_prefix
 
 
-def shared_prefix(prompt_prefix: list[int], rows: Sequence[EncodedPost]) -> int:
+def shared_prefix(prompt_prefix: Sequence[int], rows: Sequence[EncodedPost]) -> int:
     """How many ids the rows share with each other and with `prompt.prefix_ids`; at most each row's `answer`.
 
     Bounded by the prompt's own prefix, so that posts that happen to begin alike do not change how a row is computed.
@@ -21,17 +21,18 @@ def shared_prefix(prompt_prefix: list[int], rows: Sequence[EncodedPost]) -> int:
     """
     if not rows:
         return 0
-    return min(common_prefix([prompt_prefix, *(row.ids for row in rows)]), min(row.answer for row in rows))
+    return min(common_prefix([list(prompt_prefix), *(row.ids for row in rows)]), min(row.answer for row in rows))
 
 
 def plan(
     rows: Sequence[EncodedPost], max_tokens: int, window: int | None = None, max_rows: int | None = None,
-    prefix_len: int = 0,
+    prefix: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Places of `rows` in batches of at most `max_tokens` packed tokens (the prefix counted once) and `max_rows` rows.
+    """Places of `rows` in batches of at most `max_tokens` packed tokens (what they share counted once) and `max_rows`.
 
     Within each `window` of consecutive rows (None: all of them) the longest come first, ties in input order, so that
-    memory is highest at once and results come window by window. A row over the budget is alone in its batch.
+    memory is highest at once and results come window by window. A row over the budget is alone in its batch. Rows that
+    share less of `prefix` than others are not put with them: how a row is computed must not depend on its neighbours.
     `plan(rows of lengths [3, 9, 4], 8) -> [[1], [2, 0]]`.
     """
     window = max(1, len(rows)) if window is None else window
@@ -39,22 +40,25 @@ def plan(
         raise ValueError(f"window {window}, max_tokens {max_tokens} and max_rows {max_rows} must be 1 or more")
     batches: list[list[int]] = []
     for start in range(0, len(rows), window):
-        tokens, batch = prefix_len, []
-        for place in sorted(range(start, min(start + window, len(rows))), key=lambda place: -len(rows[place].ids)):
-            own = len(rows[place].ids) - prefix_len
-            if batch and (tokens + own > max_tokens or len(batch) == max_rows):
+        places = range(start, min(start + window, len(rows)))
+        shared = {place: shared_prefix(prefix, [rows[place]]) for place in places}
+        tokens, batch = 0, []
+        for place in sorted(places, key=lambda place: (-shared[place], -len(rows[place].ids))):
+            own = len(rows[place].ids) - shared[place]
+            if batch and (tokens + own > max_tokens or len(batch) == max_rows or shared[place] != shared[batch[0]]):
                 batches.append(batch)
-                tokens, batch = prefix_len, []
-            tokens += own
+                batch = []
+            tokens = own + (tokens if batch else shared[place])
             batch.append(place)
         batches.append(batch)
     return batches
 
 
-def make_batch(rows: Sequence[EncodedPost], places: Sequence[int], prefix_len: int = 0) -> PackedBatch:
+def make_batch(rows: Sequence[EncodedPost], places: Sequence[int], prefix_len: int = 0, multiple: int = 1
+               ) -> PackedBatch:
     """Pack `rows[place]` for each of `places`, the first `prefix_len` ids once; `batch.rows` are the places."""
     chosen = [rows[place] for place in places]
-    return pack([row.ids for row in chosen], [row.answer for row in chosen], list(places), prefix_len)
+    return pack([row.ids for row in chosen], [row.answer for row in chosen], list(places), prefix_len, multiple)
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, generator: np.random.Generator,

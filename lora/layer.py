@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
+from common.product import linear
 
 
 def scaling_factor(r: int, alpha: float, rslora: bool = False) -> float:
@@ -71,8 +72,8 @@ class LoRALinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # The mask comes from torch's global random numbers, which a checkpoint of the training stores.
         dropped = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        thin = F.linear(dropped, self.lora_A.to(x.dtype))  # (..., in) -> (..., r)
-        return self.base(x) + F.linear(thin, self.lora_B.to(x.dtype)) * self.scaling  # (..., r) -> (..., out)
+        thin = linear(dropped, self.lora_A.to(x.dtype)) * self.scaling  # (..., in) -> (..., r)
+        return linear(thin, self.lora_B.to(x.dtype), add=self.base(x))  # (..., r) -> (..., out)
 
     @torch.no_grad()
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:

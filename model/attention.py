@@ -7,9 +7,11 @@ own row's earlier tokens and itself; never another row:
 
     out = softmax(q k^T / sqrt(h) + mask) v
 
-M is N, or more where a cache holds each row's past in front of its new tokens. Both functions below compute the same;
-`attend_softmax` spells it out, `attend_sdpa` hands the same pieces to PyTorch's fused kernel. Any other function with
-this signature (one that records the weights, say) can be given to the model in their place.
+M is N, or more where a cache holds each row's past in front of its new tokens; q has fewer entries than N where the
+layout says that only some tokens ask. The three functions below compute the same: `attend_softmax` spells it out,
+`attend_sdpa` hands the same pieces to PyTorch's fused kernel, row by row, so that no row's bits depend on another, and
+`attend_padded` pads the rows into one call, which a GPU wants. Any other function with this signature (one that records
+the weights, say) can be given to the model in their place.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,16 +31,23 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layout], torch.Tens
 
 
 def pieces(layout: Layout) -> Iterator[tuple[slice, slice]]:
-    """(queries, own keys) of the shared prefix, where there is one, and then of every row."""
+    """(queries, own keys) of the shared prefix, where there is one, and of every row, or of every token that asks.
+
+    A token that asks alone is given the keys up to itself and no others, so it needs no mask.
+    """
+    if layout.asked is not None:
+        for place, token in enumerate(layout.asked):
+            yield slice(place, place + 1), slice(layout.row_start[layout.row_of(token)], token + 1)
+        return
     if layout.prefix_len:
         yield slice(0, layout.prefix_len), slice(0, layout.prefix_len)
     for row, (start, end) in enumerate(pairwise(layout.row_start)):
         yield slice(start, end), slice(start + row * layout.past, end + (row + 1) * layout.past)
 
 
-def visible(x: torch.Tensor, queries: slice, own: slice, layout: Layout) -> torch.Tensor:
+def visible(x: torch.Tensor, own: slice, layout: Layout) -> torch.Tensor:
     """The keys (or values) that a piece sees: the shared prefix in front of its own, (S, K, h)."""
-    if layout.prefix_len and queries.start >= layout.prefix_len:
+    if layout.prefix_len and own.start >= layout.prefix_len:
         return torch.cat([x[: layout.prefix_len], x[own]])
     return x[own]
 
@@ -48,8 +57,8 @@ def attend_softmax(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: La
     group = q.shape[1] // k.shape[1]  # H / K query heads share one key/value head
     out = []
     for queries, own in pieces(layout):
-        keys = visible(k, queries, own, layout).repeat_interleave(group, dim=1)  # (S, H, h)
-        values = visible(v, queries, own, layout).repeat_interleave(group, dim=1)  # (S, H, h)
+        keys = visible(k, own, layout).repeat_interleave(group, dim=1)  # (S, H, h)
+        values = visible(v, own, layout).repeat_interleave(group, dim=1)  # (S, H, h)
         scores = torch.einsum("thd,shd->hts", q[queries], keys) * q.shape[-1] ** -0.5  # (H, T, S)
         seen = causal_mask(scores.shape[1], scores.shape[2], q.device)  # (T, S)
         scores = scores.masked_fill(~seen, float("-inf"))
@@ -60,16 +69,47 @@ def attend_softmax(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: La
 
 def attend_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
     """The fast path: the same pieces through `scaled_dot_product_attention`; equal rows without a prefix go at once."""
-    if not layout.prefix_len and len(set(layout.lengths)) == 1:
+    if not layout.prefix_len and layout.asked is None and len(set(layout.lengths)) == 1:
         rows = layout.rows
         split = [x.view(rows, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]  # (R, heads, T or S, h)
         return _fused(*split, layout).transpose(1, 2).reshape(q.shape)
     out = []
     for queries, own in pieces(layout):
-        parts = (q[queries], visible(k, queries, own, layout), visible(v, queries, own, layout))
+        parts = (q[queries], visible(k, own, layout), visible(v, own, layout))
         split = [x.transpose(0, 1)[None] for x in parts]  # (1, heads, T or S, h)
         out.append(_fused(*split, layout)[0].transpose(0, 1))  # (T, H, h)
     return torch.cat(out)
+
+
+def attend_padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """All rows at once: queries and keys padded to the longest row, one kernel call for them and one for the prefix.
+
+    A pad key stands behind its row's tokens, where causality hides it. Worth its padding where a call costs more than
+    the arithmetic in it: on a GPU, and for many short rows.
+    """
+    if layout.past:
+        return attend_sdpa(q, k, v, layout)
+    prefix, group = layout.prefix_len, q.shape[1] // k.shape[1]
+    source, place = layout.padded(q.device)  # (R, T), (N - prefix,)
+
+    def by_row(x):  # (N, K, h) -> (R, H, S, h) with S = prefix + T
+        own = torch.cat([x[:prefix].expand(layout.rows, -1, -1, -1), x[source]], dim=1)
+        return own.repeat_interleave(group, dim=2).transpose(1, 2)
+
+    keys, values = by_row(k), by_row(v)
+    if layout.asked is not None:
+        row, last = layout.asked_places(q.device)
+        seen = torch.arange(keys.shape[2], device=q.device) <= last[:, None]  # (Q, S)
+        out = F.scaled_dot_product_attention(q[:, :, None], keys[row], values[row], attn_mask=seen[:, None, None])
+        return out[:, :, 0]  # (Q, H, h)
+    queries = q[source].transpose(1, 2)  # (R, H, T, h)
+    seen = layout.mask(queries.shape[2], keys.shape[2], q.device)  # (T, S)
+    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
+    out = out.transpose(1, 2).reshape(-1, *q.shape[1:])[place]  # (N - prefix, H, h)
+    if not prefix:
+        return out
+    first = _fused(*(x[None, :prefix].transpose(1, 2) for x in (q, k, v)), layout)[0].transpose(0, 1)
+    return torch.cat([first, out])
 
 
 def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
@@ -93,11 +133,14 @@ class Attention(nn.Module):
         self.v_proj = Linear(size, config.num_key_value_heads * config.head_dim, bias)
         self.o_proj = Linear(config.num_attention_heads * config.head_dim, size, bias)
 
-    def forward(self, x, rope, layout: Layout, attend: Attend, cache: KVCache | None = None) -> torch.Tensor:
-        tokens = x.shape[0]
-        q = rotate(self.q_proj(x).view(tokens, -1, self.head_dim), rope)  # (N, H, h)
-        k = rotate(self.k_proj(x).view(tokens, -1, self.head_dim), rope)  # (N, K, h)
-        v = self.v_proj(x).view(tokens, -1, self.head_dim)  # (N, K, h)
+    def forward(self, x, rope, layout: Layout, attend: Attend, cache: KVCache | None = None, asked=None
+                ) -> torch.Tensor:
+        """`asked` (Q,) int64: the tokens that go past keys and values, those of `layout.asked`; gives (Q, D) then."""
+        k = rotate(self.k_proj(x).view(len(x), -1, self.head_dim), rope)  # (N, K, h)
+        v = self.v_proj(x).view(len(x), -1, self.head_dim)  # (N, K, h)
+        if asked is not None:
+            x, rope = x[asked], tuple(part[asked] for part in rope)  # (Q, D)
+        q = rotate(self.q_proj(x).view(len(x), -1, self.head_dim), rope)  # (N or Q, H, h)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B * S, K, h)
-        return self.o_proj(attend(q, k, v, layout).reshape(tokens, -1))  # (N, D)
+        return self.o_proj(attend(q, k, v, layout).reshape(len(x), -1))  # (N or Q, D)

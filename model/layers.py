@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common.product import linear
+
 
 def take(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
     """Make `tensor` the frozen parameter `leaf` of `module`; the shape must be the one that was declared."""
@@ -28,7 +30,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """W as a plain tensor (out, in) of `dtype`."""
@@ -73,6 +75,17 @@ class RMSNorm(nn.Module):
         take(self, leaf, tensor)
 
 
+def silu(x: torch.Tensor) -> torch.Tensor:
+    """x / (1 + e^-x), elementwise; float32 and float64 on a CPU, without gradients, written out.
+
+    PyTorch's fused one has two versions, for whole vectors and for what is left at the end of a thread's share, which
+    differ in the last bit: a post's bits would depend on where the share ends. `exp` has no such difference.
+    """
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.is_grad_enabled():
+        return x / x.neg().exp_().add_(1)
+    return F.silu(x)
+
+
 class MLP(nn.Module):
     """SwiGLU (Shazeer 2020, arXiv 2002.05202): down(silu(gate(x)) * up(x)), (N, D) -> (N, F) -> (N, D)."""
 
@@ -83,4 +96,4 @@ class MLP(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from common.packed import Layout, PackedBatch
+from common.packed import ROWS, Layout, PackedBatch
 from model.attention import Attend, Attention, attend_sdpa
 from model.cache import KVCache
 from model.config import LlamaConfig
@@ -33,13 +33,19 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config.hidden_size, config.intermediate_size, config.mlp_bias)
 
-    def forward(self, x, rope, layout: Layout, attend: Attend, cache: KVCache | None = None) -> torch.Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), rope, layout, attend, cache)
+    def forward(self, x, rope, layout: Layout, attend: Attend, cache: KVCache | None = None, asked=None
+                ) -> torch.Tensor:
+        attended = self.self_attn(self.input_layernorm(x), rope, layout, attend, cache, asked)
+        x = (x if asked is None else x[asked]) + attended
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
 class LlamaModel(nn.Module):
-    """Embedding, L blocks and the final norm: tokens (N,) -> hidden states (N, D)."""
+    """Embedding, L blocks and the final norm: tokens (N,) -> hidden states (N, D), or (Q, D) where Q tokens ask.
+
+    What nobody reads is not computed: in the last block only the tokens `asked`, given as plain integers and as an
+    index (Q,), go past keys and values.
+    """
 
     def __init__(self, config: LlamaConfig):
         super().__init__()
@@ -48,15 +54,16 @@ class LlamaModel(nn.Module):
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, tokens, positions, layout, attend, cache=None, checkpointing=False) -> torch.Tensor:
+    def forward(self, tokens, positions, layout, attend, cache=None, checkpointing=False, asked=None) -> torch.Tensor:
         dtype = self.norm.weight.dtype
         x = self.embed_tokens(tokens).to(dtype)  # (N, D)
         rope = rotation(positions, inverse_frequencies(self.config, tokens.device), dtype)  # 2 x (N, h/2)
         for layer in self.layers:
-            if checkpointing:  # keep only the layer's input; compute the rest again in backward
-                x = checkpoint(layer, x, rope, layout, attend, use_reentrant=False)
-            else:
-                x = layer(x, rope, layout, attend, cache)
+            inputs = (x, rope, layout, attend, cache)
+            if asked is not None and layer is self.layers[-1]:
+                inputs = (x, rope, layout.asking(asked[0]), attend, cache, asked[1])
+            # Checkpointing keeps only the layer's input and computes the rest again in backward.
+            x = checkpoint(layer, *inputs, use_reentrant=False) if checkpointing else layer(*inputs)
         return self.norm(x)
 
 
@@ -99,6 +106,18 @@ class LlamaForCausalLM(nn.Module):
     def hidden(self, batch: PackedBatch, checkpointing: bool = False) -> torch.Tensor:
         """Final hidden states of a packed batch, (N, D); `checkpointing` trades a second forward for memory."""
         return self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing)
+
+    def answers(self, batch: PackedBatch, checkpointing: bool = False) -> torch.Tensor:
+        """Final hidden states where answers are read, (R, D): `hidden(batch)[batch.answer_index]` for less work.
+
+        The last layer computes a multiple of `ROWS` positions, the last one repeated, so that a post's bits do not
+        depend on how many others are asked with it (see `common.packed.pack`).
+        """
+        count = len(batch.answers)
+        fill = -count % ROWS
+        asked = (batch.answers + batch.answers[-1:] * fill,
+                 torch.cat([batch.answer_index, batch.answer_index[-1:].expand(fill)]))
+        return self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing, asked)[:count]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Full-vocabulary logits (..., D) -> (..., V) in hidden's dtype; a head of another dtype is cast in slices."""

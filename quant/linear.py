@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
 from common.errors import UserError
+from common.product import product
 from quant.double_quant import NESTED_BLOCK, dequantize_absmax, quantize_absmax
 from quant.nf4 import block_count, dequantize_nf4, packed_bytes, quantize_nf4
 
@@ -57,7 +57,7 @@ class _NF4Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(packed, *scales)
         with _dense(packed, scales, shape, x.dtype) as weight:
-            return F.linear(x, weight, bias)  # (..., in) -> (..., out)
+            return product(x, weight, bias)  # (..., in) -> (..., out)
 
     @staticmethod
     @once_differentiable
@@ -66,7 +66,7 @@ class _NF4Product(torch.autograd.Function):
             return (None,) * (4 + len(ctx.saved_tensors))
         packed, *scales = ctx.saved_tensors
         with _dense(packed, scales, ctx.shape, grad.dtype) as weight:
-            return grad @ weight, None, None, None, *(None for _ in scales)  # (..., out) -> (..., in)
+            return product(grad, weight.t()), None, None, None, *(None for _ in scales)  # (..., out) -> (..., in)
 
 
 class NF4Linear(nn.Module):

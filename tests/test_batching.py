@@ -30,9 +30,9 @@ def test_plan_holds_each_place_once_and_keeps_the_budget(window, max_rows, prefi
     draw = random.Random(3)
     rows = rows_of([draw.randint(6, 60) for _ in range(200)] + [400])
     budget = 120
-    batches = plan(rows, budget, window, max_rows, prefix_len)
+    batches = plan(rows, budget, window, max_rows, PREFIX[:prefix_len])
     assert sorted(place for batch in batches for place in batch) == list(range(len(rows)))
-    assert batches == plan(rows, budget, window, max_rows, prefix_len)
+    assert batches == plan(rows, budget, window, max_rows, PREFIX[:prefix_len])
     cost = lambda places: prefix_len + sum(len(rows[place].ids) - prefix_len for place in places)  # noqa: E731
     for batch in batches:
         assert cost(batch) <= budget or len(batch) == 1
@@ -45,6 +45,25 @@ def test_plan_holds_each_place_once_and_keeps_the_budget(window, max_rows, prefi
         assert len({place // size for place in first}) == 1
         if first[0] // size == second[0] // size:  # no batch is closed while its neighbour's first row would still fit
             assert cost([*first, second[0]]) > budget or len(first) == max_rows
+
+
+def test_rows_that_share_less_of_the_prefix_are_not_put_with_others():
+    rows = rows_of([20, 30, 9, 12]) + rows_of([15, 25], prefix=[7, 8, 0]) + rows_of([9])
+    batches = plan(rows, 1000, prefix=PREFIX)
+    assert batches == [[1, 0, 3, 2, 6], [5, 4]]
+    assert [shared_prefix(PREFIX, [rows[place] for place in batch]) for batch in batches] == [5, 2]
+
+
+def test_filling_up_adds_a_row_without_an_answer():
+    rows = rows_of([20, 30, 9])
+    batch, plain = make_batch(rows, [0, 1, 2], 5, multiple=16), make_batch(rows, [0, 1, 2], 5)
+    count = len(plain.tokens)
+    assert count % 16 and len(batch.tokens) % 16 == 0 and len(batch.tokens) - count < 16
+    assert batch.answers == plain.answers == tuple(plain.answer_index.tolist()) and batch.rows == plain.rows
+    assert batch.layout.row_start == (*plain.layout.row_start, len(batch.tokens))
+    assert batch.tokens[:count].equal(plain.tokens) and batch.positions[:count].equal(plain.positions)
+    assert batch.positions[count:].tolist() == list(range(5, 5 + len(batch.tokens) - count))
+    assert make_batch(rows_of([16, 16]), [0, 1], 0, multiple=16).layout.rows == 2
 
 
 def test_plan_of_nothing_and_of_equal_lengths():

@@ -3,16 +3,16 @@
 Tolerance: both sides do the same operations in float32 in a different order, and the logits are of size one: 1e-5 is a
 little above rounding and far below any real error.
 
-Deliberate break: in `model/rope.py` compute `share` with `low` and `high` swapped, or drop `.tril(...)`'s offset in
-`common.packed.causal_mask`; the parity tests below turn red.
+Deliberate break: in `model.attention.pieces` let a token that asks see only what is before it (drop the `+ 1`); in `model.attention.attend_padded` compare with `last` by `<`; in `model/rope.py` compute `share` with `low` and `high`
+swapped; or drop `.tril(...)`'s offset in `common.packed.causal_mask`; the parity tests below turn red.
 """
 
 import pytest
 import torch
 
 from assemble import load_model
-from common.packed import Layout, pack
-from model.attention import attend_sdpa, attend_softmax
+from common.packed import ROWS, Layout, pack
+from model.attention import attend_padded, attend_sdpa, attend_softmax
 from model.cache import KVCache
 from tests.tiny import LLAMA3_ROPE, read_reference, reference_model, write_checkpoint
 
@@ -30,6 +30,8 @@ CASES = {
     "steep-rope": {"rope_parameters": LLAMA3_ROPE | {"factor": 32.0, "original_max_position_embeddings": 16}},
 }
 
+ATTENDS = [attend_softmax, attend_sdpa, attend_padded]
+
 
 def ids_for(model, rows=2, length=150):
     """Random ids; 150 positions are past the 64 (and 16) that the scaled cases were 'trained' with."""
@@ -37,7 +39,7 @@ def ids_for(model, rows=2, length=150):
     return torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
 
 
-@pytest.mark.parametrize("attend", [attend_softmax, attend_sdpa])
+@pytest.mark.parametrize("attend", ATTENDS)
 @pytest.mark.parametrize("case", CASES)
 def test_logits_equal_transformers(tmp_path, case, attend):
     theirs = reference_model(**CASES[case])
@@ -97,7 +99,7 @@ def test_float64_stays_float64(tmp_path):
 
 
 @pytest.mark.parametrize("steps", [[150], [1] * 12, [5, 1, 1, 7, 30, 1]])
-@pytest.mark.parametrize("attend", [attend_softmax, attend_sdpa])
+@pytest.mark.parametrize("attend", ATTENDS)
 def test_cached_equals_uncached(tmp_path, steps, attend):
     ours = load_model(write_checkpoint(tmp_path / "m", reference_model()))
     ours.attend = attend
@@ -111,9 +113,10 @@ def test_cached_equals_uncached(tmp_path, steps, attend):
         ours(ids[:, :1], cache=cache)
 
 
+@pytest.mark.parametrize("asked", ["all", "answers"])
 @pytest.mark.parametrize("prefix", [0, 1, 9])
-@pytest.mark.parametrize("attend", [attend_softmax, attend_sdpa])
-def test_packed_rows_equal_rows_alone(tmp_path, prefix, attend):
+@pytest.mark.parametrize("attend", ATTENDS)
+def test_packed_rows_equal_rows_alone(tmp_path, prefix, attend, asked):
     """Hidden states and the gradient of the embedding table, in float64: packing and sharing change nothing."""
     ours = load_model(write_checkpoint(tmp_path / "m", reference_model()), dtype=torch.float64)
     ours.attend = attend
@@ -121,15 +124,37 @@ def test_packed_rows_equal_rows_alone(tmp_path, prefix, attend):
     table = ours.model.embed_tokens.weight.requires_grad_(True)
     ids = ids_for(ours, 1, 200)[0].tolist()
     rows = [ids[:prefix] + ids[a:b] for a, b in ((10, 17), (20, 21), (30, 61), (70, 88))]
-    batch = pack(rows, [len(row) - 1 for row in rows], [0, 1, 2, 3], prefix)
-    packed = ours.hidden(batch)[batch.answer_index]
+    answers = [len(rows[0]) - 3, *(len(row) - 1 for row in rows[1:])]  # one of them before its row's end
+    batch = pack(rows, answers, [0, 1, 2, 3], prefix, multiple=16)
+    packed = ours.answers(batch) if asked == "answers" else ours.hidden(batch)[batch.answer_index]
     (packed.sin().sum()).backward()
     shared_gradient, table.grad = table.grad.clone(), None
-    alone = torch.cat([ours.model(torch.tensor(row), torch.arange(len(row)), Layout((0, len(row))), attend)[-1:]
-                       for row in rows])
+    alone = torch.stack([ours.model(torch.tensor(row), torch.arange(len(row)), Layout((0, len(row))), attend)[answer]
+                         for row, answer in zip(rows, answers, strict=True)])
     alone.sin().sum().backward()
     torch.testing.assert_close(packed, alone, atol=1e-11, rtol=1e-9)
     torch.testing.assert_close(shared_gradient, table.grad, atol=1e-11, rtol=1e-9)
+
+
+def test_the_last_layer_computes_answers_only(tmp_path):
+    ours = load_model(write_checkpoint(tmp_path / "m", reference_model()))
+    seen = {}
+    for name, module in ours.named_modules():
+        if name.endswith(("k_proj", "q_proj", "down_proj")):
+            module.register_forward_hook(lambda _, inputs, out, name=name: seen.update({name: len(inputs[0])}))
+    batch = pack([[1, 2, 3] * 9, [1, 5, 6, 7] * 9], [26, 35], [0, 1], 1)
+    ours.answers(batch)
+    names = ("self_attn.k_proj", "self_attn.q_proj", "mlp.down_proj")
+    layers = [[seen[f"model.layers.{layer}.{name}"] for name in names] for layer in range(3)]
+    assert layers == [[62, 62, 62], [62, 62, 62], [62, ROWS, ROWS]]
+
+
+def test_tokens_that_ask_alone_must_be_where_rows_are():
+    layout = Layout((2, 5, 9), prefix_len=2)
+    assert [layout.row_of(token) for token in (2, 4, 5, 8)] == [0, 0, 1, 1]
+    for wrong in ((1,), (9,)):
+        with pytest.raises(ValueError, match="must lie in the rows"):
+            layout.asking(wrong)
 
 
 def test_checkpointing_changes_no_gradient(tmp_path):
@@ -139,7 +164,7 @@ def test_checkpointing_changes_no_gradient(tmp_path):
     gradients = []
     for checkpointing in (False, True):
         table.grad = None
-        ours.hidden(batch, checkpointing)[batch.answer_index].sin().sum().backward()
+        ours.answers(batch, checkpointing).sin().sum().backward()
         gradients.append(table.grad)
     torch.testing.assert_close(*gradients, atol=0, rtol=0)
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.errors import UserError
+from common.product import linear
 from model.layers import MLP, Linear
 from quant import linear as nf4_linear
 from quant.convert import inside_layers, model_bytes, replace_linears
@@ -40,7 +41,7 @@ def test_product_and_gradient_equal_the_dense_linear(dtype, double, shape):
     layer, _ = make(double=double)
     x = torch.randn(shape, dtype=dtype, requires_grad=True)
     twin = x.detach().clone().requires_grad_()
-    y, expected = layer(x), F.linear(twin, layer.dense_weight(dtype), layer.bias.to(dtype))
+    y, expected = layer(x), linear(twin, layer.dense_weight(dtype), layer.bias.to(dtype))
     assert torch.equal(y, expected) and y.dtype == dtype
     grad = torch.randn_like(y)
     y.backward(grad)

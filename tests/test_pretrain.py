@@ -1,7 +1,7 @@
 """Pre-training of the small base: a tiny run from start to folder, the pieces it is made of, and the shipped base.
 
-Deliberate break: in `pretrain_batch.answer_states`, leave `prefix_len` out of `place`; the answer position then no
-longer sees all of its row and `test_answer_states_are_the_models_own` fails.
+Deliberate break: in `pretrain_text.read_parallel`, keep the split "test"; `test_texts_of_other_splits_are_never_read`
+fails.
 """
 
 import json
@@ -15,8 +15,6 @@ from safetensors.torch import load_file
 
 from assemble import load_model
 from common.errors import UserError
-from common.packed import pack
-from model.attention import attend_softmax
 from model.tokenizer import load_tokenizer
 from tools import pretrain, pretrain_batch, pretrain_start, pretrain_text
 
@@ -94,20 +92,6 @@ def test_the_folder_loads_here_and_in_transformers_alike(finished):
     load_model(finished, quantize="nf4")
     tokenizer = load_tokenizer(finished)
     assert [tokenizer.special(name) for name in pretrain_text.CONTROL] == [1, 2, 3, 4, 5]
-
-
-def test_answer_states_are_the_models_own(finished):
-    model = load_model(finished, dtype=torch.float32, quantize="none")
-    model.attend = attend_softmax
-    rows = [[1, 9, 8, 7, *torch.randint(6, 420, (length,)).tolist()] for length in (3, 11, 7)]
-    for prefix in (0, 4):
-        batch = pack(rows, [5, 14, 9], [0, 1, 2], prefix)  # two of the three answers lie before the row's end
-        expected = model.hidden(batch)
-        states, _ = pretrain_batch.answer_states(model, batch)
-        torch.testing.assert_close(states, expected[batch.answer_index], atol=1e-5, rtol=1e-5)
-        model.attend = pretrain_batch.attend_padded
-        torch.testing.assert_close(model.hidden(batch), expected, atol=1e-5, rtol=1e-5)
-        model.attend = attend_softmax
 
 
 def test_texts_of_other_splits_are_never_read(text_files):

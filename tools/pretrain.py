@@ -25,6 +25,7 @@ from common.errors import UserError, run_program
 from common.files import atomic_write, sha256_file, sha256_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_seconds, progress
+from model.attention import attend_padded
 from model.config import LlamaConfig, RopeScaling
 from model.llama import LlamaForCausalLM
 from tools.pretrain_batch import Bags, Sampler, step_losses
@@ -173,6 +174,7 @@ def main(argv: list[str]) -> None:
     generator = torch.Generator().manual_seed(o.seed)
     symbols = [tokenizer.piece_to_id(symbol) for symbol in SYMBOLS]
     model = start_model(config, embeddings(weights, idf, o.width, symbols, generator), generator)
+    model.attend = attend_padded  # rows are many and short
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters:,} parameters; {o.steps} steps of 2 x {o.items} rows; seed {o.seed}")
     sampler = Sampler(parallel, alone, tokenizer, special, o)

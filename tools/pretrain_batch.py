@@ -6,7 +6,6 @@ idf-weighted bag of words of row i's documents in all their languages, at sum 1:
 
     words     mean_i of  - sum_t w_it log softmax(E a_i)_t
     contrast  InfoNCE (van den Oord et al. 2018, arXiv 1807.03748) between the two showings, cosine / temperature
-    next      next-token loss on a sample of positions, so that the model remains a language model
 
 Every draw comes from (seed, step), so a step is the same whether or not the run was interrupted before it.
 """
@@ -17,9 +16,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from common.packed import Layout, PackedBatch, pack
+from common.packed import PackedBatch, pack
 from model.llama import LlamaForCausalLM
-from model.rope import inverse_frequencies, rotate, rotation
 from tools.pretrain_prompts import draw_wrapper, roughen, thin
 from tools.pretrain_text import Document
 
@@ -107,66 +105,9 @@ def _seen_twice(weights: torch.Tensor) -> torch.Tensor:
     return torch.sparse_coo_tensor(weights.indices()[:, kept], weights.values()[kept], weights.shape).coalesce()
 
 
-def attend_padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Attention of a packed batch with all rows at once, (N, H, h): rows padded to the longest, one call per batch.
-
-    The same function of its inputs as `model.attention.attend_softmax`; keys behind a row's end are never seen by that
-    row's own tokens, because attention is causal. Worth its padding where rows are many and short.
-    """
-    prefix, rows, longest = layout.prefix_len, layout.rows, max(layout.lengths)
-    inside = _inside(layout)
-    group = q.shape[1] // k.shape[1]
-    keys, values = (_by_row(x, layout, inside).repeat_interleave(group, dim=1) for x in (k, v))
-    queries = q.new_zeros(rows, longest, *q.shape[1:]).index_put((inside,), q[prefix:]).transpose(1, 2)
-    seen = torch.ones(longest, prefix + longest, dtype=torch.bool).tril(prefix)
-    own = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen).transpose(1, 2)[inside]
-    if not prefix:
-        return own
-    shared = [x[None, :prefix].transpose(1, 2) for x in (q, k, v)]
-    first = F.scaled_dot_product_attention(*shared, is_causal=True, enable_gqa=group > 1)[0].transpose(0, 1)
-    return torch.cat([first, own])  # (N, H, h)
-
-
-def _inside(layout: Layout) -> torch.Tensor:
-    """Which places of the padded rectangle hold a token: (R, longest)."""
-    return torch.arange(max(layout.lengths))[None] < torch.tensor(layout.lengths)[:, None]
-
-
-def _by_row(x: torch.Tensor, layout: Layout, inside: torch.Tensor) -> torch.Tensor:
-    """Keys or values as each row sees them, prefix first: (N, K, h) -> (R, K, prefix + longest, h)."""
-    prefix, rows = layout.prefix_len, layout.rows
-    own = x.new_zeros(*inside.shape, *x.shape[1:]).index_put((inside,), x[prefix:])
-    return torch.cat([x[None, :prefix].expand(rows, -1, -1, -1), own], dim=1).transpose(1, 2)
-
-
-def answer_states(model: LlamaForCausalLM, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """`model.hidden(batch)[batch.answer_index]`, (R, D), and the states (N, D) that enter the last layer.
-
-    The last layer is computed at the answer positions only; nothing else of it is ever read.
-    """
-    rope = rotation(batch.positions, inverse_frequencies(model.config), model.dtype)
-    x = model.model.embed_tokens(batch.tokens).to(model.dtype)  # (N, D)
-    for layer in model.model.layers[:-1]:
-        x = layer(x, rope, batch.layout, attend_padded)
-    last, index = model.model.layers[-1], batch.answer_index
-    attention, normed = last.self_attn, last.input_layernorm(x)
-    q = attention.q_proj(normed[index]).view(len(index), -1, attention.head_dim)
-    k = attention.k_proj(normed).view(len(x), -1, attention.head_dim)
-    v = attention.v_proj(normed).view(len(x), -1, attention.head_dim)
-    q, k = rotate(q, tuple(part[index] for part in rope)), rotate(k, rope)
-    inside = _inside(batch.layout)
-    keys, values = (_by_row(part, batch.layout, inside) for part in (k, v))
-    place = index - torch.tensor(batch.layout.row_start[:-1]) + batch.layout.prefix_len  # in the row, prefix counted
-    seen = torch.arange(keys.shape[2])[None] <= place[:, None]  # (R, S)
-    grouped = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=seen[:, None, None], enable_gqa=grouped)
-    h = x[index] + attention.o_proj(out.reshape(len(index), -1))
-    return model.model.norm(h + last.mlp(last.post_attention_layernorm(h))), x
-
-
 def step_losses(model: LlamaForCausalLM, items, showings: list[Showing], bags: Bags, options):
     """The weighted sum of the losses and each of them by name; float32."""
-    answers = [torch.cat([answer_states(model, batch)[0] for batch in showing.batches]) for showing in showings]
+    answers = [torch.cat([model.answers(batch) for batch in showing.batches]) for showing in showings]
     target = bags.rows(items)  # (items, V)
     words = torch.stack([-(target * model.logits(a).log_softmax(-1)).sum(-1).mean() for a in answers]).mean()
     first, second = (F.normalize(a, dim=-1) for a in answers)  # (items, D)

@@ -1,0 +1,52 @@
+"""The matrix product that every linear layer here is made of, forward and backward, and which library computes it.
+
+    y = x W^T + b + z        dx = dy W        dW = dy^T x        db = sum over tokens of dy        dz = dy
+
+PyTorch gives float32 products on a CPU to MKL. oneDNN, which PyTorch brings as well, is asked instead, for two reasons:
+a row's bits do not depend on how many rows are multiplied with it, at any thread count and rank (MKL's do for narrow
+products), and it was 1.1 to 1.4 times as fast on the AMD CPU that this was measured on (`python -m benchmarks.limits`).
+Everything else (other dtypes, other devices, builds without oneDNN) goes through `torch.nn.functional.linear`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def product(x, weight, bias=None, add=None) -> torch.Tensor:
+    """y = x W^T + b + z without gradients: (..., in), (out, in), (out,), (..., out) -> (..., out), in x's dtype.
+
+    `bias` or `add` (z), not both; z is added while y is written, which saves reading and writing y once more.
+    """
+    if _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
+        if add is not None:
+            return torch.ops.mkldnn._linear_pointwise.binary(x, add, weight, None, "add")
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return F.linear(x, weight, bias) if add is None else F.linear(x, weight).add_(add)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias, add):
+        needs_x, needs_weight, *_ = ctx.needs_input_grad
+        ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
+        return product(x, weight, bias, add)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        tokens = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
+        return (
+            None if weight is None else product(grad, weight.t()),
+            None if x is None else product(tokens.t(), x.reshape(-1, x.shape[-1]).t()),
+            tokens.sum(0) if ctx.needs_input_grad[2] else None,
+            grad if ctx.needs_input_grad[3] else None,
+        )
+
+
+def linear(x, weight, bias=None, add=None) -> torch.Tensor:
+    """`product` with gradients for whatever of x, W, b and z asks for one; keeps x only where W learns."""
+    return _Linear.apply(x, weight, bias, add)

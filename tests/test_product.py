@@ -1,0 +1,69 @@
+"""The product and its hand-written backward against PyTorch's linear and autograd.
+
+Deliberate break: in `common.product._Linear.backward` leave out a `.t()`, or return the bias's sum over the last axis.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common.product import linear, product
+
+
+def tensors(dtype, shape, asks):
+    generator = torch.Generator().manual_seed(3)
+    draw = lambda *size: torch.randn(*size, generator=generator).to(dtype)  # noqa: E731
+    made = [draw(*shape, 24), draw(40, 24), draw(40)]
+    return [part.requires_grad_(ask) for part, ask in zip(made, asks, strict=True)]
+
+
+# Sums of 24 to 60 products of size one, in another order.
+TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-13, torch.bfloat16: 0.13}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(60,), (3, 20), (1,), ()])
+@pytest.mark.parametrize("asks", [(True, True, True), (True, False, False), (False, True, False), (False, False, True)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_values_and_gradients_are_those_of_pytorch(dtype, shape, asks, with_bias):
+    if not with_bias and asks == (False, False, True):
+        asks = (True, True, False)
+    results = []
+    for function in (linear, F.linear):
+        x, weight, bias = tensors(dtype, shape, asks)
+        y = function(x, weight, bias if with_bias else None)
+        (y.sin()).sum().backward()
+        results.append([y.detach(), x.grad, weight.grad, bias.grad])
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            assert ours.dtype == theirs.dtype == dtype
+            torch.testing.assert_close(ours, theirs, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("shape", [(60,), (3, 20)])
+def test_a_summand_is_added_and_gets_the_gradient(dtype, shape):
+    results = []
+    for function in (lambda x, w, z: linear(x, w, add=z), lambda x, w, z: F.linear(x, w) + z):
+        x, weight, _ = tensors(dtype, shape, (True, True, False))
+        z = torch.randn(*shape, 40, generator=torch.Generator().manual_seed(5)).to(dtype).requires_grad_(True)
+        y = function(x, weight, z)
+        y.sin().sum().backward()
+        results.append([y.detach(), x.grad, weight.grad, z.grad])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
+
+
+def test_a_frozen_weight_keeps_no_input():
+    kept = []
+    x, weight, _ = tensors(torch.float32, (60,), (True, False, False))
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        linear(x, weight)
+    assert [t.data_ptr() for t in kept] == [weight.data_ptr()]
+
+
+def test_strided_weights_are_read_as_they_stand():
+    _, weight, _ = tensors(torch.float32, (60,), (False, False, False))
+    grad = torch.randn(60, 40, generator=torch.Generator().manual_seed(4))
+    torch.testing.assert_close(product(grad, weight.t()), grad @ weight, atol=2e-5, rtol=2e-5)
