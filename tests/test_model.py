@@ -3,7 +3,8 @@
 Tolerance: both sides do the same operations in float32 in a different order, and the logits are of size one: 1e-5 is a
 little above rounding and far below any real error.
 
-Deliberate break: in `model.attention.pieces` let a token that asks see only what is before it (drop the `+ 1`); in `model.attention.attend_padded` compare with `last` by `<`; in `model/rope.py` compute `share` with `low` and `high`
+Deliberate break: in `model.attention.pieces` let a token that asks see only what is before it (drop the `+ 1`); in
+`model.attention.attend_padded` compare with `last` by `<`; in `model/rope.py` compute `share` with `low` and `high`
 swapped; or drop `.tril(...)`'s offset in `common.packed.causal_mask`; the parity tests below turn red.
 """
 
