@@ -7,29 +7,40 @@
 The output has id, language, the label and its probability, and a probability per label; where the codebook has a topic,
 also the probability that the post is related, summed over the related labels (they share theirs, so it can be above one
 half while the single most probable label is "unrelated"). It holds no post text unless --with-texts asks for it.
+
+The input is read twice: first to the end, so that a row that is wrong is told before hours of work; then in windows,
+which are labelled and written one by one, so that millions of posts take no more memory than a thousand. If a labelling
+was killed, the same command with --resume goes on.
 """
 
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from common.errors import UserError, run_program
-from common.files import check_place
+from common.files import check_place, sha256_file, sha256_json
 from common.options import option, parse_options
 from common.terminal import human_seconds, progress
 from data.codebook import Codebook
+from data.notes import Notes
 from data.posts import Post
-from data.readers import is_empty, read_posts
-from data.writers import OUTPUT_FORMATS, output_format, write_rows
-from predict import label_probabilities
-from program_options import ColumnOptions, MachineOptions
-from run_folder import find_path, finished_run, open_model
+from data.prompt import Prompt
+from data.readers import check_posts, iter_posts
+from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files
+from predict import Labeller
+from program_options import ColumnOptions, LabelOptions, MachineOptions
+from run_folder import RunFolder, find_path, finished_run, open_model
+
+READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
 
 
 @dataclass
-class ClassifyOptions(ColumnOptions, MachineOptions):
+class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
     """Options of one labelling."""
 
     run: str | None = option(None, "folder of the run (default: the newest in runs/)", metavar="DIR")
@@ -37,50 +48,76 @@ class ClassifyOptions(ColumnOptions, MachineOptions):
     output: str | None = option(None, f"where the labels go: {', '.join(OUTPUT_FORMATS)}, also .gz (default: in the "
                                 "run, named after the input)", metavar="FILE")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
-    overwrite: bool = option(False, "replace the output file if it exists")
+    overwrite: bool = option(False, "replace the output file if it exists, or what a stopped labelling left of it")
+    resume: bool = option(False, "go on with a labelling that was killed; and keep what is done if this one is stopped")
     with_texts: bool = option(False, "write the posts' texts beside their labels")
 
 
 def main(argv: list[str]) -> None:
-    """Read, label, write; a row without text gets empty fields, so that input and output have the same rows."""
+    """Check, label, write; a row without text gets empty fields, so that input and output have the same rows."""
     options = parse_options(ClassifyOptions, argv, program="classify.py", description=__doc__)
-    run = finished_run(options.run)
+    run, source = finished_run(options.run), find_path(options.input)
     output = Path(options.output) if options.output else run.path / f"labels-{Path(options.input).name}"
-    check_output(output, find_path(options.input), options.overwrite or options.output is None)
-    codebook = Codebook.from_dict(run.facts["codebook"])
-    posts, notes = read_posts([find_path(options.input)], options.columns(), None, require_labels=False,
-                              keep_empty=True)
+    check_output(output, source, options)
+    with progress(None, "post", "reading") as bar:
+        notes = check_posts([source], options.columns(), show=bar.update, **READING)
     print("\n".join([f"run {run.path}", *notes.lines()]))
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
-    filled = [place for place, post in enumerate(posts) if not is_empty(post.text)]
-    rows = [prompt.encode(posts[place].text) for place in filled]
-    began = time.perf_counter()
-    with progress(len(rows), "post", "labelling") as bar:
-        found = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens, show=bar.update)
-    seconds = time.perf_counter() - began
-    probabilities = np.full((len(posts), len(codebook.labels)), np.nan, dtype=np.float32)
-    probabilities[filled] = found
-    lines = [answer(post, row, codebook, options.with_texts)
-             for post, row in zip(posts, probabilities, strict=True)]
-    write_rows(output, lines)
-    cut = sum(row.cut for row in rows)
-    print(f"  {len(filled):,} of {len(posts):,} posts labelled in {human_seconds(seconds)}"
-          + (f"; {cut:,} were too long and cut" if cut else ""))
+    options.make_ready(model)
+    file = GrowingFile(output, made_from(run, source, options, dtype), options.resume)
+    try:
+        label(model, prompt, source, file, notes, options)
+    except KeyboardInterrupt:
+        if file.is_kept:
+            print(f"{file.counts['rows']:,} rows are kept; the same command goes on", file=sys.stderr)
+        raise
     print(f"labels: {output}")
 
 
-def check_output(output: Path, source: Path, overwrite: bool) -> None:
-    """Refuse an unknown format, the input itself, and a file that is already there."""
+def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, options: ClassifyOptions) -> None:
+    """Labels for the posts of `source` that `file` does not have yet, window by window."""
+    with file:
+        rows, texts, began = file.counts["rows"], file.counts["texts"], time.perf_counter()
+        if rows:
+            print(f"  {rows:,} rows were labelled before; going on behind them")
+        posts = islice(iter_posts([source], options.columns(), check_ids=False, **READING), rows, None)
+        with progress(notes.kept - notes.counts["empty_kept"], "post", "labelling", initial=texts) as bar:
+            labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
+            for window in labeller.label(posts):
+                lines = [answer(post, row, prompt.codebook, options.with_texts)
+                         for post, row in zip(window.posts, window.probabilities, strict=True)]
+                file.add(lines, texts=sum(line["predicted"] is not None for line in lines), cut=window.cut)
+        if file.counts["rows"] != notes.kept:
+            raise UserError(f"{source}: has changed while it was labelled; label it again")
+    counts, seconds = file.counts, time.perf_counter() - began
+    print(f"  {counts['texts']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
+          + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else ""))
+    if labeller.halvings:
+        print(f"  {labeller.remark()}")
+
+
+def made_from(run: RunFolder, source: Path, options: ClassifyOptions, dtype: torch.dtype) -> dict:
+    """What decides the rows of the output: a labelling that was stopped goes on only where all of it is the same."""
+    adapter = {path.name: sha256_file(path) for path in sorted((run.path / "adapter").iterdir())}
+    return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter]), "input": sha256_file(source),
+            "columns": asdict(options.columns()), "dtype": str(dtype), "--with-texts": options.with_texts}
+
+
+def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
+    """Refuse an unknown format, the input itself, and what is already there, whole or as far as it came."""
     output_format(output)
     check_place(output, "--output")
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; name a file")
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"--output {output}: is the input file; choose another name")
-    if output.exists() and not overwrite:
+    if output.exists() and not options.overwrite and options.output is not None:
         raise UserError(f"--output {output}: exists; choose another name or say --overwrite")
+    if partial_files(output)[1].exists() and not options.overwrite and not options.resume:
+        raise UserError(f"--output {output}: a labelling was stopped on its way there; --resume goes on with it, "
+                        "--overwrite starts anew")
 
 
 def answer(post: Post, probabilities: np.ndarray, codebook: Codebook, with_text: bool) -> dict:

@@ -25,8 +25,8 @@ from data.readers import by_id, read_predictions
 from data.rows import stem
 from data.splits import group_posts
 from data.writers import write_rows
-from predict import label_probabilities
-from program_options import DATA, ColumnOptions, MachineOptions
+from predict import Labeller
+from program_options import DATA, ColumnOptions, LabelOptions, MachineOptions
 from report.metrics import Scored, dropped_section, score
 from report.page import write_page
 from report.tables import label_table, language_table
@@ -37,7 +37,7 @@ SCORING = "scoring"
 
 
 @dataclass
-class EvalOptions(ColumnOptions, MachineOptions):
+class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
     """Options of one evaluation."""
 
     run: str | None = option(None, "folder of the run (default: the newest in runs/)", metavar="DIR")
@@ -148,13 +148,16 @@ def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agre
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
-    rows = [prompt.encode(post.text) for post in posts]
-    cut = sum(row.cut for row in rows)
+    options.make_ready(model)
+    with progress(len(posts), "post", "labelling") as bar:
+        labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
+        windows = list(labeller.label(posts))
+    probabilities = np.concatenate([window.probabilities for window in windows])
+    cut = sum(window.cut for window in windows)
     if cut:
         print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt, and cut")
-    bar = progress(len(rows), "post", "labelling")
-    probabilities = label_probabilities(model, prompt, rows, micro_tokens=options.micro_tokens, show=bar.update)
-    bar.close()
+    if labeller.halvings:
+        print(f"  {labeller.remark()}")
     predicted = [codebook.labels[place] for place in probabilities.argmax(1)]
     answers = Answers(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
     return answers, agreement, check

@@ -1,33 +1,170 @@
-"""Labels for posts: probabilities over the codebook's labels, read at the answer position, in the input's order."""
+"""Labels for posts: probabilities over the codebook's labels, read at the answer position, in the input's order.
+
+Posts go through the model in windows of `WINDOW`. While the device computes one window, the next is read and encoded in
+a background thread, and on a GPU the one before is taken back and used: between the windows nothing waits for anything
+but the device.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
 
 import numpy as np
 import torch
 
 from common.errors import UserError
+from common.packed import ROWS
 from data.batching import make_batch, plan, shared_prefix
+from data.readers import is_empty
 
 MICRO_TOKENS = 4096  # packed tokens that go through the model at once where nobody says otherwise
+WINDOW = 1024  # posts whose results come together
+AHEAD = 2  # windows that are read and encoded before they are asked for
 
 
-@torch.inference_mode()
-def label_probabilities(model, prompt, rows, *, micro_tokens: int = 0, window: int = 1024, show=None) -> np.ndarray:
-    """Probabilities (n, C) float32 of each encoded post, softmax over the label tokens alone.
+@dataclass(frozen=True)
+class Labelled:
+    """One window of posts, in the input's order, with what the model says."""
 
-    rows: what `prompt.encode` gave, in any order; results come back in that order. The ids that all prompts begin with
-    go through the model once per batch. micro_tokens: 0 means MICRO_TOKENS. show(count) is told how many posts each
-    batch has finished. Raises `UserError` where a logit is not finite: such a post has no label, and none is made up.
+    posts: list
+    probabilities: np.ndarray  # (len(posts), C) float32; NaN for a post without text
+    cut: int  # posts that were too long and lost their end
+
+
+class Labeller:
+    """A model that labels window after window.
+
+    micro_tokens: packed tokens that go through the model at once; 0 means `MICRO_TOKENS`. Where memory runs out it is
+    halved, here and for all that follows; `halvings` says how often. show(count) is told of each batch of posts that
+    was given to the device.
     """
-    model.eval()
-    label_ids = torch.tensor(prompt.label_ids, device=model.device)
-    result = np.empty((len(rows), len(prompt.label_ids)), dtype=np.float32)
-    for places in plan(rows, micro_tokens or MICRO_TOKENS, window=window, prefix_len=len(prompt.prefix_ids)):
-        shared = shared_prefix(prompt.prefix_ids, [rows[place] for place in places])
-        batch = make_batch(rows, places, shared).to(model.device)
-        logits = model.label_logits(model.hidden(batch)[batch.answer_index], label_ids)  # (R, C)
-        if not torch.isfinite(logits).all():
-            raise UserError("the model's logits are not finite; its weights are damaged, or float16 is too narrow for "
-                            "them (try --dtype float32)")
-        result[places] = logits.softmax(-1).float().cpu().numpy()
-        if show is not None:
-            show(len(places))
-    return result
+
+    def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = lambda count: None):
+        self.model, self.prompt, self.show = model.eval(), prompt, show
+        self.micro_tokens, self.halvings = micro_tokens or MICRO_TOKENS, 0
+        self._is_cuda = model.device.type == "cuda"
+        self._label_ids = torch.tensor(prompt.label_ids, device=model.device)
+
+    def label(self, posts: Iterable) -> Iterator[Labelled]:
+        """Read, encode and label `posts` (anything with a `text`), window by window.
+
+        Errors of reading and encoding are raised behind the last whole window before them, as without a thread.
+        """
+        given = deque()
+        for window, rows in ahead(self._encoded(posts)):
+            given.append((window, rows, self.give([row for row in rows if row is not None])))
+            if len(given) > self._is_cuda:  # a GPU is given the next window before this one is waited for
+                yield self._labelled(*given.popleft())
+        while given:
+            yield self._labelled(*given.popleft())
+
+    @torch.inference_mode()
+    def give(self, rows) -> Callable[[], np.ndarray]:
+        """Give encoded posts to the device, and wait for nothing; what is returned waits for their probabilities.
+
+        They are (n, C) float32, softmax over the label tokens alone, in the order of `rows`. The ids that all prompts
+        begin with go through the model once per batch. A logit that is not finite is a `UserError`: such a post has no
+        label, and none is made up.
+        """
+        order, parts = [], []
+        batches = self._plan(rows, range(len(rows)))
+        while batches:
+            part = self._logits_if_they_fit(rows, batches[0])
+            if part is None:  # the same posts again, in halves
+                self.micro_tokens //= 2
+                self.halvings += 1
+                if self._is_cuda:
+                    torch.cuda.empty_cache()
+                batches = self._plan(rows, list(chain(*batches)))
+                continue
+            places = batches.pop(0)
+            order += places
+            parts.append(part)
+            self.show(len(places))
+        logits = torch.cat(parts or [torch.empty(0, len(self._label_ids))])  # (n, C) in the batches' order
+        logits = logits.to("cpu", non_blocking=self._is_cuda)  # into pinned memory
+        copied = torch.cuda.Event() if self._is_cuda else None
+        if copied is not None:
+            copied.record()
+
+        def probabilities() -> np.ndarray:
+            if copied is not None:
+                copied.synchronize()  # this window only: the next one may already be computed
+            if not logits.isfinite().all():
+                raise UserError("the model's logits are not finite; its weights are damaged, or float16 is too narrow "
+                                "for them (try --dtype float32)")
+            result = np.empty(logits.shape, dtype=np.float32)
+            result[order] = logits.softmax(-1).float().numpy()
+            return result
+
+        return probabilities
+
+    def remark(self) -> str:
+        """What to say at the end: nothing, or that memory ran out."""
+        if not self.halvings:
+            return ""
+        return (f"memory ran out, so posts went on in smaller batches; next time, --micro-tokens {self.micro_tokens} "
+                "begins with them")
+
+    def _encoded(self, posts: Iterable) -> Iterator[tuple[list, list]]:
+        posts = iter(posts)
+        while window := list(islice(posts, WINDOW)):
+            yield window, [None if is_empty(post.text) else self.prompt.encode(post.text) for post in window]
+
+    def _labelled(self, posts: list, rows: list, probabilities: Callable[[], np.ndarray]) -> Labelled:
+        filled = [place for place, row in enumerate(rows) if row is not None]
+        result = np.full((len(posts), len(self._label_ids)), np.nan, dtype=np.float32)
+        result[filled] = probabilities()
+        return Labelled(posts, result, sum(rows[place].cut for place in filled))
+
+    def _plan(self, rows, places) -> list[list[int]]:
+        """`places` of `rows` in batches."""
+        batches = plan([rows[place] for place in places], self.micro_tokens, prefix=self.prompt.prefix_ids)
+        return [[places[number] for number in batch] for batch in batches]
+
+    def _logits_if_they_fit(self, rows, places: list[int]) -> torch.Tensor | None:
+        """Label logits (R, C) of some rows, or `None` where memory ran out and smaller batches can help.
+
+        A function of its own, so that the error, whose traceback holds every tensor of the failed try, is gone when
+        the caller tries again.
+        """
+        try:
+            shared = shared_prefix(self.prompt.prefix_ids, [rows[place] for place in places])
+            batch = make_batch(rows, places, shared, multiple=ROWS).to(self.model.device)
+            return self.model.label_logits(self.model.answers(batch), self._label_ids)
+        except torch.OutOfMemoryError as error:
+            longest = max(len(rows[place].ids) for place in places)
+            if self.micro_tokens <= longest:
+                raise UserError(f"one post of {longest} tokens does not fit into the device's memory; try --dtype "
+                                "bfloat16, --device cpu or, without it, no --resident") from error
+            return None
+
+
+def ahead(items: Iterator) -> Iterator:
+    """The same items in the same order, made in a background thread up to `AHEAD` of them before they are asked for.
+
+    An error comes where the item would have come. On a CPU there is little to gain, since encoding and the model want
+    the same cores; a GPU would wait for every window's encoding.
+    """
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, items, end) for _ in range(AHEAD))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, items, end))
+            yield item
+
+
+def label_probabilities(model, prompt, rows, *, micro_tokens: int = 0, window: int = WINDOW, show=None) -> np.ndarray:
+    """Probabilities (n, C) float32 of posts that are encoded already, in the order of `rows`; see `Labeller.give`."""
+    labeller = Labeller(model, prompt, micro_tokens, *([show] if show else []))
+    parts = [labeller.give(rows[start : start + window])() for start in range(0, len(rows), window)]
+    return np.concatenate([np.empty((0, len(prompt.label_ids)), dtype=np.float32), *parts])
+
+
+def make_exact(model) -> None:
+    """Let a post's probabilities be the same bits whatever else is labelled with it; on a CPU they always are."""
+    if model.device.type == "cpu":
+        return
+    raise UserError(f"--exact: is not there yet on {model.device.type}; leave it out, or take --device cpu")

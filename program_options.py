@@ -5,8 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from common.device import DTYPES, choose_device, choose_dtype, make_deterministic
+from common.errors import UserError
 from common.options import option
+from common.terminal import human_bytes
 from data.posts import Columns
+from memory import available_memory
+from predict import make_exact
 
 DATA, MACHINE = "how posts are read", "machine"
 EMBEDDED = "base"  # the small base model that the project ships
@@ -61,3 +65,27 @@ class MachineOptions:
             make_deterministic()
         device = choose_device(self.device)
         return device, *choose_dtype(device, self.dtype)
+
+
+@dataclass
+class LabelOptions:
+    """What labelling may take more memory or more time for."""
+
+    resident: bool = option(False, "keep a dense copy of the 4-bit weights in memory: the same labels, sooner",
+                            group=MACHINE)
+    exact: bool = option(False, "a post's probabilities are the same bits whatever else is labelled with it; always so "
+                         "on a CPU, takes time on CUDA", group=MACHINE)
+
+    def make_ready(self, model) -> None:
+        """Apply these options to a loaded model. Raises `UserError` where the dense copy does not fit."""
+        if self.resident:
+            from quant.convert import make_resident, resident_bytes
+
+            size, free = resident_bytes(model, model.dtype), available_memory(model.device)
+            if size > free:
+                raise UserError(f"--resident: the dense copy takes {human_bytes(size)}, and {human_bytes(free)} are "
+                                "free; leave it out, or take --dtype bfloat16")
+            print(f"  {human_bytes(size)} for a dense copy of the 4-bit weights, of {human_bytes(free)} that are free")
+            make_resident(model, model.dtype)
+        if self.exact:
+            make_exact(model)

@@ -128,10 +128,11 @@ class PackedBatch:
     rows: tuple[int, ...]  # R places in the caller's list of posts
 
     def to(self, device) -> "PackedBatch":
-        """The same batch with its tensors on `device`."""
-        tokens, positions, answer_index = (
-            x.to(device, non_blocking=True) for x in (self.tokens, self.positions, self.answer_index)
-        )
+        """The same batch with its tensors on `device`; to a GPU by way of pinned memory, so that nobody waits."""
+        own = (self.tokens, self.positions, self.answer_index)
+        if torch.device(device).type == "cuda":
+            own = (x.pin_memory() for x in own)
+        tokens, positions, answer_index = (x.to(device, non_blocking=True) for x in own)
         return replace(self, tokens=tokens, positions=positions, answer_index=answer_index)
 
 

@@ -72,7 +72,7 @@ def test_ctrl_c_while_labelling_leaves_no_output(world: World, tmp_path, monkeyp
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(classify, "label_probabilities", interrupted)
+    monkeypatch.setattr(classify.Labeller, "give", interrupted)
     ended = call(classify.main, "--run", world.run, "--input", world.test, "--output", "labels.csv")
     assert ended.code == 130 and ended.err == "stopped\n" and listing(tmp_path) == {}
 
