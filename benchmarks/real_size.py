@@ -39,7 +39,7 @@ class RealSizeOptions:
     keep: bool = option(False, "keep the checkpoint afterwards")
 
 
-def make_checkpoint(source: Path, tokenizer: Path, out: Path) -> None:
+def make_checkpoint(source: Path, tokenizer: Path | None, out: Path) -> None:
     """Random bfloat16 weights under the names and in the shards of the public index.
 
     Standard deviation 0.02 as at initialisation; norms are one. A block of random numbers is repeated: what is measured
@@ -62,7 +62,8 @@ def make_checkpoint(source: Path, tokenizer: Path, out: Path) -> None:
         save_file(tensors, out / file, metadata={"format": "pt"})
     write_json(out / "model.safetensors.index.json", index)
     shutil.copy(source / "config.json", out)
-    shutil.copy(tokenizer, out / "tokenizer.model")
+    if tokenizer is not None:
+        shutil.copy(tokenizer, out / "tokenizer.model")
 
 
 def measure(words: list[str]) -> tuple[float, int, str]:

@@ -153,6 +153,8 @@ def check_quantization(value: dict, packed: Collection[str], linears: Collection
                         "mathematics")
     skips = value.get("llm_int8_skip_modules") or []
     try:
+        if not isinstance(skips, list):
+            raise TypeError
         skipped = {name for name in linears if any(_skips(entry, name.removesuffix(".weight")) for entry in skips)}
     except (re.error, TypeError) as error:
         raise UserError(f"{where}: llm_int8_skip_modules: {skips!r} is not a list of module names") from error
@@ -187,21 +189,29 @@ def write_stored(folder: str | Path, config: dict, layout: Mapping[str, Form], l
         forms |= {joined(name, part): form for part, form in group_layout(layout[name][1], double).items()}
     with safetensors_writer(Path(folder) / "model.safetensors", forms) as put:
         for name, value in state:
-            if name not in dtypes:
+            if name in dtypes:
+                group = make_group(*_in_four_bits(name, value, double), layout[name][1], dtypes[name])
+                for part, tensor in group.items():
+                    put(joined(name, part), tensor)
+            else:
                 put(name, value)
-                continue
-            if isinstance(value, torch.Tensor):
-                packed, absmax = quantize_nf4(value, name)
-                value = packed, (absmax,)
-            packed, scales = value
-            if double and len(scales) == 1:
-                scales = quantize_absmax(*scales)
-            elif not double and len(scales) == 3:
-                scales = (dequantize_absmax(*scales),)
-            for part, tensor in make_group(packed, scales, layout[name][1], dtypes[name]).items():
-                put(joined(name, part), tensor)
+            del value  # or it would still be there while the next one is made
     compute = next(iter(dtypes.values()), "float32")
     write_json(Path(folder) / "config.json", config | {"quantization_config": quantization_config(double, compute)})
+
+
+def _in_four_bits(name: str, value: torch.Tensor | tuple[torch.Tensor, Scales], double: bool
+                  ) -> tuple[torch.Tensor, Scales]:
+    """Packed bytes, and scales that are single or `double`, from a dense weight or from bytes with any scales."""
+    if isinstance(value, torch.Tensor):
+        packed, absmax = quantize_nf4(value, name)
+        value = packed, (absmax,)
+    packed, scales = value
+    if double and len(scales) == 1:
+        scales = quantize_absmax(*scales)
+    elif not double and len(scales) == 3:
+        scales = (dequantize_absmax(*scales),)
+    return packed, scales
 
 
 def joined(name: str, part: str) -> str:
