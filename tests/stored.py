@@ -1,4 +1,4 @@
-"""Tiny 4-bit checkpoints as transformers and bitsandbytes write them, for the tests that read and write such folders."""
+"""Tiny 4-bit checkpoints as transformers and bitsandbytes write them, for the tests that read and write such."""
 
 from pathlib import Path
 

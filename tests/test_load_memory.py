@@ -1,10 +1,10 @@
-"""What loading takes: the finished model and one tensor, never the checkpoint twice.
+"""What loading takes: the finished model and one tensor, never the checkpoint twice; from a kept copy next to nothing.
 
 A child process loads a checkpoint of more than 100 MB while a thread reads its anonymous memory (RssAnon in /proc,
 which does not count the mapped files) as fast as it can.
 
 Deliberate break: let `model/weights.py: read_weights` collect all tensors, cloned, in a list before it yields them;
-both cases turn red.
+most cases turn red. Or let `assemble.load_model` pass `copy=True` to `place`: the last one does.
 """
 
 import json
@@ -35,12 +35,13 @@ def watch():
 thread = threading.Thread(target=watch)
 before = anonymous()
 thread.start()
-model = load_model(sys.argv[1], quantize=sys.argv[2])
+model = load_model(sys.argv[1], quantize=sys.argv[2], cache=sys.argv[3] if len(sys.argv) > 3 else None)
 done = True
 thread.join()
 size = sum(x.numel() * x.element_size() for x in [*model.parameters(), *model.buffers()])
 print(json.dumps({"taken": peak - before, "model": size}))
 """
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc is not there to read memory from")
 SLACK = 25e6  # interpreter, allocator, thread stacks, a slice of the quantiser; far less than a second copy
 
 
@@ -51,16 +52,30 @@ def checkpoint(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("memory") / "m", model.to(torch.bfloat16), max_shard_size="40MB")
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc is not there to read memory from")
-@pytest.mark.parametrize("quantize", ["none", "nf4"])
-def test_peak_is_the_model_and_one_tensor(checkpoint, quantize):
-    child = subprocess.run([sys.executable, "-c", CHILD, str(checkpoint), quantize], capture_output=True, text=True,
+def load_in_a_child(*words) -> dict:
+    child = subprocess.run([sys.executable, "-c", CHILD, *map(str, words)], capture_output=True, text=True,
                            cwd=Path(__file__).resolve().parent.parent)
     assert child.returncode == 0, child.stderr
-    found = json.loads(child.stdout)
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_peak_is_the_model_and_one_tensor(checkpoint, quantize):
+    found = load_in_a_child(checkpoint, quantize)
     largest = 8000 * 768 * 4
     whole = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
     assert whole > 100e6
     assert found["taken"] <= found["model"] + largest + SLACK
     if quantize == "nf4":
         assert found["model"] < 0.4 * whole
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "nf4-double"])
+def test_a_kept_copy_takes_no_memory_of_its_own(checkpoint, tmp_path, quantize):
+    """Making it takes a tensor at a time; loading it takes norms; loading it as a folder takes the 4-bit model."""
+    making = load_in_a_child(checkpoint, quantize, tmp_path)
+    assert making["taken"] <= 8000 * 768 * 4 + SLACK < making["model"] + 8000 * 768 * 4
+    again = load_in_a_child(checkpoint, quantize, tmp_path)
+    assert again["model"] > 40e6 and again["taken"] < 10e6
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert load_in_a_child(folder, "stored")["taken"] <= again["model"] + 10e6
