@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.packed import ROWS
 from data.batching import make_batch, plan, shared_prefix
 from data.readers import is_empty
 
@@ -132,7 +131,7 @@ class Labeller:
         """
         try:
             shared = shared_prefix(self.prompt.prefix_ids, [rows[place] for place in places])
-            batch = make_batch(rows, places, shared, multiple=ROWS).to(self.model.device)
+            batch = make_batch(rows, places, shared, multiple=self.model.fill_to).to(self.model.device)
             return self.model.label_logits(self.model.answers(batch), self._label_ids)
         except torch.OutOfMemoryError as error:
             longest = max(len(rows[place].ids) for place in places)
@@ -162,9 +161,3 @@ def label_probabilities(model, prompt, rows, *, micro_tokens: int = 0, window: i
     parts = [labeller.give(rows[start : start + window])() for start in range(0, len(rows), window)]
     return np.concatenate([np.empty((0, len(prompt.label_ids)), dtype=np.float32), *parts])
 
-
-def make_exact(model) -> None:
-    """Let a post's probabilities be the same bits whatever else is labelled with it; on a CPU they always are."""
-    if model.device.type == "cpu":
-        return
-    raise UserError(f"--exact: is not there yet on {model.device.type}; leave it out, or take --device cpu")

@@ -9,8 +9,8 @@ from common.errors import UserError
 from common.options import option
 from common.terminal import human_bytes
 from data.posts import Columns
+from exact import make_exact
 from memory import available_memory
-from predict import make_exact
 
 DATA, MACHINE = "how posts are read", "machine"
 EMBEDDED = "base"  # the small base model that the project ships

@@ -73,6 +73,7 @@ class LlamaForCausalLM(nn.Module):
     def __init__(self, config: LlamaConfig, attend: Attend = attend_sdpa):
         super().__init__()
         self.config, self.attend = config, attend
+        self.fill_to = ROWS  # a batch to label has a multiple of so many tokens and answers (see `common.packed.ROWS`)
         self.model = LlamaModel(config)
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size)
@@ -110,11 +111,11 @@ class LlamaForCausalLM(nn.Module):
     def answers(self, batch: PackedBatch, checkpointing: bool = False) -> torch.Tensor:
         """Final hidden states where answers are read, (R, D): `hidden(batch)[batch.answer_index]` for less work.
 
-        The last layer computes a multiple of `ROWS` positions, the last one repeated, so that a post's bits do not
+        The last layer computes a multiple of `fill_to` positions, the last one repeated, so that a post's bits do not
         depend on how many others are asked with it (see `common.packed.pack`).
         """
         count = len(batch.answers)
-        fill = -count % ROWS
+        fill = -count % self.fill_to
         asked = (batch.answers + batch.answers[-1:] * fill,
                  torch.cat([batch.answer_index, batch.answer_index[-1:].expand(fill)]))
         return self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing, asked)[:count]

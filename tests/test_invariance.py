@@ -18,6 +18,7 @@ from common.packed import ROWS
 from common.product import product
 from data.codebook import load_codebook
 from data.prompt import TEMPLATES, Prompt
+from exact import Tiled, tile_products
 from lora.inject import inject, trainable_parameters
 from model.layers import silu
 from model.tokenizer import load_tokenizer
@@ -68,6 +69,26 @@ def test_a_posts_probabilities_are_the_same_bits_in_any_company(tokenizer, threa
             found = label_probabilities(model, prompt, [rows[place] for place in order], micro_tokens=micro_tokens,
                                         window=draw.choice([1, 7, 1024]))
             assert found.tobytes() == alone[order].tobytes()
+
+
+def test_products_in_tiles_of_one_shape_give_the_same_bits_too(tokenizer):
+    """What --exact does on a GPU, on a CPU: the same labels, and bits that no neighbour changes."""
+    prompt = Prompt(load_codebook(), tokenizer)
+    rows = [prompt.encode(row["text"]) for row in posts(12, 5)]
+    model = random_model(2, **SIZES["wide"])
+    replace_linears(model)
+    inject(model, "all-linear", 5, 8, generator=torch.Generator().manual_seed(5))
+    plain = label_probabilities(model, prompt, rows)
+    tile_products(model, 64)
+    found = label_probabilities(model, prompt, rows)
+    alone = np.concatenate([label_probabilities(model, prompt, [row]) for row in rows])
+    assert found.tobytes() == alone.tobytes() and np.abs(found - plain).max() < 1e-6
+    shapes = set()
+    for module in model.modules():
+        if isinstance(module, Tiled):
+            module.base.register_forward_hook(lambda _, inputs, out: shapes.add(len(inputs[0])))
+    label_probabilities(model, prompt, rows, micro_tokens=300)
+    assert shapes == {64}
 
 
 @pytest.mark.parametrize("shape", [(256, 688), (96, 64), (320, 20), (20, 320), (1024, 512), (72, 164), (5, 36)])
