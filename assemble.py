@@ -16,11 +16,12 @@ from cache import quantised_copy
 from common.device import choose_device, choose_dtype
 from common.errors import UserError
 from lora.adapter import load_adapter
-from model.config import LlamaConfig
+from model.attention import attend_padded, attend_sdpa
 from model.llama import LlamaForCausalLM
-from model.weights import Weights, checkpoint_folder, expected_shapes, read_weights
+from model.weights import Weights, expected_shapes, read_config, read_weights
 from quant.convert import dense_linears, replace_linears
 from quant.stored import check_quantization, read_group, unpacked
+from sources import check_base, find_adapter, find_source
 
 QUANTIZE = ("stored", "none", "nf4", "nf4-double")
 # These keep the dtype of the file: rows are cast when they are looked up, and they are most of a small model's bytes.
@@ -29,13 +30,16 @@ KEEP_DTYPE = ("model.embed_tokens.weight", "lm_head.weight")
 
 def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=None, rope_scaling=None,
                trainable=False, cache=None) -> LlamaForCausalLM:
-    """A ready model from a Hugging Face checkpoint folder, 16-bit or in bitsandbytes' NF4.
+    """A ready model from whatever `path` means: a checkpoint folder of Hugging Face's (16-bit, or in bitsandbytes' NF4)
+    or Meta's, a PEFT adapter, a run, a merged model, or the name of one of these on the Hub; see `sources`.
 
-    quantize: "stored" (as the files are), "none" (dense), "nf4" or "nf4-double" (linears of the blocks in 4 bits). Of a
-    folder that is in 4 bits already, "none" dequantises the weights, and "nf4" and "nf4-double" keep the packed bytes;
-    only their scales are turned into float32, or quantised once more, where they are not yet as asked.
+    quantize: "stored" (as the files are, or as the run had them), "none" (dense), "nf4" or "nf4-double" (linears of the
+    blocks in 4 bits). Of a folder that is in 4 bits already, "none" dequantises the weights, and "nf4" and "nf4-double"
+    keep the packed bytes; only their scales are turned into float32, or quantised once more, where they are not yet as
+    asked.
     dtype: of the arithmetic; `None` takes bfloat16 where the device multiplies it natively and float32 elsewhere.
-    adapter: a PEFT adapter folder. rope_scaling: a `rope_scaling` object, used only where config.json has none.
+    adapter: a PEFT adapter, where `path` brings none. rope_scaling: a `rope_scaling` object as in Hugging Face's
+    config.json, used where the files lack one (of Meta's folders, those of sizes that were never published).
     trainable=True: the adapter's parameters require gradients and the model is in training mode; else neither.
     cache: a folder that keeps 4-bit copies of 16-bit checkpoints (see `cache`); on a CPU the model's tensors are then
     views of the copy's memory map.
@@ -43,16 +47,24 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     """
     if quantize not in QUANTIZE:
         raise UserError(f"quantize: '{quantize}' is not one of {', '.join(QUANTIZE)}")
-    folder = checkpoint_folder(path)
+    source = find_source(path)
+    if adapter is not None and source.adapter is not None:
+        raise UserError(f"{path}: brings an adapter already; give its base with the other adapter, or leave that out")
+    folder, adapter = source.base, source.adapter if adapter is None else find_adapter(adapter)
+    if source.hashes is not None:
+        check_base(folder, source.hashes, path, cache)
+    if source.quantize is not None and quantize == "stored":
+        quantize = source.quantize
     device = choose_device(str(device))
     dtype, _ = choose_dtype(device, dtype)
-    config = LlamaConfig.from_file(folder / "config.json", rope_scaling)
+    config = read_config(folder, rope_scaling)
     kept = cache is not None and quantize.startswith("nf4") and config.quantization is None
     if kept:
         folder = quantised_copy(folder, config, cache, double=quantize == "nf4-double")
-        config = LlamaConfig.from_file(folder / "config.json", rope_scaling)
+        config = read_config(folder, rope_scaling)
     with torch.device("meta"):
-        model = LlamaForCausalLM(config)
+        # A GPU wants few large calls; a CPU none of the padding that they take.
+        model = LlamaForCausalLM(config, attend_padded if device.type == "cuda" else attend_sdpa)
     weights = read_weights(folder, config, expected_shapes(model))
     if config.quantization is not None:
         linears = {f"{name}.weight" for name in dense_linears(model)}

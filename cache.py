@@ -22,7 +22,8 @@ from common.errors import UserError
 from common.files import atomic_folder, check_place, read_json, sha256_file, sha256_json, write_json
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
-from model.weights import checkpoint_folder, expected_shapes, read_weights
+from model.meta import is_meta
+from model.weights import checkpoint_files, expected_shapes, read_weights
 from quant.convert import dense_linears
 from quant.stored import write_stored
 
@@ -36,8 +37,7 @@ def weights_sha256(folder: str | Path, cache: str | Path | None = None) -> dict[
 
     Raises `UserError` where there is no checkpoint or the cache cannot be written.
     """
-    folder = checkpoint_folder(folder)
-    paths = sorted([*folder.glob("*.safetensors"), *folder.glob("*.index.json"), folder / "config.json"])
+    paths = checkpoint_files(folder)
     if cache is None:
         return {path.name: sha256_file(path) for path in paths}
     known = _known(Path(cache))
@@ -85,12 +85,13 @@ def quantised_copy(folder: Path, config: LlamaConfig, cache: str | Path, *, doub
     """
     cache, mode = Path(cache), "nf4-double" if double else "nf4"
     check_place(cache / "hashes.json", "--cache")
-    key = sha256_json([FORMAT, mode, weights_sha256(folder, cache)])[:24]
+    described = config.to_dict() if is_meta(folder) else read_json(folder / "config.json")
+    key = sha256_json([FORMAT, mode, weights_sha256(folder, cache), described])[:24]
     copy = cache / f"{mode}-{key}"
     if not _whole(copy):
         print(f"  {copy}: {'was damaged or changed, so it is' if copy.exists() else 'is'} made from {folder}, once")
         with atomic_folder(copy) as beside:
-            _write(folder, config, beside, double)
+            _write(folder, config, described, beside, double)
             files = {name: _state(beside / name)[:2] for name in FILES}
             write_json(beside / "made.json", {"format": FORMAT, "from": str(folder.resolve()), "files": files})
     return copy
@@ -104,7 +105,7 @@ def _whole(copy: Path) -> bool:
         return False
 
 
-def _write(folder: Path, config: LlamaConfig, beside: Path, double: bool) -> None:
+def _write(folder: Path, config: LlamaConfig, described: dict, beside: Path, double: bool) -> None:
     with torch.device("meta"):
         model = LlamaForCausalLM(config)
     expected = expected_shapes(model)
@@ -112,7 +113,6 @@ def _write(folder: Path, config: LlamaConfig, beside: Path, double: bool) -> Non
     linears = {f"{name}.weight" for name in dense_linears(model)}
     layout = {name: weights.form(name) for name in expected}
     try:
-        write_stored(beside, read_json(folder / "config.json"), layout, linears, weights.read(unchecked=linears),
-                     double=double)
+        write_stored(beside, described, layout, linears, weights.read(unchecked=linears), double=double)
     except UserError as error:
         raise UserError(f"{folder}: tensor {error}") from error

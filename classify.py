@@ -34,7 +34,8 @@ from data.readers import check_posts, iter_posts
 from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files
 from predict import Labeller
 from program_options import ColumnOptions, LabelOptions, MachineOptions
-from run_folder import RunFolder, find_path, finished_run, open_model
+from run_folder import RunFolder, finished_run, open_model
+from sources import find_path
 
 READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
 

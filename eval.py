@@ -31,7 +31,8 @@ from report.metrics import Scored, dropped_section, score
 from report.page import write_page
 from report.tables import label_table, language_table
 from report.words import findings
-from run_folder import RunFolder, find_path, finished_run, open_model
+from run_folder import RunFolder, finished_run, open_model
+from sources import find_path
 
 SCORING = "scoring"
 

@@ -6,7 +6,6 @@ train.py does this once, before anything is loaded; what it finds is shown, and 
 from collections import Counter
 from dataclasses import dataclass, field
 
-from assemble import checkpoint_folder
 from common.errors import UserError
 from common.files import sha256_file, sha256_json
 from common.terminal import table
@@ -19,9 +18,9 @@ from data.prompt import EncodedPost, Prompt
 from data.sampling import choose_posts
 from data.splits import Split, split_posts
 from loop import steps_per_epoch
-from model.config import LlamaConfig
 from model.tokenizer import load_tokenizer
-from run_folder import find_path
+from model.weights import read_config
+from sources import Source, find_base, find_path
 from train_options import ENOUGH
 
 SHARES = "pretraining_shares.toml"
@@ -64,12 +63,12 @@ class Prepared:
 def prepare(options) -> Prepared:
     """Read and check all that `options` (train.py's) names. Raises `UserError` before anything is written or loaded."""
     codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
-    folder = checkpoint_folder(find_path(options.model))
-    config = LlamaConfig.from_file(folder / "config.json")
+    folder = find_base(options.model)
+    config = read_config(folder)
     if options.max_tokens > config.max_position_embeddings:
         raise UserError(f"--max-tokens {options.max_tokens}: the model has {config.max_position_embeddings} positions "
                         "(max_position_embeddings in its config.json); ask for no more than these")
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(Source(folder).tokenizer)
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
     chosen = choose_posts(posts, languages=options.languages or None, per_language=options.per_language,

@@ -22,16 +22,15 @@ from pathlib import Path
 import torch
 
 from assemble import load_model
-from cache import weights_sha256
 from common.errors import UserError
 from common.files import atomic_folder, atomic_write, check_place, read_json, write_json
 from common.options import check_value
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
 from model.tokenizer import load_tokenizer
+from sources import ROOT, Source, check_base, find_base, find_folder
 from train_options import TrainOptions
 
-ROOT = Path(__file__).resolve().parent
 SHIPPED_RUN = ROOT / "base" / "run"
 SCHEMA = 1
 # What the programs read of run.json: without it they could not go on.
@@ -189,11 +188,6 @@ def commit() -> str | None:
         return None
 
 
-def find_path(path: str) -> Path:
-    """A path as the user wrote it, or, for what the project ships, seen from the project's root."""
-    return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
-
-
 def next_run(languages: list[str]) -> Path:
     """The first free name in runs/, such as runs/en-es-2."""
     name = "-".join(languages) if len(languages) <= 4 else f"{len(languages)}-languages"
@@ -235,25 +229,38 @@ def finished_run(path: str | None) -> RunFolder:
     return run
 
 
+def base_folder(run: RunFolder, model: str | None = None, cache: str | None = None) -> Path:
+    """The base of a run that has its adapter; `model` says where it now is, `cache` is `load_model`'s.
+
+    Raises `UserError` where one of the two is missing or the base's bytes are not those that the run was made with.
+    """
+    if not (run.path / "adapter").is_dir():
+        raise UserError(f"{run.path}: has no adapter/; it was removed after training, so train again")
+    name = model or run.facts["options"]["model"]
+    if not find_folder(name).is_dir():
+        raise UserError(f"{run.path / 'run.json'}: the base model {name} is not there; --model says where it is now")
+    folder = find_base(name)
+    check_base(folder, run.facts["hashes"]["weights"], run.path, cache)
+    return folder
+
+
+def run_prompt(run: RunFolder, folder: Path) -> Prompt:
+    """The run's prompt with the tokenizer in the base's folder. Raises `UserError` where it is not the run's own."""
+    facts = run.facts
+    prompt = Prompt(Codebook.from_dict(facts["codebook"]), load_tokenizer(Source(folder).tokenizer),
+                    template=facts["options"]["template"], max_tokens=facts["options"]["max_tokens"])
+    check_fingerprint(facts["prompt"], prompt.fingerprint())
+    return prompt
+
+
 def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype, cache: str | None = None):
     """The fine-tuned model and the prompt of a run: (model, prompt).
 
     `model` says where the base now is, if it has moved; `cache` is `load_model`'s. Raises `UserError` where the base's
     bytes or the prompt are not those that the run was made with.
     """
-    facts = run.facts
-    if not (run.path / "adapter").is_dir():
-        raise UserError(f"{run.path}: has no adapter/; it was removed after training, so train again")
-    folder = find_path(model or facts["options"]["model"])
-    if not folder.is_dir():
-        raise UserError(f"{run.path / 'run.json'}: the base model {folder} is not there; --model says where it is now")
-    for name, digest in weights_sha256(folder, cache).items():
-        if facts["hashes"]["weights"].get(name) != digest:
-            raise UserError(f"{folder / name}: is not the file that {run.path} was fine-tuned on; give that base model "
-                            "with --model")
-    prompt = Prompt(Codebook.from_dict(facts["codebook"]), load_tokenizer(folder),
-                    template=facts["options"]["template"], max_tokens=facts["options"]["max_tokens"])
-    check_fingerprint(facts["prompt"], prompt.fingerprint())
-    loaded = load_model(folder, device=device, dtype=dtype, quantize=facts["options"]["quantize"],
+    folder = base_folder(run, model, cache)
+    prompt = run_prompt(run, folder)
+    loaded = load_model(folder, device=device, dtype=dtype, quantize=run.facts["options"]["quantize"],
                         adapter=run.path / "adapter", cache=cache)
     return loaded, prompt

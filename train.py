@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from assemble import load_model
+from cache import weights_sha256
 from common.errors import UserError, run_program
 from common.files import sha256_json, write_json
 from common.options import parse_options
@@ -29,7 +30,8 @@ from predict import label_probabilities
 from prepare import Prepared, prepare
 from program_options import EMBEDDED
 from report.metrics import Scored, score
-from run_folder import ROOT, RunFolder, environment, find_path, next_run, weights_sha256
+from run_folder import RunFolder, environment, next_run
+from sources import ROOT, find_base, find_path
 from train_options import DEMO, PRESETS, SMALL, TrainOptions
 
 # May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.
@@ -57,7 +59,7 @@ def main(argv: list[str]) -> None:
     print(exposure_table(prepared.exposure))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
              "environment": environment(device) | {"dtype": str(dtype).removeprefix("torch.")}, **prepared.facts}
-    facts["hashes"]["weights"] = weights_sha256(find_path(options.model), options.cache)
+    facts["hashes"]["weights"] = weights_sha256(find_base(options.model), options.cache)
     if run is not None:
         check_same_files(run, facts)
     trainer, built = build(options, prepared, device, dtype, reason)
@@ -117,7 +119,7 @@ def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trai
     """The trainer, and what run.json keeps of how it was built; both are said on the way."""
     print(f"model {options.model}: {dtype}, since {reason}; weights {options.quantize}")
     began = time.perf_counter()
-    model = load_model(find_path(options.model), device=device, dtype=dtype, quantize=options.quantize,
+    model = load_model(find_base(options.model), device=device, dtype=dtype, quantize=options.quantize,
                        cache=options.cache)
     targets = options.targets[0] if len(options.targets) == 1 else list(options.targets)
     inject(model, targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,

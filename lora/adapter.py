@@ -29,8 +29,9 @@ CONFIG, TENSORS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "b
 _OURS = {CONFIG, TENSORS, "README.md"}  # what an adapter folder may hold and still be overwritten
 # Read by `read_config`, or about training and provenance only: no effect on what a loaded adapter computes.
 _READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "rank_pattern",
-         "alpha_pattern", "exclude_modules", "layers_to_transform", "layers_pattern", "base_model_name_or_path"}
-_NO_EFFECT = {"task_type", "auto_mapping", "peft_version", "revision", "inference_mode", "megatron_core",
+         "alpha_pattern", "exclude_modules", "layers_to_transform", "layers_pattern", "base_model_name_or_path",
+         "revision"}
+_NO_EFFECT = {"task_type", "auto_mapping", "peft_version", "inference_mode", "megatron_core",
               "qalora_group_size", "eva_config", "corda_config", "lora_ga_config", "loftq_config", "runtime_config",
               "ensure_weight_tying"}
 _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")  # others also change the base they are used with
@@ -51,6 +52,7 @@ class AdapterConfig:
     layers: tuple[int, ...] = ()
     layers_pattern: tuple[str, ...] = ()
     base_name: str | None = None
+    revision: str | None = None  # of the base, where its name is one on the Hugging Face Hub
 
     def modules(self, names: list[str]) -> list[str]:
         """Those of `names` that get an adapter, by PEFT's rules."""
@@ -121,6 +123,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
         layers=(layers,) if isinstance(layers, int) else tuple(layers),
         layers_pattern=_as_tuple(words("layers_pattern")) if raw.get("layers_pattern") else (),
         base_name=get("base_model_name_or_path", str, "text", "") or None,
+        revision=get("revision", str, "text", "") or None,
     )
 
 
@@ -206,7 +209,7 @@ def load_adapter(model: nn.Module, folder: str | Path, trainable: bool = False) 
         expected[f"{PREFIX}{name}.lora_A.weight"] = (r, base.in_features)
         expected[f"{PREFIX}{name}.lora_B.weight"] = (base.out_features, r)
         wrapped[name] = (r, alpha)
-    tensors = _read_tensors(folder, expected)
+    tensors = _read_tensors(folder, expected, f"; it was made for {config.base_name}" if config.base_name else "")
     model.requires_grad_(False)
     for name, (r, alpha) in wrapped.items():
         layer = LoRALinear(every[name], r, alpha, config.dropout, config.rslora)
@@ -219,8 +222,8 @@ def load_adapter(model: nn.Module, folder: str | Path, trainable: bool = False) 
     return names
 
 
-def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Exactly the expected tensors, finite and in the expected shapes."""
+def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str) -> dict[str, torch.Tensor]:
+    """Exactly the expected tensors, finite and in the expected shapes; `hint` says which base they are for."""
     path = folder / TENSORS
     if not path.is_file():
         pickle = (folder / "adapter_model.bin").exists()
@@ -234,14 +237,14 @@ def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]]) -> dict[st
     for name, tensor in tensors.items():
         if name not in expected:
             raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; {CONFIG} and the model mean no "
-                            "such tensor")
+                            f"such tensor{hint}")
         if tuple(tensor.shape) != expected[name]:
             raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}; {CONFIG} and the model mean "
-                            f"{expected[name]}")
+                            f"{expected[name]}{hint}")
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
             raise UserError(f"{path}: tensor {name} holds values that are no finite numbers; the file is damaged")
     missing = [name for name in expected if name not in tensors]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"{path}: tensor {missing[0]}{more} is not in it, although {CONFIG} means its module")
+        raise UserError(f"{path}: tensor {missing[0]}{more} is not in it, although {CONFIG} means its module{hint}")
     return tensors

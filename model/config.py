@@ -22,21 +22,23 @@ _HARMLESS = {
     "id2label", "label2id", "problem_type", "finetuning_task", "is_decoder", "is_encoder_decoder", "model_max_length",
     "chunk_size_feed_forward", "prefix", "is_llama_config", "transformers.js_config", "auto_map", "_commit_hash",
     "base_model_name_or_path", "license", "torchscript",
+    "pretraining_tp",  # computes a product in slices: the same to rounding
 }  # fmt: skip
 # Keys that would change the mathematics, with the only values that this block computes.
 _FIXED = {
-    "model_type": ("llama",),
+    "num_local_experts": (None,),
+    "num_experts": (None,),
+    "sliding_window": (None,),
+    "use_sliding_window": (False,),
     "hidden_act": ("silu", "swish"),
-    "pretraining_tp": (1,),
     "attention_dropout": (0, 0.0),
     "rope_interleaved": (False,),
     "partial_rotary_factor": (1, 1.0),
-    "sliding_window": (None,),
-    "use_sliding_window": (False,),
     "add_cross_attention": (False,),
     "tie_encoder_decoder": (False,),
     "pruned_heads": ({}, None),
     "layer_types": (None,),
+    "model_type": ("llama",),  # last: what makes another family's block another is the better answer
 }
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 
@@ -85,7 +87,7 @@ class LlamaConfig:
     @classmethod
     def from_dict(cls, raw: dict, where: str = "config", rope_scaling: dict | None = None) -> "LlamaConfig":
         """Check every key of `raw`; errors begin with `where` and name the key."""
-        read = _Reader(raw, where)
+        read = Reader(raw, where)
         for key, allowed in _FIXED.items():
             if raw.get(key, allowed[0]) not in allowed:
                 raise UserError(f"{where}: {key}: {raw[key]!r} is not supported; this is the Llama block with {key} "
@@ -133,12 +135,12 @@ class LlamaConfig:
             "rope_scaling": None if scaling is None else {"rope_type": "llama3", **vars(scaling)},
             "max_position_embeddings": self.max_position_embeddings, "tie_word_embeddings": self.tie_word_embeddings,
             "attention_bias": self.attention_bias, "mlp_bias": self.mlp_bias, "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_id[0] if len(self.eos_token_id) == 1 else list(self.eos_token_id),
+            "eos_token_id": self.eos_token_id[0] if len(self.eos_token_id) == 1 else list(self.eos_token_id) or None,
             "torch_dtype": self.dtype or "float32",
         }  # fmt: skip
 
 
-class _Reader:
+class Reader:
     """Takes typed values out of the raw object and remembers which keys it has understood."""
 
     def __init__(self, raw: dict, where: str):
@@ -157,7 +159,7 @@ class _Reader:
             raise UserError(f"{self.where}: {key}: {value!r} is not a whole number above 0")
         return value
 
-    def number(self, key: str, default: float) -> float:
+    def number(self, key: str, default: float | None) -> float:
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise UserError(f"{self.where}: {key}: {value!r} is not a number above 0")

@@ -4,8 +4,9 @@ A weight that the file holds in 4 bits comes as a packed group: its tensor and t
 its own (`X.weight`, `X.weight.absmax`, ...), as a dict by what follows. What they mean is for `quant/` to say.
 
 A Hugging Face folder holds `model.safetensors`, or shards with `model.safetensors.index.json`, whose `weight_map` says
-which file holds which tensor. safetensors files are memory maps: a tensor costs memory when it is read, and the reader
-asks for one at a time. Pickles can run code when they are opened, so none is opened here.
+which file holds which tensor. Meta's folders are read through `model.meta`, under the same names. Both kinds of files
+are memory maps: a tensor costs memory when it is read, and the reader asks for one at a time. Pickles can run code when
+they are opened: Meta's are opened as far as they are plain data, and no others.
 """
 
 from collections.abc import Container, Iterator
@@ -19,21 +20,40 @@ from common.errors import UserError, closest
 from common.files import read_json
 from common.safetensors_writer import DTYPES, Form
 from model.config import LlamaConfig
+from model.meta import PARAMS, MetaFiles, consolidated, is_meta
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")
 
 
 def checkpoint_folder(path) -> Path:
-    """`path` as a folder with a config.json, or a `UserError` that says what is there instead."""
+    """`path` as a folder with a config.json, or Meta's, or a `UserError` that says what is there instead."""
     folder = Path(path)
     if not folder.exists():
         raise UserError(f"{folder}: there is no such folder; give a checkpoint folder with config.json and safetensors")
     if not folder.is_dir():
         raise UserError(f"{folder}: is a file; give the folder that holds config.json and the weights")
-    if not (folder / "config.json").exists():
-        raise UserError(f"{folder}: has no config.json; give a Hugging Face checkpoint folder")
+    if not (folder / "config.json").exists() and not is_meta(folder):
+        raise UserError(f"{folder}: has no config.json; give a checkpoint folder, Hugging Face's (config.json, "
+                        f"safetensors) or Meta's ({PARAMS}, consolidated.00.pth)")
     return folder
+
+
+def read_config(folder: str | Path, rope_scaling: dict | None = None) -> LlamaConfig:
+    """What a checkpoint folder says of its model; `rope_scaling` is used where the files lack it."""
+    folder = checkpoint_folder(folder)
+    if is_meta(folder):
+        return MetaFiles(folder).config(rope_scaling)
+    return LlamaConfig.from_file(folder / "config.json", rope_scaling)
+
+
+def checkpoint_files(folder: str | Path) -> list[Path]:
+    """Every file that decides what the model of a checkpoint folder computes."""
+    folder = checkpoint_folder(folder)
+    if is_meta(folder):
+        return [*consolidated(folder), folder / PARAMS]
+    index = [folder / INDEX] if (folder / INDEX).exists() else []
+    return sorted([*find_shards(folder), *index, folder / "config.json"])
 
 
 def find_shards(folder: str | Path) -> dict[Path, list[str] | None]:
@@ -79,14 +99,20 @@ def read_weights(folder: str | Path, config: LlamaConfig, expected: dict[str, tu
     Raises `UserError` for files that are not safetensors and tensors that are missing, unknown, not where the index
     says, of another shape or not floating point; of packed ones only names are checked.
     """
-    shards = find_shards(folder)
-    handles = {path: _open(path) for path in shards}
-    owner = _owners(shards, handles)
+    folder = Path(folder)
+    if is_meta(folder):
+        files = MetaFiles(folder)
+        handles, described = {files.paths[0]: files}, PARAMS
+        owner = dict.fromkeys(files.keys(), files.paths[0])
+    else:
+        shards, described = find_shards(folder), "config.json"
+        handles = {path: _open(path) for path in shards}
+        owner = _owners(shards, handles)
     groups = _groups(owner, handles, expected)
     if groups and config.quantization is None:
         name = min(groups)
         raise UserError(f"{owner[name]}: tensor {name} is packed in 4 bits, but config.json has no quantization_config")
-    _check(folder, handles, owner, groups, config, expected)
+    _check(folder, handles, owner, groups, config, expected, described)
     return Weights(config.tie_word_embeddings, handles, owner, groups)
 
 
@@ -95,7 +121,7 @@ class Weights:
     """A checkpoint's open files: `owner` says which holds a tensor, `groups` what belongs to a packed weight."""
 
     tied: bool
-    handles: dict[Path, safe_open]
+    handles: dict[Path, safe_open | MetaFiles]
     owner: dict[str, Path]
     groups: dict[str, dict[str, str]]  # packed weight -> what follows its name ("packed": itself) -> whole name
 
@@ -187,25 +213,25 @@ def _groups(owner, handles, expected) -> dict[str, dict[str, str]]:
     return groups
 
 
-def _check(folder, handles, owner, groups, config, expected) -> None:
+def _check(folder, handles, owner, groups, config, expected, described) -> None:
     """Hold all names, and shapes and dtypes of dense tensors, against `expected`."""
     parts = {name for group in groups.values() for name in group.values()}
     for name, path in owner.items():
         if name in parts or (name == "lm_head.weight" and config.tie_word_embeddings):
             continue  # the head is compared with the embedding when it is read
         if name not in expected:
-            raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; config.json describes no such "
+            raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; {described} describes no such "
                             "weight")
         view = handles[path].get_slice(name)
         if tuple(view.get_shape()) != expected[name]:
-            raise UserError(f"{path}: tensor {name} has shape {tuple(view.get_shape())}; config.json means "
+            raise UserError(f"{path}: tensor {name} has shape {tuple(view.get_shape())}; {described} means "
                             f"{expected[name]}")
         if view.get_dtype() not in ("F32", "F16", "BF16", "F64"):
             raise UserError(f"{path}: tensor {name} has dtype {view.get_dtype()}; F32, F16 or BF16 was expected")
     missing = [name for name in expected if name not in owner]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"{folder}: tensor {missing[0]}{more} is in none of its files; config.json asks for it")
+        raise UserError(f"{folder}: tensor {missing[0]}{more} is in none of its files; {described} asks for it")
 
 
 def _check_values(path: Path, name: str, tensor: torch.Tensor) -> None:

@@ -143,7 +143,7 @@ def check_quantization(value: dict, packed: Collection[str], linears: Collection
     `llm_int8_skip_modules` says is 16-bit and the file has packed, or the other way round. Where single or double
     quantisation was used, the tensors say; `bnb_4bit_use_double_quant` is for what is quantised anew.
     """
-    for key, right in (_NEEDED | _FIXED).items():
+    for key, right in (_FIXED | _NEEDED).items():
         if (key in value or key in _NEEDED) and value.get(key) != right:
             raise UserError(f"{where}: {key} is {value.get(key)!r}; only 4-bit weights of bitsandbytes are read, which "
                             f"have {right!r}")

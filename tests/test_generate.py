@@ -241,7 +241,7 @@ def test_the_program_prints_what_the_model_writes(checkpoint, capsys):
 
 @pytest.mark.parametrize("argv, message", [
     ([], "--model: is missing"),
-    (["--model", "nowhere"], "nowhere: there is no such file or folder"),
+    (["--model", "nowhere"], "nowhere: there is no such folder"),
     (["--model", "HERE", "--chat"], "has no <|start_header_id|>"),
     (["--model", "HERE", "--system", "x"], "--system: belongs to the chat format; add --chat"),
     (["--model", "HERE", "--stop", "<|eot_id|>"], "has no special token '<|eot_id|>'"),

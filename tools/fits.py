@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 
-from assemble import checkpoint_folder
 from common.errors import run_program
 from common.options import option, parse_options
 from common.terminal import human_bytes, table
@@ -18,8 +17,9 @@ from lora.inject import expected_count
 from memory import MemoryPlan, plan_memory
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
+from model.weights import read_config
 from quant.convert import model_bytes, replace_linears
-from run_folder import find_path
+from sources import find_base
 
 CUDA_ITSELF = 0.7e9  # context and libraries of one process, bytes: a round number, not measured on every card
 CARDS = (6, 8, 12, 16, 24, 48)  # GiB
@@ -57,7 +57,7 @@ def row(card: int, plan: MemoryPlan) -> list[str]:
 def main(argv: list[str]) -> None:
     """Print the table."""
     options = parse_options(FitsOptions, argv, program="python -m tools.fits", description=__doc__)
-    config = LlamaConfig.from_file(checkpoint_folder(find_path(options.model)) / "config.json")
+    config = read_config(find_base(options.model))
     print(table(["card", "expected", "how a step is cut"],
                 [row(card, expected_plan(config, card, options.quantize, options.targets, options.rank))
                  for card in CARDS]))

@@ -23,14 +23,15 @@ from dataclasses import dataclass
 
 import torch
 
-from assemble import QUANTIZE, checkpoint_folder, load_model
+from assemble import QUANTIZE, load_model
 from common.device import DTYPES, choose_device, choose_dtype
 from common.errors import UserError, run_program
 from common.options import option, parse_options
 from model.cache import KVCache
-from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from model.tokenizer import Tokenizer, load_tokenizer
+from model.weights import read_config
+from sources import find_source
 
 CHAT_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 PREFILL = 256  # prompt positions per call: the model gives logits for all of them, (256, 128256) is 131 MB in float32
@@ -40,7 +41,8 @@ PREFILL = 256  # prompt positions per call: the model gives logits for all of th
 class Options:
     """What `python -m tools.generate` can be told."""
 
-    model: str | None = option(None, "checkpoint folder with config.json, weights and tokenizer", metavar="DIR")
+    model: str | None = option(None, "checkpoint folder, run, PEFT adapter, or a name on the Hugging Face Hub",
+                               metavar="DIR")
     prompt: str = option("", "the text to continue, or with --chat the user's message")
     max_new_tokens: int = option(200, "stop after so many tokens", minimum=1)
     temperature: float = option(0.0, "0 takes the most probable token; 1 draws as the model says", minimum=0)
@@ -62,11 +64,12 @@ def main(argv: list[str]) -> None:
     """Load, generate, print as it comes; what was read and how fast it went goes to stderr."""
     options = parse_options(Options, argv, program="python -m tools.generate", description=__doc__)
     if options.model is None:
-        raise UserError("--model: is missing; give a checkpoint folder (--help shows every option)")
+        raise UserError("--model: is missing; give a model (--help shows every option)")
     for name in ("system", "date_header"):
         if not options.chat and name in options.given:
             raise UserError(f"--{name.replace('_', '-')}: belongs to the chat format; add --chat")
-    tokenizer = load_tokenizer(options.tokenizer or options.model)
+    source = find_source(options.model)
+    tokenizer = load_tokenizer(options.tokenizer or source.tokenizer)
     for note in tokenizer.notes:
         print(note, file=sys.stderr)
     if options.chat:
@@ -81,7 +84,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--prompt: is empty, and this tokenizer has no token that begins a text; give some text")
     device = choose_device(options.device)
     dtype, _ = choose_dtype(device, options.dtype)
-    tokenizer.check_fits(LlamaConfig.from_file(checkpoint_folder(options.model) / "config.json").vocab_size, ids)
+    tokenizer.check_fits(read_config(source.base).vocab_size, ids)
     model = load_model(options.model, device=device, dtype=dtype, quantize=options.quantize, adapter=options.adapter)
 
     if hasattr(sys.stdout, "reconfigure"):

@@ -1,0 +1,95 @@
+"""Models by their name on the Hugging Face Hub ("org/name"), through `huggingface_hub` (the extra `hub`).
+
+The local cache comes first: what lies there whole is used without a word to the network. Otherwise the files that are
+read here, and no others, are downloaded into that cache, where every program that uses `huggingface_hub` finds them.
+Whatever the Hub answers instead is one line that says what to do.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from common.errors import UserError
+from lora.adapter import CONFIG, TENSORS
+from model.weights import checkpoint_files
+
+_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_SMALL = ["config.json", "params.json", CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json",
+          "model.safetensors.index.json"]  # fmt: skip
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be a name on the Hub and is no path into a folder that is there."""
+    return _NAME.fullmatch(text) is not None and not Path(text).parent.exists()
+
+
+def snapshot(name: str, revision: str | None = None) -> Path:
+    """The folder of a model or adapter in the local cache; downloaded now if it is not there whole.
+
+    Raises `UserError` where `huggingface_hub` is missing, the Hub cannot be reached, has no such model, or asks for a
+    login or for a licence to be accepted first.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+    except ImportError as error:
+        raise UserError(f"{name}: there is no such folder; to take it from the Hugging Face Hub by this name, install "
+                        "huggingface_hub: pip install huggingface_hub") from error
+
+    def get(patterns: list[str], **words) -> Path:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, **words))
+
+    def cached() -> Path | None:
+        try:
+            folder = get(_SMALL, local_files_only=True)
+        except LocalEntryNotFoundError:
+            return None
+        return folder if is_whole(folder) else None
+
+    def downloaded() -> Path:
+        print(f"  {name}: is fetched from the Hugging Face Hub", file=sys.stderr)
+        folder = get(_SMALL)
+        if (folder / CONFIG).exists():
+            return get([TENSORS])
+        return get(["model*.safetensors"] if (folder / "config.json").exists() else ["consolidated.*.pth"])
+
+    try:
+        return cached() or downloaded()
+    except Exception as error:  # also of the libraries below, which differ from version to version
+        raise UserError(f"{name}: {explain(error, name)}") from error
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a snapshot has the weights that its small files speak of: others may have fetched a part of it."""
+    if (folder / CONFIG).exists():
+        return (folder / TENSORS).exists()
+    try:
+        return all(path.exists() for path in checkpoint_files(folder))
+    except UserError:
+        return False
+
+
+def explain(error: Exception, name: str) -> str:
+    """What an error of `huggingface_hub` means, and what to do."""
+    from huggingface_hub import constants, errors
+
+    page, login = f"https://huggingface.co/{name}", "log in with `hf auth login` (or set HF_TOKEN)"
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, errors.GatedRepoError):
+        if status == 403:
+            return f"your account may not read it yet; accept its licence at {page} and wait until that is granted"
+        return f"is gated: accept its licence at {page}, then {login}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"has no such revision on the Hugging Face Hub; {page} lists those that there are"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ("there is no such folder here, and no such model on the Hugging Face Hub; check the spelling, or, if "
+                f"it is private, {login}")
+    if isinstance(error, errors.DisabledRepoError):
+        return f"was disabled on the Hugging Face Hub; {page} says why"
+    if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)):
+        return (f"there is no such folder, it is not whole in {constants.HF_HUB_CACHE}, and the Hugging Face Hub "
+                f"cannot be reached; where there is a network, `hf download {name}` fetches it")
+    if isinstance(error, errors.HFValidationError):
+        return "there is no such folder, and this can be no name on the Hugging Face Hub"
+    what = (str(error).strip().splitlines() or [""])[0]
+    return f"could not be fetched from the Hugging Face Hub ({type(error).__name__}: {what[:150]}); try again"

@@ -1,0 +1,119 @@
+"""What a path or a name means as a model: decided by what is there, never by how it is called.
+
+    config.json (and safetensors)                  a checkpoint of Hugging Face's: 16-bit, in 4 bits, or merged
+    params.json and consolidated.NN.pth            a checkpoint of Meta's
+    adapter_config.json                            a PEFT adapter, for the base that its base_model_name_or_path names
+    run.json                                       a run of train.py: its adapter, for the base that it was trained on
+    org/name, where there is no such folder        any of the first three on the Hugging Face Hub (see `hub`)
+
+A relative path is looked for in the working folder first, then in the project.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import hub
+from cache import weights_sha256
+from common.errors import UserError
+from common.files import read_json
+from lora.adapter import CONFIG, read_config
+from model.tokenizer import FILE_NAMES
+from model.weights import checkpoint_folder
+
+ROOT = Path(__file__).resolve().parent
+RUN = "run.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A base, and perhaps an adapter on it.
+
+    quantize, hashes: how a run had its base, and the SHA-256 of the base's files at that time.
+    """
+
+    base: Path
+    adapter: Path | None = None
+    quantize: str | None = None
+    hashes: dict[str, str] | None = None
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder with the tokenizer: the base, `original/` in it (where Meta's lies on the Hub), or the adapter."""
+        folders = [self.base, self.base / "original", *([self.adapter] if self.adapter else [])]
+        return next((folder for folder in folders if any((folder / name).is_file() for name in FILE_NAMES)), self.base)
+
+
+def find_path(path: str | Path) -> Path:
+    """A path as the user wrote it, or, for what the project ships, seen from the project's root."""
+    return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
+
+
+def find_folder(name: str | Path, revision: str | None = None) -> Path:
+    """The folder that a path or a name on the Hub means; whether one is there is for the reader of it to say."""
+    found = find_path(name)
+    return hub.snapshot(str(name), revision) if not found.exists() and hub.is_name(str(name)) else found
+
+
+def find_source(name: str | Path) -> Source:
+    """What a path or a name means. Raises `UserError` where it means nothing, or an adapter whose base is not found."""
+    folder = find_folder(name)
+    if (folder / RUN).is_file():
+        return _of_run(folder)
+    if not (folder / CONFIG).is_file():
+        return Source(checkpoint_folder(folder))
+    if any(folder.glob("model*.safetensors")):
+        raise UserError(f"{folder}: holds a whole model and {CONFIG}, an adapter; put them into folders of their own")
+    config = read_config(folder)
+    if config.base_name is None:
+        raise UserError(f"{folder / CONFIG}: base_model_name_or_path is missing; give the base, and this folder as its "
+                        "adapter")
+    base = _named_base(config.base_name, folder / CONFIG, "give the base itself, and this folder as its adapter",
+                       config.revision)
+    return Source(base, folder)
+
+
+def _of_run(folder: Path) -> Source:
+    path = folder / RUN
+    facts = read_json(path)
+    try:
+        name, quantize = str(facts["options"]["model"]), str(facts["options"]["quantize"])
+        hashes, finished = dict(facts["hashes"]["weights"]), facts["finished"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: is not what train.py writes; train anew") from error
+    if not finished:
+        raise UserError(f"{folder}: its training was stopped early; python train.py --resume --out {folder} finishes "
+                        "it")
+    if not (folder / "adapter").is_dir():
+        raise UserError(f"{folder}: has no adapter/; it was removed after training, so train again")
+    base = _named_base(name, path, f"give the base itself, with {folder / 'adapter'} as its adapter")
+    return Source(base, folder / "adapter", quantize, hashes)
+
+
+def _named_base(name: str, where: Path, otherwise: str, revision: str | None = None) -> Path:
+    try:
+        return find_base(name, revision)
+    except UserError as error:
+        raise UserError(f"{where}: its base cannot be used: {error}; {otherwise}") from error
+
+
+def find_base(name: str | Path, revision: str | None = None) -> Path:
+    """The folder of a whole model. Raises `UserError` for anything else, also for an adapter and a run."""
+    folder = find_folder(name, revision)
+    kinds = [kind for file, kind in ((RUN, "a run"), (CONFIG, "an adapter")) if (folder / file).is_file()]
+    if kinds:
+        raise UserError(f"{name}: is {kinds[0]}, not a whole model; give its base, or merge the two and give that")
+    return checkpoint_folder(folder)
+
+
+def find_adapter(name: str | Path) -> Path:
+    """The folder of an adapter, that of a run included."""
+    folder = find_folder(name)
+    return folder / "adapter" if (folder / RUN).is_file() else folder
+
+
+def check_base(base: Path, hashes: dict[str, str], run: Path, cache: str | Path | None = None) -> None:
+    """Raise `UserError` unless the base's files are, by SHA-256, those that `run` was made with."""
+    for name, digest in weights_sha256(base, cache).items():
+        if hashes.get(name) != digest:
+            raise UserError(f"{base / name}: is not the file that {run} was fine-tuned on; give that base model with "
+                            "--model")
