@@ -1,8 +1,11 @@
-"""The walk that puts 4-bit linears in the place of dense ones, and counts what that saves.
+"""The walk that puts 4-bit linears in the place of dense ones, and counts what that saves; and the way back in memory.
 
 It replaces the linears of the decoder's layers (`model.layers.*`) and nothing else. Embedding, norms and the output
 head keep their dtype: they are a small part of a large model, and an error in them reaches every token. A linear is
 whatever has `dense_weight` (the contract of all linears here), so the walk knows no class of the model's.
+
+Labelling many posts multiplies by the same weights again and again. Where memory is plenty, `make_resident` keeps them
+dequantised: the same weights and the same results bit for bit, without the time of dequantising.
 """
 
 import re
@@ -72,6 +75,27 @@ def replace_linears(model: nn.Module, *, double: bool = False, targets: Callable
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, new)
     return Conversion(names, before, model_bytes(model))
+
+
+def resident_bytes(model: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes that `make_resident(model, dtype)` takes beside the model, what it holds already not subtracted."""
+    return sum(layer.in_features * layer.out_features * dtype.itemsize for layer in _nf4_linears(model))
+
+
+def make_resident(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep W of every `NF4Linear` in `dtype` beside its bytes; products in that dtype, both ways, then read it.
+
+    Nothing else changes: no bit of a result, nothing that is saved, and other dtypes dequantise as before. A layer that
+    gets new bytes drops its copy.
+    """
+    with torch.inference_mode(False):  # or training could not use a copy made during inference
+        for layer in _nf4_linears(model):
+            layer.resident = None  # an old copy goes before the new one comes
+            layer.resident = layer.dense_weight(dtype)
+
+
+def _nf4_linears(model: nn.Module) -> list[NF4Linear]:
+    return [module for module in model.modules() if isinstance(module, NF4Linear)]
 
 
 def _is_dense_linear(module: nn.Module) -> bool:

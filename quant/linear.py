@@ -8,6 +8,10 @@ Each time it is written into one buffer per dtype and device, shared by all laye
 the call returns and nothing keeps a view of it, so the next layer may overwrite it. A lock guards the buffer, since
 backward may run in a thread of its own.
 
+A layer may also hold W of one dtype beside the bytes (`resident`; `convert.make_resident`): where many products use the
+same weights and memory is plenty, none of them dequantises. The bytes stay what the layer is: what is saved, moved and
+cast. New bytes drop the copy.
+
 Left out: products that read four bits directly. For the many tokens of a training or labelling batch the product is
 limited by arithmetic, and a dense product of the platform's library is the fast one.
 """
@@ -30,8 +34,12 @@ _buffer_lock = threading.Lock()
 
 
 @contextmanager
-def _dense(packed, scales, shape, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-    """W (out, in) of `dtype` in the shared buffer, for the length of a `with` block."""
+def _dense(stored, shape, dtype: torch.dtype) -> Iterator[torch.Tensor]:
+    """W (out, in) of `dtype` for the length of a `with` block: `stored` if that is W itself, else the shared buffer."""
+    if len(stored) == 1:
+        yield stored[0]
+        return
+    packed, *scales = stored
     absmax = scales[0] if len(scales) == 1 else dequantize_absmax(*scales)
     count, place = shape[0] * shape[1], (dtype, packed.device)
     with _buffer_lock:
@@ -52,21 +60,20 @@ class _NF4Product(torch.autograd.Function):
     """y = x W^T + b with a gradient for x alone; backward of backward is not defined."""
 
     @staticmethod
-    def forward(ctx, x, bias, shape, packed, *scales):
-        ctx.shape = shape
+    def forward(ctx, x, bias, shape, *stored):
+        ctx.shape, ctx.inputs = shape, 3 + len(stored)
         if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(packed, *scales)
-        with _dense(packed, scales, shape, x.dtype) as weight:
+            ctx.save_for_backward(*stored)
+        with _dense(stored, shape, x.dtype) as weight:
             return product(x, weight, bias)  # (..., in) -> (..., out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
         if not ctx.needs_input_grad[0]:
-            return (None,) * (4 + len(ctx.saved_tensors))
-        packed, *scales = ctx.saved_tensors
-        with _dense(packed, scales, ctx.shape, grad.dtype) as weight:
-            return product(grad, weight.t()), None, None, None, *(None for _ in scales)  # (..., out) -> (..., in)
+            return (None,) * ctx.inputs
+        with _dense(ctx.saved_tensors, ctx.shape, grad.dtype) as weight:
+            return product(grad, weight.t()), *(None,) * (ctx.inputs - 1)  # (..., out) -> (..., in)
 
 
 class NF4Linear(nn.Module):
@@ -74,7 +81,8 @@ class NF4Linear(nn.Module):
 
     Buffers: `packed` uint8 (ceil(n/2),) with n = out * in, and `absmax` float32 (ceil(n/64),); with `double` instead of
     the latter `absmax_codes` uint8, `nested_absmax` float32 (one for 256 codes) and `offset` float32 (). `dtype` is the
-    bias's; the weight has none of its own.
+    bias's; the weight has none of its own. `resident`, never saved, is None or W (out, in) as `dense_weight` gives it,
+    for products in its dtype.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False, *, double: bool = False, device=None,
@@ -90,6 +98,7 @@ class NF4Linear(nn.Module):
             self.register_buffer("offset", empty((), torch.float32))
         else:
             self.register_buffer("absmax", empty(block_count(n), torch.float32))
+        self.register_buffer("resident", None, persistent=False)
         self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype, device=device), False) if bias else None
 
     def _scales(self) -> tuple[torch.Tensor, ...]:
@@ -97,7 +106,9 @@ class NF4Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return _NF4Product.apply(x, bias, (self.out_features, self.in_features), self.packed, *self._scales())
+        at_hand = self.resident is not None and self.resident.dtype == x.dtype
+        stored = (self.resident,) if at_hand else (self.packed, *self._scales())
+        return _NF4Product.apply(x, bias, (self.out_features, self.in_features), *stored)
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """W as a plain tensor (out, in) of `dtype`, with memory of its own."""
@@ -146,9 +157,15 @@ class NF4Linear(nn.Module):
                                  f"{declared.dtype} were expected")
             device = tensor.device if declared.is_meta else declared.device
             setattr(self, name, tensor.reshape(declared.shape).to(device))
+        self.resident = None
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        self.resident = None
+        super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn, recurse: bool = True):
-        # `model.to(torch.bfloat16)` is about the arithmetic. The scales are part of the format and stay float32.
+        # `model.to(torch.bfloat16)` is about the arithmetic. The scales are part of the format and stay float32; a
+        # resident copy that was rounded and widened again would be other weights.
         kept = {id(buffer) for buffer in self._buffers.values()}
 
         def move(tensor):

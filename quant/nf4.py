@@ -14,7 +14,9 @@ The arithmetic is that of bitsandbytes' pure-torch backend, and each of its turn
 - infinities and NaN, which bitsandbytes quantises to nonsense, are a `UserError` here.
 
 `quantize_nf4_plain` and `dequantize_nf4_plain` are the specification. `quantize_nf4` and `dequantize_nf4` give the same
-bits faster, in slices, so that a weight of any size needs only the memory of one slice beside itself on a CPU.
+bits faster, in slices, so that a weight of any size needs only the memory of one slice beside itself on a CPU. What
+dequantising costs is one look-up a byte, as PyTorch has it. bitsandbytes' compiled CPU kernel finds sixteen values with
+one instruction and is quicker, unless it must write to fresh memory: `python -m benchmarks.kernels` shows both.
 """
 
 import math
@@ -109,11 +111,18 @@ def dequantize_nf4(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor 
     full, step = n - n % BLOCK, _slice_size(packed.device)
     direct = dtype == torch.float32 and out.storage_offset() % 2 == 0  # pairs of float32 land on whole int64 places
     scratch = None if direct else torch.empty(min(step, full), dtype=torch.float32, device=packed.device)
+    threads = packed.device.type == "cpu" and torch.get_num_threads() > 1
+    index = torch.empty(min(step, full) // 2, dtype=torch.int64 if threads else torch.int32, device=packed.device)
     for start in range(0, full, step):
         end = min(start + step, full)
         values = flat[start:end] if direct else scratch[: end - start]
-        places = packed[start // 2 : end // 2].to(torch.int32)
-        torch.index_select(_pairs(packed.device), 0, places, out=values.view(torch.int64))
+        places = index[: (end - start) // 2].copy_(packed[start // 2 : end // 2])
+        if threads:  # index_select would use one thread; gather gives each thread rows, of any size
+            places = places.view(-1, math.gcd(len(places), 4096))
+            rows = _pairs(packed.device).expand(len(places), -1)
+            torch.gather(rows, 1, places, out=values.view(torch.int64).view_as(places))
+        else:
+            torch.index_select(_pairs(packed.device), 0, places, out=values.view(torch.int64))
         values.view(-1, BLOCK).mul_(absmax[start // BLOCK : end // BLOCK, None])
         if not direct:
             flat[start:end].copy_(values)
@@ -171,7 +180,7 @@ def _pairs(device: torch.device) -> torch.Tensor:
 def _slice_size(device: torch.device) -> int:
     """Weights a turn of the loop: on a CPU few enough to stay in its cache, elsewhere few launches.
 
-    Fewer still are quicker on one idle core, but make threads wait for one another more often on a busy machine.
+    Fewer still would make threads wait for one another more often, which costs much on a busy machine.
     """
     return 1 << 19 if device.type == "cpu" else 1 << 24
 

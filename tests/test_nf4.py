@@ -1,7 +1,8 @@
 """NF4 against bitsandbytes, bit for bit, and its error against what the table promises.
 
 A deliberate break that turns this red: divide full blocks by absmax instead of multiplying by its reciprocal
-(`blocks / largest...` in `quantize_nf4`); only the adversarial weights below see it.
+(`blocks / largest...` in `quantize_nf4`); only the adversarial weights below see it. Or give `gather` 4096 places a row
+whatever their number: counts that 4096 does not divide fail on two threads.
 """
 
 import math
@@ -165,6 +166,26 @@ def test_slices_equal_the_specification(count):
             out = room[offset : offset + count]
             assert dequantize_nf4(*ours, (count,), dtype, out=out).data_ptr() == out.data_ptr()
             assert same_bits(out, spec) and (room[offset + count :] == 9).all() and (room[:offset] == 9).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_dequantising_any_bytes_and_scales(threads):
+    """Every byte, scales that quantising never gives, one slice and several, on one thread and on two (other look-ups).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for count in (1, 63, 64, 65, 192, 64 * 63, 64 * 4095 + 1, (1 << 19) + 64 * 7 + 5):
+            packed = torch.randint(0, 256, (nf4.packed_bytes(count) + 1,), dtype=torch.uint8)[1:]  # no whole word
+            absmax = torch.randn(nf4.block_count(count)) * 10.0 ** torch.randint(-40, 38, (nf4.block_count(count),))
+            absmax[::3] = torch.tensor([0.0, -0.0, 1e-45, 3e38]).repeat(len(absmax))[: len(absmax[::3])]
+            for dtype in (*DTYPES, torch.float64):
+                spec = dequantize_nf4_plain(packed, absmax, (count,), dtype)
+                assert same_bits(dequantize_nf4(packed, absmax, (count,), dtype), spec), (count, dtype)
+                out = torch.empty(count + 1, dtype=dtype)[1:]
+                assert same_bits(dequantize_nf4(packed[:, None], absmax, (count,), dtype, out=out), spec)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_second_opinion_of_the_compiled_library():
