@@ -132,6 +132,14 @@ class Prompt:
             "tokenizer": self.tokenizer.hash, "probe": sha256_json(rows),
         }
 
+    def parts(self) -> list[int | str]:
+        """Special ids and texts in turn, `{post}` where a post goes, ending in the first label's answer.
+
+        Encoded text by text and joined they are the ids that `encode` makes: what another program needs to do the same.
+        """
+        words = {Mark.POST: Mark.POST.value, Mark.ANSWER: self.codebook.answer_text(self.codebook.labels[0])}
+        return [run if isinstance(run, int) else "".join(words.get(part, part) for part in run) for run in self._runs]
+
     def _lay_out(self) -> tuple[list, list[int], str]:
         """The prompt as runs: special ids (int) and tuples of text and marks, each tuple encoded in one call."""
         book, tokenizer = self.codebook, self.tokenizer
