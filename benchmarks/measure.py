@@ -14,6 +14,7 @@ from common.terminal import human_seconds
 PAPER, FIRST = "paper", "instruction-first"
 TEMPLATES = (PAPER, FIRST)
 USUAL_WAYS = {"train": ("full logits", "answer logits"), "label": ("generate", "full logits", "answer logits")}
+QUICK_WAYS = {("train", "full logits"), ("label", "generate"), ("label", "answer logits")}
 LLAMA_WAYS = ("prefix kept", "reset")
 CHECKED = 4  # posts on which the sides are held against each other before anything is timed
 
@@ -38,14 +39,18 @@ class Depth:
 
 
 def jobs(plan, everything: bool, llama: bool, bf16: bool = False) -> list[Job]:
-    """What takes turns, ours and another side's alternately. `everything`: the usual stack on both templates."""
+    """What takes turns, ours and another side's alternately.
+
+    `everything`: the usual stack in all ways and on both templates; else those of `QUICK_WAYS` on the paper's.
+    """
     training = {"posts": plan.train_posts, "micro_tokens": plan.micro_tokens, "checkpointing": plan.checkpointing}
     labelling = {"posts": plan.label_posts, "micro_tokens": 0}
     found = []
     for task, arguments in (("train", training), ("label", labelling)):
         ours = [Job("ours", task, template, "packed", arguments) for template in TEMPLATES]
         others = [Job("usual", task, template, way, arguments)
-                  for template in (TEMPLATES if everything else TEMPLATES[:1]) for way in USUAL_WAYS[task]]
+                  for template in (TEMPLATES if everything else TEMPLATES[:1]) for way in USUAL_WAYS[task]
+                  if everything or (task, way) in QUICK_WAYS]
         if task == "label" and bf16:
             others += [Job("usual in bf16", task, PAPER, way, arguments) for way in ("generate", "answer logits")]
         if task == "label" and llama:
@@ -104,8 +109,8 @@ def choose_attention(usual: Worker, job: Job) -> tuple[str, dict[str, float]]:
 
 
 def measure_depth(plan, depth: int, sides: dict[str, Worker], every: list[Job], work: Path, show) -> Depth:
-    """Check; then `plan.turns` turns of all jobs and of the limit; then one training each, checkpointing the other way.
-    """
+    """Check; then `plan.turns` turns of all jobs and of the limit; then, unless it is to be quick, one training each
+    with checkpointing the other way, for its memory."""
     limit = EXACT if plan.dtype == "float32" else ROUNDED
     result = Depth(checks=check(sides, every, work, limit))
     show(f"depth {depth}: weights equal to the byte; largest differences: {worst(result.checks)}")
@@ -128,11 +133,12 @@ def measure_depth(plan, depth: int, sides: dict[str, Worker], every: list[Job], 
         shapes = {shape for lines in result.counts.values() for shape in as_counter(lines)}
         for shape, seconds in time_shapes(sorted(shapes), getattr(torch, plan.dtype), plan.device).items():
             result.products.setdefault(shape, []).append(seconds)
-        left = took * (plan.turns - turn + sum((plan.turns + 2) * int(deeper) / depth for deeper in plan.depths
-                                               if int(deeper) > depth))
+        more = 1 if plan.quick else 2  # the checks, and training the other way
+        left = took * (plan.turns - turn - 2 + more + sum((plan.turns + more) * int(deeper) / depth
+                                                          for deeper in plan.depths if int(deeper) > depth))
         show(f"depth {depth}: turn {turn + 1} of {plan.turns} took {human_seconds(took)}; at most about "
              f"{human_seconds(left)} to go")
-    for job in every:
+    for job in () if plan.quick else every:
         if job.task == "train":
             answer = ask(sides, job, checkpointing=not plan.checkpointing)
             result.other_way.setdefault(job.name, Measured()).add(answer, job.arguments["posts"])

@@ -1,21 +1,26 @@
 """The limit: how long the matrix products of a task take by themselves, and how fast memory can be copied.
 
 `Recorder` notes the shape of every matrix product that PyTorch is asked for while a task runs: the linears of all
-layers forward, their products with the gradient backward, the adapters' thin ones. `seconds_of` then times each shape
-alone, on dense float32 operands laid out in memory as they were, and sums. That is the time which a perfect program
-would need for the same operations if nothing else cost anything: no attention, no norms, no dequantising, no memory.
-Attention's own products are inside a fused kernel and are not counted, so the limit is on the low side.
+layers forward, their products with the gradient backward, the adapters' thin ones. `time_shapes` then times each shape
+alone, on dense operands laid out in memory as they were, by `F.linear` and by `common.product` (other libraries), of
+which the faster counts; `seconds_of` sums. That is the time which a perfect program would need for the same operations
+if nothing else cost anything: no attention, no norms, no dequantising, no memory. Attention's own products are inside a
+fused kernel and are not counted, so the limit is on the low side.
 """
 
 import time
 from collections import Counter
 
 import torch
+import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.worker import synchronise
+from common.product import product
 
-PRODUCTS = ("mm", "addmm", "linear", "bmm", "baddbmm", "matmul")
+# Which arguments of PyTorch's operations are multiplied; the weight of a linear lies transposed.
+PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "matmul": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
+LINEARS = {"linear": (0, 1), "_linear_pointwise": (0, 1), "_linear_pointwise.binary": (0, 2)}
 Shape = tuple[int, int, int, bool, bool]  # rows, inner, columns; whether left and right lie transposed in memory
 
 
@@ -34,12 +39,16 @@ class Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__.rstrip("_")  # in place or not
+        name += ".binary" if function._overloadname == "binary" else ""
         if name in PRODUCTS:
-            self.note(name, *args[1:3] if name in ("addmm", "baddbmm") else args[:2])
+            self.note(*(args[place] for place in PRODUCTS[name]))
+        elif name in LINEARS:
+            left, weight = (args[place] for place in LINEARS[name])
+            self.note(left, weight.t())
         return function(*args, **(kwargs or {}))
 
-    def note(self, name: str, left: torch.Tensor, right: torch.Tensor) -> None:
-        right = right.transpose(-1, -2) if name == "linear" else right
+    def note(self, left: torch.Tensor, right: torch.Tensor) -> None:
+        """Count a product (rows, inner) x (inner, columns); of a batch of them, each."""
         times = 1
         if left.dim() == 3 and right.dim() == 3:
             times, left, right = left.shape[0], left[0], right[0]
@@ -76,24 +85,30 @@ def extrapolate(by_depth: dict[int, dict[Shape, float]], depth: int) -> dict[Sha
 
 
 def time_shapes(shapes, dtype: torch.dtype, device: str) -> dict[Shape, float]:
-    """Seconds of one product of each shape, after one that does not count."""
-    return {shape: _time(shape, dtype, device) for shape in shapes}
-
-
-def _time(shape: Shape, dtype: torch.dtype, device: str, least: float = 0.02) -> float:
-    rows, inner, columns, left_lies, right_lies = shape
-    left = torch.randn(inner, rows).t() if left_lies else torch.randn(rows, inner)
-    right = torch.randn(columns, inner).t() if right_lies else torch.randn(inner, columns)
-    left, right = left.to(device, dtype), right.to(device, dtype)
+    """Seconds of one product of each shape by the faster of two ways."""
+    seconds = {}
     with torch.inference_mode():
-        left @ right
+        for shape in shapes:
+            rows, inner, columns, left_lies, right_lies = shape
+            left = torch.randn(inner, rows).t() if left_lies else torch.randn(rows, inner)
+            weight = torch.randn(columns, inner) if right_lies else torch.randn(inner, columns).t()
+            left, weight = left.to(device, dtype), weight.to(device, dtype)
+            seconds[shape] = min(_time(way, left, weight, device) for way in (F.linear, product))
+    return seconds
+
+
+def _time(way, left: torch.Tensor, weight: torch.Tensor, device: str, least: float = 0.05) -> float:
+    """Seconds of one call: the first where it is long, else the mean of those that fill `least` seconds after it."""
+    times: list[float] = []
+    while len(times) < 2 or sum(times[1:]) < least:
         synchronise(device)
-        began, times = time.perf_counter(), 0
-        while times == 0 or time.perf_counter() - began < least:  # thin products are too short for the clock
-            left @ right
-            times += 1
-            synchronise(device)
-        return (time.perf_counter() - began) / times
+        began = time.perf_counter()
+        way(left, weight)
+        synchronise(device)
+        times.append(time.perf_counter() - began)
+        if times[0] > 4 * least:  # what a first call costs more does not show in it
+            return times[0]
+    return sum(times[1:]) / (len(times) - 1)
 
 
 def seconds_of(counts: dict[Shape, float], seconds: dict[Shape, float]) -> float:

@@ -64,7 +64,8 @@ def memory_lines(result: dict, depths: list, full: int) -> list[str]:
         both = (" / ".join(human_bytes(one[f"peaks_{side}"][depth]) for side in ("ours", "theirs")) for depth in depths)
         rows.append([*pair(one)[1:], way, *both,
                      f"{human_bytes(one['projected_ours'])} / {human_bytes(one['projected_theirs'])}",
-                     f"{one['share']:.0%}", f"{one['target']:.0%}", verdict(one["met"])])
+                     f"{one['share']:.0%}", None if one["target"] is None else f"{one['target']:.0%}",
+                     verdict(one["met"])])
     header = ["peak memory, train", "beside", "theirs", "activations", *(f"depth {depth}" for depth in depths),
               f"at {full}", "share", "promised", ""]
     return [table(header, rows)]
