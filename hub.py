@@ -6,7 +6,6 @@ Whatever the Hub answers instead is one line that says what to do.
 """
 
 import re
-import sys
 from pathlib import Path
 
 from common.errors import UserError
@@ -47,16 +46,19 @@ def snapshot(name: str, revision: str | None = None) -> Path:
         return folder if is_whole(folder) else None
 
     def downloaded() -> Path:
-        print(f"  {name}: is fetched from the Hugging Face Hub", file=sys.stderr)
         folder = get(_SMALL)
         if (folder / CONFIG).exists():
             return get([TENSORS])
         return get(["model*.safetensors"] if (folder / "config.json").exists() else ["consolidated.*.pth"])
 
     try:
-        return cached() or downloaded()
+        folder = cached() or downloaded()
     except Exception as error:  # also of the libraries below, which differ from version to version
         raise UserError(f"{name}: {explain(error, name)}") from error
+    if not is_whole(folder):
+        raise UserError(f"{name}: {folder} is not whole: the Hugging Face Hub has no safetensors of it, or cannot be "
+                        f"reached; where there is a network, `hf download {name}` fetches all that there is")
+    return folder
 
 
 def is_whole(folder: Path) -> bool:

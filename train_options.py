@@ -17,7 +17,8 @@ ENOUGH = 400  # training posts below which a tenth is too few to tell one adapte
 class TrainOptions(ColumnOptions, MachineOptions):
     """The options of one fine-tune; run.json holds all of them."""
 
-    model: str = option(EMBEDDED, "checkpoint folder: config.json, safetensors and tokenizer", metavar="DIR")
+    model: str = option(EMBEDDED, "checkpoint folder, Hugging Face's or Meta's, with its tokenizer; or a name on the "
+                        "Hugging Face Hub, such as meta-llama/Llama-3.2-3B-Instruct", metavar="DIR")
     data: list[str] = option(("data/samples/train.jsonl",), "labelled posts: .jsonl, .csv or .tsv, also .gz",
                              metavar="FILE")
     out: str | None = option(None, "folder of the run (default: the next free name in runs/)",

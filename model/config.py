@@ -21,7 +21,7 @@ _HARMLESS = {
     "dtype", "tokenizer_class", "task_specific_params", "output_attentions", "output_hidden_states", "return_dict",
     "id2label", "label2id", "problem_type", "finetuning_task", "is_decoder", "is_encoder_decoder", "model_max_length",
     "chunk_size_feed_forward", "prefix", "is_llama_config", "transformers.js_config", "auto_map", "_commit_hash",
-    "base_model_name_or_path", "license", "torchscript",
+    "base_model_name_or_path", "license", "torchscript", "max_sequence_length",
     "pretraining_tp",  # computes a product in slices: the same to rounding
 }  # fmt: skip
 # Keys that would change the mathematics, with the only values that this block computes.

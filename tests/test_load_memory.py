@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.meta import PARAMS, meta_state, write_meta
 from tests.tiny import reference_model, write_checkpoint
 
 CHILD = """
@@ -68,6 +69,15 @@ def test_peak_is_the_model_and_one_tensor(checkpoint, quantize):
     assert found["taken"] <= found["model"] + largest + SLACK
     if quantize == "nf4":
         assert found["model"] < 0.4 * whole
+
+
+@pytest.mark.parametrize("quantize", ["none", "nf4"])
+def test_metas_files_are_joined_one_tensor_at_a_time(tmp_path, quantize):
+    params = PARAMS | {"vocab_size": 8000, "dim": 768, "n_layers": 9, "n_heads": 12, "n_kv_heads": 4}
+    state = {name: tensor.bfloat16() for name, tensor in meta_state(params).items()}
+    found = load_in_a_child(write_meta(tmp_path, params, state, files=2), quantize)
+    whole = sum(path.stat().st_size for path in tmp_path.glob("*.pth"))
+    assert whole > 100e6 and found["taken"] <= found["model"] + 2 * 8000 * 768 * 4 + SLACK
 
 
 @pytest.mark.parametrize("quantize", ["nf4", "nf4-double"])

@@ -2,7 +2,7 @@
 
     python -m tools.fits --model Llama-3.2-3B-Instruct
 
-Only config.json is read. The estimate is that of `memory.py`, which train.py prints (and acts on) with the memory that
+Only config.json (or params.json) is read. The estimate is that of `memory.py`, which train.py prints (and acts on) with the memory that
 is really free; here a card is its size less what CUDA itself takes.
 """
 
@@ -29,7 +29,7 @@ CARDS = (6, 8, 12, 16, 24, 48)  # GiB
 class FitsOptions:
     """Options of this program."""
 
-    model: str = option("base", "folder with a config.json", metavar="DIR")
+    model: str = option("base", "checkpoint folder, or a name on the Hugging Face Hub", metavar="DIR")
     rank: int = option(16, "rank of the adapters", minimum=1)
     targets: list[str] = option(("all-linear",), "linear layers that get an adapter", metavar="q_proj,v_proj")
     quantize: str = option("nf4", "weights of the base", choices=("nf4", "nf4-double", "none"))
