@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 
 from assemble import load_model
@@ -12,11 +13,12 @@ from lora.adapter import save_adapter
 from lora.inject import adapters, inject
 from tests.small import here, posts, write_base, write_jsonl
 
-# Head size 80, three key/value heads, and weights whose blocks straddle rows: 6,930 weights of the MLP end in a block of
-# 18, and their 109 scales, like the 675 of q_proj, end in a partial nested block.
+# Head size 80, three key/value heads, and weights whose blocks straddle rows: 6,930 weights of the MLP end in a block
+# of 18, and their 109 scales, like the 675 of q_proj, end in a partial nested block.
 ODD = dict(hidden_size=90, intermediate_size=77, num_attention_heads=6, num_key_value_heads=3, head_dim=80)
 # Rows of whole blocks: bitsandbytes' compiled CPU library dequantises others wrongly (LOG.md), and wants 32 of them.
 WHOLE = dict(hidden_size=64, intermediate_size=128, num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+KINDS = ("peft", "merged", "bnb-4bit")
 PARITY = dict(atol=1e-5, rtol=1e-5)  # the contract's tolerance, float32
 IDS = torch.randint(6, 600, (2, 90), generator=torch.Generator().manual_seed(0))  # beyond the original window of 64
 
@@ -54,6 +56,17 @@ def make_run(folder: Path, like: Path, base: Path, quantize: str = "none", size:
 def export(run: Path, kind: str, out: Path, *words) -> str:
     """What `python -m tools.export` prints."""
     return here("tools.export", "--run", run, "--to", kind, "--out", out, *words, cwd=out.parent)
+
+
+def card(folder: Path) -> str:
+    """The model card's text."""
+    return (folder / "README.md").read_text(encoding="utf-8")
+
+
+def matter(folder: Path) -> dict:
+    """The card's front matter as the Hub's own library reads it."""
+    hub = pytest.importorskip("huggingface_hub")
+    return hub.ModelCard(card(folder)).data.to_dict()
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ def test_peft_on_the_base_that_bitsandbytes_quantises(runs, tmp_path):
     model = transformers.AutoModelForCausalLM.from_pretrained(base, quantization_config=how, device_map="cpu",
                                                               dtype=torch.float32)
     model = peft.PeftModel.from_pretrained(model, tmp_path / "out")
-    model.train()  # there is no dropout; in inference bitsandbytes computes in bfloat16 on some CPUs, whatever was asked
+    model.train()  # there is no dropout; in inference bitsandbytes computes in bfloat16 on some CPUs
     torch.testing.assert_close(logits(model), logits(as_trained(run)), **PARITY)
 
 

@@ -105,7 +105,7 @@ class Card:
         return [*lines, "", "## What is in this folder", "", *(f"- {line}" for line in self.holds)]
 
     def _use(self, codebook: Codebook) -> list[str]:
-        lines = ["## How to use it", "", f"> {codebook.question}", "", "| answer | label | definition |",
+        lines = ["## How to use it", "", f"> {_cell(codebook.question)}", "", "| answer | label | definition |",
                  "|---|---|---|"]
         lines += [f"| {symbol} | {_cell(label)} | {_cell(codebook.definitions.get(label, ''))} |"
                   for symbol, label in zip(codebook.symbols, codebook.labels, strict=True)]
@@ -195,7 +195,7 @@ class Card:
                       "model on."]  # fmt: skip
         else:
             lines += [f"The base's licence, {base.licence}, holds for what is made from it."]
-        lines += ["", f"The base's own card is `{BASE_CARD}`."] if (base.folder / "README.md").is_file() else []
+        lines += ["", f"The base's own card is `{BASE_CARD}`."] if base.card.is_file() else []
         return lines
 
     def _cite(self) -> list[str]:

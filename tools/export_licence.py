@@ -41,6 +41,11 @@ class Base:
     files: tuple[Path, ...]  # licence texts that travel
 
     @property
+    def card(self) -> Path:
+        """The base's own card, which need not be there."""
+        return self.folder / "README.md"
+
+    @property
     def on_hub(self) -> bool:
         """Whether the name is one of the Hub: owner/model."""
         return re.fullmatch(r"[\w.-]+/[\w.-]+", self.name) is not None
@@ -66,9 +71,12 @@ class Base:
     def model_name(self, given: str | None, place: str) -> str:
         """The exported model's name: `given`, or its folder's name `place`, then with "Llama-" in front where it must.
 
-        Raises `UserError` for a given name that the licence does not allow: it is a decision, and not changed silently.
+        Raises `UserError` for a given name that the licence does not allow (it was chosen, so it is not changed), or
+        that the Hub does not.
         """
-        name = given or place
+        name = given or re.sub(r"[^\w.-]+", "-", place)
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise UserError(f"--name {name}: may hold letters, digits, '.', '-' and '_' only; leave an owner out")
         if self.llama is None or name.startswith("Llama-"):
             return name
         if given:
@@ -78,13 +86,13 @@ class Base:
 
     def write(self, folder: Path) -> None:
         """Copy the licence texts, and the base's own card under another name, and write the notice."""
+        notices = [path for path in self.files if path.name.upper() == NOTICE]
         for path in self.files:
-            if path.name != NOTICE:
+            if path not in notices:
                 shutil.copyfile(path, folder / path.name)
-        card, notice = self.folder / "README.md", self.folder / NOTICE
-        if card.is_file():
-            shutil.copyfile(card, folder / BASE_CARD)
-        texts = [_text(notice).strip()] if notice.is_file() else []
+        if self.card.is_file():
+            shutil.copyfile(self.card, folder / BASE_CARD)
+        texts = [_text(path).strip() for path in notices]
         texts += [text for text in (self.attribution, self.built_with) if text and text not in "".join(texts)]
         if texts:
             (folder / NOTICE).write_text("\n\n".join(texts) + "\n", encoding="utf-8")
