@@ -10,10 +10,13 @@ from pathlib import Path
 
 from common.errors import UserError
 from lora.adapter import CONFIG, TENSORS
+from model.meta import PARAMS
+from model.tokenizer import FILE_NAMES
 from model.weights import checkpoint_files
 
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_SMALL = ["config.json", "params.json", CONFIG, "generation_config.json", "tokenizer*", "special_tokens_map.json",
+_DESCRIPTIONS = ("config.json", PARAMS, CONFIG)  # one of them is in every model's and adapter's folder
+_SMALL = [*_DESCRIPTIONS, "generation_config.json", "tokenizer*", "special_tokens_map.json",
           "model.safetensors.index.json"]  # fmt: skip
 
 
@@ -22,9 +25,10 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and not Path(text).parent.exists()
 
 
-def snapshot(name: str, revision: str | None = None) -> Path:
+def snapshot(name: str, revision: str | None = None, weights: bool = True) -> Path:
     """The folder of a model or adapter in the local cache; downloaded now if it is not there whole.
 
+    weights=False: without the weights, where only the small files are to be read.
     Raises `UserError` where `huggingface_hub` is missing, the Hub cannot be reached, has no such model, or asks for a
     login or for a licence to be accepted first.
     """
@@ -38,15 +42,22 @@ def snapshot(name: str, revision: str | None = None) -> Path:
     def get(patterns: list[str], **words) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, **words))
 
+    def complete(folder: Path) -> bool:
+        return is_whole(folder) if weights else any((folder / file).exists() for file in _DESCRIPTIONS)
+
     def cached() -> Path | None:
         try:
             folder = get(_SMALL, local_files_only=True)
         except LocalEntryNotFoundError:
             return None
-        return folder if is_whole(folder) else None
+        # Others may have fetched the weights alone; then the tokenizer is asked for, and done without if there is none.
+        found = any((folder / file).exists() for file in (CONFIG, *FILE_NAMES))
+        return folder if complete(folder) and (found or not weights) else None
 
     def downloaded() -> Path:
         folder = get(_SMALL)
+        if not weights:
+            return folder
         if (folder / CONFIG).exists():
             return get([TENSORS])
         return get(["model*.safetensors"] if (folder / "config.json").exists() else ["consolidated.*.pth"])
@@ -55,7 +66,7 @@ def snapshot(name: str, revision: str | None = None) -> Path:
         folder = cached() or downloaded()
     except Exception as error:  # also of the libraries below, which differ from version to version
         raise UserError(f"{name}: {explain(error, name)}") from error
-    if not is_whole(folder):
+    if not complete(folder):
         raise UserError(f"{name}: {folder} is not whole: the Hugging Face Hub has no safetensors of it, or cannot be "
                         f"reached; where there is a network, `hf download {name}` fetches all that there is")
     return folder

@@ -48,10 +48,10 @@ def find_path(path: str | Path) -> Path:
     return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
 
 
-def find_folder(name: str | Path, revision: str | None = None) -> Path:
+def find_folder(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
     """The folder that a path or a name on the Hub means; whether one is there is for the reader of it to say."""
     found = find_path(name)
-    return hub.snapshot(str(name), revision) if not found.exists() and hub.is_name(str(name)) else found
+    return hub.snapshot(str(name), revision, weights) if not found.exists() and hub.is_name(str(name)) else found
 
 
 def find_source(name: str | Path) -> Source:
@@ -96,9 +96,12 @@ def _named_base(name: str, where: Path, otherwise: str, revision: str | None = N
         raise UserError(f"{where}: its base cannot be used: {error}; {otherwise}") from error
 
 
-def find_base(name: str | Path, revision: str | None = None) -> Path:
-    """The folder of a whole model. Raises `UserError` for anything else, also for an adapter and a run."""
-    folder = find_folder(name, revision)
+def find_base(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
+    """The folder of a whole model; with weights=False nothing but its description may be there.
+
+    Raises `UserError` for anything else, also for an adapter and a run.
+    """
+    folder = find_folder(name, revision, weights)
     kinds = [kind for file, kind in ((RUN, "a run"), (CONFIG, "an adapter")) if (folder / file).is_file()]
     if kinds:
         raise UserError(f"{name}: is {kinds[0]}, not a whole model; give its base, or merge the two and give that")

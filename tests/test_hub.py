@@ -141,7 +141,7 @@ def remote_folder(kind: str, folder: Path) -> set[str]:
     return needed | {"tokenizer.model", "tokenizer_config.json", "generation_config.json"}
 
 
-@pytest.mark.parametrize("there", ["nothing", "small files"])
+@pytest.mark.parametrize("there", ["nothing", "small files", "no tokenizer"])
 @pytest.mark.parametrize("kind", ["one", "shards", "meta", "adapter"])
 def test_exactly_the_needed_files_are_downloaded(tmp_path, monkeypatch, kind, there):
     remote, local = tmp_path / "remote", tmp_path / "snapshot"
@@ -150,6 +150,8 @@ def test_exactly_the_needed_files_are_downloaded(tmp_path, monkeypatch, kind, th
         local.mkdir()
         for path in remote.glob("*.json"):
             shutil.copy(path, local)
+    elif there == "no tokenizer" and kind != "adapter":  # which seldom has one
+        shutil.copytree(remote, local, ignore=lambda folder, names: set(names) - needed | {"tokenizer.model"})
     calls = []
 
     def download(name, *, revision, allow_patterns, local_files_only=False):
@@ -168,7 +170,23 @@ def test_exactly_the_needed_files_are_downloaded(tmp_path, monkeypatch, kind, th
     assert hub.snapshot(NAME) == local
     assert {str(path.relative_to(local)) for path in local.rglob("*") if path.is_file()} == needed
     assert calls == [True, False, False]
+    assert hub.snapshot(NAME, weights=False) == local and calls.pop()
     assert hub.snapshot(NAME) == local and calls == [True, False, False, True]
+
+
+def test_what_fits_is_told_without_the_weights(tmp_path, monkeypatch):
+    base, local = write_base(tmp_path / "base"), tmp_path / "snapshot"
+
+    def download(name, *, revision, allow_patterns, local_files_only=False):
+        if local_files_only:
+            raise E.LocalEntryNotFoundError("not there")
+        assert not any(fnmatch("model.safetensors", wanted) for wanted in allow_patterns)
+        local.mkdir(exist_ok=True)
+        shutil.copy(base / "config.json", local)
+        return str(local)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert here("tools.fits", "--model", NAME, cwd=Path.cwd()) == here("tools.fits", "--model", base, cwd=Path.cwd())
 
 
 ANSWERS = {
@@ -192,6 +210,13 @@ def test_what_the_hub_answers_is_one_line(monkeypatch, line):
         load_model(NAME)
     assert str(caught.value).startswith(f"{NAME}: ") and line in str(caught.value)
     assert "second" not in str(caught.value)
+
+
+def test_a_whole_model_without_a_tokenizer_is_taken_where_there_is_no_network(tmp_path):
+    base = write_base(tmp_path / "base")
+    (base / "tokenizer.model").unlink()
+    snapshot = put_into_cache(base, tmp_path / "hub")
+    assert find_source(NAME).base == snapshot
 
 
 def test_without_network_and_cache(monkeypatch):
