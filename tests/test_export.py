@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 
 from assemble import load_model
 from lora.merge import merge
-from run_folder import RunFolder, open_model
-from tests.exports import IDS, ODD, PARITY, WHOLE, export, logits, make_run, train_run
+from run_folder import ROOT, RunFolder, open_model
+from tests.exports import ODD, PARITY, WHOLE, card, export, logits, make_run, train_run
+from tests.meta import PARAMS, meta_state, write_meta
 from tests.small import posts, write_base
 from tests.stored import read_by_transformers, write_by_transformers
 from tests.test_double_quant import reference_quantize
+from tools.export_code import usage
 from tools.export_tensors import MergedTensors, write_shards
 from tools.generate import generate
 
@@ -108,7 +110,7 @@ def test_merged_on_the_original_base_is_another_model_and_the_card_says_so(runs,
     right = load_model(runs["base"], quantize="none", adapter=runs["nf4"] / "adapter")
     torch.testing.assert_close(logits(theirs(tmp_path / "original")), logits(right), **PARITY)
     assert (logits(right) - logits(theirs(tmp_path / "nf4"))).abs().max() > 0.1
-    cards = {name: (tmp_path / name / "README.md").read_text() for name in ("original", "nf4")}
+    cards = {name: card(tmp_path / name) for name in ("original", "nf4")}
     assert "as it is in its 16-bit files" in cards["original"] and "as it is in its 16-bit files" in said
     assert "dequantised from NF4" in cards["nf4"] and "dequantised from NF4" not in cards["original"]
 
@@ -145,8 +147,21 @@ def test_base_in_4_bits(runs, tmp_path):
         run = make_run(tmp_path / how, runs["trained"], base, how)
         export(run, "merged", tmp_path / f"{how}-out", "--dtype", "float32")
         torch.testing.assert_close(logits(theirs(tmp_path / f"{how}-out")), logits(as_trained(run)), **PARITY)
-        assert "dequantised from NF4" in (tmp_path / f"{how}-out" / "README.md").read_text()
+        assert "dequantised from NF4" in card(tmp_path / f"{how}-out")
         assert "quantization_config" not in (tmp_path / f"{how}-out" / "config.json").read_text()
+
+
+def test_base_in_metas_layout(runs, tmp_path):
+    """Two consolidated files, rotary pairs side by side: exported in Hugging Face's layout, with a config.json."""
+    params = PARAMS | {"vocab_size": 600}
+    base = write_meta(tmp_path / "base", params, meta_state(params, tied=True), files=2)
+    shutil.copy(runs["base"] / "tokenizer.model", base)
+    run = make_run(tmp_path / "run", runs["trained"], base, "nf4")
+    export(run, "merged", tmp_path / "merged")
+    torch.testing.assert_close(logits(theirs(tmp_path / "merged")), logits(as_trained(run)), **PARITY)
+    export(run, "bnb-4bit", tmp_path / "bnb")
+    torch.testing.assert_close(logits(read_by_transformers(tmp_path / "bnb", pure_torch=True)),
+                               logits(load_model(tmp_path / "bnb")), **PARITY)
 
 
 # ---- bnb-4bit
@@ -227,15 +242,18 @@ def test_stories260k_in_4_bits(stories, runs, tmp_path):
 # ---- what the card tells others to run
 
 
-def snippet(folder, **places):
-    """The Python of the card's "How to use it", with its places set; its namespace after it ran."""
-    code = re.search(r"```python\n(.*?)\n```", (folder / "README.md").read_text(), re.DOTALL)[1]
+def snippet(code, **places):
+    """The function `label` of a card's Python, run with its places set."""
     for name, path in places.items():
         code, count = re.subn(rf'^{name} = "[^"]*"', f"{name} = {str(path)!r}", code, flags=re.MULTILINE)
         assert count == 1
     space = {}
     exec(code, space)
     return space["label"]
+
+
+def code_of(folder):
+    return re.search(r"```python\n(.*?)\n```", card(folder), re.DOTALL)[1]
 
 
 def labels_here(run, texts):
@@ -250,8 +268,25 @@ def labels_here(run, texts):
 def test_the_cards_own_program_gives_the_runs_labels(runs, tmp_path, capsys, kind):
     run = make_run(tmp_path / "run", runs["trained"], runs["base"], "none", size=0.3)
     export(run, kind, tmp_path / "out")
-    label = snippet(tmp_path / "out", FOLDER=tmp_path / "out", **{"BASE": runs["base"]} if kind == "peft" else {})
+    places = {"BASE": runs["base"]} if kind == "peft" else {}
+    label = snippet(code_of(tmp_path / "out"), FOLDER=tmp_path / "out", **places)
     texts = [row["text"] for row in posts(20, seed=5)] + ["", "1 2 3 4 [1]. "]
     right = labels_here(run, texts)
     assert [label(text) for text in texts] == right and len(set(right)) > 1
-    assert IDS.max() < 600
+
+
+def test_the_cards_program_for_llama_cpp(tmp_path):
+    """On a file that another writer made of the merged export of the shipped run; 16 bits, so labels, not logits."""
+    pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf")
+    from benchmarks.gguf_file import write_f16
+
+    export(ROOT / "base" / "run", "merged", tmp_path / "out")
+    write_f16(tmp_path / "out", tmp_path / "out" / "model.gguf")
+    merged = code_of(tmp_path / "out")
+    constants = [line for line in merged.splitlines() if line.startswith(("PROMPT = ", "LABELS = "))]
+    code = usage("gguf", name="out", base="base", sentencepiece=True, file="model.gguf")
+    texts = [json.loads(line)["text"] for line in (ROOT / "data/samples/test.jsonl").read_text().splitlines()[:12]]
+    label = snippet("\n".join([*constants, code]), FOLDER=tmp_path / "out")
+    other = snippet(merged, FOLDER=tmp_path / "out")
+    assert [label(text) for text in texts] == [other(text) for text in texts]

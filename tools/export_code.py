@@ -8,7 +8,8 @@ its own library: transformers reads its pieces, but not its normaliser, and so g
 import json
 
 IMPORTS = {"peft": "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM",
-           "merged": "from transformers import AutoModelForCausalLM", "gguf": "from llama_cpp import Llama"}
+           "merged": "from transformers import AutoModelForCausalLM",
+           "gguf": "from llama_cpp import Llama, llama_get_logits_ith"}
 MODEL = {
     "peft": "base = AutoModelForCausalLM.from_pretrained(BASE{how})\nmodel = PeftModel.from_pretrained(base, FOLDER)",
     "merged": "model = AutoModelForCausalLM.from_pretrained(FOLDER)",
@@ -36,7 +37,7 @@ NEXT = """
 def next_logits(ids):
     model.reset()
     model.eval(ids)
-    return model.scores[len(ids) - 1]
+    return llama_get_logits_ith(model.ctx, -1)  # of the last token, by id
 """
 
 
