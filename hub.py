@@ -16,8 +16,8 @@ from model.weights import checkpoint_files
 
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DESCRIPTIONS = ("config.json", PARAMS, CONFIG)  # one of them is in every model's and adapter's folder
-_SMALL = [*_DESCRIPTIONS, "generation_config.json", "tokenizer*", "special_tokens_map.json", "chat_template.*",
-          "model.safetensors.index.json", "README.md", "LICENSE*", "USE_POLICY*", "NOTICE*"]  # the last for exports
+_SMALL = [*_DESCRIPTIONS, "generation_config.json", "tokenizer*", "special_tokens_map.json",
+          "model.safetensors.index.json"]  # fmt: skip
 
 
 def is_name(text: str) -> bool:
