@@ -19,6 +19,7 @@ from data.batching import make_batch, plan, shared_prefix
 from data.readers import is_empty
 
 MICRO_TOKENS = 4096  # packed tokens that go through the model at once where nobody says otherwise
+SIZES = 16  # of a batch: oneDNN compiles a kernel for every size of a product that it meets, and keeps it
 WINDOW = 1024  # posts whose results come together
 AHEAD = 2  # windows that are read and encoded before they are asked for
 
@@ -131,7 +132,9 @@ class Labeller:
         """
         try:
             shared = shared_prefix(self.prompt.prefix_ids, [rows[place] for place in places])
-            batch = make_batch(rows, places, shared, multiple=self.model.fill_to).to(self.model.device)
+            step = self.model.fill_to
+            multiple = max(step, self.micro_tokens // SIZES // step * step)
+            batch = make_batch(rows, places, shared, multiple).to(self.model.device)
             return self.model.label_logits(self.model.answers(batch), self._label_ids)
         except torch.OutOfMemoryError as error:
             longest = max(len(rows[place].ids) for place in places)
@@ -160,4 +163,3 @@ def label_probabilities(model, prompt, rows, *, micro_tokens: int = 0, window: i
     labeller = Labeller(model, prompt, micro_tokens, *([show] if show else []))
     parts = [labeller.give(rows[start : start + window])() for start in range(0, len(rows), window)]
     return np.concatenate([np.empty((0, len(prompt.label_ids)), dtype=np.float32), *parts])
-
