@@ -118,14 +118,18 @@ def write_bnb_4bit(export: Export, folder: Path) -> tuple[list[str], str]:
 
 
 def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
-    """One file for llama.cpp."""
-    from tools.export_gguf import write_gguf as write
-
+    """One file for llama.cpp, and the tokenizer's files, for those who make ids by themselves."""
+    try:
+        from tools.export_gguf import write_gguf as write
+    except ModuleNotFoundError as error:
+        raise UserError(f"--to {export.options.to}: needs the package gguf (extra 'gguf'): pip install \"gguf>=0.17\""
+                        ) from error
     kind = export.options.to.removeprefix("gguf-")
     file = f"{export.name}-{kind.upper()}.gguf"
-    write(export.tensors.items(), export.tensors.config, export.tokenizer, folder / file, kind)
+    notes = write(export.tensors, export.tokenizer, folder / file, kind)
+    export.copy_tokenizer(folder)
     return [f"the whole model for llama.cpp, `{file}`: {export.merged_on}",
-            f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit"
+            f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit", *notes
             ], export.usage("gguf", file=file)  # fmt: skip
 
 
