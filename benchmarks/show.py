@@ -33,7 +33,7 @@ def claims(result: dict, depths: list, full: int) -> list[str]:
     """The ratios, each beside what was promised."""
     rows = [[*pair(one), *(f"{one['by_depth'][depth]:.2f}" for depth in depths), f"{one['projected']:.2f}",
              f"{one['range'][0]:.2f} to {one['range'][1]:.2f}", None if one["target"] is None else
-             f"{one['target']:g}", verdict(one["met"])] for one in result["ratios"]]
+             f"{one['target']:g}", verdict(one)] for one in result["ratios"]]
     header = ["times faster", "ours", "than", "theirs", *(f"depth {depth}" for depth in depths), f"at {full}",
               "single turns", "promised", ""]
     return [table(header, rows), "  where the templates differ (*), the change of template is part of the ratio"]
@@ -48,7 +48,7 @@ def pair(one: dict) -> list[str]:
 def limit_lines(result: dict, full: int) -> list[str]:
     """Ours beside the time of its matrix products alone."""
     rows = [[one["job"], f"{one['seconds']:.2f}", f"{one['products']:.2f}", f"{one['share']:.0%}",
-             f"{one['bytes']:.3f}", f"{one['share_with_bytes']:.0%}", f"{one['target']:.0%}", verdict(one["met"])]
+             f"{one['bytes']:.3f}", f"{one['share_with_bytes']:.0%}", f"{one['target']:.0%}", verdict(one)]
             for one in result["limits"]]
     header = [f"seconds a post at {full}", "whole", "products", "share", "bytes", "share with bytes", "promised", ""]
     return [table(header, rows),
@@ -65,12 +65,14 @@ def memory_lines(result: dict, depths: list, full: int) -> list[str]:
         rows.append([*pair(one)[1:], way, *both,
                      f"{human_bytes(one['projected_ours'])} / {human_bytes(one['projected_theirs'])}",
                      f"{one['share']:.0%}", None if one["target"] is None else f"{one['target']:.0%}",
-                     verdict(one["met"])])
+                     verdict(one)])
     header = ["peak memory, train", "beside", "theirs", "activations", *(f"depth {depth}" for depth in depths),
               f"at {full}", "share", "promised", ""]
     return [table(header, rows)]
 
 
-def verdict(met: bool | None) -> str:
-    """In a word."""
-    return "" if met is None else "met" if met else "not met"
+def verdict(one: dict) -> str:
+    """In a word whether what was promised was met."""
+    if one.get("noisy"):
+        return "too noisy to say"
+    return "" if one["met"] is None else "met" if one["met"] else "not met"

@@ -94,11 +94,12 @@ def ratios(depths: dict[int, Depth], projected: dict[str, dict], target: int) ->
         single = [turn_at(depths, ratio.their_job, turn, target) / turn_at(depths, ratio.ours_job, turn, target)
                   for turn in range(turns)]
         value = theirs["projected"] / ours["projected"]
+        noisy = min(theirs["per_layer"], ours["per_layer"]) <= 0  # a layer cannot cost nothing
         rows.append({"ours": ratio.ours_job, "theirs": ratio.their_job, "target": ratio.target,
                      "template_changed": ratio.ours != ratio.theirs,
                      "by_depth": {depth: theirs["medians"][depth] / ours["medians"][depth] for depth in depths},
                      "projected": value, "range": [min(single), max(single)],
-                     "met": None if ratio.target is None else value >= ratio.target})
+                     "noisy": noisy, "met": None if ratio.target is None or noisy else value >= ratio.target})
     return rows
 
 
@@ -129,9 +130,11 @@ def limits(depths: dict[int, Depth], projected: dict[str, dict], target: int, li
         products = seconds_of(counts, seconds) / posts
         copied = dequantised_bytes(counts, linears) / bandwidth / posts
         whole, wanted = projected[job]["projected"], SHARES[job.split(", ")[1]]
-        rows.append({"job": job, "seconds": whole, "products": products, "bytes": copied, "share": products / whole,
-                     "share_with_bytes": (products + copied) / whole, "target": wanted,
-                     "met": products / whole >= wanted})
+        share = products / whole
+        noisy = not 0 < share <= 1  # the whole cannot take less than its part
+        rows.append({"job": job, "seconds": whole, "products": products, "bytes": copied, "share": share,
+                     "share_with_bytes": (products + copied) / whole, "target": wanted, "noisy": noisy,
+                     "met": None if noisy else share >= wanted})
     return rows
 
 

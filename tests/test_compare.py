@@ -145,6 +145,9 @@ def test_unequal_work_is_refused(tmp_path):
                           ("adapter", {"adapter_w": torch.tensor([1, 1, 1.001])})):
         with pytest.raises(UserError, match=f"y: {what} differs"):
             check_training("y", mine, written(what, **changes), (1.0, 1.0), 1e-4)
+    both = {"gradient_w": torch.tensor([1, 1, 1e-9]), "adapter_w": torch.tensor([1, 1, 1.001])}
+    assert check_training("y", written("noise", **both), written("other", **both | {"adapter_w": torch.ones(3)}),
+                          (1.0, 1.0), 1e-4)["adapter"] == 0  # AdamW moved it by the sign of a rounding error
     with pytest.raises(UserError, match="y: loss differs"):
         check_training("y", mine, mine, (1.0, 1.001), 1e-4)
     with pytest.raises(UserError, match="gradient is zero"):
@@ -195,6 +198,17 @@ def test_projection_and_ratios():
     rows = memories(found, 28, False)
     kept, twice = (next(row for row in rows if row["checkpointing"] is way) for way in (False, True))
     assert kept["share"] == pytest.approx(0.5) and not kept["met"] and twice["projected_ours"] == pytest.approx(5)
+
+
+def test_what_cannot_be_is_called_noise():
+    """A layer that seems to cost less than nothing proves no ratio, and products longer than the whole no share."""
+    found = depths_of(lambda place: (100.0, -0.5 if place == 1 else 0.001))
+    projected = project(found, 28)
+    rows = ratios(found, projected, 28)
+    assert {row["noisy"] for row in rows if ", train, " in row["theirs"]} == {True}
+    assert all(row["met"] is None for row in rows if row["noisy"]) and not all(row["noisy"] for row in rows)
+    found = depths_of(lambda place: (0.0, 0.001))
+    assert all(row["noisy"] and row["met"] is None for row in limits(found, project(found, 28), 28, set()))
 
 
 def test_shares_of_the_limit():
