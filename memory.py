@@ -11,7 +11,7 @@ The estimate counts what the design says must be there at the same time:
                  at a time. Where only answers are read, the last layer keeps 3 D + 4 K h numbers instead: the
                  norm's, keys, values and what adapters on these are given
     logits       for the losses over the whole vocabulary: one chunk's logits, their softmax and gradient in float32,
-                 and the head in the arithmetic's dtype where it is stored in another
+                 and a slice of the head in the arithmetic's dtype where it is stored in another
 
 Left out: what attention keeps of a shared prefix once more for each row, and what adapters keep in rank r. The share of
 the memory that a plan leaves free has room for both.
@@ -26,6 +26,7 @@ from common.terminal import human_bytes
 from loop import LOGIT_CHUNK
 from lora.inject import adapters
 from model.config import LlamaConfig
+from model.llama import HEAD_CHUNK
 from quant.convert import model_bytes
 
 MICRO_TOKENS = (8192, 4096, 2048, 1024, 512)
@@ -91,7 +92,8 @@ def logit_bytes(model, loss: str) -> int:
     if loss == "label":
         return 0
     head, dtype = model.head_weight, model.dtype
-    return 3 * 4 * LOGIT_CHUNK * head.shape[0] + (0 if head.dtype == dtype else head.numel() * dtype.itemsize)
+    cast = 0 if head.dtype == dtype else min(HEAD_CHUNK, head.shape[0]) * head.shape[1] * dtype.itemsize
+    return 3 * 4 * LOGIT_CHUNK * head.shape[0] + cast
 
 
 def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointing: bool | None, available: int,

@@ -4,7 +4,7 @@
 
 PyTorch gives float32 products on a CPU to MKL. oneDNN, which PyTorch brings as well, is asked instead, for two reasons:
 a row's bits do not depend on how many rows are multiplied with it, at any thread count and rank (MKL's do for narrow
-products), and it was 1.1 to 1.4 times as fast on the AMD CPU that this was measured on (`python -m benchmarks.limits`).
+products), and it was 1.1 to 1.4 times as fast on the AMD CPU that this was measured on (LOG.md).
 Everything else (other dtypes, other devices, builds without oneDNN) goes through `torch.nn.functional.linear`.
 """
 
@@ -32,7 +32,8 @@ class _Linear(torch.autograd.Function):
     def forward(ctx, x, weight, bias, add):
         needs_x, needs_weight, *_ = ctx.needs_input_grad
         ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
-        return product(x, weight, bias, add)
+        ctx.weight_dtype = weight.dtype
+        return product(x, weight.to(x.dtype), bias, add)
 
     @staticmethod
     @once_differentiable
@@ -40,13 +41,16 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         tokens = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
         return (
-            None if weight is None else product(grad, weight.t()),
-            None if x is None else product(tokens.t(), x.reshape(-1, x.shape[-1]).t()),
+            None if weight is None else product(grad, weight.to(grad.dtype).t()),
+            None if x is None else product(tokens.t(), x.reshape(-1, x.shape[-1]).t()).to(ctx.weight_dtype),
             tokens.sum(0) if ctx.needs_input_grad[2] else None,
             grad if ctx.needs_input_grad[3] else None,
         )
 
 
 def linear(x, weight, bias=None, add=None) -> torch.Tensor:
-    """`product` with gradients for whatever of x, W, b and z asks for one; keeps x only where W learns."""
+    """`product` with gradients for whatever of x, W, b and z asks for one; keeps x only where W learns.
+
+    A weight of another dtype is cast for the product, forward and again backward: what is kept is the weight itself.
+    """
     return _Linear.apply(x, weight, bias, add)

@@ -72,8 +72,8 @@ class LoRALinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # The mask comes from torch's global random numbers, which a checkpoint of the training stores.
         dropped = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        thin = linear(dropped, self.lora_A.to(x.dtype)) * self.scaling  # (..., in) -> (..., r)
-        return linear(thin, self.lora_B.to(x.dtype), add=self.base(x))  # (..., r) -> (..., out)
+        thin = linear(dropped, self.lora_A) * self.scaling  # (..., in) -> (..., r)
+        return linear(thin, self.lora_B, add=self.base(x))  # (..., r) -> (..., out)
 
     @torch.no_grad()
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:

@@ -9,11 +9,11 @@ arithmetic; embedding and head stay in the file's dtype and are cast where they 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from common.packed import ROWS, Layout, PackedBatch
+from common.product import linear
 from model.attention import Attend, Attention, attend_sdpa
 from model.cache import KVCache
 from model.config import LlamaConfig
@@ -123,9 +123,8 @@ class LlamaForCausalLM(nn.Module):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Full-vocabulary logits (..., D) -> (..., V) in hidden's dtype; a head of another dtype is cast in slices."""
         weight = self.head_weight
-        if weight.dtype == hidden.dtype:
-            return F.linear(hidden, weight)
-        return torch.cat([F.linear(hidden, part.to(hidden.dtype)) for part in weight.split(HEAD_CHUNK)], dim=-1)
+        size = len(weight) if weight.dtype == hidden.dtype else HEAD_CHUNK
+        return torch.cat([linear(hidden, part) for part in weight.split(size)], dim=-1)
 
     def label_logits(self, hidden: torch.Tensor, label_ids: torch.Tensor) -> torch.Tensor:
         """Logits of C tokens only: (R, D), (C,) -> (R, C), in at least float32.

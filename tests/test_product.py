@@ -63,6 +63,21 @@ def test_a_frozen_weight_keeps_no_input():
     assert [t.data_ptr() for t in kept] == [weight.data_ptr()]
 
 
+def test_a_weight_of_another_dtype_is_kept_as_it_is():
+    kept = []
+    x, weight, _ = tensors(torch.float32, (60,), (True, False, False))
+    half = weight.bfloat16().requires_grad_(True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = linear(x, half)
+    assert {t.data_ptr() for t in kept} == {half.data_ptr(), x.data_ptr()} and y.dtype == torch.float32
+    y.sin().sum().backward()
+    twin, copy = x.detach().clone().requires_grad_(True), half.detach().float().requires_grad_(True)
+    F.linear(twin, copy).sin().sum().backward()
+    torch.testing.assert_close(x.grad, twin.grad, atol=2e-5, rtol=2e-5)
+    assert half.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(half.grad.float(), copy.grad, atol=1e-2, rtol=1e-2)  # rounded to bfloat16
+
+
 def test_strided_weights_are_read_as_they_stand():
     _, weight, _ = tensors(torch.float32, (60,), (False, False, False))
     grad = torch.randn(60, 40, generator=torch.Generator().manual_seed(4))
