@@ -1,7 +1,7 @@
 """Vocabularies in GGUF files: against the files they come from, and the ids that llama.cpp makes with them.
 
-Deliberate break: sort `all_cuts` by the cut alone, leave the scores out of `_sentencepiece`, or call every token
-NORMAL; cases below turn red.
+Deliberate break: let `all_cuts` leave out cuts behind the first byte, leave the scores out of `_sentencepiece`, or call
+every token NORMAL; cases below turn red.
 """
 
 import json

@@ -1,0 +1,261 @@
+"""What merging an adapter, and rounding what comes out, changes: one adapter, one labelled file, every form of export.
+
+    python -m tools.merge_report                                            the newest run on the sample posts
+    python -m tools.merge_report --run runs/mine --data test.jsonl --out reports/merge
+
+    beside                  the base as it was in training (in NF4), the adapter beside it: what eval.py scores
+    merged                  that base dequantised, the adapter added, in the dtype of the base's files
+    merged, original        the base's 16-bit files, which the adapter never saw, the adapter added
+    merged, NF4 again       "merged", its linears quantised to NF4 once more
+    GGUF F16, Q8_0, Q4_0    the merged weights as tools.export writes them, in llama.cpp (where it is installed)
+
+The first is the reference. For every other form x and posts i with label probabilities p (reference) and q (x):
+
+    flips    posts whose label differs from the reference's
+    KL       mean over i of sum_c p_ic ln(p_ic / q_ic), in nats, float64: how far the probabilities moved, flips or not
+    F1 gain  macro-F1 of x minus the reference's on the same posts, with a paired bootstrap (95 %, clusters of equal
+             texts, by language); an interval that holds 0 shows no change that this file could tell from chance
+
+One model is in memory at a time. Writes merge_report.json and merge_report.md. Posts whose text was trained on are left
+out, as in eval.py, and the run remembers that the file was scored.
+"""
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common.errors import UserError, run_program
+from common.files import atomic_folder, atomic_write, check_place, read_json, sha256_file, write_json
+from common.options import option, parse_options
+from common.terminal import progress, table
+from data.annotators import read_labelled
+from data.checks import TrainingTexts, check_test, refuse_unlearnt
+from data.codebook import Codebook
+from data.posts import Post
+from data.prompt import Prompt
+from data.rows import stem
+from data.splits import group_posts
+from predict import label_probabilities
+from program_options import ColumnOptions, MachineOptions
+from quant.nf4 import dequantize_nf4, quantize_nf4
+from report.counts import figures
+from report.intervals import bootstrap, patterns
+from report.words import interval, number
+from run_folder import RunFolder, base_folder, finished_run, open_model, run_prompt
+from sources import find_path
+from tools.export_tensors import MergedTensors, build_model
+
+JSON, MARKDOWN = "merge_report.json", "merge_report.md"
+GGUF = {"f16": "GGUF F16", "q8_0": "GGUF Q8_0", "q4_0": "GGUF Q4_0"}
+REFERENCE = {"none": "16-bit base + adapter", "nf4": "NF4 + adapter", "nf4-double": "NF4, double + adapter"}
+
+
+@dataclass
+class ReportOptions(ColumnOptions, MachineOptions):
+    """Options of one report."""
+
+    run: str | None = option(None, "folder of a finished run (default: the newest in runs/)", metavar="DIR")
+    data: list[str] = option(("data/samples/test.jsonl",), "labelled posts that took no part in training",
+                             metavar="FILE")
+    out: str | None = option(None, "folder for merge_report.json and merge_report.md (default: in the run)",
+                             metavar="DIR")
+    model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
+    gguf: str = option("auto", "compare GGUF files in llama.cpp: auto does where it is installed",
+                       choices=("auto", "on", "off"))
+    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0)
+    seed: int = option(0, "seed of the bootstrap", minimum=0)
+
+
+def main(argv: list[str]) -> None:
+    """Read the posts, label them with every form in turn, compare, write."""
+    options = parse_options(ReportOptions, argv, program="python -m tools.merge_report", description=__doc__)
+    run = finished_run(options.run)
+    out = Path(options.out) if options.out else run.path / f"merge-{stem(Path(options.data[0]))}"
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / JSON).exists())):
+        raise UserError(f"--out {out}: holds something that is no merge report; choose another folder")
+    check_place(out, "--out")
+    posts = read_posts(options, run)
+    folder = base_folder(run, options.model, options.cache)
+    forms, left_out = choose_forms(options, run, folder, run_prompt(run, folder))
+    found = {}
+    with progress(len(forms), "form", "labelling") as bar:
+        for name, label in forms.items():
+            found[name] = label(posts)
+            bar.update()
+    labels = Codebook.from_dict(run.facts["codebook"]).labels
+    rows = compare(found, posts, labels, options.draws, options.seed)
+    for name in options.data:  # the reference's score: the others are the same answers a little moved
+        run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(posts),
+                         "accuracy": rows[0]["accuracy"], "macro_f1": rows[0]["macro_f1"]})
+    print("\n".join(["", shown(rows), "", *(f"  {line}" for line in left_out)]).rstrip())
+    with atomic_folder(out) as folder:
+        write_json(folder / JSON, {"schema": 1, "run": str(run.path), "data": list(map(str, options.data)),
+                                   "n": len(posts), "reference": rows[0]["form"], "draws": options.draws,
+                                   "seed": options.seed, "left_out": left_out, "forms": rows})
+        with atomic_write(folder / MARKDOWN) as handle:
+            handle.write(markdown(rows, len(posts)))
+    print(f"\nreport: {out / JSON}")
+
+
+def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
+    """The labelled posts, without those whose text the run was trained on."""
+    files = [find_path(name) for name in options.data]
+    posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
+                                    bad_labels=options.bad_labels)
+    check = check_test(TrainingTexts.from_dict(read_json(run.path / "training_texts.json")), posts)
+    if not run.facts["options"]["allow_missing_labels"]:
+        refuse_unlearnt(check)
+    print("\n".join([*notes.lines(), *check.lines()]))
+    return check.kept
+
+
+def choose_forms(options: ReportOptions, run: RunFolder, folder: Path, prompt: Prompt
+                 ) -> tuple[dict[str, Callable[[list[Post]], np.ndarray]], list[str]]:
+    """Name -> a function from posts to label probabilities (n, C), the reference first; and why forms are left out."""
+    device, dtype, reason = options.set_up()
+    print(f"  {dtype}, since {reason}")
+    trained = run.facts["options"]["quantize"]
+
+    def tensors(quantize: str = trained, rounded: str | None = "stored") -> MergedTensors:
+        return MergedTensors(folder, adapter=run.path / "adapter", quantize=quantize, dtype=rounded)
+
+    def label(make: Callable) -> Callable[[list[Post]], np.ndarray]:
+        def with_model(posts: list[Post]) -> np.ndarray:
+            rows = [prompt.encode(post.text) for post in posts]
+            return label_probabilities(make(), prompt, rows, micro_tokens=options.micro_tokens)
+        return with_model
+
+    def dense(source: MergedTensors, items: Callable = MergedTensors.items):
+        return build_model(source.config, items(source), dtype).to(device)
+
+    packed = tensors().packed
+    reference = "4-bit base + adapter" if packed else REFERENCE[trained]
+    forms = {reference: label(lambda: open_model(run, model=options.model, device=device, dtype=dtype,
+                                                 cache=options.cache)[0]),
+             "merged": label(lambda: dense(tensors()))}
+    left_out = []
+    if packed or trained == "none":
+        left_out.append("merged, original: the base " + ("has no 16-bit files" if packed else "was not in 4 bits in "
+                        "training, so this is \"merged\""))  # fmt: skip
+    else:
+        forms["merged, original"] = label(lambda: dense(tensors("none")))
+    forms["merged, NF4 again"] = label(lambda: dense(tensors(), in_nf4))
+    if options.gguf == "off":
+        return forms, left_out
+    missing = [name for name in ("gguf", "llama_cpp") if importlib.util.find_spec(name) is None]
+    try:
+        if missing:
+            raise UserError(f"needs {' and '.join(missing)}: the extra 'peers' has both")
+        from tools.export_vocabulary import read_vocabulary
+
+        read_vocabulary(prompt.tokenizer.source.parent, tensors().config.vocab_size)
+    except UserError as error:
+        if options.gguf == "on":
+            raise UserError(f"--gguf on: {error}") from error
+        left_out.append(f"GGUF: {error}")
+        return forms, left_out
+    threads = options.threads or torch.get_num_threads()
+    for kind, name in GGUF.items():
+        forms[name] = lambda posts, kind=kind: in_llama_cpp(tensors(rounded=None), prompt, posts, kind, threads, run.path)
+    return forms, left_out
+
+
+def in_nf4(tensors: MergedTensors) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors, linears as they come back from NF4."""
+    for name, tensor in tensors.items():
+        yield name, (dequantize_nf4(*quantize_nf4(tensor, name), tensor.shape, torch.float32)
+                     if name in tensors.linears else tensor)
+
+
+def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind: str, threads: int, place: Path
+                 ) -> np.ndarray:
+    """Label probabilities (n, C) that llama.cpp gives on a GGUF file, written in `place` for this and then removed."""
+    from tools.export_gguf import write_gguf
+    from tools.gguf_model import GGUFModel
+
+    rows = [prompt.encode(post.text).ids for post in posts]
+    with tempfile.TemporaryDirectory(dir=place, prefix=".merge-report.", suffix=".partial") as beside:
+        path = Path(beside) / f"{kind}.gguf"
+        write_gguf(tensors, prompt.tokenizer.source.parent, path, kind)
+        model = GGUFModel(path, max(map(len, rows)) + 1, threads)
+        logits = np.stack([model.logits(row)[prompt.label_ids] for row in rows]).astype(np.float64)
+        model.close()
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    return weights / weights.sum(1, keepdims=True)
+
+
+def compare(found: dict[str, np.ndarray], posts: list[Post], labels: tuple[str, ...], draws: int, seed: int
+            ) -> list[dict]:
+    """One row per form, the first being the reference: macro-F1, accuracy, flips, KL, F1 gain with its interval."""
+    gold = np.array([labels.index(post.label) for post in posts])
+    reference, *_ = found.values()
+    rows = []
+    for name, probabilities in found.items():
+        both = [gold * len(labels) + of.argmax(1) for of in (reference, probabilities)]
+        row = {"form": name} | {key: float(figures(_confusion(both[1], len(labels)))[key])
+                                for key in ("macro_f1", "accuracy")}
+        if rows:
+            flips = int((reference.argmax(1) != probabilities.argmax(1)).sum())
+            row |= {"flips": flips, "flip_rate": flips / len(posts), "kl": divergence(reference, probabilities),
+                    "f1_gain": row["macro_f1"] - rows[0]["macro_f1"],
+                    "f1_gain_ci": gain_interval(both, posts, len(labels), draws, seed)}
+        rows.append(row)
+    return rows
+
+
+def divergence(p: np.ndarray, q: np.ndarray) -> float:
+    """Mean KL(p || q) of rows (n, C), in nats; a probability that has become 0 counts as the smallest float32."""
+    p, q = (np.maximum(part.astype(np.float64), np.finfo(np.float32).tiny) for part in (p, q))
+    return float((p * np.log(p / q)).sum(1).mean())
+
+
+def gain_interval(both: list[np.ndarray], posts: list[Post], classes: int, draws: int, seed: int) -> list[float] | None:
+    """The 95 % interval of the second's macro-F1 minus the first's, both counted on the same resampled posts."""
+    size = classes * classes
+    places, languages = np.stack([both[0], size + both[1]], 1), np.array([post.language for post in posts])
+    clusters = np.array(group_posts(posts, None, same_text=True))
+    strata = {name: patterns(places[languages == name], clusters[languages == name], 2 * size)
+              for name in sorted(set(languages))}
+
+    def gain(flat: np.ndarray) -> np.ndarray:  # (m, 2 C C) -> (m, 1)
+        first, second = (figures(flat[:, part].reshape(-1, classes, classes))["macro_f1"]
+                         for part in (slice(size), slice(size, None)))
+        return (second - first)[:, None]
+
+    found = bootstrap(strata, {"all": list(strata)}, gain, draws=draws, seed=seed).get("all")
+    return None if found is None or np.isnan(found).any() else found[:, 0].tolist()
+
+
+def _confusion(places: np.ndarray, classes: int) -> np.ndarray:
+    return np.bincount(places, minlength=classes * classes).reshape(classes, classes)
+
+
+def cells(rows: list[dict]) -> tuple[list[str], list[list[str | None]]]:
+    """Header and cells of both tables."""
+    header = ["", "macro-F1", "F1 gain", "95 % interval", "flips", "%", "KL"]
+    body = [[rows[0]["form"], number(rows[0]["macro_f1"]), *[None] * 5]]
+    body += [[row["form"], number(row["macro_f1"]), f"{row['f1_gain']:+.3f}", interval(row["f1_gain_ci"], 3),
+              f"{row['flips']:,}", f"{100 * row['flip_rate']:.1f}", f"{row['kl']:.2g}"] for row in rows[1:]]
+    return header, body
+
+
+def shown(rows: list[dict]) -> str:
+    """The terminal's table."""
+    return table(*cells(rows))
+
+
+def markdown(rows: list[dict], count: int) -> str:
+    """The same as a Markdown table, with a line that says what it is."""
+    header, body = cells(rows)
+    lines = [header, ["---"] * len(header), *[["–" if cell is None else cell for cell in row] for row in body]]
+    table_lines = ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join([f"{count:,} posts; flips, KL and F1 gain against the first line.", "", *table_lines, ""])
+
+
+if __name__ == "__main__":
+    run_program(main)
