@@ -6,7 +6,7 @@
     beside                  the base as it was in training (in NF4), the adapter beside it: what eval.py scores
     merged                  that base dequantised, the adapter added, in the dtype of the base's files
     merged, original        the base's 16-bit files, which the adapter never saw, the adapter added
-    merged, NF4 again       "merged", its linears quantised to NF4 once more
+    merged, in NF4          "merged", its linears then quantised to NF4, anew
     GGUF F16, Q8_0, Q4_0    the merged weights as tools.export writes them, in llama.cpp (where it is installed)
 
 The first is the reference. For every other form x and posts i with label probabilities p (reference) and q (x):
@@ -93,11 +93,11 @@ def main(argv: list[str]) -> None:
         run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(posts),
                          "accuracy": rows[0]["accuracy"], "macro_f1": rows[0]["macro_f1"]})
     print("\n".join(["", shown(rows), "", *(f"  {line}" for line in left_out)]).rstrip())
-    with atomic_folder(out) as folder:
-        write_json(folder / JSON, {"schema": 1, "run": str(run.path), "data": list(map(str, options.data)),
+    with atomic_folder(out) as beside:
+        write_json(beside / JSON, {"schema": 1, "run": str(run.path), "data": list(map(str, options.data)),
                                    "n": len(posts), "reference": rows[0]["form"], "draws": options.draws,
                                    "seed": options.seed, "left_out": left_out, "forms": rows})
-        with atomic_write(folder / MARKDOWN) as handle:
+        with atomic_write(beside / MARKDOWN) as handle:
             handle.write(markdown(rows, len(posts)))
     print(f"\nreport: {out / JSON}")
 
@@ -144,7 +144,7 @@ def choose_forms(options: ReportOptions, run: RunFolder, folder: Path, prompt: P
                         "training, so this is \"merged\""))  # fmt: skip
     else:
         forms["merged, original"] = label(lambda: dense(tensors("none")))
-    forms["merged, NF4 again"] = label(lambda: dense(tensors(), in_nf4))
+    forms["merged, in NF4"] = label(lambda: dense(tensors(), in_nf4))
     if options.gguf == "off":
         return forms, left_out
     missing = [name for name in ("gguf", "llama_cpp") if importlib.util.find_spec(name) is None]
@@ -161,7 +161,8 @@ def choose_forms(options: ReportOptions, run: RunFolder, folder: Path, prompt: P
         return forms, left_out
     threads = options.threads or torch.get_num_threads()
     for kind, name in GGUF.items():
-        forms[name] = lambda posts, kind=kind: in_llama_cpp(tensors(rounded=None), prompt, posts, kind, threads, run.path)
+        forms[name] = lambda posts, kind=kind: in_llama_cpp(tensors(rounded=None), prompt, posts, kind, threads,
+                                                            run.path)
     return forms, left_out
 
 
