@@ -73,6 +73,16 @@ def test_logits_in_llama_cpp(runs, tmp_path, kind, shape):
     assert gap(logits, exact) < {"f16": 0.005, "q8_0": 0.06, "q4_0": 0.6}[kind]
 
 
+def test_llama_cpps_own_quantiser_takes_the_f16_file(runs, tmp_path):
+    """The way to Q4_K_M; rows of 64 are too short for its blocks of 256, so llama.cpp falls back to coarser kinds."""
+    from benchmarks.gguf_file import quantise
+
+    export(runs["whole"], "gguf-f16", tmp_path / "out")
+    quantise(file_in(tmp_path / "out"), tmp_path / "small.gguf", 1)
+    assert gap(in_llama_cpp(tmp_path / "small.gguf"), in_llama_cpp(file_in(tmp_path / "out"))) < 0.6
+    assert (tmp_path / "small.gguf").stat().st_size < file_in(tmp_path / "out").stat().st_size
+
+
 def test_stories260k(shared_data, tmp_path):
     """Its 200 greedy tokens, with its own vocabulary; the lossy kinds tell another story from some token on."""
     source = shared_data / "checkpoints/stories260K"
