@@ -134,3 +134,8 @@ def test_a_folder_with_something_else_is_not_written_over(run, data, tmp_path):
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     said, _ = report(run, data, tmp_path / "out", code=2)
     assert "holds something that is no merge report" in said
+
+
+def test_posts_that_were_trained_on(run, tmp_path):
+    said, _ = report(run, write_jsonl(tmp_path / "again.jsonl", posts(24, seed=1)), tmp_path / "out", code=2)
+    assert "again.jsonl: every post was trained on" in said and not (tmp_path / "out").exists()

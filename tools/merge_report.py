@@ -111,6 +111,8 @@ def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
     if not run.facts["options"]["allow_missing_labels"]:
         refuse_unlearnt(check)
     print("\n".join([*notes.lines(), *check.lines()]))
+    if not check.kept:
+        raise UserError(f"{options.data[0]}: every post was trained on, so nothing can be compared; give other posts")
     return check.kept
 
 
