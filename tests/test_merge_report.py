@@ -137,5 +137,8 @@ def test_a_folder_with_something_else_is_not_written_over(run, data, tmp_path):
 
 
 def test_posts_that_were_trained_on(run, tmp_path):
-    said, _ = report(run, write_jsonl(tmp_path / "again.jsonl", posts(24, seed=1)), tmp_path / "out", code=2)
-    assert "again.jsonl: every post was trained on" in said and not (tmp_path / "out").exists()
+    again = write_jsonl(tmp_path / "again.jsonl", posts(24, seed=1))
+    said, _ = report(run, again, tmp_path / "out", code=2)
+    assert "all 24 test posts were trained on" in said and not (tmp_path / "out").exists()
+    _, found = report(run, again, tmp_path / "out", "--gguf", "off", "--drop-known", "none")
+    assert found["n"] == 24

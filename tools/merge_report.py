@@ -41,7 +41,7 @@ from data.prompt import Prompt
 from data.rows import stem
 from data.splits import group_posts
 from predict import label_probabilities
-from program_options import ColumnOptions, MachineOptions
+from program_options import DATA, ColumnOptions, MachineOptions
 from quant.nf4 import dequantize_nf4, quantize_nf4
 from report.counts import figures
 from report.intervals import bootstrap, patterns
@@ -67,6 +67,8 @@ class ReportOptions(ColumnOptions, MachineOptions):
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
     gguf: str = option("auto", "compare GGUF files in llama.cpp: auto does where it is installed",
                        choices=("auto", "on", "off"))
+    drop_known: str = option("same", "leave out posts whose text was trained on, as eval.py does",
+                             choices=("same", "exact", "none"), group=DATA)
     draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0)
     seed: int = option(0, "seed of the bootstrap", minimum=0)
 
@@ -107,12 +109,11 @@ def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
     files = [find_path(name) for name in options.data]
     posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
                                     bad_labels=options.bad_labels)
-    check = check_test(TrainingTexts.from_dict(read_json(run.path / "training_texts.json")), posts)
+    check = check_test(TrainingTexts.from_dict(read_json(run.path / "training_texts.json")), posts,
+                       options.drop_known)
     if not run.facts["options"]["allow_missing_labels"]:
         refuse_unlearnt(check)
     print("\n".join([*notes.lines(), *check.lines()]))
-    if not check.kept:
-        raise UserError(f"{options.data[0]}: every post was trained on, so nothing can be compared; give other posts")
     return check.kept
 
 
