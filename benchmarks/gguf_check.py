@@ -1,0 +1,64 @@
+"""An exported GGUF file against the run that it was made of, tensor by tensor, in steps of its blocks of 32 weights.
+
+    Q8_0    w = d q,        d = |w|max / 127                               at most half a step apart
+    Q4_0    w = d (q - 8),  d = w / -8 of the w that is farthest from 0    the same, of w cut at 7 d: q ends at 15
+
+The numbers are dequantised by the gguf package; names, and the rows' order put right again, are ours.
+"""
+
+from pathlib import Path
+
+import gguf
+import torch
+
+from assemble import load_model
+from common.errors import UserError
+from model.llama import LlamaForCausalLM
+from model.weights import expected_shapes
+from tools.export_gguf import gguf_name
+
+# Half a step, what rounding d to float16 moves the largest whole number by, and float32's rounding.
+LIMITS = {"F32": 0.0, "F16": 0.0, "Q8_0": 0.5 + 127 * 2**-11 + 1e-4, "Q4_0": 0.5 + 8 * 2**-11 + 1e-4}
+ROWS = 4096  # of a matrix that are compared at once
+
+
+def steps_apart(found: torch.Tensor, right: torch.Tensor, kind: str) -> float:
+    """Largest distance of stored weights from the right ones, float32, in steps (F32, F16: 0 where equal, else inf)."""
+    if kind in ("F32", "F16"):
+        return 0.0 if torch.equal(found, right.half().float() if kind == "F16" else right) else float("inf")
+    found, right = found.reshape(-1, 32), right.reshape(-1, 32)
+    farthest = right.gather(1, right.abs().argmax(1, keepdim=True))
+    step = farthest / {"Q8_0": 127, "Q4_0": -8}[kind]
+    step = torch.where(step == 0, 1.0, step)
+    exact = right / step
+    return float((found / step - (exact.clamp(max=7) if kind == "Q4_0" else exact)).abs().max())
+
+
+@torch.inference_mode()
+def gguf_apart(path: Path, run: Path, kind: str) -> dict[str, float]:
+    """Type -> `steps_apart` over all tensors that a file of `kind` has in it; the model's output matrix is tied.
+
+    Raises `UserError` where a tensor is missing, strange, or stored as what it should not be.
+    """
+    model = load_model(run, dtype=torch.float32)
+    stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    with torch.device("meta"):
+        shapes = expected_shapes(LlamaForCausalLM(model.config))
+    differ = set(stored) - {"rope_freqs.weight"} ^ set(map(gguf_name, shapes))
+    if differ:
+        raise UserError(f"{path}: {min(differ)} is in the file or in the model, not in both")
+    apart = {}
+    for name, shape in shapes.items():
+        owner, tensor = model.get_submodule(name.rpartition(".")[0]), stored[gguf_name(name)]
+        right = owner.dense_weight(torch.float32) if hasattr(owner, "dense_weight") else owner.weight
+        matrix = "Q8_0" if kind == "Q4_0" and name == "model.embed_tokens.weight" else kind  # it makes the logits
+        if tensor.tensor_type.name != (stored_as := "F32" if len(shape) == 1 else matrix):
+            raise UserError(f"{path}: {tensor.name} is stored as {tensor.tensor_type.name}, not {stored_as}")
+        order = torch.arange(shape[0])
+        if name.split(".")[-2] in ("q_proj", "k_proj"):  # rows lie in rotary pairs, no longer in halves
+            order = order.view(-1, 2, model.config.head_dim // 2).transpose(1, 2).reshape(-1)
+        for begin in range(0, shape[0], ROWS):
+            numbers = gguf.dequantize(tensor.data[begin : begin + ROWS], tensor.tensor_type)
+            found = steps_apart(torch.tensor(numbers), right[order[begin : begin + ROWS]].float(), stored_as)
+            apart[stored_as] = max(apart.get(stored_as, 0.0), found)
+    return apart
