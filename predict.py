@@ -19,7 +19,7 @@ from data.batching import make_batch, plan, shared_prefix
 from data.readers import is_empty
 
 MICRO_TOKENS = 4096  # packed tokens that go through the model at once where nobody says otherwise
-SIZES = 16  # of a batch: oneDNN compiles a kernel for every size of a product that it meets, and keeps it
+SIZES = 4  # of the batches of a large window: oneDNN compiles a kernel for every size of a product, and keeps it
 WINDOW = 1024  # posts whose results come together
 AHEAD = 2  # windows that are read and encoded before they are asked for
 
@@ -68,10 +68,11 @@ class Labeller:
         begin with go through the model once per batch. A logit that is not finite is a `UserError`: such a post has no
         label, and none is made up.
         """
-        order, parts = [], []
+        order, parts, step = [], [], self.model.fill_to
         batches = self._plan(rows, range(len(rows)))
         while batches:
-            part = self._logits_if_they_fit(rows, batches[0])
+            multiple = max(step, self.micro_tokens // SIZES // step * step) if parts or len(batches) > 1 else step
+            part = self._logits_if_they_fit(rows, batches[0], multiple)
             if part is None:  # the same posts again, in halves
                 self.micro_tokens //= 2
                 self.halvings += 1
@@ -124,7 +125,7 @@ class Labeller:
         batches = plan([rows[place] for place in places], self.micro_tokens, prefix=self.prompt.prefix_ids)
         return [[places[number] for number in batch] for batch in batches]
 
-    def _logits_if_they_fit(self, rows, places: list[int]) -> torch.Tensor | None:
+    def _logits_if_they_fit(self, rows, places: list[int], multiple: int) -> torch.Tensor | None:
         """Label logits (R, C) of some rows, or `None` where memory ran out and smaller batches can help.
 
         A function of its own, so that the error, whose traceback holds every tensor of the failed try, is gone when
@@ -132,8 +133,6 @@ class Labeller:
         """
         try:
             shared = shared_prefix(self.prompt.prefix_ids, [rows[place] for place in places])
-            step = self.model.fill_to
-            multiple = max(step, self.micro_tokens // SIZES // step * step)
             batch = make_batch(rows, places, shared, multiple).to(self.model.device)
             return self.model.label_logits(self.model.answers(batch), self._label_ids)
         except torch.OutOfMemoryError as error:

@@ -45,7 +45,7 @@ def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) ->
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the CPU has instructions for bfloat16 products (AVX512-BF16 or AMX); without them they take far longer."""
+    """Whether the CPU has instructions for bfloat16 products (AVX512-BF16, AMX), without which they are far slower."""
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 

@@ -111,11 +111,12 @@ class LlamaForCausalLM(nn.Module):
     def answers(self, batch: PackedBatch, checkpointing: bool = False) -> torch.Tensor:
         """Final hidden states where answers are read, (R, D): `hidden(batch)[batch.answer_index]` for less work.
 
-        The last layer computes a multiple of `fill_to` positions, the last one repeated, so that a post's bits do not
-        depend on how many others are asked with it (see `common.packed.pack`).
+        The last layer computes `fill_to` positions or that times a power of two, the last one repeated: a post's bits
+        do not depend on how many others are asked with it (see `common.packed.pack`), and there are few sizes of which
+        oneDNN keeps a kernel.
         """
         count = len(batch.answers)
-        fill = -count % self.fill_to
+        fill = (self.fill_to << ((count - 1) // self.fill_to).bit_length()) - count
         asked = (batch.answers + batch.answers[-1:] * fill,
                  torch.cat([batch.answer_index, batch.answer_index[-1:].expand(fill)]))
         return self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing, asked)[:count]
