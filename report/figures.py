@@ -39,7 +39,7 @@ STYLE = {
 
 
 @contextmanager
-def _styled():
+def styled():
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # Only widths are reckoned with this font; the reader's fonts draw the text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -72,7 +72,7 @@ def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = No
     if metrics["stance"]:
         panels.append(("Stance, where found related", lambda cell: cell["stance"]["given_detection"]))
     rows = _rows(metrics, names)
-    with _styled():
+    with styled():
         figure = Figure(figsize=(2.0 + 2.35 * len(panels), 0.75 + 0.235 * (rows[-1][0] + 1)), layout="constrained")
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for ax, (title, of) in zip(axes, panels, strict=True):
@@ -109,7 +109,7 @@ def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure
         columns += [(f"stance\n{words}", lambda c, key=key: c["stance"][key]["accuracy"])
                     for words, key in (("end to end", "end_to_end"), ("if detected", "given_detection"))]
     rows = _rows(metrics, names)
-    with _styled():
+    with styled():
         figure = Figure(figsize=(1.7 + 0.82 * len(columns), 0.6 + 0.27 * (rows[-1][0] + 1)), layout="constrained")
         ax = figure.subplots()
         for y, _, cell, _ in rows:
@@ -142,7 +142,7 @@ def confusion_matrix(cell: Mapping) -> Figure:
     share = counts / numpy.maximum(counts.sum(1, keepdims=True), 1)
     words = ["\n".join(textwrap.wrap(name, 18)[:3]) for name in columns]
     dense = len(labels) > 8
-    with _styled():
+    with styled():
         side = 1.05 if not dense else 0.55
         figure = Figure(figsize=(1.9 + side * len(columns), 1.1 + 0.72 * side * len(labels)), layout="constrained")
         ax = figure.subplots()
@@ -174,7 +174,7 @@ def reliability(cell: Mapping) -> Figure | None:
     bins = (cell["calibration"] or {}).get("bins")
     if not bins:
         return None
-    with _styled():
+    with styled():
         figure = Figure(figsize=(4.2, 4.2), layout="constrained")
         top, low = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
         top.plot([0, 1], [0, 1], color=GREY, lw=1, ls=(0, (4, 3)))
@@ -197,7 +197,7 @@ def loss_curve(steps: Iterable[Mapping]) -> Figure | None:
     if not loss:
         return None
     x, y = numpy.array(loss, dtype=float).T
-    with _styled():
+    with styled():
         figure = Figure(figsize=(6.8, 4.0 if validation else 2.7), layout="constrained")
         heights = [3, 2] if validation else [1]
         parts = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
@@ -230,7 +230,7 @@ def smoothed(values: numpy.ndarray) -> numpy.ndarray:
 
 def svg(figure: Figure, name: str) -> str:
     """The figure as an `<svg>` element for an HTML page, with a description; `name` keeps ids of several apart."""
-    with _styled(), matplotlib.rc_context({"svg.hashsalt": name}):
+    with styled(), matplotlib.rc_context({"svg.hashsalt": name}):
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = out.getvalue()
@@ -252,5 +252,5 @@ def save(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     kind = path.suffix[1:]
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]
-    with _styled(), matplotlib.rc_context({"svg.hashsalt": path.stem}), atomic_write(path, "wb") as handle:
+    with styled(), matplotlib.rc_context({"svg.hashsalt": path.stem}), atomic_write(path, "wb") as handle:
         figure.savefig(handle, format=kind, metadata=metadata)

@@ -1,0 +1,211 @@
+"""Points with intervals: share against accuracy, contrasts about zero, cost."""
+
+import math
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from report.figures import GREY, INK
+from report.study_looks import HATCHES, LINE, MARKERS, PALETTE, SOFT, Data, handle, hollow_handle, legend, plain
+from report.study_tables import shown, signed
+
+NEAR = [(8, 0), (-8, 0), (7, 7), (-7, 7), (7, -7), (-7, -7), (0, 10), (0, -10), (13, 4), (-13, 4), (13, -5),
+        (-13, -5), (11, 14), (-11, 14), (11, -14), (-11, -14)]  # places for a label about its point, best first, in points
+
+
+def scatter(data: Data) -> Figure:
+    """y over a share on a log axis; rows without one (or with none above 0) stand apart, in a strip without a scale."""
+    series = data.distinct("series")
+    placed = [row for row in data.rows if (data.of(row, "x") or 0) > 0]
+    apart = [row for row in data.rows if not (data.of(row, "x") or 0) > 0]
+    loose = data.distinct("label", apart) if apart else []
+    figure = Figure(figsize=(7.6, 4.3), layout="constrained")
+    strip, main = figure.subplots(1, 2, sharey=True, width_ratios=[max(0.11, 0.055 * len(loose)), 1])
+    main.set_xscale("log")
+    spread = [data.of(row, "x") for row in placed] or [0.1, 10]
+    points = []
+    for index, one in enumerate(series):
+        shift = index - (len(series) - 1) / 2
+        for row in data.where("series", one):
+            if data.of(row, "y") is None:
+                continue
+            if row in apart:
+                x, ax = loose.index(data.of(row, "label")) + 0.16 * shift, strip
+            else:
+                x, ax = data.of(row, "x") * (1 + 0.05 * shift), main
+            _point(ax, data, row, x, index)
+            points.append((ax, x, row, index == len(series) - 1))
+    main.set(xlim=(min(spread) / 1.7, max(spread) * 1.7), xlabel=f"{data.title('x')} (log scale)")
+    main.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    main.xaxis.set_minor_formatter(NullFormatter())
+    strip.set(xlim=(-0.7, max(len(loose), 1) - 0.3), ylabel=data.title("y"), xlabel="not listed\n(not zero)")
+    strip.set_xticks([])
+    strip.set_facecolor("#f1f3f5")
+    plain(main, "both")
+    plain(strip)
+    main.tick_params(labelleft=False)
+    strip.set_visible(bool(apart))
+    if not apart:
+        main.tick_params(labelleft=True)
+        main.set_ylabel(data.title("y"))
+    legend(figure, [handle(i, data.name("series", one)) for i, one in enumerate(series) if one is not None]
+           + [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows))
+    _label(figure, data, points)
+    return figure
+
+
+def _point(ax, data: Data, row: dict, x: float, index: int) -> None:
+    colour, low, high = PALETTE[index % len(PALETTE)], data.of(row, "low"), data.of(row, "high")
+    if low is not None and high is not None:
+        ax.plot([x, x], [low, high], color=colour, lw=1.1, alpha=0.7, zorder=2)
+    ax.plot(x, data.of(row, "y"), MARKERS[index % len(MARKERS)], color=colour, ms=5.5, mec=colour, zorder=3,
+            mfc="white" if data.of(row, "hatched") else colour)
+
+
+def _label(figure: Figure, data: Data, points: list) -> None:
+    """Write each label of the last series beside its point, where it covers least of points, intervals and labels.
+
+    Languages are written as their codes, with a line of names below: thirteen names would lie over one another.
+    """
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    scale = 72 / figure.dpi
+    boxes, wanted, codes = [], [], {}
+    for ax, x, row, last in points:
+        def at(y, ax=ax, x=x):
+            return ax.transData.transform((x, y)) * scale
+
+        px, py = at(data.of(row, "y"))
+        boxes.append((px - 4, py - 4, px + 4, py + 4))
+        if data.of(row, "low") is not None and data.of(row, "high") is not None:
+            boxes.append((px - 1, at(data.of(row, "low"))[1], px + 1, at(data.of(row, "high"))[1]))
+        if last:
+            wanted.append((ax, x, row, px, py))
+    for ax, x, row, px, py in wanted:
+        text = str(data.of(row, "label"))
+        if data.kind("label") == "language":
+            codes[text] = shown(text, "language")
+        half = 2.6 * len(text) + 1
+        edges = [value * scale for value in ax.get_window_extent().extents]
+
+        def hidden(place, half=half, px=px, py=py, edges=edges):
+            dx, dy = place[0] + math.copysign(half - 5, place[0]) * (place[0] != 0 and half > 5), place[1]
+            box = (px + dx - half, py + dy - 5, px + dx + half, py + dy + 5)
+            over = sum(max(0, min(box[2], b[2]) - max(box[0], b[0])) * max(0, min(box[3], b[3]) - max(box[1], b[1]))
+                       for b in boxes)
+            outside = box[0] < edges[0] or box[2] > edges[2] or box[1] < edges[1] or box[3] > edges[3]
+            return over + 100 * outside, box, (dx, dy)
+
+        cost, box, offset = min((hidden(place) for place in NEAR), key=lambda found: found[0])
+        boxes.append(box)
+        ax.annotate(text, (x, data.of(row, "y")), offset, textcoords="offset points", ha="center", va="center",
+                    fontsize=8, color=INK, zorder=5, annotation_clip=False)
+    if codes:
+        words = "   ".join(f"{code} {name}" for code, name in sorted(codes.items()) if code != name)
+        half = words.rfind("   ", 0, len(words) * 55 // 100)
+        words = words[:half] + "\n" + words[half + 3:] if len(words) > 100 else words
+        figure.text(0.01, 0.0, words, fontsize=7.5, color=SOFT, va="top", linespacing=1.4, in_layout=True)
+
+
+def forest(data: Data) -> Figure:
+    """Contrasts with intervals about zero, groups under headings, the numbers at the right; thin: simultaneous."""
+    groups = data.distinct("series")
+    lines = []
+    for group in groups:
+        lines += [(group, None)] * (group is not None) + [(group, row) for row in data.where("series", group)]
+    names = [data.text(row, "y") for _, row in lines if row]
+    left = 0.3 + 0.066 * max(map(len, names), default=1)
+    figure = Figure(figsize=(min(left, 4.2) + 5.4, 1.0 + 0.27 * len(lines)), layout="constrained")
+    ax = figure.subplots()
+    ends = [v for row in data.rows for role in ("x", "low", "high", "wider_low", "wider_high")
+            if (v := data.of(row, role)) is not None]
+    reach = 1.06 * max((abs(v) for v in ends), default=1) or 1
+    ax.axvline(0, color=INK, lw=1, zorder=1)
+    y, ticks = 0.0, []
+    for group, row in lines:
+        if row is None:
+            y += 0.35 * (y > 0)
+            ticks.append((y, data.name("series", group), True))
+        else:
+            ticks.append((y, data.text(row, "y"), False))
+            _contrast(ax, data, row, y, groups.index(group))
+        y += 1
+    ax.set_yticks([place for place, *_ in ticks], [name for _, name, _ in ticks])
+    for label, (_, _, heading) in zip(ax.get_yticklabels(), ticks, strict=True):
+        label.set_fontweight("bold" if heading else "normal")
+    ax.set(xlim=(-reach, reach), ylim=(y - 0.4, -0.6), xlabel=data.title("x"))
+    plain(ax, "x")
+    ax.spines["left"].set_visible(False)
+    keys = []
+    if data.spec.wider_low:
+        keys = [Line2D([], [], color=SOFT, lw=3.2, label="one contrast alone"),
+                Line2D([], [], color=SOFT, lw=1, label="all of the family at once")]
+    legend(figure, keys + [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows))
+    return figure
+
+
+def _contrast(ax, data: Data, row: dict, y: float, index: int) -> None:
+    value, low, high = (data.of(row, role) for role in ("x", "low", "high"))
+    colour = PALETTE[index % len(PALETTE)]
+    if value is None:
+        ax.text(0.01, y, "not estimable", transform=ax.get_yaxis_transform(), va="center", color=GREY, fontsize=7.5)
+        return
+    wide = (data.of(row, "wider_low"), data.of(row, "wider_high"))
+    if None not in wide:
+        ax.plot(wide, [y, y], color=colour, lw=1, zorder=2)
+    text = signed(value, 3)
+    if low is not None and high is not None:
+        ax.plot([low, high], [y, y], color=colour, lw=3.2, solid_capstyle="butt", zorder=2)
+        text += f" [{signed(low, 3)}, {signed(high, 3)}]"
+    ax.plot(value, y, MARKERS[index % len(MARKERS)], color=colour, ms=6, mec="white" if not data.of(row, "hatched")
+            else colour, mfc="white" if data.of(row, "hatched") else colour, mew=0.9, zorder=3)
+    ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=INK)
+
+
+def bars(data: Data) -> Figure:
+    """A bar per name, hatched by series; on a log scale, where length means nothing, a point on a line instead."""
+    series, log = data.distinct("series"), data.spec.log
+    values = [v for row in data.rows if (v := data.of(row, "x")) is not None and (v > 0 or not log)]
+    names = [data.text(row, "y") for row in data.rows]
+    left = 0.3 + 0.066 * max(map(len, names), default=1)
+    figure = Figure(figsize=(min(left, 4.2) + 4.9, 1.0 + 0.29 * len(data.rows)), layout="constrained")
+    ax = figure.subplots()
+    if log:
+        ax.set_xscale("log")
+        low = 10 ** math.floor(math.log10(min(values, default=1)) - 0.01)
+        high = 10 ** math.ceil(math.log10(max(values, default=1)) + 0.01)
+        ax.set_xlim(low, high)
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    for y, row in enumerate(data.rows):
+        index, value = series.index(data.of(row, "series")), data.of(row, "x")
+        colour = PALETTE[index % len(PALETTE)]
+        ends = (data.of(row, "low"), data.of(row, "high"))
+        if value is None or (log and value <= 0):
+            ax.text(0.01, y, "–", transform=ax.get_yaxis_transform(), va="center", color=GREY)
+            continue
+        if log:
+            ax.plot([low, value], [y, y], color="#c9ced4", lw=1.2, zorder=1)
+            ax.plot(value, y, MARKERS[index % len(MARKERS)], color=colour, ms=7, mec="white", mew=0.8, zorder=3)
+        else:
+            ax.barh(y, value, 0.66, color=colour, hatch=HATCHES[index % len(HATCHES)], edgecolor="white", lw=0)
+        if None not in ends and (ends[0] > 0 or not log):
+            ax.plot(ends, [y, y], color=INK if not log else colour, lw=2.2 if log else 1.4, zorder=2)
+        ax.text(1.02, y, shown(value, data.kind("x")), transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel=data.title("x") + (" (log scale)" if log else ""))
+    plain(ax, "x")
+    ax.grid(axis="x", which="minor", color=LINE, lw=0.3)
+    ax.spines["left"].set_visible(False)
+    keys = [handle(i, data.name("series", one)) for i, one in enumerate(series) if one is not None]
+    legend(figure, keys if log else [_bar_handle(i, k) for i, k in enumerate(keys)])
+    return figure
+
+
+def _bar_handle(index: int, key: Line2D):
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=PALETTE[index % len(PALETTE)], hatch=HATCHES[index % len(HATCHES)], edgecolor="white",
+                 label=key.get_label())
