@@ -4,14 +4,16 @@ A *figure* is a function of confusion counts (report/counts.py), so a set of row
 the same posts are laid beside each other as one vector of M * F counts, and resampling posts resamples all of them
 together. What is paired stays paired.
 
-Names of figures: `accuracy`, `macro_f1` and `weighted_f1` over all labels; the same and `recall`, `specificity`,
-`balanced_accuracy` of `topic.` and `topic_by_sum.`; `accuracy` and `macro_f1` of `stance.end_to_end.`,
-`stance.given_detection.` and `stance.conditional.`.
+Names of figures: `accuracy`, `balanced_accuracy`, `macro_f1` and `weighted_f1` over all labels; the same of `topic.`,
+`topic_by_sum.`, `stance.end_to_end.`, `stance.given_detection.` and `stance.conditional.`; `recall` and `specificity`
+of the two topics.
 
 Pooled over languages there are two weightings. "rows": all rows are one set. "languages": the figure is made inside
-each language and averaged, each language counting the same; languages where it cannot be made are left out.
+each language and averaged, each language counting the same. A language where it cannot be made for one of the models
+side by side (no post was detected there) is left out for all of them: a difference compares the same languages.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,10 +21,12 @@ from functools import cached_property
 import numpy
 
 from common.errors import UserError
-from report.counts import Grouping, figures, flat_places, views
+from report.counts import MEANS, Grouping, figures, flat_places, views
 from report.intervals import CHUNK_BYTES, patterns, resample
 
 WEIGHTS = ("rows", "languages")
+QUESTIONS = {"": "all", "topic": "topic", "topic_by_sum": "topic_by_sum"}  # as figures name them, and in `counts.views`
+QUESTIONS |= {f"stance.{view}": view for view in ("end_to_end", "given_detection", "conditional")}
 SMALL_ROWS, SMALL_CLASS = 30, 10  # a cell with fewer rows in all, or of one class, is marked
 
 
@@ -48,10 +52,20 @@ class Rows:
         """(n,) bool: rows in one of `languages`."""
         return numpy.isin(self.language, list(languages))
 
+    def span(self, languages: Sequence[str]) -> numpy.ndarray:
+        """(n,) bool: rows in one of `languages` whose cluster has rows in another of them too."""
+        chosen = self.where(languages)
+        _, cluster = numpy.unique(self.clusters[chosen], return_inverse=True)
+        _, place = numpy.unique(self.language[chosen].astype(str), return_inverse=True)
+        pairs = numpy.unique(numpy.stack([cluster, place]), axis=1)  # a cluster and one of its languages
+        spans = numpy.zeros(len(self.language), dtype=bool)
+        spans[chosen] = (numpy.bincount(pairs[0]) > 1)[cluster]
+        return spans
+
     def is_small(self, chosen: numpy.ndarray) -> bool:
         """Whether the chosen rows are fewer than 30, or fewer than 10 of some declared label."""
         counts = numpy.bincount(self.gold[chosen], minlength=len(self.grouping.labels))
-        return counts.sum() < SMALL_ROWS or counts.min() < SMALL_CLASS
+        return bool(counts.sum() < SMALL_ROWS or counts.min() < SMALL_CLASS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +103,7 @@ class Answers:
 
     def figure(self, name: str, languages: Sequence[str] | None = None, weight: str = "rows") -> float:
         """One figure over the rows of some languages (all, if none are named); NaN where it cannot be made."""
-        parts = {code: self.counts(self.rows.language == code)[None, None] for code in languages or self.rows.languages}
-        return float(pooled(parts, name, self.rows.grouping, weight)[0, 0])
+        return float(figures_of([self], name, languages, weight)[0])
 
 
 def figure_of(name: str, flat: numpy.ndarray, grouping: Grouping) -> numpy.ndarray:
@@ -100,15 +113,16 @@ def figure_of(name: str, flat: numpy.ndarray, grouping: Grouping) -> numpy.ndarr
     """
     question, _, kind = name.rpartition(".")
     tables = views(flat, grouping)
-    view = {"": "all"}.get(question, question.removeprefix("stance."))
-    known = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")
-    if view not in tables or (question and view == "all"):
-        raise UserError(f"figure '{name}': this codebook has no question '{question}'; questions: {', '.join(tables)}")
-    if kind in known:
-        return figures(tables[view])[kind]
-    if kind in ("recall", "specificity") and view in ("topic", "topic_by_sum"):
-        return figures(tables[view])["recall"][..., 0 if kind == "recall" else 1]
-    raise UserError(f"figure '{name}': there is no '{kind}'; there are {', '.join(known)} and, for the topic, recall "
+    there = [key for key, view in QUESTIONS.items() if view in tables]
+    if question not in there:
+        raise UserError(f"figure '{name}': this codebook has no question '{question}'; it has "
+                        f"{', '.join(filter(None, there)) or 'none but the labels'}")
+    table = tables[QUESTIONS[question]]
+    if kind in MEANS:
+        return figures(table)[kind]
+    if kind in ("recall", "specificity") and question.startswith("topic"):
+        return figures(table)["recall"][..., 0 if kind == "recall" else 1]
+    raise UserError(f"figure '{name}': there is no '{kind}'; there are {', '.join(MEANS)} and, for the topic, recall "
                     "and specificity")
 
 
@@ -119,28 +133,77 @@ def pooled(parts: Mapping[str, numpy.ndarray], name: str, grouping: Grouping, we
     if weight != "languages":
         raise UserError(f"weight '{weight}': one of {', '.join(WEIGHTS)} fits")
     values = numpy.stack([figure_of(name, counts, grouping) for counts in parts.values()])  # (L, m, M)
-    there = ~numpy.isnan(values)
+    there = ~numpy.isnan(values).any(-1, keepdims=True)
     with numpy.errstate(invalid="ignore"):
         return numpy.where(there, values, 0).sum(0) / numpy.where(there.any(0), there.sum(0), numpy.nan)
+
+
+def figures_of(models: Sequence[Answers], name: str, languages: Sequence[str] | None, weight: str) -> numpy.ndarray:
+    """The figure `name` of models side by side, on the rows as they are: (M,) float64.
+
+    `languages` None means all. Raises `UserError` where the models answered different tables.
+    """
+    rows = rows_of(models)
+    parts = {code: numpy.stack([model.counts(rows.language == code) for model in models])[None]
+             for code in languages or rows.languages}
+    return pooled(parts, name, rows.grouping, weight)[0]
+
+
+def rows_of(models: Sequence[Answers]) -> Rows:
+    """The table that all the models answered. Raises `UserError` where they answered different ones."""
+    if any(model.rows is not models[0].rows for model in models):
+        raise UserError("models are compared on the same posts; these answered different tables")
+    return models[0].rows
+
+
+def side_by_side(models: Sequence[Answers], chosen: numpy.ndarray, block: numpy.ndarray | int = 0) -> numpy.ndarray:
+    """Where the chosen rows count in a vector (blocks, M, F) that holds every model's counts: (k, 3 M) int64, -1 none.
+
+    `block` (k,) or one for all: which block a row belongs to (its language, where languages are told apart).
+    """
+    width = rows_of(models).grouping.width
+    parts = [model.places[chosen] for model in models]
+    start = numpy.reshape(block, (-1, 1)) * len(models) * width
+    return numpy.concatenate([numpy.where(part >= 0, part + start + k * width, -1) for k, part in enumerate(parts)], 1)
+
+
+def strata(models: Sequence[Answers], languages: Sequence[str]) -> list[tuple[list[str], numpy.ndarray, numpy.ndarray]]:
+    """What is drawn from: (codes (L,), the distinct clusters' counts (P, L, M, F), how many there are of each (P,)).
+
+    One stratum per language, and one for the clusters with rows in several of them (a text and its translations): in
+    each language by itself they would pass for as many independent posts. Raises `UserError` for a language without
+    rows, and where the models answered different tables.
+    """
+    rows = rows_of(models)
+    if missing := sorted(set(languages) - set(rows.languages)):
+        raise UserError(f"language '{missing[0]}': no row has it; there are {', '.join(rows.languages)}")
+    languages, found = list(dict.fromkeys(languages)), []
+    spans = rows.span(languages)
+    for codes, inside in [([code], (rows.language == code) & ~spans) for code in languages] + [(languages, spans)]:
+        if inside.any():
+            block = numpy.array([codes.index(code) for code in rows.language[inside].tolist()])
+            shape = (len(codes), len(models), rows.grouping.width)
+            matrix, times = patterns(side_by_side(models, inside, block), rows.clusters[inside], math.prod(shape))
+            found.append((codes, matrix.reshape(-1, *shape), times))
+    return found
 
 
 def resampled(models: Sequence[Answers], languages: Sequence[str], draws: int, seed: int
               ) -> Iterator[dict[str, numpy.ndarray]]:
     """Test sets drawn anew, in chunks: code -> counts (m, M, F), M models on the same drawn posts, `draws` in all.
 
-    Clusters are drawn with replacement inside each language, as many as there are. Each language has a stream of its
-    own, from the seed and its code, so the other languages asked for do not change its draws. Raises `UserError` where
-    the models answered different tables.
+    Clusters are drawn whole, with replacement, inside each of `strata`, as many as there are. A stratum has a stream of
+    its own, from the seed and its languages: where no cluster spans languages, the other languages asked for do not
+    change a language's draws.
     """
-    rows, width = models[0].rows, models[0].rows.grouping.width
-    if any(model.rows is not rows for model in models):
-        raise UserError("models are compared on the same posts; these answered different tables")
-    places = numpy.concatenate([numpy.where(model.places >= 0, model.places + k * width, -1)
-                                for k, model in enumerate(models)], axis=1)  # (n, 3 M)
-    strata = {code: patterns(places[rows.language == code], rows.clusters[rows.language == code], width * len(models))
-              for code in languages}
-    streams = {code: numpy.random.default_rng([seed, *code.encode()]) for code in languages}
+    drawn_from, width = strata(models, languages), models[0].rows.grouping.width
+    streams = [numpy.random.default_rng([seed, *" ".join(codes).encode()]) for codes, _, _ in drawn_from]
     chunk = max(1, CHUNK_BYTES // (8 * width * len(models) * max(1, len(languages))))
     for start in range(0, draws, chunk):
-        size, shape = min(chunk, draws - start), (-1, len(models), width)
-        yield {code: resample(*strata[code], size, streams[code]).reshape(shape) for code in languages}
+        size = min(chunk, draws - start)
+        found = {code: numpy.zeros((size, len(models), width)) for code in languages}
+        for (codes, matrix, times), stream in zip(drawn_from, streams, strict=True):
+            drawn = resample(matrix.reshape(len(matrix), -1), times, size, stream).reshape(size, *matrix.shape[1:])
+            for k, code in enumerate(codes):
+                found[code] += drawn[:, k]
+        yield found
