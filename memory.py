@@ -5,11 +5,11 @@ The estimate counts what the design says must be there at the same time:
     model        bytes of all parameters and buffers, as they are after loading
     adapter      16 bytes per trainable number: value, gradient, two moments, each float32
     buffer       the largest linear once, dequantised
-    activations  per packed token and layer: 7 D + 4 H h + 4 F numbers that backward needs (two norms; queries, keys,
-                 values and output of attention; gate, up, their product and its input), and with dropout each adapter's
-                 masked input and the mask; with checkpointing only the layer's input D, and one layer's activations
-                 at a time. Where only answers are read, the last layer keeps 3 D + 4 K h numbers instead: the
-                 norm's, keys, values and what adapters on these are given
+    activations  per packed token and layer: 7 D + 4 H h + 3 F numbers that backward needs (two norms; queries, keys,
+                 values and output of attention; gate, up and their product), and with dropout each adapter's masked
+                 input and the mask; with checkpointing only the layer's input D, and one layer's activations at a time.
+                 Where only answers are read, the last layer keeps 3 D + 4 K h numbers instead: the norm's, keys, values
+                 and what adapters on these are given
     logits       for the losses over the whole vocabulary: one chunk's logits, their softmax and gradient in float32,
                  and a slice of the head in the arithmetic's dtype where it is stored in another
 
@@ -77,7 +77,7 @@ def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, check
     `dropped`: how many numbers of a token go through dropout in all layers together.
     """
     heads, depth = config.num_attention_heads * config.head_dim, config.num_hidden_layers
-    layer = (7 * config.hidden_size + 4 * heads + 4 * config.intermediate_size) * dtype.itemsize
+    layer = (7 * config.hidden_size + 4 * heads + 3 * config.intermediate_size) * dtype.itemsize
     layer += -(-dropped // depth) * (dtype.itemsize + 1)
     if checkpointing:
         return tokens * (depth * config.hidden_size * dtype.itemsize + layer)

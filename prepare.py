@@ -15,7 +15,7 @@ from data.codebook import Codebook, load_codebook
 from data.exposure import count_tokens, exposure, load_shares
 from data.posts import Post
 from data.prompt import EncodedPost, Prompt
-from data.sampling import choose_posts
+from data.sampling import choose_posts, only_posts
 from data.splits import Split, split_posts
 from loop import steps_per_epoch
 from model.tokenizer import load_tokenizer
@@ -71,6 +71,7 @@ def prepare(options) -> Prepared:
     tokenizer = load_tokenizer(Source(folder).tokenizer)
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
+    posts = only_posts(posts, find_path(options.rows)) if options.rows else posts
     chosen = choose_posts(posts, languages=options.languages or None, per_language=options.per_language,
                           seed=options.seed)
     split = part(chosen, options)

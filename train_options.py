@@ -28,6 +28,8 @@ class TrainOptions(ColumnOptions, MachineOptions):
                                   group=DATA)
     per_language: dict[str, int] = option({}, "so many posts of a language, nested for one seed", metavar="tr=75,pl=75",
                                           minimum=1, group=DATA)
+    rows: str | None = option(None, "file that names the posts to train on, one language, tab and id a line",
+                              metavar="FILE", group=DATA)
     validation: float | None = option(None, "share of the training posts kept aside to choose the best adapter; 0 for "
                                       f"none (default: a tenth of {ENOUGH} posts or more; fewer cannot choose)",
                                       minimum=0, maximum=0.9, group=DATA)

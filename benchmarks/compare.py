@@ -36,7 +36,7 @@ from common.options import option, parse_options
 from model.config import LlamaConfig
 from sources import find_path
 
-QUICK = {"depths": ["1", "3"], "turns": 2, "train_posts": 16, "label_posts": 16}
+QUICK = {"depths": ["2", "4"], "turns": 2, "train_posts": 16, "label_posts": 16}
 LLAMA_TOLERANCE = 1e-2  # of a label's log-probability, F16 against float32: activations are rounded to F16 there
 USUAL = ("transformers", "peft", "bitsandbytes", "accelerate")
 LLAMA = ("llama_cpp", "gguf")
@@ -46,7 +46,7 @@ LLAMA = ("llama_cpp", "gguf")
 class CompareOptions(BenchmarkOptions):
     """Options of this program."""
 
-    quick: bool = option(False, "under 15 minutes on two cores: depths 1 and 3, two turns of 16 posts, the usual stack "
+    quick: bool = option(False, "under 15 minutes on two cores: depths 2 and 4, two turns of 16 posts, the usual stack "
                          "on the paper's template only")
     depths: list[str] = option(("2", "6"), "numbers of layers to measure at, two or more", metavar="2,6")
     full_depth: int = option(0, "layers to project to; 0: the config's", minimum=0)
@@ -120,7 +120,7 @@ def shapes(config: dict) -> set[tuple[int, int]]:
 def one_depth(options: CompareOptions, depth: int, checkpoint: Path, work: Path, facts: dict) -> Depth:
     """Start the workers for one depth, let them take turns, end them; `facts` gets what is found out once for all."""
     settings = options.for_worker(checkpoint, work) | {"new_tokens": options.new_tokens, "bf16_kernels": False}
-    bf16 = options.device == "cpu" and not options.quick and has_bf16_kernels()
+    bf16 = options.device == "cpu" and has_bf16_kernels()
     every = jobs(options, everything=not options.quick, llama=options.llama == "on", bf16=bf16)
     with ExitStack() as stack:
         start = lambda side, module, **more: stack.enter_context(  # noqa: E731
@@ -131,6 +131,8 @@ def one_depth(options: CompareOptions, depth: int, checkpoint: Path, work: Path,
         sides["ours"].ask("describe")  # by now it has written the adapter that the usual stack reads
         sides["usual"] = start("usual", "usual")
         if bf16:
+            sides["ours in bf16"] = start("ours in bf16", "ours", dtype="bfloat16")
+        if bf16 and not options.quick:
             sides["usual in bf16"] = start("usual in bf16", "usual", bf16_kernels=True)
         if options.llama == "on":
             sides["llama.cpp"] = start("llama.cpp", "llama", gguf=str(gguf))

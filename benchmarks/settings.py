@@ -42,7 +42,7 @@ class BenchmarkOptions:
     targets: list[str] = option(("all-linear",), "linears with an adapter", metavar="q_proj,v_proj")
     rank: int = option(16, "rank r of the adapters", minimum=1)
     alpha: float = option(32, "alpha of the adapters", above=0)
-    micro_tokens: int = option(0, "ours in training; 0: what train.py would choose at full depth", minimum=0)
+    micro_tokens: int = option(1024, "ours in training; 0: as train.py would with the memory at hand", minimum=0)
     checkpointing: bool = option(False, "compute activations twice, on every side")
     device: str = option("cpu", "cpu, or cuda (untested)", metavar="NAME")
     dtype: str = option("auto", "arithmetic of every side; auto as in train.py", choices=("auto", *DTYPES))

@@ -41,8 +41,8 @@ def claims(result: dict, depths: list, full: int) -> list[str]:
 
 def pair(one: dict) -> list[str]:
     """Task, our template, the other side and its way, its template; a star where the template changes."""
-    (_, task, ours, _), (side, _, theirs, way) = one["ours"].split(", "), one["theirs"].split(", ")
-    return [task, ours, f"{side}, {way}", theirs + (" *" if ours != theirs else "")]
+    (mine, task, ours, _), (side, _, theirs, way) = one["ours"].split(", "), one["theirs"].split(", ")
+    return [task, ours + mine.removeprefix("ours"), f"{side}, {way}", theirs + (" *" if ours != theirs else "")]
 
 
 def limit_lines(result: dict, full: int) -> list[str]:

@@ -9,8 +9,9 @@
 
 What counts, strongest first: the command line, the TOML file of `--config`, the preset, the default written here. Field
 `per_language` is `--per-language` on the command line and `per_language` in TOML. Annotations decide how a value is
-read: str, int, float, bool (`--flag`, `--no-flag`), `list[str]` (several words, or one with commas), `dict[str, int]`
-(`tr=75,es=20`), each with `| None` where "not given" means something. An unknown option or key is an error.
+read: str, int, float, bool (`--flag`, `--no-flag`), `list[str]` and `list[int]` (several words, or one with commas),
+`dict[str, int]` (`tr=75,es=20`), each with `| None` where "not given" means something. An unknown option or key is an
+error.
 """
 
 import argparse
@@ -122,10 +123,12 @@ def check_value(cls, name: str, value, where: str):
 
 
 def _kind(annotation) -> tuple[str, bool]:
-    """`list[str] | None -> ("list", True)`: the kind of a value and whether it may be absent."""
+    """`list[str] | None -> ("list", True)`: the kind of a value (`list[int]`: "numbers"), and if it may be absent."""
     optional = typing.get_origin(annotation) in (UnionType, typing.Union) and NoneType in typing.get_args(annotation)
     if optional:
         annotation = next(part for part in typing.get_args(annotation) if part is not NoneType)
+    if typing.get_args(annotation) == (int,):
+        return "numbers", optional
     return (typing.get_origin(annotation) or annotation).__name__, optional
 
 
@@ -140,7 +143,7 @@ def _add_argument(group, name: str, field, kind) -> None:
     metavar = metadata["metavar"] or (None if metadata["choices"] else {"int": "N", "float": "X"}.get(words, "TEXT"))
     group.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=text, metavar=metavar,
                        choices=metadata["choices"] if words == "str" else None,
-                       nargs="+" if words == "list" else None)
+                       nargs="+" if words in ("list", "numbers") else None)
 
 
 def _shown(value) -> str:
@@ -170,7 +173,8 @@ def _checked(value, kind, metadata, where: str):
         value = _READ["files" if is_files else name](value)
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {value!r} is not {_WORDS[name]}") from error
-    for item in value.values() if name == "dict" else [value] if name in ("int", "float") else []:
+    items = value.values() if name == "dict" else value if name == "numbers" else [value]
+    for item in items if name in ("int", "float", "dict", "numbers") else []:
         if metadata["minimum"] is not None and item < metadata["minimum"]:
             raise UserError(f"{where}: {item} is below the smallest value, {metadata['minimum']}")
         if metadata["above"] is not None and item <= metadata["above"]:
@@ -222,6 +226,11 @@ def _read_list(value) -> list[str]:
     return [word for word in words if word]
 
 
+def _read_numbers(value) -> list[int]:
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    return [_read_int(word) for item in items for word in (item.split(",") if isinstance(item, str) else [item])]
+
+
 def _read_dict(value) -> dict[str, int]:
     if isinstance(value, dict):
         return {str(key): _read_int(count) for key, count in value.items()}
@@ -232,6 +241,7 @@ def _read_dict(value) -> dict[str, int]:
 
 
 _READ = {"str": _read_str, "int": _read_int, "float": _read_float, "bool": _read_bool, "list": _read_list,
-         "files": _read_files, "dict": _read_dict}
+         "files": _read_files, "numbers": _read_numbers, "dict": _read_dict}
 _WORDS = {"str": "text", "int": "a whole number", "float": "a finite number", "bool": "true or false",
-          "list": "a list of words", "dict": "NAME=NUMBER pairs, each name once, such as tr=75,es=20"}
+          "list": "a list of words", "numbers": "a list of whole numbers",
+          "dict": "NAME=NUMBER pairs, each name once, such as tr=75,es=20"}

@@ -7,6 +7,10 @@ Two templates hold the same words. `paper` has the authors' order, the instructi
             Analyze carefully the tweet ...                                Category numbers: 1 = ...
             Category numbers: 1 = ...                                      The next text is a tweet ...:"{post}"
 
+A third, `authors`, is what the paper's authors asked their fine-tuned models with: the paper's order without the system
+turn and without quotes around the post, after a stray end of turn. It is there to measure that mismatch; train.py does
+not offer it.
+
 The chat layout is Llama 3's (headers, no date) where the tokenizer has its special tokens, else plain paragraphs.
 
 All ordinary text between two special tokens is encoded in one call. Encoding the parts of the prompt apart and joining
@@ -26,6 +30,7 @@ from common.files import sha256_json
 from data.codebook import Codebook
 
 TEMPLATES = ("paper", "instruction-first")
+AUTHORS = "authors"
 HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
 # First characters that a tokenizer may merge with the text ahead of the post: ASCII, scripts, marks, emoji, beginnings.
@@ -61,7 +66,7 @@ class Prompt:
     """
 
     def __init__(self, codebook: Codebook, tokenizer, template: str = "paper", max_tokens: int | None = None):
-        if template not in TEMPLATES:
+        if template not in (*TEMPLATES, AUTHORS):
             raise UserError(f"--template {template}: is unknown{closest(template, TEMPLATES)}; "
                             f"known are {', '.join(TEMPLATES)}")
         self.codebook, self.tokenizer, self.template, self.max_tokens = codebook, tokenizer, template, max_tokens
@@ -144,18 +149,22 @@ class Prompt:
         """The prompt as runs: special ids (int) and tuples of text and marks, each tuple encoded in one call."""
         book, tokenizer = self.codebook, self.tokenizer
         head, tail = book.introduction.split("{post}")
-        if self.template == "paper":
+        bare = self.template == AUTHORS
+        if bare:
+            user = [head.removesuffix('"'), Mark.POST, tail.removeprefix('"') + f"\n{book.instruction()}"]
+        elif self.template == "paper":
             user = [head, Mark.POST, f"{tail}\n{book.instruction()}"]
         else:
             user = [f"{book.instruction()}\n{head}", Mark.POST, tail]
         names = {number: name for name, number in tokenizer.special_ids.items()}
         if self.layout == "llama-3":
             start, end, turn = HEADERS
-            pieces = [(start,), "system", (end,), "\n\n", book.role, (turn,), (start,), "user", (end,), "\n\n", *user,
+            opening = [(turn,)] if bare else [(start,), "system", (end,), "\n\n", book.role, (turn,)]
+            pieces = [*opening, (start,), "user", (end,), "\n\n", *user,
                       (turn,), (start,), "assistant", (end,), "\n\n", Mark.ANSWER]
             finish = tokenizer.special(turn)
         else:
-            pieces = [book.role, "\n\n", *user, "\n\n", Mark.ANSWER]
+            pieces = [*([] if bare else [book.role, "\n\n"]), *user, "\n\n", Mark.ANSWER]
             finish = min(tokenizer.eos_ids) if tokenizer.eos_ids else None
         runs: list = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         words = "" if tokenizer.bos_id is None else names.get(tokenizer.bos_id, "<bos>")

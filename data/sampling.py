@@ -13,6 +13,7 @@ languages, labels or cells: scarce rows come several times, plentiful ones are d
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
@@ -65,6 +66,31 @@ def choose_posts(
             own = [own[i] for i in order[:budget]]
         keep.update(own)
     return [post for place, post in enumerate(posts) if place in keep]
+
+
+def only_posts(posts: Sequence[Post], path: str | Path) -> list[Post]:
+    """The posts that a file names, one "language, tab, id" a line; input order kept.
+
+    Raises `UserError` for a line of another form and for a post that is not there.
+    """
+    wanted = {}
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--rows {path}: cannot be read ({error})") from error
+    for number, line in enumerate(lines, 1):
+        language, tab, id = line.partition("\t")
+        if not tab or not id:
+            raise UserError(f"{path}: line {number}: is not a language, a tab and an id")
+        wanted[language, id] = number
+    chosen = [post for post in posts if wanted.pop((post.language, post.id), None) is not None]
+    if wanted:
+        (language, id), number = next(iter(wanted.items()))
+        raise UserError(f"{path}: line {number}: there is no post '{id}' in {language_name(language)} "
+                        f"among the {len(posts):,} that were read")
+    if not chosen:
+        raise UserError(f"--rows {path}: names no post; a line holds a language, a tab and an id")
+    return chosen
 
 
 def _codes(tags: Iterable[str], there: Mapping[str, int], option: str) -> list[str]:

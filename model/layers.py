@@ -8,6 +8,7 @@ Each owner of weights has `load_dense(leaf, tensor)`, by which the loader hands 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from common.product import linear
 
@@ -86,6 +87,28 @@ def silu(x: torch.Tensor) -> torch.Tensor:
     return F.silu(x)
 
 
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate, up):
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad * up, gate), F.silu(gate).mul_(grad)
+
+
+def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up, elementwise: (N, F), (N, F) -> (N, F); with gradients it keeps its two inputs and no more.
+
+    PyTorch's own product would keep silu(gate) as well, a quarter of what the feed-forward part keeps for backward;
+    here it is computed again:  d gate = dy * up * silu'(gate),  d up = dy * silu(gate).
+    """
+    return _SwiGLU.apply(gate, up) if torch.is_grad_enabled() else silu(gate).mul_(up)
+
+
 class MLP(nn.Module):
     """SwiGLU (Shazeer 2020, arXiv 2002.05202): down(silu(gate(x)) * up(x)), (N, D) -> (N, F) -> (N, D)."""
 
@@ -96,4 +119,4 @@ class MLP(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))

@@ -34,7 +34,7 @@ STYLE = {
     "font.family": ["DejaVu Sans"], "font.size": 9, "text.parse_math": False, "text.color": INK, "axes.labelcolor": INK,
     "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": "#bbbbbb", "axes.linewidth": 0.8, "axes.titlesize": 9.5,
     "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-    "svg.fonttype": "none", "figure.dpi": 100, "savefig.dpi": 200,
+    "svg.fonttype": "none", "hatch.linewidth": 0.6, "figure.dpi": 100, "savefig.dpi": 200,
 }  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def interval_picture(claim: Claim, reach: float) -> Html | None:
     """The estimate as a point on its interval, on a scale from -reach to reach, or 0 to 1 for a rate; None without."""
     if claim.value is None:
         return None
-    low, high = (0.0, 1.0) if claim.kind == "rate" else (-reach, reach)
+    low, high = {"rate": (0.0, 1.0), "correlation": (-1.0, 1.0)}.get(claim.kind, (-reach, reach))
 
     def at(value: float) -> str:
         share = (min(max(value, low), high) - low) / (high - low)
@@ -48,29 +48,31 @@ def interval_picture(claim: Claim, reach: float) -> Html | None:
     marks = [(low, "start"), ((low + high) / 2, "middle"), (high, "end")]
     parts = [_line(at(low), at(high), 26, "axis")]
     parts += [tag("line", x1=at(v), x2=at(v), y1=21, y2=31, class_="axis") for v, _ in marks]
-    if claim.kind == "difference":
+    if claim.kind != "rate":
         parts.append(tag("line", x1=at(0), x2=at(0), y1=6, y2=34, class_="zero"))
     if claim.low is not None:
         parts.append(_line(at(claim.low), at(claim.high), 26, "span"))
         parts += [tag("line", x1=at(v), x2=at(v), y1=19, y2=33, class_="cap") for v in (claim.low, claim.high)]
     parts.append(tag("circle", cx=at(claim.value), cy=26, r=6.5, class_="point"))
-    kinds = ("rate", "rate", "rate") if claim.kind == "rate" else ("difference",) * 3
-    words = [shown(v, k).rstrip("0").rstrip(".") if v else "0" for (v, _), k in zip(marks, kinds, strict=True)]
+    words = [_shown(v, claim).rstrip("0").rstrip(".") if v else "0" for v, _ in marks]
     x = {"start": EDGE - 10, "middle": WIDTH / 2, "end": WIDTH - EDGE + 10}
     parts += [tag("text", w, x=x[a], y=49, text_anchor=a) for w, (_, a) in zip(words, marks, strict=True)]
-    return tag("svg", join(parts, ""), viewBox=f"0 0 {WIDTH} 54", role="img", aria_label=in_numbers(claim),
+    return tag("svg", join(parts, ""), viewBox=f"0 0 {WIDTH} 54", role="img", aria_label=" ".join(in_numbers(claim)),
                class_="interval")
 
 
-def in_numbers(claim: Claim) -> str:
-    """`−0.045 (95 % interval −0.090 to 0.000)`; in words where it cannot be estimated."""
+def in_numbers(claim: Claim) -> tuple[str, str]:
+    """`("−0.045", "95 % interval −0.090 to +0.001")`; in words where it cannot be estimated."""
     if claim.value is None:
-        return "not estimable"
-    value = shown(claim.value, claim.kind)
+        return "not estimable", ""
     if claim.low is None:
-        return f"{value} (no interval)"
-    ends = f"{shown(claim.low, claim.kind)} to {shown(claim.high, claim.kind)}"
-    return f"{value} ({claim.level * 100:g} % interval {ends})"
+        return _shown(claim.value, claim), "no interval"
+    return _shown(claim.value, claim), \
+        f"{claim.level * 100:g} % interval {_shown(claim.low, claim)} to {_shown(claim.high, claim)}"
+
+
+def _shown(value: float, claim: Claim) -> str:
+    return shown(value, "rate" if claim.kind == "rate" else "difference")
 
 
 def _line(x1: str, x2: str, y: int, class_: str) -> Html:

@@ -15,12 +15,9 @@ HATCH = "//////"
 def matrix(data: Data) -> Figure:
     """Rows y, columns x, the value in each cell; seen cells outlined, small cells hatched, absent ones a dash."""
     xs, ys, kind = data.distinct("x"), data.distinct("y"), data.kind("value")
-    cells = {}
-    for row in data.rows:
-        place = (data.of(row, "x"), data.of(row, "y"))
-        if place in cells:
-            raise ValueError(f"figure {data.spec.name}: two rows for the cell {place}; a matrix has one")
-        cells[place] = row
+    cells = {(data.of(row, "x"), data.of(row, "y")): row for row in data.rows}
+    if len(cells) < len(data.rows):
+        raise ValueError(f"figure {data.spec.name}: table {data.table.name} has two rows for one cell of the matrix")
     shade, low, high = shading([v for row in data.rows if (v := data.of(row, "value")) is not None], kind)
     tall = 0.5 if data.spec.label else 0.4
     names = [data.name("y", y) for y in ys]
@@ -61,7 +58,7 @@ def _cell(ax, k: int, i: int, data: Data, row, value, shade, kind: str) -> None:
         ax.add_patch(Rectangle((k - 0.48, i - 0.47), 0.96, 0.94, facecolor="none", edgecolor=stripe, lw=0,
                                hatch=HATCH, alpha=0.55))
     if row is not None and data.of(row, "outlined"):
-        ax.add_patch(Rectangle((k - 0.455, i - 0.435), 0.91, 0.87, facecolor="none", edgecolor="black", lw=1.9,
+        ax.add_patch(Rectangle((k - 0.48, i - 0.47), 0.96, 0.94, facecolor="none", edgecolor="black", lw=1.9,
                                joinstyle="miter", zorder=3))
     # The number stands on the cell's own shade, so that stripes never run through it.
     behind = {"facecolor": face, "edgecolor": "none", "pad": 0.9} if small else None
@@ -76,8 +73,8 @@ def _cell(ax, k: int, i: int, data: Data, row, value, shade, kind: str) -> None:
 def confusion(data: Data) -> Figure:
     """A panel per facet; rows: human labels, columns: the model's, in each cell the share of its row in per cent."""
     facets, xs, ys = data.distinct("facet"), data.distinct("x"), data.distinct("y")
-    side = 0.42 if len(xs) <= 5 else 0.33
-    across = min(len(facets), max(1, int(7.6 / (side * len(xs) + 0.2))))
+    side = 0.37 if len(xs) <= 5 else 0.31
+    across = min(len(facets), max(1, int(8.6 / (side * len(xs) + 0.2))))
     names = {role: ["\n".join(textwrap.wrap(data.name(role, v), 14)[:2]) for v in values]
              for role, values in (("x", xs), ("y", ys))}
     figure, axes = panels(len(facets), across, side * len(xs) + 0.22, side * len(ys) + 0.45, (1.3, 1.35))
@@ -86,7 +83,7 @@ def confusion(data: Data) -> Figure:
         for row in rows:
             k, i = xs.index(data.of(row, "x")), ys.index(data.of(row, "y"))
             value = data.of(row, "value")
-            face = "#ffffff" if value is None else SHADES(value)
+            face = "#ffffff" if value is None else SHADES(float(value))  # an int would be an index
             right = data.of(row, "x") == data.of(row, "y")
             ax.add_patch(Rectangle((k - 0.47, i - 0.47), 0.94, 0.94, facecolor=face, lw=1.1 if right else 0.5,
                                    edgecolor=INK if right else "#d5d5d5"))
@@ -103,9 +100,9 @@ def confusion(data: Data) -> Figure:
         bare(ax)
     figure.supylabel(f"{data.title('y')} (rows)", fontsize=8.5, color=SOFT)
     keys = [Patch(facecolor="white", edgecolor=INK, lw=1.1, label="right")]
-    keys += [Patch(facecolor=SHADES(v), edgecolor="#d5d5d5", lw=0.5, label=f"{100 * v:.0f} %") for v in (0, 0.5, 1)]
-    words = "per cent of the row; columns: " + data.title("x")
-    keys.append(Patch(facecolor="none", edgecolor="none", label=words + ("; ° small cell" if data.spec.hatched else "")))
+    keys += [Patch(facecolor=SHADES(v), edgecolor="#d5d5d5", lw=0.5, label=f"{100 * v:.0f} %") for v in (0.0, 0.5, 1.0)]
+    words = f"per cent of the row; columns: {data.title('x')}" + "; ° small cell" * bool(data.spec.hatched)
+    keys.append(Patch(facecolor="none", edgecolor="none", label=words))
     legend(figure, keys)
     return figure
 

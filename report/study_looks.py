@@ -86,7 +86,7 @@ def shading(values: Sequence[float], kind: str):
     if kind == "rate":
         low, high = math.floor(low * 10 + 1e-9) / 10, math.ceil(high * 10 - 1e-9) / 10
     span = (high - low) or 1.0
-    return (lambda v: SHADES((v - low) / span)), low, high
+    return (lambda v: SHADES(float(v - low) / span)), low, high
 
 
 def panels(count: int, across: int, width: float, height: float, extra: tuple[float, float] = (0.9, 0.8)):

@@ -74,17 +74,22 @@ def _card(claim: Claim, reach: float, number: int | None = None, section: Sectio
     said = tag("dl",
                tag("div", tag("dt", "✓ One may say"), tag("dd", claim.may_say, dir="auto"), class_="may"),
                tag("div", tag("dt", "✗ One may not say"), tag("dd", claim.may_not_say, dir="auto"), class_="not"))
-    more = [tag("span", "Exploratory: not in the plan's family", class_="badge")] if section and section.exploratory else []
+    more = []
+    if section and section.exploratory:
+        more.append(tag("span", "Exploratory: not in the plan's family", class_="badge"))
     if section:
         more.append(tag("a", f"Behind it: {section.title}", href=f"#section-{section.key}"))
     heading = tag("h2", claim.text, dir="auto") if section else tag("h4", claim.text, dir="auto")
-    return tag("article", tag("p", f"Claim {number}", class_="claim-number") if number else None, heading,
-               interval_picture(claim, reach), tag("p", in_numbers(claim), class_="numbers"), said,
+    value, interval = in_numbers(claim)
+    found = tag("div", tag("p", f"Claim {number}", class_="claim-number") if number else None, heading,
+                interval_picture(claim, reach), tag("p", tag("strong", value), " ", interval, class_="numbers"))
+    return tag("article", found, said,
                tag("p", *more, class_="more") if more else None, class_="card")
 
 
 def _contents(study: Study) -> Html:
-    items = [tag("li", tag("a", section.title, href=f"#section-{section.key}"), " (exploratory)" if section.exploratory else "")
+    items = [tag("li", tag("a", section.title, href=f"#section-{section.key}"),
+                 " (exploratory)" if section.exploratory else "")
              for section in study.sections]
     last = tag("li", tag("a", "Methods, LaTeX, settings, cells", href="#methods"))
     return tag("nav", tag("h2", "The questions"), tag("ol", *items, last), aria_label="Contents")

@@ -5,6 +5,7 @@ import math
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from report.figures import GREY, INK
@@ -12,46 +13,50 @@ from report.study_looks import HATCHES, LINE, MARKERS, PALETTE, SOFT, Data, hand
 from report.study_tables import shown, signed
 
 NEAR = [(8, 0), (-8, 0), (7, 7), (-7, 7), (7, -7), (-7, -7), (0, 10), (0, -10), (13, 4), (-13, 4), (13, -5),
-        (-13, -5), (11, 14), (-11, 14), (11, -14), (-11, -14)]  # places for a label about its point, best first, in points
+        (-13, -5), (11, 14), (-11, 14), (11, -14), (-11, -14)]  # where a label may stand: points off its point
 
 
 def scatter(data: Data) -> Figure:
-    """y over a share on a log axis; rows without one (or with none above 0) stand apart, in a strip without a scale."""
+    """y over a share on a log axis, a panel per series; rows without a share stand apart, in a strip without a scale.
+
+    A share that is missing, or not above 0, has no place on the axis, and none is made up for it.
+    """
     series = data.distinct("series")
     placed = [row for row in data.rows if (data.of(row, "x") or 0) > 0]
     apart = [row for row in data.rows if not (data.of(row, "x") or 0) > 0]
     loose = data.distinct("label", apart) if apart else []
-    figure = Figure(figsize=(7.6, 4.3), layout="constrained")
-    strip, main = figure.subplots(1, 2, sharey=True, width_ratios=[max(0.11, 0.055 * len(loose)), 1])
-    main.set_xscale("log")
-    spread = [data.of(row, "x") for row in placed] or [0.1, 10]
+    figure = Figure(figsize=(7.6, 1.3 + 2.7 * len(series)), layout="constrained")
+    widths = [max(0.14, 0.05 * len(loose)), 1]
+    grid = figure.subplots(len(series), 2, sharey=True, sharex="col", squeeze=False, width_ratios=widths)
+    shares = [data.of(row, "x") for row in placed] or [0.1, 10]
+
+    def beside(row: dict) -> float:
+        """Languages with one share stand side by side, a few per cent apart, or they would hide one another."""
+        same = data.distinct("label", data.where("x", data.of(row, "x"), placed))
+        return 1.1 ** (same.index(data.of(row, "label")) - (len(same) - 1) / 2)
+
     points = []
-    for index, one in enumerate(series):
-        shift = index - (len(series) - 1) / 2
+    for index, (one, (strip, main)) in enumerate(zip(series, grid, strict=True)):
         for row in data.where("series", one):
-            if data.of(row, "y") is None:
-                continue
-            if row in apart:
-                x, ax = loose.index(data.of(row, "label")) + 0.16 * shift, strip
-            else:
-                x, ax = data.of(row, "x") * (1 + 0.05 * shift), main
-            _point(ax, data, row, x, index)
-            points.append((ax, x, row, index == len(series) - 1))
-    main.set(xlim=(min(spread) / 1.7, max(spread) * 1.7), xlabel=f"{data.title('x')} (log scale)")
-    main.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    main.xaxis.set_minor_formatter(NullFormatter())
-    strip.set(xlim=(-0.7, max(len(loose), 1) - 0.3), ylabel=data.title("y"), xlabel="not listed\n(not zero)")
-    strip.set_xticks([])
-    strip.set_facecolor("#f1f3f5")
-    plain(main, "both")
-    plain(strip)
-    main.tick_params(labelleft=False)
-    strip.set_visible(bool(apart))
-    if not apart:
-        main.tick_params(labelleft=True)
-        main.set_ylabel(data.title("y"))
-    legend(figure, [handle(i, data.name("series", one)) for i, one in enumerate(series) if one is not None]
-           + [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows))
+            if data.of(row, "y") is not None:
+                ax, x = (strip, loose.index(data.of(row, "label"))) if row in apart else \
+                    (main, data.of(row, "x") * beside(row))
+                _point(ax, data, row, x, index)
+                points.append((ax, x, row))
+        main.set(xscale="log", xlim=(min(shares) / 1.7, max(shares) * 1.7))
+        main.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        main.xaxis.set_minor_formatter(NullFormatter())
+        strip.set(xlim=(-0.7, max(len(loose), 1) - 0.3), xticks=[], facecolor="#f1f3f5", visible=bool(apart))
+        plain(main, "both")
+        plain(strip)
+        (strip if apart else main).set_ylabel(data.title("y"))
+        main.tick_params(which="both", labelleft=not apart, length=0)
+        main.set_title("" if one is None else data.name("series", one))
+    grid[-1, 0].set_xlabel("not listed\n(not zero)")
+    grid[-1, 1].set_xlabel(f"{data.title('x')} (log scale)")
+    legend(figure, [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows))
+    if data.kind("label") == "language":  # codes beside the points: thirteen names would lie over one another
+        figure.supxlabel(_names(data.distinct("label")), fontsize=7.5, color=SOFT, x=0.01, ha="left", linespacing=1.4)
     _label(figure, data, points)
     return figure
 
@@ -59,54 +64,50 @@ def scatter(data: Data) -> Figure:
 def _point(ax, data: Data, row: dict, x: float, index: int) -> None:
     colour, low, high = PALETTE[index % len(PALETTE)], data.of(row, "low"), data.of(row, "high")
     if low is not None and high is not None:
-        ax.plot([x, x], [low, high], color=colour, lw=1.1, alpha=0.7, zorder=2)
+        ax.plot([x, x], [low, high], color=colour, lw=0.9, alpha=0.6, zorder=2)
     ax.plot(x, data.of(row, "y"), MARKERS[index % len(MARKERS)], color=colour, ms=5.5, mec=colour, zorder=3,
             mfc="white" if data.of(row, "hatched") else colour)
 
 
 def _label(figure: Figure, data: Data, points: list) -> None:
-    """Write each label of the last series beside its point, where it covers least of points, intervals and labels.
-
-    Languages are written as their codes, with a line of names below: thirteen names would lie over one another.
-    """
+    """Write each label beside its point, where it covers least of points, intervals and other labels."""
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     scale = 72 / figure.dpi
-    boxes, wanted, codes = [], [], {}
-    for ax, x, row, last in points:
+    boxes, wanted = [], []
+    for ax, x, row in points:
         def at(y, ax=ax, x=x):
             return ax.transData.transform((x, y)) * scale
 
         px, py = at(data.of(row, "y"))
-        boxes.append((px - 4, py - 4, px + 4, py + 4))
+        boxes.append((px - 4, py - 4, px + 4, py + 4, 1.0))
         if data.of(row, "low") is not None and data.of(row, "high") is not None:
-            boxes.append((px - 1, at(data.of(row, "low"))[1], px + 1, at(data.of(row, "high"))[1]))
-        if last:
-            wanted.append((ax, x, row, px, py))
+            boxes.append((px - 1, at(data.of(row, "low"))[1], px + 1, at(data.of(row, "high"))[1], 0.6))
+        wanted.append((ax, x, row, px, py))
     for ax, x, row, px, py in wanted:
         text = str(data.of(row, "label"))
-        if data.kind("label") == "language":
-            codes[text] = shown(text, "language")
         half = 2.6 * len(text) + 1
         edges = [value * scale for value in ax.get_window_extent().extents]
 
         def hidden(place, half=half, px=px, py=py, edges=edges):
             dx, dy = place[0] + math.copysign(half - 5, place[0]) * (place[0] != 0 and half > 5), place[1]
             box = (px + dx - half, py + dy - 5, px + dx + half, py + dy + 5)
-            over = sum(max(0, min(box[2], b[2]) - max(box[0], b[0])) * max(0, min(box[3], b[3]) - max(box[1], b[1]))
-                       for b in boxes)
+            over = sum(weight * max(0, min(box[2], right) - max(box[0], left))
+                       * max(0, min(box[3], top) - max(box[1], low)) for left, low, right, top, weight in boxes)
             outside = box[0] < edges[0] or box[2] > edges[2] or box[1] < edges[1] or box[3] > edges[3]
-            return over + 100 * outside, box, (dx, dy)
+            return over + 100 * outside + 0.3 * math.hypot(dx, dy), box, (dx, dy)
 
-        cost, box, offset = min((hidden(place) for place in NEAR), key=lambda found: found[0])
-        boxes.append(box)
+        _, box, offset = min((hidden(place) for place in NEAR), key=lambda found: found[0])
+        boxes.append((*box, 2.0))
         ax.annotate(text, (x, data.of(row, "y")), offset, textcoords="offset points", ha="center", va="center",
                     fontsize=8, color=INK, zorder=5, annotation_clip=False)
-    if codes:
-        words = "   ".join(f"{code} {name}" for code, name in sorted(codes.items()) if code != name)
-        half = words.rfind("   ", 0, len(words) * 55 // 100)
-        words = words[:half] + "\n" + words[half + 3:] if len(words) > 100 else words
-        figure.text(0.01, 0.0, words, fontsize=7.5, color=SOFT, va="top", linespacing=1.4, in_layout=True)
+
+
+def _names(codes: list) -> str:
+    """`ar Arabic · de German · ...`, in two lines where there are many."""
+    words = [f"{code} {shown(code, 'language')}" for code in sorted(codes) if code != shown(code, "language")]
+    half = len(words) if len(words) <= 7 else (len(words) + 1) // 2
+    return "\n".join(" · ".join(part) for part in (words[:half], words[half:]) if part)
 
 
 def forest(data: Data) -> Figure:
@@ -161,7 +162,7 @@ def _contrast(ax, data: Data, row: dict, y: float, index: int) -> None:
         text += f" [{signed(low, 3)}, {signed(high, 3)}]"
     ax.plot(value, y, MARKERS[index % len(MARKERS)], color=colour, ms=6, mec="white" if not data.of(row, "hatched")
             else colour, mfc="white" if data.of(row, "hatched") else colour, mew=0.9, zorder=3)
-    ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center", fontsize=8, color=INK)
+    ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center_baseline", fontsize=8, color=INK)
 
 
 def bars(data: Data) -> Figure:
@@ -193,9 +194,10 @@ def bars(data: Data) -> Figure:
             ax.barh(y, value, 0.66, color=colour, hatch=HATCHES[index % len(HATCHES)], edgecolor="white", lw=0)
         if None not in ends and (ends[0] > 0 or not log):
             ax.plot(ends, [y, y], color=INK if not log else colour, lw=2.2 if log else 1.4, zorder=2)
-        ax.text(1.02, y, shown(value, data.kind("x")), transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+        ax.text(1.02, y, shown(value, data.kind("x")), transform=ax.get_yaxis_transform(), va="center_baseline",
+                fontsize=8)
     ax.set_yticks(range(len(names)), names)
-    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel=data.title("x") + (" (log scale)" if log else ""))
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel=data.title("x") + " (log scale)" * log)
     plain(ax, "x")
     ax.grid(axis="x", which="minor", color=LINE, lw=0.3)
     ax.spines["left"].set_visible(False)
@@ -205,7 +207,5 @@ def bars(data: Data) -> Figure:
 
 
 def _bar_handle(index: int, key: Line2D):
-    from matplotlib.patches import Patch
-
     return Patch(facecolor=PALETTE[index % len(PALETTE)], hatch=HATCHES[index % len(HATCHES)], edgecolor="white",
                  label=key.get_label())

@@ -137,14 +137,14 @@ class FigureSpec:
             needs = NUMBERS if role in _NUMBER_ROLES or role in NEEDED[self.kind][1].split() else ()
             needs = ("flag",) if role in _FLAG_ROLES else needs
             if needs and kind not in needs:
-                raise ValueError(f"figure {self.name}, {role}: column {key} is of kind {kind}, not {' or '.join(needs)}")
+                raise ValueError(f"figure {self.name}, {role}: column {key} is of kind {kind}; it takes {needs}")
 
 
 @dataclass
 class Claim:
     """A sentence, the estimate and interval that carry it (None: not estimable), and where it ends.
 
-    `kind`: "rate" is drawn from 0 to 1, "difference" about zero. `level`: of the interval, such as 0.95.
+    `kind`: "rate" is drawn from 0 to 1, "difference" about zero, "correlation" from -1 to 1. `level`: of the interval.
     """
 
     text: str
@@ -157,9 +157,9 @@ class Claim:
     level: float = 0.95
 
     def __post_init__(self):
-        if self.kind not in ("rate", "difference"):
-            raise ValueError(f"a claim is about a rate or a difference, not {self.kind!r}: {self.text}")
-        column = Column("claim", "", self.kind)
+        if self.kind not in ("rate", "difference", "correlation"):
+            raise ValueError(f"a claim is about a rate, difference or correlation, not {self.kind!r}: {self.text}")
+        column = Column("claim", "", "difference")
         self.value, self.low, self.high = (_value(v, column, "claim") for v in (self.value, self.low, self.high))
         if (self.low is None) != (self.high is None) or (self.low is not None and self.low > self.high):
             raise ValueError(f"a claim's interval has two ends in their order, or none: {self.text}")
@@ -167,7 +167,7 @@ class Claim:
 
 @dataclass
 class Section:
-    """One question of the study; `key` is its name in the page's addresses. `exploratory`: outside the plan's family."""
+    """One question; `key` is its name in the page's addresses, `exploratory`: outside the plan's declared family."""
 
     key: str
     title: str
@@ -191,9 +191,12 @@ class Section:
 
 @dataclass
 class Study:
-    """The whole study. `first`: keys of up to three sections whose first claims open the page (by default the first
-    three that have one). `latex`: names of the tables set for LaTeX (by default the one behind the first figure).
-    `note`: a line under the title. `cells`: dicts, one per trained and evaluated model."""
+    """The whole study.
+
+    `first`: keys of up to three sections whose first claims open the page (by default the first three with one).
+    `latex`: names of the tables set for LaTeX (by default the one behind the first figure). `note`: a line under the
+    title. `cells`: dicts, one per trained and evaluated model.
+    """
 
     title: str
     created: str

@@ -47,7 +47,7 @@ def shown(value, kind: str) -> str:
     if kind == "p":
         return "<0.001" if value < 0.0005 else f"{value:.3f}"
     if kind == "number":
-        text = f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
+        text = f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
         return text.replace("-", "−", 1) if value < 0 else text
     return value
 

@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-PROGRAM = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), "")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+PROGRAM = next((found for name in NAMES if (found := shutil.which(name))), "")
 PATIENCE = 60  # seconds for one answer; a busy machine with two cores needs several for the first
 
 
@@ -98,6 +99,8 @@ class Browser:
         return {
             "requests": [event["params"]["request"]["url"] for event in self.events
                          if event.get("method") == "Network.requestWillBeSent"],
+            "blocked": [event["params"].get("blockedReason") for event in self.events
+                        if event.get("method") == "Network.loadingFailed"],
             "messages": [event["params"] for event in self.events if event.get("method") in named],
             "scroll_width": self.value("document.documentElement.scrollWidth"),
             "height": size["height"], "png": base64.b64decode(picture["data"]),

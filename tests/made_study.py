@@ -35,8 +35,8 @@ def transfer(rng) -> Section:
     names = [("multi − en, unseen languages, each equal", 0.0713), ("multi − es, unseen languages, each equal", 0.0987),
              ("multi − en-es, unseen languages, by posts", 0.0422), ("en − es, by posts", -0.0118)]
     lines = [{"id": f"{7 * 10**17 + k}", "contrast": name, "group": group, "value": None if k == 3 and group[0] == "P"
-              else value * (1 if group[0] == "D" else 0.7), "low": value - 0.06, "high": value + 0.06,
-              "wide_low": value - 0.09, "wide_high": value + 0.09, "p": 10 ** -(k + 1.5), "small": k == 3}
+              else value * (1 if group[0] == "D" else 0.7), "low": value * 0.85 - 0.06, "high": value * 0.85 + 0.06,
+              "wide_low": value * 0.85 - 0.09, "wide_high": value * 0.85 + 0.09, "p": 10 ** -(k + 1.5), "small": k == 3}
              for group in ("Declared family", "Per language, partially pooled")
              for k, (name, value) in enumerate(names)]
     contrasts = Table("topic-contrasts", "Contrasts of train sets",
@@ -51,7 +51,7 @@ def transfer(rng) -> Section:
         "English one, and the interval leaves out zero.",
         [Claim("In languages that the English model never saw, training on twelve languages finds the topic better.",
                0.0713, 0.0113, 0.1313, "With these rows and this recipe, topic F1 is higher by 1 to 13 points.",
-               "That more languages, and not more rows, are the cause: the multilingual set also holds 750 more rows.")],
+               "That more languages, and not more rows, are the cause: the multilingual set also holds 750 more.")],
         [table, contrasts],
         [FigureSpec("matrix", "topic", "Higher values stand in the outlined cells, where the language was trained on; "
                     "the row of the multilingual model is the most even.",
@@ -109,7 +109,7 @@ def bias(rng) -> Section:
                    "No relation can be shown among ten listed languages; English alone carries any slope.",
                    [Claim("Accuracy is not shown to go with the share of pre-training.", 0.21, -0.44, 0.73,
                           "Ten languages cannot tell a rank correlation of 0.2 from none.",
-                          "That pre-training share does not matter.")], [table],
+                          "That pre-training share does not matter.", "correlation")], [table],
                    [FigureSpec("scatter", "share", "Ten languages on the scale, three in the strip.",
                                "That unlisted languages have a share of zero.", x="share", y="accuracy", low="low",
                                high="high", label="language", series="when", hatched="small")], exploratory=True)
@@ -171,8 +171,8 @@ def made_study(seed: int = 0, **more) -> Study:
         "manifest": {"base": {"name": "embedded", "sha256": "0a" * 32, "bits": 4}, "lora": {"rank": 64, "alpha": 32},
                      "seeds": [0, 1, 2], "learning_rate": 2e-4, "deterministic": True, "outside": None},
         "sections": [transfer(rng), exposure(rng), bias(rng), answers(rng), cost()],
-        "methods": "We fine-tuned a base model on four sets of languages & scored it on thirteen.\n\nRates carry Wilson "
-                   "intervals; 5 % of nothing is nothing.",
+        "methods": "We fine-tuned a base model on four sets of languages & scored it on thirteen.\n\n"
+                   "Rates carry Wilson intervals; 5 % of nothing is nothing.",
         "cells": [{"train_set": name, "seed": seed, "rows": 100 * k, "minutes": 2.5 * k, "hash": "ab12" * 5}
                   for k, name in enumerate(TRAIN, 1) for seed in (0, 1)],
     }

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from benchmarks.checkpoint import LLAMA_3_2_3B, write_checkpoints
 from benchmarks.equality import check_close, check_training, check_weights, digest
+from benchmarks.machine import has_bf16_kernels
 from benchmarks.measure import FIRST, PAPER, TEMPLATES, Depth, jobs
 from benchmarks.products import Recorder, copy_bandwidth, dequantised_bytes, extrapolate, seconds_of, time_shapes, work
 from benchmarks.settings import whole_numbers
@@ -52,12 +53,13 @@ def test_the_whole(tmp_path):
     assert {"schema", "command", "machine", "settings", "depths", "projection", "ratios", "limits", "memory",
             "seconds"} == set(result)
     assert result["settings"]["attention"] in ("eager", "sdpa") and result["settings"]["full_depth"] == 28
-    names = {job.name for job in jobs(options(), everything=False, llama=False)}
-    assert len(names) == 7 and set(result["projection"]) == names
+    bf16 = has_bf16_kernels()
+    names = {job.name for job in jobs(options(), everything=False, llama=False, bf16=bf16)}
+    assert len(names) == (9 if bf16 else 7) and set(result["projection"]) == names
     for depth in ("1", "2"):
         measured = result["depths"][depth]
         assert set(measured["jobs"]) == names and measured["checks"] and measured["copy_bytes_per_second"][0] > 0
-        assert max(measured["checks"].values()) < 1e-4
+        assert max(value for name, value in measured["checks"].items() if " in bf16" not in name) < 1e-4
         for one in measured["jobs"].values():
             assert one["seconds"][0] == one["median"] > 0 and one["posts"] == 4 and one["peak"] > 1e7
         assert not measured["other_checkpointing"]

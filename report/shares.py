@@ -1,0 +1,103 @@
+"""A figure of each language against the language's share of pre-training: an association among a few languages.
+
+The unit is the language: twelve values, not 875 posts, since every post of a language has the same share. The test is a
+permutation test over languages (Fisher 1935; Pitman 1937, Supplement to the Journal of the Royal Statistical Society
+4, 225-232): how often would values handed to the languages at random go with the shares at least as closely? All
+orders are enumerated up to ten languages; beyond, 100,000 are drawn, p = (1 + as close) / (1 + drawn) (Phipson and
+Smyth 2010), and the row says so. Two measures: Pearson's r on log10 share, and Spearman's rank correlation (ties share
+ranks).
+
+English holds nearly all of the shares that are published, so it can carry a slope alone: every analysis stands twice,
+with and without it. A language that is not listed has an unknown share, not zero. Analysis "listed" leaves such
+languages out; analysis "unlisted lowest" takes them as below every listed one, tied, which only ranks can express.
+
+What this cannot say: languages differ in script, relatedness and in who wrote and labelled the posts, and shares go
+with all of these; the figures' own uncertainty is not in the test. An association is all that is shown.
+"""
+
+from collections.abc import Mapping
+from itertools import permutations
+
+import numpy
+
+from report.answers import Answers
+
+EXACT = 10  # languages up to which all orders are enumerated: 10! is 3,628,800
+LARGEST = "en"
+
+
+def association(values: Mapping[str, float], shares: Mapping[str, float], *, draws: int = 100_000, seed: int = 0,
+                largest: str = LARGEST) -> list[dict]:
+    """Six rows of a table: three analyses of `values` and shares (per cent) by language, each with and without English.
+
+    A row: analysis, measure, english (bool: it is among them), n, languages, unlisted (those without a share), r, p
+    (two-sided), exact (bool), orders (permutations looked at), smallest_p (what p could be at best with all orders).
+    r and p are None below three languages or where all values or shares are the same. Values that are NaN or None are
+    left out. float64.
+    """
+    values = {code: float(value) for code, value in values.items() if value is not None and not numpy.isnan(value)}
+    listed = [code for code in values if shares.get(code, 0) > 0]
+    unlisted = [code for code in values if code not in listed]
+    logs = {code: float(numpy.log10(shares[code])) for code in listed}
+    lowest = {**logs, **dict.fromkeys(unlisted, -numpy.inf)}
+    table = []
+    for analysis, measure, known in (("listed", "pearson, log10 share", logs), ("listed", "spearman", logs),
+                                     ("unlisted lowest", "spearman", lowest)):
+        for english in (True, False):
+            codes = sorted(code for code in known if english or code != largest)
+            share, value = (numpy.array([of[code] for code in codes], dtype=float) for of in (known, values))
+            if measure == "spearman":
+                share, value = ranks(share), ranks(value)
+            table.append({"analysis": analysis, "measure": measure, "english": english and largest in codes,
+                          "n": len(codes), "languages": codes, "unlisted": sorted(unlisted),
+                          **permutation_test(share, value, draws, seed)})
+    return table
+
+
+def change(before: Answers, after: Answers, figure: str, shares: Mapping[str, float], languages: list[str], *,
+           draws: int = 100_000, seed: int = 0) -> list[dict]:
+    """`association` of one figure before and after rows were added, and of the difference: rows with `when` besides.
+
+    Beware of the difference: what was low before has more room to rise, and chance alone makes low figures rise.
+    """
+    first, second = ({code: model.figure(figure, [code]) for code in languages} for model in (before, after))
+    moved = {code: second[code] - first[code] for code in languages}
+    return [{"when": when, **row} for when, values in (("before", first), ("after", second), ("after - before", moved))
+            for row in association(values, shares, draws=draws, seed=seed)]
+
+
+def permutation_test(x: numpy.ndarray, y: numpy.ndarray, draws: int = 100_000, seed: int = 0) -> dict:
+    """Pearson's r of x (n,) and y (n,), and its two-sided p over all n! orders of y, or `draws` random ones."""
+    n, exact = len(x), len(x) <= EXACT
+    none = {"r": None, "p": None, "exact": exact, "orders": 0, "smallest_p": None}
+    if n < 3 or numpy.ptp(x) == 0 or numpy.ptp(y) == 0:
+        return none
+    x, y = x - x.mean(), y - y.mean()
+    x, y = x / numpy.sqrt(x @ x), y / numpy.sqrt(y @ y)
+    if exact:
+        orders = all_orders(n)
+    else:
+        orders = numpy.random.default_rng([seed, n]).permuted(numpy.tile(numpy.arange(n), (draws, 1)), axis=1).T
+    sums = numpy.zeros(orders.shape[1])
+    for weight, places in zip(x, orders, strict=True):
+        sums += weight * y[places]
+    r, near = float(x @ y), 1e-9  # ties in exact arithmetic must stay ties after rounding
+    close = int((abs(sums) >= abs(r) - near).sum())
+    p = close / len(sums) if exact else (1 + close) / (1 + len(sums))
+    best = (abs(sums) >= abs(sums).max() - near).mean() if exact else 1 / (1 + len(sums))
+    return {"r": r, "p": p, "exact": exact, "orders": len(sums), "smallest_p": float(best)}
+
+
+def all_orders(n: int) -> numpy.ndarray:
+    """(n, n!) int8: every order of 0..n-1 as a column. Grown by putting each next number at every place."""
+    found = numpy.array(list(permutations(range(min(n, 3)))), dtype=numpy.int8).T
+    for size in range(found.shape[0], n):
+        new = numpy.full((1, found.shape[1]), size, dtype=numpy.int8)
+        found = numpy.concatenate([numpy.concatenate([found[:k], new, found[k:]]) for k in range(size + 1)], axis=1)
+    return found
+
+
+def ranks(values: numpy.ndarray) -> numpy.ndarray:
+    """Ranks from 1, equal values sharing their mean rank: [3, 1, 3] -> [2.5, 1, 2.5]; -inf is lower than all."""
+    _, place, counts = numpy.unique(values, return_inverse=True, return_counts=True)
+    return (numpy.cumsum(counts) - (counts - 1) / 2)[place]

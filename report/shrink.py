@@ -1,0 +1,185 @@
+"""Figures of small languages, partially pooled: each is drawn towards the languages' mean as far as its rows are few.
+
+With 25 rows a language's accuracy is uncertain by 19 points, and the best and the worst of a dozen such languages are
+mostly luck. A model of all languages at once says how much they differ beyond luck, and each language's figure follows.
+The raw figure always stands beside the pooled one.
+
+Rates (accuracy, recall, specificity) follow a beta-binomial model. Language i has k_i of n_i right,
+
+    k_i ~ Binomial(n_i, p_i),    p_i ~ Beta(m c, (1 - m) c),    m uniform on (0, 1), c^(-1/2) uniform on (0, 1),
+
+the hyperprior of Gelman et al., Bayesian Data Analysis, 3rd edition, section 5.3, cut at c = 1. It was chosen over a
+normal model of logits since 25 of 25 has no logit and needs no correction here, and since given (m, c) all is closed
+form: E[p_i] = (k_i + m c) / (n_i + c). m and c are summed out over a grid, not set to their likeliest values: with a
+dozen languages the likeliest spread is often exactly zero, which would call all languages equal, with certainty.
+
+Other figures (F1) follow the normal model with known variances v_i, from the bootstrap over clusters:
+
+    y_i ~ Normal(theta_i, v_i),    theta_i ~ Normal(mu, tau^2),    mu and tau uniform
+
+(the same book, section 5.4; uniform in tau after Gelman 2006, Bayesian Analysis 1, 515-533), theta_i within [0, 1].
+A cell that is all right has a bootstrap without spread; its variance is then that of a rate with two right and two
+wrong added (Agresti and Coull 1998, The American Statistician 52, 119-126).
+
+Rows of one language count as independent in the rates, as in Wilson's interval; clusters count in the bootstrap. The
+languages count as exchangeable: before the data nothing says which are better. All sums are on fixed grids in float64.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import lgamma
+
+import numpy
+
+from report.answers import Answers, figure_of, resampled
+from report.counts import views
+from report.intervals import LEVEL, percentiles, wilson
+
+FEWEST = 3  # languages without which nothing can be said about how languages differ
+MEANS, SPREADS = (numpy.arange(200) + 0.5) / 200, (numpy.arange(60) + 0.5) / 60  # m, and c^(-1/2)
+TAUS = (numpy.arange(400) + 0.5) / 800  # a figure within [0, 1] has a standard deviation of at most 1/2
+LOGITS = numpy.linspace(-12, 12, 1201)
+UNIT = numpy.linspace(0, 1, 2001)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """G figures, pooled: value, low, high, kept (G,) float64; the languages' mean and standard deviation.
+
+    `kept`: the part of the raw figure in the pooled one, near 1 with many rows and 0 with few. `centre` and `spread`
+    are (value, low, high): the mean of all languages, and how far apart they are beyond luck (the median of each).
+    """
+
+    value: numpy.ndarray
+    low: numpy.ndarray
+    high: numpy.ndarray
+    kept: numpy.ndarray
+    centre: tuple[float, float, float]
+    spread: tuple[float, float, float]
+
+
+def pool_rates(right: Sequence[float], rows: Sequence[float], level: float = LEVEL) -> Pooled:
+    """The beta-binomial model for `right` of `rows` in each of G >= 3 languages; the intervals are posterior ones."""
+    k, n = (numpy.asarray(x, dtype=numpy.float64)[:, None] for x in (right, rows))
+    m, c = (axis.ravel() for axis in numpy.meshgrid(MEANS, SPREADS**-2.0, indexing="ij"))
+    best = _x_log_x(k) + _x_log_x(n - k) - _x_log_x(n)  # the highest log likelihood there is: keeps exp() in range
+    marginal = _log_beta(k + m * c, n - k + (1 - m) * c) - _log_beta(m * c, (1 - m) * c) - best  # (G, grid)
+    weight = _weights(marginal.sum(0))
+    held = weight > 1e-9 * weight.max()
+    m, c, weight, marginal = m[held], c[held], weight[held], marginal[:, held]
+    log_p, log_q = -numpy.logaddexp(0, -LOGITS), -numpy.logaddexp(0, LOGITS)
+    a, b = (m * c)[:, None], ((1 - m) * c)[:, None]
+    prior = numpy.exp(a * log_p + b * log_q - _log_beta(a, b))  # (grid, X): density of the logit given m and c
+    density = numpy.exp(k * log_p + (n - k) * log_q - best) * ((weight * numpy.exp(-marginal)) @ prior)
+    low, high = _quantiles(density, LOGITS, level)
+    return Pooled(((k + m * c) / (n + c)) @ weight, _expit(low), _expit(high), (n / (n + c)) @ weight,
+                  _three(m, weight, level), _three(numpy.sqrt(m * (1 - m) / (c + 1)), weight, level))
+
+
+def pool_values(values: Sequence[float], variances: Sequence[float], level: float = LEVEL) -> Pooled:
+    """The normal model for figures within [0, 1] of G >= 3 languages and their sampling variances, all above 0."""
+    y, v = (numpy.asarray(x, dtype=numpy.float64)[:, None] for x in (values, variances))
+    total = v + TAUS**2  # (G, T)
+    mean_variance = 1 / (1 / total).sum(0)
+    mu = (y / total).sum(0) * mean_variance
+    weight = _weights((numpy.log(mean_variance) - numpy.log(total).sum(0) - ((y - mu) ** 2 / total).sum(0)) / 2)
+    kept = TAUS**2 / total
+    middle, variance = kept * y + (1 - kept) * mu, kept * v + (1 - kept) ** 2 * mean_variance  # (G, T)
+    density = numpy.stack([(w * numpy.exp(-((UNIT[:, None] - t) ** 2) / (2 * s)) / numpy.sqrt(s)).sum(1)
+                           for t, s, w in zip(middle, variance, [weight] * len(y), strict=True)])
+    low, high = _quantiles(density, UNIT, level)
+    centre = (weight * numpy.exp(-((UNIT[:, None] - mu) ** 2) / (2 * mean_variance)) / numpy.sqrt(mean_variance)).sum(1)
+    return Pooled(density @ UNIT / density.sum(1), low, high, kept @ weight,
+                  _three(UNIT, centre / centre.sum(), level), _three(TAUS, weight, level))
+
+
+def partially_pooled(model: Answers, figure: str, languages: Sequence[str] | None = None, level: float = LEVEL,
+                     draws: int = 10_000, seed: int = 0) -> tuple[list[dict], Pooled | None]:
+    """Each language's figure, raw and pooled, as rows of a table; and the pooling, None below three languages.
+
+    A row: language, n (rows that count), small, raw, raw_low, raw_high (Wilson, or bootstrap for an F1), pooled, low,
+    high, kept; None where there is nothing to say. `draws` and `seed` are the bootstrap's. Raises `UserError` for an
+    unknown figure.
+    """
+    rows, table, pairs = model.rows, [], []
+    languages = list(languages or rows.languages)
+    drawn = None if _is_rate(figure) else _bootstrap(model, figure, languages, draws, seed)
+    for code in languages:
+        chosen = rows.language == code
+        counts = model.counts(chosen)
+        raw = float(figure_of(figure, counts, rows.grouping))
+        line = dict.fromkeys(("raw", "raw_low", "raw_high", "pooled", "low", "high", "kept"))
+        table.append({"language": code, "n": int(chosen.sum()), "small": bool(rows.is_small(chosen)), **line})
+        if numpy.isnan(raw):
+            continue
+        if drawn is None:
+            pair = rate_counts(figure, counts, rows.grouping)
+            table[-1]["n"], (low, high) = int(pair[1]), wilson(*pair, level)
+        else:
+            values, n = drawn[code][~numpy.isnan(drawn[code])], table[-1]["n"]
+            low, high = percentiles(values[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0].tolist()
+            pair = (raw, values.var() or (raw * n + 2) * ((1 - raw) * n + 2) / (n + 4) ** 3)
+        table[-1].update(raw=raw, raw_low=low, raw_high=high)
+        pairs.append((table[-1], pair))
+    if len(pairs) < FEWEST:
+        return table, None
+    pooled = (pool_rates if drawn is None else pool_values)(*zip(*(pair for _, pair in pairs), strict=True), level)
+    for place, (line, _) in enumerate(pairs):
+        line.update(pooled=float(pooled.value[place]), low=float(pooled.low[place]), high=float(pooled.high[place]),
+                    kept=float(pooled.kept[place]))
+    return table, pooled
+
+
+def rate_counts(figure: str, counts: numpy.ndarray, grouping) -> tuple[float, float]:
+    """How many rows are right, and of how many, for an accuracy, a recall or a specificity."""
+    question, _, kind = figure.rpartition(".")
+    table = views(counts, grouping)[question.removeprefix("stance.") or "all"]
+    if kind == "accuracy":
+        return float(numpy.trace(table)), float(table.sum())
+    side = 0 if kind == "recall" else 1
+    return float(table[side, side]), float(table[side].sum())
+
+
+def _is_rate(figure: str) -> bool:
+    return figure.rpartition(".")[2] in ("accuracy", "recall", "specificity")
+
+
+def _bootstrap(model: Answers, figure: str, languages, draws: int, seed: int) -> dict[str, numpy.ndarray]:
+    """The figure of each language in `draws` resampled test sets: code -> (draws,)."""
+    parts = [{code: figure_of(figure, counts[:, 0], model.rows.grouping) for code, counts in chunk.items()}
+             for chunk in resampled([model], languages, draws, seed)]
+    return {code: numpy.concatenate([part[code] for part in parts]) for code in languages}
+
+
+def _x_log_x(x: numpy.ndarray) -> numpy.ndarray:
+    return x * numpy.log(numpy.where(x > 0, x, 1))
+
+
+def _log_beta(a, b) -> numpy.ndarray:
+    """log B(a, b), elementwise; numpy has no log gamma of its own."""
+    gamma = numpy.vectorize(lgamma, otypes=[numpy.float64])
+    return gamma(a) + gamma(b) - gamma(a + b)
+
+
+def _expit(x):
+    return 1 / (1 + numpy.exp(-x))
+
+
+def _weights(log_weight: numpy.ndarray) -> numpy.ndarray:
+    weight = numpy.exp(log_weight - log_weight.max())
+    return weight / weight.sum()
+
+
+def _quantiles(density: numpy.ndarray, grid: numpy.ndarray, level: float) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The two ends of the central interval of each density (G, X), known at the points of an even grid (X,)."""
+    total = numpy.cumsum(density, axis=1) - density / 2  # half a cell on either side of its point
+    low, high = (numpy.array([numpy.interp(edge * line[-1], line, grid) for line in total])
+                 for edge in ((1 - level) / 2, (1 + level) / 2))
+    return low, high
+
+
+def _three(values: numpy.ndarray, weight: numpy.ndarray, level: float) -> tuple[float, float, float]:
+    """Median and central interval of weighted values."""
+    order = numpy.argsort(values)
+    total = numpy.cumsum(weight[order]) - weight[order] / 2
+    return tuple(float(numpy.interp(edge, total, values[order])) for edge in (0.5, (1 - level) / 2, (1 + level) / 2))

@@ -1,0 +1,47 @@
+"""What the layers keep for backward, and their hand-written gradients.
+
+Deliberate break: in model/layers.py give `silu_backward` the gradient without `up`, or let `_SwiGLU` save silu(gate).
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model.layers import silu, swiglu
+
+
+def inputs(dtype: torch.dtype, rows: int = 7) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [(4 * torch.randn(rows, 33, generator=generator)).to(dtype).requires_grad_() for _ in range(2)]
+
+
+def test_gradients_of_swiglu_against_differences():
+    assert torch.autograd.gradcheck(swiglu, inputs(torch.float64))
+
+
+# The same formula in the same dtype: a rounding of each of three products apart.
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+def test_swiglu_is_its_specification(dtype, tolerance):
+    gate, up = inputs(dtype)
+    expected, weight = F.silu(gate) * up, torch.randn(7, 33, generator=torch.Generator().manual_seed(4)).to(dtype)
+    wanted = torch.autograd.grad((expected * weight).sum(), (gate, up))
+    found = swiglu(gate, up)
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+    for one, other in zip(torch.autograd.grad((found * weight).sum(), (gate, up)), wanted, strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+    with torch.no_grad():
+        torch.testing.assert_close(swiglu(gate, up), silu(gate) * up, atol=0, rtol=0)
+
+
+def test_swiglu_keeps_its_inputs_and_nothing_else():
+    gate, up = inputs(torch.float32)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.data_ptr()) or x, lambda x: x):
+        swiglu(gate, up)
+    assert sorted(kept) == sorted([gate.data_ptr(), up.data_ptr()])
+
+
+def test_an_input_without_gradient_stays_without():
+    gate, up = inputs(torch.float32)
+    swiglu(gate.detach(), up).sum().backward()
+    assert gate.grad is None and up.grad is not None
