@@ -65,6 +65,9 @@ class Asked:
     quantize: str | None = None  # None: the fit's own
 
 
+TEST = Asked(PLAIN)
+
+
 class Choice:
     """Which training rows a set takes, for one plan and its posts."""
 
@@ -134,14 +137,14 @@ def evenly(posts: list[Post]) -> list[Post]:
 def make_fits(plan: Plan, material: Material, hashes: Mapping[str, str]) -> list[Fit]:
     """Every model of the plan, each once, sets first; `hashes` holds what a prompt and the base weigh in on a key.
 
-    `hashes`: "weights", and "prompt TEMPLATE [CODEBOOK]" for each pair in use. Raises `UserError` for rows that are not
+    `hashes`: "base", and "prompt TEMPLATE [CODEBOOK]" for each pair in use. Raises `UserError` for rows that are not
     there.
     """
     choice, found = Choice(plan, material), {}
     for fit in (*_sets(plan, choice), *_exposures(plan, choice), *_codebooks(plan, choice)):
         posts = fit.keys
         prompt = hashes[f"prompt {fit.template} {fit.codebook or ''}".strip()]
-        determined_by = [posts_hash(posts), dict(fit.options), fit.seed, fit.template, prompt, hashes["weights"]]
+        determined_by = [posts_hash(posts), dict(fit.options), fit.seed, fit.template, prompt, hashes["base"]]
         fit = replace(fit, keys=tuple((post.language, post.id) for post in posts), key=sha256_json(determined_by)[:16])
         found.setdefault((fit.key, fit.name, fit.kind, fit.seed, fit.draw, fit.fold, fit.added), fit)
     return list(found.values())
@@ -208,7 +211,7 @@ def equal_steps(options: Mapping, rows: int, as_many_as: int) -> dict:
 
 def asked_of(plan: Plan, fit: Fit) -> list[Asked]:
     """What a fit is asked: the test rows, and with the first seed and draw the plan's variants too."""
-    asked = [Asked(PLAIN)]
+    asked = [TEST]
     first = (fit.kind, fit.seed, fit.draw, fit.template) == (
         "set", plan.repeat.seeds[0], plan.repeat.draws[0], plan.repeat.templates[0])
     if not first or (plan.variants.sets and fit.name not in plan.variants.sets):

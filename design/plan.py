@@ -20,7 +20,7 @@ from common.files import read_toml, sha256_json
 from common.options import check_value, option
 from data.prompt import AUTHORS, TEMPLATES
 from data.sampling import BALANCES
-from program_options import ColumnOptions
+from program_options import ColumnOptions, MachineOptions
 from report.answers import WEIGHTS
 from train_options import PRESETS, TrainOptions
 
@@ -30,6 +30,7 @@ OTHERS = "*"  # in a set: every language that it does not name
 ALL = "all"
 # What a fit decides itself: a plan that sets them in [train] would be overruled silently.
 OWN = ("data", "out", "languages", "per_language", "rows", "seed", "template", "codebook", "resume", "validation")
+MACHINE = tuple(entry.name for entry in fields(MachineOptions))
 COLUMNS = tuple(entry.name for entry in fields(ColumnOptions))
 
 
@@ -191,6 +192,8 @@ def _train(values: dict, path: Path) -> dict:
     for key in values:
         if key in OWN or key in COLUMNS:
             raise UserError(f"{where}: key '{key}' has its place in another table than this")
+        if key in MACHINE:
+            raise UserError(f"{where}: key '{key}' is about the machine, not the study; study.py has it as an option")
         if key not in known:
             raise UserError(f"{where}: unknown key '{key}'{closest(key, known)}; options of train.py are known")
     filled = {key: value for key, value in PRESETS.get(preset, {}).items() if key not in OWN}

@@ -1,0 +1,84 @@
+"""A study without models: a plan, the sample posts, and random answers that are better where a language is seen.
+
+`fake_results(tmp_path, text)` is what the questions of a study are tested with; nothing is trained.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from design.fits import make_fits
+from design.material import read_material
+from design.plan import load_plan
+from design.results import Results
+from design.runner import zero_shot
+
+PLAN = """
+title = "A made-up study"
+[repeat]
+seeds = [1, 2]
+draws = [1, 2]
+templates = ["instruction-first", "paper"]
+[sets]
+en = { en = 20 }
+es = { es = 20 }
+en-es = { en = 20, es = 20 }
+multi = { en = 20, es = 20, "*" = 20 }
+[exposure]
+base = "en-es"
+languages = ["tr", "ko"]
+rows = [4, 8]
+draws = [1, 2]
+placebos = ["english", "steps"]
+[variants]
+prompts = ["authors"]
+quantize = ["none"]
+[statistics]
+draws = 200
+[[contrast]]
+first = "multi"
+second = "en"
+languages = ["unseen"]
+[[contrast]]
+first = "multi"
+second = "en"
+figure = "stance.end_to_end.accuracy"
+"""
+HASHES = {"base": "b", "prompt instruction-first": "i", "prompt paper": "p"}
+
+
+@dataclass
+class FakeRunner:
+    """In place of `design.runner.Runner`: what `Results` reads, without any model."""
+
+    plan: object
+    material: object
+    out: Path
+    model: str = "base"
+
+    def read(self, fit, asked) -> dict:
+        """Answers that find the human label more often in the fit's languages, drawn from the fit's key."""
+        labels, seen = self.material.codebook.labels, set(fit.languages)
+        draw = np.random.default_rng([int(fit.key, 16), sum(map(ord, asked.name))])
+        rows = []
+        for post in self.material.rows:
+            logits = draw.normal(size=len(labels))
+            logits[labels.index(post.label)] += 1.6 if post.language in seen else 0.6
+            p = np.exp(logits) / np.exp(logits).sum()
+            rows.append([post.language, post.id, p.tolist()])
+        return {"rows": rows, "seconds": 2.0, "posts": len(rows), "tokens": 60 * len(rows), "dtype": "float32"}
+
+    def facts(self, fit) -> dict:
+        """The parts of a run.json that a study reads."""
+        return {"seconds": 10.0, "posts_seen": 3 * len(fit.keys), "step": 12, "environment": {"device_name": "none"}}
+
+
+def fake_results(tmp_path: Path, text: str = PLAN) -> Results:
+    """`Results` of the plan in `text`."""
+    path = tmp_path / "plan.toml"
+    path.write_text(text, encoding="utf-8")
+    plan = load_plan(path)
+    material = read_material(plan)
+    fits = make_fits(plan, material, HASHES)
+    return Results(FakeRunner(plan, material, tmp_path), [*fits, zero_shot(plan, HASHES)])
