@@ -13,7 +13,7 @@ from statistics import NormalDist
 import numpy
 
 from common.errors import UserError, closest
-from report.answers import Answers
+from report.answers import Answers, rows_of
 from report.intervals import LEVEL
 from report.logit import design, effects, fit, jackknife, sandwich
 from report.student import t_cdf, t_quantile
@@ -58,9 +58,7 @@ def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: 
     for term in terms:
         if term not in TERMS:
             raise UserError(f"regression: term '{term}' is unknown{closest(term, TERMS)}; known are {', '.join(TERMS)}")
-    rows, notes = cells[0].answers.rows, []
-    if any(cell.answers.rows is not rows for cell in cells):
-        raise UserError("regression: models are compared on the same posts; these answered different tables")
+    rows, notes = rows_of([cell.answers for cell in cells]), []
     chosen = rows.where(languages or rows.languages)
     numbers = {}
     if "share" in terms:

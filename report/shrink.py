@@ -31,7 +31,7 @@ from math import lgamma
 
 import numpy
 
-from report.answers import Answers, figure_of, resampled
+from report.answers import QUESTIONS, Answers, figure_of, resampled
 from report.counts import views
 from report.intervals import LEVEL, percentiles, wilson
 
@@ -133,7 +133,7 @@ def partially_pooled(model: Answers, figure: str, languages: Sequence[str] | Non
 def rate_counts(figure: str, counts: numpy.ndarray, grouping) -> tuple[float, float]:
     """How many rows are right, and of how many, for an accuracy, a recall or a specificity."""
     question, _, kind = figure.rpartition(".")
-    table = views(counts, grouping)[question.removeprefix("stance.") or "all"]
+    table = views(counts, grouping)[QUESTIONS[question]]
     if kind == "accuracy":
         return float(numpy.trace(table)), float(table.sum())
     side = 0 if kind == "recall" else 1
