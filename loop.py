@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from common.errors import UserError
 from common.packed import PackedBatch
-from data.batching import make_batch, plan, shared_prefix
+from data.batching import even_plan, make_batch, shared_prefix
 from lora.inject import trainable_parameters
 
 LOSSES = ("label", "vocabulary", "text")
@@ -180,7 +180,7 @@ class Trainer:
         exact = torch.promote_types(self.model.dtype, torch.float32)
         loss = torch.zeros((), dtype=exact, device=self.model.device)
         rows = [self.rows[place] for place in places]
-        for group in plan(rows, self.micro_tokens, prefix=prefix):
+        for group in even_plan(rows, self.micro_tokens, prefix=prefix):
             chosen = [places[i] for i in group]
             shared = shared_prefix(prefix, [self.rows[place] for place in chosen])
             batch = make_batch(self.rows, chosen, shared).to(self.model.device)

@@ -25,10 +25,11 @@ from design.fits import Fit, asked_of, make_fits
 from design.frozen import check_frozen, freeze
 from design.material import read_material
 from design.plan import load_plan
-from design.report import make_study
 from design.results import Results
 from design.runner import Runner, zero_shot
+from design.whole import make_study, summary
 from program_options import EMBEDDED, MachineOptions
+from report.study_page import write_study
 from sources import ROOT, find_path
 
 
@@ -39,8 +40,8 @@ class StudyOptions(MachineOptions):
     plan: str = option("plans/small.toml", "the plan: what is fitted on what, and what is asked", metavar="FILE")
     out: str | None = option(None, "folder of the study (default: studies/ and the plan's name)", metavar="DIR")
     model: str | None = option(None, "the base model, in place of the plan's", metavar="DIR")
-    jobs: int = option(0, "models trained at the same time; 0: one, or with the embedded base on a CPU as many as there "
-                       "are cores", minimum=0)
+    jobs: int = option(0, "models trained at the same time; 0: one, or on a CPU with the embedded base as many as it "
+                       "has cores", minimum=0)
     dry_run: bool = option(False, "print every model, its cost by a short measured run, and the order; train nothing")
     freeze: bool = option(False, "write the plan and the hashes of all it reads to frozen.json, for preregistration")
     folds: int | None = option(None, "parts of the cross-validation, in place of the plan's", minimum=0)
@@ -67,8 +68,8 @@ def main(argv: list[str]) -> None:
     fits = make_fits(plan, material, hashes)
     every = [*fits, *([zero_shot(plan, hashes)] if plan.baselines.zero_shot else [])]
     known = int(material.is_known.sum())
-    print(f"  {len({fit.key for fit in fits}):,} models; {len(material.rows):,} test rows, {known:,} of them with a text "
-          f"that is also a training row's, left out of the figures\n  {runner.model}: {dtype}, since {reason}")
+    print(f"  {len({fit.key for fit in fits}):,} models; {len(material.rows):,} test rows, {known:,} of them with the "
+          f"text of a training row, left out of the figures\n  {runner.model}: {dtype}, since {reason}")
     if options.freeze:
         print(freeze(runner, hashes, every))
         return
@@ -78,8 +79,9 @@ def main(argv: list[str]) -> None:
         return
     run(runner, every)
     study = make_study(Results(runner, every), hashes, caution)
-    report = study.write(out / "report")
-    print(f"\n{study.summary()}\n\nreport: {report}; took {human_seconds(time.perf_counter() - began)}")
+    write_study(out / "report", study)
+    took = human_seconds(time.perf_counter() - began)
+    print(f"\n{summary(study)}\n\nreport: {out / 'report' / 'report.html'}; took {took}")
 
 
 def check_out(out: Path) -> None:

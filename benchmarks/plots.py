@@ -18,9 +18,10 @@ from common.files import atomic_write, read_json
 from common.options import option, parse_options
 
 OURS, USUAL, LLAMA, LIMIT, INK = "#0072B2", "#E69F00", "#999999", "#D55E00", "#222222"
-COLOURS = {"ours": OURS, "usual": USUAL, "usual in bf16": "#F0E442", "llama.cpp": LLAMA}
-SIDES = {"ours": "Glass Llama", "usual": "transformers + peft + bitsandbytes", "usual in bf16":
-         "the same, bf16 kernels (rounded)", "llama.cpp": "llama.cpp Q4_K_M, one post a call"}
+COLOURS = {"ours": OURS, "ours in bf16": "#56B4E9", "usual": USUAL, "usual in bf16": "#F0E442", "llama.cpp": LLAMA}
+SIDES = {"ours": "Glass Llama", "ours in bf16": "Glass Llama, --dtype bfloat16",
+         "usual": "transformers + peft + bitsandbytes", "usual in bf16": "the same, bf16 kernels (rounded)",
+         "llama.cpp": "llama.cpp Q4_K_M, one post a call"}
 TITLES = {"train": "Training: seconds a post", "label": "Labelling: seconds a post"}
 STYLE = {
     "font.family": ["DejaVu Sans"], "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK,
@@ -132,7 +133,7 @@ def bars(ax, rows: list[Bar], form: str) -> None:
                     fontsize=8)
         if row.limit is not None:
             ax.plot([row.limit] * 2, [place - 0.42, place + 0.42], color=LIMIT, lw=2.4)
-    ax.set_yticks(places, [f"{row.template}: {'ours' if row.side == 'ours' else row.way}" for row in rows])
+    ax.set_yticks(places, [f"{row.template}: {row.side if row.side.startswith('ours') else row.way}" for row in rows])
     ax.invert_yaxis()
     ax.tick_params(axis="y", length=0)
     ax.set_xlim(0, 1.1 * max(row.value for row in rows))

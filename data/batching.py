@@ -54,6 +54,27 @@ def plan(
     return batches
 
 
+def even_plan(rows: Sequence[EncodedPost], max_tokens: int, prefix: Sequence[int] = ()) -> list[list[int]]:
+    """`plan`, with no more batches than it needs but the fullest of them as empty as can be.
+
+    What a training step keeps for backward follows its fullest micro-batch, and a last batch of a few posts would
+    dequantise every weight for little. By bisection over the budget, between the tokens of an equal share and
+    `max_tokens`.
+    """
+    batches = plan(rows, max_tokens, prefix=prefix)
+    if len(batches) < 2:
+        return batches
+    low, high = max_tokens // len(batches), max_tokens
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = plan(rows, middle, prefix=prefix)
+        if len(found) == len(batches):
+            batches, high = found, middle
+        else:
+            low = middle
+    return batches
+
+
 def make_batch(rows: Sequence[EncodedPost], places: Sequence[int], prefix_len: int = 0, multiple: int = 1
                ) -> PackedBatch:
     """Pack `rows[place]` for each of `places`, the first `prefix_len` ids once; `batch.rows` are the places."""

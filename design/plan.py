@@ -108,7 +108,7 @@ class Contrast:
     first: str = option("", "name of a set")
     second: str = option("", "name of a set")
     figure: str = option("topic.macro_f1", "name of a figure (report/answers.py)")
-    languages: list[str] = option((), "test languages (none named: all); unseen: those that neither set has")
+    languages: list[str] = option((), "test languages (none named: all); unseen: those that the second set lacks")
     weight: str = option("languages", "what counts the same", choices=WEIGHTS)
 
     @property

@@ -105,16 +105,16 @@ class Results:
         """The languages that a set has rows of; of outside predictions none are known."""
         return next((fit.languages for fit in self.fits if fit.name == name and fit.kind == "set"), [])
 
-    def unseen(self, *names: str) -> list[str]:
-        """Test languages that none of the sets has rows of."""
-        seen = {language for name in names for language in self.seen(name)}
+    def unseen(self, name: str) -> list[str]:
+        """Test languages that a set has no rows of."""
+        seen = self.seen(name)
         return [language for language in self.kept.languages if language not in seen]
 
     def languages_of(self, contrast) -> list[str]:
         """The languages that a declared contrast is about. Raises `UserError` where there are none."""
         wanted = list(contrast.languages) or self.kept.languages
         if wanted == ["unseen"]:
-            wanted = self.unseen(contrast.first, contrast.second)
+            wanted = self.unseen(contrast.second)
         missing = [code for code in wanted if code not in self.kept.languages]
         if missing or not wanted:
             word = f"there is no test row in {language_name(missing[0])}" if missing else "no test language is left"

@@ -36,7 +36,7 @@ from design.plan import Plan
 from model.tokenizer import load_tokenizer
 from predict import label_probabilities
 from program_options import MachineOptions
-from run_folder import RunFolder
+from run_folder import RunFolder, device_name
 from sources import ROOT, Source, find_base, find_path
 from train_options import TrainOptions
 
@@ -192,6 +192,8 @@ class Runner:
             "fit": fit.key, "title": fit.title, "asked": asdict(asked), "labels": list(prompt.codebook.labels),
             "seconds": seconds, "posts": len(posts), "tokens": sum(len(row.ids) for row in rows),
             "cut": sum(row.cut for row in rows), "dtype": str(self.dtype).removeprefix("torch."),
+            "machine": {"device": str(self.device), "device_name": device_name(self.device),
+                        "threads": torch.get_num_threads()},
             "rows": [[post.language, post.id, line.tolist()] for post, line in zip(posts, found, strict=True)],
         })  # fmt: skip
         if asked.name == PLAIN and fit.kind != ZERO:

@@ -10,7 +10,7 @@ import random
 import numpy as np
 import pytest
 
-from data.batching import group_by_length, make_batch, plan, shared_prefix
+from data.batching import even_plan, group_by_length, make_batch, plan, shared_prefix
 from data.prompt import EncodedPost
 
 PREFIX = [7, 8, 9, 10, 11]
@@ -124,3 +124,19 @@ def test_batches_are_of_like_length_in_no_order_of_length():
     # Without the last shuffle the means fall 23 times out of 24; at random half of the 99 steps fall, +- 5.
     assert 30 < (np.diff(means) < 0).sum() < 70
     assert len(order[1600:]) == 7
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_even_plans_have_as_many_batches_and_none_fuller(seed):
+    draw = random.Random(seed)
+    rows, budget = rows_of([draw.randint(2, 60) for _ in range(draw.randint(1, 40))]), draw.randint(60, 300)
+    tokens = lambda batches: [sum(len(rows[place].ids) for place in batch) for batch in batches]  # noqa: E731
+    greedy, even = plan(rows, budget), even_plan(rows, budget)
+    assert len(even) == len(greedy) and sorted(place for batch in even for place in batch) == list(range(len(rows)))
+    assert max(tokens(even)) <= max(tokens(greedy)) <= budget
+    assert max(tokens(even)) <= sum(tokens(even)) / len(even) + 60  # one row more than an equal share, at most
+
+
+def test_an_even_plan_leaves_no_rest():
+    assert [len(batch) for batch in plan(rows_of([10] * 9), 40)] == [4, 4, 1]
+    assert [len(batch) for batch in even_plan(rows_of([10] * 9), 40)] == [3, 3, 3]

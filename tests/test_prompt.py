@@ -15,7 +15,7 @@ import tiktoken
 
 from common.errors import UserError
 from data.codebook import Codebook, load_codebook
-from data.prompt import PROBES, TEMPLATES, Prompt, check_fingerprint, common_prefix
+from data.prompt import AUTHORS, PROBES, TEMPLATES, Prompt, check_fingerprint, common_prefix
 from tests.prompts import (
     HEAD,
     NASTY,
@@ -55,6 +55,16 @@ def test_every_test_tweet_decodes_back_to_the_papers_prompt(llama3, llama2, twee
             assert row.ids[: len(prompt.prefix_ids)] == prompt.prefix_ids
             assert row.answer == len(row.ids) - 1 and not row.cut
     assert len(tweets) == 875
+
+
+def test_the_authors_inference_prompt(llama3, llama2):
+    """A stray end of turn, no system turn, no quotes around the tweet; in plain text no role and no quotes."""
+    user = HEAD[:-1] + "a tweet" + TAIL[1:]
+    expected = (f"<|begin_of_text|><|eot_id|><|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|>"
+                "<|start_header_id|>assistant<|end_header_id|>\n\nAnswer = [")
+    assert llama3.decode(Prompt(load_codebook(), llama3, AUTHORS).encode("a tweet").ids) == expected
+    plain = Prompt(load_codebook(), llama2, AUTHORS).encode("a tweet").ids
+    assert llama2.decode(plain) == f"<s>{user}\n\nAnswer = ["
 
 
 @pytest.mark.parametrize("template", TEMPLATES)

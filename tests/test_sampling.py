@@ -18,6 +18,7 @@ from data.sampling import (
     choose_posts,
     class_weights,
     epoch_order,
+    only_posts,
     order_by_epoch,
     stratified_order,
 )
@@ -155,3 +156,17 @@ def test_class_weights():
     assert weights.tolist() == [3.0, 1.5, 0.5, 0.0]
     by_label = dict(zip("cba", weights, strict=False))
     assert np.mean([by_label[p.label] for p in posts]) == 1.0
+
+
+def test_only_the_posts_that_a_file_names(tmp_path):
+    posts = [Post(f"i{i}", f"text {i}", "a", "en" if i % 2 else "de", "p.csv", i, {}) for i in range(6)]
+    names = tmp_path / "rows.tsv"
+    names.write_text("de\ti4\nen\ti1\n", encoding="utf-8")
+    assert [post.id for post in only_posts(posts, names)] == ["i1", "i4"]  # in the posts' order
+    for text, words in (("de\ti1\n", "line 1: there is no post 'i1' in German"),
+                        ("en i1\n", "line 1: is not a language"), ("", "names no post")):
+        names.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=words):
+            only_posts(posts, names)
+    with pytest.raises(UserError, match="cannot be read"):
+        only_posts(posts, tmp_path / "none.tsv")
