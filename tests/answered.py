@@ -27,8 +27,8 @@ def made_answers(rows, seed, right=0.6, like=None, follow=0.0, probabilities=Fal
 
 
 def slow_figure(name, gold, predicted):
-    """`accuracy`, `macro_f1` or `topic.recall` of two lists, by the words of their definitions."""
-    pairs = list(zip(gold, predicted, strict=True))
+    """`accuracy`, `macro_f1` or `topic.recall` of two columns, by the words of their definitions."""
+    pairs = list(zip(map(int, gold), map(int, predicted), strict=True))  # numpy's bools would add up to one
     if name == "accuracy":
         return sum(g == p for g, p in pairs) / len(pairs)
     if name == "topic.recall":

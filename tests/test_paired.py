@@ -151,8 +151,8 @@ def test_difference_agrees_with_drawing_row_numbers(weight):
     for _ in range(1500):
         sets = [rng.choice(inside, len(inside)) for inside in of_language]
         sets = sets if weight == "languages" else [numpy.concatenate(sets)]
-        drawn.append(numpy.mean([slow_figure("macro_f1", rows.gold[s].tolist(), first.predicted[s].tolist())
-                                 - slow_figure("macro_f1", rows.gold[s].tolist(), second.predicted[s].tolist())
+        drawn.append(numpy.mean([slow_figure("macro_f1", rows.gold[s], first.predicted[s])
+                                 - slow_figure("macro_f1", rows.gold[s], second.predicted[s])
                                  for s in sets]))
     # Two Monte Carlo estimates of a tail quantile, of a difference with a spread of about 0.04.
     assert [found["low"], found["high"]] == pytest.approx(numpy.quantile(drawn, [0.025, 0.975]), abs=0.01)
@@ -198,8 +198,8 @@ NAMES = ("accuracy", "macro_f1", "weighted_f1", "topic.recall", "stance.given_de
 
 
 def test_intervals_hold_and_tests_reject_as_often_as_they_say():
-    covered, rejected = trial(tables=150, rows=200, prior=COMMON, names=NAMES, draws=300, seed=1)
-    assert (covered > 0.88).all() and (rejected < 0.11).all()  # .95 - 4, .05 + 3.4 standard errors of 150 tables
+    covered, rejected = trial(tables=80, rows=200, prior=COMMON, names=NAMES, draws=300, seed=1)
+    assert (covered > 0.87).all() and (rejected < 0.13).all()  # 3.3 standard errors of 80 tables
 
 
 @pytest.mark.slow
@@ -211,7 +211,7 @@ def test_intervals_hold_in_2000_tables():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rows, least", [(250, 0.92), (40, 0.85)])
+@pytest.mark.parametrize("rows, least", [(250, 0.93), (40, 0.91)])
 def test_intervals_with_rare_classes_in_2000_tables(rows, least):
     covered, rejected = trial(tables=2000, rows=rows, prior=RARE, names=NAMES, draws=600, seed=3)
     print(rows, "rows, rare:", covered.round(3), rejected.round(3))
