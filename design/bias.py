@@ -17,12 +17,13 @@ from design.results import Results
 from design.runner import ZERO
 from design.transfer import compare, intervals, main_figure, title_of
 from report.answers import Answers, figures_of
-from report.intervals import wilson
+from report.intervals import LEVEL, wilson
 from report.shares import association
 from report.shrink import FEWEST, pool_rates
 from report.slope import slope
 from report.study_section import Claim, Column, FigureSpec, Section, Table
 from report.study_tables import shown
+from report.words import counted
 
 AFTER_BASE = "after less before"
 
@@ -67,7 +68,8 @@ def bias(results: Results) -> Section:
         tables.append(effects)
         figures.append(FigureSpec(
             "forest", effects.name, "Differences in the fitted probability of a right label, the other terms held as "
-            "they are. Headings say which errors the interval has.",
+            "they are. Intervals are from leaving out languages one at a time; those of a language's own effect, which "
+            "leaving it out would take away, have posts as clusters.",
             "That changing a term would change the labels, or that languages beyond these behave alike where the "
             "interval treats only posts as drawn.", name="bias-effects", x="effect", y="what", low="low", high="high",
             series="heading"))
@@ -154,6 +156,7 @@ def accuracy_columns() -> list[Column]:
 def associations(results: Results, values: Mapping[str, float], **labels) -> list[dict]:
     """`report.shares.association` without the rows that repeat another, and the slope per tenfold share."""
     percent, found = results.material.shares.percent, {}
+    values = {code: round(value, 12) for code, value in values.items()}  # means that are equal tie, however summed
     for row in association(values, percent, seed=results.plan.statistics.seed):
         codes, line = row["languages"], {"slope": None, "low": None, "high": None}
         if row["measure"].startswith("pearson") and row["r"] is not None:
@@ -175,7 +178,7 @@ def association_table(name: str, title: str, rows: list[dict]) -> Table:
         Column("low", "low", "difference"), Column("high", "high", "difference"), Column("languages", "which"),
         Column("unlisted", "without a listed share")], rows,
         ["One value per language. p: share of the orders of the languages that go together as closely; the slope's "
-         "interval is every slope that this test does not reject. Not corrected for the number of rows looked at."])
+         "interval is every slope that this test does not reject. Not adjusted for the number of rows looked at."])
 
 
 def share_rows(chosen: str, related: Sequence[dict], over: str = "all") -> list[dict]:
@@ -194,8 +197,8 @@ def share_answer(chosen: str, related: Sequence[dict], listed: Sequence[str]) ->
     """The section's answer, from the chosen model's rows."""
     rows = [row for row in share_rows(chosen, related) if row["r"] is not None]
     if not rows:
-        return (f"Nothing can be said: {len(listed)} of the test languages have a listed share, and three that differ "
-                "in share and in accuracy are needed.")
+        return (f"Nothing can be said: {counted(len(listed), 'test language')} with a listed share, where three are "
+                "needed that differ in share and in accuracy.")
     words = f"For {chosen}, accuracy against log share: {one_association(rows[0])}"
     if len(rows) > 1:
         words += f"; without English, {one_association(rows[1])}"
@@ -204,19 +207,26 @@ def share_answer(chosen: str, related: Sequence[dict], listed: Sequence[str]) ->
 
 def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
     """With and without English: the slope per tenfold share, and its permutation p."""
+    rows = [row for row in share_rows(chosen, related) if row["r"] is not None]
     claims = []
-    for row in share_rows(chosen, related):
-        with_english = "" if row["english"] else ", without English"
-        if row["r"] is None:
-            continue
+    for row in rows:
+        without = "" if row["english"] or len(rows) == 1 else ", without English"
+        beside = f"; without English, {one_association(rows[1])}" if row["english"] and len(rows) > 1 else ""
         claims.append(Claim(
-            f"{chosen}: accuracy per tenfold share of pre-training{with_english}; {one_association(row)}.",
-            row["slope"], row["low"], row["high"],
-            f"Among these {row['n']} languages, accuracy and share are associated as the number and its interval say; "
-            f"{p_words(row['p'])}, and no p below {row['smallest_p']:.2g} was possible.",
+            f"{chosen}: accuracy per tenfold share of pre-training{without}; {one_association(row)}{beside}.",
+            row["slope"], row["low"], row["high"], what_may_be_said(row, "accuracy"),
             "That share causes accuracy, that anything follows for individual posts or for languages without a listed "
             "share, or that a bias is corrected."))
     return claims
+
+
+def what_may_be_said(row: dict, figure: str) -> str:
+    """An association where the test finds one; else that none is shown."""
+    if row["p"] <= 1 - LEVEL + 1e-9:
+        return (f"Among these {row['n']} languages, {figure} and share are associated: they go together as closely in "
+                f"{row['p']:.2g} of the orders.")
+    return (f"Among these {row['n']} languages, no association of {figure} with share is shown ({p_words(row['p'])}; "
+            f"no p below {row['smallest_p']:.2g} was possible).")
 
 
 def exposure_tables(results: Results) -> tuple[Table, Table, list[str]] | None:
@@ -247,8 +257,8 @@ def exposure_tables(results: Results) -> tuple[Table, Table, list[str]] | None:
         Column("change_high", "high", "difference")], rows,
         ["The change's interval is over draws of rows and test posts."])
     few = sum(percent.get(code, 0) > 0 for code in codes)
-    notes = [] if few >= FEWEST else [f"Of the added languages {few} have a listed share; three are needed to relate "
-                                      "the change to it."]
+    notes = [] if few >= FEWEST else [f"{counted(few, 'added language')} with a listed share; three are needed to "
+                                      "relate the change to it."]
     return table, association_table("bias_exposure_association", "The added languages' accuracy against share",
                                     tests), notes
 
@@ -262,7 +272,6 @@ def exposure_claims(results: Results, table: Table, tests: Table) -> list[Claim]
     most = max(line["rows"] for line in table.rows)
     return [Claim(f"Change in accuracy with {most} rows of the language, per tenfold share; {one_association(row)}.",
                   row["slope"], row["low"], row["high"],
-                  f"Among these {row['n']} added languages the change and the share are associated as the number says; "
-                  f"{p_words(row['p'])}.",
+                  what_may_be_said(row, "the change in accuracy"),
                   "That the rows corrected a bias of pre-training: languages that are low before have more room, and "
                   "rise by chance alone; or that the share causes the change.")]

@@ -11,6 +11,7 @@ changes between two seeds of one recipe: a change of labels below that is what t
 
 from collections.abc import Iterator
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from report.study_section import Claim, Column, FigureSpec, Section, Table
 from report.study_tables import shown
 from report.words import counted, percent
 
+MOST = 0.5  # no figure between 0 and 1 has a larger standard deviation
 NEAR = 0.02  # of the larger set: totals that count as equal
 ROWS = "Equal total rows"
 SOURCES = {"draw": "draw of rows", "seed": "seed", "fit": "draw and seed together", "test_sample": "test sample"}
@@ -44,8 +46,9 @@ def confounds(results: Results) -> Section | None:
         table = contrasts_table(rows)
         tables.append(table)
         figures.append(FigureSpec(
-            "forest", table.name, "Under each heading one thing was changed, and the same posts answered again. An "
-            "interval that holds zero cannot tell the change from none.",
+            "forest", table.name, "Under each heading one thing was changed, and the same posts answered again: prompt "
+            "and weights in the asking alone, template and codebook in training and asking alike. An interval that "
+            "holds zero cannot tell the change from none.",
             "That a change whose interval holds zero makes no difference; or that a difference between training sets "
             "is free of what is not listed here.", name="confounds-contrasts", x="value", y="what", low="low",
             high="high", series="heading", hatched="small"))
@@ -89,20 +92,20 @@ def comparisons(results: Results, pairs: list[tuple[str, str]]) -> Iterator[dict
     stored = {name: next(fit for fit in results.fits if fit.name == name).options.get("quantize", "nf4")
               for name in plan.sets}
     for name, one in sorted(asked, key=lambda pair: pair[1].name):
-        heading = f"Asked with the prompt '{one.template}', trained with '{own}'" if one.template else \
-            f"Asked on weights '{one.quantize}', trained on '{stored[name]}'"
+        heading = f"Prompt {one.template} (trained: {own})" if one.template else \
+            f"Weights {one.quantize} (trained: {stored[name]})"
         yield {"heading": heading, "name": name, "sets": (name,), "first": {key: results.first(name, one)},
                "second": single[name], "spare": results.recipe(name)}
     for template in plan.repeat.templates[1:]:
         for name in plan.sets:
-            yield {"heading": f"Template '{template}' less '{own}', trained and asked", "name": name, "sets": (name,),
+            yield {"heading": f"Template {template} − {own}", "name": name, "sets": (name,),
                    "first": results.recipe(name, template), "second": results.recipe(name)}
     for file in plan.variants.codebooks:
         for name in plan.sets:
             fits = [fit for fit in results.fits if (fit.name, fit.kind, fit.codebook) == (name, "codebook", file)
                     and fit.fold[0] <= 1]
             if fits:
-                yield {"heading": f"Codebook '{file}' less the study's, trained and asked", "name": name,
+                yield {"heading": f"Codebook {Path(file).name} − the study's", "name": name,
                        "sets": (name,), "first": {key: results.answers(fits)}, "second": single[name],
                        "spare": results.recipe(name)}
 
@@ -116,11 +119,11 @@ def lines(results: Results, heading: str, name: str, sets: tuple[str, ...], firs
     for figure, weight in figures_asked(results):
         if several:
             found = compare(first, second, figure, results.kept.languages, plan, weight)
-            holds = f"these recipes{named(found['notes'])}"
+            holds = f"these recipes, over draws, seeds and test posts{named(found['notes'])}"
         else:
             (one,), (other,) = first.values(), second.values()
             found = difference(one, other, figure, None, weight, plan.statistics.draws, plan.statistics.seed)
-            holds = "these fits; other test posts only"
+            holds = "these fits, over test posts alone"
         declared = len(sets) == 2 and any(
             {one.first, one.second} == set(sets) and one.figure == figure for one in plan.contrasts)
         yield {"heading": heading, "name": name, "figure": title_of(figure), "what": f"{name}: {title_of(figure)}",
@@ -146,7 +149,7 @@ def components_rows(results: Results) -> tuple[list[dict], list[str]]:
     """Per set, figure and source: the standard deviation with its interval; and what cannot be estimated, once."""
     rows, notes = [], {}
     for name in results.plan.sets:
-        for figure, weight in figures_asked(results):
+        for figure, weight in figures_asked(results)[:2]:
             try:
                 found = components(results.recipe(name), figure, None, weight, results.plan.statistics.seed)
             except UserError as error:
@@ -154,7 +157,7 @@ def components_rows(results: Results) -> tuple[list[dict], list[str]]:
                 continue
             for source, words in SOURCES.items():
                 part = found[source] or dict.fromkeys(("variance", "low", "high"))
-                sd, low, high = (None if v is None else v ** 0.5 for v in part.values())
+                sd, low, high = (None if v is None else min(MOST, v ** 0.5) for v in part.values())
                 rows.append({"set": name, "figure": title_of(figure), "source": words, "sd": sd, "low": low,
                              "high": high, "variance": part["variance"], "mean": found["mean"],
                              "what": f"{name}, {title_of(figure)}: {words}", "draws": found["draws"],
@@ -198,7 +201,8 @@ def components_table(rows: list[dict]) -> Table:
         Column("variance", "variance", "number"), Column("mean", "mean of the figure", "rate"),
         Column("draws", "draws", "count"), Column("seeds", "seeds", "count"), Column("note", "not estimable, since")],
         [{key: value for key, value in row.items() if key != "main"} for row in rows],
-        ["Of one more fit, scored on one more test sample. A part is cut at zero where its estimate is negative."])
+        ["Of one more fit, scored on one more test sample. A part is cut at zero where its estimate is negative, and "
+         "a standard deviation at 0.5, the largest that a figure between 0 and 1 can have."])
 
 
 def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[dict], parts: list[dict]) -> str:
@@ -213,10 +217,10 @@ def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[d
             f" (another seed alone: {percent(row['changed_by_seed'])})"
         said.append(f"{row['heading']}, {row['name']}: {row['figure']} {difference_words(row)}, "
                     f"{percent(row['changed'])} of the labels differ{again}.")
-    for row in parts:
-        if row["main"] and row["set"] == widest(results) and row["sd"] is not None:
-            said.append(f"{row['set']}: {row['figure']} has a standard deviation of {row['sd']:.3f} by "
-                        f"{row['source']}.")
+    luck = [row for row in parts if row["main"] and row["set"] == widest(results) and row["sd"] is not None]
+    if luck:
+        each = ", ".join(f"{row['sd']:.3f} ({row['source']})" for row in luck)
+        said.append(f"Standard deviations of {luck[0]['figure']}, {luck[0]['set']}: {each}.")
     return " ".join(said) or "The plan's fits differ in nothing that could be compared."
 
 
@@ -255,8 +259,10 @@ def variance_claims(results: Results, parts: list[dict]) -> list[Claim]:
     """The widest set's spread over seeds, where there are several."""
     return [Claim(f"{row['set']}: standard deviation of {row['figure']} over seeds ({row['seeds']} seeds, "
                   f"{counted(row['draws'], 'draw')} of rows).", row["sd"], row["low"], row["high"],
-                  "Training again with another seed moves the figure by about this much, the draw of rows and the test "
-                  "sample apart.", "That two sets differ where their difference is no larger than this.", kind="rate")
+                  "Training again with another seed moves the figure by a standard deviation within the interval, the "
+                  "draw of rows and the test sample apart.",
+                  "That two sets differ where their difference is no larger than this; or, with so few seeds, that a "
+                  "value near zero means that seeds do not matter.", kind="rate")
             for row in parts if row["main"] and row["set"] == widest(results) and row["sd"] is not None
             and row["source"] == SOURCES["seed"]]
 
@@ -266,8 +272,8 @@ def missing(results: Results, pairs: list, rows: list[dict], fitted: int) -> lis
     plan, headings = results.plan, {row["heading"] for row in rows}
     absent = {
         "two sets of equal total rows": bool(pairs),
-        "answers to another prompt than the one trained with": any(h.startswith("Asked with") for h in headings),
-        "answers on other weights": any(h.startswith("Asked on") for h in headings),
+        "answers to another prompt than the one trained with": any(h.startswith("Prompt") for h in headings),
+        "answers on other weights": any(h.startswith("Weights") for h in headings),
         "a second template": len(plan.repeat.templates) > 1,
         "a codebook in other words": bool(plan.variants.codebooks),
         "several fits of a set": fitted > 1,

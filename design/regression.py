@@ -13,9 +13,11 @@ from design.results import Results
 from report.correctness import SHARE, TERMS, Cell, regress
 from report.shares import LARGEST
 from report.study_section import Claim, Column, Table
+from report.words import counted
 
 SHARE_TERMS = ("model", "label", "template", "share")
 WITH_SHARE, WITHOUT_ENGLISH = "with share", "with share, without English"
+SETS = "the sets"
 ERRORS = {"languages": "languages left out one at a time", "posts": "posts as clusters"}
 
 
@@ -24,7 +26,7 @@ def cells_of(results: Results) -> dict[str, list[Cell]]:
     plan, outside = results.plan, "as published"
     sets = [Cell(name, template, answers) for name in plan.sets for template in plan.repeat.templates
             for answers in results.recipe(name, template).values()]
-    found = {"the sets": sets, "outside predictions": [Cell(name, outside, results.outside(name))
+    found = {SETS: sets, "outside predictions": [Cell(name, outside, results.outside(name))
                                                        for name in plan.outside]}
     return {name: cells for name, cells in found.items() if cells}
 
@@ -41,15 +43,17 @@ def effects_table(results: Results, listed: Sequence[str]) -> tuple[Table, list[
         references = {"model": cells[0].model, "template": cells[0].template, "language": LARGEST,
                       "label": results.kept.grouping.labels[0]}
         for name, (terms, languages) in regressions.items():
-            if "share" in terms and len(languages or listed) < 2:
-                notes.append(f"Regression of {group}, {name}: {len(languages or listed)} languages with a listed share "
-                             "are left; two are needed.")
+            there = len(listed if languages is None else languages)
+            if "share" in terms and there < 2:
+                notes.append(f"Regression of {group}, {name}: {counted(there, 'language')} with a listed share, where "
+                             "two are needed.")
                 continue
             try:
                 found = regress(cells, terms, shares=results.material.shares.percent, languages=languages,
                                 references=_there(references, results, languages))
             except UserError as error:
-                notes.append(f"Regression of {group}, {name}, could not be made: {error}.")
+                notes.append(f"Regression of {group}, {name}, could not be made: "
+                             f"{str(error).removeprefix('regression: ')}.")
                 continue
             rows += [_row(effect, group, name, found) for effect in found.effects]
             notes += [f"Regression of {group}, {name}: {note}." for note in found.notes]
@@ -75,7 +79,7 @@ def _row(effect: dict, group: str, name: str, found) -> dict:
     errors = "posts" if effect["error_languages"] is None else "languages"
     return {**effect, "term": term, "regression": name, "of": group, "what": what, "n": found.n, "posts": found.posts,
             "languages": found.languages, "low": effect[f"low_{errors}"], "high": effect[f"high_{errors}"],
-            "heading": f"{group}, {name}: {term} ({ERRORS[errors]})"}
+            "heading": f"{'' if group == SETS else 'outside: '}{term}, {name}"}
 
 
 def _table(rows: list[dict]) -> Table:
@@ -100,8 +104,8 @@ def regression_claims(table: Table) -> list[Claim]:
         f"Logistic regression of {row['of']}, {row['regression']}: average marginal effect of a tenfold share "
         f"({row['languages']} languages; {ERRORS['posts' if row['error_languages'] is None else 'languages']}).",
         row["effect"], row["low"], row["high"],
-        f"Among these {row['languages']} languages, with model, label and template held, a tenfold share goes with "
-        "this difference in the fitted probability of a right label.",
+        f"Among these {row['languages']} languages, with model, label and template held, a tenfold share goes with a "
+        "difference within the interval in the fitted probability of a right label.",
         "That share causes it, or that it holds for individual posts: a post's share is its language's, and all else "
         "that differs between languages is in it.")
         for row in table.rows if row["term"] == "share" and row["low"] is not None]
