@@ -16,7 +16,7 @@ with all of these; the figures' own uncertainty is not in the test. An associati
 """
 
 from collections.abc import Mapping
-from itertools import permutations
+from itertools import combinations
 
 import numpy
 
@@ -74,13 +74,7 @@ def permutation_test(x: numpy.ndarray, y: numpy.ndarray, draws: int = 100_000, s
         return none
     x, y = x - x.mean(), y - y.mean()
     x, y = x / numpy.sqrt(x @ x), y / numpy.sqrt(y @ y)
-    if exact:
-        orders = all_orders(n)
-    else:
-        orders = numpy.random.default_rng([seed, n]).permuted(numpy.tile(numpy.arange(n), (draws, 1)), axis=1).T
-    sums = numpy.zeros(orders.shape[1])
-    for weight, places in zip(x, orders, strict=True):
-        sums += weight * y[places]
+    sums = order_sums(x, y, draws, seed)
     r, near = float(x @ y), 1e-9  # ties in exact arithmetic must stay ties after rounding
     close = int((abs(sums) >= abs(r) - near).sum())
     p = close / len(sums) if exact else (1 + close) / (1 + len(sums))
@@ -88,13 +82,21 @@ def permutation_test(x: numpy.ndarray, y: numpy.ndarray, draws: int = 100_000, s
     return {"r": r, "p": p, "exact": exact, "orders": len(sums), "smallest_p": float(best)}
 
 
-def all_orders(n: int) -> numpy.ndarray:
-    """(n, n!) int8: every order of 0..n-1 as a column. Grown by putting each next number at every place."""
-    found = numpy.array(list(permutations(range(min(n, 3)))), dtype=numpy.int8).T
-    for size in range(found.shape[0], n):
-        new = numpy.full((1, found.shape[1]), size, dtype=numpy.int8)
-        found = numpy.concatenate([numpy.concatenate([found[:k], new, found[k:]]) for k in range(size + 1)], axis=1)
-    return found
+def order_sums(x: numpy.ndarray, y: numpy.ndarray, draws: int = 100_000, seed: int = 0) -> numpy.ndarray:
+    """sum_i x_i y_o(i) for every order o of up to EXACT values, (n!,) float64; beyond, for `draws` random orders.
+
+    Which order stands where depends on n, `draws` and `seed` alone. All orders are grown from those of every subset of
+    y that the first k of x can have: e n! additions in all, where summing each order by itself takes n n!.
+    """
+    n = len(x)
+    if n > EXACT:
+        orders = numpy.tile(numpy.arange(n), (draws, 1))
+        return y[numpy.random.default_rng([seed, n]).permuted(orders, axis=1)] @ x
+    sums = {(): numpy.zeros(1)}
+    for k, weight in enumerate(x, 1):
+        sums = {held: numpy.concatenate([sums[held[:i] + held[i + 1:]] + weight * y[j] for i, j in enumerate(held)])
+                for held in combinations(range(n), k)}
+    return sums[tuple(range(n))]
 
 
 def ranks(values: numpy.ndarray) -> numpy.ndarray:

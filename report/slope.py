@@ -18,7 +18,7 @@ from math import floor
 import numpy
 
 from report.intervals import LEVEL
-from report.shares import EXACT, all_orders
+from report.shares import EXACT, order_sums
 
 
 def slope(x: numpy.ndarray, y: numpy.ndarray, level: float = LEVEL, draws: int = 100_000, seed: int = 0) -> dict:
@@ -31,15 +31,11 @@ def slope(x: numpy.ndarray, y: numpy.ndarray, level: float = LEVEL, draws: int =
     if n < 3 or numpy.ptp(x) == 0:
         return {"slope": None, "low": None, "high": None}
     x, y = x - x.mean(), y - y.mean()
-    if n <= EXACT:
-        orders = all_orders(n)
-    else:
-        orders = numpy.tile(numpy.arange(n), (draws, 1))
-        orders = numpy.concatenate([orders[:1], numpy.random.default_rng([seed, n]).permuted(orders, axis=1)]).T
+    whole = numpy.array([x @ y, x @ x])[:, None]
+    sums = numpy.stack([order_sums(x, other, draws, seed) for other in (y, x)])
+    if n > EXACT:
+        sums = numpy.concatenate([whole, sums], 1)
     size = numpy.array([numpy.sqrt((x @ x) * (y @ y)), x @ x])[:, None]  # what rounding is measured against
-    whole, sums = numpy.array([x @ y, x @ x])[:, None], numpy.zeros((2, orders.shape[1]))
-    for weight, places in zip(x, orders, strict=True):
-        sums += weight * numpy.stack([y[places], x[places]])
     ends = []
     for parts in (whole - sums, whole + sums):
         parts[abs(parts) <= 1e-12 * size] = 0  # what is equal in exact arithmetic stays so

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import report.shares
+import report.slope
 from design.bias import associations, bias
 from design.regression import cells_of
-from report import slope as module
 from report.correctness import regress
 from report.shares import association, permutation_test
 from report.slope import slope
@@ -116,7 +117,8 @@ def test_interval_holds_exactly_the_slopes_that_the_test_does_not_reject(n, leve
 def test_interval_of_drawn_orders_is_near_that_of_all(monkeypatch):
     x, y = np.random.default_rng(5).normal(size=(2, 8))
     every = slope(x, y)
-    monkeypatch.setattr(module, "EXACT", 4)
+    for module in (report.shares, report.slope):
+        monkeypatch.setattr(module, "EXACT", 4)
     drawn = slope(x, y, draws=20_000)
     # The share of orders at an end has a standard error of sqrt(.05 * .95 / 20000) = .0015.
     assert [drawn[key] for key in ("low", "high")] == pytest.approx([every[key] for key in ("low", "high")], rel=0.1)
