@@ -287,3 +287,16 @@ def test_outside_predictions_have_a_regression_of_their_own(tmp_path):
     rows = table(section, "bias_effects").rows
     assert any(row["of"] == "outside predictions" and row["what"] == "two − one" for row in rows)
     assert {row["seen"] for row in table(section, "bias_languages").rows if row["model"] == "one"} == {None}
+
+
+def test_a_codebook_without_topic_has_macro_f1(tmp_path):
+    labels = ("politics", "sports", "travel")
+    for name, count in (("train", 8), ("test", 12)):
+        posts = [{"id": f"{name}{code}{k}", "language": code, "label": labels[k % 3], "text": f"{name} {code} {k}"}
+                 for code in ("en", "de", "fr", "hu") for k in range(3 * count)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, posts)) + "\n", encoding="utf-8")
+    plan = (f'[sets]\nen = {{ en = 12 }}\n[statistics]\ndraws = 100\n[data]\ncodebook = "data/codebooks/sib200.toml"\n'
+            f'train = ["{tmp_path}/train.jsonl"]\ntest = ["{tmp_path}/test.jsonl"]\n')
+    section = bias(fake_results(tmp_path, plan + write_shares(tmp_path, PERCENT)))
+    assert {row["figure"] for row in table(section, "bias_association").rows} == {"accuracy", "macro-F1"}
+    assert {row["n"] for row in table(section, "bias_association").rows if row["over"] == "all"} == {4, 3}
