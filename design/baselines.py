@@ -22,6 +22,7 @@ so two fits are equal bit for bit.
 """
 
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -86,18 +87,21 @@ class Vocabulary:
 
     def matrix(self, texts: Sequence[str]) -> torch.Tensor:
         """(n, V) float32 sparse rows; a text without known features is a row of zeros."""
-        rows, columns, values = [], [], []
-        for row, text in enumerate(texts):
+        starts, columns, values = [0], [], []
+        for text in texts:
             for kind, counts in zip(self.kinds, features(text), strict=True):
                 known = sorted((*kind[f], count) for f, count in counts.items() if f in kind)
                 x = [(1 + log(count)) * rarity for _, rarity, count in known]
                 length = sum(value * value for value in x) ** 0.5
-                rows += [row] * len(x)
                 columns += [column for column, _, _ in known]
                 values += [value / length for value in x]
+            starts.append(len(columns))
         size = (len(texts), max(1, sum(map(len, self.kinds))))
-        places, values = torch.tensor([rows, columns], dtype=torch.int64), torch.tensor(values, dtype=torch.float32)
-        return torch.sparse_coo_tensor(places, values, size, check_invariants=True).coalesce()
+        starts, columns = (torch.tensor(places, dtype=torch.int64) for places in (starts, columns))
+        with warnings.catch_warnings():  # torch calls compressed rows "beta"; other sparse products are far slower
+            warnings.filterwarnings("ignore", message="Sparse CSR")
+            values = torch.tensor(values, dtype=torch.float32)
+            return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=True)
 
 
 def logistic(x: torch.Tensor, labels: Sequence[int], classes: int, strength: float = STRENGTH
@@ -105,7 +109,7 @@ def logistic(x: torch.Tensor, labels: Sequence[int], classes: int, strength: flo
     """Weights (V, C) and biases (C,) float32 at the minimum of the module's formula; x (n, V) sparse or dense."""
     gold = torch.as_tensor(numpy.asarray(labels), dtype=torch.int64)
     weight, bias = torch.zeros(x.shape[1], classes), torch.zeros(classes)
-    across = x.t().coalesce() if x.is_sparse else x.t()
+    across = x.t().to_sparse_csr() if x.layout == torch.sparse_csr else x.t()
     right = torch.nn.functional.one_hot(gold, classes).to(torch.float32)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=MOST_STEPS, history_size=20, line_search_fn="strong_wolfe",
                                   tolerance_grad=1e-5, tolerance_change=1e-9)

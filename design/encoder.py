@@ -124,12 +124,19 @@ def _load(folder: str | Path, kind: str, **options):
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"baseline: {folder} holds no config.json; a local folder of an encoder (XLM-R, XLM-T) was "
                         "expected")
+    loud = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # its warning about a head that is new is expected; the rest is checked
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        model = getattr(transformers, kind).from_pretrained(folder, local_files_only=True, dtype=torch.float32,
-                                                            **options)
+        model, found = getattr(transformers, kind).from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"baseline: {folder}: transformers cannot read an encoder there: {error}") from error
+    finally:
+        transformers.logging.set_verbosity(loud)
+    absent = sorted(key for key in found["missing_keys"] if not key.startswith("classifier") and "pooler" not in key)
+    if absent:
+        raise UserError(f"baseline: {folder}: its weights lack {len(absent)} tensors of the encoder, first {absent[0]}")
     if tokenizer.pad_token is None:
         raise UserError(f"baseline: {folder}: its tokenizer has no padding token; an encoder's has one")
     return tokenizer, model

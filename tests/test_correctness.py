@@ -64,7 +64,7 @@ def test_a_post_is_one_cluster():
 
 
 def test_share_and_language_effects_exclude_each_other():
-    with pytest.raises(UserError, match="share .* is a function of 'language'"):
+    with pytest.raises(UserError, match=r"share .* is a function of 'language'"):
         regress(cells(), ("model", "label", "language", "share"), shares=SHARES)
 
 

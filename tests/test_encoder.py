@@ -1,11 +1,11 @@
 """Encoder baselines on a tiny random XLM-R that the test builds: they learn, repeat, and say what is missing.
 
-Deliberate break: leave out `model.eval()` at the end of `_train` (dropout then stays on) or the seed, and
-test_same_seed_same_answers turns red; take the mean over padding too in `set_fit` (drop the mask) and
-test_padding_changes_nothing does.
+Deliberate break: leave out `torch.manual_seed(seed)` and test_same_seed_same_answers turns red; leave out the last line
+of `_train` (dropout stays on), or take the mean over padding too in `set_fit`, and test_padding_changes_nothing does.
 """
 
 import builtins
+import shutil
 from dataclasses import replace
 
 import numpy
@@ -18,7 +18,7 @@ from design.encoder import Settings, draw_pairs, fine_tune, set_fit
 TEXTS = ["the wall is closed", "open the border", "open hearts and open doors", "the match is lost",
          "a lost match again", "close the border and the wall now"] * 4
 LABELS = [1, 0, 0, 2, 2, 1] * 4
-QUICK = Settings(epochs=8, batch=8, rate=3e-3, pairs=4, longest=16)
+QUICK = Settings(epochs=40, batch=8, rate=2e-3, pairs=4, longest=16)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,17 @@ def test_padding_changes_nothing(encoder, train):
     assert beside == pytest.approx(alone, abs=1e-5)
 
 
+def test_weights_that_lack_the_encoder_are_refused(encoder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(encoder, tmp_path / "part")
+    tensors = load_file(tmp_path / "part" / "model.safetensors")
+    tensors.pop("encoder.layer.1.output.dense.weight")
+    save_file(tensors, tmp_path / "part" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack 1 tensors of the encoder, first .*layer\.1\.output\.dense\.weight"):
+        fine_tune(tmp_path / "part", TEXTS, LABELS, 3, TEXTS, QUICK)
+
+
 def test_pairs():
     pairs = draw_pairs([0, 0, 0, 1, 1, 2], 3, 1000, 0)
     labels = numpy.array([0, 0, 0, 1, 1, 2])
@@ -86,7 +97,7 @@ def test_pairs():
 
 def test_what_is_missing_is_said(tmp_path, monkeypatch):
     pytest.importorskip("transformers")
-    with pytest.raises(UserError, match="holds no config.json"):
+    with pytest.raises(UserError, match="holds no config"):
         fine_tune(tmp_path, TEXTS, LABELS, 3, TEXTS)
     (tmp_path / "config.json").write_text('{"model_type": "no such"}')
     with pytest.raises(UserError, match="cannot read an encoder there"):
@@ -99,5 +110,5 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         return original(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match="pip install 'transformers>=5.0'"):
+    with pytest.raises(UserError, match=r"pip install 'transformers>=5\.0'"):
         fine_tune(tmp_path, TEXTS, LABELS, 3, TEXTS)

@@ -156,7 +156,7 @@ def test_jackknife_errors_cover_better_than_errors_by_row():
 
 
 def test_separation_is_named():
-    of, y, _, model, language, _ = made(300)
+    of, y, _, _, language, _ = made(300)
     always = numpy.where(language == "hi", 1.0, y)
     with pytest.raises(UserError, match=r"no finite estimate, .* 'language: hi' \(all \d+ rows 1\)"):
         fit(of.matrix, always, of.names)
@@ -171,7 +171,7 @@ def test_separation_is_named():
 
 
 def test_near_separation_is_no_separation():
-    of, y, _, model, language, _ = made(300)
+    of, y, _, _, language, _ = made(300)
     rare = numpy.where(language == "hi", 1.0, y)
     rare[numpy.flatnonzero(language == "hi")[0]] = 0
     with warnings.catch_warnings():
@@ -195,7 +195,7 @@ def test_collinearity_is_named():
     with pytest.raises(UserError, match=r"column 'template: \w+' is made of .*'model: \w'"):
         design({"model": model, "template": template})
     share = numpy.array([{"de": 0.17, "en": 89.7, "hi": 0.03}[code] for code in language])
-    with pytest.raises(UserError, match="'share' is a function of 'language' .* keep one"):
+    with pytest.raises(UserError, match=r"'share' is a function of 'language' .* keep one"):
         design({"model": model, "language": language}, {"share": share})
     once = rng.normal(size=90)
     with pytest.raises(UserError, match="column 'twice' is made of 'once'"):

@@ -1,8 +1,7 @@
 """Partial pooling: against sums and integrals done another way, and by trial against the raw figures.
 
-Deliberate break: leave the hyperprior's grid at its likeliest point (in `pool_rates`, `held = weight == weight.max()`)
-and test_intervals_cover_also_where_languages_hardly_differ turns red; pool by `m` alone and
-test_pooled_rates_are_nearer_the_truth does.
+Deliberate break: take the likeliest m and c for the truth (in `pool_rates`, `weight = weight == weight.max()`) and
+test_pooled_rates_equal_scipys_beta_binomial and test_pooled_rates_are_nearer_the_truth turn red.
 """
 
 import numpy
@@ -81,26 +80,26 @@ ROWS = numpy.array([375, 250, *[25] * 10])  # the paper's test rows, roughly
 
 
 def test_pooled_rates_are_nearer_the_truth():
-    raw, pooled, held = trial(lambda rng: rng.beta(14, 6, 12), ROWS, 150, 1)
+    raw, pooled, held = trial(lambda rng: rng.beta(14, 6, 12), ROWS, 100, 1)
     assert pooled < 0.75 * raw
-    # 1,800 values in 150 sets: a standard error of about 0.006 were they independent.
+    # 1,200 values in 100 sets: a standard error of about 0.007 were they independent.
     assert 0.93 < held < 0.975
 
 
 def test_intervals_cover_also_where_languages_hardly_differ():
-    raw, pooled, held = trial(lambda rng: rng.beta(700, 300, 12), ROWS, 100, 2)
+    raw, pooled, held = trial(lambda rng: rng.beta(700, 300, 12), ROWS, 60, 2)
     assert pooled < 0.5 * raw and held > 0.95
 
 
 def test_pooling_costs_little_where_languages_are_nothing_alike():
-    raw, pooled, held = trial(lambda rng: rng.uniform(0.05, 0.95, 12), ROWS, 100, 3)
+    raw, pooled, held = trial(lambda rng: rng.uniform(0.05, 0.95, 12), ROWS, 60, 3)
     assert pooled < 1.05 * raw and held > 0.92
 
 
 def test_pooled_values_are_nearer_the_truth():
     rng, raw, pooled, held = numpy.random.default_rng(4), [], [], []
     v = numpy.array([0.0006, 0.001, *[0.009] * 10])
-    for _ in range(100):
+    for _ in range(60):
         truth = rng.normal(0.55, 0.07, 12)
         y = rng.normal(truth, numpy.sqrt(v))
         found = pool_values(y, v)
