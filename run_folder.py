@@ -171,10 +171,14 @@ def environment(device: torch.device) -> dict:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = None
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     system = f"{platform.system()} {platform.machine()}"
     return {"python": sys.version.split()[0], "packages": packages, "platform": system, "device": str(device),
-            "device_name": name, "threads": torch.get_num_threads(), "commit": commit()}
+            "device_name": device_name(device), "threads": torch.get_num_threads(), "commit": commit()}
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's own name, or the processor's kind."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
 
 
 def commit() -> str | None:

@@ -252,7 +252,7 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
 
     posts = sum(line.get("posts", 0) for line in run.read_log())
     write_json(run.path / "training_texts.json", prepared.texts.to_dict())
-    run.facts |= {"ended": ended, "step": trainer.step_count, "seconds": round(seconds, 1), "posts_seen": posts,
+    run.facts |= {"ended": ended, "step": trainer.step_count, "seconds": round(seconds, 3), "posts_seen": posts,
                   "halvings": trainer.halvings, "checkpointing": trainer.checkpointing,
                   "best": {"macro_f1": watch.best, "step": watch.best_step} if watch.best is not None else None,
                   "adapter_from": "best validation macro-F1" if watch.best is not None else "last step"}

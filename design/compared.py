@@ -164,9 +164,9 @@ def differences_table(results: Results, tuned, learned, others) -> Table:
                Column("small", "small cell", "flag"), Column("tuned", "fine-tuned", "rate"),
                Column("value", "baseline's", "rate"), Column("difference", "difference", "difference"),
                Column("low", "low", "difference"), Column("high", "high", "difference")]
-    return Table("baselines_differences", f"{title_of(figure)}: each set less each baseline, on the same posts", columns,
-                 rows, ["Each language counts the same. Outside predictions: over all languages, since what they were "
-                        "trained on is not known here."])
+    return Table("baselines_differences", f"{title_of(figure)}: each set less each baseline, on the same posts",
+                 columns, rows, ["Each language counts the same. Outside predictions: over all languages, since what "
+                                 "they were trained on is not known here."])
 
 
 def claim_of(results: Results, differences: Table) -> tuple[list[Claim], str]:

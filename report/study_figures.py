@@ -36,8 +36,9 @@ def reach_of(claims: list[Claim]) -> float:
 
 
 def interval_picture(claim: Claim, reach: float) -> Html | None:
-    """The estimate as a point on its interval, on a scale from -reach to reach, or 0 to 1 for a rate; None without."""
-    if claim.value is None:
+    """The estimate as a point on its interval, on a scale from -reach to reach, or 0 to 1 for a rate; None without
+    one, and for a number, which has no scale."""
+    if claim.value is None or claim.kind == "number":
         return None
     low, high = {"rate": (0.0, 1.0), "correlation": (-1.0, 1.0)}.get(claim.kind, (-reach, reach))
 
@@ -72,7 +73,7 @@ def in_numbers(claim: Claim) -> tuple[str, str]:
 
 
 def _shown(value: float, claim: Claim) -> str:
-    return shown(value, "rate" if claim.kind == "rate" else "difference")
+    return shown(value, claim.kind if claim.kind in ("rate", "number") else "difference")
 
 
 def _line(x1: str, x2: str, y: int, class_: str) -> Html:

@@ -144,7 +144,8 @@ class FigureSpec:
 class Claim:
     """A sentence, the estimate and interval that carry it (None: not estimable), and where it ends.
 
-    `kind`: "rate" is drawn from 0 to 1, "difference" about zero, "correlation" from -1 to 1. `level`: of the interval.
+    `kind`: "rate" is drawn from 0 to 1, "difference" about zero, "correlation" from -1 to 1; a "number" (a speed, a
+    ratio of costs) has no scale and is not drawn. `level`: of the interval.
     """
 
     text: str
@@ -157,8 +158,9 @@ class Claim:
     level: float = 0.95
 
     def __post_init__(self):
-        if self.kind not in ("rate", "difference", "correlation"):
-            raise ValueError(f"a claim is about a rate, difference or correlation, not {self.kind!r}: {self.text}")
+        if self.kind not in ("rate", "difference", "correlation", "number"):
+            raise ValueError(f"a claim is about a rate, difference, correlation or number, not {self.kind!r}: "
+                             f"{self.text}")
         column = Column("claim", "", "difference")
         self.value, self.low, self.high = (_value(v, column, "claim") for v in (self.value, self.low, self.high))
         if (self.low is None) != (self.high is None) or (self.low is not None and self.low > self.high):
