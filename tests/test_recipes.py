@@ -173,10 +173,10 @@ def test_intervals_of_recipes_hold():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape, least", [((2, 2), 0.88), ((3, 3), 0.92), ((5, 2), 0.92)])
-@pytest.mark.parametrize("spreads", [(0.04, 0.04, 0.02), (0.05, 0.0, 0.0), (0.0, 0.0, 0.04)])
+@pytest.mark.parametrize("spreads", [(0.04, 0.04, 0.02), (0.1, 0.0, 0.0), (0.0, 0.0, 0.04)])
 def test_intervals_of_recipes_hold_in_2000_studies(shape, least, spreads):
     covered = trial(tables=2000, shape=shape, spreads=spreads, seed=2)
     print(shape, spreads, covered.round(3))
     assert covered[0] > least and (covered[2:] > 0.92).all(), covered
-    if spreads[0] == 0.05:
+    if spreads[0]:
         assert covered[1] < covered[0]  # percentiles of a few resampled fits are too narrow
