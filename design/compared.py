@@ -8,7 +8,6 @@ why: one missing file does not cost the report.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 from common.errors import UserError
 from data.posts import Post
@@ -58,7 +57,7 @@ def gather(results: Results, train_of) -> tuple[dict[tuple[str, str], Answers], 
     methods = [("majority", lambda: majority(results))] * plan.majority + [("TF-IDF", lambda: tfidf(results))] * \
         plan.tfidf
     for kind, folders in (("encoder", plan.encoders), ("setfit", plan.setfit)):
-        methods += [(f"{Path(folder).name} ({'SetFit' if kind == 'setfit' else 'fine-tuned'})",
+        methods += [(f"{folder} ({'SetFit' if kind == 'setfit' else 'fine-tuned'})",
                      lambda kind=kind, folder=folder: encoder(results, kind, folder)) for folder in folders]
     for name, make in methods:
         try:

@@ -118,8 +118,8 @@ def dry_run(runner: Runner, fits: Sequence[Fit]) -> str:
         cells_table(runner, fits), "",
         table(["order", "model", "rows", "steps", "askings", "time", "memory", "state"], lines), "",
         f"measured: {measured.fit.title}, {STEPS} steps and {POSTS} posts: {human_seconds(measured.start)} to start "
-        f"and end, {measured.step:.3g} s a step, {human_seconds(measured.load)} to load, {1 / measured.post:,.0f} posts "
-        f"a second; memory: {measured.how}",
+        f"and end, {measured.step:.3g} s a step, {human_seconds(measured.load)} to load, {1 / measured.post:,.0f} "
+        f"posts a second; memory: {measured.how}",
         "first steps and first posts are the slowest, and other rows have other lengths: a bound to plan by", total])
 
 

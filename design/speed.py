@@ -51,7 +51,7 @@ def speed(results: Results) -> Section | None:
         answer += (f" {prices.path.name} has no price for such a machine, so what a million posts cost here is not "
                    "said; add a row, and it will be.")
     if unchecked := sum(row["checked"] is False for row in cost.rows):
-        answer += f" {counted(unchecked, 'price')} of {len(cost.rows)} are still to be checked."
+        answer += f" Of {counted(len(cost.rows), 'price')}, {unchecked} still to be checked against the source."
     notes = [f"Prices: {prices.path.name}, in {prices.currency}; {prices.note}",
              f"Tokens are those of the base's own tokenizer ({results.runner.model}); an API counts with its own. Its "
              "cost is the whole prompt of each post and one token of answer, without discounts for a repeated prompt.",
@@ -182,7 +182,7 @@ def remarks(results: Results, measured: Sequence[dict]) -> list[str]:
         found.append("Other models may have been trained on the same cores while these labelled, so alone they are "
                      "faster.")
     if (posts := max(line["posts"] for line in measured)) < 1000:
-        found.append(f"Only {counted(posts, 'post')} were labelled at a time; many more at once are faster.")
+        found.append(f"Only {counted(posts, 'post')} were labelled at a time; the speed over many more may be another.")
     return found
 
 

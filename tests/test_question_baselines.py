@@ -3,7 +3,9 @@
 Deliberate break: in design/learned.py let `trained_on` give every training post instead of the fit's own; let
 `answers_of` give all rows to the first fold's model; or leave the training rows out of `kept`'s name. All turn red.
 """
+# ruff: noqa: F401, F811  (fixtures are imported by name and then named as arguments)
 
+import functools
 import json
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from report.paired import difference
 from report.study_figures import figure_of
 from report.study_section import Study
 from tests.fake_study import fake_results
+from tests.test_encoder import encoder
 
 PLAN = """
 [sets]
@@ -157,3 +160,20 @@ def test_a_plan_without_baselines_gives_words(tmp_path, monkeypatch):
     found.fits = [fit for fit in found.fits if fit.kind != "zero-shot"]
     section = baselines(found)
     assert "names no baseline" in section.answer and not section.claims and len(section.figures) == 1
+
+
+def test_encoders_in_named_folders_stand_beside(tmp_path, encoder, monkeypatch):
+    quick = functools.partial(learned.Settings, epochs=1, pairs=1, longest=16)  # the tiny encoder has 40 positions
+    monkeypatch.setattr(learned, "Settings", quick)
+    plan = PLAN.replace("multi = { en = 20, es = 20, \"*\" = 20 }\n", "") + f"""
+[baselines]
+tfidf = false
+encoders = ["{encoder}"]
+setfit = ["{encoder}"]
+"""
+    section = baselines(fake_results(tmp_path, plan))
+    names = {row["name"] for row in table(section, "baselines_all").rows}
+    assert {f"{encoder} (fine-tuned), en", f"{encoder} (SetFit), en"} <= names
+    kinds = [json.loads(path.read_text())["what"] for path in (tmp_path / "baselines").glob("*.json")]
+    assert sorted(what[0] for what in kinds) == ["encoder", "setfit"]
+    assert all(what[2]["seed"] == 123 for what in kinds)  # the fit's own
