@@ -59,8 +59,9 @@ def whole(fits: Sequence[Answers], name: str, languages: Sequence[str], weight: 
 
 
 def widest(results: Results) -> str:
-    """The set with the most languages: the multilingual one."""
-    return max(results.plan.sets, key=lambda name: len(results.seen(name)))
+    """The set with the most languages, and of equal ones the largest: the multilingual one."""
+    sizes = {fit.name: len(fit.keys) for fit in results.fits if fit.kind == "set"}
+    return max(results.plan.sets, key=lambda name: (len(results.seen(name)), sizes[name]))
 
 
 def topic(results: Results) -> Section:
@@ -93,16 +94,20 @@ def topic(results: Results) -> Section:
                           "That two hatched cells differ: they hold fewer than 30 posts, or fewer than 10 of a label.",
                           name="topic-transfer", title=f"{title_of(name)} by train set and test language", x="language",
                           y="train", value="value", outlined="seen", hatched="small"),
-               FigureSpec("forest", sets.name, f"Differences to {multi}; an interval beyond the line of zero is one "
-                          "that other draws, seeds and posts would rarely undo.",
+               FigureSpec("forest", "topic_differences", f"Differences to {multi}; an interval beyond the line of zero is "
+                          "one that other draws, seeds and posts would rarely undo.",
                           "Anything from two intervals that overlap: each is about its own difference.",
                           name="topic-sets", x="difference", y="what", low="low", high="high", series="languages")]
     notes = [f"Fits of each set: {len(next(iter(recipes.values())))} (training draws times seeds). "
-             "The first fit of each set is partially pooled over languages in the third table."]
-    if not any(row["difference"] is not None for row in sets.rows):
+             "The first fit of each set is partially pooled over languages in the last table."]
+    apart = Table("topic_differences", f"{title_of(name)}, less {multi} on the same languages",
+                  [sets.column(key) for key in ("what", "train", "languages", "difference", "low", "high")],
+                  [{key: row[key] for key in ("what", "train", "languages", "difference", "low", "high")}
+                   for row in sets.rows if row["train"] != multi])
+    if not apart.rows:
         figures.pop()
     return Section("topic", "Topic transfer", "Does the topic carry over to languages that a model was never trained "
-                   "on?", answer, claims, [matrix, sets, shrunk], figures, notes)
+                   "on?", answer, claims, [matrix, sets, *([apart] if apart.rows else []), shrunk], figures, notes)
 
 
 def title_of(figure: str) -> str:

@@ -31,7 +31,8 @@ def make_study(results: Results, hashes: dict[str, str], caution: str = "") -> S
     for section in sections[1:] if declared else sections:
         section.exploratory = section.key not in ("data", "speed", "baselines")
     claimed = [section.key for section in sections if section.claims]
-    first = [key for key in ("topic", "stance", "exposure", "contrasts", "bias") if key in claimed][:3]
+    order = ("contrasts", "stance", "exposure", "topic", "bias")  # what was declared opens the page
+    first = [key for key in order if key in claimed][:3]
     return Study(results.plan.title, time.strftime("%Y-%m-%d %H:%M"), results.plan.to_dict(),
                  manifest(results, hashes), sections, methods(results), cells(results), first, note=caution)
 
@@ -64,7 +65,11 @@ def contrasts(results: Results) -> Section | None:
                              one.weight)
             row |= {"recipe": spread["value"], "recipe_low": spread["low"], "recipe_high": spread["high"]}
             if not claims:
-                claims.append(Claim(f"{one.name}.", spread["value"], spread["low"], spread["high"],
+                count = len(line["languages"])
+                where = f"{count} language{'s' * (count > 1)}" + (
+                    f" that {one.second} never saw" if one.languages == ["unseen"] else "")
+                text = f"{one.first} against {one.second}: {title_of(one.figure)} in {where}."
+                claims.append(Claim(text, spread["value"], spread["low"], spread["high"],
                                     f"Declared before the data: this difference, with Holm-adjusted p "
                                     f"{number(line['p_holm'])} for the first fits.",
                                     "Anything that the plan did not declare, with this certainty."))
