@@ -94,8 +94,8 @@ def topic(results: Results) -> Section:
                           "That two hatched cells differ: they hold fewer than 30 posts, or fewer than 10 of a label.",
                           name="topic-transfer", title=f"{title_of(name)} by train set and test language", x="language",
                           y="train", value="value", outlined="seen", hatched="small"),
-               FigureSpec("forest", "topic_differences", f"Differences to {multi}; an interval beyond the line of zero is "
-                          "one that other draws, seeds and posts would rarely undo.",
+               FigureSpec("forest", "topic_differences", f"Differences to {multi}; an interval beyond the line of zero "
+                          "is one that other draws, seeds and posts would rarely undo.",
                           "Anything from two intervals that overlap: each is about its own difference.",
                           name="topic-sets", x="difference", y="what", low="low", high="high", series="languages")]
     notes = [f"Fits of each set: {len(next(iter(recipes.values())))} (training draws times seeds). "

@@ -7,6 +7,7 @@ import torch
 
 from common.files import sha256_json
 from data.languages import language_name
+from design.behaviour import behaviour
 from design.bias import bias
 from design.compared import baselines
 from design.confounds import confounds
@@ -26,10 +27,10 @@ from run_folder import environment
 def make_study(results: Results, hashes: dict[str, str], caution: str = "") -> Study:
     """Ask every question of the plan; `caution` is a sentence under the title."""
     declared = contrasts(results)
-    asked = (topic, stance, exposure, bias, confounds, translation, baselines, speed, data)
+    asked = (topic, stance, exposure, bias, confounds, translation, behaviour, baselines, speed, data)
     sections = [section for section in (declared, *(ask(results) for ask in asked)) if section is not None]
     for section in sections[1:] if declared else sections:
-        section.exploratory = section.key not in ("data", "speed", "baselines")
+        section.exploratory = section.key not in ("data", "speed", "baselines", "behaviour")
     claimed = [section.key for section in sections if section.claims]
     order = ("contrasts", "stance", "exposure", "topic", "bias")  # what was declared opens the page
     first = [key for key in order if key in claimed][:3]

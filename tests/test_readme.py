@@ -13,6 +13,8 @@ from classify import ClassifyOptions
 from common.terminal import human_bytes
 from eval import EvalOptions
 from model.config import LlamaConfig
+from study import StudyOptions
+from tools.export import ExportOptions
 from tools.fits import FitsOptions, expected_plan
 from tools.split import SplitOptions
 from train_options import TrainOptions
@@ -37,7 +39,7 @@ def test_memory_table(card):
 
 def test_paths_exist():
     house = TEXT.split("## The house")[1].split("## Citing")[0]
-    rooms = "model|quant|lora|data|report|common|base|tools|tests|benchmarks"
+    rooms = "model|quant|lora|data|report|common|base|design|plans|tools|tests|benchmarks"
     names = re.findall(rf"[\w/]+\.(?:py|md|toml)\b|\b(?:{rooms})/", house)
     assert len(names) > 20
     assert not [name for name in names if not (ROOT / name).exists()]
@@ -45,7 +47,8 @@ def test_paths_exist():
 
 def test_options_exist():
     programs = {"train.py": TrainOptions, "eval.py": EvalOptions, "classify.py": ClassifyOptions,
-                "tools.split": SplitOptions, "tools.fits": FitsOptions}
+                "tools.split": SplitOptions, "tools.fits": FitsOptions, "study.py": StudyOptions,
+                "tools.export": ExportOptions}
     used = 0
     for line in re.findall(r"^.*(?:python|py) .*--.*$", TEXT, re.MULTILINE):
         cls = next((cls for name, cls in programs.items() if name in line), None)

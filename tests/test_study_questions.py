@@ -7,6 +7,7 @@ parts no longer add up); in design/exposed.py let `joined` keep the first langua
 import numpy as np
 import pytest
 
+from design.behaviour import behaviour
 from design.exposed import added, exposure
 from design.transfer import END, PARTS, intervals, stance, topic
 from report.study_section import Study
@@ -101,3 +102,17 @@ def test_the_whole_study(results, tmp_path):
     assert "This is a test." in page and "multi − en" in page
     assert {path.suffix for path in (tmp_path / "report").rglob("*.*")} >= {".html", ".csv", ".png", ".svg", ".tex"}
     assert "multi (260 rows in 13 languages)" in study.methods
+
+
+def test_reliability_and_confusion_count_every_row(results):
+    section = behaviour(results)
+    bins = [row for row in table(section, "behaviour_reliability").rows if row["train"] == "multi"]
+    first = results.first("multi")
+    assert sum(row["n"] for row in bins) == len(results.kept.ids)
+    right = sum(row["right"] * row["n"] for row in bins) / len(results.kept.ids)
+    assert right == pytest.approx(first.figure("accuracy"))
+    assert all(row["low"] <= row["right"] <= row["high"] for row in bins)
+    rows = table(section, "behaviour_confusion").rows
+    assert sum(row["n"] for row in rows) == len(results.kept.ids)
+    diagonal = sum(row["n"] for row in rows if row["gold"] == row["predicted"] and row["language"] == "tr")
+    assert diagonal == first.correct[results.kept.language == "tr"].sum()
