@@ -221,7 +221,7 @@ def stance(results: Results) -> Section | None:
             f"{gain['first']} against {gain['second']}: the part of the stance gain that is not the topic's (three-way "
             f"accuracy, languages unseen by {gain['second']}).", by_stance["value"], by_stance["low"],
             by_stance["high"], "With the topic's part taken out, this much is left for telling the stance itself, in "
-            "these test posts (first fits; other seeds are in the confounds).",
+            "these test posts (first fits; how seeds differ stands under Confounds).",
             "That the whole gain end to end is a gain in stance."))
     ends = [Column(f"{key}{end}", f"{words}{' ' + end[1:] if end else ''}", "rate")
             for key, words in (("end", "end to end"), ("recall", "recall of the topic"), ("given", "given detection"),

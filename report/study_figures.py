@@ -24,7 +24,10 @@ def figure_of(spec: FigureSpec, table: Table) -> Figure:
     """The figure that `spec` describes, of the rows of `table`; `ValueError` where the two do not fit."""
     with styled():
         figure = DRAW[spec.kind](Data(spec, table))
-        if spec.title:
+        above = [legend for legend in figure.legends if legend.get_alignment() == "left"]
+        if spec.title and above:  # a title of its own would be drawn over the legend
+            above[0].set_title(spec.title, prop={"weight": "bold", "size": 10.5})
+        elif spec.title:
             figure.suptitle(spec.title, x=0.01, ha="left", fontweight="bold", fontsize=10.5)
     return figure
 

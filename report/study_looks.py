@@ -127,5 +127,6 @@ def hollow_handle(label: str = "small cell") -> Line2D:
 def legend(figure: Figure, handles: Sequence, columns: int = 6) -> None:
     """One legend above all panels."""
     if handles:
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(columns, len(handles)), frameon=False,
-                      fontsize=8.5, handletextpad=0.5, columnspacing=1.4, borderaxespad=0.2, handlelength=2.4)
+        figure.legend(handles=handles, loc="outside upper left", alignment="left",
+                      ncols=min(columns, len(handles)), frameon=False, fontsize=8.5, handletextpad=0.5,
+                      columnspacing=1.4, borderaxespad=0.2, handlelength=2.4)
