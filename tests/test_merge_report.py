@@ -120,8 +120,8 @@ def test_forms_that_do_not_apply_are_left_out_and_named(run, data, tmp_path):
 
 
 def test_without_llama_cpp(run, data, tmp_path, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "llama_cpp" else find(name))
+    find, there = importlib.util.find_spec, {"llama_cpp": None, "gguf": object()}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: there[name] if name in there else find(name))
     said, found = report(run, data, tmp_path / "a")
     assert not any("GGUF" in name for name in found["forms"])
     assert "GGUF: needs llama_cpp: the extra 'peers' has both" in said
