@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from data.languages import language_name
 from design.results import Results
-from design.transfer import compare, main_figure, title_of, whole
+from design.transfer import compare, is_shown, main_figure, title_of, whole
 from report.answers import Answers
 from report.recipes import Recipe
 from report.study_section import Claim, Column, FigureSpec, Section, Table
@@ -51,7 +51,9 @@ def exposure(results: Results) -> Section | None:
     claims.append(Claim(
         f"{most} rows of an added language against {against}: {title_of(name)} in that language, mean over "
         f"{len(languages)} languages.", chosen["value"], chosen["low"], chosen["high"],
-        f"So many rows moved these languages by this much with this base, over {len(arm.draws)} draws of rows.",
+        (f"So many rows moved these languages by this much with this base, over {len(arm.draws)} draws of rows."
+         if is_shown(chosen) else f"No effect of so many rows is shown with this base, over {len(arm.draws)} draws of "
+         "rows; one outside the interval is unlikely."),
         "That the exposure corrects a bias of pre-training, or that a ratio rather than a number of rows matters: the "
         "two grow together here."))
     figures = [

@@ -110,6 +110,11 @@ def topic(results: Results) -> Section:
                    "on?", answer, claims, [matrix, sets, *([apart] if apart.rows else []), shrunk], figures, notes)
 
 
+def is_shown(found: Mapping) -> bool:
+    """Whether an interval leaves out zero."""
+    return found["low"] > 0 or found["high"] < 0
+
+
 def title_of(figure: str) -> str:
     """`title_of("topic.macro_f1") -> "topic macro-F1"`."""
     words = {"macro_f1": "macro-F1", "weighted_f1": "weighted F1"}
@@ -220,8 +225,10 @@ def stance(results: Results) -> Section | None:
         claims.append(Claim(
             f"{gain['first']} against {gain['second']}: the part of the stance gain that is not the topic's (three-way "
             f"accuracy, languages unseen by {gain['second']}).", by_stance["value"], by_stance["low"],
-            by_stance["high"], "With the topic's part taken out, this much is left for telling the stance itself, in "
-            "these test posts (first fits; how seeds differ stands under Confounds).",
+            by_stance["high"],
+            ("With the topic's part taken out, this much is left for telling the stance itself" if is_shown(by_stance)
+             else "With the topic's part taken out, no difference in telling the stance itself is shown")
+            + ", in these test posts (first fits; how seeds differ stands under Confounds).",
             "That the whole gain end to end is a gain in stance."))
     ends = [Column(f"{key}{end}", f"{words}{' ' + end[1:] if end else ''}", "rate")
             for key, words in (("end", "end to end"), ("recall", "recall of the topic"), ("given", "given detection"),

@@ -16,7 +16,7 @@ from design.material import posts_hash
 from design.results import Results
 from design.runner import ZERO
 from design.speed import speed
-from design.transfer import compare, main_figure, stance, title_of, topic
+from design.transfer import compare, is_shown, main_figure, stance, title_of, topic
 from design.translation import translation
 from report.families import Contrast, family
 from report.study_section import Claim, Column, FigureSpec, Section, Study, Table
@@ -71,8 +71,9 @@ def contrasts(results: Results) -> Section | None:
                     f" that {one.second} never saw" if one.languages == ["unseen"] else "")
                 text = f"{one.first} against {one.second}: {title_of(one.figure)} in {where}."
                 claims.append(Claim(text, spread["value"], spread["low"], spread["high"],
-                                    f"Declared before the data: this difference, with Holm-adjusted p "
-                                    f"{number(line['p_holm'])} for the first fits.",
+                                    "Declared before the data: " + ("this difference" if is_shown(spread) else
+                                    "no difference is shown") + f" (Holm-adjusted p {number(line['p_holm'])} for the "
+                                    "first fits).",
                                     "Anything that the plan did not declare, with this certainty."))
         rows.append(row)
     difference = [Column(key, title, "difference") for key, title in (

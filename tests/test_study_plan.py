@@ -16,7 +16,7 @@ def written(tmp_path, text: str):
     return path
 
 
-@pytest.mark.parametrize("name", ["small", "paper"])
+@pytest.mark.parametrize("name", ["small", "paper", "sib200"])
 def test_the_plans_that_come_with_the_project_are_read(name):
     from sources import ROOT
 
