@@ -67,6 +67,8 @@ def main(argv: list[str]) -> None:
     hashes = make_hashes(runner)
     fits = make_fits(plan, material, hashes)
     every = [*fits, *([zero_shot(plan, hashes)] if plan.baselines.zero_shot else [])]
+    results = Results(runner, every)
+    results.check()
     known = int(material.is_known.sum())
     print(f"  {len({fit.key for fit in fits}):,} models; {len(material.rows):,} test rows, {known:,} of them with the "
           f"text of a training row, left out of the figures\n  {runner.model}: {dtype}, since {reason}")
@@ -78,7 +80,7 @@ def main(argv: list[str]) -> None:
         print(dry_run(runner, every))
         return
     run(runner, every)
-    study = make_study(Results(runner, every), hashes, caution)
+    study = make_study(results, hashes, caution)
     write_study(out / "report", study)
     took = human_seconds(time.perf_counter() - began)
     print(f"\n{summary(study)}\n\nreport: {out / 'report' / 'report.html'}; took {took}")

@@ -15,8 +15,9 @@ from data.readers import by_id, read_predictions
 from design.fits import NO_FOLD, TEST, Asked, Fit, asked_of
 from design.material import Material
 from design.plan import Plan
+from design.prices import load_prices
 from design.runner import Runner
-from report.answers import Answers, Rows
+from report.answers import Answers, Rows, figure_of
 from report.recipes import Recipe
 from sources import find_path
 
@@ -46,6 +47,23 @@ class Results:
     @property
     def material(self) -> Material:
         return self.runner.material
+
+    def check(self) -> None:
+        """What would only be found out when everything is trained: figures, languages and files that are not there.
+
+        Raises `UserError` with the plan's table.
+        """
+        path, grouping = self.plan.path, self.kept.grouping
+        for number, one in enumerate(self.plan.contrasts, 1):
+            try:
+                figure_of(one.figure, np.zeros(grouping.width), grouping)
+            except UserError as error:
+                raise UserError(f"{path}: contrast[{number}]: {error}") from error
+            self.languages_of(one)
+        for name in self.plan.outside:
+            self.outside(name)
+        if self.plan.data.prices:
+            load_prices(find_path(self.plan.data.prices))
 
     def posts(self, rows: Rows) -> list:
         """The posts behind the rows of a table."""

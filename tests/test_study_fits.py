@@ -145,3 +145,17 @@ def test_known_texts_leave_the_figures(tmp_path):
     results = fake_results(tmp_path, plan)
     assert len(results.every.ids) == len(lines) + 1 and len(results.kept.ids) == len(lines)
     assert read_material(results.plan).is_known.sum() == 1
+
+
+@pytest.mark.parametrize("old, new, words", [
+    ("figure = \"stance.end_to_end.accuracy\"", 'figure = "topic.f1"', ["contrast[2]", "topic.f1", "macro_f1"]),
+    ('languages = ["unseen"]', 'languages = ["xx"]', ["contrast", "no test row"]),
+    ("[repeat]", '[outside]\nmine = "none.jsonl"\n[repeat]', ["none.jsonl"]),
+    ("[repeat]", '[data]\nprices = "none.toml"\n[repeat]', ["none.toml"]),
+])  # fmt: skip
+def test_what_only_the_report_would_stumble_over_is_named_before_training(tmp_path, old, new, words):
+    assert old in PLAN
+    results = fake_results(tmp_path, PLAN.replace(old, new, 1))
+    with pytest.raises(UserError) as caught:
+        results.check()
+    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
