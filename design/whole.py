@@ -61,20 +61,12 @@ def contrasts(results: Results) -> Section | None:
         row = {"contrast": one.name, "figure": title_of(one.figure), "languages": len(line["languages"]),
                **{key: line[key] for key in ("first", "second", "value", "low", "high", "simultaneous_low",
                                              "simultaneous_high", "test", "p", "p_holm")}}
+        shown = line  # of outside predictions there is one fit, so posts alone are drawn anew
         if {one.first, one.second} <= set(plan.sets):
-            spread = compare(results.recipe(one.first), results.recipe(one.second), one.figure, line["languages"], plan,
-                             one.weight)
-            row |= {"recipe": spread["value"], "recipe_low": spread["low"], "recipe_high": spread["high"]}
-            if not claims:
-                count = len(line["languages"])
-                where = f"{count} language{'s' * (count > 1)}" + (
-                    f" that {one.second} never saw" if one.languages == ["unseen"] else "")
-                text = f"{one.first} against {one.second}: {title_of(one.figure)} in {where}."
-                claims.append(Claim(text, spread["value"], spread["low"], spread["high"],
-                                    "Declared before the data: " + ("this difference" if is_shown(spread) else
-                                    "no difference is shown") + f" (Holm-adjusted p {number(line['p_holm'])} for the "
-                                    "first fits).",
-                                    "Anything that the plan did not declare, with this certainty."))
+            shown = compare(results.recipe(one.first), results.recipe(one.second), one.figure, line["languages"], plan,
+                            one.weight)
+            row |= {"recipe": shown["value"], "recipe_low": shown["low"], "recipe_high": shown["high"]}
+        claims += [declared(one, line, shown)] if not claims else []
         rows.append(row)
     difference = [Column(key, title, "difference") for key, title in (
         ("value", "first fits"), ("low", "low"), ("high", "high"), ("simultaneous_low", "low, all at once"),
@@ -95,6 +87,18 @@ def contrasts(results: Results) -> Section | None:
               "(first fits).")
     return Section("contrasts", "Declared contrasts", "Which of the comparisons declared in the plan stand out?",
                    answer, claims, [table], [figure])
+
+
+def declared(one, line: dict, shown: dict) -> Claim:
+    """The claim of a declared contrast: `line` of the family, `shown` the difference and interval that carry it."""
+    count = len(line["languages"])
+    where = f"{count} language{'s' * (count > 1)}" + (
+        f" that {one.second} never saw" if one.languages == ["unseen"] else "")
+    words = "this difference" if is_shown(shown) else "no difference is shown"
+    return Claim(
+        f"{one.first} against {one.second}: {title_of(one.figure)} in {where}.", shown["value"], shown["low"],
+        shown["high"], f"Declared before the data: {words} (Holm-adjusted p {number(line['p_holm'])} for the first fits).",
+        "Anything that the plan did not declare, with this certainty.")
 
 
 def data(results: Results) -> Section:
