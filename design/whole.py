@@ -97,7 +97,8 @@ def declared(one, line: dict, shown: dict) -> Claim:
     words = "this difference" if is_shown(shown) else "no difference is shown"
     return Claim(
         f"{one.first} against {one.second}: {title_of(one.figure)} in {where}.", shown["value"], shown["low"],
-        shown["high"], f"Declared before the data: {words} (Holm-adjusted p {number(line['p_holm'])} for the first fits).",
+        shown["high"],
+        f"Declared before the data: {words} (Holm-adjusted p {number(line['p_holm'])} for the first fits).",
         "Anything that the plan did not declare, with this certainty.")
 
 
