@@ -142,3 +142,12 @@ def test_posts_that_were_trained_on(run, tmp_path):
     assert "all 24 test posts were trained on" in said and not (tmp_path / "out").exists()
     _, found = report(run, again, tmp_path / "out", "--gguf", "off", "--drop-known", "none")
     assert found["n"] == 24
+
+
+def test_an_export_can_write_it_too(run, data, tmp_path):
+    words = ("tools.export", "--run", run, "--to", "peft")
+    said = here(*words, "--out", tmp_path / "out", "--report", data, cwd=tmp_path)
+    found = run / f"merge-{data.name.removesuffix('.jsonl')}" / "merge_report.json"
+    assert found.exists() and "merged, in NF4" in said and (tmp_path / "out" / "adapter_config.json").exists()
+    said = here(*words, "--out", tmp_path / "none", "--report", "no.jsonl", cwd=tmp_path, code=2)
+    assert "--report no.jsonl: there is no such file" in said and not (tmp_path / "none").exists()

@@ -32,7 +32,7 @@ from hub import is_name
 from lora.adapter import CONFIG, TENSORS
 from quant.stored import write_stored
 from run_folder import RunFolder, base_folder, finished_run, run_prompt
-from sources import Source
+from sources import Source, find_path
 from tools.export_card import TEXT_LOSS, Card, read_evaluations
 from tools.export_code import usage
 from tools.export_licence import Base, describe_base
@@ -172,6 +172,8 @@ class ExportOptions:
     metrics: list[str] = option((), "evaluations of this run that lie outside its folder, for the card", metavar="FILE")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
     cache: str | None = option(None, "folder that keeps the hashes of unchanged files", metavar="DIR")
+    report: list[str] = option((), "labelled files: behind the export, write python -m tools.merge_report on them into "
+                               "the run's folder", metavar="FILE")
 
 
 def main(argv: list[str]) -> None:
@@ -191,6 +193,12 @@ def main(argv: list[str]) -> None:
         with atomic_write(folder / "README.md") as handle:
             handle.write(replace(card, holds=tuple(holds), code=code).text())
     print("\n".join(said(export, out, evaluations)))
+    if options.report:
+        from tools.merge_report import main as merge_report  # it imports this module's neighbours
+
+        more = [word for name in ("model", "cache") if getattr(options, name) for word in (f"--{name}",
+                                                                                           getattr(options, name))]
+        merge_report(["--run", str(run.path), "--data", *options.report, *more])
 
 
 def check_options(options: ExportOptions) -> Path:
@@ -202,6 +210,9 @@ def check_options(options: ExportOptions) -> Path:
         if name in options.given and name not in FORMATS[options.to].options:
             where = ", ".join(key for key, form in FORMATS.items() if name in form.options)
             raise UserError(f"--{name.replace('_', '-')}: means nothing for --to {options.to}; it goes with {where}")
+    for name in options.report:
+        if not find_path(name).is_file():
+            raise UserError(f"--report {name}: there is no such file; name labelled posts")
     shard_bytes(options.shard_size)
     out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
