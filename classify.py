@@ -22,20 +22,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import check_place, sha256_file, sha256_json
+from common.files import check_place, find_path, sha256_file, sha256_json
 from common.options import option, parse_options
 from common.terminal import human_seconds, progress
 from data.codebook import Codebook
 from data.notes import Notes
-from data.posts import Post
+from data.posts import ColumnOptions, Post
 from data.prompt import Prompt
 from data.readers import check_posts, iter_posts
 from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files
 from predict import Labeller
-from program_options import ColumnOptions, LabelOptions, MachineOptions
+from program_options import LabelOptions
 from run_folder import RunFolder, finished_run, open_model
-from sources import find_path
 
 READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
 

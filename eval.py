@@ -12,27 +12,27 @@ from textwrap import wrap
 
 import numpy as np
 
+from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import atomic_folder, check_place, read_json, sha256_file, write_json
+from common.files import atomic_folder, check_place, find_path, read_json, sha256_file, write_json
 from common.options import option, parse_options
 from common.terminal import progress
 from data.annotators import Agreement, read_labelled
 from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
 from data.codebook import Codebook, load_codebook
 from data.languages import language_name, reduce_language
-from data.posts import Post
+from data.posts import DATA, ColumnOptions, Post
 from data.readers import by_id, read_predictions
 from data.rows import stem
 from data.splits import group_posts
 from data.writers import write_rows
 from predict import Labeller
-from program_options import DATA, ColumnOptions, LabelOptions, MachineOptions
+from program_options import LabelOptions
 from report.metrics import Scored, dropped_section, score
 from report.page import write_page
 from report.tables import label_table, language_table
 from report.words import findings
 from run_folder import RunFolder, finished_run, open_model
-from sources import find_path
 
 SCORING = "scoring"
 

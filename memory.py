@@ -17,7 +17,6 @@ Left out: what attention keeps of a shared prefix once more for each row, and wh
 the memory that a plan leaves free has room for both.
 """
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -53,21 +52,6 @@ class MemoryPlan:
         return (f"about {human_bytes(self.total)}: model {human_bytes(self.model)}, adapter and optimiser "
                 f"{human_bytes(self.adapter)}, activations of {self.micro_tokens:,} tokens {how} "
                 f"{human_bytes(self.activations)}; {human_bytes(self.available)} are free")
-
-
-def available_memory(device: torch.device) -> int:
-    """Bytes that are free now, on the GPU or in the machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as handle:
-            for line in handle:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS has the latter
-        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
-    raise RuntimeError("/proc/meminfo has no line MemAvailable")
 
 
 def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, checkpointing: bool, dropped: int = 0,

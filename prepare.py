@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from common.errors import UserError
-from common.files import sha256_file, sha256_json
+from common.files import find_path, sha256_file, sha256_json
 from common.terminal import table
 from data.annotators import read_labelled
 from data.checks import Repeats, TrainingTexts, find_repeats
@@ -20,7 +20,7 @@ from data.splits import Split, split_posts
 from loop import steps_per_epoch
 from model.tokenizer import load_tokenizer
 from model.weights import read_config
-from sources import Source, find_base, find_path
+from sources import Source, find_base
 from train_options import ENOUGH
 
 SHARES = "pretraining_shares.toml"

@@ -23,12 +23,12 @@ import torch
 
 from assemble import load_model
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, check_place, read_json, write_json
+from common.files import ROOT, atomic_folder, atomic_write, check_place, read_json, write_json
 from common.options import check_value
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
 from model.tokenizer import load_tokenizer
-from sources import ROOT, Source, check_base, find_base, find_folder
+from sources import Source, check_base, find_base, find_folder
 from train_options import TrainOptions
 
 SHIPPED_RUN = ROOT / "base" / "run"

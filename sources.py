@@ -15,12 +15,12 @@ from pathlib import Path
 import hub
 from cache import weights_sha256
 from common.errors import UserError
-from common.files import read_json
+from common.files import find_path, read_json
 from lora.adapter import CONFIG, read_config
 from model.tokenizer import FILE_NAMES
 from model.weights import checkpoint_folder
 
-ROOT = Path(__file__).resolve().parent
+EMBEDDED = "base"  # the small base model that the project ships
 RUN = "run.json"
 
 
@@ -41,11 +41,6 @@ class Source:
         """The folder with the tokenizer: the base, `original/` in it (where Meta's lies on the Hub), or the adapter."""
         folders = [self.base, self.base / "original", *([self.adapter] if self.adapter else [])]
         return next((folder for folder in folders if any((folder / name).is_file() for name in FILE_NAMES)), self.base)
-
-
-def find_path(path: str | Path) -> Path:
-    """A path as the user wrote it, or, for what the project ships, seen from the project's root."""
-    return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
 
 
 def find_folder(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:

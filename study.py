@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cache import weights_sha256
+from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import check_place, sha256_json
+from common.files import ROOT, check_place, find_path, sha256_json
 from common.options import option, parse_options
 from common.terminal import human_seconds, progress
 from design.cost import cells_table, dry_run
@@ -28,9 +29,8 @@ from design.plan import load_plan
 from design.results import Results
 from design.runner import Runner, zero_shot
 from design.whole import make_study, summary
-from program_options import EMBEDDED, MachineOptions
 from report.study_page import write_study
-from sources import ROOT, find_path
+from sources import EMBEDDED
 
 
 @dataclass

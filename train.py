@@ -15,8 +15,9 @@ import torch
 
 from assemble import load_model
 from cache import weights_sha256
+from common.device import available_memory
 from common.errors import UserError, run_program
-from common.files import sha256_json, write_json
+from common.files import ROOT, find_path, sha256_json, write_json
 from common.options import parse_options
 from common.terminal import human_bytes, human_seconds, progress
 from data.batching import group_by_length
@@ -25,13 +26,12 @@ from data.sampling import class_weights, order_by_epoch
 from loop import Recipe, Trainer, Watch, fit, steps_per_epoch
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
-from memory import MemoryPlan, available_memory, plan_memory
+from memory import MemoryPlan, plan_memory
 from predict import label_probabilities
 from prepare import Prepared, prepare
-from program_options import EMBEDDED
 from report.metrics import Scored, score
 from run_folder import RunFolder, environment, next_run
-from sources import ROOT, find_base, find_path
+from sources import EMBEDDED, find_base
 from train_options import DEMO, PRESETS, SMALL, TrainOptions
 
 # May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.

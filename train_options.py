@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from common.device import MachineOptions
 from common.options import option
+from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.sampling import BALANCES
 from loop import LOSSES, SCHEDULES
-from program_options import DATA, EMBEDDED, ColumnOptions, MachineOptions
+from sources import EMBEDDED
 
 ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "what is asked"
 

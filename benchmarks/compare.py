@@ -31,10 +31,9 @@ from benchmarks.show import report
 from benchmarks.summary import limits, memories, project, ratios
 from benchmarks.turns import Job, Worker
 from common.errors import UserError, run_program
-from common.files import write_json
+from common.files import find_path, write_json
 from common.options import option, parse_options
 from model.config import LlamaConfig
-from sources import find_path
 
 QUICK = {"depths": ["2", "4"], "turns": 2, "train_posts": 16, "label_posts": 16}
 LLAMA_TOLERANCE = 1e-2  # of a label's log-probability, F16 against float32: activations are rounded to F16 there

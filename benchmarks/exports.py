@@ -29,7 +29,7 @@ from assemble import load_model
 from benchmarks.real_size import make_checkpoint, measure
 from benchmarks.startup import shorten
 from common.errors import UserError, run_program
-from common.files import read_json, write_json
+from common.files import ROOT, read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, human_seconds, table
 from data.readers import iter_posts
@@ -40,7 +40,6 @@ from model.llama import LlamaForCausalLM
 from model.weights import INDEX, SINGLE, expected_shapes
 from quant.convert import replace_linears
 from run_folder import RunFolder, open_model
-from sources import ROOT
 
 JOBS = {job: [] for job in ("peft", "merged float32", "merged", "bnb-4bit", "gguf-f16", "gguf-q8_0", "gguf-q4_0")}
 JOBS["merged float32"] = ["--dtype", "float32"]

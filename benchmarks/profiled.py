@@ -16,10 +16,9 @@ from benchmarks.measure import TEMPLATES
 from benchmarks.settings import BenchmarkOptions, choose_cut, choose_posts
 from benchmarks.worker_ours import Ours
 from common.errors import run_program
-from common.files import write_json
+from common.files import find_path, write_json
 from common.options import option, parse_options
 from common.terminal import table
-from sources import find_path
 
 KINDS = {  # the first kind that a part of the operation's name belongs to
     "matrix products": ("linear_pointwise", "addmm", "aten::mm", "aten::bmm"),

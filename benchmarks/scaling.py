@@ -27,12 +27,11 @@ from benchmarks.settings import PRESETS, BenchmarkOptions, choose_cut, choose_po
 from benchmarks.summary import line
 from benchmarks.turns import Measured, Worker
 from common.errors import run_program
-from common.files import read_json, write_json
+from common.files import find_path, read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, human_seconds, table
 from data.annotators import read_labelled
 from data.codebook import load_codebook
-from sources import find_path
 
 TASKS = {"train": "training", "label": "labelling"}
 

@@ -12,20 +12,19 @@ import torch
 
 from benchmarks.checkpoint import read_config
 from benchmarks.measure import PAPER, TEMPLATES
-from common.device import DTYPES, choose_device, choose_dtype
+from common.device import DTYPES, available_memory, choose_device, choose_dtype
 from common.errors import UserError
-from common.files import check_place, write_json
+from common.files import check_place, find_path, write_json
 from common.options import option
 from data.annotators import read_labelled
 from data.codebook import load_codebook
 from data.prompt import Prompt
 from lora.inject import expected_count
-from memory import MemoryPlan, available_memory, plan_memory
+from memory import MemoryPlan, plan_memory
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from model.tokenizer import load_tokenizer
 from quant.convert import replace_linears
-from sources import find_path
 
 PRESETS = {"paper": {"targets": ["q_proj", "v_proj"], "rank": 64, "alpha": 32.0}}
 

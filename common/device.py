@@ -1,11 +1,15 @@
-"""Which device and which arithmetic, chosen from what is at hand, with the reason in words."""
+"""Which device and which arithmetic, chosen from what is at hand, with the reason in words; the options that ask for
+others; and the memory that is free."""
 
 import os
+from dataclasses import dataclass
 
 import torch
 
 from common.errors import UserError
+from common.options import option
 
+MACHINE = "machine"  # the group of these options in --help
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -58,3 +62,44 @@ def make_deterministic() -> None:
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that are free now, on the GPU or in the machine."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as handle:
+            for line in handle:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS has the latter
+        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    raise RuntimeError("/proc/meminfo has no line MemAvailable")
+
+
+@dataclass
+class MachineOptions:
+    """Where and in which arithmetic the model runs."""
+
+    device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one", metavar="NAME",
+                         group=MACHINE)
+    dtype: str = option("auto", "arithmetic of the model", group=MACHINE,
+                        choices=("auto", *DTYPES))
+    micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses (train.py: by the memory at "
+                               "hand)", minimum=0, group=MACHINE)
+    threads: int = option(0, "CPU threads; 0 leaves PyTorch's choice", minimum=0, group=MACHINE)
+    deterministic: bool = option(False, "on CUDA: only algorithms that give the same bits each time (a CPU does)",
+                                 group=MACHINE)
+    cache: str | None = option(None, "folder that keeps a 4-bit copy of the base and the hashes of its files, so that "
+                               "the next start maps the copy; may be deleted at any time", metavar="DIR", group=MACHINE)
+
+    def set_up(self) -> tuple[torch.device, torch.dtype, str]:
+        """Apply these options to PyTorch; returns device, dtype and why that dtype. Raises `UserError`."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        if self.deterministic:
+            make_deterministic()
+        device = choose_device(self.device)
+        return device, *choose_dtype(device, self.dtype)

@@ -12,6 +12,13 @@ from pathlib import Path
 
 from common.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, base/ and the sample posts are
+
+
+def find_path(path: str | Path) -> Path:
+    """A path as the user wrote it, or, for what the project ships, seen from the project's root."""
+    return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
+
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator:

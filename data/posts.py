@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from common.errors import UserError
+from common.options import option
 
+DATA = "how posts are read"  # the group of these options in --help
 WORDED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "bar": "|"}
 
 
@@ -51,3 +53,28 @@ class Columns:
             other = next((o for o, n in names.items() if n == name and o != role), None)
             if other:
                 raise UserError(f"--{role}-column and --{other}-column: both name '{name}'; a column has one meaning")
+
+
+@dataclass
+class ColumnOptions:
+    """Where text, label, language and id stand in the input files."""
+
+    text_column: str = option("text", "column of the text", metavar="NAME", group=DATA)
+    label_column: str = option("label", "column of the label", metavar="NAME", group=DATA)
+    language_column: str = option("language", "column of the language (ISO 639-1)", metavar="NAME", group=DATA)
+    id_column: str = option("id", "column of the id", metavar="NAME", group=DATA)
+    predicted_column: str = option("predicted", "column of a predicted label", metavar="NAME", group=DATA)
+    annotator_column: str = option("annotator", "column that names the annotator, where a post has several rows",
+                                   metavar="NAME", group=DATA)
+    delimiter: str = option("", "what separates csv columns: tab, comma, semicolon, bar (default: by the file's name)",
+                            metavar="WORD", group=DATA)
+
+    quote: str = option('"', "what quotes csv cells; none for files that do not quote", metavar="CHARACTER", group=DATA)
+    bad_labels: str = option("error", "rows without a label that the codebook has: stop, or drop and count them",
+                             choices=("error", "drop"), group=DATA)
+
+    def columns(self) -> Columns:
+        """The same as `data.posts.Columns`."""
+        return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
+                       id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
+                       delimiter=self.delimiter, quote=self.quote)

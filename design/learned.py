@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from common.files import read_json, sha256_file, sha256_json, write_json
+from common.files import find_path, read_json, sha256_file, sha256_json, write_json
 from data.posts import Post
 from design import baselines
 from design.encoder import Settings, fine_tune, set_fit
@@ -20,7 +20,6 @@ from design.fits import Fit
 from design.material import Material, posts_hash
 from design.results import Results
 from report.answers import Answers
-from sources import find_path
 
 Found = tuple[np.ndarray, np.ndarray]  # places (n,) and probabilities (n, C)
 Method = Callable[[Fit, list[Post], list[Post]], Found]  # fit, its training posts, asked posts

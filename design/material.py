@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from common.errors import UserError
-from common.files import sha256_json
+from common.files import find_path, sha256_json
 from data.annotators import read_labelled
 from data.codebook import Codebook, load_codebook
 from data.exposure import Shares, load_shares
@@ -23,7 +23,6 @@ from data.splits import group_posts, hash_order
 from design.plan import Plan
 from report.answers import Rows
 from report.counts import Grouping
-from sources import find_path
 
 FEW = 100  # test rows below which a language is cross-validated where folds are asked for
 

@@ -15,12 +15,13 @@ key. Nothing here reads posts: what only they can tell (too few rows, an unknown
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from common.device import MachineOptions
 from common.errors import UserError, closest
 from common.files import read_toml, sha256_json
 from common.options import check_value, option
+from data.posts import ColumnOptions
 from data.prompt import AUTHORS, TEMPLATES
 from data.sampling import BALANCES
-from program_options import ColumnOptions, MachineOptions
 from report.answers import WEIGHTS
 from train_options import PRESETS, TrainOptions
 

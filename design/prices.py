@@ -15,8 +15,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from common.errors import UserError, closest
-from common.files import read_toml
-from sources import ROOT
+from common.files import ROOT, read_toml
 
 PRICES = ROOT / "plans" / "prices.toml"
 KINDS = ("speed", "cost")

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from common.errors import UserError
+from common.files import find_path
 from data.languages import language_name
 from data.readers import by_id, read_predictions
 from design.fits import NO_FOLD, TEST, Asked, Fit, asked_of
@@ -19,7 +20,6 @@ from design.prices import load_prices
 from design.runner import Runner
 from report.answers import Answers, Rows, figure_of
 from report.recipes import Recipe
-from sources import find_path
 
 
 @dataclass(eq=False)

@@ -25,8 +25,9 @@ import numpy as np
 import torch
 
 from assemble import load_model
+from common.device import MachineOptions
 from common.errors import UserError
-from common.files import atomic_write, read_json, sha256_json, write_json
+from common.files import ROOT, atomic_write, find_path, read_json, sha256_json, write_json
 from data.codebook import Codebook, load_codebook
 from data.posts import Post
 from data.prompt import Prompt
@@ -35,9 +36,8 @@ from design.material import Material, has_text, posts_hash, text_of
 from design.plan import Plan
 from model.tokenizer import load_tokenizer
 from predict import label_probabilities
-from program_options import MachineOptions
 from run_folder import RunFolder, device_name
-from sources import ROOT, Source, find_base, find_path
+from sources import Source, find_base
 from train_options import TrainOptions
 
 ZERO = "zero-shot"  # the base without an adapter, as a fit of its own

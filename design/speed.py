@@ -11,6 +11,7 @@ dated table (design/prices.py); what the paper reports stands beside, as its own
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from common.files import find_path
 from design.fits import TEST, Fit
 from design.prices import Api, Machine, Prices, load_prices
 from design.results import Results
@@ -18,7 +19,6 @@ from design.runner import ZERO
 from report.study_section import Claim, Column, FigureSpec, Section, Table
 from report.study_tables import shown
 from report.words import counted
-from sources import find_path
 
 MILLION = 1_000_000
 QUESTION = "How fast is labelling, and what does a million posts cost beside an API?"

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from assemble import load_model
+from common.files import ROOT
 from lora.merge import merge
-from run_folder import ROOT, RunFolder, open_model
+from run_folder import RunFolder, open_model
 from tests.exports import ODD, PARITY, WHOLE, card, export, logits, make_run, train_run
 from tests.meta import PARAMS, meta_state, write_meta
 from tests.small import posts, write_base

@@ -11,7 +11,8 @@ import shutil
 import pytest
 import torch
 
-from run_folder import ROOT, RunFolder, open_model
+from common.files import ROOT
+from run_folder import RunFolder, open_model
 from tests.exports import KINDS, card, export, make_run, matter, train_run
 from tests.small import here, posts, write_base, write_jsonl
 from tools.export_card import CITATION, LEFT_OUT, TEXT_LOSS

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from run_folder import ROOT
+from common.files import ROOT
 from tests.exports import KINDS, card, export, make_run, matter, train_run
 from tests.small import here
 from tools.export_licence import Base, describe_base

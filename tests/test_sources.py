@@ -14,10 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from assemble import load_model
 from common.errors import UserError
+from common.files import ROOT
 from lora.adapter import save_adapter
 from lora.inject import adapters, inject
 from run_folder import RunFolder, open_model
-from sources import ROOT, Source, find_base, find_source
+from sources import Source, find_base, find_source
 from tests.small import here, posts, write_base, write_jsonl
 from tests.tiny import read_reference, reference_model, write_checkpoint
 
@@ -201,7 +202,7 @@ def test_what_cannot_be_meant_is_one_line(cwd, line):
 
 def test_a_base_that_is_gone_is_told_with_the_way_out(cwd, monkeypatch):
     base_gone(cwd)
-    monkeypatch.setattr("sources.ROOT", cwd / "elsewhere")  # the project has a base of that name
+    monkeypatch.setattr("common.files.ROOT", cwd / "elsewhere")  # the project has a base of that name
     for path, where in (("run", "run/run.json"), ("run/adapter", "run/adapter/adapter_config.json")):
         with pytest.raises(UserError, match=f"{where}: its base cannot be used: base: there is no such .*; give "):
             load_model(path)

@@ -9,12 +9,12 @@ import json
 import pytest
 import torch
 
+from common.device import MachineOptions
 from design.cost import Measured, cells_table, dry_run, state, steps_of, unique
 from design.fits import asked_of, make_fits
 from design.material import read_material
 from design.plan import load_plan
 from design.runner import Runner, zero_shot
-from program_options import MachineOptions
 
 PLAN = """
 [train]

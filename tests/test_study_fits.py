@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from common.errors import UserError
+from common.files import ROOT
 from design.fits import asked_of, equal_steps, evenly
 from design.material import read_material
-from sources import ROOT
 from tests.fake_study import HASHES, PLAN, fake_results
 
 

@@ -18,7 +18,7 @@ def written(tmp_path, text: str):
 
 @pytest.mark.parametrize("name", ["small", "paper", "sib200"])
 def test_the_plans_that_come_with_the_project_are_read(name):
-    from sources import ROOT
+    from common.files import ROOT
 
     plan = load_plan(ROOT / "plans" / f"{name}.toml")
     assert plan.sets and plan.contrasts and plan.exposure.languages and plan.hash == load_plan(plan.path).hash

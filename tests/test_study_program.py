@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import study
-from sources import ROOT
+from common.files import ROOT
 from tests.hostile import call, in_an_empty_folder  # noqa: F401
 
 PLAN = """

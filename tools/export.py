@@ -24,7 +24,7 @@ import torch
 
 from common.device import DTYPES
 from common.errors import UserError, run_program
-from common.files import atomic_folder, atomic_write, check_place, read_json, write_json
+from common.files import atomic_folder, atomic_write, check_place, find_path, read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, progress
 from data.prompt import Prompt
@@ -32,7 +32,7 @@ from hub import is_name
 from lora.adapter import CONFIG, TENSORS
 from quant.stored import write_stored
 from run_folder import RunFolder, base_folder, finished_run, run_prompt
-from sources import Source, find_path
+from sources import Source
 from tools.export_card import TEXT_LOSS, Card, read_evaluations
 from tools.export_code import usage
 from tools.export_licence import Base, describe_base

@@ -29,25 +29,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import atomic_folder, atomic_write, check_place, read_json, sha256_file, write_json
+from common.files import atomic_folder, atomic_write, check_place, find_path, read_json, sha256_file, write_json
 from common.options import option, parse_options
 from common.terminal import progress, table
 from data.annotators import read_labelled
 from data.checks import TrainingTexts, check_test, refuse_unlearnt
 from data.codebook import Codebook
-from data.posts import Post
+from data.posts import DATA, ColumnOptions, Post
 from data.prompt import Prompt
 from data.rows import stem
 from data.splits import group_posts
 from predict import label_probabilities
-from program_options import DATA, ColumnOptions, MachineOptions
 from quant.nf4 import dequantize_nf4, quantize_nf4
 from report.counts import figures
 from report.intervals import bootstrap, patterns
 from report.words import interval, number
 from run_folder import RunFolder, base_folder, finished_run, open_model, run_prompt
-from sources import find_path
 from tools.export_tensors import MergedTensors, build_model
 
 JSON, MARKDOWN = "merge_report.json", "merge_report.md"

@@ -20,12 +20,11 @@ from common.files import atomic_folder, check_place, sha256_file, write_json
 from common.options import option, parse_options
 from data.annotators import majority
 from data.checks import check_test, near_pairs
-from data.posts import Columns, Post
+from data.posts import DATA, ColumnOptions, Columns, Post
 from data.readers import is_annotated, read_posts
 from data.rows import Number, open_table
 from data.splits import Split, split_posts
 from data.writers import write_rows
-from program_options import DATA, ColumnOptions
 
 SHOWN = 5  # near pairs that are named; split.json has all of them
 
