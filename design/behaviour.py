@@ -4,10 +4,10 @@ import numpy as np
 
 from design.results import Results
 from design.transfer import widest
-from report.answers import Answers
 from report.intervals import wilson
 from report.study_section import Column, FigureSpec, Section, Table
 from report.words import number
+from stats.answers import Answers
 
 BINS = 10
 

@@ -1,7 +1,7 @@
 """Question 4: does accuracy go along with a language's share of pre-training?
 
-A share has one value per language, so the languages are what is counted: report/shares.py tests the association by
-permuting them, report/slope.py gives the line's slope its interval. The regression of single posts (report/correctness.
+A share has one value per language, so the languages are what is counted: stats/shares.py tests the association by
+permuting them, stats/slope.py gives the line's slope its interval. The regression of single posts (report/correctness.
 py) has either language effects or the share, never both. Nothing here is about causes: languages differ in script,
 relatedness, fine-tuning rows and in who labelled the posts, and shares go along with all of these.
 """
@@ -16,14 +16,14 @@ from design.regression import effects_table, regression_claims
 from design.results import Results
 from design.runner import ZERO
 from design.transfer import compare, intervals, main_figure, title_of
-from report.answers import Answers, figures_of
 from report.intervals import LEVEL, wilson
-from report.shares import association
-from report.shrink import FEWEST, pool_rates
-from report.slope import slope
 from report.study_section import Claim, Column, FigureSpec, Section, Table
 from report.study_tables import shown
 from report.words import counted
+from stats.answers import Answers, figures_of
+from stats.shares import association
+from stats.shrink import FEWEST, pool_rates
+from stats.slope import slope
 
 AFTER_BASE = "after less before"
 
@@ -154,7 +154,7 @@ def accuracy_columns() -> list[Column]:
 
 
 def associations(results: Results, values: Mapping[str, float], **labels) -> list[dict]:
-    """`report.shares.association` without the rows that repeat another, and the slope per tenfold share."""
+    """`stats.shares.association` without the rows that repeat another, and the slope per tenfold share."""
     percent, found = results.material.shares.percent, {}
     values = {code: round(value, 12) for code, value in values.items()}  # means that are equal tie, however summed
     for row in association(values, percent, seed=results.plan.statistics.seed):

@@ -17,9 +17,9 @@ from design.results import Results
 from design.runner import ZERO
 from design.scopes import main_figures, scopes, spread
 from design.transfer import title_of, widest
-from report.answers import Answers
 from report.study_section import Claim, Column, FigureSpec, Section, Table
 from report.words import counted, number
+from stats.answers import Answers
 
 TUNED, LEARNED, WITHOUT = "fine-tuned", "learnt from the set's rows", "without the set's rows"
 QUESTION = "Does fine-tuning do better than simple and established methods on the same rows?"

@@ -18,11 +18,11 @@ import numpy as np
 from common.errors import UserError
 from design.results import Results
 from design.transfer import compare, main_figure, named, title_of, widest
-from report.paired import difference
-from report.recipes import Recipe, components
 from report.study_section import Claim, Column, FigureSpec, Section, Table
 from report.study_tables import shown
 from report.words import counted, percent
+from stats.paired import difference
+from stats.recipes import Recipe, components
 
 MOST = 0.5  # no figure between 0 and 1 has a larger standard deviation
 NEAR = 0.02  # of the larger set: totals that count as equal

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from data.languages import language_name
 from design.results import Results
 from design.transfer import compare, is_shown, main_figure, title_of, whole
-from report.answers import Answers
-from report.recipes import Recipe
 from report.study_section import Claim, Column, FigureSpec, Section, Table
 from report.words import number
+from stats.answers import Answers
+from stats.recipes import Recipe
 
 ARMS = {"exposure": "rows of the language", "english": "as many more English rows", "steps": "as many more steps"}
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from baselines import tfidf as baselines
+from baselines.encoder import Settings, fine_tune, set_fit
 from common.errors import UserError
 from common.files import find_path, read_json, sha256_file, sha256_json, write_json
 from data.posts import Post
-from design import baselines
-from design.encoder import Settings, fine_tune, set_fit
 from design.fits import Fit
 from design.material import Material, posts_hash
 from design.results import Results
-from report.answers import Answers
+from stats.answers import Answers
 
 Found = tuple[np.ndarray, np.ndarray]  # places (n,) and probabilities (n, C)
 Method = Callable[[Fit, list[Post], list[Post]], Found]  # fit, its training posts, asked posts
@@ -62,7 +62,7 @@ def majority(results: Results) -> Method:
 
 
 def tfidf(results: Results) -> Method:
-    """The regression of design/baselines.py with its own settings."""
+    """The regression of baselines/tfidf.py with its own settings."""
     book = results.material.codebook
 
     def method(fit: Fit, train: list[Post], asked: list[Post]) -> Found:

@@ -21,8 +21,8 @@ from data.posts import Post
 from data.readers import is_empty
 from data.splits import group_posts, hash_order
 from design.plan import Plan
-from report.answers import Rows
 from report.counts import Grouping
+from stats.answers import Rows
 
 FEW = 100  # test rows below which a language is cross-validated where folds are asked for
 

@@ -22,7 +22,7 @@ from common.options import check_value, option
 from data.posts import ColumnOptions
 from data.prompt import AUTHORS, TEMPLATES
 from data.sampling import BALANCES
-from report.answers import WEIGHTS
+from stats.answers import WEIGHTS
 from train_options import PRESETS, TrainOptions
 
 PLACEBOS = ("english", "steps")
@@ -108,7 +108,7 @@ class Contrast:
 
     first: str = option("", "name of a set")
     second: str = option("", "name of a set")
-    figure: str = option("topic.macro_f1", "name of a figure (report/answers.py)")
+    figure: str = option("topic.macro_f1", "name of a figure (stats/answers.py)")
     languages: list[str] = option((), "test languages (none named: all); unseen: those that the second set lacks")
     weight: str = option("languages", "what counts the same", choices=WEIGHTS)
 

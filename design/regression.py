@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from common.errors import UserError
 from data.languages import language_name
 from design.results import Results
-from report.correctness import SHARE, TERMS, Cell, regress
-from report.shares import LARGEST
 from report.study_section import Claim, Column, Table
 from report.words import counted
+from stats.correctness import SHARE, TERMS, Cell, regress
+from stats.shares import LARGEST
 
 SHARE_TERMS = ("model", "label", "template", "share")
 WITH_SHARE, WITHOUT_ENGLISH = "with share", "with share, without English"

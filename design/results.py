@@ -18,8 +18,8 @@ from design.material import Material
 from design.plan import Plan
 from design.prices import load_prices
 from design.runner import Runner
-from report.answers import Answers, Rows, figure_of
-from report.recipes import Recipe
+from stats.answers import Answers, Rows, figure_of
+from stats.recipes import Recipe
 
 
 @dataclass(eq=False)

@@ -10,8 +10,8 @@ import numpy as np
 
 from design.plan import Statistics
 from design.results import Results
-from report.answers import Answers, Rows, figures_of, pooled, resampled
 from report.intervals import LEVEL, percentiles
+from stats.answers import Answers, Rows, figures_of, pooled, resampled
 
 Spread = tuple[float, float, float]  # value, low, high; NaN where it cannot be made
 
@@ -20,7 +20,7 @@ def spread(models: Sequence[Answers], figures: Sequence[str], groups: Mapping[st
            statistics: Statistics, weight: str = "languages") -> dict[tuple[str, str], Spread]:
     """(group, figure) -> one model's figure, or the first's minus the second's, with its bootstrap interval.
 
-    `groups`: name -> languages; a group without any has no entry. `weight`: as in `report.answers`.
+    `groups`: name -> languages; a group without any has no entry. `weight`: as in `stats.answers`.
     """
     groups = {group: list(languages) for group, languages in groups.items() if languages}
     codes = list(dict.fromkeys(code for languages in groups.values() for code in languages))

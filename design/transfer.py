@@ -15,12 +15,12 @@ import numpy as np
 
 from data.languages import language_name
 from design.results import Results
-from report.answers import Answers, figure_of, figures_of, pooled, resampled
 from report.intervals import LEVEL, percentiles
-from report.recipes import Recipe, contrast
-from report.shrink import partially_pooled
 from report.study_section import Claim, Column, FigureSpec, Section, Table
 from report.words import number
+from stats.answers import Answers, figure_of, figures_of, pooled, resampled
+from stats.recipes import Recipe, contrast
+from stats.shrink import partially_pooled
 
 END, GIVEN, RECALL = "stance.end_to_end.accuracy", "stance.given_detection.accuracy", "topic.recall"
 PARTS = ("from the topic", "from the stance")
@@ -128,7 +128,7 @@ def named(notes: Mapping[str, str]) -> str:
 
 def compare(first: Recipe, second: Recipe, figure: str, languages: Sequence[str], plan, weight: str = "languages"
             ) -> dict:
-    """`report.recipes.contrast` with the plan's draws; at most 2,000, since draws are no part of its interval."""
+    """`stats.recipes.contrast` with the plan's draws; at most 2,000, since draws are no part of its interval."""
     return contrast(first, second, figure, languages, weight, min(2000, plan.statistics.draws), plan.statistics.seed)
 
 

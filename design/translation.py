@@ -15,10 +15,10 @@ from design.material import has_text, text_of
 from design.results import Results
 from design.scopes import main_figures, part, scopes, spread, table_part
 from design.transfer import title_of, widest
-from report.answers import Answers, Rows
-from report.paired import mcnemar, permutation
 from report.study_section import Claim, Column, FigureSpec, Section, Table
 from report.words import counted, number
+from stats.answers import Answers, Rows
+from stats.paired import mcnemar, permutation
 
 QUESTION = "Does a model trained on few languages label posts in others better by a machine translation?"
 

@@ -18,10 +18,10 @@ from design.runner import ZERO
 from design.speed import speed
 from design.transfer import compare, is_shown, main_figure, stance, title_of, topic
 from design.translation import translation
-from report.families import Contrast, family
 from report.study_section import Claim, Column, FigureSpec, Section, Study, Table
 from report.words import interval, number
 from run_folder import environment
+from stats.families import Contrast, family
 
 
 def make_study(results: Results, hashes: dict[str, str], caution: str = "") -> Study:

@@ -2,8 +2,8 @@
 
 import numpy
 
-from report.answers import Answers, Rows
 from report.counts import Grouping
+from stats.answers import Answers, Rows
 
 GROUPING = Grouping(("pro", "anti", "neutral", "unrelated"), ("pro", "anti", "neutral"))
 

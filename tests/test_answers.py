@@ -10,9 +10,9 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from report.answers import Answers, Rows, figure_of, figures_of, pooled, resampled, strata
 from report.counts import Grouping
 from report.metrics import Scored, score
+from stats.answers import Answers, Rows, figure_of, figures_of, pooled, resampled, strata
 from tests.answered import GROUPING, made_answers, made_rows
 
 PAPER = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
@@ -93,7 +93,7 @@ def test_draws_keep_languages_pairs_and_streams(monkeypatch):
         assert numpy.array_equal(gold[:, 0], gold[:, 1]) and len(numpy.unique(gold[:, 0], axis=0)) > 10
     alone = next(resampled([first, second, first], ["en"], 50, seed=1))
     assert numpy.array_equal(alone["en"], drawn[0]["en"])
-    monkeypatch.setattr("report.answers.CHUNK_BYTES", 60_000)
+    monkeypatch.setattr("stats.answers.CHUNK_BYTES", 60_000)
     pieces = list(resampled([first, second, first], rows.languages, 50, seed=1))
     assert len(pieces) > 1
     for code in rows.languages:

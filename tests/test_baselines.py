@@ -12,11 +12,11 @@ import pytest
 import torch
 from scipy import optimize
 
+from baselines import tfidf as baselines
+from baselines.tfidf import Vocabulary, features, logistic, majority, predict, tfidf
 from common.errors import UserError
-from design import baselines
-from design.baselines import Vocabulary, features, logistic, majority, predict, tfidf
-from report.answers import Answers, Rows
 from report.counts import Grouping
+from stats.answers import Answers, Rows
 
 TEXTS = ["the wall is closed", "open the border", "open hearts, open doors", "the match is lost", "a lost match again",
          "close the border now"] * 3

@@ -12,8 +12,8 @@ import numpy
 import pytest
 import torch
 
+from baselines.encoder import Settings, draw_pairs, fine_tune, set_fit
 from common.errors import UserError
-from design.encoder import Settings, draw_pairs, fine_tune, set_fit
 
 TEXTS = ["the wall is closed", "open the border", "open hearts and open doors", "the match is lost",
          "a lost match again", "close the border and the wall now"] * 4

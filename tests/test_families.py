@@ -8,9 +8,9 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from report.answers import Answers, Rows, figure_of
-from report.families import Contrast, family, holm, simultaneous
-from report.paired import difference, mcnemar, permutation
+from stats.answers import Answers, Rows, figure_of
+from stats.families import Contrast, family, holm, simultaneous
+from stats.paired import difference, mcnemar, permutation
 from tests.answered import GROUPING, made_answers, made_rows
 
 

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from common.errors import UserError
-from report.answers import Answers, Rows, figure_of
-from report.paired import binomial, difference, mcnemar, permutation, sign_flip
+from stats.answers import Answers, Rows, figure_of
+from stats.paired import binomial, difference, mcnemar, permutation, sign_flip
 from tests.answered import GROUPING, made_answers, made_rows, slow_figure
 
 
@@ -123,7 +123,7 @@ def test_drawn_permutations_agree_with_enumerated_ones_and_with_scipy(monkeypatc
     exact = permutation(small, other, "macro_f1", draws=200_000)
     drawn = permutation(small, other, "macro_f1", draws=20_000 if exact["draws"] > 20_000 else exact["draws"] - 1)
     assert exact["exact"] and not drawn["exact"] and drawn["p"] == pytest.approx(exact["p"], abs=0.05)
-    monkeypatch.setattr("report.paired.CHUNK_BYTES", 50_000)
+    monkeypatch.setattr("stats.paired.CHUNK_BYTES", 50_000)
     assert permutation(small, other, "macro_f1", draws=200_000)["p"] == pytest.approx(exact["p"], abs=1e-12)
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from baselines import tfidf as methods
 from common.errors import UserError
-from design import baselines as methods
 from design import learned
 from design.compared import TUNED, baselines
 from design.learned import answers_of, first_fits, tfidf, trained_on
-from report.paired import difference
 from report.study_figures import figure_of
 from report.study_section import Study
+from stats.paired import difference
 from tests.fake_study import fake_results
 from tests.test_encoder import encoder
 

@@ -1,6 +1,6 @@
 """Question 4, share against accuracy, on answers that no model gave; the slope's interval against trying out slopes.
 
-Deliberate break: in report/slope.py take `rank` one lower (the interval leaves out slopes that the test keeps); in
+Deliberate break: in stats/slope.py take `rank` one lower (the interval leaves out slopes that the test keeps); in
 design/bias.py let `listed_of` take every language; in design/regression.py put "language" into SHARE_TERMS.
 """
 
@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import report.shares
-import report.slope
 from design.bias import associations, bias, models_of
 from design.regression import cells_of
-from report.correctness import regress
-from report.shares import association, permutation_test
-from report.slope import slope
 from report.study_figures import figure_of
 from report.study_section import Study, study_from_json, study_json
+from stats.correctness import regress
+from stats.shares import association, permutation_test
+from stats.slope import slope
 from tests.fake_study import fake_results
 
 SAMPLES = Path(__file__).resolve().parent.parent / "data" / "samples"
@@ -117,7 +115,7 @@ def test_interval_holds_exactly_the_slopes_that_the_test_does_not_reject(n, leve
 def test_interval_of_drawn_orders_is_near_that_of_all(monkeypatch):
     x, y = np.random.default_rng(5).normal(size=(2, 8))
     every = slope(x, y)
-    for module in (report.shares, report.slope):
+    for module in (stats.shares, stats.slope):
         monkeypatch.setattr(module, "EXACT", 4)
     drawn = slope(x, y, draws=20_000)
     # The share of orders at an end has a standard error of sqrt(.05 * .95 / 20000) = .0015.

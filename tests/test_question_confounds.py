@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from design.confounds import ROWS, changes, confounds, reseeded
-from report.answers import Answers
-from report.paired import difference
-from report.recipes import components, contrast
 from report.study_figures import figure_of
 from report.study_section import Study, study_from_json, study_json
+from stats.answers import Answers
+from stats.paired import difference
+from stats.recipes import components, contrast
 from tests import fake_study
 from tests.fake_study import fake_results
 

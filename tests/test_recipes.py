@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from common.errors import UserError
-from report.answers import Answers, Rows, pooled, resampled
-from report.paired import difference
-from report.recipes import Grid, _over_posts, components, contrast
+from stats.answers import Answers, Rows, pooled, resampled
+from stats.paired import difference
+from stats.recipes import Grid, _over_posts, components, contrast
 from tests.answered import GROUPING, made_answers, made_rows
 
 

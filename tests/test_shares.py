@@ -13,7 +13,7 @@ import pytest
 from scipy import stats
 
 from data.exposure import load_shares
-from report.shares import association, change, order_sums, permutation_test, ranks
+from stats.shares import association, change, order_sums, permutation_test, ranks
 from tests.answered import made_answers, made_rows
 
 SHARES = {"en": 89.7, "de": 0.17, "fr": 0.16, "es": 0.13, "it": 0.11, "pl": 0.09, "pt": 0.09}

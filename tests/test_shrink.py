@@ -9,9 +9,9 @@ import pytest
 from scipy import integrate, stats
 
 from common.errors import UserError
-from report.answers import Answers
-from report.shrink import MEANS, SPREADS, partially_pooled, pool_rates, pool_values, rate_counts
-from report.student import t_cdf, t_quantile
+from stats.answers import Answers
+from stats.shrink import MEANS, SPREADS, partially_pooled, pool_rates, pool_values, rate_counts
+from stats.student import t_cdf, t_quantile
 from tests.answered import GROUPING, made_answers, made_rows
 
 

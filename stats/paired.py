@@ -5,7 +5,7 @@
     difference    any figure: how large is the difference, with a bootstrap interval
 
 What they say holds for these two fits. Another seed or another draw of training rows gives other fits of the same
-recipes; report/recipes.py compares recipes.
+recipes; stats/recipes.py compares recipes.
 
 **McNemar's test**, exact (McNemar 1947, Psychometrika 12, 153-157; with binomial probabilities: Fagerland, Lydersen and
 Laake 2013, BMC Medical Research Methodology 13:91). Of the n01 + n10 posts on which only one model is right, were the
@@ -34,8 +34,8 @@ from math import nan, prod
 
 import numpy
 
-from report.answers import Answers, figures_of, pooled, resampled, rows_of, side_by_side
 from report.intervals import CHUNK_BYTES, LEVEL, patterns, percentiles
+from stats.answers import Answers, figures_of, pooled, resampled, rows_of, side_by_side
 
 DRAWS = 10_000
 SAME = 1e-12  # differences that equal counts give in another order of summation
@@ -146,7 +146,7 @@ def difference(first: Answers, second: Answers, figure: str, languages: Sequence
                weight: str = "rows", draws: int = DRAWS, seed: int = 0, level: float = LEVEL) -> dict:
     """The difference in a figure, first minus second: `value`, `low`, `high` (percentiles), `draws` (D,) float64.
 
-    Both models are scored on the same resampled posts (`report.answers.resampled`). NaN where it cannot be made.
+    Both models are scored on the same resampled posts (`stats.answers.resampled`). NaN where it cannot be made.
     """
     values = figures_of([first, second], figure, languages, weight)
     grouping = first.rows.grouping

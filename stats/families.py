@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import numpy
 
-from report.answers import Answers, figures_of, pooled, resampled
 from report.intervals import LEVEL, percentiles
-from report.paired import DRAWS, mcnemar, permutation
+from stats.answers import Answers, figures_of, pooled, resampled
+from stats.paired import DRAWS, mcnemar, permutation
 
 
 class Contrast(NamedTuple):

@@ -1,6 +1,6 @@
 """The slope of a line through a few points, with an interval that needs no normal distribution.
 
-With y_i = a + b x_i + e_i and the e_i exchangeable, the permutation test of report/shares.py can be made of y - b x for
+With y_i = a + b x_i + e_i and the e_i exchangeable, the permutation test of stats/shares.py can be made of y - b x for
 any b. The interval is every b that it does not reject (Maritz 1981, Distribution-Free Statistical Methods; Garthwaite
 1996, Biometrics 52, 1387-1393), so it leaves out 0 exactly where that test's p is at most 1 - level.
 
@@ -18,13 +18,13 @@ from math import floor
 import numpy
 
 from report.intervals import LEVEL
-from report.shares import EXACT, order_sums
+from stats.shares import EXACT, order_sums
 
 
 def slope(x: numpy.ndarray, y: numpy.ndarray, level: float = LEVEL, draws: int = 100_000, seed: int = 0) -> dict:
     """`slope` of y (n,) on x (n,) by least squares and its permutation interval, `low` and `high`; float64.
 
-    All n! orders up to `report.shares.EXACT` points, else `draws` random ones and the order as it is. None where there
+    All n! orders up to `stats.shares.EXACT` points, else `draws` random ones and the order as it is. None where there
     is no slope (fewer than three points, all x equal); both ends None where the interval has no end.
     """
     n = len(x)

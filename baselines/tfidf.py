@@ -1,6 +1,6 @@
 """Two baselines without a language model: the commonest label, and logistic regression on weighted words and letters.
 
-Both learn from training rows alone and give what `report.answers.Answers` takes: predicted places in the labels, (n,)
+Both learn from training rows alone and give what `stats.answers.Answers` takes: predicted places in the labels, (n,)
 int64, and probabilities (n, C) float64.
 
 TF-IDF, written out (Salton and Buckley 1988, Information Processing and Management 24, 513-523). A text is lower-cased

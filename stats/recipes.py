@@ -38,9 +38,9 @@ from dataclasses import dataclass
 import numpy
 
 from common.errors import UserError
-from report.answers import Answers, figures_of, pooled, resampled, rows_of, strata
 from report.intervals import LEVEL
-from report.student import t_quantile
+from stats.answers import Answers, figures_of, pooled, resampled, rows_of, strata
+from stats.student import t_quantile
 
 Recipe = Mapping[tuple, Answers]  # (draw, seed) -> what that fit said
 PIVOTS = 20_000

@@ -1,7 +1,7 @@
 """Which posts were labelled rightly: logistic regression of correctness on model, label, template and language.
 
 Rows are test rows only, each as often as there are models; a post is one cluster whatever the number of models. A share
-of pre-training has one value per language, so it stands beside language effects nowhere: `report.logit.design` refuses
+of pre-training has one value per language, so it stands beside language effects nowhere: `stats.logit.design` refuses
 the two together. Every effect has two errors: with posts as clusters, and with languages left out one at a time, which
 is the one to read for anything that is said about languages beyond these.
 """
@@ -13,10 +13,10 @@ from statistics import NormalDist
 import numpy
 
 from common.errors import UserError, closest
-from report.answers import Answers, rows_of
 from report.intervals import LEVEL
-from report.logit import design, effects, fit, jackknife, sandwich
-from report.student import t_cdf, t_quantile
+from stats.answers import Answers, rows_of
+from stats.logit import design, effects, fit, jackknife, sandwich
+from stats.student import t_cdf, t_quantile
 
 TERMS = ("model", "label", "template", "language", "share")
 SHARE = "share (log10 of per cent)"
@@ -53,7 +53,7 @@ def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: 
     """Correctness of the cells' rows on `terms`; `shares` are per cent, for the term "share".
 
     A term with one level is left out with a note, and so are languages whose share is not listed. Raises `UserError`
-    for unknown terms, different tables of posts, separation and collinearity (report/logit.py).
+    for unknown terms, different tables of posts, separation and collinearity (stats/logit.py).
     """
     for term in terms:
         if term not in TERMS:

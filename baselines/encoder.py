@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy
 import torch
 
+from baselines.tfidf import logistic, predict
 from common.errors import UserError
-from design.baselines import logistic, predict
 
 
 @dataclass(frozen=True)

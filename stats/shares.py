@@ -20,7 +20,7 @@ from itertools import combinations
 
 import numpy
 
-from report.answers import Answers
+from stats.answers import Answers
 
 EXACT = 10  # languages up to which all orders are enumerated: 10! is 3,628,800
 LARGEST = "en"

@@ -31,9 +31,9 @@ from math import log, pi, prod
 
 import numpy
 
-from report.answers import QUESTIONS, Answers, figure_of, resampled
 from report.counts import views
 from report.intervals import LEVEL, percentiles, wilson
+from stats.answers import QUESTIONS, Answers, figure_of, resampled
 
 FEWEST = 3  # languages without which nothing can be said about how languages differ
 MEANS, SPREADS = (numpy.arange(100) + 0.5) / 100, (numpy.arange(60) + 0.5) / 60  # m, and c^(-1/2)

@@ -1,0 +1,1 @@
+"""Statistics that more than one program needs: paired tests, families, recipes, regressions, shares."""
