@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from design.fits import make_fits
-from design.material import read_material
-from design.plan import load_plan
-from design.results import Results
-from design.runner import zero_shot
+from study.fits import make_fits
+from study.inputs import read_material
+from study.plan import load_plan
+from study.results import Results
+from study.runner import zero_shot
 
 PLAN = """
 title = "A made-up study"
@@ -50,7 +50,7 @@ HASHES = {"base": "b", "prompt instruction-first": "i", "prompt paper": "p"}
 
 @dataclass
 class FakeRunner:
-    """In place of `design.runner.Runner`: what `Results` reads, without any model."""
+    """In place of `study.runner.Runner`: what `Results` reads, without any model."""
 
     plan: object
     material: object

@@ -4,7 +4,7 @@ missing values, small cells, three further scripts, and text that would like to 
 import random
 
 from report.intervals import wilson
-from report.study_section import Claim, Column, FigureSpec, Section, Study, Table
+from study.report.section import Claim, Column, FigureSpec, Section, Study, Table
 
 LANGUAGES = ("en", "es", "ar", "de", "fr", "hi", "hu", "id", "it", "ko", "pl", "pt", "tr")
 TRAIN = {"en": ("en",), "es": ("es",), "en-es": ("en", "es"), "multi": tuple(c for c in LANGUAGES if c != "ko")}

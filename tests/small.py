@@ -96,7 +96,10 @@ def run(*words, cwd: Path, code: int = 0) -> str:
 
 def here(*words, cwd: Path, code: int = 0) -> str:
     """The same in this process, without the seconds that it takes to import PyTorch once more."""
-    main = importlib.import_module(words[0].removesuffix(".py")).main
+    module = words[0].removesuffix(".py")
+    if (ROOT / module.replace(".", "/")).is_dir():
+        module += ".__main__"
+    main = importlib.import_module(module).main
     out, err, threads, found = io.StringIO(), io.StringIO(), torch.get_num_threads(), 0
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:

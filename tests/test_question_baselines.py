@@ -1,6 +1,6 @@
 """Baselines beside the sets: what each learns from, what is kept, what is said where one cannot be made.
 
-Deliberate break: in design/learned.py let `trained_on` give every training post instead of the fit's own; let
+Deliberate break: in study/questions/learned.py let `trained_on` give every training post instead of the fit's own; let
 `answers_of` give all rows to the first fold's model; or leave the training rows out of `kept`'s name. All turn red.
 """
 # ruff: noqa: F401, F811  (fixtures are imported by name and then named as arguments)
@@ -14,12 +14,12 @@ import pytest
 
 from baselines import tfidf as methods
 from common.errors import UserError
-from design import learned
-from design.compared import TUNED, baselines
-from design.learned import answers_of, first_fits, tfidf, trained_on
-from report.study_figures import figure_of
-from report.study_section import Study
 from stats.paired import difference
+from study.questions import learned
+from study.questions.baselines import TUNED, baselines
+from study.questions.learned import answers_of, first_fits, tfidf, trained_on
+from study.report.figures import figure_of
+from study.report.section import Study
 from tests.fake_study import fake_results
 from tests.test_encoder import encoder
 

@@ -1,7 +1,8 @@
 """Question 4, share against accuracy, on answers that no model gave; the slope's interval against trying out slopes.
 
 Deliberate break: in stats/slope.py take `rank` one lower (the interval leaves out slopes that the test keeps); in
-design/bias.py let `listed_of` take every language; in design/regression.py put "language" into SHARE_TERMS.
+study/questions/pretraining_share.py let `listed_of` take every language; in study/questions/regression.py put
+"language" into SHARE_TERMS.
 """
 
 import json
@@ -11,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from design.bias import associations, bias, models_of
-from design.regression import cells_of
-from report.study_figures import figure_of
-from report.study_section import Study, study_from_json, study_json
+import stats.shares
+import stats.slope
 from stats.correctness import regress
 from stats.shares import association, permutation_test
 from stats.slope import slope
+from study.questions.pretraining_share import associations, bias, models_of
+from study.questions.regression import cells_of
+from study.report.figures import figure_of
+from study.report.section import Study, study_from_json, study_json
 from tests.fake_study import fake_results
 
 SAMPLES = Path(__file__).resolve().parent.parent / "data" / "samples"

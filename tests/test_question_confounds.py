@@ -1,7 +1,7 @@
 """Question 5, what else moves the figures, on answers that no model gave.
 
-Deliberate break: in design/confounds.py set NEAR to 0.5 (sets of unequal rows are paired); let `reseeded` compare fits
-of different draws; swap first and second of the variants (every sign turns).
+Deliberate break: in study/questions/confounds.py set NEAR to 0.5 (sets of unequal rows are paired); let `reseeded`
+compare fits of different draws; swap first and second of the variants (every sign turns).
 """
 
 import json
@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from design.confounds import ROWS, changes, confounds, reseeded
-from report.study_figures import figure_of
-from report.study_section import Study, study_from_json, study_json
 from stats.answers import Answers
 from stats.paired import difference
 from stats.recipes import components, contrast
+from study.questions.confounds import ROWS, changes, confounds, reseeded
+from study.report.figures import figure_of
+from study.report.section import Study, study_from_json, study_json
 from tests import fake_study
 from tests.fake_study import fake_results
 

@@ -1,7 +1,7 @@
 """Speed and cost: the formulas by hand, which machines are priced, what a wrong price table is refused with.
 
-Deliberate break: in design/speed.py forget the 3,600 seconds of an hour; in design/prices.py let `is_for` look for a
-part of a word (an L40S is then priced as an L4); or skip the check of missing keys. All turn red.
+Deliberate break: in study/questions/speed.py forget the 3,600 seconds of an hour; in inference/prices.py let `is_for`
+look for a part of a word (an L40S is then priced as an L4); or skip the check of missing keys. All turn red.
 """
 
 from pathlib import Path
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from design.prices import PRICES, Machine, load_prices
-from design.speed import speed
-from report.study_figures import figure_of, in_numbers, interval_picture
-from report.study_section import Study
+from inference.prices import PRICES, Machine, load_prices
+from study.questions.speed import speed
+from study.report.figures import figure_of, in_numbers, interval_picture
+from study.report.section import Study
 from tests.fake_study import FakeRunner, fake_results
 
 PLAN = """

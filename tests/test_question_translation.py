@@ -1,7 +1,7 @@
 """Own text against machine translation: which posts count, what the differences are, what is said with little data.
 
-Deliberate break: in design/translation.py let `translated` keep the posts without a translation (return `~same`), or
-subtract the sides the other way round; both turn red.
+Deliberate break: in study/questions/translation.py let `translated` keep the posts without a translation (return
+`~same`), or subtract the sides the other way round; both turn red.
 """
 
 import json
@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from design.fits import Asked
-from design.translation import translation
-from report.study_figures import figure_of
-from report.study_section import Study
+from study.fits import Asked
+from study.questions.translation import translation
+from study.report.figures import figure_of
+from study.report.section import Study
 from tests.fake_study import FakeRunner, fake_results
 from tests.small import write_jsonl
 

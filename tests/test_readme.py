@@ -13,7 +13,7 @@ from classify import ClassifyOptions
 from common.terminal import human_bytes
 from eval import EvalOptions
 from model.config import LlamaConfig
-from study import StudyOptions
+from study.__main__ import StudyOptions
 from tools.export import ExportOptions
 from tools.fits import FitsOptions, expected_plan
 from tools.split import SplitOptions
@@ -47,7 +47,7 @@ def test_paths_exist():
 
 def test_options_exist():
     programs = {"train.py": TrainOptions, "eval.py": EvalOptions, "classify.py": ClassifyOptions,
-                "tools.split": SplitOptions, "tools.fits": FitsOptions, "study.py": StudyOptions,
+                "tools.split": SplitOptions, "tools.fits": FitsOptions, "-m study": StudyOptions,
                 "tools.export": ExportOptions}
     used = 0
     for line in re.findall(r"^.*(?:python|py) .*--.*$", TEXT, re.MULTILINE):

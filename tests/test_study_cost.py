@@ -1,6 +1,6 @@
 """What a study will take: models counted once, steps by hand, one short measured run that leaves nothing behind.
 
-Deliberate break: in design/cost.py keep the short folder (no `rmtree`), count a shared model twice (`unique` gives
+Deliberate break: in study/dry_run.py keep the short folder (no `rmtree`), count a shared model twice (`unique` gives
 all), or forget the limit `max_steps`. All turn red.
 """
 
@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from common.device import MachineOptions
-from design.cost import Measured, cells_table, dry_run, state, steps_of, unique
-from design.fits import asked_of, make_fits
-from design.material import read_material
-from design.plan import load_plan
-from design.runner import Runner, zero_shot
+from study.dry_run import Measured, cells_table, dry_run, state, steps_of, unique
+from study.fits import asked_of, make_fits
+from study.inputs import read_material
+from study.plan import load_plan
+from study.runner import Runner, zero_shot
 
 PLAN = """
 [train]
@@ -111,5 +111,5 @@ def test_a_study_that_is_done_measures_nothing(study, monkeypatch):
     runner, fits = study
     for fit in unique(fits)[:-1]:
         finish(runner, fit)
-    monkeypatch.setattr("design.cost.measure", None)
+    monkeypatch.setattr("study.dry_run.measure", None)
     assert "every model is trained; nothing was measured" in dry_run(runner, fits)

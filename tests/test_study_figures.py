@@ -8,10 +8,10 @@ import pytest
 from matplotlib.colors import to_hex, to_rgb
 
 from report.figures import SHADES, svg
-from report.study_figures import figure_of, interval_picture, reach_of
-from report.study_looks import BOTH_WAYS, PALETTE, contrast, ink_on, shading
-from report.study_section import Claim, Column, FigureSpec, Table
-from report.study_tables import short
+from study.report.figures import figure_of, interval_picture, reach_of
+from study.report.looks import BOTH_WAYS, PALETTE, contrast, ink_on, shading
+from study.report.section import Claim, Column, FigureSpec, Table
+from study.report.tables import short
 from tests.made_study import made_study
 
 FIGURES = {spec.name: (spec, table) for table, spec in made_study().figures}
@@ -61,7 +61,7 @@ def test_shades_run_evenly_about_zero_and_get_darker():
 
 
 def test_neighbours_of_the_palette_differ_in_grey_or_by_marker():
-    from report.study_looks import DASHES, HATCHES, MARKERS
+    from study.report.looks import DASHES, HATCHES, MARKERS
 
     assert len(set(MARKERS)) == len(PALETTE) == len(DASHES) == len(set(HATCHES))
 

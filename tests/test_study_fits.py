@@ -1,7 +1,7 @@
 """Fits of a plan: which rows, which keys, which folds; and what only the posts can tell to be wrong.
 
-Deliberate break: in design/fits.py draw an exposure's rows with the seed in place of the draw, or leave the rows' texts
-out of the key; in design/material.py deal single posts instead of groups into folds.
+Deliberate break: in study/fits.py draw an exposure's rows with the seed in place of the draw, or leave the rows' texts
+out of the key; in study/inputs.py deal single posts instead of groups into folds.
 """
 
 from collections import Counter
@@ -10,8 +10,8 @@ import pytest
 
 from common.errors import UserError
 from common.files import ROOT
-from design.fits import asked_of, equal_steps, evenly
-from design.material import read_material
+from study.fits import asked_of, equal_steps, evenly
+from study.inputs import read_material
 from tests.fake_study import HASHES, PLAN, fake_results
 
 
@@ -69,7 +69,7 @@ def test_the_first_fit_is_asked_the_variants(tmp_path):
 def test_a_key_follows_texts_labels_and_options(tmp_path):
     from dataclasses import replace
 
-    from design.fits import make_fits
+    from study.fits import make_fits
 
     results = fake_results(tmp_path)
     plan, material = results.plan, results.material

@@ -1,7 +1,7 @@
 """A frozen plan: what is written, what is refused, and what a later report says has changed.
 
-Deliberate break: in design/frozen.py let `freeze` overwrite what is there; or compare plans without their posts. Both
-turn red.
+Deliberate break: in study/preregistration.py let `freeze` overwrite what is there; or compare plans without their
+posts. Both turn red.
 """
 
 import json
@@ -9,7 +9,7 @@ import json
 import pytest
 
 from common.errors import UserError
-from design.frozen import check_frozen, freeze
+from study.preregistration import check_frozen, freeze
 from tests.fake_study import HASHES, PLAN, fake_results
 
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 import pytest
 
 from common.errors import UserError
-from report.study_page import POLICY, study_page, write_study
-from report.study_section import Claim, Column, Section, Table, study_from_json
-from report.study_tables import shown
+from study.report.page import POLICY, study_page, write_study
+from study.report.section import Claim, Column, Section, Table, study_from_json
+from study.report.tables import shown
 from tests.browser import PROGRAM, Browser
 from tests.made_study import EVIL, SCRIPTS, made_study
 from tests.test_page import Reader, check_sound

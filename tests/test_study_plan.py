@@ -1,12 +1,12 @@
 """Plans: what is read, and every mistake in one line that names file, table and key.
 
-Deliberate break: in design/plan.py skip the check of unknown keys in `_table`, or let `_train` take keys of `OWN`.
+Deliberate break: in study/plan.py skip the check of unknown keys in `_table`, or let `_train` take keys of `OWN`.
 """
 
 import pytest
 
 from common.errors import UserError
-from design.plan import load_plan
+from study.plan import load_plan
 from tests.fake_study import PLAN
 
 
@@ -20,7 +20,7 @@ def written(tmp_path, text: str):
 def test_the_plans_that_come_with_the_project_are_read(name):
     from common.files import ROOT
 
-    plan = load_plan(ROOT / "plans" / f"{name}.toml")
+    plan = load_plan(ROOT / "study" / "plans" / f"{name}.toml")
     assert plan.sets and plan.contrasts and plan.exposure.languages and plan.hash == load_plan(plan.path).hash
 
 

@@ -1,6 +1,6 @@
-"""study.py as a program: a tiny study from end to end, killed and resumed, and changed; and what is made again.
+"""The study as a program: a tiny study from end to end, killed and resumed, and changed; and what is made again.
 
-Deliberate break: in design/runner.py let `is_trained` say no, or `answers_path` leave the fit's key out of the hash.
+Deliberate break: in study/runner.py let `is_trained` say no, or `answers_path` leave the fit's key out of the hash.
 """
 
 import json
@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-import study
 from common.files import ROOT
+from study import __main__ as study
 from tests.hostile import call, in_an_empty_folder  # noqa: F401
 
 PLAN = """
@@ -73,7 +73,7 @@ def test_a_study_from_end_to_end_and_again(tmp_path):
 def test_a_killed_study_goes_on(tmp_path):
     (tmp_path / "plan.toml").write_text(PLAN.replace("max_steps = 2", "max_steps = 40").replace("epochs = 1",
                                                                                                 "epochs = 40"))
-    words = [sys.executable, str(ROOT / "study.py"), "--plan", str(tmp_path / "plan.toml"), "--out",
+    words = [sys.executable, "-m", "study", "--plan", str(tmp_path / "plan.toml"), "--out",
              str(tmp_path / "out"), "--jobs", "1", "--threads", "1"]
     child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                              start_new_session=True)

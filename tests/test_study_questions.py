@@ -1,16 +1,17 @@
 """The questions on topic, stance and exposure, and the whole study, on answers that no model gave.
 
-Deliberate break: in design/transfer.py part a difference by the first model's recall instead of both models' mean (the
-parts no longer add up); in design/exposed.py let `joined` keep the first language's answers everywhere.
+Deliberate break: in study/questions/transfer.py part a difference by the first model's recall instead of both models'
+mean (the parts no longer add up); in study/questions/learning_curves.py let `joined` keep the first language's answers
+everywhere.
 """
 
 import numpy as np
 import pytest
 
-from design.behaviour import behaviour
-from design.exposed import added, exposure
-from design.transfer import END, PARTS, intervals, stance, topic
-from report.study_section import Study
+from study.questions.calibration import behaviour
+from study.questions.learning_curves import added, exposure
+from study.questions.transfer import END, PARTS, intervals, stance, topic
+from study.report.section import Study
 from tests.fake_study import PLAN, fake_results
 
 
@@ -89,8 +90,8 @@ def test_a_plan_without_exposure_has_no_such_section(tmp_path):
 
 
 def test_the_whole_study(results, tmp_path):
-    from design.whole import make_study, summary
-    from report.study_page import write_study
+    from study.report.page import write_study
+    from study.write_up import make_study, summary
 
     study = make_study(results, {"base": "b"}, "This is a test.")
     assert isinstance(study, Study) and [section.key for section in study.sections][:4] == [

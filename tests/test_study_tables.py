@@ -12,9 +12,9 @@ import subprocess
 import numpy
 import pytest
 
-from report.study_latex import escaped, latex_matrix, latex_table, latex_text
-from report.study_section import Claim, Column, FigureSpec, Section, Table, study_from_json, study_json
-from report.study_tables import READ_R, column_list, csv_text, short, shown
+from study.report.latex import escaped, latex_matrix, latex_table, latex_text
+from study.report.section import Claim, Column, FigureSpec, Section, Table, study_from_json, study_json
+from study.report.tables import READ_R, column_list, csv_text, short, shown
 from tests.made_study import EVIL, SCRIPTS, made_study
 
 COLUMNS = [Column("id", "id"), Column("code", "language", "language"), Column("r", "rate", "rate"),

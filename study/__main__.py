@@ -1,0 +1,125 @@
+#!/usr/bin/env python
+"""Run a whole study from one plan: fine-tune every model of it, ask each about every language, and write a report.
+
+    python -m study                                         a small study on the embedded base and the sample posts
+    python -m study --plan study/plans/paper.toml           the paper's
+    python -m study --plan study/plans/paper.toml --dry-run     what it would take
+    python -m study --plan study/plans/paper.toml --freeze      the plan, hashed, for preregistration
+
+What is finished is kept: a study that was stopped goes on with the same command, and a changed plan makes only what
+changed.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from cache import weights_sha256
+from common.device import MachineOptions
+from common.errors import UserError, run_program
+from common.files import ROOT, check_place, find_path, sha256_json
+from common.options import option, parse_options
+from common.terminal import human_seconds, progress
+from sources import EMBEDDED
+from study.dry_run import cells_table, dry_run
+from study.fits import Fit, asked_of, make_fits
+from study.inputs import read_material
+from study.plan import load_plan
+from study.preregistration import check_frozen, freeze
+from study.report.page import write_study
+from study.results import Results
+from study.runner import Runner, zero_shot
+from study.write_up import make_study, summary
+
+
+@dataclass
+class StudyOptions(MachineOptions):
+    """Options of one study."""
+
+    plan: str = option("study/plans/small.toml", "the plan: what is fitted on what, and what is asked", metavar="FILE")
+    out: str | None = option(None, "folder of the study (default: studies/ and the plan's name)", metavar="DIR")
+    model: str | None = option(None, "the base model, in place of the plan's", metavar="DIR")
+    jobs: int = option(0, "models trained at the same time; 0: one, or on a CPU with the embedded base as many as it "
+                       "has cores", minimum=0)
+    dry_run: bool = option(False, "print every model, its cost by a short measured run, and the order; train nothing")
+    freeze: bool = option(False, "write the plan and the hashes of all it reads to frozen.json, for preregistration")
+    folds: int | None = option(None, "parts of the cross-validation, in place of the plan's", minimum=0)
+
+
+def main(argv: list[str]) -> None:
+    """Read the plan, make what is missing, write the report."""
+    began = time.perf_counter()
+    options = parse_options(StudyOptions, argv, program="python -m study", description=__doc__)
+    plan = load_plan(find_path(options.plan))
+    if options.model:
+        plan.train["model"] = options.model
+    if options.folds is not None:
+        plan.repeat.folds = options.folds
+    out = Path(options.out or Path("studies") / Path(options.plan).stem)
+    check_out(out)
+    device, dtype, reason = options.set_up()
+    material = read_material(plan)
+    print("\n".join([plan.title, *material.notes]))
+    runner = Runner(plan, material, out, options, jobs=1, device=device, dtype=dtype)
+    embedded = runner.base.resolve() == ROOT / EMBEDDED
+    runner.jobs = options.jobs or ((os.cpu_count() or 1) if embedded and device.type == "cpu" else 1)
+    hashes = make_hashes(runner)
+    fits = make_fits(plan, material, hashes)
+    every = [*fits, *([zero_shot(plan, hashes)] if plan.baselines.zero_shot else [])]
+    results = Results(runner, every)
+    results.check()
+    known = int(material.is_known.sum())
+    print(f"  {len({fit.key for fit in fits}):,} models; {len(material.rows):,} test rows, {known:,} of them with the "
+          f"text of a training row, left out of the figures\n  {runner.model}: {dtype}, since {reason}")
+    if options.freeze:
+        print(freeze(runner, hashes, every))
+        return
+    caution = check_frozen(runner, hashes)
+    if options.dry_run:
+        print(dry_run(runner, every))
+        return
+    run(runner, every)
+    study = make_study(results, hashes, caution)
+    write_study(out / "report", study)
+    took = human_seconds(time.perf_counter() - began)
+    print(f"\n{summary(study)}\n\nreport: {out / 'report' / 'report.html'}; took {took}")
+
+
+def check_out(out: Path) -> None:
+    """A study may go on in its own folder, never begin in anything else."""
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "fits").is_dir()
+                                              and not (out / "frozen.json").exists())):
+        raise UserError(f"--out {out}: holds something that is no study; choose another folder")
+    check_place(out / "fits", "--out")
+
+
+def make_hashes(runner: Runner) -> dict[str, str]:
+    """What the base's bytes (with the arithmetic) and each prompt in use weigh in on a fit's key."""
+    plan = runner.plan
+    hashes = {"base": sha256_json([weights_sha256(runner.base, runner.machine.cache), str(runner.dtype)])}
+    for template in plan.repeat.templates:
+        hashes[f"prompt {template}"] = sha256_json(runner.prompt(template).fingerprint())
+    for file in plan.variants.codebooks:
+        template = plan.repeat.templates[0]
+        hashes[f"prompt {template} {file}"] = sha256_json(runner.prompt(template, file).fingerprint())
+    return hashes
+
+
+def run(runner: Runner, fits: list[Fit]) -> None:
+    """Train and ask everything that is missing, and say how far it is."""
+    asked = {fit.key: [] for fit in fits}
+    for fit in fits:  # two fits of one key differ in what they are for: all of it is asked
+        asked[fit.key] += [one for one in asked_of(runner.plan, fit) if one not in asked[fit.key]]
+    print(cells_table(runner, fits))
+    bar = progress(len(asked), "model", "study")
+    for fit in runner.train_all(fits):
+        runner.ask(fit, asked[fit.key])
+        bar.update(1)
+        if bar.disable:
+            print(f"  {fit.title}", flush=True)
+    bar.close()
+
+
+if __name__ == "__main__":
+    run_program(main)

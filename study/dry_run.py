@@ -1,0 +1,168 @@
+"""What a study will take: every model in its order, its time and memory, from one short run that is measured.
+
+The first model that is not there yet is trained for `STEPS` steps, by train.py as it would be in earnest, in a folder
+that is removed afterwards, and labels `POSTS` test posts. From that, for every model:
+
+    seconds = start-up + steps * seconds per step + askings * (loading + posts * seconds per post)
+
+Steps of other models may be longer or shorter than the measured one's, as their posts are; and the first steps of a
+process, which make its kernels, are the slowest. So the total is a bound to plan by, not a promise.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.terminal import human_bytes, human_seconds, table
+from loop import steps_per_epoch
+from study.fits import TEST, Asked, Fit, asked_of
+from study.runner import ZERO, Runner
+
+STEPS, POSTS = 3, 32
+STATES = ("done", "started", "to do")
+ARMS = {"exposure": "added languages", "english": "placebo: English rows", "steps": "placebo: steps",
+        "codebook": "other words"}
+
+
+def unique(fits: Sequence[Fit]) -> list[Fit]:
+    """Each model once, in order."""
+    found: dict[str, Fit] = {}
+    for fit in fits:
+        found.setdefault(fit.key, fit)
+    return list(found.values())
+
+
+def state(runner: Runner, fit: Fit) -> str:
+    """One of `STATES`."""
+    if runner.is_trained(fit):
+        return "done"
+    return "started" if (runner.folder(fit) / "run" / "run.json").exists() else "to do"
+
+
+def cells_table(runner: Runner, fits: Sequence[Fit]) -> str:
+    """Sets and arms with their models, rows and how many are done, started and to do, for the terminal.
+
+    A model that two parts of the plan share is counted where it comes first.
+    """
+    groups: dict[str, list[Fit]] = {}
+    for fit in unique(fits):
+        name = fit.name if fit.kind in ("set", ZERO) else f"{runner.plan.exposure.base}, {ARMS[fit.kind]}" if \
+            fit.kind != "codebook" else f"{fit.name}, {ARMS[fit.kind]}"
+        groups.setdefault(name, []).append(fit)
+    lines = []
+    for name, members in groups.items():
+        rows = sorted({len(fit.keys) for fit in members})
+        states = [state(runner, fit) for fit in members]
+        span = f"{rows[0]:,}" if len(rows) == 1 else f"{rows[0]:,} to {rows[-1]:,}"
+        lines.append([name, f"{len(members):,}", span if rows[-1] else None, *(states.count(one) for one in STATES)])
+    return table(["set or arm", "models", "rows", *STATES], lines)
+
+
+def steps_of(runner: Runner, fit: Fit) -> int:
+    """Optimiser steps of a fit; none for the base itself."""
+    if fit.kind == ZERO:
+        return 0
+
+    def given(name: str):
+        return fit.options.get(name, runner.option(name))
+
+    steps = steps_per_epoch(len(fit.keys), given("batch_size")) * given("epochs")
+    return min(steps, given("max_steps")) if given("max_steps") else steps
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one short run took, in seconds and bytes."""
+
+    fit: Fit
+    start: float  # of a training process: imports, reading, loading, and writing the run at the end
+    step: float
+    load: float  # of a trained model, before it labels
+    post: float
+    memory: int
+    how: str  # where `memory` comes from
+
+    def seconds(self, runner: Runner, fit: Fit, asked: Sequence[Asked]) -> float:
+        """The seconds that a fit still takes: training, where it is not trained, and what it was not asked yet."""
+        training = 0.0 if runner.is_trained(fit) else self.start + self.step * steps_of(runner, fit)
+        todo = [one for one in asked if not runner.answers_path(fit, one).exists()]
+        loads = len({one.quantize for one in todo})
+        return training + loads * self.load + len(todo) * len(runner.material.rows) * self.post
+
+
+def dry_run(runner: Runner, fits: Sequence[Fit]) -> str:
+    """Every model in its order with rows, steps, expected seconds and memory, and the total; nothing is kept."""
+    models = unique(fits)
+    todo = [fit for fit in models if not runner.is_trained(fit)]
+    if not todo:
+        return "\n".join([cells_table(runner, fits), "every model is trained; nothing was measured"])
+    measured = measure(runner, todo[0])
+    asked = {fit.key: [] for fit in models}
+    for fit in fits:
+        asked[fit.key] += [one for one in asked_of(runner.plan, fit) if one not in asked[fit.key]]
+    seconds = [measured.seconds(runner, fit, asked[fit.key]) for fit in models]
+    lines = [[number, fit.title, f"{len(fit.keys):,}" if fit.keys else None, f"{steps_of(runner, fit):,}",
+              len(asked[fit.key]), human_seconds(took) if took else None,
+              human_bytes(measured.memory) if took else None, state(runner, fit)]
+             for number, (fit, took) in enumerate(zip(models, seconds, strict=True), 1)]
+    total = f"total: {human_seconds(sum(seconds))} one after another"
+    if runner.jobs > 1:
+        total += (f"; about {human_seconds(sum(seconds) / runner.jobs)} with {runner.jobs} at a time, and "
+                  f"{human_bytes(runner.jobs * measured.memory)} of memory")
+    return "\n".join([
+        cells_table(runner, fits), "",
+        table(["order", "model", "rows", "steps", "askings", "time", "memory", "state"], lines), "",
+        f"measured: {measured.fit.title}, {STEPS} steps and {POSTS} posts: {human_seconds(measured.start)} to start "
+        f"and end, {measured.step:.3g} s a step, {human_seconds(measured.load)} to load, {1 / measured.post:,.0f} "
+        f"posts a second; memory: {measured.how}",
+        "first steps and first posts are the slowest, and other rows have other lengths: a bound to plan by", total])
+
+
+def measure(runner: Runner, fit: Fit) -> Measured:
+    """Train `fit` for a few steps and label a few posts in a folder that is removed afterwards."""
+    rows = runner.material.rows
+    few = rows[:: max(1, len(rows) // POSTS)][:POSTS]
+    with short_folder(runner.out) as folder:
+        short = replace(runner, out=folder, material=replace(runner.material, rows=few), jobs=1)
+        short.machine = replace(runner.machine, threads=runner.threads())
+        began = time.perf_counter()
+        short.train(fit, max_steps=min(STEPS, steps_of(runner, fit)))
+        whole, facts = time.perf_counter() - began, short.facts(fit)
+        began = time.perf_counter()
+        short.ask(fit, [TEST])
+        asking, told = time.perf_counter() - began, short.read(fit, TEST)
+    expected = facts["memory_expected"]["total"]
+    if runner.device.type == "cpu" and (peak := peak_of_children()):
+        memory, how = peak, "the most that a training process held"
+    else:
+        memory, how = expected, "as train.py expects it"
+    return Measured(fit, whole - facts["seconds"], facts["seconds"] / facts["step"], asking - told["seconds"],
+                    told["seconds"] / told["posts"], memory, how)
+
+
+@contextmanager
+def short_folder(out: Path) -> Iterator[Path]:
+    """A folder in OUT/fits that is removed again, with those above it that were not there before."""
+    made = [folder for folder in (out / "fits", out, *out.parents) if not folder.exists()]
+    (out / "fits").mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".dry-run-", dir=out / "fits"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+        for above in made:
+            above.rmdir()
+
+
+def peak_of_children() -> int:
+    """The largest resident memory of any process that this one started and waited for, in bytes; 0 if not told."""
+    try:
+        from resource import RUSAGE_CHILDREN, getrusage
+    except ImportError:  # Windows
+        return 0
+    return getrusage(RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # kilobytes but on macOS

@@ -1,0 +1,139 @@
+"""What a study reads before anything runs: posts, codebook, base model's hashes, and the table that all answers share.
+
+The table of test rows is made once, so that every model answers the same posts and all comparisons are paired. It holds
+the test files' posts and, for languages that are cross-validated, the training files' posts as well: each is answered
+by the models of the fold that held it out. A post whose text (case, space, handles and links aside) some model may be
+trained on is *known*: it is answered, but the figures leave it out, and the report shows the figures with it beside.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from common.errors import UserError
+from common.files import find_path, sha256_json
+from data.annotators import read_labelled
+from data.codebook import Codebook, load_codebook
+from data.exposure import Shares, load_shares
+from data.posts import Post
+from data.readers import is_empty
+from data.splits import group_posts, hash_order
+from report.counts import Grouping
+from stats.answers import Rows
+from study.plan import Plan
+
+FEW = 100  # test rows below which a language is cross-validated where folds are asked for
+
+Key = tuple[str, str]  # (language, id): what names a post
+
+
+@dataclass(eq=False)
+class Material:
+    """Posts as read, and the table of test rows."""
+
+    codebook: Codebook
+    train: list[Post]
+    rows: list[Post]  # the table's posts
+    is_test: np.ndarray  # (n,) bool: from the test files
+    is_known: np.ndarray  # (n,) bool: a text that some model may be trained on
+    group: dict[int, int]  # id(post) -> number of its group, over all files
+    folded: tuple[str, ...]
+    shares: Shares
+    notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def by_language(self) -> dict[str, list[Post]]:
+        """The training posts of each language."""
+        found: dict[str, list[Post]] = {}
+        for post in self.train:
+            found.setdefault(post.language, []).append(post)
+        return dict(sorted(found.items()))
+
+    def table(self, chosen: np.ndarray) -> Rows:
+        """Some of the rows as the arrays that figures are made from."""
+        posts = [post for post, wanted in zip(self.rows, chosen, strict=True) if wanted]
+        book = self.codebook
+        return Rows(np.array([post.id for post in posts], dtype=object),
+                    np.array([post.language for post in posts], dtype=object),
+                    np.array([book.place(post.label) for post in posts], dtype=np.int64),
+                    np.array([self.group[id(post)] for post in posts], dtype=np.int64),
+                    Grouping(book.labels, book.related, book.stance or None))
+
+    def fold_of(self, round: int, folds: int) -> dict[int, int]:
+        """id(post) -> fold 1 to `folds`, for every post of a folded language; groups stay together.
+
+        Groups are dealt out in the order of a hash, cell by cell (language and label of their first post), so that the
+        folds of a cell differ by one group at most.
+        """
+        first: dict[int, Post] = {}
+        for post in sorted(self._foldable, key=lambda post: hash_order(post, round)):
+            first.setdefault(self.group[id(post)], post)
+        ordered = sorted(first, key=lambda group: (first[group].language, first[group].label,
+                                                   hash_order(first[group], round)))
+        place = {group: number % folds + 1 for number, group in enumerate(ordered)}
+        return {id(post): place[self.group[id(post)]] for post in self._foldable}
+
+    @cached_property
+    def _foldable(self) -> list[Post]:
+        own = {id(post): post for post in [*self.train, *self.rows] if post.language in self.folded}
+        return list(own.values())
+
+
+def read_material(plan: Plan) -> Material:
+    """Read all that `plan` names. Raises `UserError` with the plan's table and key where posts do not fit it."""
+    data, where = plan.data, f"{plan.path}: [data]"
+    book = load_codebook(find_path(data.codebook) if data.codebook else None)
+    files = {name: [find_path(file) for file in getattr(data, name)] for name in ("train", "test")}
+    twice = [file for file in files["test"] if file.resolve() in {other.resolve() for other in files["train"]}]
+    if twice:
+        raise UserError(f"{where}: test: {twice[0]} is also a file of 'train'; a model is not tested on what it learnt")
+    train, notes, _ = read_labelled(files["train"], data.columns(), book, bad_labels=data.bad_labels)
+    test, test_notes, _ = read_labelled(files["test"], data.columns(), book, bad_labels=data.bad_labels)
+    keys = Counter((post.language, post.id) for post in [*train, *test])
+    if len(keys) < len(train) + len(test):
+        language, name = next(key for key, count in keys.items() if count > 1)
+        raise UserError(f"{where}: the id '{name}' ({language}) stands in the training and the test files; give each "
+                        "post an id of its own")
+    if data.translation and not any(post.extra.get(data.translation) for post in test):
+        raise UserError(f"{where}: translation: no test post has a column '{data.translation}'")
+    folded = choose_folded(plan, test)
+    every = [*train, *test]
+    group = dict(zip(map(id, every), group_posts(every, data.group_by, same_text=True), strict=True))
+    rows = [*test, *(post for post in train if post.language in folded)]
+    outside_folds = {group[id(post)] for post in train if post.language not in folded}
+    known = np.array([group[id(post)] in outside_folds for post in rows])
+    if not folded:
+        known |= np.isin([group[id(post)] for post in rows], [group[id(post)] for post in train])
+    if known.all():
+        raise UserError(f"{where}: every test post's text is among the training posts; name a test file of other posts")
+    shares = load_shares(find_path(data.shares) if data.shares else None)
+    is_test = np.array([place < len(test) for place in range(len(rows))])
+    return Material(book, train, rows, is_test, known, group, folded, shares, notes.lines() + test_notes.lines())
+
+
+def choose_folded(plan: Plan, test: list[Post]) -> tuple[str, ...]:
+    """Languages to cross-validate: those that the plan names, else those with few test rows; none without folds."""
+    if not plan.repeat.folds:
+        return ()
+    counts = Counter(post.language for post in test)
+    for language in plan.repeat.folded:
+        if not counts[language]:
+            raise UserError(f"{plan.path}: [repeat]: folded: there is no test post in '{language}'")
+    return tuple(sorted(plan.repeat.folded or (language for language, count in counts.items() if count < FEW)))
+
+
+def posts_hash(posts: list[Post], text: str | None = None) -> str:
+    """SHA-256 of what decides a model's answers or its training: language, id, label and text, in order."""
+    return sha256_json([[post.language, post.id, post.label, text_of(post, text)] for post in posts])
+
+
+def text_of(post: Post, column: str | None) -> str:
+    """A post's text, or another column of it."""
+    return post.text if column is None else post.extra.get(column, "")
+
+
+def has_text(post: Post, column: str | None) -> bool:
+    """Whether there is anything to label."""
+    return not is_empty(text_of(post, column))

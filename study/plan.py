@@ -1,0 +1,259 @@
+"""A study's plan: a TOML file that says what is fitted on what, how often, and what is asked of the answers.
+
+    [data]       files, columns, codebook                    [sets]        a name -> rows per language
+    [train]      options of train.py for every fit           [exposure]    an added language in growing numbers of rows
+    [repeat]     seeds, draws of rows, templates, folds      [variants]    other prompts, weights and codebooks
+    [[contrast]] the declared family of comparisons          [baselines], [outside], [statistics]
+
+In `[sets]`, `en = 1125` takes that many English rows, `en = "all"` every one, and `"*" = 75` that many of each language
+that the set does not name. Rows are drawn as `data.sampling.stratified_order` draws them: sets of one draw are nested.
+
+An unknown table or key, a wrong kind of value and a name that is defined nowhere are errors that name file, table and
+key. Nothing here reads posts: what only they can tell (too few rows, an unknown language) is found in `study/fits.py`.
+"""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from common.device import MachineOptions
+from common.errors import UserError, closest
+from common.files import read_toml, sha256_json
+from common.options import check_value, option
+from data.posts import ColumnOptions
+from data.prompt import AUTHORS, TEMPLATES
+from data.sampling import BALANCES
+from stats.answers import WEIGHTS
+from train_options import PRESETS, TrainOptions
+
+PLACEBOS = ("english", "steps")
+MIXES = ("own", "equal")
+OTHERS = "*"  # in a set: every language that it does not name
+ALL = "all"
+# What a fit decides itself: a plan that sets them in [train] would be overruled silently.
+OWN = ("data", "out", "languages", "per_language", "rows", "seed", "template", "codebook", "resume", "validation")
+MACHINE = tuple(entry.name for entry in fields(MachineOptions))
+COLUMNS = tuple(entry.name for entry in fields(ColumnOptions))
+
+
+@dataclass
+class DataPlan(ColumnOptions):
+    """`[data]`: where the posts are and how they are read."""
+
+    train: list[str] = option(("data/samples/train.jsonl",), "files of labelled posts to train on", metavar="FILE")
+    test: list[str] = option(("data/samples/test.jsonl",), "files of labelled posts to test on", metavar="FILE")
+    codebook: str | None = option(None, "TOML file with question and labels", metavar="FILE")
+    translation: str | None = option(None, "column of the test posts that holds a machine translation", metavar="NAME")
+    group_by: str | None = option(None, "column whose posts stand or fall together", metavar="NAME")
+    shares: str | None = option(None, "table of pre-training shares", metavar="FILE")
+    prices: str | None = option(None, "table of prices", metavar="FILE")
+
+
+@dataclass
+class Repeat:
+    """`[repeat]`: what is done several times, every seed with every draw and template."""
+
+    seeds: list[int] = option((123,), "seeds of training", minimum=0)
+    draws: list[int] = option((123,), "seeds by which rows are drawn", minimum=0)
+    templates: list[str] = option(("instruction-first",), "templates to train with", choices=TEMPLATES)
+    folds: int = option(0, "parts of the cross-validation of small languages; 0 for none", minimum=0)
+    rounds: int = option(1, "how often the cross-validation is done, each time with other parts", minimum=1)
+    folded: list[str] = option((), "languages that are cross-validated (none named: those with fewer than 100 test "
+                               "rows)")
+
+
+@dataclass
+class Exposure:
+    """`[exposure]`: one language more, in growing numbers of rows."""
+
+    base: str | None = option(None, "name of the set that languages are added to")
+    languages: list[str] = option((), "languages to add, each by itself")
+    rows: list[int] = option((5, 10, 25, 75), "rows of the added language; none is the base itself", minimum=1)
+    draws: list[int] = option((1, 2, 3), "draws of these rows, nested within a draw", minimum=0)
+    mix: str = option("own", "labels as the language has them, or equally many of each", choices=MIXES)
+    placebos: list[str] = option((), "as many more English rows; the base's rows for as many steps", choices=PLACEBOS)
+
+
+@dataclass
+class Variants:
+    """`[variants]`: what else is asked of some sets' models."""
+
+    sets: list[str] = option((), "names of sets (none named: all)")
+    prompts: list[str] = option((), "templates that answers are also asked with", choices=(*TEMPLATES, AUTHORS))
+    quantize: list[str] = option((), "weights that adapters are also used on", choices=("none", "nf4", "nf4-double"))
+    codebooks: list[str] = option((), "codebooks with the same labels, trained and tested with", metavar="FILE")
+
+
+@dataclass
+class Baselines:
+    """`[baselines]`: what a fine-tuned model is held against."""
+
+    majority: bool = option(True, "the commonest label of the training rows")
+    tfidf: bool = option(True, "a logistic regression on TF-IDF of words and characters")
+    zero_shot: bool = option(True, "the base model without fine-tuning, scored by the same labels")
+    encoders: list[str] = option((), "folders of encoders to fine-tune (XLM-R, XLM-T)", metavar="FILE")
+    setfit: list[str] = option((), "folders of sentence encoders for SetFit", metavar="FILE")
+
+
+@dataclass
+class Statistics:
+    """`[statistics]`: what intervals and tests are made with."""
+
+    draws: int = option(10_000, "bootstrap draws", minimum=100)
+    seed: int = option(0, "seed of bootstrap and permutations", minimum=0)
+
+
+@dataclass
+class Contrast:
+    """`[[contrast]]`: one comparison of the declared family, first minus second."""
+
+    first: str = option("", "name of a set")
+    second: str = option("", "name of a set")
+    figure: str = option("topic.macro_f1", "name of a figure (stats/answers.py)")
+    languages: list[str] = option((), "test languages (none named: all); unseen: those that the second set lacks")
+    weight: str = option("languages", "what counts the same", choices=WEIGHTS)
+
+    @property
+    def name(self) -> str:
+        """"multi - en, topic.macro_f1, unseen"."""
+        return f"{self.first} − {self.second}, {self.figure}, {', '.join(self.languages) or 'all'}"
+
+
+@dataclass
+class Plan:
+    """The whole plan, checked as far as it can be without posts."""
+
+    path: Path
+    title: str
+    data: DataPlan
+    train: dict  # options of train.py
+    repeat: Repeat
+    sets: dict[str, dict[str, int | str]]
+    exposure: Exposure
+    variants: Variants
+    baselines: Baselines
+    statistics: Statistics
+    contrasts: list[Contrast]
+    outside: dict[str, str] = field(default_factory=dict)
+
+    def to_dict(self) -> dict:
+        """Everything that the plan says, as plain values; the file's own place plays no part."""
+        tables = {name: vars(getattr(self, name)) for name in ("data", "repeat", "exposure", "variants", "baselines",
+                                                               "statistics")}
+        return {"title": self.title, "train": self.train, "sets": self.sets, "outside": self.outside,
+                "contrasts": [vars(contrast) for contrast in self.contrasts], **tables}
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of `to_dict`."""
+        return sha256_json(self.to_dict())
+
+
+TABLES = {"data": DataPlan, "repeat": Repeat, "exposure": Exposure, "variants": Variants, "baselines": Baselines,
+          "statistics": Statistics}
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read and check a plan. Raises `UserError` with the file, the table and the key."""
+    path = Path(path)
+    raw = read_toml(path)
+    known = (*TABLES, "title", "train", "sets", "contrast", "outside")
+    for key, value in raw.items():
+        if key not in known:
+            raise UserError(f"{path}: unknown key '{key}'{closest(key, known)}; known are {', '.join(known)}")
+        kind = {"title": str, "contrast": list}.get(key, dict)
+        if not isinstance(value, kind):
+            word = {str: "text", list: "[[contrast]] tables", dict: f"a table, [{key}]"}[kind]
+            raise UserError(f"{path}: key '{key}' is {value!r}; {word} was expected")
+    tables = {name: _table(cls, raw.get(name, {}), f"{path}: [{name}]") for name, cls in TABLES.items()}
+    contrasts = [_table(Contrast, row, f"{path}: contrast[{number}]")
+                 for number, row in enumerate(raw.get("contrast", []), 1)]
+    plan = Plan(path, raw.get("title", path.stem), train=_train(raw.get("train", {}), path),
+                sets=_sets(raw.get("sets", {}), path), contrasts=contrasts, outside=_outside(raw, path), **tables)
+    _check_names(plan)
+    return plan
+
+
+def _table(cls, values, where: str):
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: is {values!r}; a table was expected")
+    known = [entry.name for entry in fields(cls)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown key '{key}'{closest(key, known)}; known are {', '.join(known)}")
+    return cls(**{key: check_value(cls, key, value, where) for key, value in values.items()})
+
+
+def _train(values: dict, path: Path) -> dict:
+    """Options of train.py with the preset's filled in; those that a fit decides itself are refused."""
+    values, where = dict(values), f"{path}: [train]"
+    preset = values.pop("preset", None)
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"{where}: preset: '{preset}' is not one of {', '.join(sorted(PRESETS))}")
+    known = [entry.name for entry in fields(TrainOptions)]
+    for key in values:
+        if key in OWN or key in COLUMNS:
+            raise UserError(f"{where}: key '{key}' has its place in another table than this")
+        if key in MACHINE:
+            raise UserError(f"{where}: key '{key}' is about the machine, not the study; python -m study has it as "
+                            "an option")
+        if key not in known:
+            raise UserError(f"{where}: unknown key '{key}'{closest(key, known)}; options of train.py are known")
+    filled = {key: value for key, value in PRESETS.get(preset, {}).items() if key not in OWN}
+    checked = {key: check_value(TrainOptions, key, value, where) for key, value in (filled | values).items()}
+    if checked.get("balance", BALANCES[0]) != BALANCES[0] and checked.get("group_by_length"):
+        raise UserError(f"{where}: keys 'balance' and 'group_by_length' both decide the order; choose one")
+    return checked
+
+
+def _sets(values: dict, path: Path) -> dict[str, dict[str, int | str]]:
+    """Names -> language -> rows. At least one."""
+    if not values:
+        raise UserError(f"{path}: [sets] is missing or empty; name at least one, such as en = {{ en = 100 }}")
+    for name, rows in values.items():
+        if not isinstance(rows, dict) or not rows:
+            raise UserError(f"{path}: [sets]: {name}: is {rows!r}; languages with their rows were expected, such as "
+                            "{ en = 100 }")
+        for language, count in rows.items():
+            whole = isinstance(count, int) and not isinstance(count, bool) and count > 0
+            if not whole and count != ALL:
+                raise UserError(f"{path}: [sets]: {name}: {language} is {count!r}; a number of rows or \"all\" was "
+                                "expected")
+    return {name: dict(rows) for name, rows in values.items()}
+
+
+def _outside(raw: dict, path: Path) -> dict[str, str]:
+    for name, file in raw.get("outside", {}).items():
+        if not isinstance(file, str):
+            raise UserError(f"{path}: [outside]: {name} is {file!r}; a file of predictions was expected")
+        if name in raw.get("sets", {}):
+            raise UserError(f"{path}: [outside]: {name}: is also the name of a set; choose another")
+    return dict(raw.get("outside", {}))
+
+
+def _check_names(plan: Plan) -> None:
+    """Every set that is named is defined; seeds and the like are named once."""
+    def defined(name: str, where: str, names) -> None:
+        if name not in names:
+            raise UserError(f"{plan.path}: {where}: '{name}' is no set{closest(name, names)}; "
+                            f"there are {', '.join(names)}")
+
+    if plan.exposure.languages and plan.exposure.base is None:
+        raise UserError(f"{plan.path}: [exposure]: key 'base' is missing; name the set that languages are added to")
+    if plan.exposure.base is not None:
+        defined(plan.exposure.base, "[exposure]: base", plan.sets)
+    for name in plan.variants.sets:
+        defined(name, "[variants]: sets", plan.sets)
+    for number, contrast in enumerate(plan.contrasts, 1):
+        for side in ("first", "second"):
+            defined(getattr(contrast, side), f"contrast[{number}]: {side}", {**plan.sets, **plan.outside})
+        if contrast.first == contrast.second:
+            raise UserError(f"{plan.path}: contrast[{number}]: compares {contrast.first} with itself")
+    for table, key in (("repeat", "seeds"), ("repeat", "draws"), ("repeat", "templates"), ("repeat", "folded"),
+                       ("exposure", "languages"), ("exposure", "rows"), ("exposure", "draws"), ("variants", "sets")):
+        values = list(getattr(getattr(plan, table), key))
+        if len(set(values)) < len(values):
+            raise UserError(f"{plan.path}: [{table}]: {key}: {values} names something twice; name each once")
+    if not plan.repeat.seeds or not plan.repeat.draws or not plan.repeat.templates:
+        raise UserError(f"{plan.path}: [repeat]: seeds, draws and templates each need one value at least")
+    if plan.repeat.folds == 1:
+        raise UserError(f"{plan.path}: [repeat]: folds: one part leaves nothing to train on; 0 for none, or 2 and more")

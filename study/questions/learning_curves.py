@@ -1,0 +1,186 @@
+"""Question 3: what a few rows of one more language do, beside placebos that add as much of something else.
+
+For every number of rows and every draw there is one fit per added language. Pooled over the added languages, the
+answers are put together: each language's test rows are answered by the fit that was given that language. So "the recipe
+with 25 rows" is one recipe, and its difference to the base has draws and posts resampled as any other's.
+
+The exposure ratio stands on a second axis: fine-tuning tokens of the language over pre-training tokens. Its numerator,
+denominator, tokenizer and source are those that each fit's run.json holds.
+"""
+
+from collections.abc import Sequence
+
+from data.languages import language_name
+from report.words import number
+from stats.answers import Answers
+from stats.recipes import Recipe
+from study.questions.transfer import compare, is_shown, main_figure, title_of, whole
+from study.report.section import Claim, Column, FigureSpec, Section, Table
+from study.results import Results
+
+ARMS = {"exposure": "rows of the language", "english": "as many more English rows", "steps": "as many more steps"}
+
+
+def exposure(results: Results) -> Section | None:
+    """Learning curves of the added languages, the placebos, and the exposure ratio; None without such an arm."""
+    arm = results.plan.exposure
+    if not arm.languages:
+        return None
+    name, counts = main_figure(results), sorted(arm.rows)
+    languages = [code for code in arm.languages if code in results.kept.languages]
+    if not languages:
+        return None
+    base = results.recipe(arm.base, kind="exposure")
+    curve = curve_table(results, base, languages, counts, name)
+    ratios = ratio_table(results, languages, counts)
+    recipes = {kind: {count: added(results, languages, count, kind) for count in counts} for kind in ARMS}
+    pool = pooled_table(results, base, recipes, languages, name)
+    most, claims = counts[-1], []
+    found = compare(recipes["exposure"][most], base, name, languages, results.plan)
+    placebo = recipes["english"][most] or recipes["steps"][most]
+    beside = compare(recipes["exposure"][most], placebo, name, languages, results.plan) if placebo else None
+    answer = (f"{most} rows of an added language changed its {title_of(name)} by {number(found['value'])} on average "
+              f"over {len(languages)} languages")
+    if beside is None:
+        answer += "; there is no placebo beside it."
+    else:
+        kind = "english" if recipes["english"][most] else "steps"
+        answer += f", and by {number(beside['value'])} against the placebo ({ARMS[kind]})."
+    chosen = beside or found
+    against = f"the placebo ({ARMS['english' if recipes['english'][most] else 'steps']})" if beside else "the base"
+    claims.append(Claim(
+        f"{most} rows of an added language against {against}: {title_of(name)} in that language, mean over "
+        f"{len(languages)} languages.", chosen["value"], chosen["low"], chosen["high"],
+        (f"So many rows moved these languages by this much with this base, over {len(arm.draws)} draws of rows."
+         if is_shown(chosen) else f"No effect of so many rows is shown with this base, over {len(arm.draws)} draws of "
+         "rows; one outside the interval is unlikely."),
+        "That the exposure corrects a bias of pre-training, or that a ratio rather than a number of rows matters: the "
+        "two grow together here."))
+    figures = [
+        FigureSpec("curves", curve.name, "Each panel is one added language; the band is a 95 % interval over draws and "
+                   "test posts. A curve that rises above its placebo gains from the language itself.",
+                   "That a bend between two points is real: neighbouring points share their rows.",
+                   name="exposure-curves", title=f"{title_of(name)} by rows of the added language", x="rows",
+                   y="value", low="low", high="high", series="arm", facet="language",
+                   second="ratio" if any(row["ratio"] for row in curve.rows) else ""),
+        FigureSpec("forest", pool.name, "Differences to the base, each added language counting the same.",
+                   "Anything about languages that were not added.", name="exposure-pooled", x="value", y="what",
+                   low="low", high="high", series="arm")]
+    notes = [f"Rows are nested within a draw ({len(arm.draws)} draws), labels "
+             + ("as the language has them." if arm.mix == "own" else "equally many of each."),
+             *ratio_notes(results)]
+    few = sorted({label for code in languages for label in few_labels(results, code, most)})
+    notes += [f"Too few training rows for equally many of each label: {', '.join(few)}."] if few else []
+    return Section("exposure", "Minimal exposure", "What do a few rows of a language change, beyond what as many rows "
+                   "of something else change?", answer, claims, [curve, pool, ratios], figures, notes)
+
+
+def added(results: Results, languages: Sequence[str], count: int, kind: str) -> Recipe:
+    """The recipe with `count` rows more: of each language its own fits' answers; of a placebo one fit for all."""
+    if kind != "exposure":
+        code = "en" if kind == "english" else ""
+        return results.recipe("", kind=kind, added=(code, count))
+    single = {code: results.recipe("", kind=kind, added=(code, count)) for code in languages}
+    keys = next(iter(single.values()))
+    return {key: joined({code: recipe[key] for code, recipe in single.items()}) for key in keys}
+
+
+def joined(parts: dict[str, Answers]) -> Answers:
+    """One `Answers`: each language's rows as its own model answered them, the other rows as the first model did."""
+    first = next(iter(parts.values()))
+    predicted, probabilities = first.predicted.copy(), first.probabilities.copy()
+    for code, answers in parts.items():
+        own = first.rows.language == code
+        predicted[own], probabilities[own] = answers.predicted[own], answers.probabilities[own]
+    return Answers(first.rows, predicted, probabilities)
+
+
+def curve_table(results: Results, base: Recipe, languages: Sequence[str], counts: Sequence[int], name: str) -> Table:
+    """Per added language, number of rows and arm: the figure in that language, and its difference to the base."""
+    rows = []
+    for code in languages:
+        small = bool(results.kept.is_small(results.kept.language == code))
+        for kind, words in ARMS.items():
+            points = {0: base} | {count: added(results, [code], count, kind) for count in counts}
+            if len([recipe for recipe in points.values() if recipe]) < 2:
+                continue
+            for count, recipe in points.items():
+                line = {"language": code, "rows": count, "arm": words, "small": small, "fits": len(recipe),
+                        "ratio": fitted(results, code, count).get("ratio") if kind == "exposure" else None}
+                if recipe:
+                    value, low, high = whole(list(recipe.values()), name, [code], "rows",
+                                             min(2000, results.plan.statistics.draws), results.plan.statistics.seed)
+                    spread = compare(recipe, base, name, [code], results.plan, "rows") if count else {}
+                    rows.append({**line, "value": value, "low": low, "high": high,
+                                 "difference": spread.get("value"), "difference_low": spread.get("low"),
+                                 "difference_high": spread.get("high")})
+    columns = [Column("language", "language", "language"), Column("rows", "rows added", "count"),
+               Column("arm", "what was added"), Column("fits", "fits", "count"), Column("small", "small cell", "flag"),
+               Column("value", title_of(name), "rate"), Column("low", "low", "rate"), Column("high", "high", "rate"),
+               Column("difference", "less base", "difference"), Column("difference_low", "low", "difference"),
+               Column("difference_high", "high", "difference"), Column("ratio", "exposure ratio", "number")]
+    return Table("exposure_curve", f"{title_of(name)} in an added language by rows added", columns, rows,
+                 ["A value's interval is over test posts; a difference's over draws of rows and test posts."])
+
+
+def pooled_table(results: Results, base: Recipe, recipes: dict, languages: Sequence[str], name: str) -> Table:
+    """Differences to the base over all added languages, each counting the same."""
+    rows = []
+    for kind, by_count in recipes.items():
+        for count, recipe in by_count.items():
+            if recipe:
+                found = compare(recipe, base, name, languages, results.plan)
+                rows.append({"what": f"{count}: {ARMS[kind]}", "arm": ARMS[kind], "rows": count,
+                             "value": found["value"], "low": found["low"], "high": found["high"],
+                             "draws": len({draw for draw, _ in recipe})})
+    columns = [Column("what", "what was added"), Column("arm", "arm"), Column("rows", "rows", "count"),
+               Column("value", "difference to the base", "difference"), Column("low", "low", "difference"),
+               Column("high", "high", "difference"), Column("draws", "draws", "count")]
+    return Table("exposure_pooled", f"{title_of(name)} less the base, {len(languages)} languages pooled", columns, rows)
+
+
+def fitted(results: Results, code: str, count: int) -> dict:
+    """What run.json says of the exposure to a language, from the first fit with so many of its rows; {} where nothing.
+    """
+    for fit in results.fits:
+        if fit.kind == "exposure" and fit.added == (code, count):
+            return results.runner.facts(fit).get("exposure", {}).get("languages", {}).get(code, {})
+    return {}
+
+
+def ratio_table(results: Results, languages: Sequence[str], counts: Sequence[int]) -> Table:
+    """Numerator and denominator of every exposure ratio."""
+    rows = []
+    for code in languages:
+        for count in counts:
+            facts = fitted(results, code, count)
+            if facts:
+                rows.append({"language": code, "rows": count, "tokens": round(facts["post_tokens"]),
+                             "ratio": facts["ratio"], "share": facts["share_percent"], "own": facts["ratio_own"],
+                             "source": facts["source"] or "no share is listed"})
+    columns = [Column("language", "language", "language"), Column("rows", "rows", "count"),
+               Column("tokens", "post tokens, all epochs", "count"), Column("ratio", "of all pre-training", "number"),
+               Column("share", "listed share, per cent", "number"), Column("own", "of the language's own", "number"),
+               Column("source", "source of the share")]
+    return Table("exposure_ratio", "Fine-tuning tokens over pre-training tokens", columns, rows)
+
+
+def ratio_notes(results: Results) -> list[str]:
+    """The denominator, the tokenizer and the table of shares, in words."""
+    for fit in results.fits:
+        facts = results.runner.facts(fit).get("exposure") if fit.kind == "exposure" and fit.added[1] else None
+        if facts:
+            return [f"Denominator: {facts['pretraining_tokens']:.3g} tokens ({facts['model']}; {facts['source']}). "
+                    f"Tokens counted by the {facts['tokenizer']}. {facts['note']}".strip()]
+    return []
+
+
+def few_labels(results: Results, code: str, most: int) -> list[str]:
+    """With equally many rows of each label: "label in language" where there are fewer rows than that takes."""
+    labels = results.material.codebook.labels
+    counts = {label: sum(post.label == label for post in results.material.by_language[code]) for label in labels}
+    if results.plan.exposure.mix == "own":
+        return []
+    return [f"{label} in {language_name(code)} ({count})" for label, count in counts.items()
+            if count < most / len(labels)]
+

@@ -1,0 +1,111 @@
+"""The study's regressions of correctness, for question 4: with language effects, and with the share in their place.
+
+Rows are test rows, as often as there are fits; a post is one cluster. A model's level is its set, whatever draw and
+seed, so the effects are those of sets. Outside predictions have no template of their own here and stand in regressions
+of their own.
+"""
+
+from collections.abc import Sequence
+
+from common.errors import UserError
+from data.languages import language_name
+from report.words import counted
+from stats.correctness import SHARE, TERMS, Cell, regress
+from stats.shares import LARGEST
+from study.report.section import Claim, Column, Table
+from study.results import Results
+
+SHARE_TERMS = ("model", "label", "template", "share")
+WITH_SHARE, WITHOUT_ENGLISH = "with share", "with share, without English"
+SETS = "the sets"
+ERRORS = {"languages": "languages left out one at a time", "posts": "posts as clusters"}
+
+
+def cells_of(results: Results) -> dict[str, list[Cell]]:
+    """What is regressed together: "the sets" (every fit, all templates), and "outside predictions"."""
+    plan, outside = results.plan, "as published"
+    sets = [Cell(name, template, answers) for name in plan.sets for template in plan.repeat.templates
+            for answers in results.recipe(name, template).values()]
+    found = {SETS: sets, "outside predictions": [Cell(name, outside, results.outside(name))
+                                                       for name in plan.outside]}
+    return {name: cells for name, cells in found.items() if cells}
+
+
+def effects_table(results: Results, listed: Sequence[str]) -> tuple[Table, list[str]]:
+    """Average marginal effects of every regression that can be made, and notes, one for each that cannot.
+
+    `listed`: the test languages that have a share.
+    """
+    regressions = {"with language effects": (TERMS[:4], None), WITH_SHARE: (SHARE_TERMS, None),
+                   WITHOUT_ENGLISH: (SHARE_TERMS, [code for code in listed if code != LARGEST])}
+    rows, notes = [], []
+    for group, cells in cells_of(results).items():
+        references = {"model": cells[0].model, "template": cells[0].template, "language": LARGEST,
+                      "label": results.kept.grouping.labels[0]}
+        for name, (terms, languages) in regressions.items():
+            there = len(listed if languages is None else languages)
+            if "share" in terms and there < 2:
+                notes.append(f"Regression of {group}, {name}: {counted(there, 'language')} with a listed share, where "
+                             "two are needed.")
+                continue
+            try:
+                found = regress(cells, terms, shares=results.material.shares.percent, languages=languages,
+                                references=_there(references, results, languages))
+            except UserError as error:
+                notes.append(f"Regression of {group}, {name}, could not be made: "
+                             f"{str(error).removeprefix('regression: ')}.")
+                continue
+            rows += [_row(effect, group, name, found) for effect in found.effects]
+            notes += [f"Regression of {group}, {name}: {note}." for note in found.notes]
+    return _table(rows), notes
+
+
+def _there(references: dict[str, str], results: Results, languages: Sequence[str] | None) -> dict[str, str]:
+    """The references that some row has; the others are left to the regression, which takes the commonest level."""
+    rows = results.kept
+    chosen = rows.where(languages or rows.languages)
+    labels = {rows.grouping.labels[place] for place in rows.gold[chosen].tolist()}
+    there = {"label": labels, "language": set(rows.language[chosen].tolist())}
+    return {term: level for term, level in references.items() if level in there.get(term, (level,))}
+
+
+def _row(effect: dict, group: str, name: str, found) -> dict:
+    term, level = effect["term"], effect["level"]
+    if term == SHARE:
+        term, what = "share", "a tenfold share"
+    else:
+        said = language_name if term == "language" else str
+        what = f"{said(level)} − {said(effect['reference'])}"
+    errors = "posts" if effect["error_languages"] is None else "languages"
+    return {**effect, "term": term, "regression": name, "of": group, "what": what, "n": found.n, "posts": found.posts,
+            "languages": found.languages, "low": effect[f"low_{errors}"], "high": effect[f"high_{errors}"],
+            "heading": f"{'' if group == SETS else 'outside: '}{term}, {name}"}
+
+
+def _table(rows: list[dict]) -> Table:
+    errors = [Column(f"{key}_{kind}", f"{words}, {ERRORS[kind]}", of) for kind in ("posts", "languages")
+              for key, words, of in (("error", "error", "number"), ("low", "low", "difference"),
+                                     ("high", "high", "difference"), ("p", "p", "p"))]
+    return Table("bias_effects", "Logistic regression of a right label: average marginal effects", [
+        Column("of", "answers of"), Column("regression", "regression"), Column("term", "term"),
+        Column("level", "level"), Column("reference", "reference"), Column("what", "contrast"),
+        Column("effect", "average marginal effect", "difference"), Column("low", "low", "difference"),
+        Column("high", "high", "difference"), *errors, Column("df", "degrees of freedom", "count"),
+        Column("n", "rows", "count"), Column("posts", "posts or clusters", "count"),
+        Column("languages", "languages", "count"), Column("heading", "shown under")], rows,
+        ["Test rows only. An effect is a difference in the fitted probability, averaged over the rows; a name, not a "
+         "statement about what changing a term would do. The share never stands beside language effects, of which it "
+         "is a function. 'low' and 'high' repeat the errors over languages, or over posts where there are no others."])
+
+
+def regression_claims(table: Table) -> list[Claim]:
+    """The share's effect in the sets' regression, with English and without."""
+    return [Claim(
+        f"Logistic regression of {row['of']}, {row['regression']}: average marginal effect of a tenfold share "
+        f"({row['languages']} languages; {ERRORS['posts' if row['error_languages'] is None else 'languages']}).",
+        row["effect"], row["low"], row["high"],
+        f"Among these {row['languages']} languages, with model, label and template held, a tenfold share goes with a "
+        "difference within the interval in the fitted probability of a right label.",
+        "That share causes it, or that it holds for individual posts: a post's share is its language's, and all else "
+        "that differs between languages is in it.")
+        for row in table.rows if row["term"] == "share" and row["low"] is not None]

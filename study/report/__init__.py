@@ -1,0 +1,1 @@
+"""How a study is shown: sections, tables, figures, one page, and the files behind it."""

@@ -1,0 +1,132 @@
+"""What the study's figures share: colours, markers, hatches, a table's columns by role, panels.
+
+Nothing is told by colour alone. Series differ by marker and dash as well, cells by the number within them; the order of
+the colours (Okabe and Ito 2008) keeps neighbours apart in grey. Ink on a shade is black or white, whichever has the
+higher contrast (WCAG 2.2, 1.4.3): at least 4.5 to 1 on any shade.
+"""
+
+import math
+from collections.abc import Sequence
+
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from report.figures import GREY, INK, SEEN, SHADES, UNSEEN
+from study.report.section import FigureSpec, Table
+from study.report.tables import shown
+
+PALETTE = (SEEN, UNSEEN, "#009E73", "#AA4499", "#B98900", "#56B4E9", INK)
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")
+DASHES = ("-", (0, (5, 1.6)), (0, (1.5, 1.3)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3)), "-")
+HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
+# Orange below zero, blue above: told apart in every common colour blindness; the printed sign says it in grey.
+BOTH_WAYS = LinearSegmentedColormap.from_list("below to above", ["#a34700", "#ee9b5c", "#fbf6f1", "#74b3dc", "#0b4f82"])
+SOFT = "#59636e"
+LINE = "#e4e4e4"
+
+
+class Data:
+    """The rows of a table, read by the roles of a figure."""
+
+    def __init__(self, spec: FigureSpec, table: Table):
+        spec.check(table)
+        self.spec, self.table, self.rows = spec, table, table.rows
+
+    def of(self, row: dict, role: str):
+        """The value under a role; None where it is missing or the figure has no such role."""
+        key = getattr(self.spec, role)
+        return row[key] if key else None
+
+    def kind(self, role: str) -> str:
+        return self.table.column(getattr(self.spec, role)).kind
+
+    def title(self, role: str) -> str:
+        return self.table.column(getattr(self.spec, role)).title
+
+    def text(self, row: dict, role: str) -> str:
+        return shown(self.of(row, role), self.kind(role))
+
+    def distinct(self, role: str, rows: Sequence[dict] | None = None) -> list:
+        """The values under a role, each once, in their order; [None] where the figure has no such role."""
+        if not getattr(self.spec, role):
+            return [None]
+        return list(dict.fromkeys(self.of(row, role) for row in (self.rows if rows is None else rows)))
+
+    def where(self, role: str, value, rows: Sequence[dict] | None = None) -> list[dict]:
+        """The rows with that value under a role; all of them where the figure has no such role."""
+        rows = self.rows if rows is None else rows
+        return [row for row in rows if not getattr(self.spec, role) or self.of(row, role) == value]
+
+    def name(self, role: str, value) -> str:
+        return shown(value, self.kind(role))
+
+
+def ink_on(shade) -> str:
+    """Black or white, whichever contrasts more with the shade."""
+    return "#000000" if contrast(shade, "#000000") >= contrast(shade, "#ffffff") else "#ffffff"
+
+
+def contrast(one, other) -> float:
+    """Contrast ratio of two colours, (L1 + 0.05) / (L2 + 0.05) with L1 the lighter one's relative luminance (WCAG)."""
+    def luminance(colour) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def shading(values: Sequence[float], kind: str):
+    """(function of a value -> colour, lowest, highest) over the values there are; differences run evenly about zero."""
+    if kind == "difference":
+        reach = max(0.05, math.ceil(max((abs(v) for v in values), default=0) * 20) / 20)
+        return (lambda v: BOTH_WAYS(0.5 + v / (2 * reach))), -reach, reach
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if kind == "rate":
+        low, high = math.floor(low * 10 + 1e-9) / 10, math.ceil(high * 10 - 1e-9) / 10
+    span = (high - low) or 1.0
+    return (lambda v: SHADES(float(v - low) / span)), low, high
+
+
+def panels(count: int, across: int, width: float, height: float, extra: tuple[float, float] = (0.9, 0.8)):
+    """A figure with `count` panels in rows of at most `across`; spare places stay empty. -> (figure, axes by panel)."""
+    across = min(across, count)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(extra[0] + width * across, extra[1] + height * down), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False)
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+    return figure, list(axes.flat[:count])
+
+
+def plain(ax, grid: str = "y") -> None:
+    """Pale lines behind the data, no ticks."""
+    ax.grid(axis=grid, color=LINE, lw=0.7)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=0)
+
+
+def bare(ax) -> None:
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def handle(index: int, label: str, *, line: bool = False, hollow: bool = False) -> Line2D:
+    """A line of the legend for series `index`."""
+    colour = PALETTE[index % len(PALETTE)]
+    return Line2D([], [], color=colour, marker=MARKERS[index % len(MARKERS)], ms=5, mfc="white" if hollow else colour,
+                  mec=colour, lw=1.4 if line else 0, ls=DASHES[index % len(DASHES)] if line else "none", label=label)
+
+
+def hollow_handle(label: str = "small cell") -> Line2D:
+    return Line2D([], [], color=GREY, marker="o", ms=5, mfc="white", mec=GREY, lw=0, label=label)
+
+
+def legend(figure: Figure, handles: Sequence, columns: int = 6) -> None:
+    """One legend above all panels."""
+    if handles:
+        figure.legend(handles=handles, loc="outside upper left", alignment="left",
+                      ncols=min(columns, len(handles)), frameon=False, fontsize=8.5, handletextpad=0.5,
+                      columnspacing=1.4, borderaxespad=0.2, handlelength=2.4)

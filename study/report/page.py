@@ -1,0 +1,148 @@
+"""A study's `report.html`, and the folder around it: one file that opens with three claims and where each of them ends.
+
+    study_page(study) -> str
+    write_study(folder, study)      report.html, study.json, methods.md, table.tex, tables/, figures/
+
+The page asks nobody for anything: no script, no font, no address, and a content security policy that would stop one.
+Every string goes through report/markup.py. Figures are drawn from the very tables that are saved, so their numbers are
+the CSV files', rounded. Other things in the folder stay as they are; each file or subfolder is written whole or not at
+all, the page last, so that a page is never older than what it speaks of.
+"""
+
+from pathlib import Path
+
+from common.files import atomic_folder, atomic_write, write_json
+from report.figures import save, svg
+from report.markup import Html, escape, facts, grid, join, tag
+from report.page import STYLE
+from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
+from study.report.latex import latex_text
+from study.report.section import Claim, FigureSpec, Section, Study, Table, study_json
+from study.report.tables import READ_R, column_list, csv_text, html_table
+
+STYLES = [STYLE, Path(__file__).with_name("study.css")]  # the page of one run, and what a study has beside it
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def study_page(study: Study) -> str:
+    """The page as text."""
+    style = "\n".join(path.read_text(encoding="utf-8") for path in STYLES)
+    head = join([tag("meta", charset="utf-8"),
+                 tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+                 tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+                 tag("meta", name="color-scheme", content="light dark"),
+                 tag("title", study.title), tag("style", Html(style))])
+    reach = reach_of([claim for section in study.sections for claim in section.claims])
+    body = tag("main", _opening(study, reach), _contents(study),
+               *(_section(number, section, reach) for number, section in enumerate(study.sections, 1)), _ending(study))
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def write_study(folder: str | Path, study: Study) -> None:
+    """Write the page and all that belongs to it into `folder`; raises `UserError` where it cannot be written."""
+    folder = Path(folder)
+    page, latex = study_page(study), latex_text(study)  # before anything is written: an error leaves the old files
+    with atomic_folder(folder / "figures") as inner:
+        for table, spec in study.figures:
+            figure = figure_of(spec, table)
+            for kind in ("svg", "png"):
+                save(figure, inner / f"{spec.name}.{kind}")
+    with atomic_folder(folder / "tables") as inner:
+        for table in study.tables:
+            _write(inner / f"{table.name}.csv", csv_text(table))
+        _write(inner / "columns.csv", column_list(study.tables))
+        _write(inner / "read.R", READ_R)
+    write_json(folder / "study.json", study_json(study))
+    _write(folder / "methods.md", study.methods.strip() + "\n")
+    _write(folder / "table.tex", latex)
+    _write(folder / "report.html", page)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as handle:
+        handle.write(text)
+
+
+def _opening(study: Study, reach: float) -> Html:
+    """The title, and the three claims as cards."""
+    cards = [_card(claim, reach, number, section) for number, (section, claim) in enumerate(study.first_claims, 1)]
+    return tag("header", tag("h1", study.title, dir="auto"), tag("p", f"Made {study.created}", class_="note"),
+               tag("p", study.note, class_="note", dir="auto") if study.note else None,
+               tag("div", *cards, class_="cards") if cards else tag("p", "This study makes no claims."))
+
+
+def _card(claim: Claim, reach: float, number: int | None = None, section: Section | None = None) -> Html:
+    said = tag("dl",
+               tag("div", tag("dt", "✓ One may say"), tag("dd", claim.may_say, dir="auto"), class_="may"),
+               tag("div", tag("dt", "✗ One may not say"), tag("dd", claim.may_not_say, dir="auto"), class_="not"))
+    more = []
+    if section and section.exploratory:
+        more.append(tag("span", "Exploratory: not in the plan's family", class_="badge"))
+    if section:
+        more.append(tag("a", f"Behind it: {section.title}", href=f"#section-{section.key}"))
+    heading = tag("h2", claim.text, dir="auto") if section else tag("h4", claim.text, dir="auto")
+    value, interval = in_numbers(claim)
+    found = tag("div", tag("p", f"Claim {number}", class_="claim-number") if number else None, heading,
+                interval_picture(claim, reach), tag("p", tag("strong", value), " ", interval, class_="numbers"))
+    return tag("article", found, said,
+               tag("p", *more, class_="more") if more else None, class_="card")
+
+
+def _contents(study: Study) -> Html:
+    items = [tag("li", tag("a", section.title, href=f"#section-{section.key}"),
+                 " (exploratory)" if section.exploratory else "")
+             for section in study.sections]
+    last = tag("li", tag("a", "Methods, LaTeX, settings, cells", href="#methods"))
+    return tag("nav", tag("h2", "The questions"), tag("ol", *items, last), aria_label="Contents")
+
+
+def _section(number: int, section: Section, reach: float) -> Html:
+    badge = tag("span", "Exploratory", class_="badge") if section.exploratory else None
+    parts = [tag("h2", f"{number}. {section.title}", " " if badge else "", badge, dir="auto"),
+             tag("p", section.question, class_="question", dir="auto"),
+             tag("div", tag("p", section.answer, dir="auto"), class_="found")]
+    if section.exploratory:
+        parts.append(tag("p", "Not in the family of contrasts that the plan declared: a reason to look, no test.",
+                         class_="note"))
+    if section.claims:
+        parts.append(tag("div", *(_card(claim, reach) for claim in section.claims), class_="cards"))
+    drawn = set()
+    for spec in section.figures:  # each figure with the table behind it
+        table = next(table for table in section.tables if table.name == spec.table)
+        parts.append(_figure(spec, table))
+        if table.name not in drawn:
+            parts.append(html_table(table))
+            drawn.add(table.name)
+    parts += [html_table(table) for table in section.tables if table.name not in drawn]
+    if section.notes:
+        parts.append(tag("ul", *(tag("li", note, dir="auto") for note in section.notes), class_="notes"))
+    return tag("section", *parts, id=f"section-{section.key}")
+
+
+def _figure(spec: FigureSpec, table: Table) -> Html:
+    picture = svg(figure_of(spec, table), spec.name)
+    picture = Html(picture.replace("<svg", f'<svg aria-label="{escape(spec.caption)}"', 1))
+    caption = tag("figcaption", tag("p", tag("strong", "See: "), spec.caption, dir="auto"),
+                  tag("p", tag("strong", "Do not conclude: "), spec.not_to_conclude, dir="auto"))
+    return tag("figure", tag("div", picture, class_="scroll", tabindex="0"), caption, id=f"figure-{spec.name}")
+
+
+def _ending(study: Study) -> Html:
+    """Methods, LaTeX, settings, plan, cells: what a reviewer asks for."""
+    paragraphs = [tag("p", part.strip(), dir="auto") for part in study.methods.split("\n\n") if part.strip()]
+    parts = [tag("h2", "Methods"), *paragraphs,
+             tag("p", "To paste: ", tag("code", "methods.md"), ", ", tag("code", "table.tex"), ".", class_="note"),
+             tag("h3", "LaTeX"), _folded("The tables, ready to paste", tag("pre", latex_text(study), class_="latex")),
+             tag("h3", "The run"), _folded("Settings (the manifest)", facts(study.manifest)),
+             _folded("The plan", facts(study.plan))]
+    if study.cells:
+        keys = list(dict.fromkeys(key for cell in study.cells for key in cell))
+        numbers = [all(isinstance(cell.get(key), int | float | None) for cell in study.cells) for key in keys]
+        rows = [[facts(cell.get(key)) for key in keys] for cell in study.cells]
+        parts.append(_folded(f"Cells: every model trained and scored ({len(rows):,})",
+                             grid([key.replace("_", " ") for key in keys], rows, numbers=numbers, class_="wide")))
+    return tag("section", *parts, id="methods")
+
+
+def _folded(summary: str, inner: Html) -> Html:
+    return tag("details", tag("summary", summary), inner)

@@ -1,0 +1,157 @@
+"""A study's answers as the statistics want them: one table of rows, one `Answers` per fit, recipes of several fits.
+
+Of a cross-validated language each row is answered by the models of the fold that held it out; of the other languages by
+those of the round's first fold. Rounds count as further draws: each has other parts, and so other training rows.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.errors import UserError
+from common.files import find_path
+from data.languages import language_name
+from data.readers import by_id, read_predictions
+from inference.prices import load_prices
+from stats.answers import Answers, Rows, figure_of
+from stats.recipes import Recipe
+from study.fits import NO_FOLD, TEST, Asked, Fit, asked_of
+from study.inputs import Material
+from study.plan import Plan
+from study.runner import Runner
+
+
+@dataclass(eq=False)
+class Results:
+    """What was answered, and by whom.
+
+    `kept`: the rows that figures are made from; `every`: those and the known ones, for the figures beside.
+    """
+
+    runner: Runner
+    fits: list[Fit]
+    kept: Rows = field(init=False)
+    every: Rows = field(init=False)
+
+    def __post_init__(self):
+        known = self.material.is_known
+        self.kept, self.every = self.material.table(~known), self.material.table(np.ones_like(known))
+        self._chosen = {id(self.kept): ~known, id(self.every): np.ones_like(known)}
+        self._read: dict[tuple, Answers] = {}
+
+    @property
+    def plan(self) -> Plan:
+        return self.runner.plan
+
+    @property
+    def material(self) -> Material:
+        return self.runner.material
+
+    def check(self) -> None:
+        """What would only be found out when everything is trained: figures, languages and files that are not there.
+
+        Raises `UserError` with the plan's table.
+        """
+        path, grouping = self.plan.path, self.kept.grouping
+        for number, one in enumerate(self.plan.contrasts, 1):
+            try:
+                figure_of(one.figure, np.zeros(grouping.width), grouping)
+            except UserError as error:
+                raise UserError(f"{path}: contrast[{number}]: {error}") from error
+            self.languages_of(one)
+        for name in self.plan.outside:
+            self.outside(name)
+        if self.plan.data.prices:
+            load_prices(find_path(self.plan.data.prices))
+
+    def posts(self, rows: Rows) -> list:
+        """The posts behind the rows of a table."""
+        return [post for post, wanted in zip(self.material.rows, self._chosen[id(rows)], strict=True) if wanted]
+
+    def answers(self, fits: Fit | list[Fit], asked: Asked = TEST, rows: Rows | None = None) -> Answers:
+        """What one fit said, or what the fits of one round's folds said together, about the rows of a table.
+
+        A post without text to label (a missing translation) is answered by a place outside the labels.
+        """
+        rows, fits = self.kept if rows is None else rows, [fits] if isinstance(fits, Fit) else fits
+        key = tuple(fit.key for fit in fits), fits[0].fold[0], asked, id(rows)
+        if key not in self._read:
+            self._read[key] = self._gather(fits, asked, rows)
+        return self._read[key]
+
+    def _gather(self, fits: list[Fit], asked: Asked, rows: Rows) -> Answers:
+        posts, labels = self.posts(rows), rows.grouping.labels
+        by_fold = {fit.fold[1]: {(language, name): p for language, name, p in self.runner.read(fit, asked)["rows"]}
+                   for fit in fits}
+        first = min(by_fold)
+        held = self.material.fold_of(fits[0].fold[0], self.plan.repeat.folds) if first else {}
+        probabilities = np.zeros((len(posts), len(labels)))
+        predicted = np.full(len(posts), len(labels))
+        for place, post in enumerate(posts):
+            found = by_fold.get(held.get(id(post), first), {}).get((post.language, post.id))
+            if found is not None:
+                probabilities[place] = found
+                predicted[place] = int(np.argmax(found))
+        return Answers(rows, predicted, probabilities)
+
+    def recipe(self, name: str, template: str | None = None, kind: str = "set", added: tuple[str, int] = ("", 0),
+               rows: Rows | None = None) -> Recipe:
+        """A recipe's fits by (draw, seed); rounds of cross-validation count as draws. Empty where there is none."""
+        template = template or self.plan.repeat.templates[0]
+        groups: dict[tuple, list[Fit]] = {}
+        for fit in self.fits:
+            if (fit.kind, fit.template, fit.added) == (kind, template, added) and (fit.name == name or added[1]):
+                draw = (fit.draw, fit.fold[0]) if fit.fold != NO_FOLD else (fit.draw,)
+                groups.setdefault((draw, fit.seed), []).append(fit)
+        return {key: self.answers(fits, rows=rows) for key, fits in groups.items()}
+
+    def first(self, name: str, asked: Asked = TEST, template: str | None = None, rows: Rows | None = None,
+              kind: str = "set") -> Answers:
+        """The set's fit of the plan's first seed and draw (and round): the one that variants are asked of."""
+        repeat = self.plan.repeat
+        fits = [fit for fit in self.fits if (fit.name, fit.kind, fit.template, fit.seed, fit.draw) == (
+            name, kind, template or repeat.templates[0], repeat.seeds[0], repeat.draws[0]) and fit.fold[0] <= 1]
+        return self.answers(fits, asked, rows)
+
+    def asked(self, name: str) -> list[Asked]:
+        """What else the set's first fit was asked."""
+        fit = next(fit for fit in self.fits if fit.name == name and fit.kind == "set")
+        return asked_of(self.plan, fit)[1:]
+
+    def seen(self, name: str) -> list[str]:
+        """The languages that a set has rows of; of outside predictions none are known."""
+        return next((fit.languages for fit in self.fits if fit.name == name and fit.kind == "set"), [])
+
+    def unseen(self, name: str) -> list[str]:
+        """Test languages that a set has no rows of."""
+        seen = self.seen(name)
+        return [language for language in self.kept.languages if language not in seen]
+
+    def languages_of(self, contrast) -> list[str]:
+        """The languages that a declared contrast is about. Raises `UserError` where there are none."""
+        wanted = list(contrast.languages) or self.kept.languages
+        if wanted == ["unseen"]:
+            wanted = self.unseen(contrast.second)
+        missing = [code for code in wanted if code not in self.kept.languages]
+        if missing or not wanted:
+            word = f"there is no test row in {language_name(missing[0])}" if missing else "no test language is left"
+            raise UserError(f"{self.plan.path}: contrast '{contrast.name}': {word}")
+        return wanted
+
+    def outside(self, name: str, rows: Rows | None = None) -> Answers:
+        """Labels from a file of the plan's [outside], joined by language and id. Raises `UserError` for a gap."""
+        rows, file = self.kept if rows is None else rows, find_path(self.plan.outside[name])
+        found = by_id(read_predictions([file], self.plan.data.columns(), self.material.codebook)[0])
+        labels, column = rows.grouping.labels, self.plan.data.predicted_column
+        missing = [post for post in self.posts(rows) if (post.id, post.language) not in found]
+        if missing:
+            raise UserError(f"{file}: has no prediction for id '{missing[0].id}' ({missing[0].language}), one of "
+                            f"{len(missing):,} test rows without one")
+        given = [found[post.id, post.language].extra[column] for post in self.posts(rows)]
+        return Answers(rows, np.array([labels.index(word) if word in labels else len(labels) for word in given]))
+
+    def models(self, names: Iterable[str] | None = None) -> dict[str, Answers]:
+        """One `Answers` per set (its first fit) and per file of outside predictions."""
+        every = [*self.plan.sets, *self.plan.outside] if names is None else list(names)
+        return {name: self.first(name) if name in self.plan.sets else self.outside(name) for name in every}

@@ -1,0 +1,233 @@
+"""Running a study: each fit trained once by train.py, each asked what the plan asks, and everything kept on the way.
+
+    OUT/fits/KEY/rows.tsv       the training rows, language and id
+    OUT/fits/KEY/options.toml   the options of train.py; `python train.py --config` with this file is the fit
+    OUT/fits/KEY/run/           the run folder
+    OUT/fits/KEY/train.log      what train.py said
+    OUT/answers/HASH.json       one pass over the test rows: probabilities by language and id, no post text
+
+What is there is not made again, so a study that was killed goes on, and a changed plan makes only what changed. A run
+that was stopped in the middle goes on from its checkpoint. Training is a process of its own, so its memory is given
+back; several at a time on a CPU, where small fits gain nothing from more threads. Answers are read here, in between.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from assemble import load_model
+from common.device import MachineOptions
+from common.errors import UserError
+from common.files import ROOT, atomic_write, find_path, read_json, sha256_json, write_json
+from data.codebook import Codebook, load_codebook
+from data.posts import Post
+from data.prompt import Prompt
+from model.tokenizer import load_tokenizer
+from predict import label_probabilities
+from run_folder import RunFolder, device_name
+from sources import Source, find_base
+from study.fits import PLAIN, Asked, Fit
+from study.inputs import Material, has_text, posts_hash, text_of
+from study.plan import Plan
+from train_options import TrainOptions
+
+ZERO = "zero-shot"  # the base without an adapter, as a fit of its own
+
+
+@dataclass
+class Runner:
+    """A plan, what it reads, and the folder that its results are kept in."""
+
+    plan: Plan
+    material: Material
+    out: Path
+    machine: MachineOptions
+    jobs: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self):
+        self.base = find_base(self.model)
+        self.tokenizer = load_tokenizer(Source(self.base).tokenizer)
+
+    @property
+    def model(self) -> str:
+        """The base model's folder or name."""
+        return self.option("model")
+
+    def option(self, name: str):
+        """An option of train.py as this plan has it."""
+        return self.plan.train.get(name, getattr(TrainOptions, name, None))
+
+    def codebook(self, file: str | None) -> Codebook:
+        """The study's codebook, or another with the same labels. Raises `UserError` where they differ."""
+        if file is None:
+            return self.material.codebook
+        book = load_codebook(find_path(file))
+        if book.labels != self.material.codebook.labels:
+            raise UserError(f"{self.plan.path}: [variants]: codebooks: {file} has other labels than the study's; only "
+                            "words may differ")
+        return book
+
+    def prompt(self, template: str, codebook: str | None = None) -> Prompt:
+        """The prompt of a template, with the study's tokenizer."""
+        return Prompt(self.codebook(codebook), self.tokenizer, template=template, max_tokens=self.option("max_tokens"))
+
+    def folder(self, fit: Fit) -> Path:
+        """Where a fit is kept."""
+        return self.out / "fits" / fit.key
+
+    def is_trained(self, fit: Fit) -> bool:
+        """Whether the fit's run is finished; the base itself needs no training."""
+        path = self.folder(fit) / "run" / "run.json"
+        return fit.kind == ZERO or (path.exists() and bool(read_json(path).get("finished")))
+
+    # -- training
+
+    def train_all(self, fits: Iterable[Fit]) -> Iterator[Fit]:
+        """Train what is not trained yet, `jobs` at a time; gives each fit when it is ready, those that are there first.
+        """
+        todo = []
+        for fit in {fit.key: fit for fit in fits}.values():
+            if self.is_trained(fit):
+                yield fit
+            else:
+                todo.append(fit)
+        with ThreadPoolExecutor(self.jobs) as pool:
+            pending = {pool.submit(self.train, fit): fit for fit in todo}
+            try:
+                for done in as_completed(pending):
+                    done.result()
+                    yield pending[done]
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def train(self, fit: Fit, **changes) -> Path:
+        """Let train.py make (or finish) one fit; returns its run folder. Raises `UserError` with its last words."""
+        folder = self.folder(fit)
+        self.write_options(fit, folder, changes)
+        run, words = folder / "run", ["--config", str(folder / "options.toml")]
+        if (run / "run.json").exists():
+            words = ["--resume", "--out", str(run)]
+        command = [sys.executable, str(ROOT / "train.py"), *words]
+        with open(folder / "train.log", "w", encoding="utf-8") as log:
+            child = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        if child.returncode:
+            said = (folder / "train.log").read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
+            raise UserError(f"{fit.title}: train.py ended with status {child.returncode}: {said[-1]} (all that it "
+                            f"said: {folder / 'train.log'})")
+        return run
+
+    def write_options(self, fit: Fit, folder: Path, changes: dict) -> None:
+        """rows.tsv and options.toml: with them anybody can make the fit again."""
+        data = self.plan.data
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / "rows.tsv") as handle:
+            handle.writelines(f"{language}\t{name}\n" for language, name in sorted(fit.keys))
+        files = [*data.train, *(data.test if self.material.folded else ())]
+        options = {
+            **fit.options, "model": self.model, "data": [str(find_path(file)) for file in files],
+            "rows": str(folder / "rows.tsv"), "out": str(folder / "run"), "seed": fit.seed, "template": fit.template,
+            "validation": 0.0, **{name: getattr(data, name) for name in COLUMNS},
+            **{name: getattr(self.machine, name) for name in ("device", "dtype", "micro_tokens", "cache")},
+            "threads": self.threads(),
+        }  # fmt: skip
+        book = fit.codebook or data.codebook
+        options |= ({"codebook": str(find_path(book))} if book else {}) | changes
+        with atomic_write(folder / "options.toml") as handle:
+            handle.writelines(f"{key} = {json.dumps(list(value) if isinstance(value, tuple) else value)}\n"
+                              for key, value in options.items() if value is not None)
+
+    def threads(self) -> int:
+        """CPU threads of one process."""
+        return self.machine.threads or (max(1, (os.cpu_count() or 1) // self.jobs) if self.jobs > 1 else 0)
+
+    # -- asking
+
+    def answers_path(self, fit: Fit, asked: Asked) -> Path:
+        """Where one pass over the test rows is kept: named by all that decides it."""
+        prompt = self.prompt(asked.template or fit.template, fit.codebook).fingerprint()
+        rows = posts_hash(self.material.rows, asked.text)
+        name = sha256_json([fit.key, asked.quantize, asked.text, prompt, rows, str(self.dtype)])
+        return self.out / "answers" / f"{name[:16]}.json"
+
+    def ask(self, fit: Fit, asked: list[Asked], show=lambda count: None) -> None:
+        """Label the test rows in every way that is not there yet; the model is loaded once per kind of weights."""
+        todo = [one for one in asked if not self.answers_path(fit, one).exists()]
+        for quantize in {one.quantize: None for one in todo}:
+            model = self.load(fit, quantize)
+            for one in todo:
+                if one.quantize == quantize:
+                    self._label(model, fit, one, show)
+            del model
+
+    def load(self, fit: Fit, quantize: str | None):
+        """The fit's model on its own weights, or on others."""
+        adapter = None if fit.kind == ZERO else self.folder(fit) / "run" / "adapter"
+        model = load_model(self.base, device=self.device, dtype=self.dtype,
+                           quantize=quantize or fit.options.get("quantize", self.option("quantize")),
+                           adapter=adapter, cache=self.machine.cache)
+        return model.eval()
+
+    def _label(self, model, fit: Fit, asked: Asked, show) -> None:
+        posts = [post for post in self.material.rows if has_text(post, asked.text)]
+        prompt = self.prompt(asked.template or fit.template, fit.codebook)
+        began = time.perf_counter()
+        rows = [prompt.encode(text_of(post, asked.text)) for post in posts]
+        found = label_probabilities(model, prompt, rows, micro_tokens=self.machine.micro_tokens)
+        seconds = time.perf_counter() - began
+        path = self.answers_path(fit, asked)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {
+            "fit": fit.key, "title": fit.title, "asked": asdict(asked), "labels": list(prompt.codebook.labels),
+            "seconds": seconds, "posts": len(posts), "tokens": sum(len(row.ids) for row in rows),
+            "cut": sum(row.cut for row in rows), "dtype": str(self.dtype).removeprefix("torch."),
+            "machine": {"device": str(self.device), "device_name": device_name(self.device),
+                        "threads": torch.get_num_threads()},
+            "rows": [[post.language, post.id, line.tolist()] for post, line in zip(posts, found, strict=True)],
+        })  # fmt: skip
+        if asked.name == PLAIN and fit.kind != ZERO:
+            self._note(fit, posts, found)
+        show(len(posts))
+
+    def _note(self, fit: Fit, posts: list[Post], found: np.ndarray) -> None:
+        """run.json counts how often a test set was scored."""
+        labels = self.material.codebook.labels
+        gold = np.array([labels.index(post.label) for post in posts])
+        right = float((found.argmax(1) == gold).mean())
+        RunFolder.open(self.folder(fit) / "run").note_scored(
+            {"data": "the study's test rows", "data_sha256": posts_hash(self.material.rows), "n": len(posts),
+             "accuracy": right, "macro_f1": None})
+
+    def read(self, fit: Fit, asked: Asked) -> dict:
+        """What `ask` kept: the file's content. Raises `UserError` for one that is damaged."""
+        path = self.answers_path(fit, asked)
+        found = read_json(path)
+        if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
+            raise UserError(f"{path}: holds no answers; remove it, and they are made again")
+        return found
+
+    def facts(self, fit: Fit) -> dict:
+        """The fit's run.json."""
+        return read_json(self.folder(fit) / "run" / "run.json")
+
+
+COLUMNS = ("text_column", "label_column", "language_column", "id_column", "predicted_column", "annotator_column",
+           "delimiter", "quote", "bad_labels")
+
+
+def zero_shot(plan: Plan, hashes: dict) -> Fit:
+    """The base without fine-tuning, asked with the plan's first template."""
+    template = plan.repeat.templates[0]
+    key = sha256_json([ZERO, hashes["base"], hashes[f"prompt {template}"]])[:16]
+    return Fit(ZERO, ZERO, template, 0, 0, (0, 0), (), plan.train, key=key)
