@@ -15,7 +15,7 @@ from assemble import load_model
 from common.errors import UserError
 from model.llama import LlamaForCausalLM
 from model.weights import expected_shapes
-from tools.export_gguf import gguf_name
+from tools.export.gguf_file import gguf_name
 
 # Half a step, what rounding d to float16 moves the largest whole number by, and float32's rounding.
 LIMITS = {"F32": 0.0, "F16": 0.0, "Q8_0": 0.5 + 127 * 2**-11 + 1e-4, "Q4_0": 0.5 + 8 * 2**-11 + 1e-4}

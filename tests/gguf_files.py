@@ -8,7 +8,7 @@ import torch
 
 from tests.exports import ODD, WHOLE, make_run, train_run
 from tests.small import write_base
-from tools.export_tensors import MergedTensors
+from tools.export.tensors import MergedTensors
 
 KINDS = ("f16", "q8_0", "q4_0")
 

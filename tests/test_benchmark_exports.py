@@ -1,8 +1,8 @@
 """benchmarks.exports at a tiny size: every export is the run that it was made of, and one that is not is told.
 
 Deliberate breaks: leave `.mul_(self.scaling)` out of `LoRALinear.dense_weight` ("merged float32" differs); let
-`interleaved` in tools/export_gguf.py return its tensor as it came (the GGUF files differ); let `gguf_check.steps_apart`
-return 0 (the last test turns red).
+`interleaved` in tools/export/gguf_file.py return its tensor as it came (the GGUF files differ); let
+`gguf_check.steps_apart` return 0 (the last test turns red).
 """
 
 import json

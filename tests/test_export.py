@@ -1,7 +1,8 @@
 """Exports against the living transformers, peft and bitsandbytes: each loads there, and gives what the run gives here.
 
 Deliberate break: leave `.mul_(self.scaling)` out of `LoRALinear.dense_weight`, let `MergedTensors._read` skip
-`quantize_absmax`, or copy the adapter's config in `tools/export.py` with another `lora_alpha`; cases below turn red.
+`quantize_absmax`, or copy the adapter's config in `tools/export/__main__.py` with another `lora_alpha`; cases below
+turn red.
 """
 
 import json
@@ -21,8 +22,8 @@ from tests.meta import PARAMS, meta_state, write_meta
 from tests.small import posts, write_base
 from tests.stored import read_by_transformers, write_by_transformers
 from tests.test_double_quant import reference_quantize
-from tools.export_code import usage
-from tools.export_tensors import MergedTensors, write_shards
+from tools.export.snippet import usage
+from tools.export.tensors import MergedTensors, write_shards
 from tools.generate import generate
 
 transformers = pytest.importorskip("transformers")

@@ -14,7 +14,7 @@ import pytest
 from tests.exports import KINDS
 from tests.hostile import World, call, in_an_empty_folder, listing, refused, world  # noqa: F401
 from tests.test_bad_input_stops import full_disk
-from tools import export
+from tools.export import __main__ as export
 
 
 def words(world: World, kind: str = "merged", out="out", **more) -> list[str]:  # noqa: F811
@@ -125,6 +125,6 @@ def test_ctrl_c_leaves_nothing(world: World, tmp_path, monkeypatch):  # noqa: F8
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tools.export_tensors.MergedTensors._read", interrupted)
+    monkeypatch.setattr("tools.export.tensors.MergedTensors._read", interrupted)
     ended = call(export.main, *words(world))
     assert ended.code == 130 and ended.err == "stopped\n" and listing(tmp_path) == {}

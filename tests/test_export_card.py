@@ -1,6 +1,6 @@
 """The model card: data, recipe, figures with intervals, the warning, Llama 3's tokenizer beside it, and no post.
 
-Deliberate break: leave the replacement by LEFT_OUT out of `tools/export_card.py`, write the path of the base instead of
+Deliberate break: leave the replacement by LEFT_OUT out of `tools/export/card.py`, write the path of the base instead of
 its name into the card, or drop the quotes around languages; cases below turn red.
 """
 
@@ -15,7 +15,7 @@ from common.files import ROOT
 from run_folder import RunFolder, open_model
 from tests.exports import KINDS, card, export, make_run, matter, train_run
 from tests.small import here, posts, write_base, write_jsonl
-from tools.export_card import CITATION, LEFT_OUT, TEXT_LOSS
+from tools.export.card import CITATION, LEFT_OUT, TEXT_LOSS
 
 EXAMPLE = 'the ferry of Lindental is "late | again"'
 CODEBOOK = f"""

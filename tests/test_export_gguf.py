@@ -1,7 +1,8 @@
 """GGUF files, read back by the gguf package; tests/test_export_llama_cpp.py has them in llama.cpp.
 
-Deliberate break: leave `.transpose(1, 2)` out of `tools.export_gguf.interleaved`, multiply in `rope_factors` instead of
-dividing, let `stored_as` ignore the length of rows, or write to `path` without `atomic_write`; cases below turn red.
+Deliberate break: leave `.transpose(1, 2)` out of `tools.export.gguf_file.interleaved`, multiply in `rope_factors`
+instead of dividing, let `stored_as` ignore the length of rows, or write to `path` without `atomic_write`; cases below
+turn red.
 """
 
 import math
@@ -15,11 +16,11 @@ from safetensors.torch import save_file
 from common.errors import UserError
 from tests.exports import WHOLE, export, make_run
 from tests.small import here, random_model, write_base
-from tools.export_tensors import MergedTensors
+from tools.export.tensors import MergedTensors
 
 gguf = pytest.importorskip("gguf")
 from tests.gguf_files import KINDS, file_in, make_runs, merged, read, turned  # noqa: E402 - they need gguf
-from tools.export_gguf import gguf_name, rope_factors, write_gguf  # noqa: E402
+from tools.export.gguf_file import gguf_name, rope_factors, write_gguf  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_untied_biased_and_unstretched(runs, tmp_path):
 
 
 def test_without_the_package(runs, tmp_path, monkeypatch):
-    for name in ("gguf", "tools.export_gguf", "tools.export_vocabulary"):
+    for name in ("gguf", "tools.export.gguf_file", "tools.export.vocabulary"):
         monkeypatch.setitem(sys.modules, name, None) if name == "gguf" else monkeypatch.delitem(sys.modules, name)
     said = here("tools.export", "--run", runs["whole"], "--to", "gguf-f16", "--out", tmp_path / "out", cwd=tmp_path,
                 code=2)

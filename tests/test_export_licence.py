@@ -13,7 +13,7 @@ from common.errors import UserError
 from common.files import ROOT
 from tests.exports import KINDS, card, export, make_run, matter, train_run
 from tests.small import here
-from tools.export_licence import Base, describe_base
+from tools.export.licence import Base, describe_base
 
 LLAMA = "LLAMA 3.2 COMMUNITY LICENSE AGREEMENT\nLlama 3.2 Version Release Date: September 25, 2024"
 NOTICE_32 = ("Llama 3.2 is licensed under the Llama 3.2 Community License, Copyright © Meta Platforms, Inc. All Rights "

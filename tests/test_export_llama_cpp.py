@@ -1,7 +1,7 @@
 """GGUF files in llama.cpp: its logits beside ours, stories260K's tokens, and what the card tells others to run.
 
-Deliberate break: leave `.transpose(1, 2)` out of `tools.export_gguf.interleaved`, write no rope_freqs.weight, or give
-the writer another `rms_norm_eps`; cases below turn red.
+Deliberate break: leave `.transpose(1, 2)` out of `tools.export.gguf_file.interleaved`, write no rope_freqs.weight, or
+give the writer another `rms_norm_eps`; cases below turn red.
 """
 
 import re
@@ -14,14 +14,14 @@ from assemble import load_model
 from run_folder import RunFolder, open_model
 from tests.exports import WHOLE, card, export, make_run
 from tests.small import posts, write_base
-from tools.export_tensors import MergedTensors, build_model
+from tools.export.tensors import MergedTensors, build_model
 from tools.generate import generate
 
 pytest.importorskip("gguf")
 pytest.importorskip("llama_cpp")
 from tests.gguf_files import KINDS, file_in, make_runs, merged, read, turned
-from tools.export_gguf import gguf_name, write_gguf
-from tools.gguf_model import GGUFModel
+from tools.export.gguf_file import gguf_name, write_gguf
+from tools.export.llama_cpp import GGUFModel
 
 # Beyond the original window of 64, where the stretch of the frequencies shows.
 ROWS = torch.randint(6, 600, (8, 90), generator=torch.Generator().manual_seed(0)).tolist()

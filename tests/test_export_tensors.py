@@ -20,8 +20,8 @@ from model.weights import INDEX
 from tests.exports import ODD, PARITY, logits, make_run, train_run
 from tests.small import random_model, write_base
 from tests.tiny import reference_model, write_checkpoint
-from tools.export import shard_bytes
-from tools.export_tensors import MergedTensors, build_model, plan_shards, write_shards
+from tools.export.__main__ import shard_bytes
+from tools.export.tensors import MergedTensors, build_model, plan_shards, write_shards
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from model.tokenizer_split import GPT2_PATTERN, LLAMA3_PATTERN
 from tests.small import ROOT, posts, write_base
 
 gguf = pytest.importorskip("gguf")
-from tools.export_vocabulary import NORMALISER, read_vocabulary  # noqa: E402 - needs gguf
+from tools.export.vocabulary import NORMALISER, read_vocabulary  # noqa: E402 - needs gguf
 
 
 def keys(vocabulary, path, size):

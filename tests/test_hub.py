@@ -186,7 +186,8 @@ def test_what_fits_is_told_without_the_weights(tmp_path, monkeypatch):
         return str(local)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert here("tools.fits", "--model", NAME, cwd=Path.cwd()) == here("tools.fits", "--model", base, cwd=Path.cwd())
+    assert here("tools.memory", "--model", NAME, cwd=Path.cwd()) == here("tools.memory", "--model", base,
+                                                                                 cwd=Path.cwd())
 
 
 ANSWERS = {

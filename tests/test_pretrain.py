@@ -16,7 +16,10 @@ from safetensors.torch import load_file
 from assemble import load_model
 from common.errors import UserError
 from model.tokenizer import load_tokenizer
-from tools import pretrain, pretrain_batch, pretrain_start, pretrain_text
+from tools.pretrain import __main__ as pretrain
+from tools.pretrain import batch as pretrain_batch
+from tools.pretrain import start as pretrain_start
+from tools.pretrain import text as pretrain_text
 
 BASE = Path(__file__).resolve().parents[1] / "base"
 TINY = ["--vocabulary", "420", "--width", "48", "--layers", "2", "--heads", "2", "--kv-heads", "1", "--head-dim", "16",

@@ -14,8 +14,8 @@ from common.terminal import human_bytes
 from eval import EvalOptions
 from model.config import LlamaConfig
 from study.__main__ import StudyOptions
-from tools.export import ExportOptions
-from tools.fits import FitsOptions, expected_plan
+from tools.export.__main__ import ExportOptions
+from tools.memory import FitsOptions, expected_plan
 from tools.split import SplitOptions
 from train_options import TrainOptions
 
@@ -47,7 +47,7 @@ def test_paths_exist():
 
 def test_options_exist():
     programs = {"train.py": TrainOptions, "eval.py": EvalOptions, "classify.py": ClassifyOptions,
-                "tools.split": SplitOptions, "tools.fits": FitsOptions, "-m study": StudyOptions,
+                "tools.split": SplitOptions, "tools.memory": FitsOptions, "-m study": StudyOptions,
                 "tools.export": ExportOptions}
     used = 0
     for line in re.findall(r"^.*(?:python|py) .*--.*$", TEXT, re.MULTILINE):

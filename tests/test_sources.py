@@ -137,7 +137,7 @@ def test_programs_that_want_a_base_refuse_the_rest(cwd):
         words = ("--run", "run", "--model", model)
         assert line in here("classify.py", *words, "--input", "posts.jsonl", "--output", "x.csv", cwd=cwd, code=2)
         assert line in here("eval.py", *words, "--data", "posts.jsonl", "--drop-known", "none", cwd=cwd, code=2)
-        assert line in here("tools.fits", "--model", model, cwd=cwd, code=2)
+        assert line in here("tools.memory", "--model", model, cwd=cwd, code=2)
     assert not Path("x").exists() and not Path("x.csv").exists()
 
 

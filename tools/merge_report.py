@@ -47,7 +47,7 @@ from report.counts import figures
 from report.intervals import bootstrap, patterns
 from report.words import interval, number
 from run_folder import RunFolder, base_folder, finished_run, open_model, run_prompt
-from tools.export_tensors import MergedTensors, build_model
+from tools.export.tensors import MergedTensors, build_model
 
 JSON, MARKDOWN = "merge_report.json", "merge_report.md"
 GGUF = {"f16": "GGUF F16", "q8_0": "GGUF Q8_0", "q4_0": "GGUF Q4_0"}
@@ -153,7 +153,7 @@ def choose_forms(options: ReportOptions, run: RunFolder, folder: Path, prompt: P
     try:
         if missing:
             raise UserError(f"needs {' and '.join(missing)}: the extra 'peers' has both")
-        from tools.export_vocabulary import read_vocabulary
+        from tools.export.vocabulary import read_vocabulary
 
         read_vocabulary(prompt.tokenizer.source.parent, tensors().config.vocab_size)
     except UserError as error:
@@ -178,8 +178,8 @@ def in_nf4(tensors: MergedTensors) -> Iterator[tuple[str, torch.Tensor]]:
 def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind: str, threads: int, place: Path
                  ) -> np.ndarray:
     """Label probabilities (n, C) that llama.cpp gives on a GGUF file, written in `place` for this and then removed."""
-    from tools.export_gguf import write_gguf
-    from tools.gguf_model import GGUFModel
+    from tools.export.gguf_file import write_gguf
+    from tools.export.llama_cpp import GGUFModel
 
     rows = [prompt.encode(post.text).ids for post in posts]
     with tempfile.TemporaryDirectory(dir=place, prefix=".merge-report.", suffix=".partial") as beside:

@@ -33,8 +33,8 @@ from common.errors import UserError
 from common.files import atomic_write
 from model.config import LlamaConfig
 from model.rope import inverse_frequencies
-from tools.export_tensors import EMBEDDING, MergedTensors
-from tools.export_vocabulary import read_vocabulary
+from tools.export.tensors import EMBEDDING, MergedTensors
+from tools.export.vocabulary import read_vocabulary
 
 HEAD = "lm_head.weight"
 OUTSIDE = {EMBEDDING: "token_embd.weight", "model.norm.weight": "output_norm.weight", HEAD: "output.weight"}

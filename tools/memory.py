@@ -1,6 +1,6 @@
 """What fits on which graphics card: how a fine-tune would be cut, and the memory that it is expected to take.
 
-    python -m tools.fits --model Llama-3.2-3B-Instruct
+    python -m tools.memory --model Llama-3.2-3B-Instruct
 
 Only config.json (or params.json) is read, and of a name on the Hugging Face Hub only small files are downloaded. The
 estimate is that of `memory.py`, which train.py prints (and acts on) with the memory that is really free; here a card is
@@ -57,7 +57,7 @@ def row(card: int, plan: MemoryPlan) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Print the table."""
-    options = parse_options(FitsOptions, argv, program="python -m tools.fits", description=__doc__)
+    options = parse_options(FitsOptions, argv, program="python -m tools.memory", description=__doc__)
     config = read_config(find_base(options.model, weights=False))
     print(table(["card", "expected", "how a step is cut"],
                 [row(card, expected_plan(config, card, options.quantize, options.targets, options.rank))

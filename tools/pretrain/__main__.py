@@ -28,9 +28,9 @@ from common.terminal import human_seconds, progress
 from model.attention import attend_padded
 from model.config import LlamaConfig, RopeScaling
 from model.llama import LlamaForCausalLM
-from tools.pretrain_batch import Bags, Sampler, step_losses
-from tools.pretrain_start import SYMBOLS, bags, embeddings, start_model
-from tools.pretrain_text import CONTROL, read_parallel, read_text, train_vocabulary
+from tools.pretrain.batch import Bags, Sampler, step_losses
+from tools.pretrain.start import SYMBOLS, bags, embeddings, start_model
+from tools.pretrain.text import CONTROL, read_parallel, read_text, train_vocabulary
 
 CHECKPOINT = "pretrain_checkpoint.pt"
 

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 
 from common.packed import PackedBatch, pack
 from model.llama import LlamaForCausalLM
-from tools.pretrain_prompts import draw_wrapper, roughen, thin
-from tools.pretrain_text import Document
+from tools.pretrain.prompts import draw_wrapper, roughen, thin
+from tools.pretrain.text import Document
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import torch
 
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
-from tools.pretrain_text import Document
+from tools.pretrain.text import Document
 
 RESERVED = 16
 CONSTANT, RARITY = -1, -2  # places of the constant and of log(idf) among the coordinates

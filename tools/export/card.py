@@ -19,7 +19,7 @@ from data.codebook import Codebook
 from report.tables import groups_of_rows
 from report.words import counted, findings, interval, language_name, number
 from run_folder import RunFolder
-from tools.export_licence import BASE_CARD, NOTICE, Base
+from tools.export.licence import BASE_CARD, NOTICE, Base
 
 LEFT_OUT = "[example left out]"
 CITATION = """\

@@ -33,10 +33,10 @@ from lora.adapter import CONFIG, TENSORS
 from quant.stored import write_stored
 from run_folder import RunFolder, base_folder, finished_run, run_prompt
 from sources import Source
-from tools.export_card import TEXT_LOSS, Card, read_evaluations
-from tools.export_code import usage
-from tools.export_licence import Base, describe_base
-from tools.export_tensors import MergedTensors, merged_config, write_shards
+from tools.export.card import TEXT_LOSS, Card, read_evaluations
+from tools.export.licence import Base, describe_base
+from tools.export.snippet import usage
+from tools.export.tensors import MergedTensors, merged_config, write_shards
 
 TOKENIZER = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
              "added_tokens.json", "chat_template.jinja", "chat_template.json")  # fmt: skip
@@ -120,7 +120,7 @@ def write_bnb_4bit(export: Export, folder: Path) -> tuple[list[str], str]:
 def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
     """One file for llama.cpp, and the tokenizer's files, for those who make ids by themselves."""
     try:
-        from tools.export_gguf import write_gguf as write
+        from tools.export.gguf_file import write_gguf as write
     except ModuleNotFoundError as error:
         raise UserError(f"--to {export.options.to}: needs the package gguf (extra 'gguf'): pip install \"gguf>=0.17\""
                         ) from error

@@ -1,0 +1,1 @@
+"""How the small base in `base/` was made: `python -m tools.pretrain`."""
