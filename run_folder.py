@@ -21,14 +21,14 @@ from pathlib import Path
 
 import torch
 
-from assemble import load_model
 from common.errors import UserError
 from common.files import ROOT, atomic_folder, atomic_write, check_place, read_json, write_json
 from common.options import check_value
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
+from loading import load_model
+from loading.sources import Source, check_base, find_base, find_folder
 from model.tokenizer import load_tokenizer
-from sources import Source, check_base, find_base, find_folder
 from train_options import TrainOptions
 
 SHIPPED_RUN = ROOT / "base" / "run"

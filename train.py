@@ -13,8 +13,6 @@ from dataclasses import asdict
 import numpy as np
 import torch
 
-from assemble import load_model
-from cache import weights_sha256
 from common.device import available_memory
 from common.errors import UserError, run_program
 from common.files import ROOT, find_path, sha256_json, write_json
@@ -23,6 +21,9 @@ from common.terminal import human_bytes, human_seconds, progress
 from data.batching import group_by_length
 from data.exposure import exposure_table
 from data.sampling import class_weights, order_by_epoch
+from loading import load_model
+from loading.cache import weights_sha256
+from loading.sources import EMBEDDED, find_base
 from loop import Recipe, Trainer, Watch, fit, steps_per_epoch
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
@@ -31,7 +32,6 @@ from predict import label_probabilities
 from prepare import Prepared, prepare
 from report.metrics import Scored, score
 from run_folder import RunFolder, environment, next_run
-from sources import EMBEDDED, find_base
 from train_options import DEMO, PRESETS, SMALL, TrainOptions
 
 # May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from common.errors import UserError
 from common.files import read_json, write_json
+from loading.weights import INDEX, expected_shapes
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
-from model.weights import INDEX, expected_shapes
 
 LLAMA_3_2_3B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "torch_dtype": "bfloat16",

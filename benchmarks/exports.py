@@ -25,7 +25,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from assemble import load_model
 from benchmarks.real_size import make_checkpoint, measure
 from benchmarks.startup import shorten
 from common.errors import UserError, run_program
@@ -33,11 +32,12 @@ from common.files import ROOT, read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, human_seconds, table
 from data.readers import iter_posts
+from loading import load_model
+from loading.weights import INDEX, SINGLE, expected_shapes
 from lora.adapter import TENSORS
 from lora.merge import merge
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
-from model.weights import INDEX, SINGLE, expected_shapes
 from quant.convert import replace_linears
 from run_folder import RunFolder, open_model
 

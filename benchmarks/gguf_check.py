@@ -11,10 +11,10 @@ from pathlib import Path
 import gguf
 import torch
 
-from assemble import load_model
 from common.errors import UserError
+from loading import load_model
+from loading.weights import expected_shapes
 from model.llama import LlamaForCausalLM
-from model.weights import expected_shapes
 from tools.export.gguf_file import gguf_name
 
 # Half a step, what rounding d to float16 moves the largest whole number by, and float32's rounding.

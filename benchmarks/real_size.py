@@ -23,9 +23,9 @@ from common.errors import UserError, run_program
 from common.files import read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, human_seconds, table
+from loading.weights import expected_shapes
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
-from model.weights import expected_shapes
 
 
 @dataclass

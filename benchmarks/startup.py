@@ -26,13 +26,13 @@ from pathlib import Path
 
 import torch
 
-from assemble import load_model
 from benchmarks.real_size import make_checkpoint, measure
 from common.errors import UserError, run_program
 from common.files import read_json, write_json
 from common.options import option, parse_options
 from common.safetensors_writer import DTYPES
 from common.terminal import human_bytes, table
+from loading import load_model
 from quant.convert import inside_layers
 from quant.nf4 import quantize_nf4
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from assemble import load_model
 from benchmarks.equality import digest
 from benchmarks.products import Recorder
 from benchmarks.worker import device_peak, serve, timed
 from common.files import read_json
 from data.codebook import load_codebook
 from data.prompt import Prompt
+from loading import load_model
 from loop import Recipe, Trainer
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters

@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.packed import Layout, causal_mask
-from model.cache import KVCache
 from model.config import LlamaConfig
+from model.kv_cache import KVCache
 from model.layers import Linear
 from model.rope import rotate
 

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from common.packed import ROWS, Layout, PackedBatch
 from common.product import linear
 from model.attention import Attend, Attention, attend_sdpa
-from model.cache import KVCache
 from model.config import LlamaConfig
+from model.kv_cache import KVCache
 from model.layers import MLP, Embedding, Linear, RMSNorm
 from model.rope import inverse_frequencies, rotation
 

@@ -15,13 +15,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from cache import weights_sha256
 from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import ROOT, check_place, find_path, sha256_json
 from common.options import option, parse_options
 from common.terminal import human_seconds, progress
-from sources import EMBEDDED
+from loading.cache import weights_sha256
+from loading.sources import EMBEDDED
 from study.dry_run import cells_table, dry_run
 from study.fits import Fit, asked_of, make_fits
 from study.inputs import read_material

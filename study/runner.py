@@ -24,17 +24,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from assemble import load_model
 from common.device import MachineOptions
 from common.errors import UserError
 from common.files import ROOT, atomic_write, find_path, read_json, sha256_json, write_json
 from data.codebook import Codebook, load_codebook
 from data.posts import Post
 from data.prompt import Prompt
+from loading import load_model
+from loading.sources import Source, find_base
 from model.tokenizer import load_tokenizer
 from predict import label_probabilities
 from run_folder import RunFolder, device_name
-from sources import Source, find_base
 from study.fits import PLAIN, Asked, Fit
 from study.inputs import Material, has_text, posts_hash, text_of
 from study.plan import Plan

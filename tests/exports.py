@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from assemble import load_model
-from cache import weights_sha256
+from loading import load_model
+from loading.cache import weights_sha256
 from lora.adapter import save_adapter
 from lora.inject import adapters, inject
 from tests.small import here, posts, write_base, write_jsonl

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from assemble import load_model
 from common.errors import UserError
+from loading import load_model
 from lora.adapter import CONFIG, TENSORS, adapter_tensors, load_adapter, read_config, save_adapter
 from lora.inject import adapters, inject, trainable_parameters
 from tests.tiny import reference_model, write_checkpoint

@@ -12,11 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import cache
-from assemble import load_model
-from cache import weights_sha256
 from common.errors import UserError
 from common.files import sha256_file
+from loading import cache, load_model
+from loading.cache import weights_sha256
 from tests.small import here, posts, write_base, write_jsonl
 from tests.stored import edit_tensors
 

@@ -227,8 +227,8 @@ def test_shares_of_the_limit():
 def test_recorded_products_are_those_of_one_more_layer(tmp_path, training):
     """From depth 2 to 3 the operations grow by one layer's: forward 2 N in out a linear, backward dx as much again, and
     LoRA's thin ones; so nothing is missed, whichever operation of PyTorch's computes it."""
-    from assemble import load_model
     from common.packed import pack
+    from loading import load_model
     from lora.inject import inject
 
     folders = write_checkpoints(TINY, [2, 3], ROOT / "base" / "tokenizer.model", tmp_path)

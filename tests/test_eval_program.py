@@ -13,9 +13,9 @@ import shutil
 import pytest
 import torch
 
-from assemble import load_model
 from data.codebook import load_codebook
 from data.prompt import Prompt
+from loading import load_model
 from model.tokenizer import load_tokenizer
 from tests.small import LABELS, here, posts, run, write_base, write_jsonl
 

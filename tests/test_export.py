@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from assemble import load_model
 from common.files import ROOT
+from loading import load_model
 from lora.merge import merge
 from run_folder import RunFolder, open_model
 from tests.exports import ODD, PARITY, WHOLE, card, export, logits, make_run, train_run

@@ -10,7 +10,7 @@ import numpy
 import pytest
 import torch
 
-from assemble import load_model
+from loading import load_model
 from run_folder import RunFolder, open_model
 from tests.exports import WHOLE, card, export, make_run
 from tests.small import posts, write_base

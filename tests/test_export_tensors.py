@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from assemble import load_model
 from common.errors import UserError
+from loading import load_model
+from loading.weights import INDEX
 from lora.merge import merge
-from model.weights import INDEX
 from tests.exports import ODD, PARITY, logits, make_run, train_run
 from tests.small import random_model, write_base
 from tests.tiny import reference_model, write_checkpoint

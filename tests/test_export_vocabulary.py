@@ -12,8 +12,8 @@ import sentencepiece
 
 from common.errors import UserError
 from model.tokenizer import load_tokenizer
-from model.tokenizer_json import ALPHABET
-from model.tokenizer_split import GPT2_PATTERN, LLAMA3_PATTERN
+from model.tokenizer.hf_json import ALPHABET
+from model.tokenizer.split import GPT2_PATTERN, LLAMA3_PATTERN
 from tests.small import ROOT, posts, write_base
 
 gguf = pytest.importorskip("gguf")

@@ -14,8 +14,8 @@ import json
 import pytest
 import torch
 
-from assemble import load_model
 from common.errors import UserError
+from loading import load_model
 from model.config import LlamaConfig
 from tests.tiny import reference_model, write_checkpoint
 

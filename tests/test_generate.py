@@ -15,8 +15,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from assemble import load_model
 from common.errors import UserError
+from loading import load_model
 from model.tokenizer import load_tokenizer
 from tests.tiny import reference_model, write_checkpoint
 from tools.generate import TextStream, chat_ids, choose, generate, main, nucleus, visible

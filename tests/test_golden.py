@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from assemble import load_model
+from loading import load_model
 from tests.tiny import GOLDEN_CASES
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -17,13 +17,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import hub
-from assemble import load_model
-from cache import weights_sha256
 from common.errors import UserError
+from loading import hub, load_model
+from loading.cache import weights_sha256
+from loading.sources import find_source
 from lora.adapter import save_adapter
 from lora.inject import inject
-from sources import find_source
 from tests.meta import PARAMS, meta_state, write_meta
 from tests.small import here, posts, write_base, write_jsonl
 from tests.tiny import reference_model, write_checkpoint

@@ -3,7 +3,7 @@
 A child process loads a checkpoint of more than 100 MB while a thread reads its anonymous memory (RssAnon in /proc,
 which does not count the mapped files) as fast as it can.
 
-Deliberate break: let `model/weights.py: read_weights` collect all tensors, cloned, in a list before it yields them;
+Deliberate break: let `loading/weights.py: read_weights` collect all tensors, cloned, in a list before it yields them;
 most cases turn red. Or let `assemble.load_model` pass `copy=True` to `place`: the last one does.
 """
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from assemble import load_model
+from loading import load_model
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
 from tests.tiny import LLAMA3_ROPE, reference_model, write_checkpoint

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from assemble import load_model
+from loading import load_model
 from predict import label_probabilities
 from run_folder import RunFolder, open_model
 from tests.exports import WHOLE, export, make_run, train_run

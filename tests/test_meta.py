@@ -2,7 +2,7 @@
 
 Tolerance: as in test_model, the same operations in float32 in another order, on logits of size one to four.
 
-Deliberate break: in `model/meta.py` leave `half_split` out for k_proj, join w2 by rows in `_axis`, or take 8 as the
+Deliberate break: in `loading/meta.py` leave `half_split` out for k_proj, join w2 by rows in `_axis`, or take 8 as the
 factor of Llama 3.2 in `FACTORS`; tests below turn red.
 """
 
@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from assemble import load_model
-from cache import weights_sha256
 from common.errors import UserError
 from common.files import sha256_file
+from loading import load_model
+from loading.cache import weights_sha256
+from loading.meta import half_split, to_config
+from loading.weights import read_config
 from model.config import LlamaConfig, RopeScaling
-from model.meta import half_split, to_config
-from model.weights import read_config
 from tests.meta import PARAMS, meta_from_reference, meta_logits, meta_state, width, write_meta
 from tests.small import here, posts, write_base, write_jsonl
 from tests.tiny import LLAMA3_ROPE, read_reference, reference_model, write_checkpoint

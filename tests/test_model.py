@@ -11,10 +11,10 @@ swapped; or drop `.tril(...)`'s offset in `common.packed.causal_mask`; the parit
 import pytest
 import torch
 
-from assemble import load_model
 from common.packed import ROWS, Layout, pack
+from loading import load_model
 from model.attention import attend_padded, attend_sdpa, attend_softmax
-from model.cache import KVCache
+from model.kv_cache import KVCache
 from tests.tiny import LLAMA3_ROPE, read_reference, reference_model, write_checkpoint
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)

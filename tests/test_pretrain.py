@@ -13,8 +13,8 @@ import sentencepiece
 import torch
 from safetensors.torch import load_file
 
-from assemble import load_model
 from common.errors import UserError
+from loading import load_model
 from model.tokenizer import load_tokenizer
 from tools.pretrain import __main__ as pretrain
 from tools.pretrain import batch as pretrain_batch

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from assemble import load_model
 from common.files import read_json
+from loading import load_model
 from quant.convert import inside_layers
 from quant.double_quant import dequantize_absmax, quantize_absmax
 from quant.nf4 import dequantize_nf4, quantize_nf4

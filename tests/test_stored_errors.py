@@ -10,8 +10,8 @@ import shutil
 import pytest
 import torch
 
-from assemble import load_model
 from common.errors import UserError
+from loading import load_model
 from quant.nf4 import quantize_nf4
 from quant.stored import STATE, check_quantization, make_group, quantization_config, read_group
 from tests.stored import ODD, edit_tensors, write_by_transformers, write_dense

@@ -3,8 +3,8 @@
 Every comparison is of whole lists of ids, over sentences of the 13 languages, a list of tricky texts (emoji joined by
 ZWJ, right-to-left marks, combining marks, white space, names of special tokens) and 10,000 random strings.
 
-Deliberate break: in `model/tokenizer_split.py` let `_digits_step` give `\\p{N}+` always (the comparison of pieces turns
-red), or in `model/tokenizer_bpe.py` drop the test for a stale candidate in `merge` (`... != result`).
+Deliberate break: in `model/tokenizer/split.py` let `_digits_step` give `\\p{N}+` always (the comparison of pieces turns
+red), or in `model/tokenizer/bpe.py` drop the test for a stale candidate in `merge` (`... != result`).
 """
 
 import json
@@ -15,9 +15,9 @@ import sentencepiece
 from common.errors import UserError
 from common.files import sha256_file
 from model.tokenizer import load_tokenizer
-from model.tokenizer_bpe import DIRECT_CHARACTERS, MergedBPE, RankedBPE, merge
-from model.tokenizer_json import ALPHABET, _merges, _vocab
-from model.tokenizer_split import LLAMA3_PATTERN, read_splitter
+from model.tokenizer.bpe import DIRECT_CHARACTERS, MergedBPE, RankedBPE, merge
+from model.tokenizer.hf_json import ALPHABET, _merges, _vocab
+from model.tokenizer.split import LLAMA3_PATTERN, read_splitter
 from tests.tokenizer_cases import (
     TRICKY,
     byte_vocabulary,

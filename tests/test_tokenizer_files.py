@@ -1,7 +1,7 @@
 """What the files beside a tokenizer say, and files that are damaged, contradict each other or are no tokenizer at all.
 
 Deliberate break: in `model/tokenizer.py` let `known` give `ids` unfiltered (a config.json with the defaults of another
-vocabulary turns red), or in `model/tokenizer_bpe.py` drop the check for a rank that was given before.
+vocabulary turns red), or in `model/tokenizer/bpe.py` drop the check for a rank that was given before.
 """
 
 import base64
@@ -12,7 +12,7 @@ import pytest
 
 from common.errors import UserError
 from model.tokenizer import load_tokenizer
-from model.tokenizer_bpe import llama3_special_names
+from model.tokenizer.bpe import llama3_special_names
 from tests.tokenizer_cases import byte_vocabulary
 
 

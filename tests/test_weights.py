@@ -1,7 +1,7 @@
 """Checkpoint files: what is missing, strange or lying is one line that names it, and nothing is read past a check.
 
-Deliberate break: delete the `Path(file).name != file` test in `model/weights.py: _from_index`, or the shape comparison
-in `_check`; cases below turn red.
+Deliberate break: delete the `Path(file).name != file` test in `loading/weights.py: _from_index`, or the shape
+comparison in `_check`; cases below turn red.
 """
 
 import json
@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from assemble import load_model
 from common.errors import UserError
+from loading import load_model
 from tests.tiny import reference_model, write_checkpoint
 
 

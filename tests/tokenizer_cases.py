@@ -75,7 +75,7 @@ def trained_json(path, style: str, words=(), nfc: bool = False, size: int = 700)
     """A small byte-level BPE trained by `tokenizers`: style "gpt2", "smollm2" or "llama3"; returns its path."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    from model.tokenizer_split import LLAMA3_PATTERN
+    from model.tokenizer.split import LLAMA3_PATTERN
 
     tokenizer = Tokenizer(models.BPE())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=style != "llama3")
@@ -103,7 +103,7 @@ def reference(path):
 
 def byte_vocabulary(**model):
     """A tokenizer.json as a dict: the 256 bytes, "ab" and "abc", one special token; `model` overrides its model."""
-    from model.tokenizer_json import ALPHABET
+    from model.tokenizer.hf_json import ALPHABET
 
     vocab = {char: byte for char, byte in ALPHABET.items()} | {"ab": 256, "abc": 257}
     return {

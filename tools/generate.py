@@ -23,15 +23,16 @@ from dataclasses import dataclass
 
 import torch
 
-from assemble import QUANTIZE, load_model
 from common.device import DTYPES, choose_device, choose_dtype
 from common.errors import UserError, run_program
 from common.options import option, parse_options
-from model.cache import KVCache
+from loading import load_model
+from loading.assemble import QUANTIZE
+from loading.sources import find_source
+from loading.weights import read_config
+from model.kv_cache import KVCache
 from model.llama import LlamaForCausalLM
 from model.tokenizer import Tokenizer, load_tokenizer
-from model.weights import read_config
-from sources import find_source
 
 CHAT_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 PREFILL = 256  # prompt positions per call: the model gives logits for all of them, (256, 128256) is 131 MB in float32

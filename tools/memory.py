@@ -14,13 +14,13 @@ import torch
 from common.errors import run_program
 from common.options import option, parse_options
 from common.terminal import human_bytes, table
+from loading.sources import find_base
+from loading.weights import read_config
 from lora.inject import expected_count
 from memory import MemoryPlan, plan_memory
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
-from model.weights import read_config
 from quant.convert import model_bytes, replace_linears
-from sources import find_base
 
 CUDA_ITSELF = 0.7e9  # context and libraries of one process, bytes: a round number, not measured on every card
 CARDS = (6, 8, 12, 16, 24, 48)  # GiB

@@ -17,15 +17,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from assemble import place
 from common.errors import UserError
 from common.files import read_json, write_json
 from common.safetensors_writer import Form, safetensors_writer
+from loading.assemble import place
+from loading.weights import INDEX, SINGLE, checkpoint_folder, expected_shapes, read_config, read_weights
 from lora.adapter import load_adapter
 from lora.inject import replace
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
-from model.weights import INDEX, SINGLE, checkpoint_folder, expected_shapes, read_config, read_weights
 from quant.convert import dense_linears
 from quant.double_quant import dequantize_absmax, quantize_absmax
 from quant.nf4 import dequantize_nf4, quantize_nf4

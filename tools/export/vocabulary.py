@@ -21,9 +21,9 @@ import numpy
 from common.errors import UserError
 from common.files import read_json
 from model.tokenizer import FILE_NAMES, Tokenizer, load_tokenizer
-from model.tokenizer_json import ALPHABET
-from model.tokenizer_sentencepiece import SPACE
-from model.tokenizer_split import LLAMA3_PATTERN, read_splitter
+from model.tokenizer.hf_json import ALPHABET
+from model.tokenizer.split import LLAMA3_PATTERN, read_splitter
+from model.tokenizer.spm import SPACE
 
 LLAMA2C = "tok512_vocab.json"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = (int(kind) for kind in gguf.TokenType)  # as in sentencepiece

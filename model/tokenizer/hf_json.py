@@ -12,8 +12,8 @@ import regex
 
 from common.errors import UserError
 from common.files import read_json
-from model.tokenizer_bpe import MergedBPE, RankedBPE
-from model.tokenizer_split import read_splitter
+from model.tokenizer.bpe import MergedBPE, RankedBPE
+from model.tokenizer.split import read_splitter
 
 
 def byte_alphabet() -> dict[str, int]:

@@ -12,13 +12,13 @@ A relative path is looked for in the working folder first, then in the project.
 from dataclasses import dataclass
 from pathlib import Path
 
-import hub
-from cache import weights_sha256
 from common.errors import UserError
 from common.files import find_path, read_json
+from loading import hub
+from loading.cache import weights_sha256
+from loading.weights import checkpoint_folder
 from lora.adapter import CONFIG, read_config
 from model.tokenizer import FILE_NAMES
-from model.weights import checkpoint_folder
 
 EMBEDDED = "base"  # the small base model that the project ships
 RUN = "run.json"

@@ -18,7 +18,7 @@ from pathlib import Path
 import tiktoken
 
 from common.errors import UserError
-from model.tokenizer_split import LLAMA3_PATTERN, Splitter
+from model.tokenizer.split import LLAMA3_PATTERN, Splitter
 
 # tiktoken's backtracking pattern runs out of stack on a run of white space somewhere between 100,000 and 1,000,000
 # characters, and takes the process's stderr with it. Meta's code cuts texts at 25,000 characters without a change

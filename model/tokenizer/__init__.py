@@ -20,9 +20,9 @@ from pathlib import Path
 
 from common.errors import UserError, closest
 from common.files import read_json, sha256_file
-from model.tokenizer_bpe import read_tiktoken
-from model.tokenizer_json import read_tokenizer_json
-from model.tokenizer_sentencepiece import read_sentencepiece
+from model.tokenizer.bpe import read_tiktoken
+from model.tokenizer.hf_json import read_tokenizer_json
+from model.tokenizer.spm import read_sentencepiece
 
 FILE_NAMES = ("tokenizer.model", "tokenizer.json")  # in a folder, the first that is there
 BOS_NAMES = ("<|begin_of_text|>", "<s>", "<|startoftext|>")

@@ -4,7 +4,7 @@ A weight that the file holds in 4 bits comes as a packed group: its tensor and t
 its own (`X.weight`, `X.weight.absmax`, ...), as a dict by what follows. What they mean is for `quant/` to say.
 
 A Hugging Face folder holds `model.safetensors`, or shards with `model.safetensors.index.json`, whose `weight_map` says
-which file holds which tensor. Meta's folders are read through `model.meta`, under the same names. Both kinds of files
+which file holds which tensor. Meta's folders are read through `loading.meta`, under the same names. Both kinds of files
 are memory maps: a tensor costs memory when it is read, and the reader asks for one at a time. Pickles can run code when
 they are opened: Meta's are opened as far as they are plain data, and no others.
 """
@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from common.errors import UserError, closest
 from common.files import read_json
 from common.safetensors_writer import DTYPES, Form
+from loading.meta import PARAMS, MetaFiles, consolidated, is_meta
 from model.config import LlamaConfig
-from model.meta import PARAMS, MetaFiles, consolidated, is_meta
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")

@@ -20,10 +20,10 @@ import torch
 
 from common.errors import UserError
 from common.files import atomic_folder, check_place, read_json, sha256_file, sha256_json, write_json
+from loading.meta import is_meta
+from loading.weights import checkpoint_files, expected_shapes, read_weights
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
-from model.meta import is_meta
-from model.weights import checkpoint_files, expected_shapes, read_weights
 from quant.convert import dense_linears
 from quant.stored import write_stored
 

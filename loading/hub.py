@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 
 from common.errors import UserError
+from loading.meta import PARAMS
+from loading.weights import checkpoint_files
 from lora.adapter import CONFIG, TENSORS
-from model.meta import PARAMS
 from model.tokenizer import FILE_NAMES
-from model.weights import checkpoint_files
 
 _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _DESCRIPTIONS = ("config.json", PARAMS, CONFIG)  # one of them is in every model's and adapter's folder

@@ -1,7 +1,7 @@
 """The one place that knows the order: read the config, build the empty model, choose 4 bits or not, place the weights,
 wrap with LoRA, load the adapter.
 
-    files --model.weights--> (name, tensor or packed group) --assemble--> the module that owns the name
+    files --loading.weights--> (name, tensor or packed group) --assemble--> the module that owns the name
 
 The model is built on PyTorch's meta device, where a tensor has a shape and no memory. Each tensor then goes from the
 memory map straight into its owner: cast to the dtype of the arithmetic, or into 4 bits, so that the peak is the
@@ -12,16 +12,16 @@ from pathlib import Path
 
 import torch
 
-from cache import quantised_copy
 from common.device import choose_device, choose_dtype
 from common.errors import UserError
+from loading.cache import quantised_copy
+from loading.sources import check_base, find_adapter, find_source
+from loading.weights import Weights, expected_shapes, read_config, read_weights
 from lora.adapter import load_adapter
 from model.attention import attend_padded, attend_sdpa
 from model.llama import LlamaForCausalLM
-from model.weights import Weights, expected_shapes, read_config, read_weights
 from quant.convert import dense_linears, replace_linears
 from quant.stored import check_quantization, read_group, unpacked
-from sources import check_base, find_adapter, find_source
 
 QUANTIZE = ("stored", "none", "nf4", "nf4-double")
 # These keep the dtype of the file: rows are cast when they are looked up, and they are most of a small model's bytes.
