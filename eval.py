@@ -26,13 +26,13 @@ from data.readers import by_id, read_predictions
 from data.rows import stem
 from data.splits import group_posts
 from data.writers import write_rows
+from finetune.run_folder import RunFolder, finished_run, open_model
 from predict import Labeller
 from program_options import LabelOptions
 from report.metrics import Scored, dropped_section, score
 from report.page import write_page
 from report.tables import label_table, language_table
 from report.words import findings
-from run_folder import RunFolder, finished_run, open_model
 
 SCORING = "scoring"
 

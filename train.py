@@ -21,18 +21,18 @@ from common.terminal import human_bytes, human_seconds, progress
 from data.batching import group_by_length
 from data.exposure import exposure_table
 from data.sampling import class_weights, order_by_epoch
+from finetune.loop import Recipe, Trainer, Watch, fit, steps_per_epoch
+from finetune.memory import MemoryPlan, plan_memory
+from finetune.options import DEMO, PRESETS, SMALL, TrainOptions
+from finetune.prepare import Prepared, prepare
+from finetune.run_folder import RunFolder, environment, next_run
 from loading import load_model
 from loading.cache import weights_sha256
 from loading.sources import EMBEDDED, find_base
-from loop import Recipe, Trainer, Watch, fit, steps_per_epoch
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
-from memory import MemoryPlan, plan_memory
 from predict import label_probabilities
-from prepare import Prepared, prepare
 from report.metrics import Scored, score
-from run_folder import RunFolder, environment, next_run
-from train_options import DEMO, PRESETS, SMALL, TrainOptions
 
 # May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.
 FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache")

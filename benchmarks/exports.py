@@ -32,6 +32,7 @@ from common.files import ROOT, read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, human_seconds, table
 from data.readers import iter_posts
+from finetune.run_folder import RunFolder, open_model
 from loading import load_model
 from loading.weights import INDEX, SINGLE, expected_shapes
 from lora.adapter import TENSORS
@@ -39,7 +40,6 @@ from lora.merge import merge
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from quant.convert import replace_linears
-from run_folder import RunFolder, open_model
 
 JOBS = {job: [] for job in ("peft", "merged float32", "merged", "bnb-4bit", "gguf-f16", "gguf-q8_0", "gguf-q4_0")}
 JOBS["merged float32"] = ["--dtype", "float32"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from run_folder import commit
+from finetune.run_folder import commit
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "llama-cpp-python", "gguf")
 

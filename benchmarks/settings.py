@@ -19,8 +19,8 @@ from common.options import option
 from data.annotators import read_labelled
 from data.codebook import load_codebook
 from data.prompt import Prompt
+from finetune.memory import MemoryPlan, plan_memory
 from lora.inject import expected_count
-from memory import MemoryPlan, plan_memory
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from model.tokenizer import load_tokenizer

@@ -17,8 +17,8 @@ from benchmarks.worker import device_peak, serve, timed
 from common.files import read_json
 from data.codebook import load_codebook
 from data.prompt import Prompt
+from finetune.loop import Recipe, Trainer
 from loading import load_model
-from loop import Recipe, Trainer
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
 from model.tokenizer import load_tokenizer

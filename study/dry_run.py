@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.terminal import human_bytes, human_seconds, table
-from loop import steps_per_epoch
+from finetune.loop import steps_per_epoch
 from study.fits import TEST, Asked, Fit, asked_of
 from study.runner import ZERO, Runner
 

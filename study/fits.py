@@ -17,7 +17,7 @@ from data.languages import language_name
 from data.posts import Post
 from data.sampling import stratified_order
 from data.splits import hash_order
-from loop import steps_per_epoch
+from finetune.loop import steps_per_epoch
 from study.inputs import Key, Material, posts_hash
 from study.plan import ALL, OTHERS, Plan
 
@@ -198,7 +198,7 @@ def _codebooks(plan: Plan, choice: Choice) -> Iterator[Fit]:
 
 def equal_steps(options: Mapping, rows: int, as_many_as: int) -> dict:
     """Options with which `rows` posts get the optimiser steps that `as_many_as` posts would have had."""
-    from train_options import TrainOptions
+    from finetune.options import TrainOptions
 
     def given(name: str):
         return options.get(name, getattr(TrainOptions, name))

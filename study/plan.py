@@ -22,8 +22,8 @@ from common.options import check_value, option
 from data.posts import ColumnOptions
 from data.prompt import AUTHORS, TEMPLATES
 from data.sampling import BALANCES
+from finetune.options import PRESETS, TrainOptions
 from stats.answers import WEIGHTS
-from train_options import PRESETS, TrainOptions
 
 PLACEBOS = ("english", "steps")
 MIXES = ("own", "equal")

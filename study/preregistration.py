@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json, sha256_json, write_json
-from run_folder import commit
+from finetune.run_folder import commit
 from study.dry_run import unique
 from study.fits import Fit
 from study.inputs import posts_hash

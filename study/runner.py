@@ -30,15 +30,15 @@ from common.files import ROOT, atomic_write, find_path, read_json, sha256_json, 
 from data.codebook import Codebook, load_codebook
 from data.posts import Post
 from data.prompt import Prompt
+from finetune.options import TrainOptions
+from finetune.run_folder import RunFolder, device_name
 from loading import load_model
 from loading.sources import Source, find_base
 from model.tokenizer import load_tokenizer
 from predict import label_probabilities
-from run_folder import RunFolder, device_name
 from study.fits import PLAIN, Asked, Fit
 from study.inputs import Material, has_text, posts_hash, text_of
 from study.plan import Plan
-from train_options import TrainOptions
 
 ZERO = "zero-shot"  # the base without an adapter, as a fit of its own
 

@@ -7,8 +7,8 @@ import torch
 
 from common.files import sha256_json
 from data.languages import language_name
+from finetune.run_folder import environment
 from report.words import interval, number
-from run_folder import environment
 from stats.families import Contrast, family
 from study.inputs import posts_hash
 from study.questions.baselines import baselines

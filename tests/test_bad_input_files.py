@@ -1,7 +1,7 @@
 """Damaged or lying model files, handed to the programs: one line that names the file and the tensor or key, exit 2.
 
 Deliberate break that turns this red: in train.py, create the run folder before the model is loaded; every case that
-fails while loading leaves a folder behind. Or drop `check_fits` in prepare.py: ids beyond the embedding crash.
+fails while loading leaves a folder behind. Or drop `check_fits` in finetune/prepare.py: ids beyond the embedding crash.
 """
 
 import json

@@ -3,7 +3,7 @@
 Each trial damages one file (a byte, a piece cut out or put in, a JSON value of another kind, the end cut off) and runs
 a program that reads it. The seeds are fixed, so that a trial that fails is the same tomorrow; `--slow` tries many more.
 
-Deliberate break that turns this red: in run_folder.py, let `read_log` take figures of any kind.
+Deliberate break that turns this red: in finetune/run_folder.py, let `read_log` take figures of any kind.
 """
 
 import random

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from common.files import ROOT
+from finetune.run_folder import RunFolder, open_model
 from loading import load_model
 from lora.merge import merge
-from run_folder import RunFolder, open_model
 from tests.exports import ODD, PARITY, WHOLE, card, export, logits, make_run, train_run
 from tests.meta import PARAMS, meta_state, write_meta
 from tests.small import posts, write_base

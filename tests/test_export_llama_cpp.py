@@ -10,8 +10,8 @@ import numpy
 import pytest
 import torch
 
+from finetune.run_folder import RunFolder, open_model
 from loading import load_model
-from run_folder import RunFolder, open_model
 from tests.exports import WHOLE, card, export, make_run
 from tests.small import posts, write_base
 from tools.export.tensors import MergedTensors, build_model

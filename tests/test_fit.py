@@ -10,9 +10,9 @@ import math
 import pytest
 import torch
 
-import loop
 from common.errors import UserError
-from loop import Watch, batch_loss, fit
+from finetune import loop
+from finetune.loop import Watch, batch_loss, fit
 from tests.test_loop import close, make_model, make_rows, trainer
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import loop
 from common.packed import PackedBatch
 from data.batching import make_batch
 from data.prompt import EncodedPost
-from loop import LOSSES, Recipe, Trainer, batch_loss, learning_rate, token_losses
+from finetune import loop
+from finetune.loop import LOSSES, Recipe, Trainer, batch_loss, learning_rate, token_losses
 from lora.inject import inject, trainable_parameters
 from quant.convert import replace_linears
 from tests.small import random_model

@@ -9,9 +9,9 @@ import torch
 from common.device import available_memory
 from data.batching import make_batch
 from data.prompt import EncodedPost
-from loop import LOGIT_CHUNK, batch_loss
+from finetune.loop import LOGIT_CHUNK, batch_loss
+from finetune.memory import MICRO_TOKENS, SHARE, activation_bytes, logit_bytes, plan_memory
 from lora.inject import adapters, inject
-from memory import MICRO_TOKENS, SHARE, activation_bytes, logit_bytes, plan_memory
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from quant.convert import replace_linears

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.run_folder import RunFolder, open_model
 from loading import load_model
 from predict import label_probabilities
-from run_folder import RunFolder, open_model
 from tests.exports import WHOLE, export, make_run, train_run
 from tests.small import here, posts, write_jsonl
 from tests.stored import write_by_transformers

@@ -12,12 +12,12 @@ import pytest
 from classify import ClassifyOptions
 from common.terminal import human_bytes
 from eval import EvalOptions
+from finetune.options import TrainOptions
 from model.config import LlamaConfig
 from study.__main__ import StudyOptions
 from tools.export.__main__ import ExportOptions
 from tools.memory import FitsOptions, expected_plan
 from tools.split import SplitOptions
-from train_options import TrainOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

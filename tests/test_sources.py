@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
 from common.files import ROOT
+from finetune.run_folder import RunFolder, open_model
 from loading import load_model
 from loading.sources import Source, find_base, find_source
 from lora.adapter import save_adapter
 from lora.inject import adapters, inject
-from run_folder import RunFolder, open_model
 from tests.small import here, posts, write_base, write_jsonl
 from tests.tiny import read_reference, reference_model, write_checkpoint
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from common.files import sha256_file
 from data.codebook import load_codebook
 from data.prompt import Prompt
+from finetune.options import PAPER
 from lora.inject import expected_count
 from model.tokenizer import load_tokenizer
 from tests.small import LABELS, here, posts, random_model, run, write_base, write_jsonl
-from train_options import PAPER
 
 COMMON = ("--model", "tiny", "--data", "train.jsonl", "--rank", "4", "--batch-size", "8", "--micro-tokens", "500",
           "--learning-rate", "3e-3", "--threads", "1")

@@ -3,8 +3,8 @@
     python -m tools.memory --model Llama-3.2-3B-Instruct
 
 Only config.json (or params.json) is read, and of a name on the Hugging Face Hub only small files are downloaded. The
-estimate is that of `memory.py`, which train.py prints (and acts on) with the memory that is really free; here a card is
-its size less what CUDA itself takes.
+estimate is that of `finetune/memory.py`, which train.py prints (and acts on) with the memory that is really free; here
+a card is its size less what CUDA itself takes.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ import torch
 from common.errors import run_program
 from common.options import option, parse_options
 from common.terminal import human_bytes, table
+from finetune.memory import MemoryPlan, plan_memory
 from loading.sources import find_base
 from loading.weights import read_config
 from lora.inject import expected_count
-from memory import MemoryPlan, plan_memory
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from quant.convert import model_bytes, replace_linears

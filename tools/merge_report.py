@@ -41,12 +41,12 @@ from data.posts import DATA, ColumnOptions, Post
 from data.prompt import Prompt
 from data.rows import stem
 from data.splits import group_posts
+from finetune.run_folder import RunFolder, base_folder, finished_run, open_model, run_prompt
 from predict import label_probabilities
 from quant.nf4 import dequantize_nf4, quantize_nf4
 from report.counts import figures
 from report.intervals import bootstrap, patterns
 from report.words import interval, number
-from run_folder import RunFolder, base_folder, finished_run, open_model, run_prompt
 from tools.export.tensors import MergedTensors, build_model
 
 JSON, MARKDOWN = "merge_report.json", "merge_report.md"

@@ -28,11 +28,11 @@ from common.files import atomic_folder, atomic_write, check_place, find_path, re
 from common.options import option, parse_options
 from common.terminal import human_bytes, progress
 from data.prompt import Prompt
+from finetune.run_folder import RunFolder, base_folder, finished_run, run_prompt
 from loading.hub import is_name
 from loading.sources import Source
 from lora.adapter import CONFIG, TENSORS
 from quant.stored import write_stored
-from run_folder import RunFolder, base_folder, finished_run, run_prompt
 from tools.export.card import TEXT_LOSS, Card, read_evaluations
 from tools.export.licence import Base, describe_base
 from tools.export.snippet import usage

@@ -16,9 +16,9 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import read_json
 from data.codebook import Codebook
+from finetune.run_folder import RunFolder
 from report.tables import groups_of_rows
 from report.words import counted, findings, interval, language_name, number
-from run_folder import RunFolder
 from tools.export.licence import BASE_CARD, NOTICE, Base
 
 LEFT_OUT = "[example left out]"

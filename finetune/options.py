@@ -7,8 +7,8 @@ from common.options import option
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.sampling import BALANCES
+from finetune.loop import LOSSES, SCHEDULES
 from loading.sources import EMBEDDED
-from loop import LOSSES, SCHEDULES
 
 ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "what is asked"
 

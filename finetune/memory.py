@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from common.terminal import human_bytes
-from loop import LOGIT_CHUNK
+from finetune.loop import LOGIT_CHUNK
 from lora.inject import adapters
 from model.config import LlamaConfig
 from model.llama import HEAD_CHUNK

@@ -26,10 +26,10 @@ from common.files import ROOT, atomic_folder, atomic_write, check_place, read_js
 from common.options import check_value
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
+from finetune.options import TrainOptions
 from loading import load_model
 from loading.sources import Source, check_base, find_base, find_folder
 from model.tokenizer import load_tokenizer
-from train_options import TrainOptions
 
 SHIPPED_RUN = ROOT / "base" / "run"
 SCHEMA = 1

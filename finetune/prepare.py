@@ -17,11 +17,11 @@ from data.posts import Post
 from data.prompt import EncodedPost, Prompt
 from data.sampling import choose_posts, only_posts
 from data.splits import Split, split_posts
+from finetune.loop import steps_per_epoch
+from finetune.options import ENOUGH
 from loading.sources import Source, find_base
 from loading.weights import read_config
-from loop import steps_per_epoch
 from model.tokenizer import load_tokenizer
-from train_options import ENOUGH
 
 SHARES = "pretraining_shares.toml"
 
