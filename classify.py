@@ -33,9 +33,10 @@ from data.posts import ColumnOptions, Post
 from data.prompt import Prompt
 from data.readers import check_posts, iter_posts
 from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files
-from finetune.run_folder import RunFolder, finished_run, open_model
-from predict import Labeller
-from program_options import LabelOptions
+from finetune.run_folder import RunFolder
+from inference.labeller import Labeller
+from inference.options import LabelOptions
+from inference.run import finished_run, open_model
 
 READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
 

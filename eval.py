@@ -26,9 +26,10 @@ from data.readers import by_id, read_predictions
 from data.rows import stem
 from data.splits import group_posts
 from data.writers import write_rows
-from finetune.run_folder import RunFolder, finished_run, open_model
-from predict import Labeller
-from program_options import LabelOptions
+from finetune.run_folder import RunFolder
+from inference.labeller import Labeller
+from inference.options import LabelOptions
+from inference.run import finished_run, open_model
 from report.metrics import Scored, dropped_section, score
 from report.page import write_page
 from report.tables import label_table, language_table

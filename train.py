@@ -26,12 +26,12 @@ from finetune.memory import MemoryPlan, plan_memory
 from finetune.options import DEMO, PRESETS, SMALL, TrainOptions
 from finetune.prepare import Prepared, prepare
 from finetune.run_folder import RunFolder, environment, next_run
+from inference.labeller import label_probabilities
 from loading import load_model
 from loading.cache import weights_sha256
 from loading.sources import EMBEDDED, find_base
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
-from predict import label_probabilities
 from report.metrics import Scored, score
 
 # May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.

@@ -32,7 +32,8 @@ from common.files import ROOT, read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, human_seconds, table
 from data.readers import iter_posts
-from finetune.run_folder import RunFolder, open_model
+from finetune.run_folder import RunFolder
+from inference.run import open_model
 from loading import load_model
 from loading.weights import INDEX, SINGLE, expected_shapes
 from lora.adapter import TENSORS

@@ -132,7 +132,7 @@ def write_posts(path: Path, texts: Sequence[str]) -> None:
 
 
 def cut(options: ScalingOptions, task: str) -> int:
-    """Tokens at once: as the options say in training, as predict.py chooses in labelling."""
+    """Tokens at once: as the options say in training, as inference/labeller.py chooses in labelling."""
     return options.micro_tokens if task == "train" else 0
 
 

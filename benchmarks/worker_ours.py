@@ -18,11 +18,11 @@ from common.files import read_json
 from data.codebook import load_codebook
 from data.prompt import Prompt
 from finetune.loop import Recipe, Trainer
+from inference.labeller import label_probabilities
 from loading import load_model
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
 from model.tokenizer import load_tokenizer
-from predict import label_probabilities
 from quant.convert import inside_layers
 
 

@@ -1,1 +1,1 @@
-"""x"""
+"""Labels for posts from a finished run, and text from any checkpoint."""

@@ -32,10 +32,10 @@ from data.posts import Post
 from data.prompt import Prompt
 from finetune.options import TrainOptions
 from finetune.run_folder import RunFolder, device_name
+from inference.labeller import label_probabilities
 from loading import load_model
 from loading.sources import Source, find_base
 from model.tokenizer import load_tokenizer
-from predict import label_probabilities
 from study.fits import PLAIN, Asked, Fit
 from study.inputs import Material, has_text, posts_hash, text_of
 from study.plan import Plan

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 import classify
-import predict
 from common.errors import UserError
 from data.writers import GrowingFile, partial_files, write_rows
+from inference import labeller as predict
 from tests.hostile import World, call, in_an_empty_folder, jsonl, listing, post_rows, refused, world  # noqa: F401
 
 ROOT = Path(classify.__file__).parent

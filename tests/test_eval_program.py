@@ -1,7 +1,7 @@
 """eval.py and classify.py as programs on one small run: files, figures, order, and a base or prompt that is another.
 
 Deliberate break: in classify.py fill `probabilities[: len(filled)]` instead of `probabilities[filled]` (an empty post
-shifts all labels behind it), or in finetune/run_folder.py return from `open_model` before the hashes are compared.
+shifts all labels behind it), or in inference/run.py return from `open_model` before the hashes are compared.
 """
 
 import csv

@@ -14,7 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from common.files import ROOT
-from finetune.run_folder import RunFolder, open_model
+from finetune.run_folder import RunFolder
+from inference.generate import generate
+from inference.run import open_model
 from loading import load_model
 from lora.merge import merge
 from tests.exports import ODD, PARITY, WHOLE, card, export, logits, make_run, train_run
@@ -24,7 +26,6 @@ from tests.stored import read_by_transformers, write_by_transformers
 from tests.test_double_quant import reference_quantize
 from tools.export.snippet import usage
 from tools.export.tensors import MergedTensors, write_shards
-from tools.generate import generate
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from common.files import ROOT
-from finetune.run_folder import RunFolder, open_model
+from finetune.run_folder import RunFolder
+from inference.run import open_model
 from tests.exports import KINDS, card, export, make_run, matter, train_run
 from tests.small import here, posts, write_base, write_jsonl
 from tools.export.card import CITATION, LEFT_OUT, TEXT_LOSS

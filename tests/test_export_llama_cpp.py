@@ -10,12 +10,13 @@ import numpy
 import pytest
 import torch
 
-from finetune.run_folder import RunFolder, open_model
+from finetune.run_folder import RunFolder
+from inference.generate import generate
+from inference.run import open_model
 from loading import load_model
 from tests.exports import WHOLE, card, export, make_run
 from tests.small import posts, write_base
 from tools.export.tensors import MergedTensors, build_model
-from tools.generate import generate
 
 pytest.importorskip("gguf")
 pytest.importorskip("llama_cpp")

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from common.errors import UserError
+from inference.generate import TextStream, chat_ids, choose, generate, nucleus
 from loading import load_model
 from model.tokenizer import load_tokenizer
 from tests.tiny import reference_model, write_checkpoint
-from tools.generate import TextStream, chat_ids, choose, generate, main, nucleus, visible
+from tools.generate import main, visible
 
 # ---- a real trained checkpoint
 

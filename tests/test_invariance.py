@@ -3,8 +3,8 @@
 What it rests on, each held here: products of a multiple of sixteen rows give each row the same bits however many rows
 there are; attention goes row by row; labels are read by product and sum; `silu` has one version.
 
-Deliberate break: in `predict.py` leave `multiple=ROWS` out and in `model.llama.answers` let `fill` be 0, or in
-`model.layers.silu` call PyTorch's: the test of posts in company turns red (the latter with three threads).
+Deliberate break: in `inference/labeller.py` leave `multiple=ROWS` out and in `model.llama.answers` let `fill` be 0, or
+in `model.layers.silu` call PyTorch's: the test of posts in company turns red (the latter with three threads).
 """
 
 import random
@@ -18,11 +18,11 @@ from common.packed import ROWS
 from common.product import product
 from data.codebook import load_codebook
 from data.prompt import TEMPLATES, Prompt
-from exact import Tiled, tile_products
+from inference.exact import Tiled, tile_products
+from inference.labeller import label_probabilities
 from lora.inject import inject, trainable_parameters
 from model.layers import silu
 from model.tokenizer import load_tokenizer
-from predict import label_probabilities
 from quant.convert import replace_linears
 from tests.prompts import NASTY
 from tests.small import posts, random_model, write_base

@@ -1,7 +1,7 @@
 """The pipeline around the model: encoding ahead, results that are read late, and memory that runs out.
 
-Deliberate breaks: in predict.py let `ahead` submit one item at a time; take the check for finite logits into `give`'s
-loop; leave `self.micro_tokens //= 2` out (the test would never end, so it counts the tries).
+Deliberate breaks: in inference/labeller.py let `ahead` submit one item at a time; take the check for finite logits into
+`give`'s loop; leave `self.micro_tokens //= 2` out (the test would never end, so it counts the tries).
 """
 
 import threading
@@ -15,8 +15,8 @@ import torch
 from common.errors import UserError
 from data.codebook import load_codebook
 from data.prompt import Prompt
+from inference.labeller import AHEAD, WINDOW, Labeller, ahead, label_probabilities
 from model.tokenizer import load_tokenizer
-from predict import AHEAD, WINDOW, Labeller, ahead, label_probabilities
 from tests.small import posts, random_model, write_base
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.run_folder import RunFolder, open_model
+from finetune.run_folder import RunFolder
+from inference.labeller import label_probabilities
+from inference.run import open_model
 from loading import load_model
-from predict import label_probabilities
 from tests.exports import WHOLE, export, make_run, train_run
 from tests.small import here, posts, write_jsonl
 from tests.stored import write_by_transformers

@@ -14,8 +14,8 @@ from common.errors import UserError
 from data.batching import plan, shared_prefix
 from data.codebook import Codebook, load_codebook
 from data.prompt import TEMPLATES, Prompt, common_prefix
+from inference.labeller import label_probabilities
 from lora.inject import inject, trainable_parameters
-from predict import label_probabilities
 from quant.convert import replace_linears
 from tests.prompts import NASTY, Letters
 from tests.small import posts, random_model, write_base

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
 from common.files import ROOT
-from finetune.run_folder import RunFolder, open_model
+from finetune.run_folder import RunFolder
+from inference.run import open_model
 from loading import load_model
 from loading.sources import Source, find_base, find_source
 from lora.adapter import save_adapter

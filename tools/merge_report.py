@@ -41,8 +41,9 @@ from data.posts import DATA, ColumnOptions, Post
 from data.prompt import Prompt
 from data.rows import stem
 from data.splits import group_posts
-from finetune.run_folder import RunFolder, base_folder, finished_run, open_model, run_prompt
-from predict import label_probabilities
+from finetune.run_folder import RunFolder
+from inference.labeller import label_probabilities
+from inference.run import base_folder, finished_run, open_model, run_prompt
 from quant.nf4 import dequantize_nf4, quantize_nf4
 from report.counts import figures
 from report.intervals import bootstrap, patterns

@@ -28,7 +28,8 @@ from common.files import atomic_folder, atomic_write, check_place, find_path, re
 from common.options import option, parse_options
 from common.terminal import human_bytes, progress
 from data.prompt import Prompt
-from finetune.run_folder import RunFolder, base_folder, finished_run, run_prompt
+from finetune.run_folder import RunFolder
+from inference.run import base_folder, finished_run, run_prompt
 from loading.hub import is_name
 from loading.sources import Source
 from lora.adapter import CONFIG, TENSORS

@@ -1,4 +1,4 @@
-"""Options that several programs share, so that one word means one thing everywhere."""
+"""Options of every program that labels posts."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from common.device import MACHINE, available_memory
 from common.errors import UserError
 from common.options import option
 from common.terminal import human_bytes
-from exact import make_exact
+from inference.exact import make_exact
 
 
 @dataclass

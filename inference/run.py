@@ -1,0 +1,89 @@
+"""A finished run, opened again to label with: which one, its base, its prompt, its model."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+from common.files import ROOT, atomic_folder
+from data.codebook import Codebook
+from data.prompt import Prompt, check_fingerprint
+from finetune.run_folder import RunFolder
+from loading import load_model
+from loading.sources import Source, check_base, find_base, find_folder
+from model.tokenizer import load_tokenizer
+
+SHIPPED_RUN = ROOT / "base" / "run"
+
+
+def newest_run() -> Path | None:
+    """The finished run in runs/ that was begun last; one that cannot be read is passed over, and said."""
+    finished = []
+    for path in sorted(Path("runs").glob("*/run.json")):
+        try:
+            run = RunFolder.open(path.parent)
+        except UserError as error:
+            print(f"passed over: {error}")
+            continue
+        finished += [run] if run.facts["finished"] else []
+    return max(finished, key=lambda run: run.facts["created"]).path if finished else None
+
+
+def finished_run(path: str | None) -> RunFolder:
+    """The run to use: the one named, or the newest in runs/, or a copy of the one that the project ships, said aloud.
+
+    The shipped run itself is never written to, so it is copied when it is named, too. Raises `UserError` for a run that
+    was stopped early.
+    """
+    chosen = Path(path) if path else newest_run()
+    if chosen is None or chosen.resolve() == SHIPPED_RUN:
+        if not (SHIPPED_RUN / "run.json").exists():
+            raise UserError("there is no run in runs/ yet; `python train.py` makes one")
+        chosen = Path("runs") / "shipped"
+        if not (chosen / "run.json").exists():
+            with atomic_folder(chosen) as folder:
+                shutil.copytree(SHIPPED_RUN, folder, dirs_exist_ok=True)
+        print(f"{chosen} is a copy of the run that comes with the project")
+    run = RunFolder.open(chosen)
+    if not run.facts["finished"]:
+        raise UserError(f"{run.path}: its training was stopped early; python train.py --resume --out {run.path} "
+                        "finishes it")
+    return run
+
+
+def base_folder(run: RunFolder, model: str | None = None, cache: str | None = None) -> Path:
+    """The base of a run that has its adapter; `model` says where it now is, `cache` is `load_model`'s.
+
+    Raises `UserError` where one of the two is missing or the base's bytes are not those that the run was made with.
+    """
+    if not (run.path / "adapter").is_dir():
+        raise UserError(f"{run.path}: has no adapter/; it was removed after training, so train again")
+    name = model or run.facts["options"]["model"]
+    if not find_folder(name).is_dir():
+        raise UserError(f"{run.path / 'run.json'}: the base model {name} is not there; --model says where it is now")
+    folder = find_base(name)
+    check_base(folder, run.facts["hashes"]["weights"], run.path, cache)
+    return folder
+
+
+def run_prompt(run: RunFolder, folder: Path) -> Prompt:
+    """The run's prompt with the tokenizer in the base's folder. Raises `UserError` where it is not the run's own."""
+    facts = run.facts
+    prompt = Prompt(Codebook.from_dict(facts["codebook"]), load_tokenizer(Source(folder).tokenizer),
+                    template=facts["options"]["template"], max_tokens=facts["options"]["max_tokens"])
+    check_fingerprint(facts["prompt"], prompt.fingerprint())
+    return prompt
+
+
+def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype, cache: str | None = None):
+    """The fine-tuned model and the prompt of a run: (model, prompt).
+
+    `model` says where the base now is, if it has moved; `cache` is `load_model`'s. Raises `UserError` where the base's
+    bytes or the prompt are not those that the run was made with.
+    """
+    folder = base_folder(run, model, cache)
+    prompt = run_prompt(run, folder)
+    loaded = load_model(folder, device=device, dtype=dtype, quantize=run.facts["options"]["quantize"],
+                        adapter=run.path / "adapter", cache=cache)
+    return loaded, prompt
