@@ -3,7 +3,7 @@
 Rates have Wilson intervals. F1 and means of rates have bootstrap percentiles, except where a class is too small: with
 fewer than MIN_ROWS gold rows a class has no interval for its F1, and neither have the means that it enters (macro-F1;
 balanced accuracy). The bootstrap covers the truth clearly less often than it says where a class has one or two rows:
-it can only repeat what these showed (tests/test_intervals.py measures it). Ten leaves a margin.
+it can only repeat what these showed (tests/report/test_intervals.py measures it). Ten leaves a margin.
 Weighted F1 keeps its interval, since a small class weighs little in it.
 """
 

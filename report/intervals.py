@@ -19,7 +19,7 @@ language. Draws come in chunks of bounded size; the chunk size does not change t
 stream of its own, made from the seed and its name, so an interval does not depend on the order of rows or on which
 other languages are in the file.
 
-Which formula covers how often is tested in tests/test_intervals.py.
+Which formula covers how often is tested in tests/report/test_intervals.py.
 """
 
 import zlib

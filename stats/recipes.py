@@ -17,7 +17,8 @@ the posts' error that differs between fits in all three: V is too large rather t
 square of the interaction would mend that on average, but makes the interval too short where it matters, with 2 to 5
 of each. Percentiles of resampled draws and seeds (`draws`; Owen 2007, Annals of Applied Statistics 1, 386-411) are no
 interval here: resampling two draws gives the spread of two draws, times 1/2. Coverage is measured in
-tests/test_recipes.py: close to the level or above, save for two draws or seeds beside a test sample of like weight.
+tests/stats/test_recipes.py: close to the level or above, save for two draws or seeds beside a test sample of like
+weight.
 
 **Components**: analysis of variance (Searle, Casella and McCulloch 1992, Variance Components, chapter 4),
 

@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import save_file
 
 from common.errors import run_program
+from common.files import ROOT
 from data.codebook import load_codebook
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from tests.tiny import LLAMA3_ROPE
 
-ROOT = Path(__file__).resolve().parents[1]
 LABELS = load_codebook().labels
 SHAPE = dict(model_type="llama", vocab_size=600, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
              num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=1024, rms_norm_eps=1e-5,

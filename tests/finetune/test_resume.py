@@ -1,0 +1,192 @@
+"""Killed with SIGKILL at random moments and resumed each time, a run ends in the bits of one that was never killed.
+
+The processes are forked from one that has imported train.py, so that each leg costs its own steps and no import.
+
+Deliberate break: leave `torch.set_rng_state` out of `loop.Trainer.load_state` (the adapters differ), or `run.cut_log`
+out of train.py (steps are logged twice).
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from common.files import ROOT
+from tests.small import here, posts, write_base, write_jsonl
+
+OPTIONS = ("--model", "tiny", "--data", "train.jsonl", "--rank", "2", "--batch-size", "4", "--epochs", "4",
+           "--micro-tokens", "300", "--dropout", "0.1", "--validation", "0.2", "--eval-every", "5", "--save-every", "3",
+           "--threads", "1", "--learning-rate", "3e-3")
+STEPS = 40  # 40 posts to train on, 4 a step, 4 epochs
+KILLS = 10
+
+
+def leg(folder: str, words: tuple) -> None:
+    """One process of a run: train.py in `folder`, both outputs into a file beside it."""
+    from tqdm import tqdm
+
+    import train
+    from common.errors import run_program
+
+    tqdm.set_lock(threading.RLock())  # its own would be a semaphore of the system, which a killed process leaves behind
+    os.chdir(folder)
+    said = open("said.txt", "a", encoding="utf-8")  # noqa: SIM115
+    with said, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        run_program(train.main, list(words))
+
+
+@pytest.fixture(scope="module")
+def begin():
+    """begin(folder, *words) -> a running process."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system cannot fork processes")
+    context = multiprocessing.get_context("forkserver")
+    # The optimiser imports torch._dynamo when the first one is made.
+    context.set_forkserver_preload(["train", "report.page", "torch._dynamo", "pytest", __name__])
+
+    def start(folder, *words):
+        process = context.Process(target=leg, args=(str(folder), words))
+        process.start()
+        return process
+
+    with pytest.MonkeyPatch.context() as patch:  # the server imports by itself, with no sys.path of ours
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield start
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    write_base(folder / "tiny")
+    write_jsonl(folder / "train.jsonl", posts(50, 3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(place, begin):
+    """The run that nobody killed."""
+    process = begin(place, *OPTIONS, "--out", "whole")
+    process.join()
+    assert process.exitcode == 0, (place / "said.txt").read_text()
+    return place / "whole"
+
+
+def results(run: Path) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in (
+        "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter-last/adapter_model.safetensors",
+        "log.jsonl", "training_texts.json")}
+
+
+def last_step(run: Path) -> int:
+    lines = (run / "log.jsonl").read_text().split("\n")[:-1] if (run / "log.jsonl").exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def test_killed_at_random_moments(place, whole, begin):
+    run, draw = place / "killed", random.Random(7)
+    stopped = []
+    for number in range(KILLS):
+        # A run that was killed before it had a run.json is begun again, as a person would do it.
+        words = (*OPTIONS, "--out", "killed") if not (run / "run.json").exists() else ("--resume", "--out", "killed")
+        process = begin(place, *words)
+        # Wait for a step of the log (at first: for any sign of the run), then a random moment more.
+        target = -1 if number < 3 else last_step(run) + draw.randint(1, 6)
+        while process.exitcode is None and (not run.exists() or last_step(run) < target):
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, 0.1))
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL), (place / "said.txt").read_text()
+        if process.exitcode == 0:
+            break
+        stopped.append(last_step(run))
+    assert len(stopped) >= 4 and stopped[0] < 10 and any(0 < step < STEPS for step in stopped), stopped
+    process = begin(place, "--resume", "--out", "killed")
+    process.join()
+    assert process.exitcode == 0, (place / "said.txt").read_text()
+    assert results(run) == results(whole)
+    steps = [line["step"] for line in map(json.loads, (run / "log.jsonl").read_text().splitlines()) if "loss" in line]
+    assert steps == list(range(1, STEPS + 1))
+    assert not list(run.rglob("*.partial")) and not list(run.rglob("*.old"))
+    ours, theirs = (json.loads((folder / "run.json").read_text()) for folder in (run, whole))
+    for key in ("best", "ended", "step", "posts_seen", "halvings", "hashes", "rows", "memory_expected"):
+        if key == "memory_expected":
+            ours[key].pop("available"), theirs[key].pop("available")
+        assert ours[key] == theirs[key], key
+
+
+@pytest.fixture
+def unfinished(place, whole, tmp_path):
+    """A copy of everything, with a checkpoint after step 20 that is not the last."""
+    shutil.copytree(place, tmp_path / "all")
+    run = tmp_path / "all" / "whole"
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"finished": False}))
+    return run
+
+
+def test_killed_while_the_run_was_being_closed(unfinished, whole):
+    """After the last checkpoint: no step is done again, and what was half written goes away."""
+    shutil.rmtree(unfinished / "adapter-last")
+    (unfinished / "report.html").unlink()
+    (unfinished / ".adapter-last.abc.partial").mkdir()
+    (unfinished / ".adapter-last.abc.partial" / ".adapter_config.json.12.partial").write_text("{")
+    (unfinished / "checkpoint" / ".state.pt.12.partial").write_bytes(b"half")
+    with open(unfinished / "log.jsonl", "a") as log:
+        log.write('{"step": 41, "lo')
+    here("train.py", "--resume", "--out", "whole", cwd=unfinished.parent)
+    assert results(unfinished) == results(whole) and (unfinished / "report.html").exists()
+    assert not list(unfinished.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("words, message", [
+    (("--rank", "8"), "--rank 8: the run in whole began with 2"),
+    (("--data", "tiny/config.json"), "--data ['tiny/config.json']: the run in whole began with"),
+    (("--dropout", "0"), "--dropout 0.0: the run in whole began with 0.1"),
+    (("--no-rslora", "--class-weights"), "--class-weights True: the run in whole began with False"),
+])
+def test_a_changed_option_is_refused(unfinished, words, message):
+    assert message in here("train.py", "--resume", "--out", "whole", *words, cwd=unfinished.parent, code=2)
+
+
+def test_changed_files_are_refused(unfinished):
+    folder, resume = unfinished.parent, ("train.py", "--resume", "--out", "whole")
+    before = results(unfinished)
+    for name, word in (("train.jsonl", "data"), ("tiny/config.json", "weights"), ("tiny/model.safetensors", "weights")):
+        path = folder / name
+        old = path.read_bytes()
+        if name.endswith(".safetensors"):
+            path.write_bytes(old[:-1] + bytes([old[-1] ^ 1]))  # the last byte of the last weight
+        else:
+            path.write_bytes(old + b"\n")
+        assert f"whole: {word} changed since this run began" in here(*resume, cwd=folder, code=2)
+        path.write_bytes(old)
+    (folder / "tiny" / "tokenizer.model").write_bytes((folder / "tiny" / "tokenizer.model").read_bytes() + b"\x1a\x00")
+    assert "whole: prompt changed since this run began" in here(*resume, cwd=folder, code=2)
+    state = unfinished / "checkpoint" / "state.pt"
+    (folder / "tiny" / "tokenizer.model").write_bytes((folder / "tiny" / "tokenizer.model").read_bytes()[:-2])
+    state.write_bytes(state.read_bytes()[:-100])
+    assert "state.pt: is not a whole checkpoint" in here(*resume, cwd=folder, code=2)
+    assert results(unfinished) == before
+
+
+def test_where_it_goes_on_may_differ(unfinished, monkeypatch):
+    """Fewer tokens at once and another way to save may be given anew; all else stays, threads too."""
+    state = torch.load(unfinished / "checkpoint" / "state.pt", weights_only=True)
+    assert state["trainer"]["step"] == STEPS and state["trainer"]["micro_tokens"] == 300
+    seen = []
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    words = ("--micro-tokens", "200", "--save-every", "7")
+    here("train.py", "--resume", "--out", "whole", *words, cwd=unfinished.parent)
+    assert 1 in seen

@@ -1,0 +1,120 @@
+"""A post's probabilities are the same bits in any company: batch size, order, neighbours and threads of its batch.
+
+What it rests on, each held here: products of a multiple of sixteen rows give each row the same bits however many rows
+there are; attention goes row by row; labels are read by product and sum; `silu` has one version.
+
+Deliberate break: in `inference/labeller.py` leave `multiple=ROWS` out and in `model.llama.answers` let `fill` be 0, or
+in `model.layers.silu` call PyTorch's: the test of posts in company turns red (the latter with three threads).
+"""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from common.packed import ROWS
+from common.product import product
+from data.codebook import load_codebook
+from data.prompt import TEMPLATES, Prompt
+from inference.exact import Tiled, tile_products
+from inference.labeller import label_probabilities
+from lora.inject import inject, trainable_parameters
+from model.layers import silu
+from model.tokenizer import load_tokenizer
+from quant.convert import replace_linears
+from tests.data.prompts import NASTY
+from tests.small import posts, random_model, write_base
+
+# Odd widths too: nothing may rest on a vector's length dividing them.
+SIZES = {"small": {}, "wide": dict(hidden_size=256, intermediate_size=688, num_attention_heads=8, head_dim=32),
+         "odd": dict(hidden_size=72, intermediate_size=164, num_attention_heads=6, num_key_value_heads=3, head_dim=12)}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return load_tokenizer(write_base(tmp_path_factory.mktemp("base")))
+
+
+@pytest.fixture
+def threads():
+    """Sets PyTorch's threads; three do not divide a batch into whole vectors."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("quantize", "template"), [(True, TEMPLATES[0]), (False, TEMPLATES[1])])
+def test_a_posts_probabilities_are_the_same_bits_in_any_company(tokenizer, threads, size, quantize, template):
+    prompt = Prompt(load_codebook(), tokenizer, template, max_tokens=140)
+    rows = [prompt.encode(text) for text in [*NASTY, *(row["text"] for row in posts(8, 5))]]
+    model = random_model(2, **SIZES[size])
+    if quantize:
+        replace_linears(model)
+    inject(model, "all-linear", 5, 8, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        for parameter in trainable_parameters(model).values():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(6)) * 0.05)
+    for count in (1, 3):
+        threads(count)
+        alone = np.concatenate([label_probabilities(model, prompt, [row]) for row in rows])
+        assert len({row.tobytes() for row in alone}) > 10  # the posts differ, so a mix-up would show
+        draw = random.Random(count)
+        for micro_tokens in (400, 100_000):
+            order = list(range(len(rows)))
+            draw.shuffle(order)
+            order = order[: draw.randint(1, len(order))]
+            found = label_probabilities(model, prompt, [rows[place] for place in order], micro_tokens=micro_tokens,
+                                        window=draw.choice([1, 7, 1024]))
+            assert found.tobytes() == alone[order].tobytes()
+
+
+def test_products_in_tiles_of_one_shape_give_the_same_bits_too(tokenizer):
+    """What --exact does on a GPU, on a CPU: the same labels, and bits that no neighbour changes."""
+    prompt = Prompt(load_codebook(), tokenizer)
+    rows = [prompt.encode(row["text"]) for row in posts(12, 5)]
+    model = random_model(2, **SIZES["wide"])
+    replace_linears(model)
+    inject(model, "all-linear", 5, 8, generator=torch.Generator().manual_seed(5))
+    plain = label_probabilities(model, prompt, rows)
+    tile_products(model, 64)
+    found = label_probabilities(model, prompt, rows)
+    alone = np.concatenate([label_probabilities(model, prompt, [row]) for row in rows])
+    assert found.tobytes() == alone.tobytes() and np.abs(found - plain).max() < 1e-6
+    shapes = set()
+    for module in model.modules():
+        if isinstance(module, Tiled):
+            module.base.register_forward_hook(lambda _, inputs, out: shapes.add(len(inputs[0])))
+    label_probabilities(model, prompt, rows, micro_tokens=300)
+    assert shapes == {64}
+
+
+@pytest.mark.parametrize("shape", [(256, 688), (96, 64), (320, 20), (20, 320), (1024, 512), (72, 164), (5, 36)])
+def test_a_products_rows_do_not_depend_on_how_many_there_are(threads, shape):
+    weight = torch.randn(shape[1], shape[0], generator=torch.Generator().manual_seed(1))
+    x = torch.randn(2608, shape[0], generator=torch.Generator().manual_seed(2))
+    z = torch.randn(2608, shape[1], generator=torch.Generator().manual_seed(3))
+    for count in (1, 2, 3):
+        threads(count)
+        for add in (None, z):
+            whole = product(x, weight, add=add)
+            for rows in (ROWS, 3 * ROWS, 7 * ROWS, 1040):
+                for start in (0, 5, 2608 - rows):  # and not on their places
+                    some = slice(start, start + rows)
+                    assert product(x[some], weight, add=None if add is None else z[some]).equal(whole[some])
+
+
+def test_silu_has_one_version_and_is_silu(threads):
+    x = torch.randn(999, generator=torch.Generator().manual_seed(1)) * 5
+    with torch.no_grad():
+        one = torch.cat([silu(x[i : i + 1]) for i in range(999)])
+        threads(3)
+        big = silu(x.repeat(400))
+        assert big.equal(one.repeat(400))
+        torch.testing.assert_close(one, F.silu(x), atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(silu(x.double()), F.silu(x.double()), atol=1e-15, rtol=1e-15)
+        far = silu(torch.tensor([-1000.0, 1000.0, 0.0]))
+        assert far.tolist() == [0.0, 1000.0, 0.0]
+    assert silu(x.bfloat16()).equal(F.silu(x.bfloat16()))

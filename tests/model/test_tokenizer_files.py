@@ -1,0 +1,163 @@
+"""What the files beside a tokenizer say, and files that are damaged, contradict each other or are no tokenizer at all.
+
+Deliberate break: in `model/tokenizer.py` let `known` give `ids` unfiltered (a config.json with the defaults of another
+vocabulary turns red), or in `model/tokenizer/bpe.py` drop the check for a rank that was given before.
+"""
+
+import base64
+import json
+import shutil
+
+import pytest
+
+from common.errors import UserError
+from model.tokenizer import load_tokenizer
+from model.tokenizer.bpe import llama3_special_names
+from tests.model.tokenizer_cases import byte_vocabulary
+
+
+@pytest.fixture()
+def folder(shared_data, tmp_path):
+    for file in (shared_data / "llama3/hf_3b_instruct").glob("*.json"):
+        shutil.copyfile(file, tmp_path / file.name)
+    shutil.copyfile(shared_data / "llama3/tokenizer.model", tmp_path / "tokenizer.model")
+    return tmp_path
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_real_folder(folder, shared_data):
+    tokenizer, llama3 = load_tokenizer(folder), load_tokenizer(shared_data / "llama3/tokenizer.model")
+    assert tokenizer.special_ids == llama3.special_ids and tokenizer.notes == ()
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (128000, [128001, 128008, 128009])
+
+
+def test_generation_config_says_where_a_turn_ends(folder):
+    change(folder / "generation_config.json", eos_token_id=[128009])
+    assert load_tokenizer(folder).eos_ids == [128009]
+    (folder / "generation_config.json").unlink()
+    change(folder / "config.json", eos_token_id=128001)
+    assert load_tokenizer(folder).eos_ids == [128001]
+    (folder / "config.json").unlink()
+    assert load_tokenizer(folder).eos_ids == [128009]  # tokenizer_config.json: <|eot_id|>
+
+
+def test_ids_of_another_vocabulary_are_not_used(folder):
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "generation_config.json"):
+        (folder / name).unlink()
+    change(folder / "config.json", bos_token_id=1, eos_token_id=2)  # what a config.json gets by default
+    tokenizer = load_tokenizer(folder)
+    assert (tokenizer.bos_id, tokenizer.eos_ids) == (128000, [128001, 128008, 128009])
+    assert len(tokenizer.notes) == 2 and "config.json: bos_token_id 1 is no special token" in tokenizer.notes[0]
+
+
+def test_published_names_give_way_to_the_neighbour(folder):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["added_tokens_decoder"]["128011"]["content"] = "<|my_own|>"
+    change(folder / "tokenizer_config.json", **config)
+    tokenizer = load_tokenizer(folder)
+    assert tokenizer.special("<|my_own|>") == 128011 and not tokenizer.has_special("<|reserved_special_token_3|>")
+
+
+@pytest.mark.parametrize("id, name, message", [
+    ("5", "<|x|>", "id 5 is '<|x|>', but tokenizer.model has an ordinary token there"),
+    ("128011", "<|eot_id|>", "two ids are called '<|eot_id|>'"),
+    ("x", "<|x|>", "added_tokens_decoder: 'x'"),
+])
+def test_neighbours_that_contradict(folder, id, name, message):
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["added_tokens_decoder"][id] = {"content": name}
+    change(folder / "tokenizer_config.json", **config)
+    with pytest.raises(UserError) as caught:
+        load_tokenizer(folder)
+    assert message in str(caught.value) and "tokenizer_config.json" in str(caught.value)
+
+
+# ---- files that are none, or damaged
+
+BYTES = [b"%s %d" % (base64.b64encode(bytes([byte])), byte) for byte in range(256)]
+JSON = byte_vocabulary()
+BAD_FILES = {
+    "empty": (b"", "is empty"),
+    "blank": (b" \n\n", "is empty"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:82e9\nsize 2183982\n", "Git LFS pointer"),
+    "html": (b"<!DOCTYPE html>\n<html><body>401</body></html>", "is a web page"),
+    "xml": (b'<?xml version="1.0"?><Error/>', "is a web page"),
+    "text": (b"some words in a file\nand more of them\n" * 9, "is no tokenizer"),
+    "random": (bytes(range(128, 256)) * 9, "is no tokenizer"),
+    "base64": (b"\n".join([*BYTES[:40], b"!!! 40", *BYTES[41:]]), "row 41: is not 'base64 rank'"),
+    "no rank": (b"\n".join([*BYTES[:40], b"IQ==", *BYTES[41:]]), "row 41: is not 'base64 rank'"),
+    "third field": (b"\n".join([*BYTES[:40], BYTES[40] + b" 7", *BYTES[41:]]), "row 41: has 3 fields"),
+    "rank twice": (b"\n".join([*BYTES, b"QUI= 7"]), "row 257: rank 7 was given in row 8"),
+    "token twice": (b"\n".join([*BYTES, b"QQ== 256"]), "row 257: its token was given before"),
+    "rank missing": (b"\n".join([*BYTES, b"QUI= 300"]), "rank 256 is missing"),
+    "cut": (b"\n".join(BYTES[:200]), "has no token for byte 0xc8 (56 of 256 are missing)"),
+    "json": (b'{"model": ', "is not JSON"),
+    "json list": (b"[1, 2]", "has no model with a vocab"),
+    "json other": (b'{"architectures": []}', "has no model with a vocab"),
+    "unigram": (JSON | {"model": {"type": "Unigram", "vocab": [["a", 0.0]]}}, "type 'Unigram' is not supported"),
+    "wordpiece": (byte_vocabulary(type="WordPiece"), "type 'WordPiece' is not supported"),
+    "byte fallback": (byte_vocabulary(byte_fallback=True), "give the tokenizer.model"),
+    "dropout": (byte_vocabulary(dropout=0.1), "dropout is not supported"),
+    "suffix": (byte_vocabulary(end_of_word_suffix="</w>"), "end_of_word_suffix is not supported"),
+    "normalizer": (JSON | {"normalizer": {"type": "Lowercase"}}, "normalizer: 'Lowercase' is not supported"),
+    "nested normalizer": (JSON | {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}]}}, "'NFKC'"),
+    "no pre-tokenizer": (JSON | {"pre_tokenizer": None}, "pre_tokenizer: ends in 'none'"),
+    "pre-tokenizer": (JSON | {"pre_tokenizer": {"type": "Metaspace"}}, "pre_tokenizer: ends in 'Metaspace'"),
+    "unknown step": (JSON | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Punctuation"}, JSON["pre_tokenizer"]]}}, "pre_tokenizer: 'Punctuation' is not supported"),
+    "split behavior": (JSON | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "a"}, "behavior": "MergedWithNext"}, JSON["pre_tokenizer"]]}},
+        "behavior 'MergedWithNext' is not supported"),
+    "split pattern": (JSON | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated"}, JSON["pre_tokenizer"]]}},
+        "the pattern is not understood"),
+    "prefix space": (JSON | {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "add_prefix_space"),
+    "decoder": (JSON | {"decoder": {"type": "Metaspace"}}, "decoder: 'Metaspace' is not supported"),
+    "merge of nothing": (byte_vocabulary(merges=["a b", "ab x"]), "merges: entry 1 'ab x': 'abx' is not in the vocab"),
+    "merge of unknown": (byte_vocabulary(merges=[["zz", "c"]]), "'zz' is not in the vocab"),
+    "no pair": (byte_vocabulary(merges=["abc"]), "entry 0 'abc' is not a pair"),
+    "no merges": (byte_vocabulary(merges=None), "merges: a list was expected"),
+    "same id": (byte_vocabulary(vocab=JSON["model"]["vocab"] | {"abc": 256}), "id 256 is both 'ab' and 'abc'"),
+    "id is text": (byte_vocabulary(vocab=JSON["model"]["vocab"] | {"abc": "x"}), "'abc': the id 'x'"),
+    "not byte-level": (byte_vocabulary(vocab=JSON["model"]["vocab"] | {"▁the": 258}), "byte-level alphabet"),
+    "empty vocab": (byte_vocabulary(vocab={}, merges=[]), "vocab: is empty"),
+    "unknown token": (byte_vocabulary(unk_token="<unk>"), "unk_token '<unk>' is not in the vocab"),
+    "added twice": (JSON | {"added_tokens": JSON["added_tokens"] * 2}, "'<|end|>' (id 300) is there twice"),
+    "added without id": (JSON | {"added_tokens": [{"content": "x"}]}, "entry 0 has no 'id'"),
+    "added word": (JSON | {"added_tokens": [{"id": 301, "content": "x", "lstrip": True}]}, "lstrip is not supported"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_files_are_told_in_one_line(tmp_path, case):
+    content, message = BAD_FILES[case]
+    path = tmp_path / "tokenizer.model"
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    with pytest.raises(UserError) as caught:
+        load_tokenizer(path)
+    assert message in str(caught.value) and str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_files_and_cut_protobuf(tmp_path, shared_data):
+    with pytest.raises(UserError, match="there is no such file or folder"):
+        load_tokenizer(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"has no tokenizer; one of tokenizer.model or tokenizer.json"):
+        load_tokenizer(tmp_path)
+    whole = (shared_data / "llama2/tokenizer.model").read_bytes()
+    (tmp_path / "tokenizer.model").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="is no tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+def test_content_decides_not_the_name(tmp_path, shared_data):
+    shutil.copyfile(shared_data / "llama2/tokenizer.model", tmp_path / "tokenizer.json")
+    assert load_tokenizer(tmp_path).kind == "sentencepiece"
+    (tmp_path / "tokenizer.model").write_text(json.dumps(JSON))
+    assert load_tokenizer(tmp_path).kind == "bpe"
+    (tmp_path / "any").write_bytes(b"\r\n".join(BYTES))
+    tokenizer = load_tokenizer(tmp_path / "any")
+    assert tokenizer.kind == "tiktoken" and tokenizer.vocab_size == 512 and tokenizer.encode("é") == [0xC3, 0xA9]
+    assert list(tokenizer.special_ids) == llama3_special_names()

@@ -1,0 +1,76 @@
+"""What the README says is so: its table, its paths, its options, its links.
+
+Deliberate break: change one figure of the memory table, or rename an option that the README uses.
+"""
+
+import dataclasses
+import re
+
+import pytest
+
+from classify import ClassifyOptions
+from common.files import ROOT
+from common.terminal import human_bytes
+from eval import EvalOptions
+from finetune.options import TrainOptions
+from model.config import LlamaConfig
+from study.__main__ import StudyOptions
+from tools.export.__main__ import ExportOptions
+from tools.memory import FitsOptions, expected_plan
+from tools.split import SplitOptions
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+LLAMA = {"model_type": "llama", "vocab_size": 128256, "intermediate_size": 8192, "num_key_value_heads": 8,
+         "tie_word_embeddings": True}
+SIZES = [
+    LLAMA | {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "head_dim": 64},  # 3.2-1B
+    LLAMA | {"hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24, "head_dim": 128},  # 3.2-3B
+]
+
+
+@pytest.mark.parametrize("card", [6, 8, 12, 24])
+def test_memory_table(card):
+    row = next(line for line in TEXT.splitlines() if line.startswith(f"| {card} GB"))
+    plans = [expected_plan(LlamaConfig.from_dict(size), card) for size in SIZES]
+    assert [cell.strip() for cell in row.split("|")[2:4]] == [human_bytes(plan.total) for plan in plans]
+    assert all(plan.total < card * 2**30 for plan in plans)
+
+
+def test_paths_exist():
+    layout = TEXT.split("## Layout")[1].split("## Citing")[0]
+    folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = re.findall(rf"[\w/]+\.(?:py|md|toml)\b|\b(?:{folders})/", layout)
+    assert len(names) > 20
+    assert not [name for name in names if not (ROOT / name).exists()]
+
+
+def test_the_layout_names_every_module_of_the_core():
+    layout = TEXT.split("## Layout")[1].split("## Citing")[0]
+    for folder in ("model", "quant", "lora", "loading", "finetune", "inference"):
+        row = re.search(rf"^{folder}/.*$", layout, re.MULTILINE)[0]
+        modules = {path.stem for path in (ROOT / folder).rglob("*.py")} - {"__init__"}
+        assert modules <= set(re.findall(r"\w+", row)), folder
+
+
+def test_options_exist():
+    programs = {"train.py": TrainOptions, "eval.py": EvalOptions, "classify.py": ClassifyOptions,
+                "tools.split": SplitOptions, "tools.memory": FitsOptions, "-m study": StudyOptions,
+                "tools.export": ExportOptions}
+    used = 0
+    for line in re.findall(r"^.*(?:python|py) .*--.*$", TEXT, re.MULTILINE):
+        cls = next((cls for name, cls in programs.items() if name in line), None)
+        if cls is not None:
+            known = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(cls)} | {"--preset", "--help"}
+            options = re.findall(r"(--[a-z][a-z-]+)", line)
+            assert set(options) <= known, line
+            used += len(options)
+    assert used > 8
+
+
+def test_links_inside_the_repository_exist():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if not link.startswith("http")]
+    assert not [link for link in links if not (ROOT / link.split("#")[0]).exists()]
+
+
+def test_nothing_is_left_to_fill_in():
+    assert not re.findall(r"\b[A-Z]+_[A-Z]+\b", TEXT.replace("LICENSE", ""))

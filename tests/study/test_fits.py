@@ -1,0 +1,161 @@
+"""Fits of a plan: which rows, which keys, which folds; and what only the posts can tell to be wrong.
+
+Deliberate break: in study/fits.py draw an exposure's rows with the seed in place of the draw, or leave the rows' texts
+out of the key; in study/inputs.py deal single posts instead of groups into folds.
+"""
+
+from collections import Counter
+
+import pytest
+
+from common.errors import UserError
+from common.files import ROOT
+from study.fits import asked_of, equal_steps, evenly
+from study.inputs import read_material
+from tests.study.fake_study import HASHES, PLAN, fake_results
+
+
+def named(results, kind: str, **wanted) -> list:
+    return [fit for fit in results.fits if fit.kind == kind
+            and all(getattr(fit, key) == value for key, value in wanted.items())]
+
+
+def test_every_set_with_every_seed_draw_and_template(tmp_path):
+    results = fake_results(tmp_path)
+    fits = named(results, "set")
+    assert Counter(fit.name for fit in fits) == dict.fromkeys(("en", "es", "en-es", "multi"), 8)
+    for fit in named(results, "set", name="multi"):
+        counts = Counter(language for language, _ in fit.keys)
+        assert set(counts) == set(results.material.by_language) and set(counts.values()) == {20}
+    rows = {(fit.name, fit.draw): fit.keys for fit in fits}
+    assert set(rows["en", 1]) < set(rows["en-es", 1]) < set(rows["multi", 1]) and rows["en", 1] != rows["en", 2]
+    assert len({fit.key for fit in fits}) == len(fits)  # another seed, draw, template or set is another model
+
+
+def test_exposures_are_nested_and_their_base_is_shared(tmp_path):
+    results = fake_results(tmp_path)
+    for draw in (1, 2):
+        base, = named(results, "exposure", draw=draw, added=("", 0))
+        first, second = (named(results, "exposure", draw=draw, added=("tr", count))[0] for count in (4, 8))
+        assert set(base.keys) < set(first.keys) < set(second.keys)
+        assert Counter(language for language, _ in second.keys) == {"en": 20, "es": 20, "tr": 8}
+        same, = named(results, "set", name="en-es", seed=1, draw=draw, template="instruction-first")
+        assert same.key == base.key  # trained once
+        english, = named(results, "english", draw=draw, added=("en", 8))
+        assert Counter(language for language, _ in english.keys) == {"en": 28, "es": 20}
+        steps, = named(results, "steps", draw=draw, added=("", 8))
+        assert steps.keys == base.keys and steps.key != base.key and steps.options["max_steps"] == 3 * 3
+
+
+def test_equal_steps():
+    options = equal_steps({"batch_size": 16, "epochs": 10}, 1875, 1950)
+    assert options["max_steps"] == 10 * 122 and options["epochs"] == 11  # 118 steps an epoch of 1,875 rows
+    assert equal_steps({"batch_size": 16, "epochs": 10, "max_steps": 5}, 32, 64)["max_steps"] == 5
+
+
+def test_equally_many_of_each_label(tmp_path):
+    posts = fake_results(tmp_path).material.by_language["tr"]
+    chosen = evenly(posts[1:])  # one label has one post less
+    counts = Counter(post.label for post in chosen[:8])
+    assert set(counts.values()) == {2} and len(chosen) % 4 == 0
+
+
+def test_the_first_fit_is_asked_the_variants(tmp_path):
+    results = fake_results(tmp_path, PLAN.replace('quantize = ["none"]', 'quantize = ["none", "nf4"]\nsets = ["en"]'))
+    names = [[one.name for one in asked_of(results.plan, fit)] for fit in results.fits]
+    assert names.count(["test", "prompt authors", "weights none"]) == 1 and names.count(["test"]) == len(names) - 1
+
+
+def test_a_key_follows_texts_labels_and_options(tmp_path):
+    from dataclasses import replace
+
+    from study.fits import make_fits
+
+    results = fake_results(tmp_path)
+    plan, material = results.plan, results.material
+    before = {(fit.name, fit.kind, fit.seed, fit.draw, fit.template, fit.added): fit.key for fit in results.fits}
+    place = next(k for k, post in enumerate(material.train) if (post.language, post.id) in results.fits[0].keys)
+    material.train[place] = replace(material.train[place], text=material.train[place].text + " .")
+    material.__dict__.pop("by_language")
+    after = {(fit.name, fit.kind, fit.seed, fit.draw, fit.template, fit.added): fit.key
+             for fit in make_fits(plan, material, HASHES)}
+    changed = {key[0] for key in after if after[key] != before[key]}
+    assert changed and "es" not in changed  # Spanish alone was not touched
+
+
+FOLDS = PLAN.replace("[repeat]", "[repeat]\nfolds = 4\nrounds = 2", 1)
+
+
+def test_folds_hold_out_whole_groups_and_every_row_once(tmp_path):
+    results = fake_results(tmp_path, FOLDS.replace("[exposure]", '[unused]').split("[unused]")[0])
+    material = results.material
+    assert material.folded == tuple(sorted(material.by_language))  # each has fewer than a hundred test rows
+    for round in (1, 2):
+        held = material.fold_of(round, 4)
+        assert set(held.values()) == {1, 2, 3, 4} and {id(post) for post in material.rows} <= set(held)
+        groups = {}
+        for post in material.rows:
+            groups.setdefault(material.group[id(post)], set()).add(held[id(post)])
+        assert all(len(folds) == 1 for folds in groups.values())
+        cells = Counter((post.language, post.label, held[id(post)]) for post in material.rows)
+        for language, label in {(language, label) for language, label, _ in cells}:
+            own = [cells[language, label, fold] for fold in (1, 2, 3, 4)]
+            assert max(own) - min(own) <= 1
+    for fit in named(results, "set", name="multi", seed=1, draw=1):
+        held = material.fold_of(fit.fold[0], 4)
+        keys = {(post.language, post.id) for post in material.rows if held[id(post)] == fit.fold[1]}
+        assert not keys & set(fit.keys)
+    assert material.fold_of(1, 4) != material.fold_of(2, 4)
+
+
+def test_out_of_fold_answers_come_from_the_fold_that_held_the_row_out(tmp_path):
+    results = fake_results(tmp_path, FOLDS.replace("[exposure]", '[unused]').split("[unused]")[0])
+    recipe = results.recipe("multi")
+    assert sorted(recipe) == [((draw, round), seed) for draw in (1, 2) for round in (1, 2) for seed in (1, 2)]
+    fits = [fit for fit in named(results, "set", name="multi", seed=1, draw=1, template="instruction-first")
+            if fit.fold[0] == 1]
+    held, answers = results.material.fold_of(1, 4), recipe[(1, 1), 1]
+    said = {fit.fold[1]: {(language, name): p for language, name, p in results.runner.read(fit, asked_of(
+        results.plan, fit)[0])["rows"]} for fit in fits}
+    for place, post in enumerate(results.posts(results.kept)):
+        assert answers.probabilities[place].tolist() == said[held[id(post)]][post.language, post.id]
+
+
+@pytest.mark.parametrize("old, new, words", [
+    ("en = { en = 20 }", "en = { en = 2000 }", ["[sets]: en: en", "2,000 rows", "there are 39"]),
+    ("en = { en = 20 }", "en = { xx = 20 }", ["[sets]: en", "no training post in 'xx'", "ar, de"]),
+    ('languages = ["tr", "ko"]', 'languages = ["tr", "kk"]', ["[exposure]: languages", "'kk'", "ko"]),
+    ("rows = [4, 8]", "rows = [4, 80]", ["[exposure]", "80 more rows of tr"]),
+    ("[repeat]", '[data]\ntest = ["data/samples/train.jsonl"]\n[repeat]', ["[data]: test", "also a file of 'train'"]),
+    ("[repeat]", '[data]\ntranslation = "en"\n[repeat]', ["[data]: translation", "column 'en'"]),
+    ("[repeat]", '[repeat]\nfolds = 3\nfolded = ["xx"]', ["[repeat]: folded", "'xx'"]),
+])  # fmt: skip
+def test_what_the_posts_do_not_have_is_named(tmp_path, old, new, words):
+    with pytest.raises(UserError) as caught:
+        fake_results(tmp_path, PLAN.replace(old, new, 1))
+    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
+
+
+def test_known_texts_leave_the_figures(tmp_path):
+    text, samples = tmp_path / "t.jsonl", ROOT / "data" / "samples"
+    lines = (samples / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    again = (samples / "train.jsonl").read_text(encoding="utf-8").splitlines()[0].replace('"id": "', '"id": "again-')
+    text.write_text("\n".join([*lines, again]), encoding="utf-8")
+    plan = PLAN.replace("[repeat]", f'[data]\ntest = ["{text}"]\n[repeat]', 1)
+    results = fake_results(tmp_path, plan)
+    assert len(results.every.ids) == len(lines) + 1 and len(results.kept.ids) == len(lines)
+    assert read_material(results.plan).is_known.sum() == 1
+
+
+@pytest.mark.parametrize("old, new, words", [
+    ("figure = \"stance.end_to_end.accuracy\"", 'figure = "topic.f1"', ["contrast[2]", "topic.f1", "macro_f1"]),
+    ('languages = ["unseen"]', 'languages = ["xx"]', ["contrast", "no test row"]),
+    ("[repeat]", '[outside]\nmine = "none.jsonl"\n[repeat]', ["none.jsonl"]),
+    ("[repeat]", '[data]\nprices = "none.toml"\n[repeat]', ["none.toml"]),
+])  # fmt: skip
+def test_what_only_the_report_would_stumble_over_is_named_before_training(tmp_path, old, new, words):
+    assert old in PLAN
+    results = fake_results(tmp_path, PLAN.replace(old, new, 1))
+    with pytest.raises(UserError) as caught:
+        results.check()
+    assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value

@@ -1,0 +1,119 @@
+"""The questions on topic, stance and exposure, and the whole study, on answers that no model gave.
+
+Deliberate break: in study/questions/transfer.py part a difference by the first model's recall instead of both models'
+mean (the parts no longer add up); in study/questions/learning_curves.py let `joined` keep the first language's answers
+everywhere.
+"""
+
+import numpy as np
+import pytest
+
+from study.questions.calibration import behaviour
+from study.questions.learning_curves import added, exposure
+from study.questions.transfer import END, PARTS, intervals, stance, topic
+from study.report.section import Study
+from tests.study.fake_study import PLAN, fake_results
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return fake_results(tmp_path_factory.mktemp("study"))
+
+
+def table(section, name):
+    return next(one for one in section.tables if one.name == name)
+
+
+def test_topic_has_a_cell_for_every_set_and_language(results):
+    section = topic(results)
+    rows = table(section, "topic_transfer").rows
+    assert len(rows) == 4 * 13
+    for row in rows:
+        fits = list(results.recipe(row["train"]).values())
+        value = np.mean([fit.figure("topic.macro_f1", [row["language"]]) for fit in fits])
+        assert row["value"] == pytest.approx(value, abs=1e-12) and row["low"] <= row["value"] <= row["high"]
+        assert row["seen"] == (row["language"] in results.seen(row["train"])) and row["small"]  # 13 posts each
+    sets = {(row["train"], row["languages"]): row for row in table(section, "topic_sets").rows}
+    assert sets["multi", "all"]["difference"] is None and ("multi", "unseen") not in sets
+    gap = sets["en", "unseen"]
+    assert gap["low"] < gap["difference"] < gap["high"] and gap["count"] == 12
+    claim, = section.claims
+    assert claim.value == pytest.approx(-gap["difference"]) and claim.may_say and claim.may_not_say
+
+
+def test_parts_of_a_stance_gain_add_up(results):
+    section = stance(results)
+    rows = table(section, "stance_parts").rows
+    for k in range(0, len(rows), 3):
+        whole, *parts = rows[k : k + 3]
+        assert [part["part"] for part in parts] == list(PARTS)
+        assert sum(part["value"] for part in parts) == pytest.approx(whole["value"], abs=1e-12)
+        models = [results.first(whole[side]) for side in ("first", "second")]
+        languages = results.unseen(whole["second"])
+        assert whole["value"] == pytest.approx(np.subtract(*(model.figure(END, languages) for model in models)))
+        assert all(row["low"] <= row["value"] <= row["high"] for row in (whole, *parts))
+    sets = table(section, "stance_sets").rows
+    assert all(row["end"] <= row["given"] and row["end"] <= row["recall"] for row in sets)
+
+
+def test_intervals_narrow_with_more_fits_and_hold_the_mean(results):
+    fits = list(results.recipe("multi").values())
+    one = intervals(fits[:1], ["accuracy"], ["en"], 500, 0)["accuracy", "en"]
+    all_four = intervals(fits, ["accuracy"], ["en"], 500, 0)["accuracy", "en"]
+    assert all_four[0] == pytest.approx(np.mean([fit.figure("accuracy", ["en"]) for fit in fits]))
+    assert all_four[2] - all_four[1] < one[2] - one[1]
+
+
+def test_exposure_pools_each_languages_own_fit(results):
+    recipe = added(results, ["tr", "ko"], 8, "exposure")
+    for code in ("tr", "ko"):
+        own = added(results, [code], 8, "exposure")
+        for key, answers in recipe.items():
+            assert answers.figure("accuracy", [code]) == own[key].figure("accuracy", [code])
+    section = exposure(results)
+    rows = table(section, "exposure_curve").rows
+    assert {(row["language"], row["rows"], row["arm"]) for row in rows} == {
+        (code, count, arm) for code in ("tr", "ko") for count in (0, 4, 8)
+        for arm in ("rows of the language", "as many more English rows", "as many more steps")}
+    assert all(row["difference"] is None for row in rows if row["rows"] == 0)
+    assert len(table(section, "exposure_pooled").rows) == 6 and section.claims[0].low < section.claims[0].high
+
+
+def test_equal_labels_say_where_there_are_too_few(tmp_path):
+    text = PLAN.replace("rows = [4, 8]", 'rows = [4, 39]\nmix = "equal"').replace('["english", "steps"]', '["steps"]')
+    with pytest.raises(Exception, match="equally many"):
+        fake_results(tmp_path, text)
+
+
+def test_a_plan_without_exposure_has_no_such_section(tmp_path):
+    assert exposure(fake_results(tmp_path, PLAN.split("[exposure]")[0])) is None
+
+
+def test_the_whole_study(results, tmp_path):
+    from study.report.page import write_study
+    from study.write_up import make_study, summary
+
+    study = make_study(results, {"base": "b"}, "This is a test.")
+    assert isinstance(study, Study) and [section.key for section in study.sections][:4] == [
+        "contrasts", "topic", "stance", "exposure"]
+    assert len(study.first_claims) == 3 and "may not say" in summary(study)
+    assert not study.sections[0].exploratory and study.sections[1].exploratory
+    write_study(tmp_path / "report", study)
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "This is a test." in page and "multi − en" in page
+    assert {path.suffix for path in (tmp_path / "report").rglob("*.*")} >= {".html", ".csv", ".png", ".svg", ".tex"}
+    assert "multi (260 rows in 13 languages)" in study.methods
+
+
+def test_reliability_and_confusion_count_every_row(results):
+    section = behaviour(results)
+    bins = [row for row in table(section, "behaviour_reliability").rows if row["train"] == "multi"]
+    first = results.first("multi")
+    assert sum(row["n"] for row in bins) == len(results.kept.ids)
+    right = sum(row["right"] * row["n"] for row in bins) / len(results.kept.ids)
+    assert right == pytest.approx(first.figure("accuracy"))
+    assert all(row["low"] <= row["right"] <= row["high"] for row in bins)
+    rows = table(section, "behaviour_confusion").rows
+    assert sum(row["n"] for row in rows) == len(results.kept.ids)
+    diagonal = sum(row["n"] for row in rows if row["gold"] == row["predicted"] and row["language"] == "tr")
+    assert diagonal == first.correct[results.kept.language == "tr"].sum()
