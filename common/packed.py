@@ -19,8 +19,9 @@ from itertools import pairwise
 import torch
 
 # Products of a multiple of so many rows give each row the same bits, however many rows there are: float32 products of
-# fewer than twelve rows take other code paths (MKL, oneDNN). tests/inference/test_invariance.py holds it for the
-machine at hand. ROWS = 16
+# fewer than twelve rows take other code paths (MKL, oneDNN). tests/inference/test_invariance.py holds it on the machine
+# that runs it.
+ROWS = 16
 
 
 def causal_mask(queries: int, keys: int, device=None) -> torch.Tensor:

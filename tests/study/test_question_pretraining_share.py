@@ -1,20 +1,19 @@
 """Question 4, share against accuracy, on answers that no model gave; the slope's interval against trying out slopes.
 
 Deliberate break: in stats/slope.py take `rank` one lower (the interval leaves out slopes that the test keeps); in
-study/questions/pretraining_share.py let `listed_of` take every language; in study/questions/regression.py put
-"language" into SHARE_TERMS.
+study/questions/pretraining_share.py let `listed_of` take every language; put "language" into SHARE_TERMS.
 """
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import stats.shares
-import stats.slope
 from common.files import ROOT
+from stats import shares
 from stats.correctness import regress
 from stats.shares import association, permutation_test
 from stats.slope import slope
@@ -24,7 +23,6 @@ from study.report.figures import figure_of
 from study.report.section import Study, study_from_json, study_json
 from tests.study.fake_study import fake_results
 
-SAMPLES = ROOT / "data" / "samples"
 LABELS = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
 PERCENT = {"en": 89.7, "de": 0.17, "fr": 0.16, "es": 0.13, "ko": 0.06, "hu": 0.03}
 PLAN = """
@@ -60,7 +58,7 @@ def write_posts(folder: Path, languages: list[str]) -> str:
     """The samples' posts in some languages only."""
     lines = []
     for name in ("train", "test"):
-        kept = [line for line in (SAMPLES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        kept = [line for line in (ROOT / f"data/samples/{name}.jsonl").read_text(encoding="utf-8").splitlines()
                 if json.loads(line)["language"] in languages]
         (folder / f"{name}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
         lines.append(f'{name} = ["{folder / name}.jsonl"]\n')
@@ -119,7 +117,7 @@ def test_interval_holds_exactly_the_slopes_that_the_test_does_not_reject(n, leve
 def test_interval_of_drawn_orders_is_near_that_of_all(monkeypatch):
     x, y = np.random.default_rng(5).normal(size=(2, 8))
     every = slope(x, y)
-    for module in (stats.shares, stats.slope):
+    for module in (shares, sys.modules["stats.slope"]):
         monkeypatch.setattr(module, "EXACT", 4)
     drawn = slope(x, y, draws=20_000)
     # The share of orders at an end has a standard error of sqrt(.05 * .95 / 20000) = .0015.
@@ -276,7 +274,7 @@ def test_separation_is_a_note(tmp_path):
 
 
 def test_outside_predictions_have_a_regression_of_their_own(tmp_path):
-    posts = [json.loads(line) for line in (SAMPLES / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    posts = [json.loads(line) for line in (ROOT / "data/samples/test.jsonl").read_text(encoding="utf-8").splitlines()]
     for name, step in (("one", 3), ("two", 2)):
         with open(tmp_path / f"{name}.jsonl", "w", encoding="utf-8") as handle:
             for number, post in enumerate(posts):
