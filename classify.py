@@ -131,7 +131,7 @@ def answer(post: Post, probabilities: np.ndarray, codebook: Codebook, with_text:
            "probability": None if empty else rounded[best]}
     row |= {f"p_{label}": p for label, p in zip(codebook.labels, rounded, strict=True)}
     if codebook.related:
-        related = sum(float(probabilities[codebook.place(label)]) for label in codebook.related)
+        related = sum(float(probabilities[codebook.index(label)]) for label in codebook.related)
         row["p_related"] = None if empty else round(related, 6)
     return row | ({"text": post.text} if with_text else {})
 

@@ -160,7 +160,7 @@ def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agre
         print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt, and cut")
     if labeller.halvings:
         print(f"  {labeller.remark()}")
-    predicted = [codebook.labels[place] for place in probabilities.argmax(1)]
+    predicted = [codebook.labels[index] for index in probabilities.argmax(1)]
     answers = Answers(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
     return answers, agreement, check
 
@@ -206,18 +206,18 @@ def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
 
 def figures(options: EvalOptions, answers: Answers, check: TestCheck) -> dict:
     """metrics.json: the kept posts' figures and, where posts were dropped, those of all of them beside."""
-    def scored(places: list[int]) -> Scored:
-        posts = [answers.posts[place] for place in places]
+    def scored(indices: list[int]) -> Scored:
+        posts = [answers.posts[index] for index in indices]
         columns = {name: [post.extra.get(name, "") for post in posts] for name in options.by}
         return Scored(
-            [post.id for post in posts], [post.label for post in posts], [answers.predicted[p] for p in places],
+            [post.id for post in posts], [post.label for post in posts], [answers.predicted[p] for p in indices],
             [post.language for post in posts], answers.codebook.labels,
-            None if answers.probabilities is None else answers.probabilities[places], answers.codebook.related,
-            [answers.groups[place] for place in places], columns, answers.codebook.stance or None)
+            None if answers.probabilities is None else answers.probabilities[indices], answers.codebook.related,
+            [answers.groups[index] for index in indices], columns, answers.codebook.stance or None)
 
     gone = {id(post) for post in check.dropped}
     every = list(range(len(answers.posts)))
-    kept = [place for place in every if id(answers.posts[place]) not in gone]
+    kept = [index for index in every if id(answers.posts[index]) not in gone]
     dropped = None
     if check.dropped:
         all_rows = score(scored(every), answers.seen, draws=options.draws, seed=options.seed)
@@ -238,11 +238,11 @@ def write(options, out: Path, answers: Answers, metrics: dict, facts: dict, show
     """metrics.json, predictions.jsonl and report.html, all or none."""
     labels = answers.codebook.labels
     lines = []
-    for place, post in enumerate(answers.posts):
-        line = {"id": post.id, "language": post.language, "label": post.label, "predicted": answers.predicted[place]}
+    for index, post in enumerate(answers.posts):
+        line = {"id": post.id, "language": post.language, "label": post.label, "predicted": answers.predicted[index]}
         if answers.probabilities is not None:
             line["probabilities"] = {label: round(float(p), 6) for label, p in
-                                     zip(labels, answers.probabilities[place], strict=True)}
+                                     zip(labels, answers.probabilities[index], strict=True)}
         lines.append(line | ({"text": post.text} if options.with_texts else {}))
     told = {key: facts[key] for key in facts if key not in ("codebook", "scored")}
     title = (f"{run.path.name} on {stem(Path(options.data[0]))}" if run

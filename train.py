@@ -149,11 +149,11 @@ def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trai
 
 def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan) -> Trainer:
     """Rows, labels, weights and recipe put together; with dropout no prefix is shared."""
-    labels = [prepared.codebook.place(post.label) for post in prepared.train]
+    labels = [prepared.codebook.index(post.label) for post in prepared.train]
     weights = [1.0] * len(labels)
     if options.class_weights:
         by_label = class_weights(prepared.train, prepared.codebook.labels)
-        weights = [float(by_label[place]) for place in labels]
+        weights = [float(by_label[index]) for index in labels]
     recipe = Recipe(options.learning_rate, options.schedule, options.warmup, options.weight_decay, options.clip,
                     options.batch_size, options.loss)
     steps = steps_per_epoch(len(labels), options.batch_size) * options.epochs
@@ -164,7 +164,7 @@ def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan) -> Trai
 
 
 def choose_order(options, prepared: Prepared):
-    """order(epoch) -> places, by the options `balance` and `group_by_length`; the same for the same epoch."""
+    """order(epoch) -> indices, by the options `balance` and `group_by_length`; the same for the same epoch."""
     if not options.group_by_length:
         return order_by_epoch(prepared.train, options.seed, options.balance)
     if options.balance != "none":
@@ -182,7 +182,7 @@ def validator(prepared: Prepared, trainer: Trainer):
     def evaluate() -> tuple[float, dict]:
         probabilities = label_probabilities(trainer.model, prepared.prompt, prepared.validation_rows,
                                             micro_tokens=trainer.micro_tokens)
-        predicted = [codebook.labels[place] for place in probabilities.argmax(1)]
+        predicted = [codebook.labels[index] for index in probabilities.argmax(1)]
         figures = score(Scored([post.id for post in posts], [post.label for post in posts], predicted,
                                [post.language for post in posts], codebook.labels, probabilities,
                                codebook.related), draws=0)

@@ -47,7 +47,7 @@ class Settings:
 
 def fine_tune(folder: str | Path, texts: Sequence[str], labels: Sequence[int], classes: int, asked: Sequence[str],
               settings: Settings | None = None, device: str = "cpu") -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Train the encoder in `folder` on `texts`; places (m,) int64 and probabilities (m, C) float64 for `asked`.
+    """Train the encoder in `folder` on `texts`; indices (m,) int64 and probabilities (m, C) float64 for `asked`.
 
     Raises `UserError` without transformers and for a folder that holds no encoder.
     """

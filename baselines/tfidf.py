@@ -1,6 +1,6 @@
 """Two baselines without a language model: the commonest label, and logistic regression on weighted words and letters.
 
-Both learn from training rows alone and give what `stats.answers.Answers` takes: predicted places in the labels, (n,)
+Both learn from training rows alone and give what `stats.answers.Answers` takes: predicted indices in the labels, (n,)
 int64, and probabilities (n, C) float64.
 
 TF-IDF, written out (Salton and Buckley 1988, Information Processing and Management 24, 513-523). A text is lower-cased
@@ -40,7 +40,7 @@ MOST_STEPS = 500
 
 
 def majority(labels: Sequence[int], classes: int, count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The commonest of the training `labels` (places; the first where some are equal) for `count` rows; probabilities
+    """The commonest of the training `labels` (indices; the first where some are equal) for `count` rows; probabilities
     are the training shares."""
     _check(labels, classes)
     counts = numpy.bincount(numpy.asarray(labels), minlength=classes)
@@ -49,7 +49,7 @@ def majority(labels: Sequence[int], classes: int, count: int) -> tuple[numpy.nda
 
 def tfidf(texts: Sequence[str], labels: Sequence[int], classes: int, asked: Sequence[str], *,
           strength: float = STRENGTH) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Labels for the texts `asked` by a regression trained on `texts` and `labels` (places below `classes`)."""
+    """Labels for the texts `asked` by a regression trained on `texts` and `labels` (indices below `classes`)."""
     _check(labels, classes)
     vocabulary = Vocabulary.of(texts)
     weight, bias = logistic(vocabulary.matrix(texts), labels, classes, strength)
@@ -97,7 +97,7 @@ class Vocabulary:
                 values += [value / length for value in x]
             starts.append(len(columns))
         size = (len(texts), max(1, sum(map(len, self.kinds))))
-        starts, columns = (torch.tensor(places, dtype=torch.int64) for places in (starts, columns))
+        starts, columns = (torch.tensor(indices, dtype=torch.int64) for indices in (starts, columns))
         with warnings.catch_warnings():  # torch calls compressed rows "beta"; other sparse products are far slower
             warnings.filterwarnings("ignore", message="Sparse CSR")
             values = torch.tensor(values, dtype=torch.float32)
@@ -127,7 +127,7 @@ def logistic(x: torch.Tensor, labels: Sequence[int], classes: int, strength: flo
 
 
 def predict(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The likeliest places (n,) int64 and the probabilities (n, C) float64 for the rows of x."""
+    """The likeliest indices (n,) int64 and the probabilities (n, C) float64 for the rows of x."""
     probabilities = torch.softmax((x @ weight + bias).double(), dim=1).numpy()
     return probabilities.argmax(1), probabilities
 
@@ -137,5 +137,5 @@ def _check(labels: Sequence[int], classes: int) -> None:
     if not len(labels):
         raise UserError("baseline: no training rows; at least one row is needed")
     if labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"baseline: label {labels.max() if labels.max() >= classes else labels.min()}; places from 0 "
+        raise UserError(f"baseline: label {labels.max() if labels.max() >= classes else labels.min()}; indices from 0 "
                         f"to {classes - 1} were expected")

@@ -42,8 +42,7 @@ def write_checkpoints(config: dict, depths: list[int], tokenizer: Path, work: Pa
     if not tokenizer.is_file():
         raise UserError(f"--tokenizer {tokenizer}: there is no such file; give a tokenizer.model")
     deepest = LlamaConfig.from_dict(config | {"num_hidden_layers": max(depths)})
-    with torch.device("meta"):
-        shapes = expected_shapes(LlamaForCausalLM(deepest))
+    shapes = expected_shapes(LlamaForCausalLM.empty(deepest))
     parts = work / "parts"
     shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True)

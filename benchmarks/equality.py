@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from common.errors import UserError
 
-EXACT, ROUNDED = 1e-4, 5e-2  # largest difference in float32; in 16 bits
+IN_FLOAT32, ROUNDED = 1e-4, 5e-2  # largest difference in float32; in 16 bits
 
 
 def digest(*tensors: torch.Tensor) -> str:

@@ -37,8 +37,9 @@ from inference.run import open_model
 from loading import load_model
 from loading.weights import INDEX, SINGLE, expected_shapes
 from lora.adapter import TENSORS
-from lora.merge import merge
+from lora.inject import adapters, replace
 from model.config import LlamaConfig
+from model.layers import Linear
 from model.llama import LlamaForCausalLM
 from quant.convert import replace_linears
 
@@ -66,8 +67,7 @@ def public_layout(source: Path, layers: int, out: Path) -> Path:
     out.mkdir(parents=True)
     config = read_json(source / "config.json")
     write_json(out / "config.json", config)
-    with torch.device("meta"):
-        names = expected_shapes(LlamaForCausalLM(LlamaConfig.from_file(out / "config.json")))
+    names = expected_shapes(LlamaForCausalLM.empty(LlamaConfig.from_file(out / "config.json")))
     whole = {"metadata": {}, "weight_map": dict.fromkeys(names, SINGLE)}
     write_json(out / INDEX, read_json(source / INDEX) if (source / INDEX).exists() else whole)
     return shorten(out, layers or config["num_hidden_layers"], out)
@@ -97,6 +97,19 @@ def label_logits(model, prompt, texts: list[str]) -> torch.Tensor:
         logits = model(torch.tensor([prompt.encode(text).ids]))
         found.append((logits if isinstance(logits, torch.Tensor) else logits.logits)[0, -1, prompt.label_ids].clone())
     return torch.stack(found)
+
+
+@torch.no_grad()
+def merge(model, dtype: torch.dtype) -> list[str]:
+    """Put W + s B A, rounded to `dtype`, in the place of every LoRALinear, in memory; returns their names."""
+    layers = adapters(model)
+    for name, layer in layers.items():
+        merged = Linear(layer.in_features, layer.out_features, layer.bias is not None)
+        merged.load_dense("weight", layer.dense_weight(dtype))
+        if layer.bias is not None:
+            merged.load_dense("bias", layer.bias.detach().to(dtype))
+        replace(model, name, merged.train(layer.training))
+    return list(layers)
 
 
 def right_logits(run: Path, texts: list[str]) -> tuple[dict[str, torch.Tensor], object]:

@@ -30,8 +30,8 @@ def steps_apart(found: torch.Tensor, right: torch.Tensor, kind: str) -> float:
     farthest = right.gather(1, right.abs().argmax(1, keepdim=True))
     step = farthest / {"Q8_0": 127, "Q4_0": -8}[kind]
     step = torch.where(step == 0, 1.0, step)
-    exact = right / step
-    return float((found / step - (exact.clamp(max=7) if kind == "Q4_0" else exact)).abs().max())
+    wanted = right / step
+    return float((found / step - (wanted.clamp(max=7) if kind == "Q4_0" else wanted)).abs().max())
 
 
 @torch.inference_mode()
@@ -42,8 +42,7 @@ def gguf_apart(path: Path, run: Path, kind: str) -> dict[str, float]:
     """
     model = load_model(run, dtype=torch.float32)
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-    with torch.device("meta"):
-        shapes = expected_shapes(LlamaForCausalLM(model.config))
+    shapes = expected_shapes(LlamaForCausalLM.empty(model.config))
     differ = set(stored) - {"rope_freqs.weight"} ^ set(map(gguf_name, shapes))
     if differ:
         raise UserError(f"{path}: {min(differ)} is in the file or in the model, not in both")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.equality import EXACT, ROUNDED, check_close, check_training, check_weights
+from benchmarks.equality import IN_FLOAT32, ROUNDED, check_close, check_training, check_weights
 from benchmarks.products import Shape, as_counter, copy_bandwidth, time_shapes
 from benchmarks.turns import Job, Measured, Worker
 from common.errors import UserError
@@ -114,7 +114,7 @@ def choose_attention(usual: Worker, job: Job) -> tuple[str, dict[str, float]]:
 def measure_depth(plan, depth: int, sides: dict[str, Worker], every: list[Job], work: Path, show) -> Depth:
     """Check; then `plan.turns` turns of all jobs and of the limit; then, unless it is to be quick, one training each
     with checkpointing the other way, for its memory."""
-    limit = EXACT if plan.dtype == "float32" else ROUNDED
+    limit = IN_FLOAT32 if plan.dtype == "float32" else ROUNDED
     result = Depth(checks=check(sides, every, work, limit))
     show(f"depth {depth}: weights equal to the byte; largest differences: {worst(result.checks)}")
     for job in every:

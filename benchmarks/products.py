@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.worker import synchronise
-from common.product import product
+from common.product import matmul
 
 # Which arguments of PyTorch's operations are multiplied; the weight of a linear lies transposed.
 PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "matmul": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}
@@ -93,7 +93,7 @@ def time_shapes(shapes, dtype: torch.dtype, device: str) -> dict[Shape, float]:
             left = torch.randn(inner, rows).t() if left_lies else torch.randn(rows, inner)
             weight = torch.randn(columns, inner) if right_lies else torch.randn(inner, columns).t()
             left, weight = left.to(device, dtype), weight.to(device, dtype)
-            seconds[shape] = min(_time(way, left, weight, device) for way in (F.linear, product))
+            seconds[shape] = min(_time(way, left, weight, device) for way in (F.linear, matmul))
     return seconds
 
 

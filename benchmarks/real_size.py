@@ -47,8 +47,7 @@ def make_checkpoint(source: Path, tokenizer: Path | None, out: Path) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     index = read_json(source / "model.safetensors.index.json")
-    with torch.device("meta"):
-        shapes = expected_shapes(LlamaForCausalLM(LlamaConfig.from_file(source / "config.json")))
+    shapes = expected_shapes(LlamaForCausalLM.empty(LlamaConfig.from_file(source / "config.json")))
     if set(shapes) != set(index["weight_map"]):
         raise UserError(f"{source}: index and config.json name different tensors")
     block = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0)).mul_(0.02).bfloat16()

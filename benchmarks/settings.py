@@ -110,8 +110,8 @@ def choose_posts(options: BenchmarkOptions, count: int, config: dict, work: Path
         prompt = Prompt(book, tokenizer, template=template)
         tokenizer.check_fits(config["vocab_size"], [*prompt.prefix_ids, *prompt.label_ids])
         rows = [prompt.encode(post.text) for post in chosen]
-        encoded[template] = {"rows": [row.ids for row in rows], "answers": [row.answer for row in rows],
-                             "labels": [book.place(post.label) for post in chosen], "label_ids": prompt.label_ids,
+        encoded[template] = {"rows": [row.ids for row in rows], "answers": [row.answer_index for row in rows],
+                             "labels": [book.index(post.label) for post in chosen], "label_ids": prompt.label_ids,
                              "prefix": len(prompt.prefix_ids)}
         size = [len(row.ids) for row in rows]
         tokens[f"a chosen post, {template}"] = round(sum(size) / len(size), 1)
@@ -128,8 +128,7 @@ def choose_cut(options: BenchmarkOptions, config: dict, depth: int) -> MemoryPla
 
     Activations are kept, or computed twice, as the options say; the plan returned is the one where that is open too.
     """
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig.from_dict(config | {"num_hidden_layers": depth}))
+    model = LlamaForCausalLM.empty(LlamaConfig.from_dict(config | {"num_hidden_layers": depth}))
     model.to(getattr(torch, options.dtype))
     replace_linears(model)
     targets = options.targets[0] if len(options.targets) == 1 else list(options.targets)

@@ -38,7 +38,7 @@ class Ours:
         self.start = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         posts = read_json(settings["posts"])
         book, tokenizer = load_codebook(), load_tokenizer(settings["checkpoint"])
-        self.labels = [book.place(post["label"]) for post in posts]
+        self.labels = [book.index(post["label"]) for post in posts]
         self.prompts = {name: Prompt(book, tokenizer, template=name) for name in settings["templates"]}
         self.rows = {name: [prompt.encode(post["text"]) for post in posts] for name, prompt in self.prompts.items()}
 

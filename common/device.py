@@ -2,13 +2,16 @@
 others; and the memory that is free."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from common.errors import UserError
 from common.options import option
 
+T = TypeVar("T")
 MACHINE = "machine"  # the group of these options in --help
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -77,6 +80,25 @@ def available_memory(device: torch.device) -> int:
         pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS has the latter
         return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
     raise RuntimeError("/proc/meminfo has no line MemAvailable")
+
+
+def or_halve(owner, compute: Callable[[], T], longest: int, failed: str) -> T | None:
+    """`compute()`, or `None` where memory ran out: the caller then tries again in pieces of half as many tokens.
+
+    `owner` has `micro_tokens`, which is halved, `halvings`, which counts that, and `model`. Raises `UserError(failed)`
+    where halves cannot help, since the `longest` row alone fills the pieces.
+    """
+    try:
+        return compute()
+    except torch.OutOfMemoryError as error:
+        if owner.micro_tokens <= longest:
+            raise UserError(failed) from error
+    # Behind the handler: the error, whose traceback holds every tensor of the failed try, is gone by now.
+    owner.micro_tokens //= 2
+    owner.halvings += 1
+    if owner.model.device.type == "cuda":
+        torch.cuda.empty_cache()
+    return None
 
 
 @dataclass

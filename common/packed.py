@@ -41,7 +41,7 @@ class Layout:
     row_start: tuple[int, ...]  # R + 1 entries; row_start[0] == prefix_len
     prefix_len: int = 0
     past: int = 0  # cached tokens per row, in front of its own; only without a prefix
-    asked: tuple[int, ...] | None = None  # tokens whose queries are given, where not all N ask; none in the prefix
+    query_tokens: tuple[int, ...] | None = None  # tokens whose queries are given, where not all N; none in the prefix
     _made: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -50,8 +50,9 @@ class Layout:
             raise ValueError(f"row_start {self.row_start} must rise from prefix_len {self.prefix_len}; no row is empty")
         if self.past and self.prefix_len:
             raise ValueError("a cached batch has no shared prefix: each row's past already holds it")
-        if self.asked is not None and (self.past or not all(self.prefix_len <= a < self.tokens for a in self.asked)):
-            raise ValueError("tokens that ask alone must lie in the rows, behind the prefix, and without a cache")
+        if self.query_tokens is not None and (
+                self.past or not all(self.prefix_len <= token < self.tokens for token in self.query_tokens)):
+            raise ValueError("query tokens must lie in the rows, behind the prefix, and without a cache")
 
     @property
     def rows(self) -> int:
@@ -67,36 +68,36 @@ class Layout:
         """The row that owns a token behind the prefix."""
         return bisect_right(self.row_start, token) - 1
 
-    def asking(self, tokens: Iterable[int]) -> "Layout":
-        """The same rows and keys, where only these tokens ask: `q` then has one entry for each of them."""
-        return replace(self, asked=tuple(tokens))
+    def with_queries(self, tokens: Iterable[int]) -> "Layout":
+        """The same rows and keys with the queries of these tokens alone: `q` then has one entry for each of them."""
+        return replace(self, query_tokens=tuple(tokens))
 
     def mask(self, queries: int, keys: int, device) -> torch.Tensor:
         """`causal_mask(queries, keys)`, made once per batch and shape: every layer asks for the same few."""
         return self._once(("mask", queries, keys, device), lambda: causal_mask(queries, keys, device))
 
     def padded(self, device) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows as a rectangle of T places each, T the longest row's own length; made once per batch.
+        """The rows as a rectangle (R, T), T the longest row's own length; made once per batch.
 
-        (R, T): the token that stands in each place, or any other where the row has ended; (N - prefix_len,): the place
-        of each token, counted through the rectangle.
+        (R, T): the token at each entry, or any other where the row has ended; (N - prefix_len,): the index of each
+        token in the flattened rectangle.
         """
         def make():
             within = torch.arange(max(self.lengths))  # (T,)
             source = (torch.tensor(self.row_start[:-1])[:, None] + within).clamp_(max=self.tokens - 1)
-            place = (within < torch.tensor(self.lengths)[:, None]).view(-1).nonzero()[:, 0]
-            return source.to(device, non_blocking=True), place.to(device, non_blocking=True)
+            index = (within < torch.tensor(self.lengths)[:, None]).view(-1).nonzero()[:, 0]
+            return source.to(device, non_blocking=True), index.to(device, non_blocking=True)
 
         return self._once(("padded", device), make)
 
-    def asked_places(self, device) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each token that asks its row and its place in that row, the prefix counted: (Q,) and (Q,)."""
+    def query_positions(self, device) -> tuple[torch.Tensor, torch.Tensor]:
+        """For each query token its row and its position in that row, the prefix counted: (Q,) and (Q,)."""
         def make():
-            row = torch.tensor([self.row_of(token) for token in self.asked])
-            place = torch.tensor(self.asked) - torch.tensor(self.row_start)[row] + self.prefix_len
-            return row.to(device, non_blocking=True), place.to(device, non_blocking=True)
+            row = torch.tensor([self.row_of(token) for token in self.query_tokens])
+            position = torch.tensor(self.query_tokens) - torch.tensor(self.row_start)[row] + self.prefix_len
+            return row.to(device, non_blocking=True), position.to(device, non_blocking=True)
 
-        return self._once(("asked", device), make)
+        return self._once(("queries", device), make)
 
     def _once(self, key: tuple, make: Callable):
         if key not in self._made:
@@ -116,17 +117,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """R posts as N tokens in a line, the position where each one's answer is read, and their place in the input.
+    """R posts as N tokens in a line, the position where each one's answer is read, and which posts they are.
 
     The layout has R rows, or R + 1 where the last one only fills the batch up.
     """
 
     tokens: torch.Tensor  # (N,) int64
-    positions: torch.Tensor  # (N,) int64: place in the row, the shared prefix counted
+    positions: torch.Tensor  # (N,) int64: position in the row, the shared prefix counted
     layout: Layout
     answer_index: torch.Tensor  # (R,) int64 into the N tokens: where the label is read
-    answers: tuple[int, ...]  # the same as plain integers
-    rows: tuple[int, ...]  # R places in the caller's list of posts
+    answer_tokens: tuple[int, ...]  # the same as plain integers
+    indices: tuple[int, ...]  # R indices in the caller's list of posts
 
     def to(self, device) -> "PackedBatch":
         """The same batch with its tensors on `device`; to a GPU by way of pinned memory, so that nobody waits."""
@@ -137,11 +138,11 @@ class PackedBatch:
         return replace(self, tokens=tokens, positions=positions, answer_index=answer_index)
 
 
-def pack(rows: list[list[int]], answers: list[int], places: list[int], prefix_len: int = 0, multiple: int = 1
+def pack(rows: list[list[int]], answers: list[int], indices: list[int], prefix_len: int = 0, multiple: int = 1
          ) -> PackedBatch:
     """Lay rows of token ids end to end, their first `prefix_len` ids (equal in all of them) once.
 
-    `multiple`: fill up to a multiple of so many tokens with one more row, which has no answer and no place; with `ROWS`
+    `multiple`: fill up to a multiple of so many tokens with one more row, which has no answer and no index; with `ROWS`
     a post gets the same bits whatever else is in the batch.
 
     `pack([[1, 2, 3], [1, 2, 4, 5]], [2, 3], [0, 1], prefix_len=2)` has tokens `[1, 2, 3, 4, 5]`, positions
@@ -164,5 +165,5 @@ def pack(rows: list[list[int]], answers: list[int], places: list[int], prefix_le
         row_start.append(len(tokens))
     return PackedBatch(
         torch.tensor(tokens), torch.tensor(positions), Layout(tuple(row_start), prefix_len),
-        torch.tensor(answer_index), tuple(answer_index), tuple(places),
+        torch.tensor(answer_index), tuple(answer_index), tuple(indices),
     )

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def product(x, weight, bias=None, add=None) -> torch.Tensor:
+def matmul(x, weight, bias=None, add=None) -> torch.Tensor:
     """y = x W^T + b + z without gradients: (..., in), (out, in), (out,), (..., out) -> (..., out), in x's dtype.
 
     `bias` or `add` (z), not both; z is added while y is written, which saves reading and writing y once more.
@@ -33,7 +33,7 @@ class _Linear(torch.autograd.Function):
         needs_x, needs_weight, *_ = ctx.needs_input_grad
         ctx.save_for_backward(x if needs_weight else None, weight if needs_x else None)
         ctx.weight_dtype = weight.dtype
-        return product(x, weight.to(x.dtype), bias, add)
+        return matmul(x, weight.to(x.dtype), bias, add)
 
     @staticmethod
     @once_differentiable
@@ -41,15 +41,15 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         tokens = grad.reshape(-1, grad.shape[-1])  # (tokens, out)
         return (
-            None if weight is None else product(grad, weight.to(grad.dtype).t()),
-            None if x is None else product(tokens.t(), x.reshape(-1, x.shape[-1]).t()).to(ctx.weight_dtype),
+            None if weight is None else matmul(grad, weight.to(grad.dtype).t()),
+            None if x is None else matmul(tokens.t(), x.reshape(-1, x.shape[-1]).t()).to(ctx.weight_dtype),
             tokens.sum(0) if ctx.needs_input_grad[2] else None,
             grad if ctx.needs_input_grad[3] else None,
         )
 
 
 def linear(x, weight, bias=None, add=None) -> torch.Tensor:
-    """`product` with gradients for whatever of x, W, b and z asks for one; keeps x only where W learns.
+    """`matmul` with gradients for whatever of x, W, b and z asks for one; keeps x only where W learns.
 
     A weight of another dtype is cast for the product, forward and again backward: what is kept is the weight itself.
     """

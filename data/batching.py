@@ -21,7 +21,7 @@ def shared_prefix(prompt_prefix: Sequence[int], rows: Sequence[EncodedPost]) -> 
     """
     if not rows:
         return 0
-    return min(common_prefix([list(prompt_prefix), *(row.ids for row in rows)]), min(row.answer for row in rows))
+    return min(common_prefix([list(prompt_prefix), *(row.ids for row in rows)]), min(row.answer_index for row in rows))
 
 
 def plan(
@@ -40,16 +40,16 @@ def plan(
         raise ValueError(f"window {window}, max_tokens {max_tokens} and max_rows {max_rows} must be 1 or more")
     batches: list[list[int]] = []
     for start in range(0, len(rows), window):
-        places = range(start, min(start + window, len(rows)))
-        shared = {place: shared_prefix(prefix, [rows[place]]) for place in places}
+        indices = range(start, min(start + window, len(rows)))
+        shared = {index: shared_prefix(prefix, [rows[index]]) for index in indices}
         tokens, batch = 0, []
-        for place in sorted(places, key=lambda place: (-shared[place], -len(rows[place].ids))):
-            own = len(rows[place].ids) - shared[place]
-            if batch and (tokens + own > max_tokens or len(batch) == max_rows or shared[place] != shared[batch[0]]):
+        for index in sorted(indices, key=lambda index: (-shared[index], -len(rows[index].ids))):
+            own = len(rows[index].ids) - shared[index]
+            if batch and (tokens + own > max_tokens or len(batch) == max_rows or shared[index] != shared[batch[0]]):
                 batches.append(batch)
                 batch = []
-            tokens = own + (tokens if batch else shared[place])
-            batch.append(place)
+            tokens = own + (tokens if batch else shared[index])
+            batch.append(index)
         batches.append(batch)
     return batches
 
@@ -75,11 +75,11 @@ def even_plan(rows: Sequence[EncodedPost], max_tokens: int, prefix: Sequence[int
     return batches
 
 
-def make_batch(rows: Sequence[EncodedPost], places: Sequence[int], prefix_len: int = 0, multiple: int = 1
+def make_batch(rows: Sequence[EncodedPost], indices: Sequence[int], prefix_len: int = 0, multiple: int = 1
                ) -> PackedBatch:
-    """Pack `rows[place]` for each of `places`, the first `prefix_len` ids once; `batch.rows` are the places."""
-    chosen = [rows[place] for place in places]
-    return pack([row.ids for row in chosen], [row.answer for row in chosen], list(places), prefix_len, multiple)
+    """Pack `rows[index]` for each of `indices`, the first `prefix_len` ids once; `batch.indices` are these indices."""
+    chosen = [rows[index] for index in indices]
+    return pack([row.ids for row in chosen], [row.answer_index for row in chosen], list(indices), prefix_len, multiple)
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, generator: np.random.Generator,
@@ -95,7 +95,7 @@ def group_by_length(lengths: Sequence[int], batch_size: int, generator: np.rando
     # At least four groups, as in transformers: with one group the batches would hold the same posts in every epoch.
     group = batch_size * max(1, min(batches_per_group, len(lengths) // (batch_size * 4)))
     groups = [order[start : start + group] for start in range(0, len(order), group)]
-    order = [place for part in groups for place in sorted(part, key=lambda place: -lengths[place])]
+    order = [index for part in groups for index in sorted(part, key=lambda index: -lengths[index])]
     full, rest = divmod(len(order), batch_size)
     batches = [order[start : start + batch_size] for start in range(0, full * batch_size, batch_size)]
-    return [place for number in generator.permutation(full) for place in batches[number]] + order[len(order) - rest :]
+    return [index for number in generator.permutation(full) for index in batches[number]] + order[len(order) - rest :]

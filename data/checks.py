@@ -246,24 +246,24 @@ def refuse_unlearnt(check: TestCheck) -> None:
 
 
 def near_pairs(first: Sequence[Post], second: Sequence[Post], threshold: float = 0.5) -> list[tuple[int, int, float]]:
-    """(place in `first`, place in `second`, Jaccard): for each `second` post its nearest `first` post, if near enough.
+    """(index in `first`, index in `second`, Jaccard): for each `second` post its nearest `first` post, if near enough.
 
     Near enough is `threshold` or more. Jaccard = |A ∩ B| / |A ∪ B| over the sets of three-word runs (all words as one
     run in shorter posts); words are runs of letters and digits, folded, with handles and links as they stand.
     """
     runs = [_runs(post.text) for post in first]
     where: defaultdict[tuple, list[int]] = defaultdict(list)
-    for place, own in enumerate(runs):
+    for index, own in enumerate(runs):
         for run in own:
-            where[run].append(place)
+            where[run].append(index)
     pairs = []
-    for place, post in enumerate(second):
+    for index, post in enumerate(second):
         own = _runs(post.text)
         shared = Counter(other for run in own for other in where.get(run, ()))
         scored = [(n / (len(own) + len(runs[other]) - n), -other) for other, n in shared.items()]
         score, other = max(scored, default=(0.0, 0))
         if score >= threshold:
-            pairs.append((-other, place, score))
+            pairs.append((-other, index, score))
     return pairs
 
 

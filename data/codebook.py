@@ -67,8 +67,8 @@ class Codebook:
         """SHA-256 of the canonical JSON of all that is asked; the book's own name does not count."""
         return sha256_json({key: value for key, value in self.to_dict().items() if key != "name"})
 
-    def place(self, label: str) -> int:
-        """The place of `label` among the labels, counted from 0. Raises `UserError` for a label that is not there."""
+    def index(self, label: str) -> int:
+        """The index of `label` among the labels. Raises `UserError` for a label that is not there."""
         if label not in self.labels:
             raise UserError(f"label '{label}' is not in the codebook{closest(label, self.labels)}; "
                             f"its labels are {', '.join(self.labels)}")
@@ -76,11 +76,11 @@ class Codebook:
 
     def listed(self, label: str) -> str:
         """`listed("neutral") -> "3 = 'neutral'"`."""
-        return f"{self.symbols[self.place(label)]} = '{label}'"
+        return f"{self.symbols[self.index(label)]} = '{label}'"
 
     def answer_text(self, label: str) -> str:
         """`answer_text("neutral") -> "Answer = [3]. "`."""
-        return self.answer.replace("{symbol}", self.symbols[self.place(label)])
+        return self.answer.replace("{symbol}", self.symbols[self.index(label)])
 
     def instruction(self) -> str:
         """The question and the listed labels, then definitions and examples where the codebook has them."""

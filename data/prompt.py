@@ -50,10 +50,10 @@ class Mark(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EncodedPost:
-    """A post as token ids; the label is read at `ids[answer]`, i.e. from what the model predicts there."""
+    """A post as token ids; the label is read at `ids[answer_index]`, from what the model predicts there."""
 
     ids: list[int]
-    answer: int
+    answer_index: int
     cut: bool  # whether the post was too long and lost its end
 
 
@@ -95,12 +95,12 @@ class Prompt:
 
         The post is cut exactly as in `encode`, so the row is longer than `max_tokens` by the answer's end at most.
         """
-        row, place = self.encode(text), self.codebook.place(label)
+        row, index = self.encode(text), self.codebook.index(label)
         kept = self.shorten(text)[0] if row.cut else text
         ids = self._raw(kept, self.codebook.answer_text(label))
-        if ids != [*row.ids, self.label_ids[place], *self._endings[place]]:
+        if ids != [*row.ids, self.label_ids[index], *self._endings[index]]:
             raise self._unsteady()
-        return EncodedPost(ids + self._end, row.answer, row.cut)
+        return EncodedPost(ids + self._end, row.answer_index, row.cut)
 
     def shorten(self, text: str) -> tuple[str, bool]:
         """The longest beginning of `text` whose row fits into `max_tokens`, and whether anything was cut.
@@ -209,10 +209,10 @@ class Prompt:
         labels, found = self.codebook.labels, set()
         for post in PROBES[::12]:
             rows = [self._raw(post, self.codebook.answer_text(label)) for label in labels]
-            place = common_prefix(rows)
+            index = common_prefix(rows)
             seen: dict[int, str] = {}
             for label, row in zip(labels, rows, strict=True):
-                token = row[place] if place < len(row) else -1
+                token = row[index] if index < len(row) else -1
                 if token in seen:
                     raise UserError(
                         f"codebook '{self.codebook.name}': the answers of '{seen[token]}' and '{label}' do not differ "
@@ -220,7 +220,7 @@ class Prompt:
                         "'answer' so that {symbol} stands apart, for example to 'Answer = [{symbol}]. '"
                     )
                 seen[token] = label
-            found.add((tuple(seen), tuple(tuple(row[place + 1 :]) for row in rows)))
+            found.add((tuple(seen), tuple(tuple(row[index + 1 :]) for row in rows)))
         if len(found) > 1:
             raise self._unsteady()
         return found.pop()
@@ -240,7 +240,7 @@ class Prompt:
 def common_prefix(rows: list[list[int]]) -> int:
     """The number of ids that all `rows` begin with: `common_prefix([[1, 2, 3], [1, 2, 4]]) -> 2`."""
     first, last = min(rows), max(rows)  # what these two share, every row between them in dictionary order shares too
-    differ = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    differ = (index for index, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     return next(differ, min(len(first), len(last)))
 
 

@@ -45,15 +45,15 @@ def choose_posts(
     wanted = list(there) if languages is None else _codes(languages, there, "--languages")
     wanted += [code for code in per_language if code not in wanted]
     keep: set[int] = set()
-    places: defaultdict[str, list[int]] = defaultdict(list)
-    for place, post in enumerate(posts):
-        places[post.language].append(place)
+    indices: defaultdict[str, list[int]] = defaultdict(list)
+    for index, post in enumerate(posts):
+        indices[post.language].append(index)
     for code in wanted:
         option = "--per-language" if code in per_language else "--languages"
         if not there[code]:
             counts = ", ".join(f"{one} {count:,}" for one, count in sorted(there.items()))
             raise UserError(f"{option} {code}: there is no post in {language_name(code)}; the files have {counts}")
-        own, budget = places[code], per_language.get(code, there[code])
+        own, budget = indices[code], per_language.get(code, there[code])
         if budget < 1:
             raise UserError(f"--per-language {code}={budget}: is not a number of posts; write 1 or more")
         if budget > len(own):
@@ -62,10 +62,10 @@ def choose_posts(
                 f"ask for {len(own)} or fewer"
             )
         if budget < len(own):
-            order = stratified_order([posts[place] for place in own], seed)
+            order = stratified_order([posts[index] for index in own], seed)
             own = [own[i] for i in order[:budget]]
         keep.update(own)
-    return [post for place, post in enumerate(posts) if place in keep]
+    return [post for index, post in enumerate(posts) if index in keep]
 
 
 def only_posts(posts: Sequence[Post], path: str | Path) -> list[Post]:
@@ -105,12 +105,12 @@ def _codes(tags: Iterable[str], there: Mapping[str, int], option: str) -> list[s
 def stratified_order(posts: Sequence[Post], seed: int) -> list[int]:
     """Places of posts, seeded, so that the labels of every beginning are within one row of their shares.
 
-    |rows of a label among the first k - k * its share| <= 1 - 1 / (2m - 2) for m labels. The place of a post in the
+    |rows of a label among the first k - k * its share| <= 1 - 1 / (2m - 2) for m labels. The position of a post in the
     file plays no part; see `data.splits.hash_order`.
     """
     queues: defaultdict[str, list[int]] = defaultdict(list)
-    for place in sorted(range(len(posts)), key=lambda i: hash_order(posts[i], seed)):
-        queues[posts[place].label or ""].append(place)
+    for index in sorted(range(len(posts)), key=lambda i: hash_order(posts[i], seed)):
+        queues[posts[index].label or ""].append(index)
     sizes = {label: len(queue) for label, queue in sorted(queues.items())}
     if len(sizes) == 1:
         return next(iter(queues.values()))
@@ -136,9 +136,9 @@ def epoch_order(posts: Sequence[Post], generator: np.random.Generator, balance: 
     if balance == "none":
         return generator.permutation(len(posts))
     cells: defaultdict[tuple, list[int]] = defaultdict(list)
-    for place, post in enumerate(posts):
+    for index, post in enumerate(posts):
         key = {"language": (post.language,), "label": (post.label,), "both": (post.language, post.label)}[balance]
-        cells[key].append(place)
+        cells[key].append(index)
     share, rest = divmod(len(posts), len(cells))
     more = set(generator.permutation(len(cells))[:rest].tolist())
     drawn = []
@@ -149,7 +149,7 @@ def epoch_order(posts: Sequence[Post], generator: np.random.Generator, balance: 
 
 
 def order_by_epoch(posts: Sequence[Post], seed: int, balance: str = "none") -> Callable[[int], list[int]]:
-    """`order(epoch) -> places`, the same for the same epoch whatever was drawn before: nothing to save for resuming."""
+    """`order(epoch) -> indices`, the same for an epoch whatever was drawn before: nothing to save for resuming."""
     if balance not in BALANCES:
         raise UserError(f"--balance {balance}: is not one of {', '.join(BALANCES)}")
     return lambda epoch: epoch_order(posts, np.random.default_rng([seed, epoch]), balance).tolist()

@@ -5,7 +5,7 @@ handed to the languages by largest remainder, and within each language to its la
 language and each cell is within one row of its share. Only a cell's last row always stays on the first side: a label
 that is tested and nowhere else to be seen cannot be learnt.
 
-Which rows of a cell go is decided by a hash of (seed, language, text, id), not by their place: the same posts in
+Which rows of a cell go is decided by a hash of (seed, language, text, id), not by their order: the same posts in
 another order are split the same way.
 
 Rows that belong together (one author; one text, posted again) move as one: groups are taken largest first, and each
@@ -159,18 +159,18 @@ def group_posts(posts: Sequence[Post], group_by: str | None = None, same_text: b
     """
     parent = list(range(len(posts)))
 
-    def root(place: int) -> int:
-        while parent[place] != place:
-            parent[place] = parent[parent[place]]
-            place = parent[place]
-        return place
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
 
     def join(key_of: Callable[[Post], str]) -> None:
         first: dict[str, int] = {}
-        for place, post in enumerate(posts):
+        for index, post in enumerate(posts):
             key = key_of(post)
             if key:
-                a, b = root(first.setdefault(key, place)), root(place)
+                a, b = root(first.setdefault(key, index)), root(index)
                 parent[max(a, b)] = min(a, b)
 
     if group_by is not None:
@@ -178,7 +178,7 @@ def group_posts(posts: Sequence[Post], group_by: str | None = None, same_text: b
         join(lambda post: _value(post, group_by))
     if same_text:
         join(lambda post: normalise(post.text))
-    return [root(place) for place in range(len(posts))]
+    return [root(index) for index in range(len(posts))]
 
 
 def _choose_groups(posts: Sequence[Post], groups: list[int], fraction: float, seed: int) -> set[int]:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from common.device import or_halve
 from common.errors import UserError
 from common.packed import PackedBatch
 from data.batching import even_plan, make_batch, shared_prefix
@@ -76,10 +77,18 @@ def token_losses(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Te
     return torch.cat([checkpoint(chunk, part, wanted, use_reentrant=False) for part, wanted in pairs])
 
 
+def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """-log softmax(logits)[label] of each post: (R, C) in at least float32 and (R,) int64 -> (R,).
+
+    Another kind of task (ordinal labels, several labels a post) changes this and `inference.decide`.
+    """
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
 def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str, checkpointing: bool) -> torch.Tensor:
     """The weighted sum of the losses of one packed batch (its mean is the caller's, who knows the whole step).
 
-    labels (R,) int64 places in `label_ids` (C,); weights (R,). Returns a scalar in at least float32. The text loss
+    labels (R,) int64 indices in `label_ids` (C,); weights (R,). Returns a scalar in at least float32. The text loss
     takes batches without a shared prefix: each row has losses there too.
     """
     if loss == "text":
@@ -91,19 +100,20 @@ def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str,
         losses = token_losses(model, hidden[follows], batch.tokens[follows + 1])
         weights = weights.repeat_interleave(own, output_size=len(follows))  # (N - R,)
         return (losses * weights.to(losses.dtype)).sum()
-    answers = model.answers(batch, checkpointing)  # (R, D)
+    answers = model.answer_hidden(batch, checkpointing)  # (R, D)
     if loss == "vocabulary":
         losses = token_losses(model, answers, label_ids[labels])
     else:
-        losses = F.cross_entropy(model.label_logits(answers, label_ids), labels, reduction="none")
+        losses = label_loss(model.label_logits(answers, label_ids), labels)
     return (losses * weights.to(losses.dtype)).sum()
 
 
 class Trainer:
     """The state of one fine-tune and the way from step to step.
 
-    rows: encoded posts (`.ids`, `.answer`); labels and weights: one entry per row; order(epoch) -> places in `rows`,
-    the same for the same epoch; prefix: ids that all rows may share (empty where dropout forbids to share them).
+    rows: encoded posts (`.ids`, `.answer_index`); labels and weights: one entry per row; order(epoch) -> indices in
+    `rows`, the same for the same epoch; prefix: ids that all rows may share (empty where dropout forbids to share
+    them).
     """
 
     def __init__(self, model, rows, labels, weights, label_ids, order: Callable[[int], list[int]], prefix,
@@ -124,7 +134,7 @@ class Trainer:
         self._epoch, self._places = 0, order(0)
         self.steps_per_epoch = steps_per_epoch(len(self._places), recipe.batch_size)
 
-    def places(self, step: int) -> list[int]:
+    def indices(self, step: int) -> list[int]:
         """Which rows step `step` learns from; follows from the seed and the step alone."""
         size = self.recipe.batch_size
         if self._epoch != step // self.steps_per_epoch:
@@ -136,55 +146,39 @@ class Trainer:
     def step(self) -> dict:
         """One optimiser step; returns what to log. Loss and gradient norm stay tensors, so that nobody waits."""
         rate = learning_rate(self.step_count, self.total_steps, self.recipe)
-        places = self.places(self.step_count)
+        indices = self.indices(self.step_count)
         self.model.train()
-        while (loss := self._accumulate_if_it_fits(places)) is None:
-            # The same step again, in halves: the same mean, so the same mathematics.
-            self.micro_tokens //= 2
-            self.halvings += 1
-            if self.model.device.type == "cuda":
-                torch.cuda.empty_cache()
+        longest = max(len(self.rows[index].ids) for index in indices)
+        failed = (f"step {self.step_count + 1}: one post of {longest} tokens does not fit into the device's memory; "
+                  "try --checkpointing on, --quantize nf4 or smaller --max-tokens")
+        # Where memory runs out, the same step again in halves: the same mean, so the same mathematics.
+        while (loss := or_halve(self, lambda: self._accumulate(indices), longest, failed)) is None:
+            pass
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         limit = self.recipe.clip or float("inf")
         norm = torch.nn.utils.clip_grad_norm_(list(self.named.values()), limit)
         self.optimizer.step()
         self.step_count += 1
-        tokens = sum(len(self.rows[place].ids) for place in places)
-        return {"step": self.step_count, "loss": loss, "grad_norm": norm, "lr": rate, "posts": len(places),
+        tokens = sum(len(self.rows[index].ids) for index in indices)
+        return {"step": self.step_count, "loss": loss, "grad_norm": norm, "lr": rate, "posts": len(indices),
                 "tokens": tokens}
 
-    def _accumulate_if_it_fits(self, places: list[int]) -> torch.Tensor | None:
-        """`_accumulate`, or `None` where memory ran out; a `UserError` where smaller micro-batches cannot help.
-
-        A function of its own, so that the error, whose traceback holds every tensor of the failed try, is gone when
-        the caller tries again.
-        """
-        try:
-            return self._accumulate(places)
-        except torch.OutOfMemoryError as error:
-            longest = max(len(self.rows[place].ids) for place in places)
-            if self.micro_tokens <= longest:
-                raise UserError(f"step {self.step_count + 1}: one post of {longest} tokens does not fit into the "
-                                "device's memory; try --checkpointing on, --quantize nf4 or smaller --max-tokens"
-                                ) from error
-            return None
-
-    def _accumulate(self, places: list[int]) -> torch.Tensor:
+    def _accumulate(self, indices: list[int]) -> torch.Tensor:
         """Gradients of the step's mean loss, summed over its micro-batches; returns that loss (a scalar tensor)."""
         self.optimizer.zero_grad(set_to_none=True)
         whole_text = self.recipe.loss == "text"
         prefix = [] if whole_text else self.prefix  # each row has the prefix's own losses, so it cannot be shared
-        counts = torch.tensor([len(self.rows[place].ids) - 1 if whole_text else 1 for place in places])
-        total = (self.weights[places] * counts).sum().item()
-        exact = torch.promote_types(self.model.dtype, torch.float32)
-        loss = torch.zeros((), dtype=exact, device=self.model.device)
-        rows = [self.rows[place] for place in places]
+        counts = torch.tensor([len(self.rows[index].ids) - 1 if whole_text else 1 for index in indices])
+        total = (self.weights[indices] * counts).sum().item()
+        compute_dtype = torch.promote_types(self.model.dtype, torch.float32)
+        loss = torch.zeros((), dtype=compute_dtype, device=self.model.device)
+        rows = [self.rows[index] for index in indices]
         for group in even_plan(rows, self.micro_tokens, prefix=prefix):
-            chosen = [places[i] for i in group]
-            shared = shared_prefix(prefix, [self.rows[place] for place in chosen])
+            chosen = [indices[i] for i in group]
+            shared = shared_prefix(prefix, [self.rows[index] for index in chosen])
             batch = make_batch(self.rows, chosen, shared).to(self.model.device)
-            labels, weights = self.labels[chosen], self.weights[chosen].to(exact)
+            labels, weights = self.labels[chosen], self.weights[chosen].to(compute_dtype)
             labels, weights = labels.to(self.model.device), weights.to(self.model.device)
             part = batch_loss(self.model, batch, labels, weights, self.label_ids, self.recipe.loss, self.checkpointing)
             part = part / total

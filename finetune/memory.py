@@ -28,7 +28,7 @@ from model.config import LlamaConfig
 from model.llama import HEAD_CHUNK
 from quant.convert import model_bytes
 
-MICRO_TOKENS = (8192, 4096, 2048, 1024, 512)
+MICRO_TOKEN_CHOICES = (8192, 4096, 2048, 1024, 512)
 SHARE = 0.7  # of the memory at hand that a plan may fill: the allocator, Python and the data want the rest
 
 
@@ -93,7 +93,7 @@ def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointin
     largest = max(config.hidden_size * config.intermediate_size, config.hidden_size**2) * dtype.itemsize
     adapter = 16 * trainable + largest
     ways = [False, True] if checkpointing is None else [checkpointing]
-    sizes = MICRO_TOKENS if micro_tokens is None else (micro_tokens,)
+    sizes = MICRO_TOKEN_CHOICES if micro_tokens is None else (micro_tokens,)
     dropped = sum(layer.in_features for layer in adapters(model).values() if layer.dropout)
     logits = logit_bytes(model, loss)
     kept = lambda tokens, way: activation_bytes(config, tokens, dtype, way, dropped, loss != "text")  # noqa: E731

@@ -22,15 +22,10 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.files import ROOT, atomic_write, check_place, read_json, write_json
+from common.files import ROOT, atomic_write, check_place, write_json
 from common.options import check_value
+from common.run_json import SCHEMA, read_run_json
 from finetune.options import TrainOptions
-
-SCHEMA = 1
-# What the programs read of run.json: without it they could not go on.
-FACTS = {"created": str, "finished": bool, "options": dict, "environment": dict, "hashes": dict, "codebook": dict,
-         "prompt": dict, "languages": list, "scored": list}  # fmt: skip
-OPTIONS = ("model", "template", "max_tokens", "quantize", "allow_missing_labels", "seed")
 
 
 class RunFolder:
@@ -67,21 +62,7 @@ class RunFolder:
             raise UserError(f"{path}: there is no such run folder; train.py --out makes one")
         if not (path / "run.json").exists():
             raise UserError(f"{path}: has no run.json; give a folder that train.py --out made")
-        facts = read_json(path / "run.json")
-        try:
-            json.dumps(facts, allow_nan=False)
-        except ValueError as error:
-            raise UserError(f"{path / 'run.json'}: holds a number that is not finite; train anew") from error
-        if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
-            raise UserError(f"{path / 'run.json'}: is not of schema {SCHEMA}; it was made by another version")
-        for key, kind in FACTS.items():
-            if not isinstance(facts.get(key), kind):
-                raise UserError(f"{path / 'run.json'}: {key} is missing or of another kind; the file was changed by "
-                                "hand, so train anew")
-        missing = [key for key in OPTIONS if key not in facts["options"]]
-        if missing:
-            raise UserError(f"{path / 'run.json'}: options: {missing[0]} is missing; the file was changed by hand, so "
-                            "train anew")
+        facts = read_run_json(path)
         for name in {field.name for field in fields(TrainOptions)} & facts["options"].keys():
             check_value(TrainOptions, name, facts["options"][name], f"{path / 'run.json'}: options")
         return cls(path, facts)

@@ -77,13 +77,13 @@ def generate(model: LlamaForCausalLM, ids: list[int], max_new_tokens: int, stop_
 
 @torch.inference_mode()
 def _steps(model, ids, max_new_tokens, stop_ids, temperature, top_p, generator, vocab_size, cached) -> Iterator[int]:
-    cache = None
+    kv_cache = None
     if cached:
-        cache = KVCache(model.config, 1, ids.shape[1] + max_new_tokens, dtype=model.dtype, device=model.device)
+        kv_cache = KVCache(model.config, 1, ids.shape[1] + max_new_tokens, dtype=model.dtype, device=model.device)
     for _ in range(max_new_tokens):
-        if cache is not None:
-            for part in ids[:, cache.length :].split(PREFILL, dim=1):
-                logits = model(part, cache=cache)[0, -1]  # (V,)
+        if kv_cache is not None:
+            for part in ids[:, kv_cache.length :].split(PREFILL, dim=1):
+                logits = model(part, kv_cache)[0, -1]  # (V,)
         else:
             logits = model(ids)[0, -1]
         chosen = choose(logits[:vocab_size], temperature, top_p, generator)
@@ -109,8 +109,8 @@ def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Ten
 
     The nucleus is the smallest set of most probable tokens whose probabilities reach top_p; it is never empty.
     """
-    exact = torch.promote_types(logits.dtype, torch.float32)
-    probabilities = torch.softmax((logits.to(exact) - logits.max().to(exact)) / temperature, dim=-1)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    probabilities = torch.softmax((logits - logits.max()) / temperature, dim=-1)
     if top_p < 1:
         sorted_, order = probabilities.sort(descending=True, stable=True)
         above = sorted_.cumsum(-1) - sorted_  # the share of all tokens more probable than this one

@@ -9,11 +9,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 
 import numpy as np
 import torch
 
+from common.device import or_halve
 from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
 from data.readers import is_empty
@@ -72,18 +74,18 @@ class Labeller:
         batches = self._plan(rows, range(len(rows)))
         while batches:
             multiple = max(step, self.micro_tokens // SIZES // step * step) if parts or len(batches) > 1 else step
-            part = self._logits_if_they_fit(rows, batches[0], multiple)
+            indices = batches[0]
+            longest = max(len(rows[index].ids) for index in indices)
+            failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
+                      "--device cpu or, without it, no --resident")
+            part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
             if part is None:  # the same posts again, in halves
-                self.micro_tokens //= 2
-                self.halvings += 1
-                if self._is_cuda:
-                    torch.cuda.empty_cache()
                 batches = self._plan(rows, list(chain(*batches)))
                 continue
-            places = batches.pop(0)
-            order += places
+            batches.pop(0)
+            order += indices
             parts.append(part)
-            self.show(len(places))
+            self.show(len(indices))
         logits = torch.cat(parts or [torch.empty(0, len(self._label_ids))])  # (n, C) in the batches' order
         logits = logits.to("cpu", non_blocking=self._is_cuda)  # into pinned memory
         copied = torch.cuda.Event() if self._is_cuda else None
@@ -115,32 +117,21 @@ class Labeller:
             yield window, [None if is_empty(post.text) else self.prompt.encode(post.text) for post in window]
 
     def _labelled(self, posts: list, rows: list, probabilities: Callable[[], np.ndarray]) -> Labelled:
-        filled = [place for place, row in enumerate(rows) if row is not None]
+        filled = [index for index, row in enumerate(rows) if row is not None]
         result = np.full((len(posts), len(self._label_ids)), np.nan, dtype=np.float32)
         result[filled] = probabilities()
-        return Labelled(posts, result, sum(rows[place].cut for place in filled))
+        return Labelled(posts, result, sum(rows[index].cut for index in filled))
 
-    def _plan(self, rows, places) -> list[list[int]]:
-        """`places` of `rows` in batches."""
-        batches = plan([rows[place] for place in places], self.micro_tokens, prefix=self.prompt.prefix_ids)
-        return [[places[number] for number in batch] for batch in batches]
+    def _plan(self, rows, indices) -> list[list[int]]:
+        """`indices` of `rows` in batches."""
+        batches = plan([rows[index] for index in indices], self.micro_tokens, prefix=self.prompt.prefix_ids)
+        return [[indices[number] for number in batch] for batch in batches]
 
-    def _logits_if_they_fit(self, rows, places: list[int], multiple: int) -> torch.Tensor | None:
-        """Label logits (R, C) of some rows, or `None` where memory ran out and smaller batches can help.
-
-        A function of its own, so that the error, whose traceback holds every tensor of the failed try, is gone when
-        the caller tries again.
-        """
-        try:
-            shared = shared_prefix(self.prompt.prefix_ids, [rows[place] for place in places])
-            batch = make_batch(rows, places, shared, multiple).to(self.model.device)
-            return self.model.label_logits(self.model.answers(batch), self._label_ids)
-        except torch.OutOfMemoryError as error:
-            longest = max(len(rows[place].ids) for place in places)
-            if self.micro_tokens <= longest:
-                raise UserError(f"one post of {longest} tokens does not fit into the device's memory; try --dtype "
-                                "bfloat16, --device cpu or, without it, no --resident") from error
-            return None
+    def _logits(self, rows, indices: list[int], multiple: int) -> torch.Tensor:
+        """Label logits (R, C) of some rows."""
+        shared = shared_prefix(self.prompt.prefix_ids, [rows[index] for index in indices])
+        batch = make_batch(rows, indices, shared, multiple).to(self.model.device)
+        return self.model.label_logits(self.model.answer_hidden(batch), self._label_ids)
 
 
 def ahead(items: Iterator) -> Iterator:

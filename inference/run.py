@@ -7,6 +7,7 @@ import torch
 
 from common.errors import UserError
 from common.files import ROOT, atomic_folder
+from common.run_json import check_adapter, check_finished
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
 from finetune.run_folder import RunFolder
@@ -46,9 +47,7 @@ def finished_run(path: str | None) -> RunFolder:
                 shutil.copytree(SHIPPED_RUN, folder, dirs_exist_ok=True)
         print(f"{chosen} is a copy of the run that comes with the project")
     run = RunFolder.open(chosen)
-    if not run.facts["finished"]:
-        raise UserError(f"{run.path}: its training was stopped early; python train.py --resume --out {run.path} "
-                        "finishes it")
+    check_finished(run.path, run.facts)
     return run
 
 
@@ -57,8 +56,7 @@ def base_folder(run: RunFolder, model: str | None = None, cache: str | None = No
 
     Raises `UserError` where one of the two is missing or the base's bytes are not those that the run was made with.
     """
-    if not (run.path / "adapter").is_dir():
-        raise UserError(f"{run.path}: has no adapter/; it was removed after training, so train again")
+    check_adapter(run.path)
     name = model or run.facts["options"]["model"]
     if not find_folder(name).is_dir():
         raise UserError(f"{run.path / 'run.json'}: the base model {name} is not there; --model says where it is now")

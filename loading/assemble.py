@@ -21,6 +21,7 @@ from lora.adapter import load_adapter
 from model.attention import attend_padded, attend_sdpa
 from model.llama import LlamaForCausalLM
 from quant.convert import dense_linears, replace_linears
+from quant.double_quant import Scales
 from quant.stored import check_quantization, read_group, unpacked
 
 QUANTIZE = ("stored", "none", "nf4", "nf4-double")
@@ -62,9 +63,8 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     if kept:
         folder = quantised_copy(folder, config, cache, double=quantize == "nf4-double")
         config = read_config(folder, rope_scaling)
-    with torch.device("meta"):
-        # A GPU wants few large calls; a CPU none of the padding that they take.
-        model = LlamaForCausalLM(config, attend_padded if device.type == "cuda" else attend_sdpa)
+    # A GPU wants few large calls; a CPU none of the padding that they take.
+    model = LlamaForCausalLM.empty(config, attend_padded if device.type == "cuda" else attend_sdpa)
     weights = read_weights(folder, config, expected_shapes(model))
     if config.quantization is not None:
         linears = {f"{name}.weight" for name in dense_linears(model)}
@@ -105,7 +105,7 @@ def place(model: torch.nn.Module, name: str, found: torch.Tensor | dict, path: P
         packed, scales = read_group(found, shape, f"{path}: tensor {name}")
     try:
         if isinstance(found, dict) and takes_packed:
-            module.load_packed(packed.to(device, copy=copy), tuple(part.to(device, copy=copy) for part in scales))
+            module.load_packed(packed.to(device, copy=copy), Scales(part.to(device, copy=copy) for part in scales))
         elif isinstance(found, dict):
             module.load_dense(leaf, unpacked(packed, scales, shape, dtype).to(device))
         else:

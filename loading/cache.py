@@ -16,8 +16,6 @@ because it only repeats what the source says. DIR may be deleted at any time.
 import time
 from pathlib import Path
 
-import torch
-
 from common.errors import UserError
 from common.files import atomic_folder, check_place, read_json, sha256_file, sha256_json, write_json
 from loading.meta import is_meta
@@ -106,8 +104,7 @@ def _whole(copy: Path) -> bool:
 
 
 def _write(folder: Path, config: LlamaConfig, described: dict, beside: Path, double: bool) -> None:
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM.empty(config)
     expected = expected_shapes(model)
     weights = read_weights(folder, config, expected)
     linears = {f"{name}.weight" for name in dense_linears(model)}

@@ -172,7 +172,7 @@ class MetaFiles:
 
     def get_slice(self, name: str) -> Header:
         part, axis = self.parts[0][self.names[name]], self._axis(name)
-        shape = [size * (len(self.parts) if place == axis else 1) for place, size in enumerate(part.shape)]
+        shape = [size * (len(self.parts) if index == axis else 1) for index, size in enumerate(part.shape)]
         return Header(DTYPES.get(part.dtype, str(part.dtype)), tuple(shape))
 
     def get_tensor(self, name: str) -> torch.Tensor:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import find_path, read_json
+from common.files import find_path
+from common.run_json import RUN_JSON, check_adapter, check_finished, read_run_json
 from loading import hub
 from loading.cache import weights_sha256
 from loading.weights import checkpoint_folder
@@ -21,7 +22,6 @@ from lora.adapter import CONFIG, read_config
 from model.tokenizer import FILE_NAMES
 
 EMBEDDED = "base"  # the small base model that the project ships
-RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def find_folder(name: str | Path, revision: str | None = None, weights: bool = T
 def find_source(name: str | Path) -> Source:
     """What a path or a name means. Raises `UserError` where it means nothing, or an adapter whose base is not found."""
     folder = find_folder(name)
-    if (folder / RUN).is_file():
+    if (folder / RUN_JSON).is_file():
         return _of_run(folder)
     if not (folder / CONFIG).is_file():
         return Source(checkpoint_folder(folder))
@@ -68,20 +68,11 @@ def find_source(name: str | Path) -> Source:
 
 
 def _of_run(folder: Path) -> Source:
-    path = folder / RUN
-    facts = read_json(path)
-    try:
-        name, quantize = str(facts["options"]["model"]), str(facts["options"]["quantize"])
-        hashes, finished = dict(facts["hashes"]["weights"]), facts["finished"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: is not what train.py writes; train anew") from error
-    if not finished:
-        raise UserError(f"{folder}: its training was stopped early; python train.py --resume --out {folder} finishes "
-                        "it")
-    if not (folder / "adapter").is_dir():
-        raise UserError(f"{folder}: has no adapter/; it was removed after training, so train again")
-    base = _named_base(name, path, f"give the base itself, with {folder / 'adapter'} as its adapter")
-    return Source(base, folder / "adapter", quantize, hashes)
+    facts = read_run_json(folder)
+    check_finished(folder, facts)
+    adapter, options = check_adapter(folder), facts["options"]
+    base = _named_base(str(options["model"]), folder / RUN_JSON, f"give the base itself, with {adapter} as its adapter")
+    return Source(base, adapter, str(options["quantize"]), facts["hashes"]["weights"])
 
 
 def _named_base(name: str, where: Path, otherwise: str, revision: str | None = None) -> Path:
@@ -97,7 +88,7 @@ def find_base(name: str | Path, revision: str | None = None, weights: bool = Tru
     Raises `UserError` for anything else, also for an adapter and a run.
     """
     folder = find_folder(name, revision, weights)
-    kinds = [kind for file, kind in ((RUN, "a run"), (CONFIG, "an adapter")) if (folder / file).is_file()]
+    kinds = [kind for file, kind in ((RUN_JSON, "a run"), (CONFIG, "an adapter")) if (folder / file).is_file()]
     if kinds:
         raise UserError(f"{name}: is {kinds[0]}, not a whole model; give its base, or merge the two and give that")
     return checkpoint_folder(folder)
@@ -106,7 +97,7 @@ def find_base(name: str | Path, revision: str | None = None, weights: bool = Tru
 def find_adapter(name: str | Path) -> Path:
     """The folder of an adapter, that of a run included."""
     folder = find_folder(name)
-    return folder / "adapter" if (folder / RUN).is_file() else folder
+    return folder / "adapter" if (folder / RUN_JSON).is_file() else folder
 
 
 def check_base(base: Path, hashes: dict[str, str], run: Path, cache: str | Path | None = None) -> None:

@@ -1,1 +1,1 @@
-"""LoRA: a small trainable product beside each frozen linear, where it goes, what is saved, how it is merged."""
+"""LoRA: a small trainable product beside each frozen linear, where it goes, what is saved."""

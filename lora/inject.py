@@ -65,6 +65,9 @@ def inject(model: nn.Module, targets: str | Iterable[str], r: int, alpha: float,
            ) -> list[str]:
     """Wrap the linears that `targets` means and freeze all else; returns their names in the model's order.
 
+    Gradients stop here: after this only the A and B of the adapters require one, so backward carries dx through frozen
+    linears, computes no dW of theirs, and ends at the lowest adapter.
+
     `generator` draws every A in that order. `rank_pattern` and `alpha_pattern` give some modules numbers of their own,
     as in PEFT: a key is a name or its end, read as a regular expression. Raises `UserError` for a target that means
     nothing, numbers that cannot be, and a model that carries an adapter already.

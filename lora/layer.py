@@ -78,9 +78,9 @@ class LoRALinear(nn.Module):
     @torch.no_grad()
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """The merged weight W + s B A (out, in), a new tensor of `dtype`; computed in at least float32."""
-        exact = torch.promote_types(dtype, torch.float32)
-        update = (self.lora_B.to(exact) @ self.lora_A.to(exact)).mul_(self.scaling)
-        return update.add_(self.base.dense_weight(exact)).to(dtype)
+        compute_dtype = torch.promote_types(dtype, torch.float32)
+        update = (self.lora_B.to(compute_dtype) @ self.lora_A.to(compute_dtype)).mul_(self.scaling)
+        return update.add_(self.base.dense_weight(compute_dtype)).to(dtype)
 
     def _apply(self, fn, recurse: bool = True):
         # `model.to(torch.bfloat16)` is about the arithmetic; A and B, and their gradients, stay float32 masters.

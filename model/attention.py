@@ -8,7 +8,7 @@ own row's earlier tokens and itself; never another row:
     out = softmax(q k^T / sqrt(h) + mask) v
 
 M is N, or more where a cache holds each row's past in front of its new tokens; q has fewer entries than N where the
-layout says that only some tokens ask. The three functions below compute the same: `attend_softmax` spells it out,
+layout names the query tokens. The three functions below compute the same: `attend_softmax` spells it out,
 `attend_sdpa` hands the same pieces to PyTorch's fused kernel, row by row, so that no row's bits depend on another, and
 `attend_padded` pads the rows into one call, which a GPU wants. Any other function with this signature (one that records
 the weights, say) can be given to the model in their place.
@@ -31,13 +31,13 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layout], torch.Tens
 
 
 def pieces(layout: Layout) -> Iterator[tuple[slice, slice]]:
-    """(queries, own keys) of the shared prefix, where there is one, and of every row, or of every token that asks.
+    """(queries, own keys) of the shared prefix, where there is one, and of every row, or of every query token.
 
-    A token that asks alone is given the keys up to itself and no others, so it needs no mask.
+    A query token alone is given the keys up to itself and no others, so it needs no mask.
     """
-    if layout.asked is not None:
-        for place, token in enumerate(layout.asked):
-            yield slice(place, place + 1), slice(layout.row_start[layout.row_of(token)], token + 1)
+    if layout.query_tokens is not None:
+        for index, token in enumerate(layout.query_tokens):
+            yield slice(index, index + 1), slice(layout.row_start[layout.row_of(token)], token + 1)
         return
     if layout.prefix_len:
         yield slice(0, layout.prefix_len), slice(0, layout.prefix_len)
@@ -69,7 +69,7 @@ def attend_softmax(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: La
 
 def attend_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
     """The fast path: the same pieces through `scaled_dot_product_attention`; equal rows without a prefix go at once."""
-    if not layout.prefix_len and layout.asked is None and len(set(layout.lengths)) == 1:
+    if not layout.prefix_len and layout.query_tokens is None and len(set(layout.lengths)) == 1:
         rows = layout.rows
         split = [x.view(rows, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]  # (R, heads, T or S, h)
         return _fused(*split, layout).transpose(1, 2).reshape(q.shape)
@@ -90,22 +90,22 @@ def attend_padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Lay
     if layout.past:
         return attend_sdpa(q, k, v, layout)
     prefix, group = layout.prefix_len, q.shape[1] // k.shape[1]
-    source, place = layout.padded(q.device)  # (R, T), (N - prefix,)
+    source, index = layout.padded(q.device)  # (R, T), (N - prefix,)
 
     def by_row(x):  # (N, K, h) -> (R, H, S, h) with S = prefix + T
         own = torch.cat([x[:prefix].expand(layout.rows, -1, -1, -1), x[source]], dim=1)
         return own.repeat_interleave(group, dim=2).transpose(1, 2)
 
     keys, values = by_row(k), by_row(v)
-    if layout.asked is not None:
-        row, last = layout.asked_places(q.device)
+    if layout.query_tokens is not None:
+        row, last = layout.query_positions(q.device)
         seen = torch.arange(keys.shape[2], device=q.device) <= last[:, None]  # (Q, S)
         out = F.scaled_dot_product_attention(q[:, :, None], keys[row], values[row], attn_mask=seen[:, None, None])
         return out[:, :, 0]  # (Q, H, h)
     queries = q[source].transpose(1, 2)  # (R, H, T, h)
     seen = layout.mask(queries.shape[2], keys.shape[2], q.device)  # (T, S)
     out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=seen)
-    out = out.transpose(1, 2).reshape(-1, *q.shape[1:])[place]  # (N - prefix, H, h)
+    out = out.transpose(1, 2).reshape(-1, *q.shape[1:])[index]  # (N - prefix, H, h)
     if not prefix:
         return out
     first = _fused(*(x[None, :prefix].transpose(1, 2) for x in (q, k, v)), layout)[0].transpose(0, 1)
@@ -133,14 +133,18 @@ class Attention(nn.Module):
         self.v_proj = Linear(size, config.num_key_value_heads * config.head_dim, bias)
         self.o_proj = Linear(config.num_attention_heads * config.head_dim, size, bias)
 
-    def forward(self, x, rope, layout: Layout, attend: Attend, cache: KVCache | None = None, asked=None
-                ) -> torch.Tensor:
-        """`asked` (Q,) int64: the tokens that go past keys and values, those of `layout.asked`; gives (Q, D) then."""
-        k = rotate(self.k_proj(x).view(len(x), -1, self.head_dim), rope)  # (N, K, h)
-        v = self.v_proj(x).view(len(x), -1, self.head_dim)  # (N, K, h)
-        if asked is not None:
-            x, rope = x[asked], tuple(part[asked] for part in rope)  # (Q, D)
-        q = rotate(self.q_proj(x).view(len(x), -1, self.head_dim), rope)  # (N or Q, H, h)
-        if cache is not None:
-            k, v = cache.extend(self.layer, k, v)  # (B * S, K, h)
-        return self.o_proj(attend(q, k, v, layout).reshape(len(x), -1))  # (N or Q, D)
+    def keys_values(self, x: torch.Tensor, rope) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys, turned by position, and values: (N, D) -> 2 x (N, K, h)."""
+        k = rotate(self.k_proj(x).view(len(x), -1, self.head_dim), rope)
+        return k, self.v_proj(x).view(len(x), -1, self.head_dim)
+
+    def queries(self, x: torch.Tensor, rope) -> torch.Tensor:
+        """Queries, turned by position: (N, D) -> (N, H, h)."""
+        return rotate(self.q_proj(x).view(len(x), -1, self.head_dim), rope)
+
+    def forward(self, x, rope, layout: Layout, attend: Attend, kv_cache: KVCache | None = None) -> torch.Tensor:
+        k, v = self.keys_values(x, rope)  # (N, K, h) each
+        q = self.queries(x, rope)  # (N, H, h)
+        if kv_cache is not None:
+            k, v = kv_cache.extend(self.layer, k, v)  # (B * S, K, h)
+        return self.o_proj(attend(q, k, v, layout).reshape(len(x), -1))  # (N, D)

@@ -3,9 +3,10 @@
     h   = x + attention(norm(x))
     out = h + mlp(norm(h))
 
-The block works on packed tokens (N, D): linear layers and norms see tokens, only attention knows rows. Modules carry
-the checkpoint's names, so that a file's tensor finds its owner without a map. The norms' dtype is the dtype of the
-arithmetic; embedding and head stay in the file's dtype and are cast where they are read.
+`Block.forward` is these two lines. `Block.answer_hidden` beside it gives the same rows where few are read; the tests
+hold the two equal. The block works on packed tokens (N, D): linear layers and norms see tokens, only attention knows
+rows. Modules carry the checkpoint's names, so that a file's tensor finds its owner without a map. The norms' dtype is
+the dtype of the arithmetic; embedding and head stay in the file's dtype and are cast where they are read.
 """
 
 import torch
@@ -33,18 +34,27 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config.hidden_size, config.intermediate_size, config.mlp_bias)
 
-    def forward(self, x, rope, layout: Layout, attend: Attend, cache: KVCache | None = None, asked=None
-                ) -> torch.Tensor:
-        attended = self.self_attn(self.input_layernorm(x), rope, layout, attend, cache, asked)
-        x = (x if asked is None else x[asked]) + attended
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x, rope, layout: Layout, attend: Attend, kv_cache: KVCache | None = None) -> torch.Tensor:
+        h = x + self.self_attn(self.input_layernorm(x), rope, layout, attend, kv_cache)
+        return h + self.mlp(self.post_attention_layernorm(h))
+
+    def answer_hidden(self, x, rope, layout: Layout, attend: Attend, query_index: torch.Tensor) -> torch.Tensor:
+        """`forward(x, ...)[query_index]` for less work, (N, D) and (Q,) int64 -> (Q, D), where nobody reads the rest.
+
+        All N tokens give keys and values; only the query tokens, which are `layout.query_tokens`, go any further.
+        """
+        attention, normed = self.self_attn, self.input_layernorm(x)
+        k, v = attention.keys_values(normed, rope)  # (N, K, h) each
+        q = attention.queries(normed[query_index], tuple(part[query_index] for part in rope))  # (Q, H, h)
+        h = x[query_index] + attention.o_proj(attend(q, k, v, layout).reshape(len(q), -1))  # (Q, D)
+        return h + self.mlp(self.post_attention_layernorm(h))
 
 
 class LlamaModel(nn.Module):
-    """Embedding, L blocks and the final norm: tokens (N,) -> hidden states (N, D), or (Q, D) where Q tokens ask.
+    """Embedding, L blocks and the final norm: tokens (N,) and their positions (N,) -> hidden states (N, D).
 
-    What nobody reads is not computed: in the last block only the tokens `asked`, given as plain integers and as an
-    index (Q,), go past keys and values.
+    `queries`: the tokens whose hidden states are wanted, as plain integers and as an index (Q,) int64. The last block
+    computes no others then (`Block.answer_hidden`), and the result is (Q, D).
     """
 
     def __init__(self, config: LlamaConfig):
@@ -54,16 +64,22 @@ class LlamaModel(nn.Module):
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, tokens, positions, layout, attend, cache=None, checkpointing=False, asked=None) -> torch.Tensor:
+    def forward(self, tokens, positions, layout: Layout, attend: Attend, kv_cache: KVCache | None = None,
+                checkpointing: bool = False, queries: tuple[tuple[int, ...], torch.Tensor] | None = None
+                ) -> torch.Tensor:
         dtype = self.norm.weight.dtype
         x = self.embed_tokens(tokens).to(dtype)  # (N, D)
         rope = rotation(positions, inverse_frequencies(self.config, tokens.device), dtype)  # 2 x (N, h/2)
-        for layer in self.layers:
-            inputs = (x, rope, layout, attend, cache)
-            if asked is not None and layer is self.layers[-1]:
-                inputs = (x, rope, layout.asking(asked[0]), attend, cache, asked[1])
+
+        def run(step, *inputs):
             # Checkpointing keeps only the layer's input and computes the rest again in backward.
-            x = checkpoint(layer, *inputs, use_reentrant=False) if checkpointing else layer(*inputs)
+            return checkpoint(step, *inputs, use_reentrant=False) if checkpointing else step(*inputs)
+
+        for layer in self.layers if queries is None else self.layers[:-1]:
+            x = run(layer, x, rope, layout, attend, kv_cache)
+        if queries is not None:
+            tokens, index = queries
+            x = run(self.layers[-1].answer_hidden, x, rope, layout.with_queries(tokens), attend, index)
         return self.norm(x)
 
 
@@ -77,6 +93,12 @@ class LlamaForCausalLM(nn.Module):
         self.model = LlamaModel(config)
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size)
+
+    @classmethod
+    def empty(cls, config: LlamaConfig, attend: Attend = attend_sdpa) -> "LlamaForCausalLM":
+        """Modules, names and shapes without memory, on PyTorch's meta device: to count, or to be given its tensors."""
+        with torch.device("meta"):
+            return cls(config, attend)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -93,33 +115,34 @@ class LlamaForCausalLM(nn.Module):
         """The output matrix (V, D), in the file's dtype."""
         return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
 
-    def forward(self, input_ids: torch.Tensor, cache: KVCache | None = None) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor, kv_cache: KVCache | None = None) -> torch.Tensor:
         """Logits of every position: (B, T) int64 -> (B, T, V); causal, behind the cache's positions if one is given."""
         rows, length = input_ids.shape
-        past = 0 if cache is None else cache.length
+        past = 0 if kv_cache is None else kv_cache.length
         layout = Layout.rectangle(rows, length, past)
         positions = torch.arange(past, past + length, device=input_ids.device).repeat(rows)  # (N,)
-        x = self.model(input_ids.reshape(-1), positions, layout, self.attend, cache)  # (N, D)
-        if cache is not None:
-            cache.advance(length)
+        x = self.model(input_ids.reshape(-1), positions, layout, self.attend, kv_cache)  # (N, D)
+        if kv_cache is not None:
+            kv_cache.advance(length)
         return self.logits(x).view(rows, length, -1)
 
     def hidden(self, batch: PackedBatch, checkpointing: bool = False) -> torch.Tensor:
         """Final hidden states of a packed batch, (N, D); `checkpointing` trades a second forward for memory."""
         return self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing)
 
-    def answers(self, batch: PackedBatch, checkpointing: bool = False) -> torch.Tensor:
+    def answer_hidden(self, batch: PackedBatch, checkpointing: bool = False) -> torch.Tensor:
         """Final hidden states where answers are read, (R, D): `hidden(batch)[batch.answer_index]` for less work.
 
-        The last layer computes `fill_to` positions or that times a power of two, the last one repeated: a post's bits
-        do not depend on how many others are asked with it (see `common.packed.pack`), and there are few sizes of which
+        The last block computes `fill_to` positions or that times a power of two, the last one repeated: a post's bits
+        do not depend on how many others are in its batch (see `common.packed.pack`), and there are few sizes of which
         oneDNN keeps a kernel.
         """
-        count = len(batch.answers)
+        count = len(batch.answer_tokens)
         fill = (self.fill_to << ((count - 1) // self.fill_to).bit_length()) - count
-        asked = (batch.answers + batch.answers[-1:] * fill,
-                 torch.cat([batch.answer_index, batch.answer_index[-1:].expand(fill)]))
-        return self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing, asked)[:count]
+        queries = (batch.answer_tokens + batch.answer_tokens[-1:] * fill,
+                   torch.cat([batch.answer_index, batch.answer_index[-1:].expand(fill)]))
+        hidden = self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing, queries)
+        return hidden[:count]
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Full-vocabulary logits (..., D) -> (..., V) in hidden's dtype; a head of another dtype is cast in slices."""
@@ -132,6 +155,6 @@ class LlamaForCausalLM(nn.Module):
 
         A product and a sum per entry, not a matrix product: the same bits for a post whatever else is in the batch.
         """
-        exact = torch.promote_types(hidden.dtype, torch.float32)
-        rows = self.head_weight[label_ids].to(exact)  # (C, D)
-        return (hidden.to(exact)[:, None, :] * rows).sum(-1)
+        compute_dtype = torch.promote_types(hidden.dtype, torch.float32)
+        rows = self.head_weight[label_ids].to(compute_dtype)  # (C, D)
+        return (hidden.to(compute_dtype)[:, None, :] * rows).sum(-1)

@@ -44,8 +44,8 @@ def inverse_frequencies(config: LlamaConfig, device=None) -> torch.Tensor:
 
 def rotation(positions: torch.Tensor, frequencies: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     """cos and sin of every angle p * f_i: two (N, h/2) tensors in `dtype`; angles in at least float32."""
-    exact = torch.promote_types(dtype, torch.float32)
-    angles = positions.to(exact)[:, None] * frequencies.to(exact)[None, :]  # (N, h/2)
+    compute_dtype = torch.promote_types(dtype, torch.float32)
+    angles = positions.to(compute_dtype)[:, None] * frequencies.to(compute_dtype)[None, :]  # (N, h/2)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 

@@ -12,6 +12,7 @@ its CUDA kernels do, is the reference here. The arithmetic is that of NF4's: ful
 last block divided.
 """
 
+from collections.abc import Iterable
 from functools import cache
 
 import torch
@@ -61,3 +62,30 @@ def dequantize_absmax(codes: torch.Tensor, nested_absmax: torch.Tensor, offset: 
     codes = codes.reshape(-1)
     scales = nested_absmax.repeat_interleave(NESTED_BLOCK)[: codes.numel()]
     return dynamic_map().to(codes.device).index_select(0, codes.int()).mul_(scales).add_(offset)
+
+
+class Scales(tuple):
+    """The scales of an NF4 weight's blocks as they are kept: (absmax,), or (codes, nested_absmax, offset).
+
+    The first is single: float32 (ceil(n/64),). The second is double: what `quantize_absmax` makes of these.
+    """
+
+    @classmethod
+    def of(cls, parts: torch.Tensor | Iterable[torch.Tensor]) -> "Scales":
+        """From `absmax` alone, or from the parts of either kind."""
+        return cls((parts,) if isinstance(parts, torch.Tensor) else parts)
+
+    @property
+    def is_double(self) -> bool:
+        """Whether they are quantised themselves."""
+        return len(self) == 3
+
+    def absmax(self) -> torch.Tensor:
+        """Float32 scales (ceil(n/64),), whichever way they are kept."""
+        return dequantize_absmax(*self) if self.is_double else self[0]
+
+    def kept(self, double: bool) -> "Scales":
+        """The same scales, single or `double`. Made single, they change no weight; made double, they are rounded."""
+        if self.is_double == double:
+            return self
+        return Scales(quantize_absmax(self[0])) if double else Scales((self.absmax(),))

@@ -17,7 +17,7 @@ limited by arithmetic, and a dense product of the platform's library is the fast
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -25,8 +25,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from common.errors import UserError
-from common.product import product
-from quant.double_quant import NESTED_BLOCK, dequantize_absmax, quantize_absmax
+from common.product import matmul
+from quant.double_quant import NESTED_BLOCK, Scales
 from quant.nf4 import block_count, dequantize_nf4, packed_bytes, quantize_nf4
 
 _buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
@@ -40,14 +40,13 @@ def _dense(stored, shape, dtype: torch.dtype) -> Iterator[torch.Tensor]:
         yield stored[0]
         return
     packed, *scales = stored
-    absmax = scales[0] if len(scales) == 1 else dequantize_absmax(*scales)
-    count, place = shape[0] * shape[1], (dtype, packed.device)
+    count, key = shape[0] * shape[1], (dtype, packed.device)
     with _buffer_lock:
-        if place not in _buffers or _buffers[place].numel() < count:
-            _buffers.pop(place, None)  # the old one goes before the larger one comes
+        if key not in _buffers or _buffers[key].numel() < count:
+            _buffers.pop(key, None)  # the old one goes before the larger one comes
             with torch.inference_mode(False):  # or training after a first inference could not write to it
-                _buffers[place] = torch.empty(count, dtype=dtype, device=packed.device)
-        yield dequantize_nf4(packed, absmax, shape, dtype, out=_buffers[place][:count].view(shape))
+                _buffers[key] = torch.empty(count, dtype=dtype, device=packed.device)
+        yield dequantize_nf4(packed, Scales(scales).absmax(), shape, dtype, out=_buffers[key][:count].view(shape))
 
 
 def release_buffers() -> None:
@@ -65,7 +64,7 @@ class _NF4Product(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(*stored)
         with _dense(stored, shape, x.dtype) as weight:
-            return product(x, weight, bias)  # (..., in) -> (..., out)
+            return matmul(x, weight, bias)  # (..., in) -> (..., out)
 
     @staticmethod
     @once_differentiable
@@ -73,7 +72,7 @@ class _NF4Product(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return (None,) * ctx.inputs
         with _dense(ctx.saved_tensors, ctx.shape, grad.dtype) as weight:
-            return product(grad, weight.t()), *(None,) * (ctx.inputs - 1)  # (..., out) -> (..., in)
+            return matmul(grad, weight.t()), *(None,) * (ctx.inputs - 1)  # (..., out) -> (..., in)
 
 
 class NF4Linear(nn.Module):
@@ -101,20 +100,20 @@ class NF4Linear(nn.Module):
         self.register_buffer("resident", None, persistent=False)
         self.bias = nn.Parameter(torch.empty(out_features, dtype=dtype, device=device), False) if bias else None
 
-    def _scales(self) -> tuple[torch.Tensor, ...]:
-        return (self.absmax_codes, self.nested_absmax, self.offset) if self.double else (self.absmax,)
+    @property
+    def scales(self) -> Scales:
+        """The scales as they are kept."""
+        return Scales((self.absmax_codes, self.nested_absmax, self.offset) if self.double else (self.absmax,))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
         at_hand = self.resident is not None and self.resident.dtype == x.dtype
-        stored = (self.resident,) if at_hand else (self.packed, *self._scales())
+        stored = (self.resident,) if at_hand else (self.packed, *self.scales)
         return _NF4Product.apply(x, bias, (self.out_features, self.in_features), *stored)
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """W as a plain tensor (out, in) of `dtype`, with memory of its own."""
-        scales = self._scales()
-        absmax = dequantize_absmax(*scales) if self.double else scales[0]
-        return dequantize_nf4(self.packed, absmax, (self.out_features, self.in_features), dtype)
+        return dequantize_nf4(self.packed, self.scales.absmax(), (self.out_features, self.in_features), dtype)
 
     @torch.no_grad()
     def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
@@ -134,23 +133,19 @@ class NF4Linear(nn.Module):
             self.load_packed(*quantize_nf4(tensor))
 
     @torch.no_grad()
-    def load_packed(self, packed: torch.Tensor, scales: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
-        """Take NF4 bytes (n/2,) or (n/2, 1), and `absmax` or the triple (codes, nested_absmax, offset).
+    def load_packed(self, packed: torch.Tensor, scales: torch.Tensor | Iterable[torch.Tensor]) -> None:
+        """Take NF4 bytes (n/2,) or (n/2, 1), and scales: `absmax` or the parts of a `Scales`.
 
         A layer made with `double` quantises plain scales once more; one without expands a triple to float32, which
         changes no weight. Empty layers on the meta device come to life on the tensors' device. Raises `ValueError`
         for sizes that do not fit and `UserError` for scales that are not finite.
         """
-        scales = (scales,) if isinstance(scales, torch.Tensor) else tuple(scales)
+        scales = Scales.of(scales)
         bounds = [torch.stack(part.aminmax()) for part in scales if part.is_floating_point() and part.numel()]
         if not all(bool(torch.isfinite(bound).all()) for bound in bounds):
             raise UserError("weight: its scales hold an infinity or NaN; they must be finite float32 numbers")
-        if self.double and len(scales) == 1:
-            scales = quantize_absmax(scales[0])
-        elif not self.double and len(scales) == 3:
-            scales = (dequantize_absmax(*scales),)
         names = ("absmax_codes", "nested_absmax", "offset") if self.double else ("absmax",)
-        for name, tensor in zip(("packed", *names), (packed, *scales), strict=True):
+        for name, tensor in zip(("packed", *names), (packed, *scales.kept(self.double)), strict=True):
             declared = getattr(self, name)
             if tensor.numel() != declared.numel() or tensor.dtype != declared.dtype:
                 raise ValueError(f"{name} has {tensor.numel()} entries of {tensor.dtype}; {declared.numel()} of "

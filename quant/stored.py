@@ -2,14 +2,14 @@
 
 A linear's weight X (out, in) of n numbers, in blocks of 64, is these tensors:
 
-    X                 uint8 (ceil(n/2), 1)      two places a byte
+    X                 uint8 (ceil(n/2), 1)      two codes a byte
     X.absmax          float32 (ceil(n/64),)     scales; with double quantisation uint8, their codes
     X.quant_map       float32 (16,)             the NF4 table
     X.quant_state.bitsandbytes__nf4   uint8     JSON: quant_type, blocksize, dtype, shape
     X.nested_absmax, X.nested_quant_map         with double quantisation: float32 (ceil(blocks/256),) and (256,); then
                                                 the JSON has nested_blocksize, nested_dtype and nested_offset as well
 
-and config.json has a `quantization_config`. The JSON's dtype is what the weight had before; reading needs it not, since
+and config.json has a `quantization_config`. The JSON's dtype is what the weight had before. Reading does not need it:
 weights go straight into the dtype of the arithmetic. All of it is checked: a weight read with another table or block
 size would be finite, of the right shape, and wrong.
 """
@@ -25,7 +25,7 @@ import torch
 from common.errors import UserError, closest
 from common.files import write_json
 from common.safetensors_writer import Form, safetensors_writer
-from quant.double_quant import NESTED_BLOCK, dequantize_absmax, dynamic_map, quantize_absmax
+from quant.double_quant import NESTED_BLOCK, Scales, dynamic_map
 from quant.nf4 import BLOCK, NF4_CODE, block_count, dequantize_nf4, packed_bytes, quantize_nf4
 
 STATE = "quant_state.bitsandbytes__nf4"
@@ -39,7 +39,6 @@ _FIXED = {"quant_method": "bitsandbytes", "load_in_8bit": False, "_load_in_4bit"
           "bnb_4bit_quant_storage": "uint8"}
 _HARMLESS = {"bnb_4bit_compute_dtype", "bnb_4bit_use_double_quant", "llm_int8_enable_fp32_cpu_offload",
              "llm_int8_has_fp16_weight", "llm_int8_threshold", "llm_int8_skip_modules"}
-Scales = tuple[torch.Tensor, ...]  # (absmax,), or (codes, nested_absmax, offset) where they are quantised themselves
 
 
 def group_layout(shape: tuple[int, ...], double: bool) -> dict[str, Form]:
@@ -74,10 +73,11 @@ def read_group(group: Mapping[str, torch.Tensor], shape: tuple[int, ...], where:
     if not torch.equal(group["quant_map"], NF4_CODE):
         raise UserError(f"{where}: .quant_map is not the NF4 table; weights with another table are not read")
     if not double:
-        return group[PACKED], (group["absmax"],)
+        return group[PACKED], Scales((group["absmax"],))
     if not bool(((group["nested_quant_map"] - dynamic_map()).abs() <= _ULP).all()):
         raise UserError(f"{where}: .nested_quant_map is not bitsandbytes' signed dynamic map; another is not read")
-    return group[PACKED], (group["absmax"], group["nested_absmax"], torch.tensor(float(state["nested_offset"])))
+    offset = torch.tensor(float(state["nested_offset"]))
+    return group[PACKED], Scales((group["absmax"], group["nested_absmax"], offset))
 
 
 def _read_state(group: Mapping[str, torch.Tensor], shape: tuple[int, ...], where: str) -> dict:
@@ -110,18 +110,19 @@ def unpacked(packed: torch.Tensor, scales: Scales, shape: tuple[int, ...], dtype
 
     Raises `UserError`, beginning with "weight: ", where it is not finite.
     """
-    weight = dequantize_nf4(packed, scales[0] if len(scales) == 1 else dequantize_absmax(*scales), shape, dtype)
+    weight = dequantize_nf4(packed, scales.absmax(), shape, dtype)
     if weight.numel() and not bool(torch.isfinite(torch.stack(weight.aminmax())).all()):
         raise UserError("weight: its scales hold an infinity or NaN; they must be finite float32 numbers")
     return weight
 
 
-def make_group(packed: torch.Tensor, scales: Scales, shape: tuple[int, ...], dtype: str) -> dict[str, torch.Tensor]:
+def make_group(packed: torch.Tensor, scales: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: str
+               ) -> dict[str, torch.Tensor]:
     """The inverse of `read_group`: the tensors of one weight, with `dtype` as the one that it had before."""
-    double = len(scales) == 3
+    scales = Scales.of(scales)
     state = {"quant_type": "nf4", "blocksize": BLOCK, "dtype": dtype, "shape": list(shape)}
     group = {PACKED: packed.reshape(-1, 1), "quant_map": NF4_CODE, "absmax": scales[0]}
-    if double:
+    if scales.is_double:
         state |= {"nested_blocksize": NESTED_BLOCK, "nested_dtype": "float32", "nested_offset": scales[2].item()}
         group |= {"nested_absmax": scales[1], "nested_quant_map": dynamic_map()}
     return group | {STATE: torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)}
@@ -203,15 +204,8 @@ def write_stored(folder: str | Path, config: dict, layout: Mapping[str, Form], l
 def _in_four_bits(name: str, value: torch.Tensor | tuple[torch.Tensor, Scales], double: bool
                   ) -> tuple[torch.Tensor, Scales]:
     """Packed bytes, and scales that are single or `double`, from a dense weight or from bytes with any scales."""
-    if isinstance(value, torch.Tensor):
-        packed, absmax = quantize_nf4(value, name)
-        value = packed, (absmax,)
-    packed, scales = value
-    if double and len(scales) == 1:
-        scales = quantize_absmax(*scales)
-    elif not double and len(scales) == 3:
-        scales = (dequantize_absmax(*scales),)
-    return packed, scales
+    packed, scales = quantize_nf4(value, name) if isinstance(value, torch.Tensor) else value
+    return packed, Scales.of(scales).kept(double)
 
 
 def joined(name: str, part: str) -> str:

@@ -62,9 +62,9 @@ class Grouping:
 
     @property
     def stance_of(self) -> numpy.ndarray:
-        """(C,) place of each label's stance group, -1 for labels without one."""
-        place = {label: k for k, members in enumerate(self.stance_groups.values()) for label in members}
-        return numpy.array([place.get(label, -1) for label in self.labels])
+        """(C,) index of each label's stance group, -1 for labels without one."""
+        index = {label: k for k, members in enumerate(self.stance_groups.values()) for label in members}
+        return numpy.array([index.get(label, -1) for label in self.labels])
 
     @property
     def width(self) -> int:
@@ -74,22 +74,22 @@ class Grouping:
         return by_label + len(self.stance_groups) ** 2 + (0 if self.topic_of is None else 4)
 
 
-def flat_places(gold, predicted, conditional, side, grouping: Grouping) -> numpy.ndarray:
-    """Where each row counts in a flat vector: (n, 3) int64; a place is -1 where the row has no part in that table.
+def flat_indices(gold, predicted, conditional, side, grouping: Grouping) -> numpy.ndarray:
+    """Where each row counts in a flat vector: (n, 3) int64; an index is -1 where the row has no part in that table.
 
     `gold` (n,) in [0, C); `predicted` (n,) in [0, C], where C means outside the label set; `conditional` (n,) the
     stance group with the highest probability and `side` (n,) the side of the topic with the higher sum (0 related, 1
     unrelated), or None where there are no probabilities.
     """
     labels, groups = len(grouping.labels), len(grouping.stance_groups)
-    places = numpy.full((len(gold), 3), -1, dtype=numpy.int64)
-    places[:, 0] = gold * (labels + 1) + predicted
+    indices = numpy.full((len(gold), 3), -1, dtype=numpy.int64)
+    indices[:, 0] = gold * (labels + 1) + predicted
     if conditional is not None and groups:
         stance = grouping.stance_of[gold]
-        places[:, 1] = numpy.where(stance >= 0, labels * (labels + 1) + stance * groups + conditional, -1)
+        indices[:, 1] = numpy.where(stance >= 0, labels * (labels + 1) + stance * groups + conditional, -1)
     if side is not None:
-        places[:, 2] = grouping.width - 4 + 2 * grouping.topic_of[gold] + side
-    return places
+        indices[:, 2] = grouping.width - 4 + 2 * grouping.topic_of[gold] + side
+    return indices
 
 
 def views(flat: numpy.ndarray, grouping: Grouping) -> dict[str, numpy.ndarray]:
@@ -107,7 +107,7 @@ def views(flat: numpy.ndarray, grouping: Grouping) -> dict[str, numpy.ndarray]:
     result["topic_by_sum"] = flat[..., -4:].reshape(*flat.shape[:-1], 2, 2)
     groups = len(grouping.stance_groups)
     if groups:
-        columns = [place if place >= 0 else groups for place in grouping.stance_of] + [groups]
+        columns = [index if index >= 0 else groups for index in grouping.stance_of] + [groups]
         result["end_to_end"] = _grouped(table, grouping.stance_of, columns, groups, groups + 1)
         result["given_detection"] = result["end_to_end"][..., :groups]
         conditional = flat[..., labels * (labels + 1) : -4]

@@ -60,28 +60,28 @@ def rate_difference(first: tuple[float, float], second: tuple[float, float], lev
     return p1 - p2, p1 - p2 - below, p1 - p2 + above
 
 
-def patterns(places: numpy.ndarray, clusters: numpy.ndarray, width: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+def patterns(indices: numpy.ndarray, clusters: numpy.ndarray, width: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     """The distinct count vectors of the clusters, (P, width) float64, and how many clusters have each, (P,) int64.
 
-    `places` (n, m) int64: the counts that a row adds one to, -1 for none; `clusters` (n,): any ids, equal = together.
+    `indices` (n, m) int64: the counts that a row adds one to, -1 for none; `clusters` (n,): any ids, equal = together.
     """
     _, cluster, sizes = numpy.unique(clusters, return_inverse=True, return_counts=True)
     alone = sizes[cluster] == 1  # most rows: no (G, width) matrix is needed to find their patterns
-    rows, times = numpy.unique(places[alone], axis=0, return_counts=True)
+    rows, times = numpy.unique(indices[alone], axis=0, return_counts=True)
     found = [_one_hot(rows, numpy.arange(len(rows)), len(rows), width)]
     multiplicity = [times]
     if not alone.all():
         _, number = numpy.unique(cluster[~alone], return_inverse=True)
-        counts = _one_hot(places[~alone], number, int(number.max()) + 1, width)
+        counts = _one_hot(indices[~alone], number, int(number.max()) + 1, width)
         counts, times = numpy.unique(counts, axis=0, return_counts=True)
         found.append(counts)
         multiplicity.append(times)
     return numpy.concatenate(found), numpy.concatenate(multiplicity)
 
 
-def _one_hot(places, number, groups: int, width: int) -> numpy.ndarray:
+def _one_hot(indices, number, groups: int, width: int) -> numpy.ndarray:
     counts = numpy.zeros((groups, width))
-    for column in places.T:
+    for column in indices.T:
         counted = column >= 0
         numpy.add.at(counts, (number[counted], column[counted]), 1)
     return counts

@@ -28,7 +28,7 @@ import numpy
 
 from common.errors import UserError
 from report.cells import Figures, mean_over_languages, stance_figures, topic_figures
-from report.counts import MEANS, Grouping, figures, flat_places, views
+from report.counts import MEANS, Grouping, figures, flat_indices, views
 from report.intervals import LEVEL, bootstrap, patterns
 
 SCHEMA = 1
@@ -140,14 +140,14 @@ def dropped_section(reasons: Mapping[str, int], all_rows: Mapping | None = None)
 
 
 class _Table:
-    """The rows as arrays of places, and the way from a set of rows to a cell."""
+    """The rows as arrays of indices, and the way from a set of rows to a cell."""
 
     def __init__(self, scored: Scored, draws: int, seed: int, level: float):
         self.scored, self.draws, self.seed, self.level = scored, draws, seed, level
         self.grouping = scored.grouping
-        place = {label: i for i, label in enumerate(scored.labels)}
-        self.gold = numpy.array([place[label] for label in scored.gold], dtype=numpy.int64)
-        self.predicted = numpy.array([place.get(label, len(place)) for label in scored.predicted], dtype=numpy.int64)
+        index = {label: i for i, label in enumerate(scored.labels)}
+        self.gold = numpy.array([index[label] for label in scored.gold], dtype=numpy.int64)
+        self.predicted = numpy.array([index.get(label, len(index)) for label in scored.predicted], dtype=numpy.int64)
         self.language = numpy.array(scored.languages, dtype=object)
         clusters = range(len(scored.ids)) if scored.clusters is None else scored.clusters
         number: dict = {}
@@ -160,7 +160,7 @@ class _Table:
             groups = range(len(self.grouping.stance_groups))
             sums = [scored.probabilities[:, self.grouping.stance_of == k].sum(1) for k in groups]
             conditional = numpy.argmax(numpy.stack(sums, 1), 1)
-        self.places = flat_places(self.gold, self.predicted, conditional, side, self.grouping)
+        self.indices = flat_indices(self.gold, self.predicted, conditional, side, self.grouping)
 
     def by(self, column: str) -> dict:
         """One cell per value of an extra column, its bootstrap stratified by language as everywhere."""
@@ -180,7 +180,7 @@ class _Table:
 
     def cells(self, strata: dict[str, numpy.ndarray], groups: dict[str, list[str]], stream: str) -> dict[str, dict]:
         """Cells over unions of strata (name -> row numbers); `stream` keeps the random numbers of columns apart."""
-        counted = {stream + s: patterns(self.places[rows], self.clusters[rows], self.grouping.width)
+        counted = {stream + s: patterns(self.indices[rows], self.clusters[rows], self.grouping.width)
                    for s, rows in strata.items()}
         members = {cell: [stream + s for s in names] for cell, names in groups.items()}
         intervals = bootstrap(counted, members, self._statistic, draws=self.draws, seed=self.seed, level=self.level)
@@ -198,7 +198,7 @@ class _Table:
 
     def _cell(self, rows: numpy.ndarray, intervals: numpy.ndarray | None) -> dict:
         flat = numpy.zeros(self.grouping.width)
-        used = self.places[rows]
+        used = self.indices[rows]
         for column in used.T:
             numpy.add.at(flat, column[column >= 0], 1)
         tables = views(flat, self.grouping)

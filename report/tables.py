@@ -84,9 +84,9 @@ def language_table(metrics: Mapping, *, names: Mapping[str, str] | None = None,
     lines = table(header, rows).split("\n")
     body = lines[2:]
     out = lines[:2]
-    for place, line in enumerate(body):
-        if place in breaks:
-            out += ["", f"  {breaks[place]}"]
+    for index, line in enumerate(body):
+        if index in breaks:
+            out += ["", f"  {breaks[index]}"]
         out.append(line)
     how = "; ".join(words for column, words in HOW_TO_READ.items() if column in header) + "."
     return "\n".join([*out, "", "  " + "   ".join(MARKS), *(f"  {line}" for line in textwrap.wrap(how, 98))])

@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy
 
 from common.errors import UserError
-from report.counts import MEANS, Grouping, figures, flat_places, views
+from report.counts import MEANS, Grouping, figures, flat_indices, views
 from report.intervals import CHUNK_BYTES, patterns, resample
 
 WEIGHTS = ("rows", "languages")
@@ -32,7 +32,7 @@ SMALL_ROWS, SMALL_CLASS = 30, 10  # a cell with fewer rows in all, or of one cla
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Labelled posts, n of them: ids (n,) str, language (n,) str, gold (n,) places in `grouping.labels`.
+    """Labelled posts, n of them: ids (n,) str, language (n,) str, gold (n,) indices in `grouping.labels`.
 
     `clusters` (n,) int64: equal for posts that stand or fall together (copies of a text, posts of an author).
     """
@@ -56,8 +56,8 @@ class Rows:
         """(n,) bool: rows in one of `languages` whose cluster has rows in another of them too."""
         chosen = self.where(languages)
         _, cluster = numpy.unique(self.clusters[chosen], return_inverse=True)
-        _, place = numpy.unique(self.language[chosen].astype(str), return_inverse=True)
-        pairs = numpy.unique(numpy.stack([cluster, place]), axis=1)  # a cluster and one of its languages
+        _, index = numpy.unique(self.language[chosen].astype(str), return_inverse=True)
+        pairs = numpy.unique(numpy.stack([cluster, index]), axis=1)  # a cluster and one of its languages
         spans = numpy.zeros(len(self.language), dtype=bool)
         spans[chosen] = (numpy.bincount(pairs[0]) > 1)[cluster]
         return spans
@@ -72,7 +72,7 @@ class Rows:
 class Answers:
     """One model's labels for all of `rows`.
 
-    predicted (n,) int64, a place in the labels, or C for what is outside them; probabilities (n, C) float64 or None.
+    predicted (n,) int64, an index in the labels, or C for what is outside them; probabilities (n, C) float64 or None.
     """
 
     rows: Rows
@@ -80,7 +80,7 @@ class Answers:
     probabilities: numpy.ndarray | None = None
 
     @cached_property
-    def places(self) -> numpy.ndarray:
+    def indices(self) -> numpy.ndarray:
         """(n, 3) int64: where each row counts in a vector of F counts (`report.counts.flat_places`)."""
         grouping, p = self.rows.grouping, self.probabilities
         conditional, side = None, None
@@ -89,7 +89,7 @@ class Answers:
         if p is not None and grouping.stance_groups:
             sums = [p[:, grouping.stance_of == k].sum(1) for k in range(len(grouping.stance_groups))]
             conditional = numpy.argmax(numpy.stack(sums, 1), 1)
-        return flat_places(self.rows.gold, self.predicted, conditional, side, grouping)
+        return flat_indices(self.rows.gold, self.predicted, conditional, side, grouping)
 
     @property
     def correct(self) -> numpy.ndarray:
@@ -98,8 +98,8 @@ class Answers:
 
     def counts(self, chosen: numpy.ndarray | None = None) -> numpy.ndarray:
         """The chosen rows as one vector of counts, (F,) float64."""
-        places = self.places if chosen is None else self.places[chosen]
-        return numpy.bincount(places[places >= 0], minlength=self.rows.grouping.width).astype(numpy.float64)
+        indices = self.indices if chosen is None else self.indices[chosen]
+        return numpy.bincount(indices[indices >= 0], minlength=self.rows.grouping.width).astype(numpy.float64)
 
     def figure(self, name: str, languages: Sequence[str] | None = None, weight: str = "rows") -> float:
         """One figure over the rows of some languages (all, if none are named); NaN where it cannot be made."""
@@ -162,7 +162,7 @@ def side_by_side(models: Sequence[Answers], chosen: numpy.ndarray, block: numpy.
     `block` (k,) or one for all: which block a row belongs to (its language, where languages are told apart).
     """
     width = rows_of(models).grouping.width
-    parts = [model.places[chosen] for model in models]
+    parts = [model.indices[chosen] for model in models]
     start = numpy.reshape(block, (-1, 1)) * len(models) * width
     return numpy.concatenate([numpy.where(part >= 0, part + start + k * width, -1) for k, part in enumerate(parts)], 1)
 

@@ -107,13 +107,13 @@ def design(factors: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequence[
 def _check_columns(matrix: numpy.ndarray, names: Sequence[str]) -> None:
     """Raise `UserError` naming the first column that earlier ones add up to."""
     basis = numpy.empty((len(matrix), 0))
-    for place, name in enumerate(names):
-        column = matrix[:, place]
+    for index, name in enumerate(names):
+        column = matrix[:, index]
         rest = column - basis @ (basis.T @ column)
         rest -= basis @ (basis.T @ rest)  # twice is enough: Kahan's rule for Gram-Schmidt
         size = numpy.linalg.norm(rest)
         if size <= 1e-9 * numpy.linalg.norm(column):
-            parts = numpy.linalg.lstsq(matrix[:, :place], column, rcond=None)[0]
+            parts = numpy.linalg.lstsq(matrix[:, :index], column, rcond=None)[0]
             used = [names[k] for k in numpy.flatnonzero(abs(parts) > 1e-6 * max(1.0, abs(parts).max()))]
             raise UserError(f"regression: column '{name}' is made of {', '.join(map(repr, used)) or 'zeros'} and adds "
                             "nothing of its own; leave one out")
@@ -165,12 +165,12 @@ def _separation(matrix, outcome, names, step, rows) -> str:
 def sandwich(found: Fit, clusters: Sequence) -> numpy.ndarray:
     """The covariance (p, p) of the coefficients where rows of one cluster hang together; `clusters` (n,) any ids."""
     rows, width = found.scores.shape
-    _, place = numpy.unique(numpy.asarray(clusters), return_inverse=True)
-    groups = int(place.max()) + 1
+    _, index = numpy.unique(numpy.asarray(clusters), return_inverse=True)
+    groups = int(index.max()) + 1
     if groups <= width:
         raise UserError(f"regression: {groups} clusters for {width} coefficients; more clusters than that are needed")
     sums = numpy.zeros((groups, width))
-    numpy.add.at(sums, place, found.scores)
+    numpy.add.at(sums, index, found.scores)
     correction = groups / (groups - 1) * (rows - 1) / (rows - width)
     return correction * found.bread @ (sums.T @ sums) @ found.bread
 
@@ -224,7 +224,7 @@ def jackknife(of: Design, outcome: numpy.ndarray, groups: Sequence[str], full: n
               if any(len(set(groups[_rows_of(of, name, level)].tolist())) == 1 for level in levels)}
     notes = [f"no jackknife error for '{name}': leaving a group out takes a level away" for name in sorted(inside)]
     without = numpy.full((len(names), len(full)), numpy.nan)
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         kept = groups != name
         columns = _columns_left(of, kept, inside)
         part = Design(of.matrix[kept][:, columns], [of.names[c] for c in columns],
@@ -235,7 +235,7 @@ def jackknife(of: Design, outcome: numpy.ndarray, groups: Sequence[str], full: n
         except UserError as error:
             notes.append(f"no jackknife errors: without '{name}', {error}")
             continue
-        without[place, [k for k, key in enumerate(of.columns) if key[0] not in inside]] = values
+        without[index, [k for k, key in enumerate(of.columns) if key[0] not in inside]] = values
     apart = without - full
     return Jackknife(names, without, (len(names) - 1) / len(names) * apart.T @ apart, notes)
 

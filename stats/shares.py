@@ -101,5 +101,5 @@ def order_sums(x: numpy.ndarray, y: numpy.ndarray, draws: int = 100_000, seed: i
 
 def ranks(values: numpy.ndarray) -> numpy.ndarray:
     """Ranks from 1, equal values sharing their mean rank: [3, 1, 3] -> [2.5, 1, 2.5]; -inf is lower than all."""
-    _, place, counts = numpy.unique(values, return_inverse=True, return_counts=True)
-    return (numpy.cumsum(counts) - (counts - 1) / 2)[place]
+    _, index, counts = numpy.unique(values, return_inverse=True, return_counts=True)
+    return (numpy.cumsum(counts) - (counts - 1) / 2)[index]

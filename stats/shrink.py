@@ -124,9 +124,9 @@ def partially_pooled(model: Answers, figure: str, languages: Sequence[str] | Non
     if len(pairs) < FEWEST:
         return table, None
     pooled = (pool_rates if drawn is None else pool_values)(*zip(*(pair for _, pair in pairs), strict=True), level)
-    for place, (line, _) in enumerate(pairs):
-        line.update(pooled=float(pooled.value[place]), low=float(pooled.low[place]), high=float(pooled.high[place]),
-                    kept=float(pooled.kept[place]))
+    for index, (line, _) in enumerate(pairs):
+        line.update(pooled=float(pooled.value[index]), low=float(pooled.low[index]), high=float(pooled.high[index]),
+                    kept=float(pooled.kept[index]))
     return table, pooled
 
 

@@ -116,7 +116,7 @@ class Choice:
             tests = [post for post in self.material.rows if post.language == language and id(post) in held]
             posts = list({id(post): post for post in [*posts, *tests] if held[id(post)] != fold[1]}.values())
         if mix == "own":
-            return [posts[place] for place in stratified_order(posts, draw)] if posts else []
+            return [posts[index] for index in stratified_order(posts, draw)] if posts else []
         return evenly([post for post in sorted(posts, key=lambda post: hash_order(post, draw))])
 
     def _known(self, language: str, where: str) -> None:

@@ -57,7 +57,7 @@ class Material:
         book = self.codebook
         return Rows(np.array([post.id for post in posts], dtype=object),
                     np.array([post.language for post in posts], dtype=object),
-                    np.array([book.place(post.label) for post in posts], dtype=np.int64),
+                    np.array([book.index(post.label) for post in posts], dtype=np.int64),
                     np.array([self.group[id(post)] for post in posts], dtype=np.int64),
                     Grouping(book.labels, book.related, book.stance or None))
 
@@ -72,8 +72,8 @@ class Material:
             first.setdefault(self.group[id(post)], post)
         ordered = sorted(first, key=lambda group: (first[group].language, first[group].label,
                                                    hash_order(first[group], round)))
-        place = {group: number % folds + 1 for number, group in enumerate(ordered)}
-        return {id(post): place[self.group[id(post)]] for post in self._foldable}
+        index = {group: number % folds + 1 for number, group in enumerate(ordered)}
+        return {id(post): index[self.group[id(post)]] for post in self._foldable}
 
     @cached_property
     def _foldable(self) -> list[Post]:
@@ -109,7 +109,7 @@ def read_material(plan: Plan) -> Material:
     if known.all():
         raise UserError(f"{where}: every test post's text is among the training posts; name a test file of other posts")
     shares = load_shares(find_path(data.shares) if data.shares else None)
-    is_test = np.array([place < len(test) for place in range(len(rows))])
+    is_test = np.array([index < len(test) for index in range(len(rows))])
     return Material(book, train, rows, is_test, known, group, folded, shares, notes.lines() + test_notes.lines())
 
 

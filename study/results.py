@@ -72,7 +72,7 @@ class Results:
     def answers(self, fits: Fit | list[Fit], asked: Asked = TEST, rows: Rows | None = None) -> Answers:
         """What one fit said, or what the fits of one round's folds said together, about the rows of a table.
 
-        A post without text to label (a missing translation) is answered by a place outside the labels.
+        A post without text to label (a missing translation) is answered by an index outside the labels.
         """
         rows, fits = self.kept if rows is None else rows, [fits] if isinstance(fits, Fit) else fits
         key = tuple(fit.key for fit in fits), fits[0].fold[0], asked, id(rows)
@@ -88,11 +88,11 @@ class Results:
         held = self.material.fold_of(fits[0].fold[0], self.plan.repeat.folds) if first else {}
         probabilities = np.zeros((len(posts), len(labels)))
         predicted = np.full(len(posts), len(labels))
-        for place, post in enumerate(posts):
+        for index, post in enumerate(posts):
             found = by_fold.get(held.get(id(post), first), {}).get((post.language, post.id))
             if found is not None:
-                probabilities[place] = found
-                predicted[place] = int(np.argmax(found))
+                probabilities[index] = found
+                predicted[index] = int(np.argmax(found))
         return Answers(rows, predicted, probabilities)
 
     def recipe(self, name: str, template: str | None = None, kind: str = "set", added: tuple[str, int] = ("", 0),

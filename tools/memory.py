@@ -39,8 +39,7 @@ class FitsOptions:
 def expected_plan(config: LlamaConfig, card: float, quantize: str = "nf4", targets="all-linear", rank: int = 16
                   ) -> MemoryPlan:
     """The plan for a card of `card` GiB, in bfloat16; nothing is allocated."""
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model = LlamaForCausalLM.empty(config).to(torch.bfloat16)
     if quantize != "none":
         replace_linears(model, double=quantize == "nf4-double")
     trainable = expected_count(model, targets, rank)

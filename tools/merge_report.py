@@ -176,14 +176,14 @@ def in_nf4(tensors: MergedTensors) -> Iterator[tuple[str, torch.Tensor]]:
                      if name in tensors.linears else tensor)
 
 
-def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind: str, threads: int, place: Path
+def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind: str, threads: int, index: Path
                  ) -> np.ndarray:
-    """Label probabilities (n, C) that llama.cpp gives on a GGUF file, written in `place` for this and then removed."""
+    """Label probabilities (n, C) that llama.cpp gives on a GGUF file, written in `index` for this and then removed."""
     from tools.export.gguf_file import write_gguf
     from tools.export.llama_cpp import GGUFModel
 
     rows = [prompt.encode(post.text).ids for post in posts]
-    with tempfile.TemporaryDirectory(dir=place, prefix=".merge-report.", suffix=".partial") as beside:
+    with tempfile.TemporaryDirectory(dir=index, prefix=".merge-report.", suffix=".partial") as beside:
         path = Path(beside) / f"{kind}.gguf"
         write_gguf(tensors, prompt.tokenizer.source.parent, path, kind)
         model = GGUFModel(path, max(map(len, rows)) + 1, threads)
@@ -221,9 +221,9 @@ def divergence(p: np.ndarray, q: np.ndarray) -> float:
 def gain_interval(both: list[np.ndarray], posts: list[Post], classes: int, draws: int, seed: int) -> list[float] | None:
     """The 95 % interval of the second's macro-F1 minus the first's, both counted on the same resampled posts."""
     size = classes * classes
-    places, languages = np.stack([both[0], size + both[1]], 1), np.array([post.language for post in posts])
+    indices, languages = np.stack([both[0], size + both[1]], 1), np.array([post.language for post in posts])
     clusters = np.array(group_posts(posts, None, same_text=True))
-    strata = {name: patterns(places[languages == name], clusters[languages == name], 2 * size)
+    strata = {name: patterns(indices[languages == name], clusters[languages == name], 2 * size)
               for name in sorted(set(languages))}
 
     def gain(flat: np.ndarray) -> np.ndarray:  # (m, 2 C C) -> (m, 1)
@@ -235,8 +235,8 @@ def gain_interval(both: list[np.ndarray], posts: list[Post], classes: int, draws
     return None if found is None or np.isnan(found).any() else found[:, 0].tolist()
 
 
-def _confusion(places: np.ndarray, classes: int) -> np.ndarray:
-    return np.bincount(places, minlength=classes * classes).reshape(classes, classes)
+def _confusion(indices: np.ndarray, classes: int) -> np.ndarray:
+    return np.bincount(indices, minlength=classes * classes).reshape(classes, classes)
 
 
 def cells(rows: list[dict]) -> tuple[list[str], list[list[str | None]]]:

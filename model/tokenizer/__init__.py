@@ -59,9 +59,9 @@ class Tokenizer:
         ids = [int(id) for id in ids]
         parts = [self.token_bytes(id) for id in ids]
         if self._engine.adds_space:  # sentencepiece puts a space before every text; it is not part of the text
-            for place, id in enumerate(ids):
+            for index, id in enumerate(ids):
                 if id not in self._special:
-                    parts[place] = parts[place].removeprefix(b" ")
+                    parts[index] = parts[index].removeprefix(b" ")
                     break
         return b"".join(parts).decode("utf-8", "replace")
 

@@ -35,9 +35,9 @@ LLAMA3_SPECIALS = 256
 def llama3_special_names() -> list[str]:
     """The 256 special tokens of Llama 3.2 as published, in the order of their ids; unnamed ones are reserved."""
     names, reserved = [], 0
-    for place in range(LLAMA3_SPECIALS):
-        if place in LLAMA3_NAMED:
-            names.append(LLAMA3_NAMED[place])
+    for index in range(LLAMA3_SPECIALS):
+        if index in LLAMA3_NAMED:
+            names.append(LLAMA3_NAMED[index])
         else:
             names.append(f"<|reserved_special_token_{reserved}|>")
             reserved += 1
@@ -77,7 +77,7 @@ class RankedBPE:
 class MergedBPE:
     """Merges by an explicit list.
 
-    vocab: token bytes -> id. merges: (left id, right id) -> (place in the list, id of the result). whole_pieces: a
+    vocab: token bytes -> id. merges: (left id, right id) -> (index in the list, id of the result). whole_pieces: a
     piece that is a token is taken whole (`ignore_merges`). A byte that has no token becomes `unknown`, or nothing where
     that is None, as in the reference.
     """
@@ -117,7 +117,7 @@ def merge(ids: list[int], merges: dict[tuple[int, int], tuple[int, int]]) -> lis
     """
     ids, end = list(ids), len(ids)
     before, after = list(range(-1, end - 1)), list(range(1, end + 1))
-    heap: list[tuple[int, int, int]] = []  # (place in the list, position of the left one, result)
+    heap: list[tuple[int, int, int]] = []  # (index in the list, position of the left one, result)
 
     def offer(left: int, right: int) -> None:
         if left >= 0 and right < end and (ids[left], ids[right]) in merges:
@@ -168,5 +168,5 @@ def read_tiktoken(file: Path, data: bytes) -> RankedBPE:
     if lost:
         raise UserError(f"{file}: has no token for byte 0x{lost[0]:02x} ({len(lost)} of 256 are missing); the file is "
                         "cut or damaged")
-    specials = {name: len(ranks) + place for place, name in enumerate(llama3_special_names())}
+    specials = {name: len(ranks) + index for index, name in enumerate(llama3_special_names())}
     return RankedBPE("tiktoken", ranks, Splitter([(LLAMA3_PATTERN, True)]), specials, specials_by_rule=True)

@@ -40,8 +40,8 @@ class WithAddedWords:
     def encode(self, text: str) -> list[int]:
         """Ids of a text: each added word is one id, what lies between them is encoded by itself."""
         ids: list[int] = []
-        for place, part in enumerate(self._pattern.split(text)):
-            ids += [self.words[part]] if place % 2 else self.engine.encode(part)
+        for index, part in enumerate(self._pattern.split(text)):
+            ids += [self.words[part]] if index % 2 else self.engine.encode(part)
         return ids
 
 
@@ -128,21 +128,21 @@ def _vocab(file: Path, vocab: dict, specials: dict[str, int], words: dict[str, i
 
 
 def _merges(file: Path, merges, written: dict, specials: dict[str, int]) -> dict[tuple[int, int], tuple[int, int]]:
-    """The list of merges, "left right" or ["left", "right"], as (left id, right id) -> (place, id of the result)."""
+    """The list of merges, "left right" or ["left", "right"], as (left id, right id) -> (index, id of the result)."""
     if not isinstance(merges, list):
         raise UserError(f"{file}: merges: a list was expected")
     ids = {token: id for token, id in written.items() if specials.get(token) != id}
     result: dict[tuple[int, int], tuple[int, int]] = {}
-    for place, pair in enumerate(merges):
+    for index, pair in enumerate(merges):
         parts = pair.split(" ") if isinstance(pair, str) else pair
         if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-            raise UserError(f"{file}: merges: entry {place} {pair!r} is not a pair of tokens")
+            raise UserError(f"{file}: merges: entry {index} {pair!r} is not a pair of tokens")
         left, right = parts
         for token in (left, right, left + right):
             if token not in ids:
-                raise UserError(f"{file}: merges: entry {place} {pair!r}: '{token}' is not in the vocab; vocab and "
+                raise UserError(f"{file}: merges: entry {index} {pair!r}: '{token}' is not in the vocab; vocab and "
                                 "merges are not of one tokenizer")
-        result[ids[left], ids[right]] = (place, ids[left + right])
+        result[ids[left], ids[right]] = (index, ids[left + right])
     return result
 
 

@@ -67,9 +67,9 @@ def read_splitter(where: str, normalizer: dict | None, pre_tokenizer: dict | Non
     if not chain or chain[-1].get("type") != "ByteLevel":
         found = chain[-1].get("type") if chain else "none"
         raise UserError(f"{where}: pre_tokenizer: ends in '{found}'; a byte-level tokenizer ends in 'ByteLevel'")
-    for place, step in enumerate(chain):
+    for index, step in enumerate(chain):
         reader = _STEPS.get(step.get("type"))
-        if reader is None or (step["type"] == "ByteLevel" and place < len(chain) - 1):
+        if reader is None or (step["type"] == "ByteLevel" and index < len(chain) - 1):
             raise UserError(f"{where}: pre_tokenizer: '{step.get('type')}' is not supported here; Split, Digits and "
                             "a ByteLevel at the end are")
         steps += reader(where, step)

@@ -49,10 +49,10 @@ def reliability(name: str, answers: Answers) -> list[dict]:
     """The filled bins of one model."""
     answered = answers.predicted < answers.probabilities.shape[1]
     top, right = answers.probabilities.max(1)[answered], answers.correct[answered]
-    place = np.minimum((top * BINS).astype(int), BINS - 1)
+    index = np.minimum((top * BINS).astype(int), BINS - 1)
     rows = []
-    for bin in sorted(set(place.tolist())):
-        inside = place == bin
+    for bin in sorted(set(index.tolist())):
+        inside = index == bin
         low, high = wilson(int(right[inside].sum()), int(inside.sum()))
         rows.append({"train": name, "confidence": float(top[inside].mean()), "right": float(right[inside].mean()),
                      "low": low, "high": high, "n": int(inside.sum())})

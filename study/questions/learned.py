@@ -21,7 +21,7 @@ from study.fits import Fit
 from study.inputs import Material, posts_hash
 from study.results import Results
 
-Found = tuple[np.ndarray, np.ndarray]  # places (n,) and probabilities (n, C)
+Found = tuple[np.ndarray, np.ndarray]  # indices (n,) and probabilities (n, C)
 Method = Callable[[Fit, list[Post], list[Post]], Found]  # fit, its training posts, asked posts
 
 
@@ -48,16 +48,16 @@ def answers_of(results: Results, fits: Sequence[Fit], train_of: Callable[[Fit], 
     fold = np.array([held.get(id(post), first) for post in posts])
     predicted, probabilities = np.zeros(len(posts), dtype=np.int64), np.zeros((len(posts), len(labels)))
     for number, fit in by_fold.items():
-        places = np.flatnonzero(fold == number)
-        if len(places):
-            predicted[places], probabilities[places] = method(fit, train_of(fit), [posts[k] for k in places])
+        indices = np.flatnonzero(fold == number)
+        if len(indices):
+            predicted[indices], probabilities[indices] = method(fit, train_of(fit), [posts[k] for k in indices])
     return Answers(results.kept, predicted, probabilities)
 
 
 def majority(results: Results) -> Method:
     """The commonest label of the training rows."""
     book = results.material.codebook
-    return lambda fit, train, asked: baselines.majority([book.place(post.label) for post in train], len(book.labels),
+    return lambda fit, train, asked: baselines.majority([book.index(post.label) for post in train], len(book.labels),
                                                         len(asked))
 
 
@@ -67,7 +67,7 @@ def tfidf(results: Results) -> Method:
 
     def method(fit: Fit, train: list[Post], asked: list[Post]) -> Found:
         return kept(results, ["tfidf", baselines.STRENGTH], train, asked, lambda: baselines.tfidf(
-            [post.text for post in train], [book.place(post.label) for post in train], len(book.labels),
+            [post.text for post in train], [book.index(post.label) for post in train], len(book.labels),
             [post.text for post in asked]))
 
     return method
@@ -82,7 +82,7 @@ def encoder(results: Results, kind: str, folder: str) -> Method:
     def method(fit: Fit, train: list[Post], asked: list[Post]) -> Found:
         settings = Settings(seed=fit.seed)
         return kept(results, [kind, digest, asdict(settings)], train, asked, lambda: make(
-            path, [post.text for post in train], [book.place(post.label) for post in train], len(book.labels),
+            path, [post.text for post in train], [book.index(post.label) for post in train], len(book.labels),
             [post.text for post in asked], settings, device))
 
     return method

@@ -64,7 +64,7 @@ def _there(references: dict[str, str], results: Results, languages: Sequence[str
     """The references that some row has; the others are left to the regression, which takes the commonest level."""
     rows = results.kept
     chosen = rows.where(languages or rows.languages)
-    labels = {rows.grouping.labels[place] for place in rows.gold[chosen].tolist()}
+    labels = {rows.grouping.labels[index] for index in rows.gold[chosen].tolist()}
     there = {"label": labels, "language": set(rows.language[chosen].tolist())}
     return {term: level for term, level in references.items() if level in there.get(term, (level,))}
 

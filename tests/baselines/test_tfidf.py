@@ -28,7 +28,7 @@ def test_majority():
     assert predicted.tolist() == [0, 0, 0] and probabilities.tolist() == [[0.4, 0.2, 0.4, 0.0]] * 3
     with pytest.raises(UserError, match="no training rows"):
         majority([], 4, 3)
-    with pytest.raises(UserError, match="label 4; places from 0 to 3"):
+    with pytest.raises(UserError, match="label 4; indices from 0 to 3"):
         majority([0, 4], 4, 3)
 
 

@@ -81,9 +81,8 @@ def test_llama_cpp_takes_part(tmp_path):
 
 def test_rotary_pairs_in_a_gguf_file():
     """Turning neighbours after reordering is turning halves before it."""
-    pytest.importorskip("llama_cpp")
     pytest.importorskip("gguf")
-    from benchmarks.gguf_file import gguf_name, interleaved
+    from tools.export.gguf_file import gguf_name, interleaved
 
     heads, size = 3, 8
     weight = torch.arange(heads * size).float()[:, None]

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from common.product import linear, product
+from common.product import linear, matmul
 
 
 def tensors(dtype, shape, asks):
@@ -81,4 +81,4 @@ def test_a_weight_of_another_dtype_is_kept_as_it_is():
 def test_strided_weights_are_read_as_they_stand():
     _, weight, _ = tensors(torch.float32, (60,), (False, False, False))
     grad = torch.randn(60, 40, generator=torch.Generator().manual_seed(4))
-    torch.testing.assert_close(product(grad, weight.t()), grad @ weight, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(matmul(grad, weight.t()), grad @ weight, atol=2e-5, rtol=2e-5)

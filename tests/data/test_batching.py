@@ -1,7 +1,7 @@
 """Batches: each post once, within the budget, unpacked to the very same ids, answers outside the shared prefix.
 
-Deliberate break: in `shared_prefix`, drop the bound by `row.answer`: the rows that are all prefix turn red. Or let
-`plan` count the whole row instead of its own part: the budget test does.
+Deliberate break: in `shared_prefix`, drop the bound by `row.answer_index`: the rows that are all prefix turn red. Or
+let `plan` count the whole row instead of its own part: the budget test does.
 """
 
 import itertools
@@ -59,7 +59,8 @@ def test_filling_up_adds_a_row_without_an_answer():
     batch, plain = make_batch(rows, [0, 1, 2], 5, multiple=16), make_batch(rows, [0, 1, 2], 5)
     count = len(plain.tokens)
     assert count % 16 and len(batch.tokens) % 16 == 0 and len(batch.tokens) - count < 16
-    assert batch.answers == plain.answers == tuple(plain.answer_index.tolist()) and batch.rows == plain.rows
+    assert batch.answer_tokens == plain.answer_tokens == tuple(plain.answer_index.tolist())
+    assert batch.indices == plain.indices
     assert batch.layout.row_start == (*plain.layout.row_start, len(batch.tokens))
     assert batch.tokens[:count].equal(plain.tokens) and batch.positions[:count].equal(plain.positions)
     assert batch.positions[count:].tolist() == list(range(5, 5 + len(batch.tokens) - count))
@@ -100,7 +101,7 @@ def test_a_batch_unpacks_to_the_same_rows(shared):
         assert batch.positions[own].tolist() == list(range(prefix, len(rows[place].ids)))
         assert tokens[batch.answer_index[number]] == rows[place].ids[-1]
         assert start[number] <= batch.answer_index[number] < start[number + 1]
-    assert batch.rows == tuple(places) and batch.layout.prefix_len == prefix == (5 if shared else 0)
+    assert batch.indices == tuple(places) and batch.layout.prefix_len == prefix == (5 if shared else 0)
     assert len(tokens) == prefix + sum(len(rows[place].ids) - prefix for place in places)
 
 

@@ -89,7 +89,7 @@ def test_the_papers_hash_is_the_one_that_runs_were_made_with():
 
 def test_an_unknown_label_gets_a_hint():
     with pytest.raises(UserError, match="'pro-imigration' is not in the codebook; did you mean 'pro-immigration'"):
-        load_codebook().place("pro-imigration")
+        load_codebook().index("pro-imigration")
 
 
 TOPIC = {"related": ["good", "bad"], "unrelated": ["other"]}

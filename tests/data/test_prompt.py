@@ -53,7 +53,7 @@ def test_every_test_tweet_decodes_back_to_the_papers_prompt(llama3, llama2, twee
             row = prompt.encode(tweet)
             assert encoder.decode(row.ids) == text(template, tweet)
             assert row.ids[: len(prompt.prefix_ids)] == prompt.prefix_ids
-            assert row.answer == len(row.ids) - 1 and not row.cut
+            assert row.answer_index == len(row.ids) - 1 and not row.cut
     assert len(tweets) == 875
 
 
@@ -130,8 +130,8 @@ def test_the_label_tokens_are_the_symbols_and_stand_at_the_answer(tokenizer, tem
     assert len(set(prompt.label_ids)) == count
     for label, id in zip(book.labels, prompt.label_ids, strict=True):
         row, whole = prompt.encode("some text"), prompt.encode_whole("some text", label)
-        assert whole.ids[: len(row.ids)] == row.ids and whole.answer == row.answer
-        assert whole.ids[whole.answer + 1] == id
+        assert whole.ids[: len(row.ids)] == row.ids and whole.answer_index == row.answer_index
+        assert whole.ids[whole.answer_index + 1] == id
         end = "<|eot_id|>" if prompt.layout == "llama-3" else "</s>"
         assert tokenizer.decode(whole.ids).endswith(book.answer_text(label) + end)
 

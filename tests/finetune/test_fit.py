@@ -110,8 +110,8 @@ def test_a_state_keeps_how_steps_are_cut_and_is_of_one_set_of_adapters():
 
 def test_places_follow_from_the_step_alone():
     some = trainer(make_model(torch.float32), make_rows(4)[0], order=shuffled(9), batch_size=4)
-    forward = [some.places(step) for step in range(9)]
-    assert [some.places(step) for step in reversed(range(9))] == forward[::-1]
+    forward = [some.indices(step) for step in range(9)]
+    assert [some.indices(step) for step in reversed(range(9))] == forward[::-1]
     for epoch in range(3):
         assert [place for part in forward[3 * epoch : 3 * epoch + 3] for place in part] == shuffled(9)(epoch)
 

@@ -79,9 +79,9 @@ def plain(model, rows, weights, kind) -> torch.Tensor:
         if kind == "text":
             losses = F.cross_entropy(logits[:-1], torch.tensor(row.ids[1:]), reduction="none")
         elif kind == "vocabulary":
-            losses = F.cross_entropy(logits[row.answer][None], torch.tensor([LABEL_IDS[label]]), reduction="none")
+            losses = F.cross_entropy(logits[row.answer_index][None], torch.tensor([LABEL_IDS[label]]), reduction="none")
         else:
-            losses = F.cross_entropy(logits[row.answer, LABEL_IDS][None], torch.tensor([label]), reduction="none")
+            losses = F.cross_entropy(logits[row.answer_index, LABEL_IDS][None], torch.tensor([label]), reduction="none")
         total, norm = total + weight * losses.sum(), norm + weight * len(losses)
     return total / norm
 
@@ -147,7 +147,7 @@ def test_micro_batches_hold_no_more_than_their_budget_and_each_post_once(monkeyp
     seen: list[PackedBatch] = []
     monkeypatch.setattr(loop, "make_batch", lambda *a: seen.append(make_batch(*a)) or seen[-1])
     trainer(make_model(torch.float32), rows, prefix, 40)._accumulate([8, 2, 5, 4, 1])
-    assert sorted(place for batch in seen for place in batch.rows) == [1, 2, 4, 5, 8]
+    assert sorted(place for batch in seen for place in batch.indices) == [1, 2, 4, 5, 8]
     assert all(len(batch.tokens) <= 40 or batch.layout.rows == 1 for batch in seen) and len(seen) > 1
 
 

@@ -10,7 +10,7 @@ from common.device import available_memory
 from data.batching import make_batch
 from data.prompt import EncodedPost
 from finetune.loop import LOGIT_CHUNK, batch_loss
-from finetune.memory import MICRO_TOKENS, SHARE, activation_bytes, logit_bytes, plan_memory
+from finetune.memory import MICRO_TOKEN_CHOICES, SHARE, activation_bytes, logit_bytes, plan_memory
 from lora.inject import adapters, inject
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
@@ -59,8 +59,7 @@ def test_the_estimate_is_near_what_autograd_keeps(dtype, prefix, dropout):
 
 @pytest.fixture(scope="module")
 def three_billion():
-    with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig.from_dict(LLAMA_3B)).to(torch.bfloat16)
+    model = LlamaForCausalLM.empty(LlamaConfig.from_dict(LLAMA_3B)).to(torch.bfloat16)
     replace_linears(model)
     return model
 
@@ -71,7 +70,7 @@ def plan(model, gigabytes: float, micro_tokens=None, checkpointing=None, **more)
 
 
 def test_more_memory_never_means_a_slower_plan(three_billion):
-    order = [(tokens, False) for tokens in MICRO_TOKENS[:4]] + [(tokens, True) for tokens in MICRO_TOKENS]
+    order = [(tokens, False) for tokens in MICRO_TOKEN_CHOICES[:4]] + [(tokens, True) for tokens in MICRO_TOKEN_CHOICES]
     sizes = [0, *(1.3**n for n in range(-6, 20))]
     plans = [plan(three_billion, size) for size in sizes]
     ranks = [order.index((found.micro_tokens, found.checkpointing)) for found in plans]
@@ -86,7 +85,7 @@ def test_what_the_user_sets_stands(three_billion):
     assert plan(three_billion, 500, 300).micro_tokens == 300
     assert not plan(three_billion, 0, 300, False).checkpointing and plan(three_billion, 0, 300).checkpointing
     assert plan(three_billion, 500, None, True).checkpointing
-    assert plan(three_billion, 0, None, False).micro_tokens == MICRO_TOKENS[-1]
+    assert plan(three_billion, 0, None, False).micro_tokens == MICRO_TOKEN_CHOICES[-1]
 
 
 def test_bytes_by_hand(three_billion):

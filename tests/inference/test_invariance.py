@@ -3,8 +3,8 @@
 What it rests on, each held here: products of a multiple of sixteen rows give each row the same bits however many rows
 there are; attention goes row by row; labels are read by product and sum; `silu` has one version.
 
-Deliberate break: in `inference/labeller.py` leave `multiple=ROWS` out and in `model.llama.answers` let `fill` be 0, or
-in `model.layers.silu` call PyTorch's: the test of posts in company turns red (the latter with three threads).
+Deliberate break: in `inference/labeller.py` leave `multiple=ROWS` out and in `model.llama.answer_hidden` let `fill` be
+0, or in `model.layers.silu` call PyTorch's: the test of posts in company turns red (the latter with three threads).
 """
 
 import random
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from common.packed import ROWS
-from common.product import product
+from common.product import matmul
 from data.codebook import load_codebook
 from data.prompt import TEMPLATES, Prompt
 from inference.exact import Tiled, tile_products
@@ -99,11 +99,11 @@ def test_a_products_rows_do_not_depend_on_how_many_there_are(threads, shape):
     for count in (1, 2, 3):
         threads(count)
         for add in (None, z):
-            whole = product(x, weight, add=add)
+            whole = matmul(x, weight, add=add)
             for rows in (ROWS, 3 * ROWS, 7 * ROWS, 1040):
                 for start in (0, 5, 2608 - rows):  # and not on their places
                     some = slice(start, start + rows)
-                    assert product(x[some], weight, add=None if add is None else z[some]).equal(whole[some])
+                    assert matmul(x[some], weight, add=None if add is None else z[some]).equal(whole[some])
 
 
 def test_silu_has_one_version_and_is_silu(threads):

@@ -118,7 +118,8 @@ def test_a_post_that_merges_with_the_end_of_the_prefix_shortens_what_is_shared()
         rows = [prompt.encode(text) for text in ["x y", "\u1f00 z", "\u0590", "plain", "\u10a0\u1f00", "\u1f00 zz"]]
         lengths = {common_prefix([prompt.prefix_ids, row.ids]) for row in rows}
         assert len(lengths) == 4
-        rows = [type(row)([id if id < 600 else 600 + id % 97 for id in row.ids], row.answer, row.cut) for row in rows]
+        rows = [type(row)([id if id < 600 else 600 + id % 97 for id in row.ids], row.answer_index, row.cut)
+                for row in rows]
         prompt.prefix_ids = [id if id < 600 else 600 + id % 97 for id in prompt.prefix_ids]
         model = random_model(3, vocab_size=700)
         expected = plain(model, prompt, rows)

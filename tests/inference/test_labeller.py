@@ -32,7 +32,7 @@ def some(number: int) -> list:
 
 def with_room(model, tokens: int):
     """The model on a device where no more than `tokens` fit at once; `model.tries` counts the batches."""
-    whole, model.tries = model.answers, 0
+    whole, model.tries = model.answer_hidden, 0
 
     def answers(batch):
         model.tries += 1
@@ -41,7 +41,7 @@ def with_room(model, tokens: int):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return whole(batch)
 
-    model.answers = answers
+    model.answer_hidden = answers
     return model
 
 

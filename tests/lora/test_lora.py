@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks.exports import merge
 from common.errors import UserError
 from lora.inject import adapters, expected_count, inject, linears, match, resolve, trainable_parameters
 from lora.layer import LoRALinear
-from lora.merge import MergedLinear, merge
 from model.layers import MLP, Linear
 from quant.convert import replace_linears
 from quant.linear import NF4Linear
@@ -270,7 +270,7 @@ def test_merge(quantise, bias):
     assert sorted(name for name, _ in model.named_parameters()) == sorted(names) and not trainable_parameters(model)
     for name, weight in weights.items():
         merged = model.get_submodule(name)
-        assert isinstance(merged, MergedLinear) and not merged.training
+        assert isinstance(merged, Linear) and not merged.training
         assert torch.allclose(merged.dense_weight(torch.float32), weight, atol=1e-6)
 
 

@@ -107,17 +107,17 @@ def test_cached_equals_uncached(tmp_path, steps, attend):
     ids = ids_for(ours)[:, : sum(steps)]
     cache = KVCache(ours.config, rows=2, capacity=sum(steps))
     with torch.no_grad():
-        parts = [ours(part, cache=cache) for part in ids.split(steps, dim=1)]
+        parts = [ours(part, kv_cache=cache) for part in ids.split(steps, dim=1)]
         torch.testing.assert_close(torch.cat(parts, dim=1), ours(ids), **TOLERANCE)
     assert cache.length == sum(steps)
     with pytest.raises(ValueError, match="holds"), torch.no_grad():
-        ours(ids[:, :1], cache=cache)
+        ours(ids[:, :1], kv_cache=cache)
 
 
-@pytest.mark.parametrize("asked", ["all", "answers"])
+@pytest.mark.parametrize("wanted", ["all", "answers"])
 @pytest.mark.parametrize("prefix", [0, 1, 9])
 @pytest.mark.parametrize("attend", ATTENDS)
-def test_packed_rows_equal_rows_alone(tmp_path, prefix, attend, asked):
+def test_packed_rows_equal_rows_alone(tmp_path, prefix, attend, wanted):
     """Hidden states and the gradient of the embedding table, in float64: packing and sharing change nothing."""
     ours = load_model(write_checkpoint(tmp_path / "m", reference_model()), dtype=torch.float64)
     ours.attend = attend
@@ -127,7 +127,7 @@ def test_packed_rows_equal_rows_alone(tmp_path, prefix, attend, asked):
     rows = [ids[:prefix] + ids[a:b] for a, b in ((10, 17), (20, 21), (30, 61), (70, 88))]
     answers = [len(rows[0]) - 3, *(len(row) - 1 for row in rows[1:])]  # one of them before its row's end
     batch = pack(rows, answers, [0, 1, 2, 3], prefix, multiple=16)
-    packed = ours.answers(batch) if asked == "answers" else ours.hidden(batch)[batch.answer_index]
+    packed = ours.answer_hidden(batch) if wanted == "answers" else ours.hidden(batch)[batch.answer_index]
     (packed.sin().sum()).backward()
     shared_gradient, table.grad = table.grad.clone(), None
     alone = torch.stack([ours.model(torch.tensor(row), torch.arange(len(row)), Layout((0, len(row))), attend)[answer]
@@ -144,7 +144,7 @@ def test_the_last_layer_computes_answers_only(tmp_path):
         if name.endswith(("k_proj", "q_proj", "down_proj")):
             module.register_forward_hook(lambda _, inputs, out, name=name: seen.update({name: len(inputs[0])}))
     batch = pack([[1, 2, 3] * 9, [1, 5, 6, 7] * 9], [26, 35], [0, 1], 1)
-    ours.answers(batch)
+    ours.answer_hidden(batch)
     names = ("self_attn.k_proj", "self_attn.q_proj", "mlp.down_proj")
     layers = [[seen[f"model.layers.{layer}.{name}"] for name in names] for layer in range(3)]
     assert layers == [[62, 62, 62], [62, 62, 62], [62, ROWS, ROWS]]
@@ -155,7 +155,7 @@ def test_tokens_that_ask_alone_must_be_where_rows_are():
     assert [layout.row_of(token) for token in (2, 4, 5, 8)] == [0, 0, 1, 1]
     for wrong in ((1,), (9,)):
         with pytest.raises(ValueError, match="must lie in the rows"):
-            layout.asking(wrong)
+            layout.with_queries(wrong)
 
 
 def test_checkpointing_changes_no_gradient(tmp_path):
@@ -165,7 +165,7 @@ def test_checkpointing_changes_no_gradient(tmp_path):
     gradients = []
     for checkpointing in (False, True):
         table.grad = None
-        ours.answers(batch, checkpointing).sin().sum().backward()
+        ours.answer_hidden(batch, checkpointing).sin().sum().backward()
         gradients.append(table.grad)
     torch.testing.assert_close(*gradients, atol=0, rtol=0)
 

@@ -11,7 +11,7 @@ import numpy
 import pytest
 from scipy import stats
 
-from report.counts import Grouping, figures, flat_places, views
+from report.counts import Grouping, figures, flat_indices, views
 from report.intervals import bootstrap, patterns, rate_difference, wilson
 
 GROUPING = Grouping(("pro", "anti", "neutral", "unrelated"), ("pro", "anti", "neutral"))
@@ -81,7 +81,7 @@ def copying(rows_of_cluster, places, order, multiplicities, draws, stream):
 def test_bootstrap_equals_copying_clusters():
     gold, predicted = random_rows(120, seed=3)
     clusters = numpy.array([random.Random(i).randrange(50) for i in range(120)])
-    places = flat_places(gold, predicted, None, None, GROUPING)
+    places = flat_indices(gold, predicted, None, None, GROUPING)
     matrix, multiplicity = patterns(places, clusters, GROUPING.width)
     assert multiplicity.sum() == len(set(clusters.tolist())) and (multiplicity @ matrix).sum() == 120
     members = [numpy.flatnonzero(clusters == c) for c in sorted(set(clusters.tolist()))]
@@ -98,7 +98,7 @@ def test_bootstrap_agrees_with_drawing_row_numbers():
     # Without clusters, against the textbook: indices drawn with replacement within each language, other random numbers.
     gold, predicted = random_rows(300, seed=4)
     language = numpy.arange(300) % 3
-    places = flat_places(gold, predicted, None, None, GROUPING)
+    places = flat_indices(gold, predicted, None, None, GROUPING)
     strata = {str(x): patterns(places[language == x], numpy.flatnonzero(language == x), GROUPING.width)
               for x in range(3)}
     found = bootstrap(strata, {"cell": ["0", "1", "2"]}, statistic, draws=4000, seed=1)["cell"]
@@ -113,7 +113,7 @@ def test_bootstrap_agrees_with_drawing_row_numbers():
 
 def test_chunks_do_not_change_the_numbers(monkeypatch):
     gold, predicted = random_rows(200, seed=6)
-    places = flat_places(gold, predicted, None, None, GROUPING)
+    places = flat_indices(gold, predicted, None, None, GROUPING)
     strata = {"en": patterns(places, numpy.arange(200) // 2, GROUPING.width)}
     whole = bootstrap(strata, {"cell": ["en"]}, statistic, draws=500, seed=2)["cell"]
     monkeypatch.setattr("report.intervals.CHUNK_BYTES", 20_000)

@@ -69,11 +69,11 @@ def test_baselines_learn_from_the_fits_own_rows(results):
     train = trained_on(results.material)(fits[0])
     assert len(train) == 20 and {post.language for post in train} == {"en"}
     book, posts = results.material.codebook, results.posts(results.kept)
-    direct = methods.tfidf([post.text for post in train], [book.place(post.label) for post in train], 4,
+    direct = methods.tfidf([post.text for post in train], [book.index(post.label) for post in train], 4,
                            [post.text for post in posts])
     found = answers_of(results, fits, trained_on(results.material), tfidf(results))
     assert np.array_equal(found.predicted, direct[0]) and np.array_equal(found.probabilities, direct[1])
-    label = np.bincount([book.place(post.label) for post in train]).argmax()
+    label = np.bincount([book.index(post.label) for post in train]).argmax()
     assert set(answers_of(results, fits, trained_on(results.material), learned.majority(results)).predicted) == {label}
 
 

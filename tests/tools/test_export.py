@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.exports import merge
 from common.files import ROOT
 from finetune.run_folder import RunFolder
 from inference.generate import generate
 from inference.run import open_model
 from loading import load_model
-from lora.merge import merge
 from tests.loading.meta import PARAMS, meta_state, write_meta
 from tests.quant.stored import read_by_transformers, write_by_transformers
 from tests.quant.test_double_quant import reference_quantize
@@ -279,7 +279,7 @@ def test_the_cards_own_program_gives_the_runs_labels(runs, tmp_path, capsys, kin
 
 
 def test_the_cards_program_for_llama_cpp(tmp_path):
-    """On a file that another writer made of the merged export of the shipped run; 16 bits, so labels, not logits."""
+    """On a file made of the merged export of the shipped run; 16 bits, so labels, not logits."""
     pytest.importorskip("llama_cpp")
     pytest.importorskip("gguf")
     from benchmarks.gguf_file import write_f16

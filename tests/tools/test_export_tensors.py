@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.exports import merge
 from common.errors import UserError
 from common.files import ROOT
 from loading import load_model
 from loading.weights import INDEX
-from lora.merge import merge
 from tests.small import random_model, write_base
 from tests.tiny import reference_model, write_checkpoint
 from tests.tools.exports import ODD, PARITY, logits, make_run, train_run

@@ -48,14 +48,15 @@ KINDS = {"f16": (Kind.F16, gguf.LlamaFileType.MOSTLY_F16), "q8_0": (Kind.Q8_0, g
 LARGEST = torch.finfo(torch.float16).max
 
 
-def write_gguf(tensors: MergedTensors, tokenizer: str | Path, path: str | Path, kind: str) -> tuple[str, ...]:
+def write_gguf(tensors: MergedTensors, tokenizer: str | Path | None, path: str | Path, kind: str) -> tuple[str, ...]:
     """Write the model as "f16", "q8_0" or "q4_0", tensor by tensor; returns what is to be known of its vocabulary.
 
-    tokenizer: the folder with its files. Quantised in float32. The file appears whole or not at all. Raises `UserError`
+    tokenizer: the folder with its files; `None` leaves the vocabulary out, for who feeds token ids in. Quantised in
+    float32. The file appears whole or not at all. Raises `UserError`
     for a tokenizer that llama.cpp could not reproduce and for weights beyond float16.
     """
     path, config = Path(path), tensors.config
-    vocabulary = read_vocabulary(tokenizer, config.vocab_size)
+    vocabulary = None if tokenizer is None else read_vocabulary(tokenizer, config.vocab_size)
     layout = {name: (stored_as(name, shape, KINDS[kind][0], config), shape)
               for name, (_, shape) in tensors.layout.items()}
     with atomic_write(path, "wb") as handle:
@@ -65,7 +66,10 @@ def write_gguf(tensors: MergedTensors, tokenizer: str | Path, path: str | Path, 
             _add_config(writer, config)
             writer.add_file_type(KINDS[kind][1])
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-            vocabulary.write(writer, config.vocab_size)
+            if vocabulary is None:
+                writer.add_tokenizer_model("no_vocab")
+            else:
+                vocabulary.write(writer, config.vocab_size)
             stretch = rope_factors(config)
             if stretch is not None:
                 writer.add_tensor_info("rope_freqs.weight", stretch.shape, stretch.dtype, stretch.nbytes)
@@ -82,7 +86,7 @@ def write_gguf(tensors: MergedTensors, tokenizer: str | Path, path: str | Path, 
                 writer.write_tensor_data(stored(name, tensors[name], form, config))
         finally:
             writer.close()
-    return vocabulary.notes
+    return () if vocabulary is None else vocabulary.notes
 
 
 def _add_config(writer: gguf.GGUFWriter, config: LlamaConfig) -> None:

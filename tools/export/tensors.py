@@ -27,7 +27,7 @@ from lora.inject import replace
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from quant.convert import dense_linears
-from quant.double_quant import dequantize_absmax, quantize_absmax
+from quant.double_quant import Scales
 from quant.nf4 import dequantize_nf4, quantize_nf4
 from quant.stored import check_quantization, read_group
 
@@ -63,8 +63,7 @@ class MergedTensors(Mapping[str, torch.Tensor]):
     def __init__(self, path, *, adapter=None, quantize: str = "none", dtype: torch.dtype | str | None = None):
         self.folder = folder = checkpoint_folder(path)
         self.config = read_config(folder)
-        with torch.device("meta"):
-            self._model = LlamaForCausalLM(self.config)
+        self._model = LlamaForCausalLM.empty(self.config)
         self._shapes = expected_shapes(self._model)
         self._weights = read_weights(folder, self.config, self._shapes)
         self.linears = frozenset(f"{name}.weight" for name in dense_linears(self._model))
@@ -115,17 +114,15 @@ class MergedTensors(Mapping[str, torch.Tensor]):
             return self._weights.tensor(name).to(dtype)
         else:
             packed, absmax = quantize_nf4(self._weights.tensor(name), where)
-            scales = (absmax,)
-        if self._quantize == "nf4-double" and len(scales) == 1:
-            scales = quantize_absmax(*scales)
-        return dequantize_nf4(packed, scales[0] if len(scales) == 1 else dequantize_absmax(*scales), shape, dtype)
+            scales = Scales.of(absmax)
+        scales = scales.kept(double=scales.is_double or self._quantize == "nf4-double")
+        return dequantize_nf4(packed, scales.absmax(), shape, dtype)
 
 
 def build_model(config: LlamaConfig, tensors: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype = torch.float32
                 ) -> LlamaForCausalLM:
     """A model in memory from such tensors, in any order; computes in `dtype`, embedding and head stay as they come."""
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config)
+    model = LlamaForCausalLM.empty(config)
     for name, tensor in tensors:
         place(model, name, tensor, Path(name), torch.device("cpu"), dtype)
     return model.requires_grad_(False).eval()

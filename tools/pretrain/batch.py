@@ -37,7 +37,7 @@ class Sampler:
             parallel, alone, tokenizer, special, options)
 
     def draw(self, step: int) -> tuple[list[tuple[int, ...]], list[Showing]]:
-        """The items of a step, as places in parallel + alone, and their two showings."""
+        """The items of a step, as indices in parallel + alone, and their two showings."""
         o = self.options
         rng = random.Random(f"{o.seed}:{step}")
         items = []
@@ -50,13 +50,13 @@ class Sampler:
         return items, [self._showing(rng, items, [pair[side] for pair in languages]) for side in (0, 1)]
 
     def _two_languages(self, rng: random.Random, item: tuple[int, ...]) -> list[str | None]:
-        known = [{language for language, _ in self.document(place).texts} for place in item]
+        known = [{language for language, _ in self.document(index).texts} for index in item]
         shared = sorted(set.intersection(*known))
         return rng.sample(shared, 2) if len(shared) > 1 else [None, None]
 
-    def document(self, place: int) -> Document:
-        """The document at a place: parallel ones first, then those that stand alone."""
-        return self.parallel[place] if place < len(self.parallel) else self.alone[place - len(self.parallel)]
+    def document(self, index: int) -> Document:
+        """The document at an index: parallel ones first, then those that stand alone."""
+        return self.parallel[index] if index < len(self.parallel) else self.alone[index - len(self.parallel)]
 
     def _showing(self, rng: random.Random, items, languages) -> Showing:
         o, batches = self.options, []
@@ -64,7 +64,7 @@ class Sampler:
             wrapper = draw_wrapper(rng, self.tokenizer.encode, self.special, o.post_first)
             rows = []
             for item, language in zip(items[start : start + o.rows], languages[start : start + o.rows], strict=True):
-                known = [self.document(place).texts for place in item]
+                known = [self.document(index).texts for index in item]
                 parts = [rng.choice([t for name, t in texts if language in (None, name)]) for texts in known]
                 rng.shuffle(parts)
                 text = " ".join(roughen(rng, part) for part in parts)
@@ -93,8 +93,8 @@ class Bags:
         """The mean target of each item's documents: (items, V) float32."""
         out = torch.zeros(len(items), self.size)
         for row, item in enumerate(items):
-            for place in item:
-                span = slice(self.start[place], self.start[place + 1])
+            for index in item:
+                span = slice(self.start[index], self.start[index + 1])
                 out[row].index_add_(0, self.column[span], self.value[span] / len(item))
         return out
 
@@ -107,7 +107,7 @@ def _seen_twice(weights: torch.Tensor) -> torch.Tensor:
 
 def step_losses(model: LlamaForCausalLM, items, showings: list[Showing], bags: Bags, options):
     """The weighted sum of the losses and each of them by name; float32."""
-    answers = [torch.cat([model.answers(batch) for batch in showing.batches]) for showing in showings]
+    answers = [torch.cat([model.answer_hidden(batch) for batch in showing.batches]) for showing in showings]
     target = bags.rows(items)  # (items, V)
     words = torch.stack([-(target * model.logits(a).log_softmax(-1)).sum(-1).mean() for a in answers]).mean()
     first, second = (F.normalize(a, dim=-1) for a in answers)  # (items, D)

@@ -26,7 +26,7 @@ from model.llama import LlamaForCausalLM
 from tools.pretrain.text import Document
 
 RESERVED = 16
-CONSTANT, RARITY = -1, -2  # places of the constant and of log(idf) among the coordinates
+CONSTANT, RARITY = -1, -2  # indices of the constant and of log(idf) among the coordinates
 SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -110,10 +110,10 @@ def start_model(config: LlamaConfig, table: torch.Tensor, generator: torch.Gener
                 attention.q_proj.weight[head * head_dim + slowest, CONSTANT] += gain
             for head in range(kv_heads):
                 attention.k_proj.weight[head * head_dim + slowest, RARITY] += gain
-            for place in range(kv_size):
-                coordinate = (first + place) % semantic
-                attention.v_proj.weight[place, coordinate] += 1.0
+            for index in range(kv_size):
+                coordinate = (first + index) % semantic
+                attention.v_proj.weight[index, coordinate] += 1.0
                 for twin in range(group):
-                    column = (place // head_dim * group + twin) * head_dim + place % head_dim
+                    column = (index // head_dim * group + twin) * head_dim + index % head_dim
                     attention.o_proj.weight[coordinate, column] += 1.0 / group
     return model
