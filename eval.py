@@ -65,7 +65,7 @@ class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
 
 
 @dataclass
-class Answers:
+class Predictions:
     """Posts with their gold and predicted labels, and what is known of where they come from."""
 
     posts: list[Post]
@@ -88,13 +88,13 @@ def main(argv: list[str]) -> None:
         out = Path(options.out) if options.out else run.path / f"eval-{stem(Path(options.data[0]))}"
     check_out(out, explicit=options.out is not None)
     if run is None:
-        answers, agreement = read_answers(options)
-        check, facts = check_test([], answers.posts), {"predictions": options.predictions}
+        predictions, agreement = read_labels(options)
+        check, facts = check_test([], predictions.posts), {"predictions": options.predictions}
         print("\n".join(check.repeats.lines()))
     else:
-        answers, agreement, check = predict_answers(options, run)
+        predictions, agreement, check = label_posts(options, run)
         facts = run.facts
-    metrics = figures(options, answers, check)
+    metrics = figures(options, predictions, check)
     if run is None:  # nothing is known of the training that these labels come from
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
     if agreement is not None:
@@ -109,7 +109,7 @@ def main(argv: list[str]) -> None:
     names, people = {code: language_name(code) for code in metrics["by_language"]}, agreed(agreement)
     lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
     print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", label_table(metrics)]))
-    write(options, out, answers, metrics, facts, {"caution": caution, "names": names, "agreement": people}, run)
+    write(options, out, predictions, metrics, facts, {"caution": caution, "names": names, "agreement": people}, run)
     print(f"\nreport: {out / 'report.html'}")
 
 
@@ -135,7 +135,7 @@ def check_out(out: Path, explicit: bool) -> None:
     check_place(out, "--out")
 
 
-def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agreement | None, TestCheck]:
+def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agreement | None, TestCheck]:
     """Check the posts against what the run was trained on, then let its model label them."""
     codebook = Codebook.from_dict(run.facts["codebook"])
     files = [find_path(name) for name in options.data]
@@ -161,11 +161,11 @@ def predict_answers(options: EvalOptions, run: RunFolder) -> tuple[Answers, Agre
     if labeller.halvings:
         print(f"  {labeller.remark()}")
     predicted = [codebook.labels[index] for index in probabilities.argmax(1)]
-    answers = Answers(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
-    return answers, agreement, check
+    predictions = Predictions(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
+    return predictions, agreement, check
 
 
-def read_answers(options: EvalOptions) -> tuple[Answers, Agreement | None]:
+def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
     """Labels from a file; gold labels from the same file, or from --data by id where that is given."""
     codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
     columns = options.columns()
@@ -183,16 +183,16 @@ def read_answers(options: EvalOptions) -> tuple[Answers, Agreement | None]:
         extra = len(labels) - len({(post.id, post.language) for post in posts})
         if extra:
             print(f"  {extra:,} predictions belong to no post of {options.data[0]} and were left out")
-        answers = [labels[post.id, post.language] for post in posts]
+        predictions = [labels[post.id, post.language] for post in posts]
     else:
-        posts, answers = predicted, [post.extra[columns.predicted] for post in predicted]
+        posts, predictions = predicted, [post.extra[columns.predicted] for post in predicted]
         bare = next((post for post in posts if post.label is None), None)
         if bare is not None:
             raise UserError(f"{bare.place}: has no gold label; add a column '{columns.label}', or name the labelled "
                             "file with --data")
     seen = tuple(reduce_language(tag)[0] for tag in options.seen_languages) or None
-    predicted = [answer or None for answer in answers]
-    return Answers(posts, grouped(options, posts), predicted, None, codebook, seen), agreement
+    predicted = [answer or None for answer in predictions]
+    return Predictions(posts, grouped(options, posts), predicted, None, codebook, seen), agreement
 
 
 def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
@@ -204,26 +204,27 @@ def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
     return group_posts(posts, options.group_by, same_text=any(post.text for post in posts))
 
 
-def figures(options: EvalOptions, answers: Answers, check: TestCheck) -> dict:
+def figures(options: EvalOptions, predictions: Predictions, check: TestCheck) -> dict:
     """metrics.json: the kept posts' figures and, where posts were dropped, those of all of them beside."""
     def scored(indices: list[int]) -> Scored:
-        posts = [answers.posts[index] for index in indices]
+        posts = [predictions.posts[index] for index in indices]
         columns = {name: [post.extra.get(name, "") for post in posts] for name in options.by}
         return Scored(
-            [post.id for post in posts], [post.label for post in posts], [answers.predicted[p] for p in indices],
-            [post.language for post in posts], answers.codebook.labels,
-            None if answers.probabilities is None else answers.probabilities[indices], answers.codebook.related,
-            [answers.groups[index] for index in indices], columns, answers.codebook.stance or None)
+            [post.id for post in posts], [post.label for post in posts], [predictions.predicted[p] for p in indices],
+            [post.language for post in posts], predictions.codebook.labels,
+            None if predictions.probabilities is None else predictions.probabilities[indices],
+            predictions.codebook.related,
+            [predictions.groups[index] for index in indices], columns, predictions.codebook.stance or None)
 
     gone = {id(post) for post in check.dropped}
-    every = list(range(len(answers.posts)))
-    kept = [index for index in every if id(answers.posts[index]) not in gone]
+    every = list(range(len(predictions.posts)))
+    kept = [index for index in every if id(predictions.posts[index]) not in gone]
     dropped = None
     if check.dropped:
-        all_rows = score(scored(every), answers.seen, draws=options.draws, seed=options.seed)
+        all_rows = score(scored(every), predictions.seen, draws=options.draws, seed=options.seed)
         dropped = dropped_section({"text_was_trained_on": len(check.dropped)}, all_rows)
-    metrics = score(scored(kept), answers.seen, options.by, draws=options.draws, seed=options.seed, dropped=dropped)
-    return metrics | {"checks": check.to_dict(), "cut": answers.cut}
+    metrics = score(scored(kept), predictions.seen, options.by, draws=options.draws, seed=options.seed, dropped=dropped)
+    return metrics | {"checks": check.to_dict(), "cut": predictions.cut}
 
 
 def agreed(agreement: Agreement | None) -> dict | None:
@@ -234,15 +235,16 @@ def agreed(agreement: Agreement | None) -> dict | None:
     return {"all": agreement.overall["pairwise"], **by_language}
 
 
-def write(options, out: Path, answers: Answers, metrics: dict, facts: dict, shown: dict, run) -> None:
+def write(options, out: Path, predictions: Predictions, metrics: dict, facts: dict, shown: dict, run) -> None:
     """metrics.json, predictions.jsonl and report.html, all or none."""
-    labels = answers.codebook.labels
+    labels = predictions.codebook.labels
     lines = []
-    for index, post in enumerate(answers.posts):
-        line = {"id": post.id, "language": post.language, "label": post.label, "predicted": answers.predicted[index]}
-        if answers.probabilities is not None:
+    for index, post in enumerate(predictions.posts):
+        line = {"id": post.id, "language": post.language, "label": post.label,
+                "predicted": predictions.predicted[index]}
+        if predictions.probabilities is not None:
             line["probabilities"] = {label: round(float(p), 6) for label, p in
-                                     zip(labels, answers.probabilities[index], strict=True)}
+                                     zip(labels, predictions.probabilities[index], strict=True)}
         lines.append(line | ({"text": post.text} if options.with_texts else {}))
     told = {key: facts[key] for key in facts if key not in ("codebook", "scored")}
     title = (f"{run.path.name} on {stem(Path(options.data[0]))}" if run

@@ -1,7 +1,7 @@
 """Two baselines without a language model: the commonest label, and logistic regression on weighted words and letters.
 
-Both learn from training rows alone and give what `stats.answers.Answers` takes: predicted indices in the labels, (n,)
-int64, and probabilities (n, C) float64.
+Both learn from training rows alone and give what `stats.predictions.Predictions` takes: predicted indices in the
+labels, (n,) int64, and probabilities (n, C) float64.
 
 TF-IDF, written out (Salton and Buckley 1988, Information Processing and Management 24, 513-523). A text is lower-cased
 under Unicode's NFKC. A word is a run of letters, marks and digits (marks belong: without them Devanagari falls apart at

@@ -14,8 +14,8 @@ import numpy
 
 from common.errors import UserError, closest
 from report.intervals import LEVEL
-from stats.answers import Answers, rows_of
 from stats.logit import design, effects, fit, jackknife, sandwich
+from stats.predictions import Predictions, rows_of
 from stats.student import t_cdf, t_quantile
 
 TERMS = ("model", "label", "template", "language", "share")
@@ -28,7 +28,7 @@ class Cell:
 
     model: str
     template: str
-    answers: Answers
+    answers: Predictions
 
 
 @dataclass(frozen=True)

@@ -23,16 +23,16 @@ from typing import NamedTuple
 import numpy
 
 from report.intervals import LEVEL, percentiles
-from stats.answers import Answers, figures_of, pooled, resampled
 from stats.paired import DRAWS, mcnemar, permutation
+from stats.predictions import Predictions, figures_of, pooled, resampled
 
 
 class Contrast(NamedTuple):
     """One declared comparison: `figure` of the first model minus that of the second, over `languages` (None: all)."""
 
     name: str
-    first: Answers
-    second: Answers
+    first: Predictions
+    second: Predictions
     figure: str
     languages: Sequence[str] | None = None
     weight: str = "rows"

@@ -35,13 +35,13 @@ from math import nan, prod
 import numpy
 
 from report.intervals import CHUNK_BYTES, LEVEL, patterns, percentiles
-from stats.answers import Answers, figures_of, pooled, resampled, rows_of, side_by_side
+from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, side_by_side
 
 DRAWS = 10_000
 SAME = 1e-12  # differences that equal counts give in another order of summation
 
 
-def mcnemar(first: Answers, second: Answers, languages: Sequence[str] | None = None) -> dict:
+def mcnemar(first: Predictions, second: Predictions, languages: Sequence[str] | None = None) -> dict:
     """Exact McNemar test of two models' accuracy over all rows of some languages (all, if none are named).
 
     n01 (only the second is right), n10 (only the first), `difference` (first minus second), `p`; then
@@ -81,7 +81,7 @@ def binomial(m: int) -> numpy.ndarray:
     return numpy.array(found + found[: (m + 1) // 2][::-1])
 
 
-def permutation(first: Answers, second: Answers, figure: str, languages: Sequence[str] | None = None,
+def permutation(first: Predictions, second: Predictions, figure: str, languages: Sequence[str] | None = None,
                 weight: str = "rows", draws: int = DRAWS, seed: int = 0) -> dict:
     """Permutation test of the difference in a figure, first minus second: `difference`, `p`, `exact`, `draws`.
 
@@ -107,7 +107,7 @@ def permutation(first: Answers, second: Answers, figure: str, languages: Sequenc
     return {"difference": value, "p": p, "exact": exact, "draws": int(outcomes) if exact else draws}
 
 
-def _swaps(first: Answers, second: Answers, languages: Sequence[str] | None, weight: str):
+def _swaps(first: Predictions, second: Predictions, languages: Sequence[str] | None, weight: str):
     """Blocks of rows; each model's counts (M, blocks, F); what a swap of each pattern adds to the first model's counts
     and takes from the second's (P, blocks, F); how many clusters have that pattern (P,). Only patterns that differ."""
     rows = first.rows
@@ -142,11 +142,11 @@ def _swapped(times: numpy.ndarray, draws: int, exact: bool, seed: int, chunk: in
         yield swapped, mass
 
 
-def difference(first: Answers, second: Answers, figure: str, languages: Sequence[str] | None = None,
+def difference(first: Predictions, second: Predictions, figure: str, languages: Sequence[str] | None = None,
                weight: str = "rows", draws: int = DRAWS, seed: int = 0, level: float = LEVEL) -> dict:
     """The difference in a figure, first minus second: `value`, `low`, `high` (percentiles), `draws` (D,) float64.
 
-    Both models are scored on the same resampled posts (`stats.answers.resampled`). NaN where it cannot be made.
+    Both models are scored on the same resampled posts (`stats.predictions.resampled`). NaN where it cannot be made.
     """
     values = figures_of([first, second], figure, languages, weight)
     grouping = first.rows.grouping

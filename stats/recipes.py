@@ -40,10 +40,10 @@ import numpy
 
 from common.errors import UserError
 from report.intervals import LEVEL
-from stats.answers import Answers, figures_of, pooled, resampled, rows_of, strata
+from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, strata
 from stats.student import t_quantile
 
-Recipe = Mapping[tuple, Answers]  # (draw, seed) -> what that fit said
+Fits = Mapping[tuple, Predictions]  # (draw, seed) -> what that fit said
 PIVOTS = 20_000
 STEP = 1e-3  # of a cluster, added and taken away for its influence
 FACTORS = ("draw", "seed")
@@ -54,10 +54,10 @@ class Grid:
     """A recipe's fits as a table: labels of draws (I,) and seeds (J,), fits in rows of one draw (I * J,)."""
 
     labels: tuple[list, list]
-    fits: list[Answers]
+    fits: list[Predictions]
 
     @classmethod
-    def of(cls, recipe: Recipe, name: str) -> "Grid":
+    def of(cls, recipe: Fits, name: str) -> "Grid":
         """Raises `UserError` where the recipe is empty or a draw lacks a seed that another draw has."""
         draws, seeds = (sorted({key[k] for key in recipe}, key=lambda label: (str(type(label)), label)) for k in (0, 1))
         missing = [(draw, seed) for draw in draws for seed in seeds if (draw, seed) not in recipe]
@@ -71,7 +71,7 @@ class Grid:
         return len(self.labels[0]), len(self.labels[1])
 
 
-def contrast(first: Recipe, second: Recipe, figure: str, languages: Sequence[str] | None = None, weight: str = "rows",
+def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | None = None, weight: str = "rows",
              draws: int = 2000, seed: int = 0, level: float = LEVEL) -> dict:
     """The difference of two recipes' mean figures, first minus second, with draw, seed and post all uncertain.
 
@@ -122,7 +122,7 @@ def _resampled_fits(found: numpy.ndarray, grids: list[Grid], paired: list[str], 
     return means[0] - means[1]
 
 
-def components(recipe: Recipe, figure: str, languages: Sequence[str] | None = None, weight: str = "rows",
+def components(recipe: Fits, figure: str, languages: Sequence[str] | None = None, weight: str = "rows",
                seed: int = 0, level: float = LEVEL) -> dict:
     """Where a recipe's figure varies: `draw`, `seed`, `fit` (their interaction and the fit itself), `test_sample`.
 
@@ -175,7 +175,7 @@ def _log_normal(variance: float, error: float, level: float) -> dict:
     return {"variance": variance, "low": float(variance / factor), "high": float(variance * factor)}
 
 
-def _over_posts(fits: list[Answers], figure: str, languages: Sequence[str] | None, weight: str):
+def _over_posts(fits: list[Predictions], figure: str, languages: Sequence[str] | None, weight: str):
     """The covariance of the fits' figures over test samples, (M, M), and the standard error of its mean diagonal."""
     rows = rows_of(fits)
     codes = list(dict.fromkeys(languages or rows.languages))

@@ -20,7 +20,7 @@ from itertools import combinations
 
 import numpy
 
-from stats.answers import Answers
+from stats.predictions import Predictions
 
 EXACT = 10  # languages up to which all orders are enumerated: 10! is 3,628,800
 LARGEST = "en"
@@ -54,7 +54,7 @@ def association(values: Mapping[str, float], shares: Mapping[str, float], *, dra
     return table
 
 
-def change(before: Answers, after: Answers, figure: str, shares: Mapping[str, float], languages: list[str], *,
+def change(before: Predictions, after: Predictions, figure: str, shares: Mapping[str, float], languages: list[str], *,
            draws: int = 100_000, seed: int = 0) -> list[dict]:
     """`association` of one figure before and after rows were added, and of the difference: rows with `when` besides.
 

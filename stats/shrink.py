@@ -33,7 +33,7 @@ import numpy
 
 from report.counts import views
 from report.intervals import LEVEL, percentiles, wilson
-from stats.answers import QUESTIONS, Answers, figure_of, resampled
+from stats.predictions import QUESTIONS, Predictions, figure_of, resampled
 
 FEWEST = 3  # languages without which nothing can be said about how languages differ
 MEANS, SPREADS = (numpy.arange(100) + 0.5) / 100, (numpy.arange(60) + 0.5) / 60  # m, and c^(-1/2)
@@ -93,7 +93,7 @@ def pool_values(values: Sequence[float], variances: Sequence[float], level: floa
                   _three(UNIT, centre / centre.sum(), level), _three(TAUS, weight, level))
 
 
-def partially_pooled(model: Answers, figure: str, languages: Sequence[str] | None = None, level: float = LEVEL,
+def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] | None = None, level: float = LEVEL,
                      draws: int = 10_000, seed: int = 0) -> tuple[list[dict], Pooled | None]:
     """Each language's figure, raw and pooled, as rows of a table; and the pooling, None below three languages.
 
@@ -144,7 +144,7 @@ def _is_rate(figure: str) -> bool:
     return figure.rpartition(".")[2] in ("accuracy", "recall", "specificity")
 
 
-def _bootstrap(model: Answers, figure: str, languages, draws: int, seed: int) -> dict[str, numpy.ndarray]:
+def _bootstrap(model: Predictions, figure: str, languages, draws: int, seed: int) -> dict[str, numpy.ndarray]:
     """The figure of each language in `draws` resampled test sets: code -> (draws,)."""
     parts = [{code: figure_of(figure, counts[:, 0], model.rows.grouping) for code, counts in chunk.items()}
              for chunk in resampled([model], languages, draws, seed)]

@@ -21,7 +21,7 @@ from data.posts import Post
 from data.readers import is_empty
 from data.splits import group_posts, hash_order
 from report.counts import Grouping
-from stats.answers import Rows
+from stats.predictions import Rows
 from study.plan import Plan
 
 FEW = 100  # test rows below which a language is cross-validated where folds are asked for

@@ -23,7 +23,7 @@ from data.posts import ColumnOptions
 from data.prompt import AUTHORS, TEMPLATES
 from data.sampling import BALANCES
 from finetune.options import PRESETS, TrainOptions
-from stats.answers import WEIGHTS
+from stats.predictions import WEIGHTS
 
 PLACEBOS = ("english", "steps")
 MIXES = ("own", "equal")
@@ -108,7 +108,7 @@ class Contrast:
 
     first: str = option("", "name of a set")
     second: str = option("", "name of a set")
-    figure: str = option("topic.macro_f1", "name of a figure (stats/answers.py)")
+    figure: str = option("topic.macro_f1", "name of a figure (stats/predictions.py)")
     languages: list[str] = option((), "test languages (none named: all); unseen: those that the second set lacks")
     weight: str = option("languages", "what counts the same", choices=WEIGHTS)
 

@@ -1,4 +1,4 @@
-"""A study's answers as the statistics want them: one table of rows, one `Answers` per fit, recipes of several fits.
+"""A study's answers as the statistics want them: one table of rows, one `Predictions` per fit, recipes of several fits.
 
 Of a cross-validated language each row is answered by the models of the fold that held it out; of the other languages by
 those of the round's first fold. Rounds count as further draws: each has other parts, and so other training rows.
@@ -14,8 +14,8 @@ from common.files import find_path
 from data.languages import language_name
 from data.readers import by_id, read_predictions
 from inference.prices import load_prices
-from stats.answers import Answers, Rows, figure_of
-from stats.recipes import Recipe
+from stats.predictions import Predictions, Rows, figure_of
+from stats.recipes import Fits
 from study.fits import NO_FOLD, TEST, Asked, Fit, asked_of
 from study.inputs import Material
 from study.plan import Plan
@@ -38,7 +38,7 @@ class Results:
         known = self.material.is_known
         self.kept, self.every = self.material.table(~known), self.material.table(np.ones_like(known))
         self._chosen = {id(self.kept): ~known, id(self.every): np.ones_like(known)}
-        self._read: dict[tuple, Answers] = {}
+        self._read: dict[tuple, Predictions] = {}
 
     @property
     def plan(self) -> Plan:
@@ -69,7 +69,7 @@ class Results:
         """The posts behind the rows of a table."""
         return [post for post, wanted in zip(self.material.rows, self._chosen[id(rows)], strict=True) if wanted]
 
-    def answers(self, fits: Fit | list[Fit], asked: Asked = TEST, rows: Rows | None = None) -> Answers:
+    def answers(self, fits: Fit | list[Fit], asked: Asked = TEST, rows: Rows | None = None) -> Predictions:
         """What one fit said, or what the fits of one round's folds said together, about the rows of a table.
 
         A post without text to label (a missing translation) is answered by an index outside the labels.
@@ -80,7 +80,7 @@ class Results:
             self._read[key] = self._gather(fits, asked, rows)
         return self._read[key]
 
-    def _gather(self, fits: list[Fit], asked: Asked, rows: Rows) -> Answers:
+    def _gather(self, fits: list[Fit], asked: Asked, rows: Rows) -> Predictions:
         posts, labels = self.posts(rows), rows.grouping.labels
         by_fold = {fit.fold[1]: {(language, name): p for language, name, p in self.runner.read(fit, asked)["rows"]}
                    for fit in fits}
@@ -93,10 +93,10 @@ class Results:
             if found is not None:
                 probabilities[index] = found
                 predicted[index] = int(np.argmax(found))
-        return Answers(rows, predicted, probabilities)
+        return Predictions(rows, predicted, probabilities)
 
     def recipe(self, name: str, template: str | None = None, kind: str = "set", added: tuple[str, int] = ("", 0),
-               rows: Rows | None = None) -> Recipe:
+               rows: Rows | None = None) -> Fits:
         """A recipe's fits by (draw, seed); rounds of cross-validation count as draws. Empty where there is none."""
         template = template or self.plan.repeat.templates[0]
         groups: dict[tuple, list[Fit]] = {}
@@ -107,7 +107,7 @@ class Results:
         return {key: self.answers(fits, rows=rows) for key, fits in groups.items()}
 
     def first(self, name: str, asked: Asked = TEST, template: str | None = None, rows: Rows | None = None,
-              kind: str = "set") -> Answers:
+              kind: str = "set") -> Predictions:
         """The set's fit of the plan's first seed and draw (and round): the one that variants are asked of."""
         repeat = self.plan.repeat
         fits = [fit for fit in self.fits if (fit.name, fit.kind, fit.template, fit.seed, fit.draw) == (
@@ -139,7 +139,7 @@ class Results:
             raise UserError(f"{self.plan.path}: contrast '{contrast.name}': {word}")
         return wanted
 
-    def outside(self, name: str, rows: Rows | None = None) -> Answers:
+    def outside(self, name: str, rows: Rows | None = None) -> Predictions:
         """Labels from a file of the plan's [outside], joined by language and id. Raises `UserError` for a gap."""
         rows, file = self.kept if rows is None else rows, find_path(self.plan.outside[name])
         found = by_id(read_predictions([file], self.plan.data.columns(), self.material.codebook)[0])
@@ -149,9 +149,9 @@ class Results:
             raise UserError(f"{file}: has no prediction for id '{missing[0].id}' ({missing[0].language}), one of "
                             f"{len(missing):,} test rows without one")
         given = [found[post.id, post.language].extra[column] for post in self.posts(rows)]
-        return Answers(rows, np.array([labels.index(word) if word in labels else len(labels) for word in given]))
+        return Predictions(rows, np.array([labels.index(word) if word in labels else len(labels) for word in given]))
 
-    def models(self, names: Iterable[str] | None = None) -> dict[str, Answers]:
-        """One `Answers` per set (its first fit) and per file of outside predictions."""
+    def models(self, names: Iterable[str] | None = None) -> dict[str, Predictions]:
+        """One `Predictions` per set (its first fit) and per file of outside predictions."""
         every = [*self.plan.sets, *self.plan.outside] if names is None else list(names)
         return {name: self.first(name) if name in self.plan.sets else self.outside(name) for name in every}

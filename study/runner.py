@@ -8,7 +8,8 @@
 
 What is there is not made again, so a study that was killed goes on, and a changed plan makes only what changed. A run
 that was stopped in the middle goes on from its checkpoint. Training is a process of its own, so its memory is given
-back; several at a time on a CPU, where small fits gain nothing from more threads. Answers are read here, in between.
+back; several at a time on a CPU, where small fits gain nothing from more threads. Answers are read here, in
+between.
 """
 
 import json

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from common.errors import UserError
 from data.posts import Post
 from report.words import counted, number
-from stats.answers import Answers
+from stats.predictions import Predictions
 from study.fits import Fit
 from study.questions.learned import answers_of, encoder, first_fits, majority, tfidf, trained_on
 from study.questions.scopes import main_figures, scopes, spread
@@ -51,7 +51,7 @@ def baselines(results: Results, train_of: Callable[[Fit], list[Post]] | None = N
                    exploratory=True)
 
 
-def gather(results: Results, train_of) -> tuple[dict[tuple[str, str], Answers], dict[str, Answers], list[str]]:
+def gather(results: Results, train_of) -> tuple[dict[tuple[str, str], Predictions], dict[str, Predictions], list[str]]:
     """(method, set) -> answers; method without a set -> answers; and what was left out, with the reason."""
     plan, learned, others, notes = results.plan.baselines, {}, {}, []
     methods = [("majority", lambda: majority(results))] * plan.majority + [("TF-IDF", lambda: tfidf(results))] * \
@@ -79,7 +79,7 @@ def gather(results: Results, train_of) -> tuple[dict[tuple[str, str], Answers], 
     return learned, others, notes
 
 
-def lines_of(results: Results, tuned, learned, others) -> list[tuple[str, str, str | None, Answers]]:
+def lines_of(results: Results, tuned, learned, others) -> list[tuple[str, str, str | None, Predictions]]:
     """(name, kind, set, answers) of every method: without a set first, then set by set."""
     lines = [(name, WITHOUT, None, answers) for name, answers in others.items()]
     for each in results.plan.sets:
@@ -127,7 +127,7 @@ def keys(results: Results) -> dict[str, str]:
     return {first: "main", **{name: name for name in ("accuracy", "macro_f1") if name != first}}
 
 
-def figures_of_method(results: Results, answers: Answers, groups) -> dict[str, dict]:
+def figures_of_method(results: Results, answers: Predictions, groups) -> dict[str, dict]:
     """group -> each figure with its interval, by column key."""
     found: dict[str, dict] = {group: {} for group in groups}
     for (group, figure), (value, low, high) in spread([answers], list(keys(results)), groups,

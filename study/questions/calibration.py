@@ -4,7 +4,7 @@ import numpy as np
 
 from report.intervals import wilson
 from report.words import number
-from stats.answers import Answers
+from stats.predictions import Predictions
 from study.questions.transfer import widest
 from study.report.section import Column, FigureSpec, Section, Table
 from study.results import Results
@@ -45,7 +45,7 @@ def behaviour(results: Results) -> Section:
                    "are taken for which?", answer, [], [sure, taken], figures)
 
 
-def reliability(name: str, answers: Answers) -> list[dict]:
+def reliability(name: str, answers: Predictions) -> list[dict]:
     """The filled bins of one model."""
     answered = answers.predicted < answers.probabilities.shape[1]
     top, right = answers.probabilities.max(1)[answered], answers.correct[answered]
@@ -64,7 +64,7 @@ def expected_gap(rows: list[dict]) -> float:
     return sum(abs(row["right"] - row["confidence"]) * row["n"] for row in rows) / sum(row["n"] for row in rows)
 
 
-def confusion(answers: Answers, code: str) -> list[dict]:
+def confusion(answers: Predictions, code: str) -> list[dict]:
     """Counts of one language, with a column for answers outside the labels where there are any."""
     labels = answers.rows.grouping.labels
     chosen = answers.rows.language == code

@@ -18,7 +18,7 @@ import numpy as np
 from common.errors import UserError
 from report.words import counted, percent
 from stats.paired import difference
-from stats.recipes import Recipe, components
+from stats.recipes import Fits, components
 from study.questions.transfer import compare, main_figure, named, title_of, widest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.report.tables import shown
@@ -110,8 +110,8 @@ def comparisons(results: Results, pairs: list[tuple[str, str]]) -> Iterator[dict
                        "spare": results.recipe(name)}
 
 
-def lines(results: Results, heading: str, name: str, sets: tuple[str, ...], first: Recipe, second: Recipe,
-          spare: Recipe | None = None) -> Iterator[dict]:
+def lines(results: Results, heading: str, name: str, sets: tuple[str, ...], first: Fits, second: Fits,
+          spare: Fits | None = None) -> Iterator[dict]:
     """One row per figure. `spare`: the recipe whose seeds say what training again changes, where `second` is one fit.
     """
     plan, several = results.plan, max(len(first), len(second)) > 1
@@ -133,13 +133,13 @@ def lines(results: Results, heading: str, name: str, sets: tuple[str, ...], firs
                "main": figure == main_figure(results), "sets": sets}
 
 
-def changes(first: Recipe, second: Recipe) -> float | None:
+def changes(first: Fits, second: Fits) -> float | None:
     """The share of labels that differ between the two, over the fits with equal draw and seed."""
     shared = [key for key in first if key in second]
     return float(np.mean([first[key].predicted != second[key].predicted for key in shared])) if shared else None
 
 
-def reseeded(recipe: Recipe) -> float | None:
+def reseeded(recipe: Fits) -> float | None:
     """The share of labels that differ between two seeds of one draw; None where each draw has one seed."""
     pairs = [(recipe[a], recipe[b]) for a, b in combinations(recipe, 2) if a[0] == b[0]]
     return float(np.mean([a.predicted != b.predicted for a, b in pairs])) if pairs else None

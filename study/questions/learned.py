@@ -16,7 +16,7 @@ from baselines.encoder import Settings, fine_tune, set_fit
 from common.errors import UserError
 from common.files import find_path, read_json, sha256_file, sha256_json, write_json
 from data.posts import Post
-from stats.answers import Answers
+from stats.predictions import Predictions
 from study.fits import Fit
 from study.inputs import Material, posts_hash
 from study.results import Results
@@ -39,7 +39,8 @@ def first_fits(results: Results, name: str) -> list[Fit]:
             if (fit.name, fit.kind, fit.template, fit.seed, fit.draw) == wanted and fit.fold[0] <= 1]
 
 
-def answers_of(results: Results, fits: Sequence[Fit], train_of: Callable[[Fit], list[Post]], method: Method) -> Answers:
+def answers_of(results: Results, fits: Sequence[Fit], train_of: Callable[[Fit], list[Post]], method: Method
+               ) -> Predictions:
     """A method's answers to the kept rows, each by what it learnt from the fit that answers this row."""
     posts, labels = results.posts(results.kept), results.kept.grouping.labels
     by_fold = {fit.fold[1]: fit for fit in fits}
@@ -51,7 +52,7 @@ def answers_of(results: Results, fits: Sequence[Fit], train_of: Callable[[Fit], 
         indices = np.flatnonzero(fold == number)
         if len(indices):
             predicted[indices], probabilities[indices] = method(fit, train_of(fit), [posts[k] for k in indices])
-    return Answers(results.kept, predicted, probabilities)
+    return Predictions(results.kept, predicted, probabilities)
 
 
 def majority(results: Results) -> Method:

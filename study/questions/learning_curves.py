@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from data.languages import language_name
 from report.words import number
-from stats.answers import Answers
-from stats.recipes import Recipe
+from stats.predictions import Predictions
+from stats.recipes import Fits
 from study.questions.transfer import compare, is_shown, main_figure, title_of, whole
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
@@ -75,7 +75,7 @@ def exposure(results: Results) -> Section | None:
                    "of something else change?", answer, claims, [curve, pool, ratios], figures, notes)
 
 
-def added(results: Results, languages: Sequence[str], count: int, kind: str) -> Recipe:
+def added(results: Results, languages: Sequence[str], count: int, kind: str) -> Fits:
     """The recipe with `count` rows more: of each language its own fits' answers; of a placebo one fit for all."""
     if kind != "exposure":
         code = "en" if kind == "english" else ""
@@ -85,17 +85,17 @@ def added(results: Results, languages: Sequence[str], count: int, kind: str) -> 
     return {key: joined({code: recipe[key] for code, recipe in single.items()}) for key in keys}
 
 
-def joined(parts: dict[str, Answers]) -> Answers:
-    """One `Answers`: each language's rows as its own model answered them, the other rows as the first model did."""
+def joined(parts: dict[str, Predictions]) -> Predictions:
+    """One `Predictions`: each language's rows as its own model answered them, the other rows as the first model did."""
     first = next(iter(parts.values()))
     predicted, probabilities = first.predicted.copy(), first.probabilities.copy()
     for code, answers in parts.items():
         own = first.rows.language == code
         predicted[own], probabilities[own] = answers.predicted[own], answers.probabilities[own]
-    return Answers(first.rows, predicted, probabilities)
+    return Predictions(first.rows, predicted, probabilities)
 
 
-def curve_table(results: Results, base: Recipe, languages: Sequence[str], counts: Sequence[int], name: str) -> Table:
+def curve_table(results: Results, base: Fits, languages: Sequence[str], counts: Sequence[int], name: str) -> Table:
     """Per added language, number of rows and arm: the figure in that language, and its difference to the base."""
     rows = []
     for code in languages:
@@ -123,7 +123,7 @@ def curve_table(results: Results, base: Recipe, languages: Sequence[str], counts
                  ["A value's interval is over test posts; a difference's over draws of rows and test posts."])
 
 
-def pooled_table(results: Results, base: Recipe, recipes: dict, languages: Sequence[str], name: str) -> Table:
+def pooled_table(results: Results, base: Fits, recipes: dict, languages: Sequence[str], name: str) -> Table:
     """Differences to the base over all added languages, each counting the same."""
     rows = []
     for kind, by_count in recipes.items():

@@ -13,7 +13,7 @@ import numpy as np
 from data.languages import language_name
 from report.intervals import LEVEL, wilson
 from report.words import counted
-from stats.answers import Answers, figures_of
+from stats.predictions import Predictions, figures_of
 from stats.shares import association
 from stats.shrink import FEWEST, pool_rates
 from stats.slope import slope
@@ -102,7 +102,7 @@ def listed_of(results: Results) -> list[str]:
     return [code for code in results.kept.languages if results.material.shares.percent.get(code, 0) > 0]
 
 
-def models_of(results: Results) -> dict[str, list[Answers]]:
+def models_of(results: Results) -> dict[str, list[Predictions]]:
     """Every set's fits with the first template, the base without fine-tuning, and the outside predictions."""
     found = {name: list(results.recipe(name).values()) for name in results.plan.sets}
     found[ZERO] = list(results.recipe(ZERO, kind=ZERO).values())
@@ -110,12 +110,12 @@ def models_of(results: Results) -> dict[str, list[Answers]]:
     return {name: fits for name, fits in found.items() if fits}
 
 
-def mean_of(fits: Sequence[Answers], figure: str, code: str) -> float:
+def mean_of(fits: Sequence[Predictions], figure: str, code: str) -> float:
     """The mean of the fits' figures in one language."""
     return float(figures_of(fits, figure, [code], "rows").mean())
 
 
-def accuracy_rows(fits: Sequence[Answers], codes: Sequence[str]) -> list[dict]:
+def accuracy_rows(fits: Sequence[Predictions], codes: Sequence[str]) -> list[dict]:
     """Per language the fits' mean accuracy, Wilson's interval with every post counted once, and partially pooled."""
     rows = fits[0].rows
     n = [int((rows.language == code).sum()) for code in codes]
@@ -126,7 +126,7 @@ def accuracy_rows(fits: Sequence[Answers], codes: Sequence[str]) -> list[dict]:
             for code, count, hits, value in zip(codes, n, right, pooled, strict=True)]
 
 
-def languages_table(results: Results, models: Mapping[str, list[Answers]], main: str) -> Table:
+def languages_table(results: Results, models: Mapping[str, list[Predictions]], main: str) -> Table:
     """One row per model and test language, with the language's share."""
     percent, rows, plan = results.material.shares.percent, [], results.plan.statistics
     for model, fits in models.items():

@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from report.intervals import LEVEL, percentiles
-from stats.answers import Answers, Rows, figures_of, pooled, resampled
+from stats.predictions import Predictions, Rows, figures_of, pooled, resampled
 from study.plan import Statistics
 from study.results import Results
 
 Spread = tuple[float, float, float]  # value, low, high; NaN where it cannot be made
 
 
-def spread(models: Sequence[Answers], figures: Sequence[str], groups: Mapping[str, Sequence[str]],
+def spread(models: Sequence[Predictions], figures: Sequence[str], groups: Mapping[str, Sequence[str]],
            statistics: Statistics, weight: str = "languages") -> dict[tuple[str, str], Spread]:
     """(group, figure) -> one model's figure, or the first's minus the second's, with its bootstrap interval.
 
-    `groups`: name -> languages; a group without any has no entry. `weight`: as in `stats.answers`.
+    `groups`: name -> languages; a group without any has no entry. `weight`: as in `stats.predictions`.
     """
     groups = {group: list(languages) for group, languages in groups.items() if languages}
     codes = list(dict.fromkeys(code for languages in groups.values() for code in languages))
@@ -43,10 +43,10 @@ def less(values: np.ndarray) -> np.ndarray:
     return values[..., 0] - values[..., 1] if values.shape[-1] > 1 else values[..., 0]
 
 
-def part(answers: Answers, rows: Rows, chosen: np.ndarray) -> Answers:
+def part(answers: Predictions, rows: Rows, chosen: np.ndarray) -> Predictions:
     """The answers to some of the rows; `rows` is what `table_part` made of the same choice."""
     p = answers.probabilities
-    return Answers(rows, answers.predicted[chosen], None if p is None else p[chosen])
+    return Predictions(rows, answers.predicted[chosen], None if p is None else p[chosen])
 
 
 def table_part(rows: Rows, chosen: np.ndarray) -> Rows:

@@ -16,8 +16,8 @@ import numpy as np
 from data.languages import language_name
 from report.intervals import LEVEL, percentiles
 from report.words import number
-from stats.answers import Answers, figure_of, figures_of, pooled, resampled
-from stats.recipes import Recipe, contrast
+from stats.predictions import Predictions, figure_of, figures_of, pooled, resampled
+from stats.recipes import Fits, contrast
 from stats.shrink import partially_pooled
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
@@ -31,7 +31,7 @@ def main_figure(results: Results) -> str:
     return "macro_f1" if results.kept.grouping.topic_of is None else "topic.macro_f1"
 
 
-def intervals(fits: Sequence[Answers], figures: Sequence[str], languages: Sequence[str], draws: int, seed: int
+def intervals(fits: Sequence[Predictions], figures: Sequence[str], languages: Sequence[str], draws: int, seed: int
               ) -> dict[tuple[str, str], tuple[float, float, float]]:
     """(figure, language) -> the fits' mean figure and its bootstrap interval over posts; NaN where there is none."""
     grouping, drawn = fits[0].rows.grouping, {}
@@ -46,7 +46,7 @@ def intervals(fits: Sequence[Answers], figures: Sequence[str], languages: Sequen
     return found
 
 
-def whole(fits: Sequence[Answers], name: str, languages: Sequence[str], weight: str, draws: int, seed: int
+def whole(fits: Sequence[Predictions], name: str, languages: Sequence[str], weight: str, draws: int, seed: int
           ) -> tuple[float, float, float]:
     """The fits' mean figure over some languages together, with its bootstrap interval over posts."""
     if not languages:
@@ -126,13 +126,13 @@ def named(notes: Mapping[str, str]) -> str:
     return f" ({'; '.join(notes.values())})" if notes else ""
 
 
-def compare(first: Recipe, second: Recipe, figure: str, languages: Sequence[str], plan, weight: str = "languages"
+def compare(first: Fits, second: Fits, figure: str, languages: Sequence[str], plan, weight: str = "languages"
             ) -> dict:
     """`stats.recipes.contrast` with the plan's draws; at most 2,000, since draws are no part of its interval."""
     return contrast(first, second, figure, languages, weight, min(2000, plan.statistics.draws), plan.statistics.seed)
 
 
-def transfer_table(results: Results, recipes: Mapping[str, Recipe], name: str) -> Table:
+def transfer_table(results: Results, recipes: Mapping[str, Fits], name: str) -> Table:
     """One row per train set and test language."""
     plan, topic_there = results.plan, results.kept.grouping.topic_of is not None
     more = ["topic.recall", "topic.specificity"] if topic_there else ["accuracy"]
@@ -153,7 +153,7 @@ def transfer_table(results: Results, recipes: Mapping[str, Recipe], name: str) -
     return Table("topic_transfer", f"{title_of(name)} by train set and test language", columns, rows)
 
 
-def sets_table(results: Results, recipes: Mapping[str, Recipe], name: str) -> Table:
+def sets_table(results: Results, recipes: Mapping[str, Fits], name: str) -> Table:
     """Each set over all, seen and unseen languages, and its difference to the multilingual set on the same rows."""
     multi, plan, rows = widest(results), results.plan, []
     for each, recipe in recipes.items():

@@ -12,8 +12,8 @@ import numpy as np
 
 from data.languages import language_name
 from report.words import counted, number
-from stats.answers import Answers, Rows
 from stats.paired import mcnemar, permutation
+from stats.predictions import Predictions, Rows
 from study.inputs import has_text, text_of
 from study.questions.scopes import main_figures, part, scopes, spread, table_part
 from study.questions.transfer import title_of, widest
@@ -66,7 +66,7 @@ def translated(results: Results, column: str) -> tuple[np.ndarray, Table]:
     return there & ~same, Table("translation_posts", "Test posts and their translations", columns, lines)
 
 
-def language_table(results: Results, sides: Mapping[str, tuple[Answers, Answers]], rows: Rows) -> Table:
+def language_table(results: Results, sides: Mapping[str, tuple[Predictions, Predictions]], rows: Rows) -> Table:
     """One row per set and language: each figure on the post's own text, on its translation, and the difference."""
     figures, lines = main_figures(results), []
     alone = {code: [code] for code in rows.languages}
@@ -93,7 +93,7 @@ def language_table(results: Results, sides: Mapping[str, tuple[Answers, Answers]
                  ["Positive: better by the translation. Secondary: one language alone has few posts."])
 
 
-def set_table(results: Results, sides: Mapping[str, tuple[Answers, Answers]], rows: Rows) -> Table:
+def set_table(results: Results, sides: Mapping[str, tuple[Predictions, Predictions]], rows: Rows) -> Table:
     """One row per set, group of languages and figure, each language counting the same, with a test."""
     figures, statistics, lines = main_figures(results), results.plan.statistics, []
     for name, (by_translation, by_text) in sides.items():
@@ -122,7 +122,7 @@ def set_table(results: Results, sides: Mapping[str, tuple[Answers, Answers]], ro
                   "their number: all of this is exploratory. McNemar's test counts each post the same."])
 
 
-def claims_of(results: Results, sides: Mapping[str, tuple[Answers, Answers]], rows: Rows, chosen: np.ndarray
+def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictions]], rows: Rows, chosen: np.ndarray
               ) -> tuple[list[Claim], str]:
     """The first set's gain by translation where it was not trained; and against the widest set on own text."""
     name, wide = next(iter(sides)), widest(results)
@@ -132,7 +132,7 @@ def claims_of(results: Results, sides: Mapping[str, tuple[Answers, Answers]], ro
     codes, title = groups[group], title_of(figure)
     by_translation, by_text = sides[name]
 
-    def against(other: Answers) -> tuple[float, float, float]:
+    def against(other: Predictions) -> tuple[float, float, float]:
         return spread([by_translation, other], [figure], {group: codes}, statistics)[group, figure]
 
     value, low, high = against(by_text)

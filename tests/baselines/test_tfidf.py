@@ -16,7 +16,7 @@ from baselines import tfidf as baselines
 from baselines.tfidf import Vocabulary, features, logistic, majority, predict, tfidf
 from common.errors import UserError
 from report.counts import Grouping
-from stats.answers import Answers, Rows
+from stats.predictions import Predictions, Rows
 
 TEXTS = ["the wall is closed", "open the border", "open hearts, open doors", "the match is lost", "a lost match again",
          "close the border now"] * 3
@@ -102,7 +102,7 @@ def test_answers_take_it():
     labels = ("pro", "anti", "unrelated", "none")
     rows = Rows(numpy.arange(18).astype(str), numpy.full(18, "en"), numpy.array(LABELS), numpy.arange(18),
                 Grouping(labels, labels[:2]))
-    assert Answers(rows, predicted[:18], probabilities[:18]).figure("topic.accuracy") == 1
+    assert Predictions(rows, predicted[:18], probabilities[:18]).figure("topic.accuracy") == 1
     assert tfidf(TEXTS, LABELS, 4, [])[0].shape == (0,)
 
 

@@ -3,7 +3,7 @@
 import numpy
 
 from report.counts import Grouping
-from stats.answers import Answers, Rows
+from stats.predictions import Predictions, Rows
 
 GROUPING = Grouping(("pro", "anti", "neutral", "unrelated"), ("pro", "anti", "neutral"))
 
@@ -23,7 +23,7 @@ def made_answers(rows, seed, right=0.6, like=None, follow=0.0, probabilities=Fal
     predicted = numpy.where(rng.random(n) < right, rows.gold, rng.choice(5, n))
     if like is not None:
         predicted = numpy.where(rng.random(n) < follow, like.predicted, predicted)
-    return Answers(rows, predicted, rng.dirichlet(numpy.ones(4), n) if probabilities else None)
+    return Predictions(rows, predicted, rng.dirichlet(numpy.ones(4), n) if probabilities else None)
 
 
 def slow_figure(name, gold, predicted):

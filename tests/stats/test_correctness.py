@@ -8,9 +8,9 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from stats.answers import Answers
 from stats.correctness import SHARE, Cell, regress
 from stats.logit import design, effects, fit, jackknife, sandwich
+from stats.predictions import Predictions
 from stats.student import t_quantile
 from tests.stats.answered import made_answers, made_rows
 
@@ -89,4 +89,4 @@ def test_what_cannot_be_compared():
     rows = made[0].answers.rows
     right = numpy.where(rows.language == "hi", rows.gold, made[0].answers.predicted)
     with pytest.raises(UserError, match="'language: hi'"):
-        regress([Cell("en", "paper", Answers(rows, right))], ("language",))
+        regress([Cell("en", "paper", Predictions(rows, right))], ("language",))

@@ -8,9 +8,9 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from stats.answers import Answers, Rows, figure_of
 from stats.families import Contrast, family, holm, simultaneous
 from stats.paired import difference, mcnemar, permutation
+from stats.predictions import Predictions, Rows, figure_of
 from tests.stats.answered import GROUPING, made_answers, made_rows
 
 
@@ -103,7 +103,7 @@ def together(tables, rows, draws, seed):
             shared = rng.random(rows) < 0.5
             luck = numpy.where(shared, u, rng.random(rows))
             other = numpy.where(shared, noise, rng.choice(5, rows))
-            models.append(Answers(table, numpy.where(luck < rate, table.gold, other)))
+            models.append(Predictions(table, numpy.where(luck < rate, table.gold, other)))
         declared = [(f"{k} {name}", models[0], models[k], name) for k in (1, 2, 3) for name in figures]
         truths = [truth(name, rates[0]) - truth(name, rates[k]) for k in (1, 2, 3) for name in figures]
         found = family(declared, draws=draws, seed=number)

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from common.errors import UserError
-from stats.answers import Answers, Rows, figure_of
 from stats.paired import binomial, difference, mcnemar, permutation, sign_flip
+from stats.predictions import Predictions, Rows, figure_of
 from tests.stats.answered import GROUPING, made_answers, made_rows, slow_figure
 
 
@@ -67,7 +67,7 @@ def test_rows_in_clusters_are_counted_and_their_signs_flip_together():
     first, second = made_answers(rows, 6, right=0.7), made_answers(rows, 7, right=0.5)
     four = Rows(*(numpy.tile(part, 4) for part in (rows.ids, rows.language, rows.gold, rows.clusters)), GROUPING)
     single = mcnemar(first, second)
-    found = mcnemar(*(Answers(four, numpy.tile(model.predicted, 4)) for model in (first, second)))
+    found = mcnemar(*(Predictions(four, numpy.tile(model.predicted, 4)) for model in (first, second)))
     assert found["rows_in_clusters"] == 200 and found["n01"] == 4 * single["n01"]
     assert found["p_clusters"] == pytest.approx(single["p"], rel=1e-12) and found["p"] < single["p"] / 5
 
@@ -132,7 +132,7 @@ def test_models_that_answer_alike_do_not_differ():
     assert permutation(first, first, "macro_f1") == {"difference": 0.0, "p": 1.0, "exact": True, "draws": 1}
     found = difference(first, first, "macro_f1", draws=50)
     assert (found["value"], found["low"], found["high"]) == (0.0, 0.0, 0.0)
-    silent = Answers(first.rows, numpy.full(40, 3))  # detects nothing: its stance given detection cannot be made
+    silent = Predictions(first.rows, numpy.full(40, 3))  # detects nothing: its stance given detection cannot be made
     name = "stance.given_detection.accuracy"
     assert numpy.isnan(permutation(first, silent, name)["p"])
     assert numpy.isnan([difference(first, silent, name, draws=50)[key] for key in ("value", "low", "high")]).all()
@@ -183,7 +183,7 @@ def trial(tables, rows, prior, names, draws, seed, right=(0.65, 0.55)):
         other = numpy.where(u < 1 / 3, one, other)
 
         def model(which, rate, table=table, one=one, other=other, noise=noise):
-            return Answers(table, numpy.where((one, other)[which] < rate, table.gold, noise[which]))
+            return Predictions(table, numpy.where((one, other)[which] < rate, table.gold, noise[which]))
 
         first, second, equal = model(0, right[0]), model(1, right[1]), model(1, right[0])
         found = [difference(first, second, name, draws=draws, seed=number) for name in names]

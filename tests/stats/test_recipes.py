@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from common.errors import UserError
-from stats.answers import Answers, Rows, pooled, resampled
 from stats.paired import difference
+from stats.predictions import Predictions, Rows, pooled, resampled
 from stats.recipes import Grid, _over_posts, components, contrast
 from tests.stats.answered import GROUPING, made_answers, made_rows
 
@@ -80,7 +80,7 @@ def test_recipes_with_holes_are_refused_and_figures_that_lack_are_nan():
         contrast(whole, holed, "accuracy")
     with pytest.raises(UserError, match="the recipe: no fits"):
         components({}, "accuracy")
-    silent = {**whole, (0, 0): Answers(rows, numpy.full(30, 3))}
+    silent = {**whole, (0, 0): Predictions(rows, numpy.full(30, 3))}
     name = "stance.given_detection.accuracy"
     assert numpy.isnan([contrast(silent, whole, name, draws=20)[key] for key in ("value", "low", "high")]).all()
     found = components(silent, name)
@@ -141,7 +141,7 @@ def fitted(rng, rows, shape, base, spreads, draw, common):
     n = len(rows.gold)
     luck = numpy.where(rng.random((*shape, n)) < 0.5, common, rng.random((*shape, n)))
     right = luck < rate[..., None]
-    return {(i, j): Answers(rows, numpy.where(right[i, j], rows.gold, (rows.gold + 1) % 4))
+    return {(i, j): Predictions(rows, numpy.where(right[i, j], rows.gold, (rows.gold + 1) % 4))
             for i in range(shape[0]) for j in range(shape[1])}, rate
 
 

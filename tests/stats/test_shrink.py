@@ -9,7 +9,7 @@ import pytest
 from scipy import integrate, stats
 
 from common.errors import UserError
-from stats.answers import Answers
+from stats.predictions import Predictions
 from stats.shrink import MEANS, SPREADS, partially_pooled, pool_rates, pool_values, rate_counts
 from stats.student import t_cdf, t_quantile
 from tests.stats.answered import GROUPING, made_answers, made_rows
@@ -132,7 +132,7 @@ def test_each_language_has_its_raw_figure_beside(figure):
 
 def test_cells_without_a_figure_and_perfect_cells():
     rows = made_rows(120, 7, languages=("ar", "de", "en", "tr"))
-    perfect = Answers(rows, rows.gold)
+    perfect = Predictions(rows, rows.gold)
     table, pooled = partially_pooled(perfect, "macro_f1", draws=200)
     assert all(line["raw"] == 1 and line["low"] < line["pooled"] < 1 for line in table) and pooled is not None
     rows.gold[rows.language == "ar"] = 3

@@ -58,7 +58,7 @@ class FakeRunner:
     model: str = "base"
 
     def read(self, fit, asked) -> dict:
-        """Answers that find the human label more often in the fit's languages, drawn from the fit's key."""
+        """Predictions that find the human label more often in the fit's languages, drawn from the fit's key."""
         labels, seen = self.material.codebook.labels, set(fit.languages)
         draw = np.random.default_rng([int(fit.key, 16), sum(map(ord, asked.name))])
         rows = []

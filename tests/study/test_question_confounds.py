@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from stats.answers import Answers
 from stats.paired import difference
+from stats.predictions import Predictions
 from stats.recipes import components, contrast
 from study.questions.confounds import ROWS, changes, confounds, reseeded
 from study.report.figures import figure_of
@@ -114,7 +114,7 @@ def test_labels_that_change_between_seeds_are_within_a_draw(results):
     wanted = np.mean([(recipe[(draw,), 1].predicted != recipe[(draw,), 2].predicted).mean() for draw in (1, 2)])
     assert reseeded(recipe) == pytest.approx(wanted)
     one = next(iter(recipe.values()))
-    other = Answers(one.rows, np.where(np.arange(len(one.predicted)) < 10, 4, one.predicted))
+    other = Predictions(one.rows, np.where(np.arange(len(one.predicted)) < 10, 4, one.predicted))
     assert changes({("a", 1): one}, {("a", 1): other}) == pytest.approx(10 / len(one.predicted))
     assert changes({("a", 1): one}, {("b", 1): one}) is None and reseeded({("a", 1): one}) is None
 

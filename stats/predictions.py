@@ -69,7 +69,7 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Predictions:
     """One model's labels for all of `rows`.
 
     predicted (n,) int64, an index in the labels, or C for what is outside them; probabilities (n, C) float64 or None.
@@ -138,7 +138,7 @@ def pooled(parts: Mapping[str, numpy.ndarray], name: str, grouping: Grouping, we
         return numpy.where(there, values, 0).sum(0) / numpy.where(there.any(0), there.sum(0), numpy.nan)
 
 
-def figures_of(models: Sequence[Answers], name: str, languages: Sequence[str] | None, weight: str) -> numpy.ndarray:
+def figures_of(models: Sequence[Predictions], name: str, languages: Sequence[str] | None, weight: str) -> numpy.ndarray:
     """The figure `name` of models side by side, on the rows as they are: (M,) float64.
 
     `languages` None means all. Raises `UserError` where the models answered different tables.
@@ -149,14 +149,14 @@ def figures_of(models: Sequence[Answers], name: str, languages: Sequence[str] | 
     return pooled(parts, name, rows.grouping, weight)[0]
 
 
-def rows_of(models: Sequence[Answers]) -> Rows:
+def rows_of(models: Sequence[Predictions]) -> Rows:
     """The table that all the models answered. Raises `UserError` where they answered different ones."""
     if any(model.rows is not models[0].rows for model in models):
         raise UserError("models are compared on the same posts; these answered different tables")
     return models[0].rows
 
 
-def side_by_side(models: Sequence[Answers], chosen: numpy.ndarray, block: numpy.ndarray | int = 0) -> numpy.ndarray:
+def side_by_side(models: Sequence[Predictions], chosen: numpy.ndarray, block: numpy.ndarray | int = 0) -> numpy.ndarray:
     """Where the chosen rows count in a vector (blocks, M, F) that holds every model's counts: (k, 3 M) int64, -1 none.
 
     `block` (k,) or one for all: which block a row belongs to (its language, where languages are told apart).
@@ -167,7 +167,8 @@ def side_by_side(models: Sequence[Answers], chosen: numpy.ndarray, block: numpy.
     return numpy.concatenate([numpy.where(part >= 0, part + start + k * width, -1) for k, part in enumerate(parts)], 1)
 
 
-def strata(models: Sequence[Answers], languages: Sequence[str]) -> list[tuple[list[str], numpy.ndarray, numpy.ndarray]]:
+def strata(models: Sequence[Predictions], languages: Sequence[str]
+           ) -> list[tuple[list[str], numpy.ndarray, numpy.ndarray]]:
     """What is drawn from: (codes (L,), the distinct clusters' counts (P, L, M, F), how many there are of each (P,)).
 
     One stratum per language, and one for the clusters with rows in several of them (a text and its translations): in
@@ -188,7 +189,7 @@ def strata(models: Sequence[Answers], languages: Sequence[str]) -> list[tuple[li
     return found
 
 
-def resampled(models: Sequence[Answers], languages: Sequence[str], draws: int, seed: int
+def resampled(models: Sequence[Predictions], languages: Sequence[str], draws: int, seed: int
               ) -> Iterator[dict[str, numpy.ndarray]]:
     """Test sets drawn anew, in chunks: code -> counts (m, M, F), M models on the same drawn posts, `draws` in all.
 

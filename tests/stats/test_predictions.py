@@ -1,4 +1,4 @@
-"""Answers side by side: figures against `report.metrics`, the paper's numbers, and resampling against copied rows.
+"""Predictions side by side: figures against `report.metrics`, the paper's numbers, and resampling against copied rows.
 
 Deliberate break: draw clusters that span languages in each of them (in `Rows.span`, return zeros) and
 test_translations_are_drawn_together turns red.
@@ -12,7 +12,7 @@ import pytest
 from common.errors import UserError
 from report.counts import Grouping
 from report.metrics import Scored, score
-from stats.answers import Answers, Rows, figure_of, figures_of, pooled, resampled, strata
+from stats.predictions import Predictions, Rows, figure_of, figures_of, pooled, resampled, strata
 from tests.stats.answered import GROUPING, made_answers, made_rows
 
 PAPER = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
@@ -28,7 +28,7 @@ def published(folder, model):
                 numpy.array([PAPER.index(row["label"]) for row in gold]), numpy.arange(len(gold)),
                 Grouping(PAPER, PAPER[:3]))
     place = dict(zip(PAPER, range(4), strict=True))
-    return Answers(rows, numpy.array([place.get(said[row["id"]], 4) for row in gold]))
+    return Predictions(rows, numpy.array([place.get(said[row["id"]], 4) for row in gold]))
 
 
 @pytest.mark.parametrize("model, topic, recall, end_to_end, given, pooled_accuracy", [
@@ -71,7 +71,7 @@ def test_languages_count_alike_and_one_without_the_figure_is_left_out_for_both()
     first, second = made_answers(rows, 4), made_answers(rows, 5)
     each = [first.figure("macro_f1", [code]) for code in rows.languages]
     assert first.figure("macro_f1", weight="languages") == pytest.approx(sum(each) / 3, abs=1e-15)
-    blind = Answers(rows, numpy.where(rows.language == "tr", 3, second.predicted))  # detects nothing in Turkish
+    blind = Predictions(rows, numpy.where(rows.language == "tr", 3, second.predicted))  # detects nothing in Turkish
     name = "stance.given_detection.accuracy"
     assert numpy.isnan(blind.figure(name, ["tr"])) and not numpy.isnan(first.figure(name, ["tr"]))
     both = figures_of([first, blind], name, None, "languages")
@@ -93,7 +93,7 @@ def test_draws_keep_languages_pairs_and_streams(monkeypatch):
         assert numpy.array_equal(gold[:, 0], gold[:, 1]) and len(numpy.unique(gold[:, 0], axis=0)) > 10
     alone = next(resampled([first, second, first], ["en"], 50, seed=1))
     assert numpy.array_equal(alone["en"], drawn[0]["en"])
-    monkeypatch.setattr("stats.answers.CHUNK_BYTES", 60_000)
+    monkeypatch.setattr("stats.predictions.CHUNK_BYTES", 60_000)
     pieces = list(resampled([first, second, first], rows.languages, 50, seed=1))
     assert len(pieces) > 1
     for code in rows.languages:
@@ -113,7 +113,7 @@ def test_translations_are_drawn_together():
     gold = numpy.random.default_rng(11).choice(4, 60)
     rows = Rows(numpy.arange(180).astype(str).astype(object), numpy.repeat(["de", "en", "tr"], 60).astype(object),
                 numpy.tile(gold, 3), numpy.tile(numpy.arange(60), 3), GROUPING)
-    answers = Answers(rows, numpy.tile(numpy.where(numpy.arange(60) % 3, gold, 0), 3))
+    answers = Predictions(rows, numpy.tile(numpy.where(numpy.arange(60) % 3, gold, 0), 3))
     drawn = next(resampled([answers], rows.languages, 400, seed=2))
     assert numpy.array_equal(drawn["de"], drawn["en"]) and numpy.array_equal(drawn["de"], drawn["tr"])
     spread = pooled(drawn, "accuracy", GROUPING, "rows").std()
@@ -122,7 +122,7 @@ def test_translations_are_drawn_together():
     # Only the languages that are asked for count, and clusters of one language keep their own stratum.
     clusters = numpy.where(rows.language == "tr", numpy.arange(180), rows.clusters)
     mixed = Rows(rows.ids, rows.language, rows.gold, clusters, GROUPING)
-    models = [Answers(mixed, answers.predicted)]
+    models = [Predictions(mixed, answers.predicted)]
     assert [codes for codes, _, _ in strata(models, ["en", "tr"])] == [["en"], ["tr"]]
     assert [codes for codes, _, _ in strata(models, ["de", "en", "tr"])] == [["tr"], ["de", "en", "tr"]]
     assert int(mixed.span(["de", "en", "tr"]).sum()) == 120
