@@ -127,7 +127,7 @@ def answers(rng) -> Section:
             cells += [{"language": code, "gold": gold, "model": name, "n": round(n * share / sum(shares)),
                        "share": share / sum(shares) if n else None, "small": code not in ("en", "es")}
                       for name, share in zip(LABELS, shares, strict=True)]
-    return Section("answers", "Predictions and probabilities", "What is taken for what, and are probabilities honest?",
+    return Section("answers", "Answers and probabilities", "What is taken for what, and are probabilities honest?",
                    "The English model is more sure than right.", [], [
                        Table("bins", "Reliability", [
                            Column("model", "model"), Column("p", "stated probability", "rate"),
