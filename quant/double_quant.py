@@ -1,6 +1,6 @@
 """Double quantisation: the scales of NF4 blocks, quantised themselves, as bitsandbytes' pure-torch backend does it.
 
-A float32 scale for each 64 weights costs half a bit a weight. Here the scales minus their mean become 8-bit places in
+A float32 scale for each 64 weights costs half a bit a weight. Here the scales minus their mean become 8-bit codes of
 a fixed map of 256 values, with one float32 scale for each 256 of them: 0.127 bits a weight instead of 0.5.
 
     codes, nested, offset = quantize_absmax(absmax);   absmax ~ DYNAMIC_MAP[codes] * nested[block] + offset
@@ -39,7 +39,7 @@ def dynamic_map() -> torch.Tensor:
 def quantize_absmax(absmax: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scales (n,) float32 to codes (n,) uint8, nested_absmax (ceil(n/256),) float32 and their mean `offset` () float32.
 
-    Computed in float32: the place of (absmax - offset) / nested in `dynamic_map()`, by `bucketize` on its midpoints.
+    Computed in float32: the index of (absmax - offset) / nested in `dynamic_map()`, by `bucketize` on its midpoints.
     """
     offset = absmax.mean()
     centred, n = absmax - offset, absmax.numel()

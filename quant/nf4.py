@@ -1,8 +1,8 @@
 """NF4: sixteen values, blocks of 64 weights, one float32 scale a block; bit for bit what bitsandbytes 0.50 gives.
 
-A weight is stored as the place (0..15) of the nearest of sixteen fixed values, after its block of 64 was divided by the
+A weight is stored as the code (0..15) of the nearest of sixteen fixed values, after its block of 64 was divided by the
 block's largest magnitude `absmax`. The values are quantiles of a standard normal with an exact zero among them (QLoRA,
-arXiv 2305.14314, appendix E), so weights that look normal use all sixteen places about equally. Two places share a
+arXiv 2305.14314, appendix E), so weights that look normal use all sixteen codes about equally. Two codes share a
 byte, the first one in the high half.
 
 The arithmetic is that of bitsandbytes' pure-torch backend, and each of its turns can be seen in the bits:
@@ -10,7 +10,7 @@ The arithmetic is that of bitsandbytes' pure-torch backend, and each of its turn
 - every input is first turned into float32; float64 is rounded to it, since the scale is a float32 in the format;
 - a full block is multiplied by `1 / max(absmax, 1e-38)`; dividing instead gives other bytes next to the thresholds;
 - a partial last block is divided by `max(absmax, 1e-38)`, and that clamped value is what it stores;
-- a value on a threshold goes to the lower place; an all-zero block is 0x77 bytes; an odd count ends in place 7;
+- a value on a threshold goes to the lower code; an all-zero block is 0x77 bytes; an odd count ends in code 7;
 - infinities and NaN, which bitsandbytes quantises to nonsense, are a `UserError` here.
 
 `quantize_nf4_plain` and `dequantize_nf4_plain` are the specification. `quantize_nf4` and `dequantize_nf4` give the same
@@ -33,7 +33,7 @@ NF4_CODE = torch.tensor([
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 ])
 TINY = 1e-38  # what bitsandbytes divides by where a block is all zeros, or nearly
-_CELLS = 4096  # of the grid that finds a place; any count works in which no two thresholds share a cell
+_CELLS = 4096  # of the grid that finds a code; any count works in which no two thresholds share a cell
 
 
 def packed_bytes(count: int) -> int:
@@ -51,7 +51,7 @@ def quantize_nf4(w: torch.Tensor, name: str = "weight") -> tuple[torch.Tensor, t
     """Weights to NF4: `packed` uint8 (ceil(n/2),) and `absmax` float32 (ceil(n/64),), row-major over `w` of any shape.
 
     Computed in float32. Raises `UserError`, beginning with `name`, where `w` holds an infinity or NaN, or a float64 too
-    large for float32. Equals `quantize_nf4_plain`; quicker because a place is found in a table: `_grid`.
+    large for float32. Equals `quantize_nf4_plain`; quicker because a code is found in a table: `_grid`.
     """
     flat, n = _flat(w, name), w.numel()
     packed = torch.empty(packed_bytes(n), dtype=torch.uint8, device=w.device)
@@ -64,9 +64,9 @@ def quantize_nf4(w: torch.Tensor, name: str = "weight") -> tuple[torch.Tensor, t
         _check_finite(largest, w, name)
         scaled = (blocks * (1.0 / largest.clamp(min=TINY))[:, None]).clamp_(-1, 1).view(-1)
         cell = _cell(scaled)
-        places = below.index_select(0, cell).add_(scaled > threshold.index_select(0, cell))
-        # Two places side by side, read as one little-endian int16, hold the first in the low byte.
-        pairs = places.view(torch.int16)
+        codes = below.index_select(0, cell).add_(scaled > threshold.index_select(0, cell))
+        # Two codes side by side, read as one little-endian int16, hold the first in the low byte.
+        pairs = codes.view(torch.int16)
         packed[start // 2 : start // 2 + len(pairs)] = ((pairs << 4) | (pairs >> 8)).to(torch.uint8)
         absmax[start // BLOCK : start // BLOCK + len(largest)] = largest
     if full < n:
@@ -90,13 +90,13 @@ def quantize_nf4_plain(w: torch.Tensor, name: str = "weight") -> tuple[torch.Ten
     _check_finite(absmax, w, name)
     if n % 2:
         scaled = torch.cat([scaled, scaled.new_zeros(1)])
-    places = torch.bucketize(scaled.clamp(-1, 1), _thresholds().to(w.device)).to(torch.uint8)
-    return (places[::2] << 4) | places[1::2], absmax
+    codes = torch.bucketize(scaled.clamp(-1, 1), _thresholds().to(w.device)).to(torch.uint8)
+    return (codes[::2] << 4) | codes[1::2], absmax
 
 
 @torch.no_grad()
 def dequantize_nf4(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
-    """NF4 to weights of `shape`: NF4_CODE[place] * absmax[block], multiplied in float32, then rounded to `dtype`.
+    """NF4 to weights of `shape`: NF4_CODE[code] * absmax[block], multiplied in float32, then rounded to `dtype`.
 
     `out`, contiguous and of that shape and dtype, is written to and returned. Raises `ValueError` where the sizes do
     not fit. Equals `dequantize_nf4_plain`; quicker because one look-up gives both values of a byte.
@@ -109,20 +109,20 @@ def dequantize_nf4(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor 
         raise ValueError(f"out is {tuple(out.shape)} {out.dtype}; a contiguous {tuple(shape)} {dtype} was expected")
     packed, flat = packed.reshape(-1), out.view(-1)
     full, step = n - n % BLOCK, _slice_size(packed.device)
-    direct = dtype == torch.float32 and out.storage_offset() % 2 == 0  # pairs of float32 land on whole int64 places
+    direct = dtype == torch.float32 and out.storage_offset() % 2 == 0  # pairs of float32 land on whole int64 entries
     scratch = None if direct else torch.empty(min(step, full), dtype=torch.float32, device=packed.device)
     threads = packed.device.type == "cpu" and torch.get_num_threads() > 1
     index = torch.empty(min(step, full) // 2, dtype=torch.int64 if threads else torch.int32, device=packed.device)
     for start in range(0, full, step):
         end = min(start + step, full)
         values = flat[start:end] if direct else scratch[: end - start]
-        places = index[: (end - start) // 2].copy_(packed[start // 2 : end // 2])
+        pairs = index[: (end - start) // 2].copy_(packed[start // 2 : end // 2])
         if threads:  # index_select would use one thread; gather gives each thread rows, of any size
-            places = places.view(-1, math.gcd(len(places), 4096))
-            rows = _pairs(packed.device).expand(len(places), -1)
-            torch.gather(rows, 1, places, out=values.view(torch.int64).view_as(places))
+            pairs = pairs.view(-1, math.gcd(len(pairs), 4096))
+            rows = _pairs(packed.device).expand(len(pairs), -1)
+            torch.gather(rows, 1, pairs, out=values.view(torch.int64).view_as(pairs))
         else:
-            torch.index_select(_pairs(packed.device), 0, places, out=values.view(torch.int64))
+            torch.index_select(_pairs(packed.device), 0, pairs, out=values.view(torch.int64))
         values.view(-1, BLOCK).mul_(absmax[start // BLOCK : end // BLOCK, None])
         if not direct:
             flat[start:end].copy_(values)
@@ -138,9 +138,9 @@ def dequantize_nf4_plain(packed, absmax, shape, dtype: torch.dtype) -> torch.Ten
     n = math.prod(shape)
     _check_sizes(packed, absmax, n)
     packed = packed.reshape(-1)
-    places = torch.stack([packed >> 4, packed & 15], dim=1).view(-1)[:n].long()
+    codes = torch.stack([packed >> 4, packed & 15], dim=1).view(-1)[:n].long()
     block = torch.arange(n, device=packed.device) // BLOCK
-    return (NF4_CODE.to(packed.device)[places] * absmax[block]).to(dtype).view(tuple(shape))
+    return (NF4_CODE.to(packed.device)[codes] * absmax[block]).to(dtype).view(tuple(shape))
 
 
 def _thresholds() -> torch.Tensor:
@@ -158,7 +158,7 @@ def _grid(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """For each cell: how many thresholds lie in lower cells, uint8, and the one threshold in it (else infinity).
 
     `_cell` never falls where its argument rises, so a threshold in a lower cell is below the value, one in a higher
-    cell is above it, and only the cell's own must be compared. The place is exact, however coarse the grid.
+    cell is above it, and only the cell's own must be compared. The code is exact, however coarse the grid.
     """
     with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside it
         thresholds = _thresholds()
@@ -196,8 +196,8 @@ def _check_finite(part: torch.Tensor, w: torch.Tensor, name: str) -> None:
     if bool(torch.isfinite(part.float()).all()):
         return
     bad = int((~torch.isfinite(w.reshape(-1).float())).nonzero()[0])
-    place = [int(i) for i in torch.unravel_index(torch.tensor(bad), w.shape)]
-    raise UserError(f"{name}: element {place} is {w.reshape(-1)[bad].item()}; weights must be finite float32 numbers")
+    index = [int(i) for i in torch.unravel_index(torch.tensor(bad), w.shape)]
+    raise UserError(f"{name}: element {index} is {w.reshape(-1)[bad].item()}; weights must be finite float32 numbers")
 
 
 def _check_sizes(packed: torch.Tensor, absmax: torch.Tensor, n: int) -> None:
