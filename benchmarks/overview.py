@@ -55,7 +55,7 @@ class Facts:
     rank: int
     scaling: float
     learned: int  # numbers that training moved
-    corner: list[list[int]]  # places 0..15 of the first weights of a layer's q_proj
+    corner: list[list[int]]  # codes 0..15 of the first weights of a layer's q_proj
     labels: list[tuple[str, str]]  # symbol and name
     logits: list[float]
     probabilities: list[float]
@@ -80,7 +80,7 @@ def facts(text: str = POST) -> Facts:
     shared = shared_prefix(prompt.prefix_ids, [row])
     end = next(place for place in range(shared, len(row.ids)) if row.ids[place] in prompt.tokenizer.eos_ids)
     batch = make_batch([row], [0], shared, model.fill_to)
-    logits = model.label_logits(model.answers(batch), torch.tensor(prompt.label_ids))[0]
+    logits = model.label_logits(model.answer_hidden(batch), torch.tensor(prompt.label_ids))[0]
     linears = [module for module in model.model.layers[0].modules() if isinstance(module, LoRALinear)]
     packed = linears[0].base.packed
     places = torch.stack([packed >> 4, packed & 15], dim=1).view(linears[0].out_features, -1)
