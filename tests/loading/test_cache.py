@@ -44,7 +44,7 @@ def forbid(monkeypatch):
     def fail(*_):
         raise AssertionError("done once more")
 
-    for where in ("quant.stored.quantize_nf4", "quant.linear.quantize_nf4", "cache.sha256_file"):
+    for where in ("quant.stored.quantize_nf4", "quant.linear.quantize_nf4", "loading.cache.sha256_file"):
         monkeypatch.setattr(where, fail)
 
 
