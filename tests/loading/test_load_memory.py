@@ -22,7 +22,7 @@ from tests.tiny import reference_model, write_checkpoint
 CHILD = """
 import json, sys, threading
 import torch
-from assemble import load_model
+from loading import load_model
 
 def anonymous():
     with open("/proc/self/status") as handle:

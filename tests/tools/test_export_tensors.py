@@ -122,7 +122,7 @@ def test_sizes():
 CHILD = """
 import json, sys, threading
 import torch
-from tools.export import main
+from tools.export.__main__ import main
 
 def anonymous():
     with open("/proc/self/status") as handle:
