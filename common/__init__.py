@@ -1,1 +1,1 @@
-"""What every room may import: errors for people, files written whole, options, terminal output, the packed batch."""
+"""What every folder may import: errors for people, files written whole, options, terminal output, the packed batch."""

@@ -72,13 +72,13 @@ class _Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(map(str, action.choices))}")
 
 
-def parse_options(cls, argv: list[str], *, program: str, description: str, epilog: str = "", presets=None):
+def parse_options(cls, argv: list[str], *, program: str, description: str, presets=None):
     """Read `argv` (and the TOML file and preset that it names) into an instance of the dataclass `cls`.
 
     `presets` maps a name to values that `--preset NAME` sets. The instance gets an attribute `given`, the set of field
     names that the user set somewhere, which lets a program tell a chosen value from a default. Raises `UserError`.
     """
-    parser = _Parser(prog=program, usage=f"{program} [options]", description=description, epilog=epilog,
+    parser = _Parser(prog=program, usage=f"{program} [options]", description=description,
                      allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same options; the command line wins")
     if presets:

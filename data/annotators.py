@@ -92,13 +92,13 @@ def read_labelled(paths, columns: Columns | None = None, codebook=None, **option
     return posts, notes, agreement
 
 
-def combine(
-    posts: Sequence[Post], codebook=None, columns: Columns | None = None, *, ties: str = "drop"
-) -> tuple[list[Post], Agreement | None]:
+def combine(posts: Sequence[Post], codebook=None, columns: Columns | None = None
+            ) -> tuple[list[Post], Agreement | None]:
     """One post per text with its majority label, and how the annotators agreed; (posts, None) without annotators.
 
-    `ties`: "drop" or "error". Raises `UserError` for a label outside the codebook, an annotator who labelled a post
-    twice, one id with two texts, a row without an annotator, a post that nobody labelled, nothing but ties.
+    A post without a majority is left out. Raises `UserError` for a label outside the codebook, an annotator who
+    labelled a post twice, one id with two texts, a row without an annotator, a post that nobody labelled, nothing but
+    ties.
     """
     columns = columns or Columns()
     if any(is_annotated(post.extra) for post in posts):
@@ -117,8 +117,6 @@ def combine(
             tied.append((post, votes))
         else:
             kept.append(replace(post, label=label))
-    if tied and ties == "error":
-        raise UserError(f"{tied[0][0].place}: has no majority ({len(tied):,} such posts); settle it in a label column")
     if not kept:
         raise UserError(f"{posts[0].file}: no post of {len(voted):,} has a majority; settle them in a label column")
     return kept, measure(voted, tied, settled)

@@ -244,7 +244,7 @@ def common_prefix(rows: list[list[int]]) -> int:
     return next(differ, min(len(first), len(last)))
 
 
-def check_fingerprint(stored: dict, current: dict, where: str = "run.json") -> None:
+def check_fingerprint(stored: dict, current: dict, where: str) -> None:
     """Raise `UserError`, naming each difference, unless `current` is the prompt that a run was made with."""
     if not isinstance(stored, dict):
         raise UserError(f"{where}: holds no prompt; it was not written by train.py")

@@ -148,8 +148,8 @@ def ahead(items: Iterator) -> Iterator:
             yield item
 
 
-def label_probabilities(model, prompt, rows, *, micro_tokens: int = 0, window: int = WINDOW, show=None) -> np.ndarray:
+def label_probabilities(model, prompt, rows, *, micro_tokens: int = 0) -> np.ndarray:
     """Probabilities (n, C) float32 of posts that are encoded already, in the order of `rows`; see `Labeller.give`."""
-    labeller = Labeller(model, prompt, micro_tokens, *([show] if show else []))
-    parts = [labeller.give(rows[start : start + window])() for start in range(0, len(rows), window)]
+    labeller = Labeller(model, prompt, micro_tokens)
+    parts = [labeller.give(rows[start : start + WINDOW])() for start in range(0, len(rows), WINDOW)]
     return np.concatenate([np.empty((0, len(prompt.label_ids)), dtype=np.float32), *parts])

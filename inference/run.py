@@ -7,7 +7,7 @@ import torch
 
 from common.errors import UserError
 from common.files import ROOT, atomic_folder
-from common.run_json import check_adapter, check_finished
+from common.run_json import RUN_JSON, check_adapter, check_finished
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
 from finetune.run_folder import RunFolder
@@ -70,7 +70,7 @@ def run_prompt(run: RunFolder, folder: Path) -> Prompt:
     facts = run.facts
     prompt = Prompt(Codebook.from_dict(facts["codebook"]), load_tokenizer(Source(folder).tokenizer),
                     template=facts["options"]["template"], max_tokens=facts["options"]["max_tokens"])
-    check_fingerprint(facts["prompt"], prompt.fingerprint())
+    check_fingerprint(facts["prompt"], prompt.fingerprint(), str(run.path / RUN_JSON))
     return prompt
 
 

@@ -49,12 +49,6 @@ def _dense(stored, shape, dtype: torch.dtype) -> Iterator[torch.Tensor]:
         yield dequantize_nf4(packed, Scales(scales).absmax(), shape, dtype, out=_buffers[key][:count].view(shape))
 
 
-def release_buffers() -> None:
-    """Give the shared buffers' memory back; the next product allocates them anew."""
-    with _buffer_lock:
-        _buffers.clear()
-
-
 class _NF4Product(torch.autograd.Function):
     """y = x W^T + b with a gradient for x alone; backward of backward is not defined."""
 

@@ -95,8 +95,8 @@ class Results:
                 predicted[index] = int(np.argmax(found))
         return Predictions(rows, predicted, probabilities)
 
-    def recipe(self, name: str, template: str | None = None, kind: str = "set", added: tuple[str, int] = ("", 0),
-               rows: Rows | None = None) -> Fits:
+    def recipe(self, name: str, template: str | None = None, kind: str = "set", added: tuple[str, int] = ("", 0)
+               ) -> Fits:
         """A recipe's fits by (draw, seed); rounds of cross-validation count as draws. Empty where there is none."""
         template = template or self.plan.repeat.templates[0]
         groups: dict[tuple, list[Fit]] = {}
@@ -104,14 +104,13 @@ class Results:
             if (fit.kind, fit.template, fit.added) == (kind, template, added) and (fit.name == name or added[1]):
                 draw = (fit.draw, fit.fold[0]) if fit.fold != NO_FOLD else (fit.draw,)
                 groups.setdefault((draw, fit.seed), []).append(fit)
-        return {key: self.answers(fits, rows=rows) for key, fits in groups.items()}
+        return {key: self.answers(fits) for key, fits in groups.items()}
 
-    def first(self, name: str, asked: Asked = TEST, template: str | None = None, rows: Rows | None = None,
-              kind: str = "set") -> Predictions:
+    def first(self, name: str, asked: Asked = TEST, rows: Rows | None = None) -> Predictions:
         """The set's fit of the plan's first seed and draw (and round): the one that variants are asked of."""
         repeat = self.plan.repeat
         fits = [fit for fit in self.fits if (fit.name, fit.kind, fit.template, fit.seed, fit.draw) == (
-            name, kind, template or repeat.templates[0], repeat.seeds[0], repeat.draws[0]) and fit.fold[0] <= 1]
+            name, "set", repeat.templates[0], repeat.seeds[0], repeat.draws[0]) and fit.fold[0] <= 1]
         return self.answers(fits, asked, rows)
 
     def asked(self, name: str) -> list[Asked]:
@@ -139,9 +138,9 @@ class Results:
             raise UserError(f"{self.plan.path}: contrast '{contrast.name}': {word}")
         return wanted
 
-    def outside(self, name: str, rows: Rows | None = None) -> Predictions:
+    def outside(self, name: str) -> Predictions:
         """Labels from a file of the plan's [outside], joined by language and id. Raises `UserError` for a gap."""
-        rows, file = self.kept if rows is None else rows, find_path(self.plan.outside[name])
+        rows, file = self.kept, find_path(self.plan.outside[name])
         found = by_id(read_predictions([file], self.plan.data.columns(), self.material.codebook)[0])
         labels, column = rows.grouping.labels, self.plan.data.predicted_column
         missing = [post for post in self.posts(rows) if (post.id, post.language) not in found]

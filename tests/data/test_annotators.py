@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import UserError
-from data.annotators import combine, krippendorff_alpha, majority, pairwise_agreement, read_labelled
+from data.annotators import krippendorff_alpha, majority, pairwise_agreement, read_labelled
 from data.readers import Columns
 
 CODEBOOK = SimpleNamespace(labels=("pro", "anti", "neutral"))
@@ -156,9 +156,3 @@ def test_ties_can_be_an_error_and_the_column_can_be_named(tmp_path):
     columns = Columns(annotator="coder")
     posts, _, agreement = read_labelled(tmp_path / "p.csv", columns)
     assert [p.id for p in posts] == ["2"] and len(agreement.ties) == 1
-    from data.readers import read_posts
-
-    rows, _ = read_posts(tmp_path / "p.csv", columns)
-    with pytest.raises(UserError) as caught:
-        combine(rows, None, columns, ties="error")
-    assert str(caught.value) == f"{rows[0].place}: has no majority (1 such posts); settle it in a label column"

@@ -197,7 +197,7 @@ def test_the_fingerprint_names_what_differs(llama3, llama2):
     book = load_codebook()
     base = Prompt(book, llama3).fingerprint()
     assert json.loads(json.dumps(base)) == base == Prompt(load_codebook(), llama3, max_tokens=200).fingerprint()
-    check_fingerprint(json.loads(json.dumps(base)), base)
+    check_fingerprint(json.loads(json.dumps(base)), base, "run.json")
     other = Codebook.from_dict({**book.to_dict(), "role": "You are somebody else."})
     grouped = replace(book, groups={})
     for prompt, words in [
@@ -207,11 +207,11 @@ def test_the_fingerprint_names_what_differs(llama3, llama2):
         (Prompt(grouped, llama3), "another prompt: codebook differ"),
     ]:
         with pytest.raises(UserError, match=words):
-            check_fingerprint(base, prompt.fingerprint())
+            check_fingerprint(base, prompt.fingerprint(), "run.json")
     with pytest.raises(UserError, match=r"old/run\.json: holds no prompt"):
         check_fingerprint(None, base, "old/run.json")
     with pytest.raises(UserError, match="probe"):
-        check_fingerprint({key: value for key, value in base.items() if key != "probe"}, base)
+        check_fingerprint({key: value for key, value in base.items() if key != "probe"}, base, "run.json")
 
 
 def test_common_prefix():

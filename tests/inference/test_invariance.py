@@ -18,6 +18,7 @@ from common.packed import ROWS
 from common.product import matmul
 from data.codebook import load_codebook
 from data.prompt import TEMPLATES, Prompt
+from inference import labeller
 from inference.exact import Tiled, tile_products
 from inference.labeller import label_probabilities
 from lora.inject import inject, trainable_parameters
@@ -47,7 +48,8 @@ def threads():
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("quantize", "template"), [(True, TEMPLATES[0]), (False, TEMPLATES[1])])
-def test_a_posts_probabilities_are_the_same_bits_in_any_company(tokenizer, threads, size, quantize, template):
+def test_a_posts_probabilities_are_the_same_bits_in_any_company(tokenizer, threads, size, quantize, template,
+                                                                monkeypatch):
     prompt = Prompt(load_codebook(), tokenizer, template, max_tokens=140)
     rows = [prompt.encode(text) for text in [*NASTY, *(row["text"] for row in posts(8, 5))]]
     model = random_model(2, **SIZES[size])
@@ -66,8 +68,8 @@ def test_a_posts_probabilities_are_the_same_bits_in_any_company(tokenizer, threa
             order = list(range(len(rows)))
             draw.shuffle(order)
             order = order[: draw.randint(1, len(order))]
-            found = label_probabilities(model, prompt, [rows[place] for place in order], micro_tokens=micro_tokens,
-                                        window=draw.choice([1, 7, 1024]))
+            monkeypatch.setattr(labeller, "WINDOW", draw.choice([1, 7, 1024]))
+            found = label_probabilities(model, prompt, [rows[place] for place in order], micro_tokens=micro_tokens)
             assert found.tobytes() == alone[order].tobytes()
 
 

@@ -14,6 +14,7 @@ from common.errors import UserError
 from data.batching import plan, shared_prefix
 from data.codebook import Codebook, load_codebook
 from data.prompt import TEMPLATES, Prompt, common_prefix
+from inference import labeller
 from inference.labeller import label_probabilities
 from lora.inject import inject, trainable_parameters
 from quant.convert import replace_linears
@@ -60,7 +61,7 @@ def plain(model, prompt, rows) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("quantize", [False, True])
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_the_same_post_has_the_same_label_in_any_company(tokenizer, texts, size, quantize, template):
+def test_the_same_post_has_the_same_label_in_any_company(tokenizer, texts, size, quantize, template, monkeypatch):
     prompt = Prompt(load_codebook(), tokenizer, template, max_tokens=140)
     rows = [prompt.encode(text) for text in texts]
     model = model_of(size, quantize)
@@ -72,8 +73,8 @@ def test_the_same_post_has_the_same_label_in_any_company(tokenizer, texts, size,
     for micro_tokens in MICRO:
         order = list(range(len(rows)))
         draw.shuffle(order)
-        found = label_probabilities(model, prompt, [rows[place] for place in order], micro_tokens=micro_tokens,
-                                    window=draw.choice([1, 7, 1024]))
+        monkeypatch.setattr(labeller, "WINDOW", draw.choice([1, 7, 1024]))
+        found = label_probabilities(model, prompt, [rows[place] for place in order], micro_tokens=micro_tokens)
         assert found.dtype == np.float32 and found.shape == expected.shape
         # float32 sums in another order: measured 3.6e-7; about nine rows in ten equal to the bit.
         assert np.abs(found - expected[order]).max() < 1e-5
@@ -104,7 +105,7 @@ def test_progress_counts_each_post_once_and_no_post_is_no_row(tokenizer, texts):
     prompt = Prompt(load_codebook(), tokenizer, "paper")
     counted = []
     rows = [prompt.encode(text) for text in texts]
-    label_probabilities(model_of("small", False), prompt, rows, micro_tokens=300, show=counted.append)
+    labeller.Labeller(model_of("small", False), prompt, 300, counted.append).give(rows)()
     assert sum(counted) == len(rows) and len(counted) > 3
     assert label_probabilities(model_of("small", False), prompt, []).shape == (0, 4)
 

@@ -17,7 +17,7 @@ from model.layers import MLP, Linear
 from quant import linear as nf4_linear
 from quant.convert import inside_layers, model_bytes, replace_linears
 from quant.double_quant import quantize_absmax
-from quant.linear import NF4Linear, release_buffers
+from quant.linear import NF4Linear
 from quant.nf4 import dequantize_nf4, quantize_nf4
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
@@ -86,7 +86,7 @@ def test_backward_keeps_packed_bytes_only():
 
 
 def test_one_buffer_for_all_layers():
-    release_buffers()
+    nf4_linear._buffers.clear()
     layers = nn.Sequential(make(64, 128)[0], make(128, 64)[0], make(32, 128)[0])
     weights = [layer.dense_weight(torch.float64) for layer in layers]
     x = torch.randn(6, 128, requires_grad=True, dtype=torch.float64)
@@ -103,13 +103,11 @@ def test_one_buffer_for_all_layers():
     dense = layers[0].dense_weight(torch.float64)  # memory of its own: the next product must not change it
     layers[1](torch.randn(2, 64, dtype=torch.float64))
     assert torch.equal(dense, weights[0])
-    release_buffers()
-    assert not nf4_linear._buffers
 
 
 def test_training_after_a_first_inference():
     """A buffer first made in inference mode must serve training afterwards."""
-    release_buffers()
+    nf4_linear._buffers.clear()
     layer, _ = make()
     with torch.inference_mode():
         first = layer(torch.ones(2, 128))
