@@ -88,7 +88,8 @@ def test_windows_make_one_file_and_a_resumed_one_has_the_same_bytes(world: World
 
 
 KILLED = """
-import classify, predict
+import classify
+from inference import labeller as predict
 from common.errors import run_program
 predict.WINDOW = 64
 run_program(classify.main)
@@ -204,7 +205,8 @@ def test_two_programs_do_not_write_one_file(tmp_path):
 
 PEAK = """
 import sys, threading
-import classify, predict
+import classify
+from inference import labeller as predict
 predict.WINDOW = 128
 
 def anonymous():
