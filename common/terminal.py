@@ -42,8 +42,8 @@ def _reads_as_number(cell: str) -> bool:
 def bars(shares: dict[str, float], encoding: str | None = None, indent: str = "  ") -> str:
     """A line for each name: its share of one, and a bar of that length; in ASCII where `encoding` has no blocks.
 
-        pro-immigration   0.812  ████████████████████████████████▌
-        unrelated         0.188  ███████▌
+        pro-immigration  0.812  ████████████████████████████████▌
+        unrelated        0.188  ███████▌
 
     encoding: of the stream that is written to; None for one that takes every character, as a string does.
     """
