@@ -3,6 +3,7 @@
 
     python classify.py                                                 the sample posts, with the newest run
     python classify.py --run runs/mine --input posts.csv --output labels.csv
+    python classify.py --text "I came here as a child."                one post, with a bar per label, and no file
 
 The output has id, language, the label and its probability, and a probability per label; where the codebook has a topic,
 also the probability that the post is related, summed over the related labels (they share theirs, so it can be above one
@@ -15,30 +16,33 @@ was killed, the same command with --resume goes on.
 
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import check_place, find_path, sha256_file, sha256_json
 from common.options import option, parse_options
-from common.terminal import human_seconds, progress
+from common.terminal import bars, human_seconds, printable, progress
 from data.codebook import Codebook
 from data.notes import Notes
 from data.posts import ColumnOptions, Post
 from data.prompt import Prompt
-from data.readers import check_posts, iter_posts
+from data.readers import check_posts, is_empty, iter_posts
 from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files
 from finetune.run_folder import RunFolder
+from inference.decide import Label, as_labels
 from inference.labeller import Labeller
+from inference.loaded import LoadedRun
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
 
 READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
+# What --text does not go with.
+FILES = ("input", "output", "overwrite", "resume", "with_texts", *(field.name for field in fields(ColumnOptions)))
 
 
 @dataclass
@@ -49,6 +53,7 @@ class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
     input: str = option("data/samples/test.jsonl", "posts: .jsonl, .csv or .tsv, also .gz", metavar="FILE")
     output: str | None = option(None, f"where the labels go: {', '.join(OUTPUT_FORMATS)}, also .gz (default: in the "
                                 "run, named after the input)", metavar="FILE")
+    text: str | None = option(None, "label this one post, in the terminal", metavar="TEXT")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
     overwrite: bool = option(False, "replace the output file if it exists, or what a stopped labelling left of it")
     resume: bool = option(False, "go on with a labelling that was killed; and keep what is done if this one is stopped")
@@ -58,17 +63,17 @@ class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
 def main(argv: list[str]) -> None:
     """Check, label, write; a row without text gets empty fields, so that input and output have the same rows."""
     options = parse_options(ClassifyOptions, argv, program="classify.py", description=__doc__)
+    if options.text is not None:
+        label_one(options)
+        return
     run, source = finished_run(options.run), find_path(options.input)
     output = Path(options.output) if options.output else run.path / f"labels-{Path(options.input).name}"
     check_output(output, source, options)
     with progress(None, "post", "reading") as bar:
         notes = check_posts([source], options.columns(), show=bar.update, **READING)
     print("\n".join([f"run {run.path}", *notes.lines()]))
-    device, dtype, reason = options.set_up()
-    print(f"  {dtype}, since {reason}")
-    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
-    options.make_ready(model)
-    file = GrowingFile(output, made_from(run, source, options, dtype), options.resume)
+    model, prompt = ready(run, options)
+    file = GrowingFile(output, made_from(run, source, options, model.dtype), options.resume)
     try:
         label(model, prompt, source, file, notes, options)
     except KeyboardInterrupt:
@@ -76,6 +81,29 @@ def main(argv: list[str]) -> None:
             print(f"{file.counts['rows']:,} rows are kept; the same command goes on", file=sys.stderr)
         raise
     print(f"labels: {output}")
+
+
+def label_one(options: ClassifyOptions) -> None:
+    """The label of `--text`, with a bar for each label of the codebook; no file is read or written."""
+    for name in FILES:
+        if name in options.given and getattr(options, name) is not False:
+            raise UserError(f"--text and --{name.replace('_', '-')}: one post in the terminal, or files; leave one out")
+    if is_empty(options.text):
+        raise UserError("--text: is empty; give the post in quotes, or leave the option out")
+    run = finished_run(options.run)
+    print(f"run {run.path}")
+    found, = LoadedRun(run, *ready(run, options), options.micro_tokens).label([options.text])
+    encoding = sys.stdout.encoding
+    print(f"\n{bars(found.probabilities, encoding)}\n\n  {printable(str(found), encoding)}")
+
+
+def ready(run: RunFolder, options: ClassifyOptions):
+    """The run's model, as the options want it, and its prompt: (model, prompt)."""
+    device, dtype, reason = options.set_up()
+    print(f"  {dtype}, since {reason}")
+    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
+    options.make_ready(model)
+    return model, prompt
 
 
 def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, options: ClassifyOptions) -> None:
@@ -88,8 +116,9 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
         with progress(notes.kept - notes.counts["empty_kept"], "post", "labelling", initial=texts) as bar:
             labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
             for window in labeller.label(posts):
-                lines = [answer(post, row, prompt.codebook, options.with_texts)
-                         for post, row in zip(window.posts, window.probabilities, strict=True)]
+                found = as_labels(window.probabilities, prompt.codebook)
+                lines = [output_row(*pair, prompt.codebook, options.with_texts)
+                         for pair in zip(window.posts, found, strict=True)]
                 file.add(lines, texts=sum(line["predicted"] is not None for line in lines), cut=window.cut)
         if file.counts["rows"] != notes.kept:
             raise UserError(f"{source}: has changed while it was labelled; label it again")
@@ -122,17 +151,16 @@ def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
                         "--overwrite starts anew")
 
 
-def answer(post: Post, probabilities: np.ndarray, codebook: Codebook, with_text: bool) -> dict:
+def output_row(post: Post, found: Label, codebook: Codebook, with_text: bool) -> dict:
     """One output row; fields are empty where the post had no text."""
-    empty = bool(np.isnan(probabilities).any())
-    rounded = [None if empty else round(float(p), 6) for p in probabilities]
-    best = None if empty else int(probabilities.argmax())
-    row = {"id": post.id, "language": post.language, "predicted": None if empty else codebook.labels[best],
-           "probability": None if empty else rounded[best]}
-    row |= {f"p_{label}": p for label, p in zip(codebook.labels, rounded, strict=True)}
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 6)
+
+    row = {"id": post.id, "language": post.language, "predicted": found.label,
+           "probability": rounded(found.probability)}
+    row |= {f"p_{label}": rounded(found.probabilities.get(label)) for label in codebook.labels}
     if codebook.related:
-        related = sum(float(probabilities[codebook.index(label)]) for label in codebook.related)
-        row["p_related"] = None if empty else round(related, 6)
+        row["p_related"] = rounded(found.related)
     return row | ({"text": post.text} if with_text else {})
 
 

@@ -27,6 +27,7 @@ from data.rows import stem
 from data.splits import group_posts
 from data.writers import write_rows
 from finetune.run_folder import RunFolder
+from inference.decide import decide
 from inference.labeller import Labeller
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
@@ -160,7 +161,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
         print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt, and cut")
     if labeller.halvings:
         print(f"  {labeller.remark()}")
-    predicted = [codebook.labels[index] for index in probabilities.argmax(1)]
+    predicted = [codebook.labels[index] for index in decide(probabilities)]
     predictions = Predictions(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
     return predictions, agreement, check
 

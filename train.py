@@ -26,6 +26,7 @@ from finetune.memory import MemoryPlan, plan_memory
 from finetune.options import DEMO, PRESETS, SMALL, TrainOptions
 from finetune.prepare import Prepared, prepare
 from finetune.run_folder import RunFolder, environment, next_run
+from inference.decide import decide
 from inference.labeller import label_probabilities
 from loading import load_model
 from loading.cache import weights_sha256
@@ -182,7 +183,7 @@ def validator(prepared: Prepared, trainer: Trainer):
     def evaluate() -> tuple[float, dict]:
         probabilities = label_probabilities(trainer.model, prepared.prompt, prepared.validation_rows,
                                             micro_tokens=trainer.micro_tokens)
-        predicted = [codebook.labels[index] for index in probabilities.argmax(1)]
+        predicted = [codebook.labels[index] for index in decide(probabilities)]
         figures = score(Scored([post.id for post in posts], [post.label for post in posts], predicted,
                                [post.language for post in posts], codebook.labels, probabilities,
                                codebook.related), draws=0)

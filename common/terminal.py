@@ -1,15 +1,19 @@
 """What a person sees in a terminal: aligned tables, a progress bar that is quiet in files, and units."""
 
 import re
+import shutil
 import sys
 import unicodedata
 from collections.abc import Iterable
 
+EIGHTHS = " ▏▎▍▌▋▊▉█"  # the blocks that end a bar
+
 
 def display_width(text: str) -> int:
-    """Columns that `text` takes in a terminal: wide East Asian characters count two, combining marks none."""
+    """Columns that `text` takes in a terminal: wide East Asian characters and emoji count two, marks above or below
+    none."""
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(bool(unicodedata.combining(char)) for char in text)
+    return len(text) + wide - sum(unicodedata.category(char) in ("Mn", "Me") for char in text)
 
 
 def table(header: list[str], rows: Iterable[list], indent: str = "  ") -> str:
@@ -35,12 +39,41 @@ def _reads_as_number(cell: str) -> bool:
     return cell == "" or (cell[0] in "–−-+.[0123456789" and not re.search("[^\\W\\d_]{3}", cell))
 
 
-def progress(total: int, unit: str, description: str = "", initial: int = 0):
-    """A tqdm bar on stderr, silent where stderr is a file or a CI log."""
+def bars(shares: dict[str, float], encoding: str | None = None, indent: str = "  ") -> str:
+    """A line for each name: its share of one, and a bar of that length; in ASCII where `encoding` has no blocks.
+
+        pro-immigration  0.812  ████████████████████████████████▌
+        unrelated        0.188  ███████▌
+
+    encoding: of the stream that is written to; None for one that takes every character, as a string does.
+    """
+    blocks = printable(EIGHTHS, encoding) == EIGHTHS
+    names = {name: printable(name, encoding) for name in shares}
+    widest = max(map(display_width, names.values()))
+    room = shutil.get_terminal_size().columns - display_width(indent) - widest - len("  0.812  ") - 1
+    length = max(8, min(40, room))
+
+    def line(name: str, share: float) -> str:
+        full, rest = divmod(round(share * length * 8), 8)
+        bar = "█" * full + EIGHTHS[rest].strip() if blocks else "#" * round(share * length)
+        return f"{indent}{name}{' ' * (widest - display_width(name))}  {share:.3f}  {bar}".rstrip()
+
+    return "\n".join(line(names[key], share) for key, share in shares.items())
+
+
+def printable(text: str, encoding: str | None) -> str:
+    """`text` with a question mark for each character that `encoding` lacks: `printable("naïf", "ascii") -> "na?f"`."""
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def progress(total: int, unit: str, description: str = "", initial: int = 0, delay: float = 0):
+    """A tqdm bar on stderr, after `delay` seconds; silent where stderr is a file or a CI log, shown in a notebook."""
     from tqdm import tqdm
 
-    return tqdm(total=total, initial=initial, unit=unit, desc=description, dynamic_ncols=True,
-                disable=not sys.stderr.isatty(), file=sys.stderr, smoothing=0.1)
+    in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")  # no terminal, yet somebody is looking
+    return tqdm(total=total, initial=initial, unit=unit, desc=description, dynamic_ncols=True, delay=delay,
+                disable=not (sys.stderr.isatty() or in_notebook), file=sys.stderr, smoothing=0.1)
 
 
 def human_bytes(count: float) -> str:

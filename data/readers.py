@@ -188,7 +188,7 @@ def _post(row: dict, place: Place, columns: Columns, notes: Notes, require_text:
         raise UserError(f"{place}: has no field '{columns.text}'; its fields: {there}; every row needs one")
     if text is not None and (isinstance(text, Number) or not isinstance(text, str)):
         raise UserError(f"{place}: the text is {kind_of(text)}, not a string; put it in quotes")
-    written, text = text or "", _mend(text or "")
+    written, text = text or "", mend(text or "")
     if text != written:
         notes.add("mended_text", where)
     if require_text and is_empty(text):
@@ -211,8 +211,8 @@ def _post(row: dict, place: Place, columns: Columns, notes: Notes, require_text:
     return Post(name, text, label, language, str(place.path), place.row, extra)
 
 
-def _mend(text: str) -> str:
-    """NUL and half surrogate pairs ("\\ud83d" alone in a JSON escape) replaced by U+FFFD: no file can hold them."""
+def mend(text: str) -> str:
+    """`text` with U+FFFD for NUL and half surrogate pairs ("\\ud83d" alone in a JSON escape): no file can hold them."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -224,7 +224,7 @@ def _string(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return _mend(str(value))
+        return mend(str(value))
     return str(value).lower() if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
 
 

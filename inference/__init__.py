@@ -1,1 +1,9 @@
-"""Labels for posts from a finished run, and text from any checkpoint."""
+"""Labels for posts from a finished run, and text from any checkpoint.
+
+`load_run` is the way in from a notebook; see `loaded`.
+"""
+
+from inference.decide import Label
+from inference.loaded import LoadedRun, load_run
+
+__all__ = ["Label", "LoadedRun", "load_run"]

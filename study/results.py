@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.files import find_path
 from data.languages import language_name
 from data.readers import by_id, read_predictions
+from inference.decide import decide
 from inference.prices import load_prices
 from stats.predictions import Predictions, Rows, figure_of
 from stats.recipes import Fits
@@ -87,13 +88,12 @@ class Results:
         first = min(by_fold)
         held = self.material.fold_of(fits[0].fold[0], self.plan.repeat.folds) if first else {}
         probabilities = np.zeros((len(posts), len(labels)))
-        predicted = np.full(len(posts), len(labels))
+        answered = np.zeros(len(posts), dtype=bool)
         for index, post in enumerate(posts):
             found = by_fold.get(held.get(id(post), first), {}).get((post.language, post.id))
             if found is not None:
-                probabilities[index] = found
-                predicted[index] = int(np.argmax(found))
-        return Predictions(rows, predicted, probabilities)
+                probabilities[index], answered[index] = found, True
+        return Predictions(rows, np.where(answered, decide(probabilities), len(labels)), probabilities)
 
     def recipe(self, name: str, template: str | None = None, kind: str = "set", added: tuple[str, int] = ("", 0)
                ) -> Fits:

@@ -33,6 +33,7 @@ from data.posts import Post
 from data.prompt import Prompt
 from finetune.options import TrainOptions
 from finetune.run_folder import RunFolder, device_name
+from inference.decide import decide
 from inference.labeller import label_probabilities
 from loading import load_model
 from loading.sources import Source, find_base
@@ -205,7 +206,7 @@ class Runner:
         """run.json counts how often a test set was scored."""
         labels = self.material.codebook.labels
         gold = np.array([labels.index(post.label) for post in posts])
-        right = float((found.argmax(1) == gold).mean())
+        right = float((decide(found) == gold).mean())
         RunFolder.open(self.folder(fit) / "run").note_scored(
             {"data": "the study's test rows", "data_sha256": posts_hash(self.material.rows), "n": len(posts),
              "accuracy": right, "macro_f1": None})

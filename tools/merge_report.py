@@ -42,6 +42,7 @@ from data.prompt import Prompt
 from data.rows import stem
 from data.splits import group_posts
 from finetune.run_folder import RunFolder
+from inference.decide import decide
 from inference.labeller import label_probabilities
 from inference.run import base_folder, finished_run, open_model, run_prompt
 from quant.nf4 import dequantize_nf4, quantize_nf4
@@ -200,11 +201,11 @@ def compare(found: dict[str, np.ndarray], posts: list[Post], labels: tuple[str, 
     reference, *_ = found.values()
     rows = []
     for name, probabilities in found.items():
-        both = [gold * len(labels) + of.argmax(1) for of in (reference, probabilities)]
+        both = [gold * len(labels) + decide(of) for of in (reference, probabilities)]
         row = {"form": name} | {key: float(figures(_confusion(both[1], len(labels)))[key])
                                 for key in ("macro_f1", "accuracy")}
         if rows:
-            flips = int((reference.argmax(1) != probabilities.argmax(1)).sum())
+            flips = int((decide(reference) != decide(probabilities)).sum())
             row |= {"flips": flips, "flip_rate": flips / len(posts), "kl": divergence(reference, probabilities),
                     "f1_gain": row["macro_f1"] - rows[0]["macro_f1"],
                     "f1_gain_ci": gain_interval(both, posts, len(labels), draws, seed)}

@@ -16,6 +16,7 @@ from baselines.encoder import Settings, fine_tune, set_fit
 from common.errors import UserError
 from common.files import find_path, read_json, sha256_file, sha256_json, write_json
 from data.posts import Post
+from inference.decide import decide
 from stats.predictions import Predictions
 from study.fits import Fit
 from study.inputs import Material, posts_hash
@@ -105,7 +106,7 @@ def kept(results: Results, what: list, train: list[Post], asked: list[Post], mak
         found = read_json(path)
         if isinstance(found, dict) and np.shape(found.get("rows")) == (len(asked), len(labels)):
             probabilities = np.array(found["rows"], dtype=np.float64)
-            return probabilities.argmax(1), probabilities
+            return decide(probabilities), probabilities
         raise UserError(f"{path}: holds no answers to the study's {len(asked):,} rows; remove it, and they are made "
                         "again")
     predicted, probabilities = make()

@@ -29,12 +29,6 @@ SIZES = [
     LLAMA | {"hidden_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 24, "head_dim": 128},  # 3.2-3B
 ]
 
-COMING = set()  # names in the table "Where is ...?" whose code is not here yet; each is checked once it is
-if not (ROOT / "inference/decide.py").exists():
-    COMING |= {"inference/decide.py", "decide"}
-if "def label_loss(" not in (ROOT / "finetune/loop.py").read_text(encoding="utf-8"):
-    COMING.add("label_loss")
-
 
 @pytest.mark.parametrize("card", [6, 8, 12, 24])
 def test_memory_table(card):
@@ -96,12 +90,12 @@ def test_where_things_are():
     checked = 0
     for row in rows:
         names = re.findall(r"`([^`]+)`", row)
-        files = [name for name in names if "/" in name and name not in COMING]
+        files = [name for name in names if "/" in name]
         assert files and not [name for name in files if not (ROOT / name).exists()], row
         modules = [ROOT / name for name in files if name.endswith(".py")]
         known, texts = set().union(*map(defined, modules)), [path.read_text(encoding="utf-8") for path in modules]
         for name in names:
-            if "/" not in name and name not in COMING:
+            if "/" not in name:
                 assert any(name in text for text in texts) if "(" in name else name in known, name
                 checked += 1
     assert checked >= 10

@@ -1,0 +1,148 @@
+"""A finished run at hand: from a list of texts, or a pandas frame, to labels. Five lines in a notebook:
+
+    import sys
+    sys.path.insert(0, "/path/to/glass-llama")              # where the notebook lies in another folder
+    from inference import load_run
+    run = load_run("runs/mine")                             # without an argument: the newest in runs/
+    run.label(["I came here as a child."])                  # [Label(label=..., probabilities={...}, related=0.93)]
+
+`run.label_frame(frame, text="tweet")` does the same for a frame's column. Paths are relative to the working folder, as
+for the programs; where that has no run in runs/ yet, the one that the project ships is copied to runs/shipped, and a
+line says so.
+
+Texts take classify.py's way (the same mending, the same prompt, the same model), so on a CPU their probabilities are
+classify.py's to the bit. What is wrong with an argument is a `UserError`, an exception of one line.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Set
+from types import SimpleNamespace
+
+import numpy as np
+
+from common.device import choose_device, choose_dtype
+from common.errors import UserError, closest
+from common.terminal import progress
+from data.languages import reduce_language
+from data.readers import is_empty, mend
+from finetune.run_folder import RunFolder
+from inference.decide import NO_LABEL, Label, as_labels, decide, related
+from inference.labeller import Labeller
+from inference.run import finished_run, open_model
+
+
+class LoadedRun:
+    """A run with its model in memory; made by `load_run`.
+
+    micro_tokens: packed tokens that go through the model at once; 0 leaves the choice to `Labeller`.
+    """
+
+    def __init__(self, folder: RunFolder, model, prompt, micro_tokens: int = 0):
+        self.folder, self.model, self.prompt, self.codebook = folder, model, prompt, prompt.codebook
+        self._labeller = Labeller(model, prompt, micro_tokens)
+
+    def __repr__(self) -> str:
+        labels = ", ".join(self.codebook.labels)
+        return f"LoadedRun({self.folder.path}: {labels}; {self.model.dtype}, {self.model.device})"
+
+    def label(self, texts: Iterable[str], languages: Iterable[str | None] | None = None) -> list[Label]:
+        """A `Label` for each text, in order; a text of nothing but white space gets one with neither label nor figures.
+
+        languages: one tag a text (None where unknown), reduced to ISO 639-1 as in files and kept in the labels; the
+        prompt does not say them, so they change no probability. Raises `UserError` for what is no list, for entries
+        that are no strings, and for lists of two lengths.
+        """
+        if hasattr(texts, "columns"):
+            raise UserError("texts: is a frame; give it to run.label_frame, or one of its columns here")
+        texts = _strings(_listed(texts, "texts", "run.label([text])"), "texts[{}]".format)
+        if languages is not None:
+            tags = ["" if tag is None else tag for tag in _listed(languages, "languages", 'languages=["en"]')]
+            if len(tags) != len(texts):
+                raise UserError(f"languages: has {len(tags)} entries for {len(texts)} texts; give one for each text, "
+                                "None where it is unknown")
+            languages = [reduce_language(tag)[0] for tag in _strings(tags, "languages[{}]".format)]
+        return as_labels(self._probabilities(texts), self.codebook, languages)
+
+    def label_frame(self, frame, text: str = "text"):
+        """A new pandas frame: the index and the order of `frame`, and columns for what its column `text` means.
+
+            label  probability  related (where the codebook has a topic)  p_LABEL for each label of the codebook
+
+        A row without text has missing values. Raises `UserError` for what is no frame, for a column that is absent or
+        doubled, and for a cell that is missing or no string.
+        """
+        if not all(hasattr(frame, name) for name in ("columns", "index", "assign")):
+            raise UserError(f"frame: is of type {type(frame).__name__}; give a pandas DataFrame, or a list of texts to "
+                            "run.label")
+        names = list(frame.columns)
+        if text not in names:
+            there = ", ".join(repr(name) for name in names[:12]) + (", ..." if len(names) > 12 else "")
+            raise UserError(f"frame: has no column '{text}'; it has {there or 'none'}; text=... names the one with the "
+                            f"texts{closest(text, names)}")
+        if names.count(text) > 1:
+            raise UserError(f"frame: has {names.count(text)} columns named '{text}'; rename all but one")
+        texts = _strings(list(frame[text]), lambda row: f"frame.iloc[{row}][{text!r}]",
+                         f"; leave such rows out: frame.dropna(subset=[{text!r}])")
+        probabilities = self._probabilities(texts)
+        labels, chosen = self.codebook.labels, decide(probabilities)
+        columns = {"label": np.array([None if index == NO_LABEL else labels[index] for index in chosen], dtype=object),
+                   "probability": probabilities.max(1).astype(np.float64)}
+        if self.codebook.related:
+            columns["related"] = related(probabilities, self.codebook)
+        columns |= {f"p_{label}": probabilities[:, index].astype(np.float64) for index, label in enumerate(labels)}
+        return frame[[]].assign(**columns)
+
+    def _probabilities(self, texts: list[str]) -> np.ndarray:
+        """(n, C) float32 in the order of `texts`, NaN where one is empty; a bar where it takes more than a moment."""
+        mended = [mend(text) for text in texts]
+        before = self._labeller.halvings
+        with progress(sum(not is_empty(text) for text in mended), "post", "labelling", delay=1) as bar:
+            self._labeller.show = bar.update
+            windows = list(self._labeller.label(SimpleNamespace(text=text) for text in mended))
+        changed, cut = sum(a != b for a, b in zip(texts, mended, strict=True)), sum(window.cut for window in windows)
+        if changed:
+            print(f"{changed:,} of {len(texts):,} texts had NUL or half characters, replaced by U+FFFD")
+        if cut:
+            print(f"{cut:,} of {len(texts):,} texts were too long and cut: with their prompt, more than "
+                  f"{self.prompt.max_tokens} tokens")
+        if self._labeller.halvings > before:
+            print("memory ran out, so posts went on in smaller batches")
+        return np.concatenate([np.empty((0, len(self.codebook.labels)), np.float32),
+                               *(window.probabilities for window in windows)])
+
+
+def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike | None = None, device="auto",
+             dtype="auto", cache: str | os.PathLike | None = None) -> LoadedRun:
+    """Open a finished run to label with, as the programs do: which run, device and arithmetic are theirs.
+
+    path: a run's folder; None takes the newest in runs/, or else a copy of the run that the project ships.
+    model: where the base now is, if it has moved. device: "auto", "cpu", "cuda:0", ...; dtype: "auto", "bfloat16", ...
+    or PyTorch's own. cache: a folder that keeps a 4-bit copy of the base.
+    Raises `UserError` for a run that is not there or was stopped early, and where the base's bytes or the prompt are
+    not those that the run was made with.
+    """
+    for name, value in {"path": path, "model": model, "cache": cache}.items():
+        if value is not None and not (isinstance(value, str | os.PathLike) and os.fspath(value)):
+            raise UserError(f"{name}: {value!r} names no folder; give one, or leave it out")
+    folder = finished_run(path)
+    device = choose_device(str(device or "auto"))
+    dtype, reason = choose_dtype(device, dtype)
+    print(f"run {folder.path}: {device}, {dtype}, since {reason}")
+    return LoadedRun(folder, *open_model(folder, model=model, device=device, dtype=dtype, cache=cache))
+
+
+def _listed(values, name: str, example: str) -> list:
+    """An iterable in an order of its own as a list; a string, whose characters nobody means, is none."""
+    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
+        raise UserError(f"{name}: is of type {type(values).__name__}; give a list of strings: {example}")
+    return list(values)
+
+
+def _strings(values: list, where, missing: str = "") -> list[str]:
+    """The same values, all of them strings; `where(number)` names one that is not, `missing` says what helps there."""
+    for number, value in enumerate(values):
+        if not isinstance(value, str):
+            if value is None or str(value) in ("nan", "<NA>", "NaT"):  # as pandas writes what is not there
+                raise UserError(f"{where(number)}: is missing ({value}), not a string{missing}")
+            raise UserError(f"{where(number)}: {str(value)[:40]!r} is of type {type(value).__name__}, not a string")
+    return [str(value) for value in values]
