@@ -120,8 +120,8 @@ def test_errors():
         (lambda: check_test(TRAIN, TRAIN), "p.jsonl: all 3 test posts were trained on; name a test file, or set "
          "--drop-known none"),
         (lambda: check_test(TRAIN, TEST, "near"), "--drop-known near: is not one of same, exact, none"),
-        (lambda: refuse_unlearnt(check_test(TRAIN, TEST)), "p.jsonl: row 3: label 'neutral' (1 test rows) is on no "
-         "training post; train with posts that have it, or take these rows out of the test"),
+        (lambda: refuse_unlearnt(check_test(TRAIN, TEST)), "p.jsonl: row 3: label 'neutral' (1 test rows) occurs in "
+         "no training post; train with posts that have it, or take these rows out of the test"),
     ]:  # fmt: skip
         with pytest.raises(UserError) as caught:
             call()

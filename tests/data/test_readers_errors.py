@@ -119,7 +119,7 @@ def test_a_wrong_file_is_one_line(tmp_path, name, content, line):
 def test_deep_json_is_one_line(tmp_path):
     line = error(write(tmp_path, "p.jsonl", '{"text": ' + "[" * 200_000 + "]" * 200_000 + "}"))
     assert line in {
-        "p.jsonl: row 1: is nested too deep to be a post; each line is one flat object",
+        "p.jsonl: row 1: is nested too deeply to be a post; each line is one flat object",
         "p.jsonl: row 1: the text is a list, not a string; put it in quotes",  # a Python whose parser has no such limit
         "p.jsonl: row 1: has no column 'label'; it has 'text'; set --label-column to the one that holds the label",
     }
@@ -156,7 +156,7 @@ def test_a_column_that_was_asked_for_must_be_there(tmp_path):
     assert error(path, Columns(id="key")) == (
         "p.csv: has no column 'key'; it has 'text', 'label', 'language'; set --id-column to the one that holds the id"
     )
-    with pytest.raises(UserError, match="--text-column and --label-column: both name 'text'; a column has one meaning"):
+    with pytest.raises(UserError, match="--text-column and --label-column: both name 'text'; name two columns"):
         Columns(label="text")
     with pytest.raises(UserError, match="--id-column: is empty; name a column"):
         Columns(id="")
