@@ -109,7 +109,7 @@ def test_page_opens_with_the_three_lines():
     assert len(lines) == 3
     shown = "".join(reader.text)
     places = [shown.index(line) for line in lines]
-    assert places == sorted(places) and places[0] < shown.index("Who is right where")
+    assert places == sorted(places) and places[0] < shown.index("How often the model is right")
 
 
 def test_no_string_becomes_markup():
