@@ -205,7 +205,7 @@ def test_collinearity_is_named():
 def test_terms_that_make_no_sense():
     with pytest.raises(UserError, match="'model' has no level 'multy'; did you mean 'multi'"):
         design({"model": ["en", "multi"]}, references={"model": "multy"})
-    with pytest.raises(UserError, match="'template' has the one level 'paper'"):
+    with pytest.raises(UserError, match="'template' has only one level, 'paper'"):
         design({"template": ["paper", "paper"]})
     with pytest.raises(UserError, match="'x' is not a finite number in 1 rows"):
         design({}, {"x": [1.0, numpy.nan]})

@@ -161,5 +161,5 @@ def test_other_rows_languages_and_weights_are_refused():
         next(resampled([answers, made_answers(made_rows(30), 1)], ["en"], 5, 0))
     with pytest.raises(UserError, match="language 'xx': no row has it; there are de, en, tr"):
         next(resampled([answers], ["en", "xx"], 5, 0))
-    with pytest.raises(UserError, match="weight 'posts': one of rows, languages"):
+    with pytest.raises(UserError, match="weight 'posts': is not one of rows, languages"):
         answers.figure("accuracy", weight="posts")
