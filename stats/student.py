@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy
 
 NODES, WEIGHTS = (array.tolist() for array in numpy.polynomial.legendre.leggauss(64))
-NEARLY_NORMAL = 5_000.0  # degrees of freedom from which the normal distribution is used: a quantile then differs by less than 1e-3
+NEARLY_NORMAL = 5_000.0  # degrees of freedom; from here on the normal quantile is used, less than 1e-3 away
 
 
 def t_cdf(t: float, df: float) -> float:

@@ -1,7 +1,7 @@
-"""Annotators: the majority, ties told apart from it, and alpha equal to the published examples and to brute force.
+"""Annotators: majorities, ties, and alpha equal to the published examples and to brute force.
 
-Deliberate break that turns this red: weigh each pair alike in `krippendorff_alpha` of data/annotators.py (leave out the
-division by the post's labels - 1); every example with missing labels is off.
+Deliberate break that turns this red: weight each pair equally in `krippendorff_alpha` of data/annotators.py (leave out
+the division by the post's labels - 1); every example with missing labels is off.
 """
 
 import json

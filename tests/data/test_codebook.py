@@ -1,4 +1,4 @@
-"""The codebook: the shipped ones, the paper's words to the character, and one line for everything that is wrong.
+"""The codebook: the shipped ones, the paper's words to the character, and one line for every mistake.
 
 Deliberate break: in `data/codebook.py`, make `_table` accept unknown keys (return before the loop); or let `_labels`
 compare names without `casefold`. Either turns a case below red.

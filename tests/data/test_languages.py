@@ -1,4 +1,4 @@
-"""Language tags come out as ISO 639-1, whatever dialect a file writes them in, and what was changed is told.
+"""Language tags come out as ISO 639-1 whichever way a file writes them, and every change is reported.
 
 Deliberate break that turns this red: drop `"in": "id"` from OLD_CODES in data/languages.py; Indonesian splits in two.
 """

@@ -1,4 +1,4 @@
-"""Readers: every format gives back what was written, ids to the letter, and what is odd is counted and shown.
+"""Readers: every format gives back what was written, ids unchanged, and every oddity is counted and shown.
 
 Deliberate break that turns this red: read JSON in data/rows.py without `parse_float`; the id 1e5 becomes 100000.0.
 """

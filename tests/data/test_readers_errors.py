@@ -1,7 +1,7 @@
-"""Every way to get a file of posts wrong ends in one line: which file and row, what is wrong, what would be right.
+"""Every mistake in a file of posts ends in one line: which file and row, what is wrong, what would be right.
 
-Deliberate break that turns this red: read csv without `strict=True` in data/rows.py, and a quote that is not doubled
-swallows text without a word.
+Deliberate break that turns this red: read csv without `strict=True` in data/rows.py; a quote that is not doubled then
+silently swallows text.
 """
 
 import gzip
@@ -25,7 +25,7 @@ def write(folder, name, content, zipped=False):
 
 
 def error(path, columns=None, codebook=None, **options) -> str:
-    """The one line that reading `path` ends in, the folder taken out."""
+    """The one line in which reading `path` ends, without the folder."""
     with pytest.raises(UserError) as caught:
         read_posts(path, columns, codebook, **options)
     paths = [path] if not isinstance(path, list) else path

@@ -1,7 +1,8 @@
 """Budgets are nested and keep the labels' proportions; epochs are drawn from one generator; weights have mean one.
 
 Deliberate break that turns this red: in `stratified_order` of data/sampling.py take the label that is owed the most
-(`max` of size * k - taken * n) in place of the one due first; some beginning is off its share by more than the bound.
+(`max` of size * k - taken * n) instead of the one due first; some beginning then misses its share by more than the
+bound.
 """
 
 import json

@@ -1,6 +1,6 @@
-"""Predictions side by side: figures against `report.metrics`, the paper's numbers, and resampling against copied rows.
+"""Several models' predictions: figures against `report.metrics` and the paper's, resampling against copied rows.
 
-Deliberate break: draw clusters that span languages in each of them (in `Rows.span`, return zeros) and
+Deliberate break: draw clusters that span languages separately in each (in `Rows.span`, return zeros) and
 test_translations_are_drawn_together turns red.
 """
 
