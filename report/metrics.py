@@ -11,7 +11,7 @@ value of each `by` column. Every cell has the same keys:
     stance          rows whose gold label is related, three ways: end_to_end (a missed topic is wrong), given_detection
                     (rows also predicted related), conditional (arg max over the related labels' probabilities)
     confusion       counts, with a last column for predictions outside the label set, which are wrong
-    calibration     log loss, Brier score and expected calibration error, where there are probabilities
+    calibration     log loss, Brier score and expected calibration error, if there are probabilities
     left_out        declared labels that occur in neither gold nor prediction, so that macro-F1 leaves them out
 
 What cannot be estimated is null, and `notes` in the same dict gives the reason under the same key (report/cells.py).
