@@ -182,7 +182,7 @@ def _over_posts(fits: list[Predictions], figure: str, languages: Sequence[str] |
     held = {code: numpy.stack([fit.counts(rows.language == code) for fit in fits])[None] for code in codes}
     covariance, error = numpy.zeros((len(fits), len(fits))), 0.0
     for inside, matrix, times in strata(fits, codes):
-        steps = {code: STEP * matrix[:, k] for k, code in enumerate(inside)}  # (P, M, F), if the clusters have rows there
+        steps = {code: STEP * matrix[:, k] for k, code in enumerate(inside)}  # (P, M, F)
         ends = [pooled({code: counts + sign * steps.get(code, numpy.zeros((len(times), 1, 1)))
                         for code, counts in held.items()}, figure, rows.grouping, weight) for sign in (1, -1)]
         influence = (ends[0] - ends[1]) / (2 * STEP)  # (P, M)
