@@ -1,17 +1,18 @@
 """Baselines from a multilingual encoder (XLM-R, XLM-T, a sentence encoder), read from a local folder by transformers.
 
-    fine_tune   the encoder with a classification head, trained whole, as is usual
-    set_fit     the encoder trained to put posts of one label near each other, then a logistic head on what it gives
+    fine_tune   the encoder with a classification head, all of it trained, as is usual
+    set_fit     the encoder trained to bring posts of one label together, then a logistic head on its embeddings
 
-Nothing of this is part of the project's own model: these are the comparisons that a reviewer asks for. transformers is
-needed here alone (extra `baselines`), and only when one of the two is called.
+None of this is part of the project's own model: these are the comparisons that a reviewer asks for. transformers is
+needed only here (extra `baselines`), and only when one of the two is called.
 
 `fine_tune` follows Mosbach, Andriushchenko and Klakow (2021, On the Stability of Fine-tuning BERT, ICLR): AdamW with
-bias correction, 2e-5, a tenth of the steps to warm up, then linearly to zero, 20 epochs; small sets need that many.
+bias correction, 2e-5, a tenth of the steps as warm-up, then linear decay to zero, 20 epochs; small sets need that many.
 
 `set_fit` follows Tunstall et al. (2022, Efficient Few-Shot Learning Without Prompts, arXiv 2209.11055): for each post
-as many partners of its own label as of others, loss (cos(u, v) - s)^2 with s = 1 for the same label and 0 otherwise, on
-embeddings that are means over a post's tokens, one epoch; then logistic regression on embeddings of length 1.
+as many partners with its own label as with others, loss (cos(u, v) - s)^2 with s = 1 for the same label and 0
+otherwise, on embeddings that are means over a post's tokens, for one epoch; then logistic regression on embeddings of
+length 1.
 
 Arithmetic is float32; the seed decides the order of rows, dropout and pairs.
 """
@@ -30,8 +31,8 @@ from common.errors import UserError
 
 @dataclass(frozen=True)
 class Settings:
-    """How an encoder is trained; the defaults are those of the papers above. `pairs` and `most_pairs` are SetFit's:
-    partners of each kind for each post, and at most so many pairs in all."""
+    """How an encoder is trained; the defaults are those of the papers above. `pairs` and `most_pairs` are for SetFit:
+    partners of each kind for each post, and the largest number of pairs in all."""
 
     epochs: int = 20
     batch: int = 16
@@ -47,9 +48,9 @@ class Settings:
 
 def fine_tune(folder: str | Path, texts: Sequence[str], labels: Sequence[int], classes: int, asked: Sequence[str],
               settings: Settings | None = None, device: str = "cpu") -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Train the encoder in `folder` on `texts`; indices (m,) int64 and probabilities (m, C) float64 for `asked`.
+    """Train the encoder in `folder` on `texts`; label `asked`: indices (m,) int64 and probabilities (m, C) float64.
 
-    Raises `UserError` without transformers and for a folder that holds no encoder.
+    Raises `UserError` without transformers and for a folder that does not hold an encoder.
     """
     settings = settings or Settings()
     with _seeded(settings.seed):
@@ -74,7 +75,7 @@ def fine_tune(folder: str | Path, texts: Sequence[str], labels: Sequence[int], c
 def set_fit(folder: str | Path, texts: Sequence[str], labels: Sequence[int], classes: int, asked: Sequence[str],
             settings: Settings | None = None, device: str = "cpu", strength: float = 1.0
             ) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Contrastive training of the encoder in `folder`, then a logistic head (C = `strength`); else as `fine_tune`."""
+    """Train the encoder in `folder` on pairs, then a logistic head (C = `strength`); otherwise as `fine_tune`."""
     settings = settings or Settings()
     with _seeded(settings.seed):
         tokenizer, model = _load(folder, "AutoModel")
@@ -102,8 +103,8 @@ def set_fit(folder: str | Path, texts: Sequence[str], labels: Sequence[int], cla
 
 
 def draw_pairs(labels: Sequence[int], each: int, most: int, seed: int) -> torch.Tensor:
-    """(P, 3) int64: two rows, and 1 where their labels agree, else 0; per row `each` partners of either kind, with
-    replacement, never the row itself. Of more than `most` pairs a random part is kept."""
+    """(P, 3) int64: two rows, and 1 if their labels agree, else 0; for each row `each` partners of either kind, drawn
+    with replacement, never the row itself. Of more than `most` pairs, a random `most` are kept."""
     labels, rng, found = numpy.asarray(labels), numpy.random.default_rng(seed), []
     for row, label in enumerate(labels):
         for same in (1, 0):
@@ -115,7 +116,7 @@ def draw_pairs(labels: Sequence[int], each: int, most: int, seed: int) -> torch.
 
 
 def _load(folder: str | Path, kind: str, **options):
-    """The tokenizer and the encoder of a local folder; nothing is fetched."""
+    """The tokenizer and the encoder in a local folder; nothing is downloaded."""
     try:
         import transformers
     except ImportError:
@@ -125,7 +126,7 @@ def _load(folder: str | Path, kind: str, **options):
         raise UserError(f"baseline: {folder} holds no config.json; a local folder of an encoder (XLM-R, XLM-T) was "
                         "expected")
     loud = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # its warning about a head that is new is expected; the rest is checked
+    transformers.logging.set_verbosity_error()  # its warning about a new head is expected; the rest is checked below
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, found = getattr(transformers, kind).from_pretrained(
@@ -173,7 +174,7 @@ def _parts(texts: Sequence[str], size: int) -> Iterator[Sequence[str]]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """torch's random numbers from `seed`, and afterwards as they were before."""
+    """Seed torch's random numbers inside the block; afterwards its generator is as it was before."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

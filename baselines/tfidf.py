@@ -1,24 +1,24 @@
-"""Two baselines without a language model: the commonest label, and logistic regression on weighted words and letters.
+"""Two baselines without a language model: the most frequent label, and logistic regression on words and letters.
 
-Both learn from training rows alone and give what `stats.predictions.Predictions` takes: predicted indices in the
+Both learn from training rows alone and return what `stats.predictions.Predictions` takes: predicted indices into the
 labels, (n,) int64, and probabilities (n, C) float64.
 
-TF-IDF, written out (Salton and Buckley 1988, Information Processing and Management 24, 513-523). A text is lower-cased
-under Unicode's NFKC. A word is a run of letters, marks and digits (marks belong: without them Devanagari falls apart at
-every vowel sign). Features are words and pairs of neighbouring words, and the strings of 2 to 5 characters inside each
-word with a space on either side, which reach across inflection and, a little, across related languages. For feature j
-that occurs f times in a text, and in d_j of the n training texts,
+TF-IDF, written out (Salton and Buckley 1988, Information Processing and Management 24, 513-523). A text is put into
+NFKC and lower-cased. A word is a run of letters, marks and digits (without the marks, Devanagari would fall apart at
+every vowel sign). Features are words, pairs of neighbouring words, and the strings of 2 to 5 characters inside each
+word with a space on either side, which are shared by inflected forms and, to some extent, by related languages. For
+feature j that occurs f times in a text, and in d_j of the n training texts,
 
     x_j = (1 + ln f) (1 + ln((1 + n) / (1 + d_j))),    words and characters each scaled to length 1
 
-Features of one training text only are left out. Then multinomial logistic regression with an L2 penalty on the weights
-but not the biases, minimised by L-BFGS from zero:
+Features that occur in only one training text are left out. Then follows multinomial logistic regression with an L2
+penalty on the weights but not the biases, minimised by L-BFGS from zero:
 
     C sum_i -log softmax(W x_i + b)[y_i] + |W|^2 / 2
 
 The settings are fixed. C was chosen once among 1, 3, 10, 30 and 100, by the log loss in five-fold cross-validation
-inside the paper's English training rows; no test row was looked at. All of it is in float32 on the CPU, in one order,
-so two fits are equal bit for bit.
+on the paper's English training rows; no test row was used. Everything is in float32 on the CPU, in one order, so two
+fits are equal bit for bit.
 """
 
 import unicodedata
@@ -40,8 +40,8 @@ MOST_STEPS = 500
 
 
 def majority(labels: Sequence[int], classes: int, count: int) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The commonest of the training `labels` (indices; the first where some are equal) for `count` rows; probabilities
-    are the training shares."""
+    """The most frequent of the training `labels` (indices; the first if several are) for `count` rows; probabilities
+    are the shares in training."""
     _check(labels, classes)
     counts = numpy.bincount(numpy.asarray(labels), minlength=classes)
     return numpy.full(count, counts.argmax()), numpy.tile(counts / counts.sum(), (count, 1))
@@ -49,7 +49,7 @@ def majority(labels: Sequence[int], classes: int, count: int) -> tuple[numpy.nda
 
 def tfidf(texts: Sequence[str], labels: Sequence[int], classes: int, asked: Sequence[str], *,
           strength: float = STRENGTH) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Labels for the texts `asked` by a regression trained on `texts` and `labels` (indices below `classes`)."""
+    """Labels for the texts `asked`, by a regression trained on `texts` and `labels` (indices below `classes`)."""
     _check(labels, classes)
     vocabulary = Vocabulary.of(texts)
     weight, bias = logistic(vocabulary.matrix(texts), labels, classes, strength)
@@ -57,8 +57,8 @@ def tfidf(texts: Sequence[str], labels: Sequence[int], classes: int, asked: Sequ
 
 
 def features(text: str) -> tuple[Counter, Counter]:
-    """How often each word (and pair of words) and each string of characters occurs: `features("a b")[0]` counts a, b
-    and "a b"."""
+    """Counts of each word (and pair of words) and of each string of characters: `features("a b")[0]` counts a, b and
+    "a b"."""
     text = unicodedata.normalize("NFKC", text).lower()
     words = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in text).split()
     pairs = [f"{first} {second}" for first, second in pairwise(words)]
@@ -98,7 +98,7 @@ class Vocabulary:
             starts.append(len(columns))
         size = (len(texts), max(1, sum(map(len, self.kinds))))
         starts, columns = (torch.tensor(indices, dtype=torch.int64) for indices in (starts, columns))
-        with warnings.catch_warnings():  # torch calls compressed rows "beta"; other sparse products are far slower
+        with warnings.catch_warnings():  # torch warns that CSR tensors are beta; other sparse products are far slower
             warnings.filterwarnings("ignore", message="Sparse CSR")
             values = torch.tensor(values, dtype=torch.float32)
             return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=True)
@@ -116,8 +116,8 @@ def logistic(x: torch.Tensor, labels: Sequence[int], classes: int, strength: flo
 
     def closure():
         log_p = torch.log_softmax(x @ weight + bias, dim=1)
-        wrong = log_p.exp() - right  # (n, C): the gradient of the loss by the scores
-        # Divided by C n, which moves no minimum: the tolerance then holds for any number of rows.
+        wrong = log_p.exp() - right  # (n, C): the gradient of the loss in the scores
+        # Dividing by C n does not move the minimum and makes one tolerance suit any number of rows.
         weight.grad = (across @ wrong + weight / strength) / len(gold)
         bias.grad = wrong.sum(0) / len(gold)
         return (weight.square().sum() / (2 * strength) - log_p[torch.arange(len(gold)), gold].sum()) / len(gold)

@@ -1,9 +1,9 @@
-"""Several people's labels for one post: the majority, who agreed with whom, and how far that is beyond chance.
+"""Several people's labels for one post: the majority, who agreed with whom, and how far that goes beyond chance.
 
-Two layouts are read: long (one row per post and annotator, a column `annotator`) and wide (one row per post, a column
-`label_NAME` per annotator, empty where somebody did not label). A post's label is the one that most annotators gave; a
-tie has no majority, so the post is dropped and listed. A row that also has a label of its own (settled by discussion)
-keeps it.
+Two layouts are read: long (one row per post and annotator, with a column `annotator`) and wide (one row per post, with
+a column `label_NAME` per annotator, empty if that annotator did not label the post). A post's label is the one that
+most annotators gave; a tie has no majority, so the post is dropped and listed. A row that also has a label of its own
+(settled by discussion) keeps it.
 
 Agreement is Krippendorff's alpha for nominal labels, which allows any number of annotators and missing labels:
 
@@ -11,10 +11,10 @@ Agreement is Krippendorff's alpha for nominal labels, which allows any number of
 
 with coincidences o_ck = sum over posts of (pairs of labels c, k on the post) / (its labels - 1), n_c = sum_k o_ck and
 n = sum_c n_c; posts with one label take no part. Source: K. Krippendorff, Computing Krippendorff's Alpha-Reliability
-(2011), section C. Without two different labels anywhere chance agreement is certain and alpha is undefined: None.
+(2011), section C. If all labels are the same, agreement by chance is certain and alpha is undefined: None.
 
-Pairwise agreement is the share of pairs of annotators who gave one post the same label. It is the figure to hold a
-model's accuracy against: nobody can ask of a model that it agree with people more than they agree with each other.
+Pairwise agreement is the share of pairs of annotators who gave the same post the same label. A model's accuracy should
+be compared with it: a model cannot be expected to agree with people more than they agree with each other.
 """
 
 from collections import Counter, defaultdict
@@ -32,10 +32,10 @@ Votes = dict[str, str]  # annotator -> label, of one post
 
 @dataclass
 class Agreement:
-    """Who agreed: `by_language[code]` and `overall` as dicts of figures; `pairs[(a, b)]` = (agreed, posts of both).
+    """Who agreed: `by_language[code]` and `overall` are dicts of figures; `pairs[(a, b)]` = (agreed, labelled by both).
 
     Figures: posts, labelled_twice (by two or more), alpha, pairwise (share of agreeing pairs), ties. `ties`: the posts
-    without a majority and their votes; `settled`: posts whose own label stood above the votes.
+    without a majority and their votes; `settled`: how many posts kept their own label instead of the majority's.
     """
 
     annotators: tuple[str, ...]
@@ -46,7 +46,7 @@ class Agreement:
     settled: int = 0
 
     def lines(self) -> list[str]:
-        """A table by language, and the ties by place."""
+        """A table by language, then the ties, each with its file and row."""
         names = ("posts", "labelled_twice", "alpha", "pairwise", "ties")
         rows = [[code, *(_shown(figures[name]) for name in names)] for code, figures in self.by_language.items()]
         rows.append(["all", *(_shown(self.overall[name]) for name in names)])
@@ -59,11 +59,11 @@ class Agreement:
         if len(self.ties) > 5:
             lines.append(f"  and {len(self.ties) - 5:,} more without a majority")
         if self.settled:
-            lines.append(f"  {self.settled:,} posts kept the label of their own column")
+            lines.append(f"  {self.settled:,} posts kept the label in their own label column")
         return lines
 
     def to_dict(self) -> dict:
-        """For run.json and metrics.json; ties by file, row and votes."""
+        """For run.json and metrics.json; each tie as its file and row, and its votes."""
         return {
             "annotators": list(self.annotators),
             "overall": self.overall,
@@ -79,12 +79,12 @@ def _shown(value) -> str | None:
 
 
 def read_labelled(paths, columns: Columns | None = None, codebook=None, **options):
-    """(posts, notes, agreement): `read_posts`, and `combine` where the files hold several annotators, else None."""
+    """(posts, notes, agreement): `read_posts`, then `combine`; agreement is None for files without annotators."""
     columns = columns or Columns()
     posts, notes = read_posts(paths, columns, codebook, **options)
     if notes.counts["made_id"] and any(columns.annotator in post.extra for post in posts):
         place = notes.places["made_id"][0]
-        raise UserError(f"{place}: has no id; with several annotators an id says which rows are one post")
+        raise UserError(f"{place}: has no id; with several annotators, the id tells which rows are the same post")
     posts, agreement = combine(posts, codebook, columns)
     if agreement is not None:
         notes.kept = len(posts)
@@ -97,8 +97,8 @@ def combine(posts: Sequence[Post], codebook=None, columns: Columns | None = None
     """One post per text with its majority label, and how the annotators agreed; (posts, None) without annotators.
 
     A post without a majority is left out. Raises `UserError` for a label outside the codebook, an annotator who
-    labelled a post twice, one id with two texts, a row without an annotator, a post that nobody labelled, nothing but
-    ties.
+    labelled a post twice, an id with two texts, a row without an annotator, a post that nobody labelled, and files with
+    nothing but ties.
     """
     columns = columns or Columns()
     if any(is_annotated(post.extra) for post in posts):
@@ -118,18 +118,18 @@ def combine(posts: Sequence[Post], codebook=None, columns: Columns | None = None
         else:
             kept.append(replace(post, label=label))
     if not kept:
-        raise UserError(f"{posts[0].file}: no post of {len(voted):,} has a majority; settle them in a label column")
+        raise UserError(f"{posts[0].file}: none of {len(voted):,} posts has a majority; settle them in a label column")
     return kept, measure(voted, tied, settled)
 
 
 def majority(labels: Iterable[str]) -> str | None:
-    """The label that most gave; None where two or more share the lead, or nobody labelled."""
+    """The most frequent label; None if two or more are equally frequent, or there are none."""
     first = Counter(labels).most_common(2)
     return None if not first or (len(first) > 1 and first[0][1] == first[1][1]) else first[0][0]
 
 
 def measure(voted: Sequence[tuple[Post, Votes]], tied: Sequence = (), settled: int = 0) -> Agreement:
-    """Alpha and pairwise agreement of posts and their votes, by language and over all of them."""
+    """Alpha and pairwise agreement of posts and their votes, by language and overall."""
     by_language: defaultdict[str, list[Votes]] = defaultdict(list)
     agreed: Counter = Counter()
     both: Counter = Counter()
@@ -161,7 +161,7 @@ def _figures(units: list[Votes], ties: int) -> dict:
 
 
 def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
-    """Nominal alpha (float64) of units, each the labels that its annotators gave; None where it is undefined."""
+    """Nominal alpha (float64) of units, each the labels that its annotators gave; None if it is undefined."""
     observed, marginals = 0.0, Counter()
     for labels in units:
         if len(labels) < 2:
@@ -176,7 +176,7 @@ def krippendorff_alpha(units: Iterable[Sequence[str]]) -> float | None:
 
 
 def pairwise_agreement(units: Iterable[Sequence[str]]) -> float | None:
-    """Agreeing pairs of labels over all pairs of labels on the same post; None where no post has two."""
+    """Agreeing pairs of labels over all pairs of labels on the same post; None if no post has two labels."""
     agreeing, pairs = 0, 0
     for labels in units:
         pairs += len(labels) * (len(labels) - 1) // 2
@@ -207,12 +207,12 @@ def _gather_long(posts: Sequence[Post], column: str) -> list[tuple[Post, Votes]]
     for post in posts:
         name = post.extra.get(column, "").strip()
         if not name:
-            raise UserError(f"{post.place}: has no {column}; every row of a file with annotators names one")
+            raise UserError(f"{post.place}: has no {column}; every row of a file with annotators must name one")
         extra = {key: value for key, value in post.extra.items() if key != column}
         first, votes = gathered.setdefault((post.id, post.language), (replace(post, label=None, extra=extra), {}))
         if first.text != post.text:
             raise UserError(
-                f"{post.place}: id '{post.id}' has another text than in {first.place}; one id is one post"
+                f"{post.place}: id '{post.id}' has a different text from {first.place}; an id stands for one post"
             )
         if name in votes:
             raise UserError(

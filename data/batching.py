@@ -1,8 +1,8 @@
 """Which posts go through the model together, and in which order.
 
-A batch is packed (common/packed.py): its rows lie end to end without padding, and what they share at the beginning is
-there once. So a batch costs `prefix + sum(len(row) - prefix)` tokens, whatever the lengths of its rows, and the budget
-is given in tokens. Rows of like length still go together, because the attention kernels work on rectangles inside.
+A batch is packed (common/packed.py): its rows lie end to end without padding, and the prefix that they share is stored
+once. So a batch costs `prefix + sum(len(row) - prefix)` tokens, whatever the lengths of its rows, and the budget is
+given in tokens. Rows of similar length still go together, because the attention kernels work on rectangles internally.
 """
 
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from data.prompt import EncodedPost, common_prefix
 
 
 def shared_prefix(prompt_prefix: Sequence[int], rows: Sequence[EncodedPost]) -> int:
-    """How many ids the rows share with each other and with `prompt.prefix_ids`; at most each row's `answer`.
+    """How many ids the rows share with each other and with `prompt_prefix`; at most each row's `answer_index`.
 
-    Bounded by the prompt's own prefix, so that posts that happen to begin alike do not change how a row is computed.
-    The answer position stays in every row's own part, even where a row is nothing but prefix.
+    It is bounded by the prompt's own prefix, so that posts that happen to begin alike do not change how a row is
+    computed. The answer position stays in every row's own part, even if a row consists of the prefix alone.
     """
     if not rows:
         return 0
@@ -28,11 +28,12 @@ def plan(
     rows: Sequence[EncodedPost], max_tokens: int, window: int | None = None, max_rows: int | None = None,
     prefix: Sequence[int] = (),
 ) -> list[list[int]]:
-    """Places of `rows` in batches of at most `max_tokens` packed tokens (what they share counted once) and `max_rows`.
+    """Indices into `rows`, in batches of at most `max_rows` rows and `max_tokens` packed tokens (the prefix once).
 
     Within each `window` of consecutive rows (None: all of them) the longest come first, ties in input order, so that
-    memory is highest at once and results come window by window. A row over the budget is alone in its batch. Rows that
-    share less of `prefix` than others are not put with them: how a row is computed must not depend on its neighbours.
+    memory peaks in the first batch and results come window by window. A row over the budget is alone in its batch. Rows
+    that share less of `prefix` than others get batches of their own: how a row is computed must not depend on its
+    neighbours.
     `plan(rows of lengths [3, 9, 4], 8) -> [[1], [2, 0]]`.
     """
     window = max(1, len(rows)) if window is None else window
@@ -55,10 +56,10 @@ def plan(
 
 
 def even_plan(rows: Sequence[EncodedPost], max_tokens: int, prefix: Sequence[int] = ()) -> list[list[int]]:
-    """`plan`, with no more batches than it needs but the fullest of them as empty as can be.
+    """`plan` with the same number of batches but the smallest budget that suffices, so that they are evenly full.
 
-    What a training step keeps for backward follows its fullest micro-batch, and a last batch of a few posts would
-    dequantise every weight for little. By bisection over the budget, between the tokens of an equal share and
+    The fullest micro-batch decides how much memory a training step needs for backward, and a last batch of a few posts
+    would dequantise every weight for little. The budget is found by bisection between an equal share of the tokens and
     `max_tokens`.
     """
     batches = plan(rows, max_tokens, prefix=prefix)
@@ -77,19 +78,19 @@ def even_plan(rows: Sequence[EncodedPost], max_tokens: int, prefix: Sequence[int
 
 def make_batch(rows: Sequence[EncodedPost], indices: Sequence[int], prefix_len: int = 0, multiple: int = 1
                ) -> PackedBatch:
-    """Pack `rows[index]` for each of `indices`, the first `prefix_len` ids once; `batch.indices` are these indices."""
+    """Pack `rows[index]` for each of `indices`, with the first `prefix_len` ids once; `batch.indices` is `indices`."""
     chosen = [rows[index] for index in indices]
     return pack([row.ids for row in chosen], [row.answer_index for row in chosen], list(indices), prefix_len, multiple)
 
 
 def group_by_length(lengths: Sequence[int], batch_size: int, generator: np.random.Generator,
                     batches_per_group: int = 50) -> list[int]:
-    """An epoch's order in which each `batch_size` consecutive posts are of like length, drawn from `generator`.
+    """An epoch's order, drawn from `generator`, in which each `batch_size` consecutive posts have similar lengths.
 
-    The posts are shuffled, cut into groups of `batches_per_group` batches (fewer where there are few posts), sorted by
+    The posts are shuffled, cut into groups of `batches_per_group` batches (fewer if there are few posts), sorted by
     length inside each group and cut into batches; then the batches are shuffled. transformers' `group_by_length` does
-    the same but leaves each group's batches in falling order, so that its gradients run from long posts to short ones
-    over and over; shuffling the batches costs nothing. The batch that is not full stays last.
+    the same but leaves each group's batches in order of decreasing length, so that its gradients go from long posts to
+    short ones over and over; shuffling the batches costs nothing. A batch that is not full stays last.
     """
     order = generator.permutation(len(lengths)).tolist()
     # At least four groups, as in transformers: with one group the batches would hold the same posts in every epoch.

@@ -1,15 +1,15 @@
-"""The same text twice: in training and test, within each of them, and what a test set holds that training never showed.
+"""Repeated texts, within training or test or in both, and languages and labels that occur in the test alone.
 
-A model that has seen a test post's text in training is examined on its memory. Two posts count as the same text
+A model that has seen a test post's text in training is tested on its memory. Two posts count as the same text
 
-    exactly      where their strings are equal
-    same         where `normalise` makes them equal: reposts differ in case, spacing, who is addressed and which link
-                 is attached
-    near         where the sets of their three-word runs overlap by half or more (Jaccard); listed, never dropped,
-                 since such pairs need a person's eye
+    exactly      if their strings are equal
+    same         if `normalise` makes them equal: reposts differ in case, spacing, the handles that they address and
+                 the link that is attached
+    near         if the sets of their three-word runs overlap by half or more (Jaccard); such pairs are listed and never
+                 dropped, since a person has to judge them
 
-Test posts that are the same as a training post are dropped by default, and both sets are handed back, so that a score
-can be reported on all rows (as published) and without them. Repeats within the test set stay, as groups: the bootstrap
+Test posts that are the same as a training post are dropped by default, and both sets are returned, so that a score can
+be reported on all rows (as published) and without them. Repeats within the test set stay, as groups: the bootstrap
 draws groups, not rows.
 
 A run keeps `TrainingTexts`: hashes of its training texts, not the texts. They are enough to check any later test set.
@@ -38,11 +38,11 @@ DOTTED_I = str.maketrans({"ı": "i"})
 
 
 def normalise(text: str) -> str:
-    """The key under which two posts are the same text: no case, handles, links, masks or white space.
+    """A key that is equal for two posts with the same text: without case, handles, links, masks or white space.
 
-    HTML entities and NFKC first (full-width letters, ligatures), then case folding, with the Turkish i and ı as one,
-    since upper case does not tell them apart. White space goes altogether, or a handle taken out of the middle would
-    leave a trace. A text of handles and links alone keeps them: two different links are two texts.
+    HTML entities and NFKC come first (full-width letters, ligatures), then case folding, with the Turkish i and ı made
+    the same, since upper case does not tell them apart. All white space is removed, or a handle taken out of the middle
+    would leave a trace. A text of nothing but handles and links keeps them: two different links are two texts.
     """
     plain = NO_WIDTH.sub("", unicodedata.normalize("NFKC", html.unescape(text)))
     folded = _fold(plain)
@@ -59,7 +59,7 @@ def _fold(text: str) -> str:
 
 @dataclass(frozen=True)
 class TrainingTexts:
-    """What a run remembers of its training posts: hashes of their texts, how many per label and language; no text."""
+    """What a run remembers of its training posts: hashes of their texts and counts per label and language, no text."""
 
     exact: frozenset[str]
     same: frozenset[str]
@@ -77,7 +77,7 @@ class TrainingTexts:
         )
 
     def to_dict(self) -> dict:
-        """For the run folder; hashes sorted, so that equal sets are equal files."""
+        """For the run folder; the hashes are sorted, so that equal sets give equal files."""
         return {
             "schema": 1,
             "exact": sorted(self.exact),
@@ -105,9 +105,9 @@ def _hash(text: str) -> str:
 
 @dataclass
 class Repeats:
-    """Texts that come more than once in one set of posts; rows beyond the first of each text are counted.
+    """Texts that occur more than once in one set of posts; every row after the first with its text counts as a repeat.
 
-    `exact`, `same`: such rows by either measure. `conflicts`: groups of the same text with more than one label.
+    `exact`, `same`: the number of repeats by either measure. `conflicts`: groups of the same text with several labels.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Repeats:
     absent_labels: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """Short lines for the terminal; conflicts by place, never by text."""
+        """Short lines for the terminal; a conflict is named by file and row, its text is never shown."""
         lines = [f"  {self.name}: {self.exact:,} of {self.posts:,} posts repeat an earlier text "
                  f"({self.same:,} after normalising)"]  # fmt: skip
         for group in self.conflicts[:5]:
@@ -132,7 +132,7 @@ class Repeats:
         return lines
 
     def to_dict(self) -> dict:
-        """For run.json: counts, and conflicts as lists of [file and row, label]."""
+        """For run.json: counts, and each conflict as a list of [file and row, label]."""
         return {
             "posts": self.posts,
             "repeats_exact": self.exact,
@@ -156,13 +156,14 @@ def find_repeats(posts: Sequence[Post], labels: Sequence[str] = (), name: str = 
 
 @dataclass
 class TestCheck:
-    """A test set against what was trained on: `all` posts, as published, and those `kept` without known texts.
+    """A test set compared with the training posts: `all` its posts, as published, and those `kept`.
 
-    `dropped`: the posts that are in `all` and not in `kept`. `exact`, `same`: test posts whose text is in training by
-    either measure (the second includes the first). `unseen_languages`, `labels_only_in_test`: in test, not in training.
+    `dropped`: the posts in `all` that are not in `kept`. `exact`, `same`: how many test posts have a text that is in
+    training, by either measure (the second includes the first). `unseen_languages`, `labels_only_in_test`: those of the
+    test that do not occur in training.
     """
 
-    __test__ = False  # for pytest: this is no test case
+    __test__ = False  # for pytest: this is not a test case
 
     all: list[Post]
     kept: list[Post]
@@ -187,7 +188,7 @@ class TestCheck:
         return lines
 
     def to_dict(self) -> dict:
-        """For metrics.json ("dropped") and run.json; dropped posts by id and language."""
+        """For metrics.json ("dropped") and run.json; each dropped post as its id and language."""
         return {
             "rule": self.drop,
             "all": len(self.all),
@@ -203,9 +204,9 @@ class TestCheck:
 
 
 def check_test(training: TrainingTexts | Sequence[Post], test: Sequence[Post], drop: str = "same") -> TestCheck:
-    """Hold a test set against training; `drop` says which posts leave it: "same" (default), "exact" or "none".
+    """Compare a test set with training; `drop` decides which posts are dropped: "same" (default), "exact" or "none".
 
-    A test set of which nothing is left is a `UserError`: it is the training file itself.
+    Raises `UserError` if no post is left: the test set is then the training file itself.
     """
     if drop not in ("same", "exact", "none"):
         raise UserError(f"--drop-known {drop}: is not one of same, exact, none")
@@ -236,20 +237,20 @@ def check_test(training: TrainingTexts | Sequence[Post], test: Sequence[Post], d
 
 
 def refuse_unlearnt(check: TestCheck) -> None:
-    """`UserError` for a test label that no training post has: no run could ever get these rows right."""
+    """Raise `UserError` for a test label that no training post has: the model could never get these rows right."""
     for label in check.labels_only_in_test:
         rows = [post for post in check.all if post.label == label]
         raise UserError(
-            f"{rows[0].place}: label '{label}' ({len(rows):,} test rows) is on no training post; "
+            f"{rows[0].place}: label '{label}' ({len(rows):,} test rows) occurs in no training post; "
             "train with posts that have it, or take these rows out of the test"
         )
 
 
 def near_pairs(first: Sequence[Post], second: Sequence[Post], threshold: float = 0.5) -> list[tuple[int, int, float]]:
-    """(index in `first`, index in `second`, Jaccard): for each `second` post its nearest `first` post, if near enough.
+    """(index in `first`, index in `second`, Jaccard) of each post in `second` with its nearest in `first`, if near.
 
-    Near enough is `threshold` or more. Jaccard = |A ∩ B| / |A ∪ B| over the sets of three-word runs (all words as one
-    run in shorter posts); words are runs of letters and digits, folded, with handles and links as they stand.
+    Near means `threshold` or more. Jaccard = |A ∩ B| / |A ∪ B| over the sets of three-word runs (in a shorter
+    post, all its words are one run); words are runs of letters and digits, case-folded; handles and links are kept.
     """
     runs = [_runs(post.text) for post in first]
     where: defaultdict[tuple, list[int]] = defaultdict(list)

@@ -1,11 +1,11 @@
-"""The codebook: what is asked about a post, which answers there are, and how they are grouped.
+"""The codebook: the question about a post, its possible answers, and how they are grouped.
 
 A codebook is a TOML file (data/codebooks/ holds some, `paper.toml` is the default):
 
-    name          what the book is called; not part of its hash
+    name          what the codebook is called; not part of its hash
     role          the system turn
     introduction  the sentence that holds the post, with {post} where it goes
-    question      what is to be done with the post
+    question      what to do with the post
     listing       how the labels are listed, with {labels} where they go
     answer        the form of the answer, with {symbol} where the label's symbol goes
     labels        names, or tables of `name` and `definition`; their order is the order of the symbols
@@ -13,10 +13,10 @@ A codebook is a TOML file (data/codebooks/ holds some, `paper.toml` is the defau
     groups.topic  related = [labels], unrelated = [labels]: each label on exactly one side
     groups.stance any sides over the related labels: each related label on exactly one side
 
-Only `role`, `question` and `labels` must be there. Symbols are 1 to 9, and A to Z where there are more than nine
-labels, because "10" would begin as "1" does; the question should then ask for a letter. The reader is strict: a
-misspelt key that is skipped in silence changes what a model is taught, so every unknown key, empty string or label in
-no group is an error that names the file and the key.
+Only `role`, `question` and `labels` are required. Symbols are 1 to 9, or A to Z if there are more than nine labels,
+because "10" begins with "1"; the question should then ask for a letter. The reader is strict: silently skipping a
+misspelt key would change what a model is taught, so every unknown key, empty string or label that belongs to no group
+is an error that names the file and the key.
 """
 
 from dataclasses import dataclass
@@ -49,22 +49,22 @@ class Codebook:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """What stands for each label in the answer: "1" to "9", or "A" to "Z" where there are more than nine."""
+        """The symbol of each label in the answer: "1" to "9", or "A" to "Z" if there are more than nine labels."""
         return tuple(symbols_for(len(self.labels)))
 
     @property
     def related(self) -> tuple[str, ...]:
-        """The labels that count as on topic; empty where the codebook has no topic."""
+        """The labels that count as on topic; empty if the codebook has no topic."""
         return self.groups.get("topic", {}).get("related", ())
 
     @property
     def stance(self) -> dict[str, tuple[str, ...]]:
-        """Each stance and its labels; empty where the codebook has no stance."""
+        """Each stance and its labels; empty if the codebook has no stance."""
         return self.groups.get("stance", {})
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the canonical JSON of all that is asked; the book's own name does not count."""
+        """SHA-256 of the canonical JSON of everything but the codebook's name."""
         return sha256_json({key: value for key, value in self.to_dict().items() if key != "name"})
 
     def index(self, label: str) -> int:
@@ -83,7 +83,7 @@ class Codebook:
         return self.answer.replace("{symbol}", self.symbols[self.index(label)])
 
     def instruction(self) -> str:
-        """The question and the listed labels, then definitions and examples where the codebook has them."""
+        """The question and the listed labels, then definitions and examples if the codebook has any."""
         lines = [self.question, self.listing.replace("{labels}", "; ".join(map(self.listed, self.labels)))]
         if self.definitions:
             lines.append("Definitions:")
@@ -112,7 +112,7 @@ class Codebook:
 
 
 def load_codebook(path: str | Path | None = None) -> Codebook:
-    """Read a codebook: a TOML file, the name of a shipped one ("sib200"), or the paper's where `path` is None.
+    """Read a codebook: a TOML file, the name of a shipped one ("sib200"), or the paper's if `path` is None.
 
     Raises `UserError`, one line with the file and the key, for everything that would change or blur the question.
     """
@@ -167,12 +167,12 @@ def _text(value, where: str, key: str) -> str:
 def _template(value, placeholder: str | None, where: str, key: str) -> str:
     text = _text(value, where, key)
     if placeholder and text.count(placeholder) != 1:
-        found = "is missing" if placeholder not in text else f"stands there {text.count(placeholder)} times"
-        raise UserError(f"{where}: key '{key}': {placeholder} {found}; it must stand there once")
+        found = "is missing" if placeholder not in text else f"occurs {text.count(placeholder)} times"
+        raise UserError(f"{where}: key '{key}': {placeholder} {found}; it must occur once")
     rest = text.replace(placeholder, "") if placeholder else text
     if "{" in rest or "}" in rest:
-        right = f"only {placeholder} may stand in braces" if placeholder else "this text has no placeholder"
-        raise UserError(f"{where}: key '{key}' has a brace that nothing fills in; {right}")
+        right = f"only {placeholder} may be in braces" if placeholder else "this text has no placeholder"
+        raise UserError(f"{where}: key '{key}' has a brace that belongs to no placeholder; {right}")
     return text
 
 

@@ -1,11 +1,12 @@
-"""How much of each language fine-tuning adds to what pre-training had: numerator, denominator and sources shown.
+"""How much of each language fine-tuning adds to pre-training, with numerator, denominator and sources shown.
 
     exposure = post tokens of the language, times epochs / pre-training tokens
 
-The paper reports an exposure as small as 9.62e-11 without its formula; 75 posts of 20 tokens over 15.6e12 tokens come
-nearest. So nothing is hidden here: post tokens and prompt tokens are counted apart with the tokenizer that trains (a
-post encoded alone; the prompt is the rest of its row), and the denominator is given twice, as all pre-training tokens
-and as the language's own. The shares come from a TOML file (`pretraining_shares.toml`), each row with source and date.
+The paper reports an exposure as small as 9.62e-11 but not its formula; 75 posts of 20 tokens over 15.6e12 tokens come
+nearest. So nothing is hidden here: post tokens and prompt tokens are counted separately, with the tokenizer used for
+training (the post is encoded alone, and the rest of its row is the prompt), and the ratio is given twice, to all
+pre-training tokens and to the language's own. The shares come from a TOML file (`pretraining_shares.toml`), in which
+each row has its source and date.
 """
 
 from collections.abc import Iterable
@@ -28,14 +29,15 @@ class TokenCount:
     """Posts of one language and their tokens in one epoch."""
 
     posts: int = 0
-    post_tokens: int = 0  # the posts alone, as far as they were kept
-    prompt_tokens: int = 0  # all the rest of their rows
+    post_tokens: int = 0  # the posts alone, after cutting
+    prompt_tokens: int = 0  # the rest of their rows
     cut: int = 0  # posts that lost their end
 
 
 @dataclass(frozen=True)
 class Shares:
-    """What the base model had read: all tokens, and the per cent of each language for which a figure is published."""
+    """What the base model was pre-trained on: its tokens, and the per cent of each language whose share is published.
+    """
 
     model: str
     tokens: float
@@ -47,9 +49,9 @@ class Shares:
 
 
 def count_tokens(posts: Iterable, rows: Iterable[EncodedPost], prompt: Prompt) -> dict[str, TokenCount]:
-    """Tokens per language of one epoch over `posts` (objects with `text` and `language`) and their `rows` by `prompt`.
+    """Tokens per language in one epoch of `posts` (with `text` and `language`) and `rows`, as `prompt` encodes them.
 
-    `post_tokens + prompt_tokens` is exactly the length of the rows. Languages come in alphabetical order.
+    `post_tokens + prompt_tokens` is exactly the length of the rows. Languages are in alphabetical order.
     """
     counts: dict[str, TokenCount] = {}
     for post, row in zip(posts, rows, strict=True):
@@ -64,7 +66,7 @@ def count_tokens(posts: Iterable, rows: Iterable[EncodedPost], prompt: Prompt) -
 
 
 def load_shares(path: str | Path | None = None) -> Shares:
-    """Read a table of pre-training shares, the shipped one where `path` is None. Raises `UserError` for a bad one."""
+    """Read a table of pre-training shares, the shipped one if `path` is None. Raises `UserError` if it is not valid."""
     path = Path(path) if path is not None else SHARES
     data = read_toml(path)
     _check(data, KEYS, f"{path}", optional=("note", "shares"))
@@ -77,7 +79,7 @@ def load_shares(path: str | Path | None = None) -> Shares:
         if not 0 <= row["percent"] <= 100:
             raise UserError(f"{where}: key 'percent' is {row['percent']}; a number from 0 to 100 was expected")
         if row["language"] in percent:
-            raise UserError(f"{where}: language '{row['language']}' stands there twice; keep one row")
+            raise UserError(f"{where}: language '{row['language']}' is listed twice; keep one row")
         percent[row["language"]] = float(row["percent"])
         sources[row["language"]] = f"{row['source']} ({row['date']})"
     if sum(percent.values()) > 100 + 1e-9:
@@ -87,11 +89,11 @@ def load_shares(path: str | Path | None = None) -> Shares:
 
 
 def exposure(counts: dict[str, TokenCount], epochs: float, shares: Shares, tokenizer: str) -> dict:
-    """The exposure ratios as plain values for run.json; `tokenizer` says in words which one counted.
+    """The exposure ratios as plain values for run.json; `tokenizer` describes the tokenizer that counted, in words.
 
     Per language: posts, post_tokens and prompt_tokens (each times `epochs`), `ratio` = post_tokens / all pre-training
     tokens, `ratio_with_prompt` = (post_tokens + prompt_tokens) / all, `share_percent`, `pretraining_tokens` of the
-    language and `ratio_own` = post_tokens / those; the last three are None where no share is listed. `source` names the
+    language and `ratio_own` = post_tokens / those; the last three are None if no share is listed. `source` names the
     origin of the share.
     """
     languages = {}
@@ -113,7 +115,7 @@ def exposure(counts: dict[str, TokenCount], epochs: float, shares: Shares, token
 
 
 def exposure_table(result: dict) -> str:
-    """`exposure(...)` for the terminal: a line per language, then where each number comes from."""
+    """`exposure(...)` for the terminal: a line per language, then the source of each number."""
     header = ["language", "posts", "post tokens", "prompt tokens", "of all", "with prompt", "share %", "of its own"]
     rows = [
         [language, row["posts"], f"{row['post_tokens']:,.0f}", f"{row['prompt_tokens']:,.0f}", f"{row['ratio']:.2e}",
@@ -122,7 +124,7 @@ def exposure_table(result: dict) -> str:
         for language, row in result["languages"].items()
     ]
     sources = dict.fromkeys(row["source"] for row in result["languages"].values() if row["source"])
-    words = ["of all: post tokens over all that pre-training read; of its own: over what it read in that language",
+    words = ["of all: post tokens over all pre-training tokens; of its own: over those in the language itself",
              f"pre-training: {result['pretraining_tokens']:.3g} tokens, {result['model']}; {result['source']}",
              *(f"share: {source}" for source in sources), result["note"]]
     lines = [line for text in words for line in wrap(text, 100, initial_indent="  ", subsequent_indent="    ")]

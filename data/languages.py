@@ -1,14 +1,15 @@
-"""Language tags as files have them, reduced to ISO 639-1, so that `pt-BR`, `por`, `Portuguese` and `pt` are one cell.
+"""Language tags as found in files, reduced to ISO 639-1, so that `pt-BR`, `por`, `Portuguese` and `pt` are one cell.
 
     tag -> lower case, first subtag -> old code mapped -> three letters to two -> English name to its code
 
-Sources: the two-letter codes, their three-letter ones (terminological, then bibliographic where it differs) and the
-English names are those of ISO 639; the withdrawn codes and what replaced them are those of the IANA language subtag
-registry, and `sh` goes to `sr` as in CLDR. X (Twitter) writes `in` for Indonesian and `iw` for Hebrew, and has codes of
-its own for posts in no language (`qme`, `qht`, ...): those are `und`, ISO 639-2's code for "undetermined".
+Sources: the two-letter codes, the three-letter ones (terminological, then bibliographic if it differs) and the English
+names are those of ISO 639; the withdrawn codes and their replacements are those of the IANA language subtag registry,
+and `sh` becomes `sr` as in CLDR. X (Twitter) writes `in` for Indonesian and `iw` for Hebrew, and has codes of its own
+for posts in no language (`qme`, `qht`, ...): those become `und`, ISO 639-2's code for "undetermined".
 
-English names are accepted too, since hand-made spreadsheets hold them and no English name is also a code. Nothing here
-is fatal: a tag that is no ISO 639-1 language is kept as written, in lower case, and counted, so that a report shows it.
+English names are accepted too, since they occur in hand-made spreadsheets and none of them is also a code. Nothing here
+is fatal: a tag that is not an ISO 639-1 language is kept as written, in lower case, and counted, so that a report can
+show it.
 """
 
 import re
@@ -18,7 +19,7 @@ from common.errors import UserError, closest
 
 UNDETERMINED = "und"
 
-# Two letters, three letters (two sets where ISO 639-2 has both), English name.
+# Two letters, three letters (both codes if ISO 639-2 has two), English name.
 TABLE = """
 aa aar Afar; ab abk Abkhazian; ae ave Avestan; af afr Afrikaans; ak aka Akan; am amh Amharic; an arg Aragonese;
 ar ara Arabic; as asm Assamese; av ava Avaric; ay aym Aymara; az aze Azerbaijani; ba bak Bashkir; be bel Belarusian;
@@ -65,7 +66,7 @@ _BY_NAME = {name.casefold(): code for code, name in NAMES.items()}
 
 @lru_cache(maxsize=4096)
 def reduce_language(tag: str) -> tuple[str, str]:
-    """One tag's code and what became of it: "same", "changed", "missing" (code `und`) or "unknown" (kept as written).
+    """A tag's code and what was done: "same", "changed", "missing" (code `und`) or "unknown" (kept as written).
 
     `reduce_language("pt-BR") -> ("pt", "changed")`, `("IN") -> ("id", "changed")`, `("") -> ("und", "missing")`.
     """
@@ -85,15 +86,15 @@ def reduce_language(tag: str) -> tuple[str, str]:
 
 
 def language_name(code: str) -> str:
-    """A code's English name, `language_name("tr") -> "Turkish"`; a code that has none stands for itself."""
+    """A code's English name, `language_name("tr") -> "Turkish"`, or the code itself if it has none."""
     return "undetermined" if code == UNDETERMINED else NAMES.get(code, code)
 
 
 def one_language(tag: str, option: str) -> str:
-    """A language that a person named on the command line, as its code; `UserError` naming `option` if it is none."""
+    """The code of a language given on the command line. Raises `UserError`, naming `option`, if it is not one."""
     code, what = reduce_language(tag)
     if what == "unknown":
         names = [*NAMES, *NAMES.values()]
         hint = closest(tag, names)
-        raise UserError(f"{option}: '{tag}' is no language; use an ISO 639-1 code such as en or tr{hint}")
+        raise UserError(f"{option}: '{tag}' is not a language; use an ISO 639-1 code such as en or tr{hint}")
     return code

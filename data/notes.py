@@ -1,16 +1,16 @@
-"""What reading found: one object that counts every oddity, shows it in aligned lines and goes into run.json whole.
+"""What was found while reading: one object that counts every oddity, prints aligned lines and is stored in run.json.
 
-Nothing that a reader changes, drops or makes up is silent. Each kind of finding has a name (the key in run.json), a
-wording (the line in the terminal), a count, and its first few places.
+Nothing that a reader changes, drops or makes up goes unreported. Each kind of finding has a name (the key in run.json),
+a wording (the line in the terminal), a count, and the first few rows in which it was found.
 """
 
 from collections import Counter
 from dataclasses import dataclass, field
 
-SHOWN = 3  # places or details that a line names; the count says how many more there are
+SHOWN = 3  # places or details that a line names; it ends with how many more there are
 KEPT = 10  # places that run.json names
-DISTINCT = 200  # different details that are counted apart: a label option set to the text column must not fill memory
-CELLS = 10_000  # pairs of language and label that are counted apart, for the same reason
+DISTINCT = 200  # details that are counted separately: setting --label-column to the text column must not fill memory
+CELLS = 10_000  # pairs of language and label that are counted separately, for the same reason
 
 KINDS = {
     "empty_dropped": "rows without text, dropped",
@@ -22,17 +22,17 @@ KINDS = {
     "parallel_id": "rows whose id came before in another language (translations?)",
     "missing_language": "rows without a language, read as und",
     "changed_language": "language tags reduced to ISO 639-1",
-    "unknown_language": "language tags that are no ISO 639-1 code, kept",
+    "unknown_language": "language tags that are not ISO 639-1 codes, kept",
     "mended_text": "texts with NUL or half characters, replaced by U+FFFD",
 }
 
 
 @dataclass
 class Notes:
-    """Counts, details and first places of all that a read found; `rows` read, `kept` of them as posts.
+    """Counts, details and first places of all findings; `rows` were read, `kept` of them as posts.
 
     `details["changed_language"]` counts each change ("in -> id"), `places[kind]` names up to `KEPT` rows, and
-    `cells` counts the posts kept by (language, label), with `None` where a post has no label.
+    `cells` counts the kept posts by (language, label), with `None` for posts without a label.
     """
 
     files: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Notes:
         self.cells[cell if cell in self.cells or len(self.cells) < CELLS else ("others", "others")] += 1
 
     def add(self, kind: str, place: str, detail: str = "") -> None:
-        """Count one finding of a kind of `KINDS` at a place ("posts.csv: row 3"), with what it was."""
+        """Count one finding of a kind in `KINDS` at a place ("posts.csv: row 3"); `detail`: what was found there."""
         if kind not in KINDS:
             raise KeyError(kind)
         self.counts[kind] += 1
@@ -62,7 +62,7 @@ class Notes:
             places.append(place)
 
     def lines(self) -> list[str]:
-        """The findings as short lines, counts aligned; kinds that were not found have no line."""
+        """The findings as short lines with aligned counts; kinds that were not found have no line."""
         found = [(self.rows, f"rows read from {', '.join(self.files)}"), (self.kept, "posts kept")]
         found += [(self.counts[kind], self._wording(kind)) for kind in KINDS if self.counts[kind]]
         width = max(len(f"{count:,}") for count, _ in found)
@@ -79,7 +79,7 @@ class Notes:
         return f"{KINDS[kind]}: {', '.join(shown)}" + (f" and {more:,} more" if more > 0 else "")
 
     def to_dict(self) -> dict:
-        """For run.json: every kind's count, zeros too, so that two runs can be laid side by side."""
+        """For run.json: every kind's count, even if it is zero, so that two runs can be compared side by side."""
         languages, labels = Counter(), Counter()
         for (language, label), count in self.cells.items():
             languages[language] += count

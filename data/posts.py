@@ -11,7 +11,7 @@ WORDED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One post: `label` is None where there is none, `extra` holds the file's other columns as strings."""
+    """One post: `label` is None if there is none, `extra` holds the file's other columns as strings."""
 
     id: str
     text: str
@@ -23,16 +23,16 @@ class Post:
 
     @property
     def place(self) -> str:
-        """Where it was read: "posts.csv: row 3"."""
+        """The file and row that it was read from: "posts.csv: row 3"."""
         return f"{self.file}: row {self.row}"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column holds what, and how csv and tsv are written; each is an option of the programs.
+    """Which column holds what, and how csv and tsv files are written; each field is an option of the programs.
 
-    `delimiter` "" means by the file's name (comma for .csv, tab for .tsv); "tab" and "semicolon" are words for the
-    characters. `quote` "none" reads files that do not quote at all.
+    `delimiter` "" means that the file's name decides (comma for .csv, tab for .tsv); words such as "tab" and
+    "semicolon" stand for the characters. `quote` "none" is for files without any quoting.
     """
 
     text: str = "text"
@@ -52,29 +52,29 @@ class Columns:
                 raise UserError(f"--{role}-column: is empty; name a column")
             other = next((o for o, n in names.items() if n == name and o != role), None)
             if other:
-                raise UserError(f"--{role}-column and --{other}-column: both name '{name}'; a column has one meaning")
+                raise UserError(f"--{role}-column and --{other}-column: both name '{name}'; name two columns")
 
 
 @dataclass
 class ColumnOptions:
-    """Where text, label, language and id stand in the input files."""
+    """The options that tell which columns hold text, label, language and id, and how csv files are written."""
 
     text_column: str = option("text", "column of the text", metavar="NAME", group=DATA)
     label_column: str = option("label", "column of the label", metavar="NAME", group=DATA)
     language_column: str = option("language", "column of the language (ISO 639-1)", metavar="NAME", group=DATA)
     id_column: str = option("id", "column of the id", metavar="NAME", group=DATA)
     predicted_column: str = option("predicted", "column of a predicted label", metavar="NAME", group=DATA)
-    annotator_column: str = option("annotator", "column that names the annotator, where a post has several rows",
+    annotator_column: str = option("annotator", "column that names the annotator, if a post has several rows",
                                    metavar="NAME", group=DATA)
     delimiter: str = option("", "what separates csv columns: tab, comma, semicolon, bar (default: by the file's name)",
                             metavar="WORD", group=DATA)
 
-    quote: str = option('"', "what quotes csv cells; none for files that do not quote", metavar="CHARACTER", group=DATA)
-    bad_labels: str = option("error", "rows without a label that the codebook has: stop, or drop and count them",
+    quote: str = option('"', "what quotes csv cells; none for files without quotes", metavar="CHARACTER", group=DATA)
+    bad_labels: str = option("error", "rows without a label from the codebook: stop, or drop and count them",
                              choices=("error", "drop"), group=DATA)
 
     def columns(self) -> Columns:
-        """The same as `data.posts.Columns`."""
+        """These options as `data.posts.Columns`."""
         return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
                        id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
                        delimiter=self.delimiter, quote=self.quote)

@@ -1,24 +1,25 @@
 """The prompt: the one object that turns a post into token ids, in training, evaluation and classification alike.
 
-Two templates hold the same words. `paper` has the authors' order, the instruction after the post;
-`instruction-first` puts all that is constant ahead of the post, so that the model can compute it once for many posts:
+Two templates hold the same words. `paper` has the authors' order, with the instruction after the post;
+`instruction-first` puts everything constant ahead of the post, so that the model can compute it once for many posts:
 
     paper:  The next text is a tweet ...:"{post}"      instruction-first:  Analyze carefully the tweet ...
             Analyze carefully the tweet ...                                Category numbers: 1 = ...
             Category numbers: 1 = ...                                      The next text is a tweet ...:"{post}"
 
-A third, `authors`, is what the paper's authors asked their fine-tuned models with: the paper's order without the system
-turn and without quotes around the post, after a stray end of turn. It is there to measure that mismatch; train.py does
-not offer it.
+A third, `authors`, is the one with which the paper's authors queried their fine-tuned models: the paper's order without
+the system turn and without quotes around the post, after a stray end of turn. It is there to measure that mismatch;
+train.py does not offer it.
 
-The chat layout is Llama 3's (headers, no date) where the tokenizer has its special tokens, else plain paragraphs.
+The chat layout is Llama 3's (headers, no date) if the tokenizer has its special tokens, else plain paragraphs.
 
-All ordinary text between two special tokens is encoded in one call. Encoding the parts of the prompt apart and joining
-them is common and wrong: the last characters of one part and the first of the next would often have been one token.
-Text in a post that looks like a special token stays text, since only this file places special ids.
+All ordinary text between two special tokens is encoded in one call. It is a common mistake to encode the parts of the
+prompt separately and to join them: the last characters of one part and the first of the next would often have been one
+token. Text in a post that looks like a special token stays text, since only this file places special ids.
 
-The label is read at one position. The whole answer of every label is encoded; where the ids first differ, all of them
-must differ, and what follows must not depend on the post. `encode` ends just before that position.
+The label is read at one position. The whole answer of every label is encoded; at the position where the ids first
+differ, they must differ between all labels, and what follows must not depend on the post. `encode` ends just before
+that position.
 """
 
 import unicodedata
@@ -33,7 +34,7 @@ TEMPLATES = ("paper", "instruction-first")
 AUTHORS = "authors"
 HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
-# First characters that a tokenizer may merge with the text ahead of the post: ASCII, scripts, marks, emoji, beginnings.
+# First characters of a post that a tokenizer may merge with the text ahead of it: ASCII, scripts, marks, emoji.
 FIRST_CHARACTERS = [chr(code) for code in range(32, 127)] + list(
     "\n\t\u00a0éßøİЯєΩաაאاसा์กขក中あカ한ㄱñ¿¡“”„«»‘’…–—€£°·😀❤🇺\u0301\u064b\u200b\u200d\u200e\u200f\ufeff\ufe0f０Ａ"
 )
@@ -42,7 +43,7 @@ FIXED_PROBE = 'Ünïcode "quoted" <|eot_id|>\n@user #tag https://x.y 123 рус�
 
 
 class Mark(Enum):
-    """The two places of a prompt that change: the post and the answer."""
+    """The two parts of a prompt that change: the post and the answer."""
 
     POST = "{post}"
     ANSWER = "{answer}"
@@ -50,7 +51,7 @@ class Mark(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EncodedPost:
-    """A post as token ids; the label is read at `ids[answer_index]`, from what the model predicts there."""
+    """A post as token ids; the label is read from what the model predicts at `ids[answer_index]`."""
 
     ids: list[int]
     answer_index: int
@@ -58,11 +59,11 @@ class EncodedPost:
 
 
 class Prompt:
-    """Posts to token ids for one codebook, tokenizer and template.
+    """Turns posts into token ids for one codebook, tokenizer and template.
 
-    `max_tokens` bounds `len(encode(text).ids)`: longer posts lose their end, never the instruction or the answer.
-    Raises `UserError` for an unknown template, a `max_tokens` that the instruction alone exceeds, and labels whose
-    answers do not differ in their first differing token.
+    `max_tokens` bounds `len(encode(text).ids)`: a longer post loses its end; the instruction and the answer are never
+    cut. Raises `UserError` for an unknown template, for a `max_tokens` that the instruction alone exceeds, and for
+    labels that cannot be told apart by the first token in which the answers differ.
     """
 
     def __init__(self, codebook: Codebook, tokenizer, template: str = "paper", max_tokens: int | None = None):
@@ -82,7 +83,7 @@ class Prompt:
                             f"'{template}'); give more, or shorten the codebook")
 
     def encode(self, text: str) -> EncodedPost:
-        """`text` in the prompt, up to and including the token at which the label is read (`ids[answer]`, the last)."""
+        """`text` in the prompt, up to and including the token at which the label is read (`answer_index`, the last)."""
         cut = False
         ids = self._ids(text) if self.max_tokens is None or len(text) <= 4 * self.max_tokens else None
         if ids is None or (self.max_tokens is not None and len(ids) > self.max_tokens):
@@ -91,9 +92,9 @@ class Prompt:
         return EncodedPost(ids, len(ids) - 1, cut)
 
     def encode_whole(self, text: str, label: str) -> EncodedPost:
-        """The same row with the answer, what follows it and the end of turn: `ids[answer + 1]` is the label's token.
+        """The same row with the whole answer and the end of turn: `ids[answer_index + 1]` is the label's token.
 
-        The post is cut exactly as in `encode`, so the row is longer than `max_tokens` by the answer's end at most.
+        The post is cut exactly as in `encode`, so the row exceeds `max_tokens` by the end of the answer at most.
         """
         row, index = self.encode(text), self.codebook.index(label)
         kept = self.shorten(text)[0] if row.cut else text
@@ -105,9 +106,9 @@ class Prompt:
     def shorten(self, text: str) -> tuple[str, bool]:
         """The longest beginning of `text` whose row fits into `max_tokens`, and whether anything was cut.
 
-        Binary search over characters. Token counts nearly grow with characters, but one more character can also merge
-        two tokens into one: so the few next lengths are tried as well, and what is returned has been encoded whole.
-        The cut never parts a letter from its combining marks or an emoji from its modifiers.
+        Binary search over characters. Token counts mostly grow with the text, but one more character can also merge two
+        tokens into one, so the next few lengths are tried as well, and the row of the text returned has been encoded
+        and counted. A letter is never cut off from its combining marks, nor an emoji from its modifiers.
         """
         if self.max_tokens is None:
             return text, False
@@ -129,7 +130,7 @@ class Prompt:
         return text[:count], count < len(text)
 
     def fingerprint(self) -> dict:
-        """What decides the ids of every row, for run.json; `check_fingerprint` compares two of them."""
+        """Everything that decides the ids of the rows, for run.json; `check_fingerprint` compares two of them."""
         rows = [self._raw(FIXED_PROBE, self.codebook.answer_text(label)) + self._end for label in self.codebook.labels]
         return {
             "template": self.template, "layout": self.layout, "text": self.text, "labels": list(self.codebook.labels),
@@ -138,9 +139,9 @@ class Prompt:
         }
 
     def parts(self) -> list[int | str]:
-        """Special ids and texts in turn, `{post}` where a post goes, ending in the first label's answer.
+        """Special ids and texts in order, with `{post}` where a post goes, ending in the first label's answer.
 
-        Encoded text by text and joined they are the ids that `encode` makes: what another program needs to do the same.
+        Encoding each text and joining the ids gives the ids of `encode`; other programs need this to do the same.
         """
         words = {Mark.POST: Mark.POST.value, Mark.ANSWER: self.codebook.answer_text(self.codebook.labels[0])}
         return [run if isinstance(run, int) else "".join(words.get(part, part) for part in run) for run in self._runs]
@@ -181,7 +182,7 @@ class Prompt:
         return runs, [] if finish is None else [finish], words
 
     def _raw(self, post: str, answer: str) -> list[int]:
-        """Ids of the prompt with `post` and the whole `answer`, without the end of turn."""
+        """The ids of the prompt with `post` and the whole `answer`, without the end of turn."""
         ids: list[int] = []
         for run in self._runs:
             if isinstance(run, int):
@@ -197,7 +198,7 @@ class Prompt:
         return ids
 
     def _ids(self, post: str) -> list[int]:
-        """Ids up to the one at which the label is read: the first label's whole row without its answer's end."""
+        """Ids up to the one at which the label is read: the first label's row without its token and what follows."""
         ids = self._raw(post, self.codebook.answer_text(self.codebook.labels[0]))
         answer = [self.label_ids[0], *self._endings[0]]
         if ids[-len(answer) :] != answer:
@@ -205,7 +206,7 @@ class Prompt:
         return ids[: -len(answer)]
 
     def _answers(self) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        """Each label's token id and the ids that end its answer, found to be the same after posts of many kinds."""
+        """Each label's token id and the ids after it, once they are found to be the same for posts of many kinds."""
         labels, found = self.codebook.labels, set()
         for post in PROBES[::12]:
             rows = [self._raw(post, self.codebook.answer_text(label)) for label in labels]
@@ -226,7 +227,7 @@ class Prompt:
         return found.pop()
 
     def _prefix(self) -> list[int]:
-        """Ids that every row starts with, as far as probes tell; `batching.shared_prefix` checks each batch's rows."""
+        """The ids with which every probe's row starts; `batching.shared_prefix` checks the rows of each batch."""
         rows = [self._ids(post) for post in PROBES]
         return rows[0][: common_prefix(rows)]
 
@@ -239,7 +240,7 @@ class Prompt:
 
 def common_prefix(rows: list[list[int]]) -> int:
     """The number of ids that all `rows` begin with: `common_prefix([[1, 2, 3], [1, 2, 4]]) -> 2`."""
-    first, last = min(rows), max(rows)  # what these two share, every row between them in dictionary order shares too
+    first, last = min(rows), max(rows)  # all rows lie between these two in dictionary order, so share what they share
     differ = (index for index, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     return next(differ, min(len(first), len(last)))
 
@@ -260,7 +261,7 @@ def check_fingerprint(stored: dict, current: dict, where: str) -> None:
 
 
 def _is_boundary(text: str, count: int) -> bool:
-    """Whether `text` may be cut before its character `count`: not inside a letter with marks, an emoji, or CR LF."""
+    """Whether `text` may be cut before its character `count`: not inside a letter with marks, an emoji or CR LF."""
     if count == len(text):
         return True
     following, last = text[count], text[count - 1]

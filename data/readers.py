@@ -1,14 +1,14 @@
-"""Posts from files: what a row must hold to be a post, and what is counted, mended or refused on the way.
+"""Posts from files: what a row needs to be a post, and what is counted, mended or refused while reading.
 
-Refused, in one line with file and row (`UserError`), is what would silently give other posts than the file's author
-meant: a missing or doubled column, a wrong delimiter, bytes that are not UTF-8, broken rows, text that is a number, a
-label that the codebook does not have. Counted and shown (`Notes`) is what has one sensible reading: empty texts,
-missing ids, language tags, ids that come twice. `iter_posts` streams, one row in memory; `read_posts` is its list, and
-`check_posts` reads to the end and keeps nothing, so that millions of posts are known to be sound before the first is
-used.
+Anything that would silently give other posts than the file's author meant is refused, in one line with file and row
+(`UserError`): a missing or doubled column, a wrong delimiter, bytes that are not UTF-8, broken rows, text that is a
+number, a label that the codebook does not have. Anything that has one sensible reading is counted and shown (`Notes`):
+empty texts, missing ids, language tags, repeated ids. `iter_posts` streams with one row in memory; `read_posts` returns
+its posts as a list, and `check_posts` reads to the end and keeps nothing, so that millions of posts can be checked
+before the first is used.
 
 Ids are strings and never reformatted; a row without one is named after its file and row (`posts-2`). The text is kept
-as it is: no stripping, no lower case, since the tokenizer sees all of it.
+as it is, without stripping or lower-casing, since the tokenizer sees all of it.
 """
 
 import json
@@ -23,13 +23,13 @@ from data.posts import Columns, Post
 from data.rows import DELIMITER_NAMES, Number, Place, Table, kind_of, open_table, stem
 from data.seen import SeenKeys
 
-INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # characters of no width: a text of these alone is empty
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width characters: a text of nothing else is empty
 
 
 def read_posts(paths, columns: Columns | None = None, codebook=None, **options) -> tuple[list[Post], Notes]:
-    """All posts of one or several files, and what was found; the options and errors of `iter_posts`.
+    """All posts of one or several files, and what was found; options and errors as in `iter_posts`.
 
-    Files that hold no post at all are a `UserError`.
+    Raises `UserError` also for files that hold no post at all.
     """
     notes = Notes()
     posts = list(iter_posts(paths, columns, codebook, notes=notes, **options))
@@ -38,9 +38,9 @@ def read_posts(paths, columns: Columns | None = None, codebook=None, **options) 
 
 
 def check_posts(paths, columns: Columns | None = None, codebook=None, *, show=None, **options) -> Notes:
-    """What `read_posts` finds and refuses, with no post kept: memory does not grow with the files.
+    """Find and refuse what `read_posts` does but keep no post, so that memory does not grow with the files.
 
-    show(count) is told how many posts were read since it was last told.
+    `show(count)` is called with the number of posts read since its last call.
     """
     notes = Notes()
     posts = iter_posts(paths, columns, codebook, notes=notes, **options)
@@ -68,12 +68,13 @@ def iter_posts(
     bad_labels: str = "error",
     notes: Notes | None = None,
 ) -> Iterator[Post]:
-    """Posts of one or several files in their order, read as they are asked for; findings go into `notes`.
+    """Posts of one or several files in order, read lazily; findings go into `notes`.
 
-    `codebook` (anything with `labels`) says which labels there are. With `require_labels` a row without a label is
+    `codebook` (anything with `labels`) decides which labels are known. With `require_labels` a row without a label is
     an error, with `require_text` a file without a text column. Rows with empty text are dropped unless `keep_empty`.
-    `check_ids` notices ids that come twice. `bad_labels` "error" raises after the last row, so that the line can say
-    how many there are; "drop" drops and counts. Raises `UserError`; see the module's docstring for what is refused.
+    `check_ids` counts repeated ids. `bad_labels` "error" raises after the last row, so that the message can give the
+    number of such rows; "drop" drops and counts them. Raises `UserError`; see the module's docstring for what is
+    refused.
     """
     columns, notes = columns or Columns(), Notes() if notes is None else notes
     seen = SeenKeys() if check_ids else None
@@ -88,7 +89,7 @@ def iter_posts(
             absent = _absent(names, columns, path.name)
         for row in table.rows:
             notes.rows += 1
-            if names is None:  # jsonl has no header: the first row stands for one
+            if names is None:  # jsonl has no header: the first row serves as one
                 names = list(row)
                 _check_columns(names, columns, table, require_labels, require_text)
                 absent = _absent(names, columns, path.name)
@@ -125,9 +126,9 @@ def _paths(paths) -> list[Path]:
 
 
 def _check_columns(names: list[str], columns: Columns, table: Table, labels: bool, text: bool) -> None:
-    """The columns that must be there are, once each; else the error names those that are, and the option."""
+    """Raise `UserError`, naming the columns there are and the option, unless each required column occurs once."""
     needed = ["text"] * text + ["label"] * (labels and not is_annotated(names))
-    # A column that was asked for by a name of one's own must be there as well: a mistyped setting is never ignored.
+    # A column that the user named must be there as well: a mistyped option is never ignored.
     needed += [role for role in ("language", "id") if getattr(columns, role) != getattr(Columns, role)]
     for role in needed:
         name = getattr(columns, role)
@@ -145,13 +146,13 @@ def _check_columns(names: list[str], columns: Columns, table: Table, labels: boo
 
 
 def _absent(names: list[str], columns: Columns, file: str) -> dict[str, str]:
-    """For language and id, where the file has no such column at all: words that say so, and which option would help."""
+    """For language and id, if the file has no such column at all: words for that, and the option that would help."""
     return {role: f"{file} has no column '{name}' (--{role}-column{closest(name, names)})" for role, name in
             (("language", columns.language), ("id", columns.id)) if name not in names}
 
 
 def is_empty(text: str) -> bool:
-    """Whether a text is nothing but white space and characters of no width."""
+    """Whether a text is nothing but white space and zero-width characters."""
     return not text.strip().strip(INVISIBLE).strip()
 
 
@@ -161,7 +162,7 @@ def is_annotated(names: Iterable[str]) -> bool:
 
 
 def _raise_wrong_delimiter(table: Table, name: str) -> None:
-    """Name the delimiter under which the missing column would be there, or there would be columns at all."""
+    """Raise `UserError` naming the delimiter that would give the missing column, or more than one column at all."""
     if not table.delimiter:
         return
     others = [d for d in DELIMITER_NAMES if d != table.delimiter]
@@ -212,7 +213,7 @@ def _post(row: dict, place: Place, columns: Columns, notes: Notes, require_text:
 
 
 def mend(text: str) -> str:
-    """`text` with U+FFFD for NUL and half surrogate pairs ("\\ud83d" alone in a JSON escape): no file can hold them."""
+    """`text` with U+FFFD for NUL and half surrogate pairs ("\\ud83d" alone in JSON), since no file can hold them."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -246,7 +247,7 @@ def _label_problem(post: Post, codebook, required: bool) -> tuple[str, str] | No
 
 
 def _check_id(post: Post, seen: SeenKeys, columns: Columns, notes: Notes) -> None:
-    """Count an id that came before: in its language, or (without annotators) in another."""
+    """Count an id that came before, either in the same language or (without annotators) in another."""
     known = seen.add(post.id)
     if seen.add((post.id, post.language, post.extra.get(columns.annotator, ""))):
         notes.add("duplicate_id", f"{Path(post.file).name}: row {post.row} (id {post.id[:40]})")
@@ -255,10 +256,10 @@ def _check_id(post: Post, seen: SeenKeys, columns: Columns, notes: Notes) -> Non
 
 
 def read_predictions(paths, columns: Columns | None = None, codebook=None, **options) -> tuple[list[Post], Notes]:
-    """Labels made elsewhere, as posts whose `extra[columns.predicted]` is the prediction.
+    """Predictions made elsewhere, as posts whose `extra[columns.predicted]` is the predicted label.
 
-    Text and gold label may be absent. A file without the column is a `UserError`; an empty or unknown prediction is
-    kept, since it is a wrong answer.
+    Text and gold label may be absent. An empty or unknown prediction is kept, since it is a wrong answer. Raises
+    `UserError` for a file without the column.
     """
     columns = columns or Columns()
     options = {"require_labels": False, "require_text": False} | options
@@ -274,7 +275,7 @@ def read_predictions(paths, columns: Columns | None = None, codebook=None, **opt
 
 
 def by_id(posts: Iterable[Post]) -> dict[tuple[str, str], Post]:
-    """Posts under (id, language), for joining files; an id that comes twice in a language is a `UserError`."""
+    """Posts by (id, language), for joining files. Raises `UserError` for an id that occurs twice in a language."""
     table: dict[tuple[str, str], Post] = {}
     for post in posts:
         first = table.setdefault((post.id, post.language), post)

@@ -1,12 +1,12 @@
 """Files as rows: jsonl, csv, tsv (each also gzipped) and parquet become (row number, {column: value}), one at a time.
 
 Row numbers are those a person sees: the line in a jsonl file, the row in a spreadsheet for csv and tsv (the header is
-row 1, and a field with line breaks in it is still one row), counted from 1 in parquet. Lines are decoded one by one, so
-that a byte that is not UTF-8 is named by its row and its place in the file. Strings stay as written; numbers in JSON
+row 1, and a field with line breaks in it is still one row); parquet rows count from 1. Lines are decoded one by one, so
+that an error can give the row and the offset of a byte that is not UTF-8. Strings stay as written; numbers in JSON
 become `Number`, a string as the file spells it (`1e5`, `007` in quotes), so that no id is ever reformatted.
 
 Quotes in csv are read strictly (RFC 4180: a quote inside a quoted field is doubled): a lenient reader would take a
-stray quote for an opening one and swallow rows without a word.
+stray quote for an opening one and silently swallow rows.
 """
 
 import csv
@@ -25,7 +25,7 @@ from common.errors import UserError
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-FIELD_LIMIT = 100_000_000  # characters; the csv module's own 131,072 is less than some scraped fields
+FIELD_LIMIT = 100_000_000  # characters; some scraped fields are longer than the csv module's own limit of 131,072
 UTF_16 = b"\xff\xfe"
 FOREIGN = {  # first bytes of files that are often taken for text tables
     b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
@@ -37,12 +37,12 @@ FOREIGN = {  # first bytes of files that are often taken for text tables
 
 
 class Number(str):
-    """A number as its file spells it; told apart from a string, so that a number where text belongs is noticed."""
+    """A number as its file spells it; a type of its own, so that a number in place of text is noticed."""
 
 
 @dataclass
 class Place:
-    """Where reading stands; `str(place)` is "posts.csv: row 3". `row` is the row being read."""
+    """How far a file has been read: `row` is the row being read; `str(place)` is "posts.csv: row 3"."""
 
     path: Path
     row: int = 0
@@ -53,17 +53,17 @@ class Place:
 
 @dataclass
 class Table:
-    """An open file: its column names (None where each row has its own) and its rows; `place` moves along with them."""
+    """An open file: its column names (None if each row has its own) and its rows; `place` moves along with them."""
 
     place: Place
     names: list[str] | None
     rows: Iterator[dict[str, object]]
-    header: str = ""  # the header as one line, for guessing what separates it
+    header: str = ""  # the header as one line, for guessing the right delimiter
     delimiter: str = ""
 
 
 def file_format(path: Path) -> str:
-    """ "jsonl", "csv", "tsv" or "parquet", from the name, a final .gz left out; `UserError` for any other name."""
+    """ "jsonl", "csv", "tsv" or "parquet", from the name without a final .gz. Raises `UserError` for any other name."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     zipped = suffixes[-1:] == [".gz"]
     last = (suffixes[:-1] if zipped else suffixes)[-1:]
@@ -80,10 +80,10 @@ def stem(path: Path) -> str:
 
 
 def open_table(path: Path, delimiter: str = "", quote: str = '"') -> Table:
-    """Open a file as rows; the file is read as the rows are taken and closed after the last one.
+    """Open a file as rows; it is read lazily, as rows are taken, and closed after the last one.
 
-    A file that is absent, a folder, empty, of a foreign kind, not UTF-8, cut off or not well formed is a `UserError`
-    that names it (and the row); problems inside rows are raised when that row is reached.
+    Raises `UserError`, naming the file (and the row), if it is missing, a folder, empty, of an unknown kind, not UTF-8,
+    cut off or malformed; a problem inside a row is raised when that row is reached.
     """
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")
@@ -107,7 +107,7 @@ def _open(path: Path):
             start = handle.read(2)
         if not start:
             raise UserError(f"{path}: is empty; a file of posts was expected")
-        # By content: a gzipped file is read under any name.
+        # The content decides: a gzipped file is read whatever its name.
         zipped = start == b"\x1f\x8b"
         if path.suffix.lower() == ".gz" and not zipped:
             raise UserError(f"{path}: is named .gz but is not gzipped; take .gz off its name")
@@ -117,7 +117,7 @@ def _open(path: Path):
 
 
 def _lines(path: Path, place: Place) -> Iterator[str]:
-    """Decoded lines with their line ends; a byte order mark is left out; errors name the row being read."""
+    """Decoded lines with their line ends and without a byte order mark; errors name the row being read."""
     offset = 0
     with closing(_open(path)) as handle:
         while True:
@@ -173,14 +173,14 @@ def _json_rows(lines: Iterator[str], place: Place) -> Iterator[dict]:
             what = f"{error.msg}, column {error.pos + 1}"
             raise UserError(f'{place}: is not JSON ({what}); each line is one object, {{"text": "..."}}') from error
         except RecursionError as error:
-            raise UserError(f"{place}: is nested too deep to be a post; each line is one flat object") from error
+            raise UserError(f"{place}: is nested too deeply to be a post; each line is one flat object") from error
         if not isinstance(value, dict):
             raise UserError(f'{place}: is {kind_of(value)}, not an object; each line is one object, {{"text": "..."}}')
         yield value
 
 
 def kind_of(value: object) -> str:
-    """A value's kind in words: "a number (12)", "a list", "an object", "true"; for error lines."""
+    """A value's kind in words, for error messages: "a number (12)", "a list", "an object", "true"."""
     if isinstance(value, Number):
         return f"a number ({value[:20]})"
     if isinstance(value, bool):
@@ -192,7 +192,7 @@ def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Tabl
     csv.field_size_limit(FIELD_LIMIT)
     first = next(lines, None)
     mark = re.fullmatch(r'"?sep=(.)"?\s*', first or "", re.IGNORECASE)
-    if mark:  # Excel's own line about its delimiter, which it hides and does not count
+    if mark:  # Excel's own line that names the delimiter; Excel neither shows nor counts it
         delimiter, first = mark[1], next(lines, None)
     kept = [line for line in [first] if line is not None]
     lines = chain(kept, lines)
@@ -209,7 +209,7 @@ def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Tabl
     try:
         names = next(records, None)
     except UserError as error:
-        # Read with the wrong delimiter, a quoted header is not well formed: the reader must be able to say which.
+        # A quoted header is malformed under the wrong delimiter; data/readers.py must be able to name the right one.
         if not kept or delimiter in kept[0]:
             raise
         return Table(place, [kept[0].strip()], _raising(error), header=kept[0].strip(), delimiter=delimiter)
@@ -220,7 +220,7 @@ def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Tabl
     def rows() -> Iterator[dict]:
         for record in records:
             if len(record) > len(names) and not any(record[len(names) :]):
-                record = record[: len(names)]  # spreadsheets leave empty cells behind the last column
+                record = record[: len(names)]  # spreadsheets leave empty cells after the last column
             if len(record) != len(names):
                 raise UserError(
                     f"{place}: has {len(record)} fields where the header has {len(names)}; put quotes around a field "
@@ -270,7 +270,7 @@ def _parquet(path: Path, place: Place) -> Table:
     try:
         file = parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: is not a whole parquet file; write it again, or save as .jsonl") from error
+        raise UserError(f"{path}: is not a complete parquet file; write it again, or save as .jsonl") from error
 
     def rows() -> Iterator[dict]:
         with closing(file):

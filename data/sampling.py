@@ -1,13 +1,13 @@
 """Which posts are trained on, and in which order.
 
-`choose_posts` takes whole languages and budgets ("75 Turkish posts"). A budget is met by the first rows of one seeded
-order per language, so that 25 rows are among the 75 of the same seed, and what grows along a curve of budgets is the
-budget alone. In that order every beginning holds the labels in the language's own proportions, each within one row
+`choose_posts` takes all posts of a language or a budget ("75 Turkish posts"). A budget takes the first rows of one
+seeded order per language, so that the 25 rows of a seed are among its 75, and along a curve of budgets nothing but the
+budget changes. In that order every beginning holds the labels in the language's own proportions, each within one row
 of its share, by the chairman assignment algorithm (R. Tijdeman, Discrete Mathematics 32, 1980): at step k, among the
 labels that are owed at least 1 / (2m - 2) of a row (m labels), take the one whose next row falls due first.
 
-Epochs are drawn from an explicit numpy Generator. Balanced epochs have as many rows as the data, spread evenly over
-languages, labels or cells: scarce rows come several times, plentiful ones are drawn without replacement.
+Epochs are drawn from an explicit numpy Generator. A balanced epoch has as many rows as the data, spread evenly over
+languages, labels or cells: scarce rows are repeated, plentiful ones are drawn without replacement.
 """
 
 from collections import Counter, defaultdict
@@ -32,12 +32,12 @@ def choose_posts(
     per_language: Mapping[str, int] | None = None,
     seed: int = 0,
 ) -> list[Post]:
-    """The posts of `languages`, all of them, and `per_language[code]` of each language named there; input order kept.
+    """All posts of `languages` and, of each language in `per_language`, as many as given there, in input order.
 
-    A language in both has its budget. Without `languages` every language is taken, those with a budget up to it; with
-    `per_language` alone that means that the others stay whole. Raises `UserError` for a language that has no post,
-    or fewer than its budget, a language that is named twice, and a tag that is no language; tags are reduced as
-    in files ("in" is "id").
+    For a language in both, the budget counts. Without `languages` every language is taken, so `per_language` alone
+    limits the languages that it names and leaves the others whole. Raises `UserError` for a language with no post or
+    fewer than its budget, a language that is named twice, and a tag that is not a language; tags are reduced as in
+    files ("in" is "id").
     """
     there = Counter(post.language for post in posts)
     named = per_language or {}
@@ -69,9 +69,9 @@ def choose_posts(
 
 
 def only_posts(posts: Sequence[Post], path: str | Path) -> list[Post]:
-    """The posts that a file names, one "language, tab, id" a line; input order kept.
+    """The posts that a file names, one "language, tab, id" per line, in the order of `posts`.
 
-    Raises `UserError` for a line of another form and for a post that is not there.
+    Raises `UserError` for a line in another format and for a post that does not exist.
     """
     wanted = {}
     try:
@@ -94,7 +94,7 @@ def only_posts(posts: Sequence[Post], path: str | Path) -> list[Post]:
 
 
 def _codes(tags: Iterable[str], there: Mapping[str, int], option: str) -> list[str]:
-    """Each tag's code, or the tag itself where posts have it as it is (a language without a code of two letters)."""
+    """Each tag's code, or the tag itself if posts have it (a language without a two-letter code)."""
     codes = [tag if tag in there else one_language(tag, option) for tag in tags]
     for code in codes:
         if codes.count(code) > 1:
@@ -103,7 +103,7 @@ def _codes(tags: Iterable[str], there: Mapping[str, int], option: str) -> list[s
 
 
 def stratified_order(posts: Sequence[Post], seed: int) -> list[int]:
-    """Places of posts, seeded, so that the labels of every beginning are within one row of their shares.
+    """Indices of posts in a seeded order in which the labels of every beginning are within one row of their shares.
 
     |rows of a label among the first k - k * its share| <= 1 - 1 / (2m - 2) for m labels. The position of a post in the
     file plays no part; see `data.splits.hash_order`.
@@ -125,11 +125,12 @@ def stratified_order(posts: Sequence[Post], seed: int) -> list[int]:
 
 
 def epoch_order(posts: Sequence[Post], generator: np.random.Generator, balance: str = "none") -> np.ndarray:
-    """Places of one epoch, (len(posts),) int64: a permutation, or as many rows spread evenly over cells.
+    """Indices for one epoch, (len(posts),) int64: a permutation, or as many rows spread evenly over cells.
 
-    `balance`: "none", "language", "label" or "both" (each language and label together is a cell). Of n rows and m
-    cells each gets n // m, and n % m cells, drawn anew, one more. A cell of fewer rows gives each of them equally
-    often, but for a rest drawn without replacement. All draws come from `generator`.
+    `balance`: "none", "language", "label" or "both" (each pair of language and label is a cell). With n rows and m
+    cells, each cell gets n // m rows, and n % m cells, drawn for each epoch, get one more. A cell with fewer rows than
+    that repeats all of them equally often, and the remainder is drawn without replacement. All draws come from
+    `generator`.
     """
     if balance not in BALANCES:
         raise UserError(f"--balance {balance}: is not one of {', '.join(BALANCES)}")
@@ -149,17 +150,17 @@ def epoch_order(posts: Sequence[Post], generator: np.random.Generator, balance: 
 
 
 def order_by_epoch(posts: Sequence[Post], seed: int, balance: str = "none") -> Callable[[int], list[int]]:
-    """`order(epoch) -> indices`, the same for an epoch whatever was drawn before: nothing to save for resuming."""
+    """`order(epoch) -> indices`, which does not depend on earlier draws, so that resuming needs no saved state."""
     if balance not in BALANCES:
         raise UserError(f"--balance {balance}: is not one of {', '.join(BALANCES)}")
     return lambda epoch: epoch_order(posts, np.random.default_rng([seed, epoch]), balance).tolist()
 
 
 def class_weights(posts: Sequence[Post], labels: Sequence[str]) -> np.ndarray:
-    """Weights (C,) float64 of the labels' losses: n / (C' n_c), C' labels that have rows; 0 for one that has none.
+    """Weights (C,) float64 for the labels' losses: n / (C' n_c), with C' labels that have rows; 0 for the others.
 
-    Inverse frequencies whose mean over the rows is 1, so that the loss keeps its size and the learning rate its
-    meaning (scikit-learn's "balanced").
+    These are inverse frequencies whose mean over the rows is 1, so that the loss keeps its scale and the learning rate
+    its meaning (scikit-learn's "balanced").
     """
     counts = Counter(post.label for post in posts)
     present = sum(counts[label] > 0 for label in labels)

@@ -1,11 +1,11 @@
-"""Which keys came before, for files of any length: a set of 64-bit hashes in a table that memory can do without.
+"""Which keys came before, for files of any length: a set of 64-bit hashes that need not stay in memory.
 
 An open-addressing table with linear probing (Knuth, The Art of Computer Programming 3, 6.4, algorithm L), at most two
-thirds full, 0 for an empty slot. A slot takes 8 bytes where a Python set takes several times that for a key; beyond
-`IN_MEMORY` slots they lie in a mapped temporary file, whose pages the system writes back and drops where memory is
+thirds full, with 0 for an empty slot. A slot takes 8 bytes; a Python set takes several times that for each key. Beyond
+`IN_MEMORY` slots the table is a mapped temporary file, whose pages the system writes back and drops when memory is
 short.
 
-Two keys of equal hash would be taken for one: among n keys with a probability of about n^2 / 2^65.
+Two keys with the same hash would be taken for one; among n keys the probability of that is about n^2 / 2^65.
 """
 
 import mmap
@@ -25,7 +25,7 @@ class SeenKeys:
         self._table = _table(self._slots)
 
     def add(self, key) -> bool:
-        """Add `key`; True where it was there already. `UserError` where there is no room for a temporary file."""
+        """Add `key`; True if it was there already. Raises `UserError` if there is no room for a temporary file."""
         mark = hash(key) & 0xFFFF_FFFF_FFFF_FFFF or 1
         if not self._put(mark):
             return True
@@ -51,7 +51,7 @@ class SeenKeys:
 
 
 def _table(slots: int) -> memoryview:
-    """`slots` empty 64-bit numbers. A file is written out, since a page without room on the disk would be fatal."""
+    """`slots` empty 64-bit numbers. A file is written out first: a mapped page without room on the disk is fatal."""
     size = 8 * slots
     if slots <= IN_MEMORY:
         return memoryview(mmap.mmap(-1, size)).cast("Q")

@@ -1,17 +1,17 @@
-"""Two sides of a set of posts: for training and testing, or for training and early stopping.
+"""Splitting posts into two sides: for training and testing, or for training and early stopping.
 
-Every cell (language x label) gives the second side its share, as even as whole rows can be: the total is rounded once,
-handed to the languages by largest remainder, and within each language to its labels by largest remainder. So each
-language and each cell is within one row of its share. Only a cell's last row always stays on the first side: a label
-that is tested and nowhere else to be seen cannot be learnt.
+Every cell (language x label) gives the second side its share, as evenly as whole rows allow: the total is rounded once,
+then shared out among the languages by largest remainder, and within each language among its labels in the same way. So
+each language and each cell is within one row of its share. A cell's last row always stays on the first side, since a
+label that occurs in the test alone cannot be learnt.
 
-Which rows of a cell go is decided by a hash of (seed, language, text, id), not by their order: the same posts in
-another order are split the same way.
+A hash of (seed, language, text, id) decides which rows of a cell go, not their order, so the same posts in another
+order are split the same way.
 
-Rows that belong together (one author; one text, posted again) move as one: groups are taken largest first, and each
-changes sides while that brings cells, languages and the whole nearer to their shares. A split by date puts everything
-before a day on the first side; there a group with rows on both sides leaves the second side, which must hold nobody and
-nothing known.
+Rows that belong together (one author; one text, posted again) move together: groups are taken largest first, and each
+changes sides as long as that brings cells, languages and the total nearer to their shares. A split by date puts
+everything before a given moment on the first side; the later rows of a group that has rows on both sides are left out,
+since no author or text of the second side may be known from the first.
 """
 
 from collections import Counter, defaultdict
@@ -28,10 +28,10 @@ from data.posts import Post
 
 @dataclass
 class Split:
-    """`first` (training) and `second` (test or validation) posts in the order they came, and how they were parted.
+    """`first` (training) and `second` (test or validation) posts in their original order, and how they were split.
 
-    `left_out`: rows of a later period whose group is also in the earlier one. `boundary`: the first moment of the
-    second side, of a split by date. `groups`: how many groups of two rows and more moved as one.
+    `left_out`: rows of the later period whose group is also in the earlier one. `boundary`: in a split by date, the
+    first moment of the second side. `groups`: how many groups of two or more rows moved together.
     """
 
     first: list[Post]
@@ -42,7 +42,7 @@ class Split:
     groups: int = 0
 
     def lines(self) -> list[str]:
-        """A table of languages by labels, each cell as "first + second", and what was left out."""
+        """A table of languages by labels, with "first + second" in each cell, and what was left out."""
         counts = [Counter((post.language, post.label or "") for post in side) for side in (self.first, self.second)]
         languages = sorted({language for count in counts for language, _ in count})
         labels = sorted({label for count in counts for _, label in count})
@@ -57,7 +57,7 @@ class Split:
         return lines + table(["", *(label or "no label" for label in labels)], rows).split("\n")
 
     def to_dict(self) -> dict:
-        """For run.json; posts by id and language, so that the same sides can be had again."""
+        """For run.json; each post as its id and language, so that the same split can be made again."""
         return {
             "names": list(self.names),
             self.names[0]: len(self.first),
@@ -79,12 +79,12 @@ def split_posts(
     same_text_together: bool = False,
     names: tuple[str, str] = ("train", "test"),
 ) -> Split:
-    """Part posts into two sides, the second one `fraction` of the rows.
+    """Split posts into two sides, with `fraction` of the rows on the second.
 
-    `group_by`: a column whose value (an author) is on one side only; rows without a value stand alone. `split_by`: a
-    column of ISO dates; the second side is the later one, from `split_at` or, without it, from the date that comes
-    nearest to `fraction`. `same_text_together`: texts that are equal after normalising move as one. Raises
-    `UserError` for an unknown column, a date that is none (with its row), a fraction outside (0, 1), an empty side.
+    `group_by`: a column each of whose values (an author) is kept on one side; a row without a value is a group of its
+    own. `split_by`: a column of ISO dates; the second side is the later one, from `split_at` or, without it, from the
+    date that comes nearest to `fraction`. `same_text_together`: texts that are equal after normalising move together.
+    Raises `UserError` for an unknown column, an invalid date (with its row), a fraction outside (0, 1), an empty side.
     """
     if not 0 < fraction < 1:
         raise UserError(f"--{names[1]} {fraction}: is not between 0 and 1; a quarter is 0.25")
@@ -122,12 +122,12 @@ def split_posts(
 
 
 def hash_order(post: Post, seed: int) -> tuple[bytes, str]:
-    """A sort key that shuffles posts by content and seed; made-up ids (row numbers) only part equal texts."""
+    """A sort key that shuffles posts by content and seed; ids (perhaps row numbers) only order equal texts."""
     return sha256(f"{seed}\x1f{post.language}\x1f{post.text}".encode()).digest(), post.id
 
 
 def largest_remainder(quotas: dict[Hashable, float], total: int) -> dict[Hashable, int]:
-    """Whole numbers that sum to `total`, each its quota rounded down or up: the largest remainders are rounded up.
+    """Whole numbers that sum to `total`: each quota rounded down, or up for those with the largest remainders.
 
     `total` lies between the sum of the quotas' floors and that of their ceilings. Ties go to the larger quota, then
     by name. Source: Hamilton's method of apportionment.
@@ -140,7 +140,7 @@ def largest_remainder(quotas: dict[Hashable, float], total: int) -> dict[Hashabl
 
 
 def cell_targets(posts: Sequence[Post], fraction: float) -> dict[tuple[str, str | None], int]:
-    """How many rows each (language, label) gives to the second side; a cell's last row is kept back."""
+    """How many rows each (language, label) gives to the second side; its last row is never given."""
     cells = Counter((post.language, post.label) for post in posts)
     languages = Counter(post.language for post in posts)
     total = int(len(posts) * fraction + 0.5 + 1e-9)
@@ -153,9 +153,9 @@ def cell_targets(posts: Sequence[Post], fraction: float) -> dict[tuple[str, str 
 
 
 def group_posts(posts: Sequence[Post], group_by: str | None = None, same_text: bool = False) -> list[int]:
-    """One number per post; equal for posts that share the column's value or, with `same_text`, the normalised text.
+    """One number per post, equal for posts that share the column's value or, with `same_text`, the normalised text.
 
-    Chains count: an author's post that another author posted too ties the two together.
+    Chains count: two authors who posted the same text are in one group.
     """
     parent = list(range(len(posts)))
 
@@ -188,21 +188,21 @@ def _choose_groups(posts: Sequence[Post], groups: list[int], fraction: float, se
     targets = cell_targets(posts, fraction)
     order = sorted(members, key=lambda g: (-len(members[g]), min(hash_order(post, seed) for post in members[g])))
     sizes = {group: _marginals(members[group]) for group in order}
-    missing = Counter(targets)  # what each cell, language and the whole still owe the second side
+    missing = Counter(targets)  # what each cell, each language and the total still owe the second side
     for (language, _), count in targets.items():
         missing[language] += count
         missing[None] += count
     chosen: set[int] = set()
 
     def gain(group: int, sign: int, cells_only: bool) -> int:
-        """By how much the sum of squared distances to the targets falls when a group comes (1) or goes (-1)."""
+        """By how much the sum of squared distances to the targets falls if a group is added (1) or removed (-1)."""
         return sum(
             missing[key] ** 2 - (missing[key] - sign * count) ** 2
             for key, count in sizes[group].items()
             if isinstance(key, tuple) or not cells_only
         )
 
-    # First fill the cells (single rows do that exactly), then move groups while that also mends languages and total.
+    # First fill the cells (single rows do that exactly), then move groups while that also improves languages and total.
     for last in (False, True):
         moved = True
         while moved:
@@ -242,7 +242,7 @@ def _parse(text: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return None
-    # Moments with and without a time zone cannot be compared: those without are taken as UTC.
+    # Times with and without a time zone cannot be compared: those without are taken as UTC.
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
@@ -257,7 +257,7 @@ def _date(post: Post, column: str) -> datetime:
 
 
 def _nearest_boundary(dates: list[datetime], fraction: float) -> datetime:
-    """The date from which the later side is nearest to `fraction` of the rows; of two equally near, the later one."""
+    """The date for which the later side is nearest to `fraction` of the rows; of two equally near, the later one."""
     counts, later, best = Counter(dates), 0, (float("inf"), max(dates))
     for date in sorted(counts, reverse=True):
         later += counts[date]

@@ -1,13 +1,14 @@
-"""Rows to a file: jsonl, csv or tsv, each also gzipped, told by the file's name; whole or not at all.
+"""Rows to a file: jsonl, csv or tsv, each also gzipped, as the file's name tells; complete or not at all.
 
-`write_rows` writes what is at hand. A `GrowingFile` takes its rows window by window and lies beside its place until it
-is whole:
+`write_rows` writes all rows at once. A `GrowingFile` takes its rows window by window and keeps them in two files beside
+the final one until it is complete:
 
     .labels.csv.partial         the rows so far
-    .labels.csv.done.partial    one line of JSON that says what they are made from, then one for every whole window:
-                                rows, bytes and SHA-256 of all that was written so far, and what the caller counts
+    .labels.csv.done.partial    one line of JSON that describes what they are made from, then one for every complete
+                                window: rows, bytes and SHA-256 of everything written so far, and the caller's counts
 
-An error leaves neither of the two, a kill leaves both; with `resume` the file goes on behind its last whole window.
+After an error neither of the two is left, after a kill both are; with `resume` both stay after an error, too, and the
+file is continued after its last complete window.
 """
 
 import csv
@@ -28,19 +29,20 @@ OUTPUT_FORMATS = (".jsonl", ".csv", ".tsv")
 
 
 def output_format(path: str | Path) -> str:
-    """`output_format("a.csv.gz") -> ".csv"`. Raises `UserError` for a name that says no known format."""
+    """`output_format("a.csv.gz") -> ".csv"`. Raises `UserError` for a name without a known format."""
     name = Path(path).name.lower().removesuffix(".gz")
     suffix = next((suffix for suffix in OUTPUT_FORMATS if name.endswith(suffix)), None)
     if suffix is None:
-        raise UserError(f"{path}: its name says no format; end it in {', '.join(OUTPUT_FORMATS)}, or that and .gz")
+        raise UserError(f"{path}: has no known format in its name; end it in {', '.join(OUTPUT_FORMATS)}, or add .gz "
+                        "to one of these")
     return suffix
 
 
 def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True) -> bytes:
-    """Rows that all have the same keys as the bytes of a file named `path`, or (without `header`) of its continuation.
+    """The bytes of a file named `path` with `rows` (all with the same keys) or, without `header`, of its continuation.
 
-    `None` is null in jsonl and an empty cell in csv and tsv. These are RFC 4180 (quotes where needed, CRLF), which
-    spreadsheets and pandas read as they are. Gzipped pieces may follow one another: each is a whole member of the file.
+    `None` is null in jsonl and an empty cell in csv and tsv. These follow RFC 4180 (quotes if needed, CRLF), which
+    spreadsheets and pandas read as it is. Gzipped pieces may be concatenated: each is a complete member of the file.
     """
     kind, text = output_format(path), io.StringIO(newline="")
     if kind == ".jsonl":
@@ -51,22 +53,22 @@ def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True) -> 
             writer.writeheader()
         writer.writerows(rows)
     content = text.getvalue().encode("utf-8")
-    # No name and no time in the gzip header: the same rows give the same bytes.
+    # The gzip header has no name and no time, so the same rows give the same bytes.
     return gzip.compress(content, mtime=0) if str(path).lower().endswith(".gz") else content
 
 
 def write_rows(path: str | Path, rows: Sequence[dict]) -> None:
-    """Write rows as `encode_rows` gives them."""
+    """Write rows, encoded by `encode_rows`, completely or not at all."""
     with atomic_write(path, "wb") as handle:
         handle.write(encode_rows(path, rows))
 
 
 class GrowingFile:
-    """A file of rows that grows by `add` in a `with` block, and is renamed into its place at the block's end.
+    """A file of rows that grows by `add` in a `with` block and gets its final name at the end of the block.
 
-    made_from: JSON values that decide the rows. With `resume` a file that was stopped goes on, an error or Ctrl-C
-    leaves what is done, and a file that was made from something else is a `UserError`. `counts` is what `add` counted
-    from the file's beginning, "rows" among it.
+    `made_from`: JSON values that decide the rows. With `resume` an interrupted file is continued, an error or Ctrl-C
+    leaves the rows so far, and a file that was made from something else is a `UserError`. `counts` holds what `add` has
+    counted since the file's beginning, including "rows".
     """
 
     def __init__(self, path: str | Path, made_from: dict, resume: bool = False):
@@ -75,7 +77,7 @@ class GrowingFile:
 
     @property
     def is_kept(self) -> bool:
-        """Whether an error now leaves something to go on with."""
+        """Whether an error now would leave something to resume from."""
         return self.resume and self.counts["rows"] > 0
 
     def __enter__(self) -> "GrowingFile":
@@ -83,7 +85,7 @@ class GrowingFile:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._rows, self._journal = (open(path, "a+b") for path in partial_files(self.path))  # noqa: SIM115
         except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another place") from error
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
         try:
             _lock(self._journal, self.path)
             journal_bytes = self._go_on() if self.resume else 0
@@ -95,7 +97,7 @@ class GrowingFile:
         return self
 
     def add(self, rows: Sequence[dict], **counts: int) -> None:
-        """Append a window of rows, and `counts` to what is counted. Raises `UserError` where they cannot be written."""
+        """Append a window of rows and add `counts` to the counts. Raises `UserError` if they cannot be written."""
         piece = encode_rows(self.path, rows, header=not self._bytes)
         lines = [] if self._bytes else [self.made_from]
         self._hash.update(piece)
@@ -104,7 +106,7 @@ class GrowingFile:
         lines.append({"counts": counts, "bytes": self._bytes, "sha256": self._hash.hexdigest()})
         try:
             self._rows.write(piece)
-            self._rows.flush()  # before the journal tells of it
+            self._rows.flush()  # before the journal lists it
             self._journal.write("".join(json.dumps(line) + "\n" for line in lines).encode())
             self._journal.flush()
         except OSError as error:
@@ -128,7 +130,7 @@ class GrowingFile:
                     path.unlink(missing_ok=True)
 
     def _go_on(self) -> int:
-        """Take up what a stopped program left; returns the bytes of its journal that are whole."""
+        """Continue from what an interrupted program left; returns the number of valid bytes in its journal."""
         self._journal.seek(0)
         lines = self._journal.read().split(b"\n")[:-1]  # what follows the last newline is torn
         if len(lines) < 2:
@@ -140,8 +142,8 @@ class GrowingFile:
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{partial_files(self.path)[1]}: is damaged; start anew with --overwrite") from error
         if different:
-            raise UserError(f"--resume: {self.path} was begun with another {', '.join(different)}; go on with the "
-                            "same, or start anew with --overwrite")
+            raise UserError(f"--resume: {self.path} was begun with another {', '.join(different)}; resume with "
+                            "the same, or start anew with --overwrite")
         self._rows.seek(0)
         while piece := self._rows.read(min(1 << 20, size - self._bytes)):
             self._hash.update(piece)
@@ -152,7 +154,7 @@ class GrowingFile:
         return sum(len(line) + 1 for line in lines)
 
     def _unwritten(self, error: OSError) -> UserError:
-        left = "make room, and the same command goes on" if self.is_kept else "nothing was left behind"
+        left = "make room, and run the same command again to go on" if self.is_kept else "nothing was left behind"
         return UserError(f"{self.path}: could not be written whole ({error.strerror}); {left}")
 
     def _close(self) -> None:
@@ -162,13 +164,13 @@ class GrowingFile:
 
 
 def partial_files(path: str | Path) -> tuple[Path, Path]:
-    """Where a `GrowingFile` has its rows and its journal until it is whole."""
+    """Where a `GrowingFile` keeps its rows and its journal until it is complete."""
     path = Path(path)
     return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.done.partial")
 
 
 def _lock(handle, path: Path) -> None:
-    """Keep a second program away from the same output as long as `handle` is open."""
+    """Keep other programs from writing the same output as long as `handle` is open."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -176,6 +178,6 @@ def _lock(handle, path: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UserError(f"{path}: another program is writing it; wait for its end, or choose another name") from error
+        raise UserError(f"{path}: another program is writing it; wait until it ends, or choose another name") from error
     except OSError:  # a file system that has no locks
         return

@@ -1,1 +1,1 @@
-"""Figures about predictions: counts, intervals, tables, pictures and the page. Imports numpy and matplotlib only."""
+"""Figures about predictions: counts, intervals, tables, pictures and the page. Imports only numpy and matplotlib."""

@@ -1,10 +1,10 @@
-"""One table of counts as JSON values: each figure with its interval, or null with a word under the same key in `notes`.
+"""One table of counts as JSON values: each figure with its interval, or null with a reason in `notes` (same key).
 
-Rates have Wilson intervals. F1 and means of rates have bootstrap percentiles, except where a class is too small: with
-fewer than MIN_ROWS gold rows a class has no interval for its F1, and neither have the means that it enters (macro-F1;
-balanced accuracy). The bootstrap covers the truth clearly less often than it says where a class has one or two rows:
-it can only repeat what these showed (tests/report/test_intervals.py measures it). Ten leaves a margin.
-Weighted F1 keeps its interval, since a small class weighs little in it.
+Rates have Wilson intervals. F1 and means of rates have bootstrap percentiles, unless a class is too small: a class with
+fewer than MIN_ROWS gold rows has no interval for its F1, nor have the means that include it (macro-F1, balanced
+accuracy). For a class of one or two rows, bootstrap intervals cover the truth clearly less often than their level,
+since resampling can only repeat these rows (tests/report/test_intervals.py measures it). Ten leaves a margin. Weighted
+F1 keeps its interval, since a small class has little weight in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ import numpy
 from report.counts import MEANS, VIEWS, figures
 from report.intervals import wilson
 
-MIN_ROWS = 10  # gold rows of a class below which no interval is given for its F1
+MIN_ROWS = 10  # gold rows; a class with fewer has no interval for its F1
 
 
 class Figures:
-    """The figures of one table of counts (K, M) as JSON values: floats, intervals, null with a note."""
+    """The figures of one table of counts (K, M) as JSON values: floats, intervals, or null with a note."""
 
     def __init__(self, table: numpy.ndarray, classes: tuple[str, ...], intervals: numpy.ndarray | None, level: float):
         self.table, self.classes, self.intervals, self.level = table, classes, intervals, level
@@ -30,18 +30,18 @@ class Figures:
         self.absent = [name for name, there in zip(classes, occurs, strict=True) if not there]
         few = [f"'{name}' has {int(rows)}" for name, rows, there in zip(classes, self.gold, occurs, strict=True)
                if there and rows < MIN_ROWS]
-        # A class that is predicted but has no gold rows enters macro-F1 (as 0) and not balanced accuracy.
+        # A class that is predicted but has no gold rows counts in macro-F1 (as 0) but not in balanced accuracy.
         self.few = {"macro_f1": few, "weighted_f1": [],
                     "balanced_accuracy": [words for words in few if not words.endswith(" has 0")]}
 
     def resampled(self, column: int) -> list[float] | None:
-        """The bootstrap interval in one column of the statistic, None where no resampled set has the figure."""
+        """The bootstrap interval in one column of the statistic; None if no resampled set has the figure."""
         if self.intervals is None or numpy.isnan(self.intervals[:, column]).any():
             return None
         return [float(edge) for edge in self.intervals[:, column]]
 
     def means(self, names: Sequence[str]) -> dict:
-        """`n`, the scalar figures that are asked for, their intervals, and notes for what is null."""
+        """`n`, the scalar figures in `names`, their intervals, and notes for what is null."""
         result, notes = {"n": self.n}, {}
         for name in names:
             value = float(self.values[name])
@@ -59,7 +59,7 @@ class Figures:
         return result | {"notes": notes}
 
     def majority(self) -> dict:
-        """What answering every row with the most frequent gold class would score."""
+        """What a constant answer, the most frequent gold class, would score."""
         if not self.n:
             return {"label": None, "accuracy": None, "macro_f1": None, "notes": dict.fromkeys(
                 ("label", "accuracy", "macro_f1"), "no rows")}
@@ -135,7 +135,7 @@ def stance_figures(found: dict[str, Figures], probabilities: bool, notes: dict) 
 
 
 def mean_over_languages(languages: Mapping[str, dict], names: Sequence[str]) -> dict:
-    """Plain means over languages: each counts once, however many rows it has; without the figure it is left out."""
+    """Plain means over languages: each counts once, whatever its number of rows; one without the figure is left out."""
 
     def mean(values: list) -> float | None:
         present = [value for value in values if value is not None]

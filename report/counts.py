@@ -1,25 +1,25 @@
 """From counts to figures: one set of formulas for a single table of counts and for thousands of resampled ones.
 
-Everything that `metrics.json` says about labels is a function of one table, the confusion counts: row = human label,
+All figures about labels in `metrics.json` are functions of one table, the confusion counts: row = human label,
 column = predicted label, and a last column for predictions outside the label set. Topic and stance are sums over
 groups of its rows and columns, so they need no second pass over the posts. Two exceptions have small tables of their
-own: the conditional stance, where the arg max runs over the related labels' probabilities, and the topic by sum, where
-a post is related if the related labels' probabilities together are at least those of the others. (The label with the
-highest probability can be "unrelated" while the related labels, which share theirs, have more between them.)
+own: the conditional stance, an arg max over the related labels' probabilities, and the topic by sum, in which a post is
+related if the related labels' probabilities together are at least those of the others. ("unrelated" can have the
+highest single probability although the related labels have more in total.)
 
     views     one flat vector of counts -> a table per question (labels, topic, stance three ways)
     figures   a table (..., K, M) -> accuracy, balanced accuracy, macro-F1, weighted F1, and per class P, R, F1
 
-All functions take leading dimensions, so the bootstrap (report/intervals.py) calls the very formulas that give the
-point figures, on (draws, K, M). Arithmetic is float64; counts stay exact below 2**53. A quotient with nothing under
-the line is NaN here and becomes `null` with a word in report/metrics.py.
+All functions accept leading dimensions, so the bootstrap (report/intervals.py) uses the same formulas as the point
+figures, on (draws, K, M). Arithmetic is float64; counts stay exact below 2**53. A quotient whose denominator is 0 is
+NaN here and becomes `null` with a reason in report/metrics.py.
 
-Conventions, where several are in use:
-- F1 = 2 tp / (gold + predicted). It is 0 for a class that occurs but is never hit, NaN for one that does not occur.
+Conventions, since several are in use:
+- F1 = 2 tp / (gold + predicted). It is 0 for a class that occurs but is never right, NaN for one that does not occur.
 - Macro-F1 is the plain mean over the classes that occur in gold or prediction. (scikit-learn's `f1_score` averages over
   predictions outside the label set too, as further classes with F1 0; here those only count as wrong.)
 - Weighted F1 weighs by gold counts, as scikit-learn's `average="weighted"` does; the paper reports this one.
-- Balanced accuracy is the mean recall over the classes with gold rows, as scikit-learn's.
+- Balanced accuracy is the mean recall over the classes with gold rows, as in scikit-learn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,8 +35,8 @@ MEANS = ("accuracy", "balanced_accuracy", "macro_f1", "weighted_f1")  # the scal
 class Grouping:
     """Which labels belong to which side of the topic and to which stance.
 
-    `related` are the labels on the topic; `stance` names groups of them, one group per related label unless given.
-    Without related labels (or with no unrelated one) there is no topic; with fewer than two groups no stance.
+    `related` are the labels on the topic; `stance` names groups of them, by default one group per related label.
+    Without related labels (or without unrelated ones) there is no topic; with fewer than two groups there is no stance.
     """
 
     labels: tuple[str, ...]
@@ -45,14 +45,14 @@ class Grouping:
 
     @property
     def topic_of(self) -> numpy.ndarray | None:
-        """(C,) 0 for related labels, 1 for the others; None where the labels do not split in two."""
+        """(C,) 0 for related labels, 1 for the others; None if there are not both."""
         if not self.related or set(self.related) >= set(self.labels):
             return None
         return numpy.array([0 if label in self.related else 1 for label in self.labels])
 
     @property
     def stance_groups(self) -> dict[str, tuple[str, ...]]:
-        """Name of a stance -> its labels; empty where there is no stance to tell."""
+        """Name of a stance -> its labels; empty if there is no stance."""
         if self.topic_of is None:
             return {}
         groups = self.stance or {label: (label,) for label in self.labels if label in self.related}
@@ -69,17 +69,17 @@ class Grouping:
     @property
     def width(self) -> int:
         """F, the length of a flat vector of counts: C * (C + 1) for the labels, K * K for the conditional stance, and
-        2 * 2 for the topic by sum where there is a topic."""
+        2 * 2 for the topic by sum if there is a topic."""
         by_label = len(self.labels) * (len(self.labels) + 1)
         return by_label + len(self.stance_groups) ** 2 + (0 if self.topic_of is None else 4)
 
 
 def flat_indices(gold, predicted, conditional, side, grouping: Grouping) -> numpy.ndarray:
-    """Where each row counts in a flat vector: (n, 3) int64; an index is -1 where the row has no part in that table.
+    """The indices at which each row counts in a flat vector: (n, 3) int64, -1 for a table that does not count the row.
 
     `gold` (n,) in [0, C); `predicted` (n,) in [0, C], where C means outside the label set; `conditional` (n,) the
     stance group with the highest probability and `side` (n,) the side of the topic with the higher sum (0 related, 1
-    unrelated), or None where there are no probabilities.
+    unrelated), both None without probabilities.
     """
     labels, groups = len(grouping.labels), len(grouping.stance_groups)
     indices = numpy.full((len(gold), 3), -1, dtype=numpy.int64)
@@ -93,10 +93,10 @@ def flat_indices(gold, predicted, conditional, side, grouping: Grouping) -> nump
 
 
 def views(flat: numpy.ndarray, grouping: Grouping) -> dict[str, numpy.ndarray]:
-    """A flat vector of counts (..., F) as one table (..., K, M) per question; questions that make no sense are absent.
+    """A flat vector of counts (..., F) as one table (..., K, M) per question that the codebook has.
 
     Columns beyond the K classes are wrong answers: predictions outside the label set and, for the stance end to end,
-    related posts that were taken for unrelated.
+    related posts that were labelled as unrelated.
     """
     labels = len(grouping.labels)
     table = flat[..., : labels * (labels + 1)].reshape(*flat.shape[:-1], labels, labels + 1)
@@ -142,11 +142,11 @@ def figures(table: numpy.ndarray) -> dict[str, numpy.ndarray]:
 
 
 def _ratio(above: numpy.ndarray, below: numpy.ndarray) -> numpy.ndarray:
-    """`above / below`, NaN where there is nothing below."""
+    """`above / below`, NaN where `below` is 0."""
     with numpy.errstate(invalid="ignore", divide="ignore"):
         return numpy.where(below > 0, above / numpy.where(below > 0, below, 1), numpy.nan)
 
 
 def _mean_where(values: numpy.ndarray, counted: numpy.ndarray) -> numpy.ndarray:
-    """Mean over the last dimension of the values that are counted, NaN where none is."""
+    """Mean over the last dimension of the values for which `counted` is true, NaN if there are none."""
     return _ratio(numpy.where(counted, values, 0).sum(-1), counted.sum(-1))

@@ -1,13 +1,15 @@
 """Pictures of `metrics.json`: intervals by language, a heat map, the confusion matrix, calibration, and the loss.
 
-Each function gives a matplotlib `Figure` (no pyplot, no global state, no display); `svg` makes it a piece of HTML and
-`save` a file (.svg, .png, .pdf). Choices:
+Each function returns a matplotlib `Figure` (no pyplot, no global state, no display); `svg` turns it into a piece of
+HTML and `save` writes a file (.svg, .png, .pdf). Choices:
 
-- Colours are Okabe and Ito's blue and vermilion (jfly.uni-koeln.de, 2008), told apart in every common colour blindness;
-  seen and unseen also differ by marker, and every heat map cell holds its number, so a grey print loses nothing.
-- Languages have English names. Labels may be in any script: in SVG, text stays text and the reader's own fonts show it,
-  so no glyph is missing and no script is set letter by letter. Dollar signs are no formulas (`text.parse_math` off).
-- The pooled rows stand apart from single languages, and seen from unseen.
+- Colours are Okabe and Ito's blue and vermilion (jfly.uni-koeln.de, 2008), which people with any common kind of colour
+  blindness can tell apart; seen and unseen also differ by marker, and every heat map cell holds its number, so a grey
+  print loses nothing.
+- Languages have English names. Labels may be in any script: in SVG, text stays text and is shown in the reader's own
+  fonts, so no glyph is missing and every script is shaped correctly. Dollar signs do not start formulas
+  (`text.parse_math` is off).
+- Pooled rows are set apart from single languages, and seen languages from unseen ones.
 """
 
 import io
@@ -41,13 +43,13 @@ STYLE = {
 @contextmanager
 def styled():
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
-        # Only widths are reckoned with this font; the reader's fonts draw the text.
+        # This font is used only to compute widths; the reader's fonts draw the text.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
 def _rows(metrics: Mapping, names) -> list[tuple[float, str, dict, str]]:
-    """(height, name, cell, group) from top to bottom, with a gap between groups."""
+    """(y, name, cell, group) from top to bottom, with a gap between groups."""
     rows, y = [], 0.0
     for heading, lines in groups_of_rows(metrics, names):
         for name, cell in lines:
@@ -59,13 +61,13 @@ def _rows(metrics: Mapping, names) -> list[tuple[float, str, dict, str]]:
 
 
 def _colour(group: str) -> tuple[str, str]:
-    """Colour and marker of a row."""
+    """The colour and marker of a row."""
     return {"Seen": (SEEN, "s"), "Seen in training": (SEEN, "s"), "Unseen": (UNSEEN, "o"),
             "Not seen in training": (UNSEEN, "o")}.get(group, (INK, "D"))
 
 
 def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure:
-    """Accuracy of label, topic and stance per language with intervals; a grey bar is the best constant answer."""
+    """Accuracy of label, topic and stance per language with intervals; grey bars mark the best constant answer."""
     panels = [("Label", lambda cell: cell)]
     if metrics["topic"]:
         panels.append(("Topic: related or not", lambda cell: cell["topic"]))
@@ -99,7 +101,7 @@ def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = No
 
 
 def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure:
-    """Rows: pooled, then languages; columns: the figures, each cell with its number (a dash: not estimable)."""
+    """Rows: pooled, then languages; columns: the figures; each cell shows its number (a dash: not estimable)."""
     columns = [("accuracy", lambda c: c["accuracy"]), ("best\nconstant", lambda c: c["majority"]["accuracy"]),
                ("macro-F1", lambda c: c["macro_f1"])]
     if metrics["topic"]:
@@ -134,7 +136,7 @@ def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure
 
 
 def confusion_matrix(cell: Mapping) -> Figure:
-    """Row: human label, column: the model's; shade and percentage are shares of the row, the count stands below."""
+    """Row: human label, column: the model's; shade and percentage give the share of the row, with the count below."""
     labels, counts = cell["confusion"]["labels"], numpy.array(cell["confusion"]["counts"])
     columns = [*labels, "other answer"]
     if not counts[:, -1].any():
@@ -170,7 +172,7 @@ def confusion_matrix(cell: Mapping) -> Figure:
 
 
 def reliability(cell: Mapping) -> Figure | None:
-    """How often answers given with a probability are right, with intervals, above how many there are; None without."""
+    """How often answers with a given probability are right, with intervals, above their number; None without bins."""
     bins = (cell["calibration"] or {}).get("bins")
     if not bins:
         return None
@@ -182,14 +184,15 @@ def reliability(cell: Mapping) -> Figure | None:
             pair = wilson(b["right"], b["n"])
             top.plot([b["confidence"]] * 2, pair, color=SEEN, lw=1.5)
             top.plot(b["confidence"], b["right"] / b["n"], "o", color=SEEN, ms=5, mec="white", clip_on=False)
-        top.set(ylim=(0, 1), ylabel="share that is right", title="As sure as it is right on the dashed line")
+        top.set(ylim=(0, 1), ylabel="share of right answers", title="Dashed line: right as often as stated")
         low.bar([(b["low"] + b["high"]) / 2 for b in bins], [b["n"] for b in bins], 0.094, color="#a9cbe2")
         low.set(xlim=(0, 1), xlabel="probability of the answer", ylabel="posts")
     return figure
 
 
 def loss_curve(steps: Iterable[Mapping]) -> Figure | None:
-    """Training loss (raw, smoothed) and validation macro-F1 over steps, from the lines of log.jsonl; None if empty."""
+    """Training loss (raw, smoothed) and validation macro-F1 over steps, from the lines of log.jsonl; None without any.
+    """
     steps = list(steps)
     loss = [(line["step"], line["loss"]) for line in steps if isinstance(line.get("loss"), int | float)]
     validation = [(line["step"], line["validation"]["macro_f1"]) for line in steps
@@ -229,26 +232,26 @@ def smoothed(values: numpy.ndarray) -> numpy.ndarray:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as an `<svg>` element for an HTML page, with a description; `name` keeps ids of several apart."""
+    """The figure as an `<svg>` element for an HTML page; `name` keeps the ids of several figures apart."""
     with styled(), matplotlib.rc_context({"svg.hashsalt": name}):
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = out.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    # In HTML the parser knows these names itself; without them the page holds no address at all.
+    # An HTML parser knows these namespaces itself; without them the page contains no address at all.
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     width = float(re.search(r'width="([\d.]+)pt"', text).group(1)) * 4 / 3
     text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)
     used = set(re.findall(r'#([\w-]+)["\)]', text))  # matplotlib names every group; twice on a page would be wrong
     text = re.sub(r' id="([^"]+)"', lambda found: found.group(0) if found.group(1) in used else "", text)
-    # A little smaller is still legible; on a phone it then scrolls within its frame.
+    # A figure may shrink a little and stay legible; on a narrower screen it scrolls within its frame.
     style = f"width:{width:.0f}px;min-width:{0.78 * width:.0f}px"
     return text.replace("<svg", f'<svg role="img" style="{style}"', 1).strip()
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write the figure as .svg, .png or .pdf, whole or not at all; the same figure gives the same bytes."""
+    """Write the figure as .svg, .png or .pdf, completely or not at all; the same figure gives the same bytes."""
     path = Path(path)
     kind = path.suffix[1:]
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": None}}[kind]

@@ -1,25 +1,25 @@
-"""How sure a figure is: Wilson's interval for rates, the cluster bootstrap for everything that is no plain rate.
+"""How certain a figure is: Wilson's interval for rates, the cluster bootstrap for everything else.
 
 Wilson (1927), Journal of the American Statistical Association 22, 209-212: for k of n, with z the normal quantile,
 
     (k + z^2 / 2 +- z sqrt(k (n - k) / n + z^2 / 4)) / (n + z^2)
 
-It stays inside [0, 1], is not empty at k = 0 or k = n, and keeps its level with 25 rows, where the textbook interval
-p +- z sqrt(p (1 - p) / n) does not. It takes rows as independent.
+It stays inside [0, 1], has a width even at k = 0 and k = n, and keeps its level with 25 rows, which the textbook
+interval p +- z sqrt(p (1 - p) / n) does not. It takes rows as independent.
 
-An F1 is no rate, so its interval comes from a bootstrap: percentiles over resampled test sets. Two points decide
-whether it is honest. It resamples *clusters* (all copies of a text, or all posts of an author), since such rows are
+An F1 is not a rate, so its interval comes from a bootstrap: percentiles over resampled test sets. Two choices decide
+whether it is honest. It resamples *clusters* (all copies of a text, or all posts by an author), since such rows are
 right or wrong together; and it does so inside each language, since the number of rows per language was chosen by
-whoever built the set and is not random. A cluster that spans languages is resampled in each of them on its own.
+whoever built the set and is not random. A cluster that spans languages is resampled in each of them separately.
 
-It is quick because figures depend on counts only. Clusters with equal counts cannot be told apart: P patterns with
-multiplicities m_1..m_P. Drawing G clusters with replacement is then one multinomial draw (G; m_1/G, ..., m_P/G), and
-draws @ patterns are the resampled counts; no row is copied. 875 posts in four labels have at most 16 or so patterns per
-language. Draws come in chunks of bounded size; the chunk size does not change the numbers. Each stratum has a random
-stream of its own, made from the seed and its name, so an interval does not depend on the order of rows or on which
-other languages are in the file.
+It is fast because figures depend on counts alone. Clusters with equal counts are interchangeable, so there are only P
+patterns with multiplicities m_1..m_P. Drawing G clusters with replacement is then one multinomial draw (G; m_1/G, ...,
+m_P/G), and draws @ patterns are the resampled counts; no row is copied. 875 posts in four labels have at most 16 or so
+patterns per language. Draws are made in chunks of bounded size, which does not change the numbers. Each stratum has its
+own random stream, seeded by the seed and the stratum's name, so an interval depends neither on the order of rows nor on
+the other languages in the file.
 
-Which formula covers how often is tested in tests/report/test_intervals.py.
+tests/report/test_intervals.py measures how often each formula covers the truth.
 """
 
 import zlib
@@ -29,7 +29,7 @@ from statistics import NormalDist
 import numpy
 
 LEVEL = 0.95
-CHUNK_BYTES = 32_000_000  # of resampled counts that are held at once
+CHUNK_BYTES = 32_000_000  # of resampled counts held in memory at once
 
 
 def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, float] | None:
@@ -40,7 +40,7 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, flo
     centre = successes + z * z / 2
     half = z * (successes * (n - successes) / n + z * z / 4) ** 0.5
     low, high = (centre - half) / (n + z * z), (centre + half) / (n + z * z)
-    # At the ends the formula gives 0 and 1 exactly; rounding must not put them outside the figure.
+    # At the ends the formula gives 0 and 1 exactly; rounding must not leave the figure outside its interval.
     return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
 
 
@@ -48,8 +48,8 @@ def rate_difference(first: tuple[float, float], second: tuple[float, float], lev
     """Difference of two independent rates, (k1, n1) minus (k2, n2): (difference, low, high), or None without rows.
 
     Newcombe's hybrid score interval (1998, Statistics in Medicine 17, 873-890, method 10): with Wilson limits l and u,
-    d - sqrt((p1 - l1)^2 + (u2 - p2)^2) and d + sqrt((u1 - p1)^2 + (p2 - l2)^2). Two intervals that overlap do not
-    show that two rates are equal, so seen and unseen languages are compared by this.
+    d - sqrt((p1 - l1)^2 + (u2 - p2)^2) and d + sqrt((u1 - p1)^2 + (p2 - l2)^2). Seen and unseen languages are compared
+    in this way, since two rates can differ although their intervals overlap.
     """
     one, two = wilson(*first, level), wilson(*second, level)
     if one is None or two is None:
@@ -63,10 +63,11 @@ def rate_difference(first: tuple[float, float], second: tuple[float, float], lev
 def patterns(indices: numpy.ndarray, clusters: numpy.ndarray, width: int) -> tuple[numpy.ndarray, numpy.ndarray]:
     """The distinct count vectors of the clusters, (P, width) float64, and how many clusters have each, (P,) int64.
 
-    `indices` (n, m) int64: the counts that a row adds one to, -1 for none; `clusters` (n,): any ids, equal = together.
+    `indices` (n, m) int64: the counts to which a row adds one, -1 for none; `clusters` (n,): ids of any kind, equal for
+    rows of one cluster.
     """
     _, cluster, sizes = numpy.unique(clusters, return_inverse=True, return_counts=True)
-    alone = sizes[cluster] == 1  # most rows: no (G, width) matrix is needed to find their patterns
+    alone = sizes[cluster] == 1  # most rows; their patterns are found without a (G, width) matrix
     rows, times = numpy.unique(indices[alone], axis=0, return_counts=True)
     found = [_one_hot(rows, numpy.arange(len(rows)), len(rows), width)]
     multiplicity = [times]
@@ -96,10 +97,10 @@ def bootstrap(
     seed: int,
     level: float = LEVEL,
 ) -> dict[str, numpy.ndarray]:
-    """Percentile intervals of a statistic for cells that are unions of strata: cell -> (2, S), NaN where it has none.
+    """Percentile intervals of a statistic for cells that are unions of strata: cell -> (2, S), NaN without an interval.
 
-    `strata`: name -> `patterns(...)`. `statistic`: counts (m, F) -> figures (m, S), NaN where a resampled set has none
-    (such draws are left out of the percentiles). The same resampled strata serve every cell that holds them.
+    `strata`: name -> `patterns(...)`. `statistic`: counts (m, F) -> figures (m, S), NaN if a resampled set has none
+    (such draws are left out of the percentiles). A stratum is resampled once for all cells that contain it.
     """
     streams = {name: numpy.random.default_rng([seed, zlib.crc32(name.encode())]) for name in strata}
     widest = max((sum(matrix.shape) for matrix, _ in strata.values()), default=1)
@@ -120,13 +121,13 @@ def bootstrap(
 
 
 def resample(matrix, multiplicity, size: int, stream: numpy.random.Generator) -> numpy.ndarray:
-    """`size` resampled test sets as counts (size, F): G clusters drawn with replacement out of G, one multinomial."""
+    """`size` resampled test sets as counts (size, F): G of G clusters drawn with replacement, as one multinomial."""
     clusters = int(multiplicity.sum())
     return stream.multinomial(clusters, multiplicity / clusters, size=size).astype(numpy.float64) @ matrix
 
 
 def percentiles(values: numpy.ndarray, edges: Sequence[float]) -> numpy.ndarray:
-    """Quantiles over the first dimension, NaN draws left out: (draws, S) -> (len(edges), S); all NaN gives NaN."""
+    """Quantiles over the first dimension without NaN draws: (draws, S) -> (len(edges), S); all NaN gives NaN."""
     result = numpy.full((len(edges), values.shape[1]), numpy.nan)
     for column in range(values.shape[1]):
         present = values[:, column][~numpy.isnan(values[:, column])]

@@ -1,9 +1,9 @@
-"""HTML that cannot be broken into: every string is escaped unless it is `Html`, which only the page's own code makes.
+"""HTML safe from injection: every string is escaped unless it is `Html`, which only the page's own code makes.
 
     tag("td", "<script>", class_="n") -> Html('<td class="n">&lt;script&gt;</td>')
 
-Post texts, file names, labels and languages come from anywhere; here they can only ever be text. Control characters,
-which HTML forbids, become U+FFFD.
+Post texts, file names, labels and languages can contain anything; here they are never more than text. Control
+characters, which HTML forbids, become U+FFFD.
 """
 
 import html
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
-_EMPTY = {"meta", "br"}  # elements without an end
+_EMPTY = {"meta", "br"}  # elements without an end tag
 
 
 class Html(str):
@@ -19,7 +19,7 @@ class Html(str):
 
 
 def escape(value) -> Html:
-    """Any value as text; `Html` as it is; None as a dash."""
+    """Any value as escaped text; `Html` is returned as it is, None becomes a dash."""
     if isinstance(value, Html):
         return value
     text = "–" if value is None else str(value)
@@ -31,7 +31,8 @@ def join(parts: Iterable, between: str = "\n") -> Html:
 
 
 def tag(name: str, /, *children, **attributes) -> Html:
-    """An element. Attribute names may end in `_` (`class_`); `_` within one is a hyphen; None leaves one out."""
+    """An element. A final `_` in an attribute's name is dropped (`class_`), any other becomes a hyphen; None: left out.
+    """
     pairs = [f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items()
              if value is not None]
     start = f"<{name}{''.join(pairs)}>"
@@ -40,9 +41,9 @@ def tag(name: str, /, *children, **attributes) -> Html:
 
 def grid(header: Sequence, rows: Iterable[Sequence | str], *, numbers: Sequence[bool] | None = None,
          class_: str = "") -> Html:
-    """A table that scrolls within itself; a row that is a plain string is a heading over the rows below it.
+    """A table that scrolls within its own frame; a row that is a plain string is a heading for the rows below it.
 
-    `numbers[i]` says whether column i holds numbers (set to the right); by default all but the first do.
+    `numbers[i]`: whether column i holds numbers (aligned right); by default all but the first do.
     """
     numbers = numbers or [i > 0 for i in range(len(header))]
     kind = ["n" if right else None for right in numbers]
@@ -61,7 +62,7 @@ def grid(header: Sequence, rows: Iterable[Sequence | str], *, numbers: Sequence[
 
 
 def facts(value, depth: int = 0) -> Html:
-    """Any JSON value as lists and tables: dicts as name and value, lists of dicts as a table, the rest as text."""
+    """Any JSON value as lists and tables: dicts as names and values, lists of dicts as a table, the rest as text."""
     if isinstance(value, Mapping):
         if not value:
             return escape("none")

@@ -1,23 +1,23 @@
-"""`metrics.json`: everything that is said about a set of predictions, with an interval beside it or a word instead.
+"""`metrics.json`: every figure about a set of predictions, with its interval or with a reason why there is none.
 
 A *cell* is a set of rows with its figures: all rows, each language, the languages seen and unseen in training, and each
 value of each `by` column. Every cell has the same keys:
 
     n, accuracy, balanced_accuracy, macro_f1, weighted_f1      each figure with `<figure>_ci`: [low, high]
-    majority        the best constant answer and what it would score: accuracy means little without it
+    majority        the best constant answer and its score: accuracy means little without it
     labels          per label: support, predicted, precision, recall, f1
     topic           related against unrelated, by the predicted label: accuracy, recall, specificity,
-                    balanced_accuracy, macro_f1; by_sum the same figures by the summed probabilities of both sides
+                    balanced_accuracy, macro_f1; by_sum: the same figures, by the summed probabilities of the two sides
     stance          rows whose gold label is related, three ways: end_to_end (a missed topic is wrong), given_detection
                     (rows also predicted related), conditional (arg max over the related labels' probabilities)
     confusion       counts, with a last column for predictions outside the label set, which are wrong
-    calibration     log loss, Brier score and expected calibration error, where there are probabilities
-    left_out        declared labels that occur in neither gold nor prediction and so are no part of macro-F1
+    calibration     log loss, Brier score and expected calibration error, if there are probabilities
+    left_out        declared labels that occur in neither gold nor prediction, so that macro-F1 leaves them out
 
-What cannot be estimated is null, and `notes` in the same dict says why under the same key (report/cells.py). Rates have
-Wilson intervals; F1 and means of rates have bootstrap percentiles (report/intervals.py).
+What cannot be estimated is null, and `notes` in the same dict gives the reason under the same key (report/cells.py).
+Rates have Wilson intervals; F1 and means of rates have bootstrap percentiles (report/intervals.py).
 
-The intervals hold for this test set's sampling. They know nothing of training seeds.
+The intervals cover the sampling of this test set. They do not cover the training seed.
 """
 
 from collections import Counter
@@ -32,19 +32,19 @@ from report.counts import MEANS, Grouping, figures, flat_indices, views
 from report.intervals import LEVEL, bootstrap, patterns
 
 SCHEMA = 1
-CALIBRATION_ROWS = 100  # rows below which ten bins hold mostly noise
-MAX_VALUES = 200  # of a `by` column: more is an id, not a group
+CALIBRATION_ROWS = 100  # with fewer rows, ten bins would hold mostly noise
+MAX_VALUES = 200  # of a `by` column: a column with more values holds ids, not groups
 OUTSIDE = "(outside the label set)"
 
 
 @dataclass
 class Scored:
-    """Gold and predicted labels, row by row, with what is needed to group them.
+    """Gold and predicted labels, row by row, with everything needed to group them.
 
-    `predicted` may hold anything (None, a label that the codebook does not know): such rows are wrong. `probabilities`
-    (n, C) in the order of `labels`, or None. `clusters`: ids, equal for rows that stand or fall together (copies of a
-    text, posts of an author). `stance` names groups of related labels; by default each related label is one. Raises
-    `UserError` for gold labels and languages that do not fit, and for probabilities that are none.
+    `predicted` may hold anything (None, a label that is not in the codebook); such rows are wrong. `probabilities`:
+    (n, C) in the order of `labels`, or None. `clusters`: ids, equal for rows that belong together (copies of a text,
+    posts by one author). `stance` names groups of related labels; by default each related label is a group. Raises
+    `UserError` for columns of the wrong length, unknown gold labels and invalid probabilities.
     """
 
     ids: Sequence[str]
@@ -95,9 +95,9 @@ def score(
     level: float = LEVEL,
     dropped: Mapping | None = None,
 ) -> dict:
-    """The dict of `metrics.json`. `seen_languages`: those of training; None where unknown (then seen/unseen are null).
+    """The dict of `metrics.json`. `seen_languages`: those of training, None if unknown (then seen and unseen are null).
 
-    `dropped` (see `dropped_section`) is stored as it is. Same rows in any order, same seed: the same numbers.
+    `dropped` (see `dropped_section`) is stored as it is. The same rows and seed give the same numbers in any order.
     """
     table = _Table(scored, draws, seed, level)
     names = sorted(set(scored.languages))
@@ -128,7 +128,7 @@ def score(
 
 
 def dropped_section(reasons: Mapping[str, int], all_rows: Mapping | None = None) -> dict:
-    """What `metrics["dropped"]` holds: rows left out by reason and, from a second `score`, figures with all rows."""
+    """The value of `metrics["dropped"]`: rows left out, by reason, and figures with all rows from a second `score`."""
     section = {"rows": sum(reasons.values()), "reasons": dict(reasons)}
     if all_rows is not None:
         keys = ["n", *(key for name in MEANS for key in (name, f"{name}_ci")), "topic", "stance", "notes"]
@@ -140,7 +140,7 @@ def dropped_section(reasons: Mapping[str, int], all_rows: Mapping | None = None)
 
 
 class _Table:
-    """The rows as arrays of indices, and the way from a set of rows to a cell."""
+    """The rows as arrays of indices, and the functions that turn a set of rows into a cell."""
 
     def __init__(self, scored: Scored, draws: int, seed: int, level: float):
         self.scored, self.draws, self.seed, self.level = scored, draws, seed, level
@@ -163,14 +163,14 @@ class _Table:
         self.indices = flat_indices(self.gold, self.predicted, conditional, side, self.grouping)
 
     def by(self, column: str) -> dict:
-        """One cell per value of an extra column, its bootstrap stratified by language as everywhere."""
+        """One cell per value of an extra column; its bootstrap is stratified by language, as for all cells."""
         if column not in self.scored.extra:
             have = ", ".join(self.scored.extra) or "none"
             raise UserError(f"--by {column}: the data have no such column; there are: {have}")
         values = numpy.array([str(value) for value in self.scored.extra[column]], dtype=object)
         names = sorted(set(values))
         if len(names) > MAX_VALUES:
-            raise UserError(f"--by {column}: {len(names)} different values; a column of at most {MAX_VALUES} fits")
+            raise UserError(f"--by {column}: {len(names)} different values; at most {MAX_VALUES} are possible")
         result = {}
         for name in names:
             chosen = values == name
@@ -179,7 +179,7 @@ class _Table:
         return result
 
     def cells(self, strata: dict[str, numpy.ndarray], groups: dict[str, list[str]], stream: str) -> dict[str, dict]:
-        """Cells over unions of strata (name -> row numbers); `stream` keeps the random numbers of columns apart."""
+        """Cells over unions of strata (name -> row indices); `stream` gives each column random numbers of its own."""
         counted = {stream + s: patterns(self.indices[rows], self.clusters[rows], self.grouping.width)
                    for s, rows in strata.items()}
         members = {cell: [stream + s for s in names] for cell, names in groups.items()}

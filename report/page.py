@@ -1,10 +1,11 @@
-"""`report.html`: one file that holds everything, asks nobody for anything, and first says what was found, how surely.
+"""`report.html`: one self-contained file that opens with what was found and how certain it is.
 
     page(metrics, facts, steps=...)  -> str      an evaluation, a training run, or both: empty parts are left out
-    write_page(path, metrics, facts, ...)        the same, written whole or not at all
+    write_page(path, metrics, facts, ...)        the same, written completely or not at all
 
-No script, no font, no address in it. Post texts appear only in `posts`, which a program passes when asked to. Every
-string goes through report/markup.py. Pictures are SVG in the page itself; the look is report/page.css, copied in.
+It contains no scripts, fonts or addresses, so opening it loads nothing else. Post texts appear only in `posts`, which a
+program passes only if the user asks for it. Every string goes through report/markup.py. Pictures are SVG elements of
+the page; report/page.css is copied into it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from report.tables import MARKS, cells_of, groups_of_rows, header_of
 from report.words import counted, findings, interval, language_name, number, percent, rate
 
 STYLE = Path(__file__).with_name("page.css")
-POSTS = 500  # rows that are shown when posts are asked for; a browser must still open the page
+POSTS = 500  # at most so many posts are listed; a browser must still be able to open the page
 
 
 def page(
@@ -36,10 +37,10 @@ def page(
 ) -> str:
     """The page as text.
 
-    `metrics`: the dict of metrics.json. `facts`: anything like run.json; one section per key that holds a dict or list.
+    `metrics`: the dict of metrics.json. `facts`: a dict like run.json; each key with a dict or list gets a heading.
     `steps`: the lines of log.jsonl. `agreement`: annotators' agreement by language code (and "all"), shown beside the
-    accuracy. `posts`: dicts to list, text included. `names`: further names of languages. `caution`: words for the
-    third line, such as that the rows also chose the adapter.
+    accuracy. `posts`: dicts to list, text included. `names`: additional names of languages. `caution`: words to add to
+    the third line, for example that the rows were also used to choose the adapter.
     """
     steps = list(steps)
     found = findings(metrics, caution=caution, names=names) if metrics else training_findings(steps)
@@ -59,31 +60,33 @@ def page(
 
 
 def write_page(path: str | Path, metrics: Mapping | None = None, facts: Mapping | None = None, **more) -> None:
-    """Write `page(metrics, facts, **more)`, whole or not at all. Raises `UserError` where `path` cannot be written."""
+    """Write `page(metrics, facts, **more)`, completely or not at all. Raises `UserError` if `path` cannot be written.
+    """
     text = page(metrics, facts, **more)
     with atomic_write(path) as handle:
         handle.write(text)
 
 
 def training_findings(steps: Sequence[Mapping]) -> list[str]:
-    """The first three lines for a run that was not evaluated: the loss, the best validation score, what is missing."""
+    """The first three lines for a run without an evaluation: the loss, the best validation score, what is missing."""
     losses = [line["loss"] for line in steps if isinstance(line.get("loss"), int | float)]
     if not losses:
-        return ["Nothing was trained and nothing scored.", "There is nothing to compare.", "Nothing can be said."]
+        return ["Nothing was trained or scored.", "There is nothing to compare.", "No conclusion can be drawn."]
     share = max(1, len(losses) // 10)
     first, last = sum(losses[:share]) / share, sum(losses[-share:]) / share
-    lines = [f"In {counted(len(losses), 'step')} the training loss went from {first:.3f} to {last:.3f} "
+    lines = [f"Over {counted(len(losses), 'step')}, the training loss went from {first:.3f} to {last:.3f} "
              f"(means of the first and the last {counted(share, 'step')})."]
     scores = [(line["validation"]["macro_f1"], line["step"]) for line in steps
               if isinstance(line.get("validation"), Mapping) and line["validation"].get("macro_f1") is not None]
     if scores:
         best, step = max(scores, key=lambda pair: (pair[0], -pair[1]))
-        lines.append(f"The best macro-F1 on validation rows was {best:.3f}, at step {step:,}, "
-                     f"among {counted(len(scores), 'evaluation')}.")
+        lines.append(f"The best macro-F1 on the validation posts, out of {counted(len(scores), 'evaluation')}, was "
+                     f"{best:.3f}, at step {step:,}.")
     else:
-        lines.append("No validation rows were scored on the way.")
-    return [*lines, "How sure: not at all yet; a loss says little about new posts, and a best validation score is "
-            "optimistic, since it was chosen. Score rows that took no part: eval.py."]
+        lines.append("No validation posts were scored during training.")
+    return [*lines, "How sure: not at all yet. A training loss tells little about new posts, and the best validation "
+            "score is optimistic, since it was picked as the best. Use eval.py to score posts that took no part in "
+            "training."]
 
 
 def _section(title: str, *parts) -> Html:
@@ -101,17 +104,17 @@ def _pictures(metrics: Mapping, names) -> Html:
     sides = " Blue squares: languages seen in training; orange dots: not seen." if metrics["seen"] else ""
     level = f"{metrics['intervals']['level'] * 100:g} %"
     return join([
-        _section("Who is right where, and how surely", _figure(
+        _section("How often the model is right, by language", _figure(
             figures.intervals_by_language(metrics, names), "intervals",
-            f"Accuracy with its {level} interval (line).{sides} Grey bar: always giving the most frequent answer of "
-            "that row. Where the line crosses the bar, the model cannot be told from that.")),
-        _section("Languages by figure", _figure(
+            f"Accuracy with its {level} interval (line).{sides} Grey bar: the accuracy of always giving that row's "
+            "most frequent label. If the line crosses the bar, no difference from that constant answer can be shown.")),
+        _section("All figures, by language", _figure(
             figures.heat_map(metrics, names), "heat",
-            f"Darker is higher; number of posts in brackets. {'; '.join(MARKS)}.")),
-        _section("What is taken for what", _figure(
+            f"Darker is higher; the number of posts is in brackets. {'; '.join(MARKS)}.")),
+        _section("Which labels are confused", _figure(
             figures.confusion_matrix(metrics), "confusion",
-            "Each row: what the model made of the posts with that human label, in per cent, above the number of posts "
-            "where there is room. Framed: right.")),
+            "Each row shows how the model labelled the posts with that human label: the percentage and, if there is "
+            "room, the number of posts below it. Framed cells are right answers.")),
     ])
 
 
@@ -124,9 +127,10 @@ def _table(metrics: Mapping, names, agreement, agreement_name: str) -> Html:
             shared = (agreement or {}).get(codes.get(id(cell), ""))
             rows.append([name, *cells_of(cell, shared, bool(agreement))])
     header = header_of(metrics, bool(agreement))
-    words = f" people: {agreement_name} among the annotators, who do not agree fully either." if agreement else ""
+    words = (f" people: {agreement_name} among the annotators, who do not always agree with each other either."
+             if agreement else "")
     means = metrics["mean_over_languages"]
-    lines = [f"Mean over {counted(means['languages'], 'language')}, each counting once: accuracy "
+    lines = [f"Mean over {counted(means['languages'], 'language')}, each counted once: accuracy "
              f"{number(means['accuracy'])}, macro-F1 {number(means['macro_f1'])}."]
     for key, which in (("seen", "seen"), ("unseen", "unseen")):
         if metrics[key] and metrics[key]["n"]:
@@ -145,16 +149,16 @@ def _labels(metrics: Mapping) -> Html:
             for name, row in metrics["labels"].items()]
     parts = [grid(["label", "posts", "predicted", "precision", "recall", "F1"], rows, class_="wide")]
     if metrics["left_out"]:
-        parts.append(tag("p", f"No part of macro-F1, since nobody gave them: {', '.join(metrics['left_out'])}.",
-                         class_="note"))
+        parts.append(tag("p", f"Not part of macro-F1, since neither people nor the model gave them: "
+                         f"{', '.join(metrics['left_out'])}.", class_="note"))
     if metrics["stance"]:
-        names = {"end_to_end": "end to end: a missed topic is wrong",
+        names = {"end_to_end": "end to end: a post not found related is wrong",
                  "given_detection": "given that it was found related",
                  "conditional": "by the related labels' probabilities alone"}
         body = [[words, f"{cell['n']:,}", rate(cell), number(cell["macro_f1"]) + " " + interval(cell["macro_f1_ci"]),
                  percent(cell["majority"]["accuracy"])]
                 for key, words in names.items() if (cell := metrics["stance"][key])]
-        parts += [tag("h3", "Stance of the posts that people found related"),
+        parts += [tag("h3", "Stance of the posts that people labelled as related"),
                   grid(["", "posts", "accuracy", "macro-F1", "best constant"], body, class_="wide")]
     return _section("Labels", *parts)
 
@@ -174,11 +178,11 @@ def _probabilities(metrics: Mapping) -> Html | None:
     found = metrics["calibration"]
     if not found:
         return None
-    ece = (f"; stated probabilities miss the share that is right by {found['ece']:.3f} on average (expected "
+    ece = (f"; on average, stated probabilities differ from the share of right answers by {found['ece']:.3f} (expected "
            "calibration error)") if found["ece"] is not None else ""
-    words = f"Log loss {found['log_loss']:.3f}, Brier score {found['brier']:.3f} (of both, smaller is better){ece}."
-    caption = ("Points on the dashed line: of the answers given with that probability, that share is right. Below it: "
-               "more sure than right.")
+    words = f"Log loss {found['log_loss']:.3f}, Brier score {found['brier']:.3f} (for both, smaller is better){ece}."
+    caption = ("A point on the dashed line: answers with that probability are right that often. Below the line, the "
+               "model is overconfident; above it, underconfident. Bars: the number of posts.")
     return _section("Are the probabilities honest?", tag("p", words, class_="before"),
                     _figure(figures.reliability(metrics), "reliability", caption))
 
@@ -194,7 +198,7 @@ def _dropped(metrics: Mapping) -> Html | None:
         rows = [[name, f"{cell['n']:,}", rate(cell), number(cell["macro_f1"]), number(cell["weighted_f1"]),
                  number((cell["topic"] or {}).get("macro_f1"))]
                 for name, cell in (("without them (used above)", metrics), ("all rows, as published", every))]
-        parts += [tag("h3", "Both figures"),
+        parts += [tag("h3", "Figures with and without them"),
                   grid(["", "posts", "accuracy", "macro-F1", "weighted F1", "topic F1"], rows, class_="wide")]
     return _section("Posts left out", *parts)
 
@@ -203,8 +207,8 @@ def _training(steps: Sequence[Mapping]) -> Html | None:
     figure = figures.loss_curve(steps)
     if figure is None:
         return None
-    return _section("Training", _figure(figure, "loss", "Loss of each optimiser step, and the score on validation rows "
-                                        "where there were any."))
+    return _section("Training", _figure(figure, "loss", "The loss at each optimiser step and, if there were validation "
+                                        "posts, the score on them."))
 
 
 def _posts(posts: Sequence[Mapping] | None, names) -> Html | None:
@@ -214,7 +218,7 @@ def _posts(posts: Sequence[Mapping] | None, names) -> Html | None:
     rows = [[language_name(post.get(c), names) if c == "language" else post.get(c) for c in columns]
             for post in posts[:POSTS]]
     more = f" The first {POSTS:,} of {len(posts):,}." if len(posts) > POSTS else ""
-    return _section("Posts", tag("p", f"Shown because it was asked for.{more}", class_="note"),
+    return _section("Posts", tag("p", f"Listed on request.{more}", class_="note"),
                     grid(columns, rows, numbers=[False] * len(columns), class_="posts"))
 
 
@@ -227,7 +231,7 @@ def _facts(facts: Mapping) -> Html | None:
         if isinstance(value, Mapping | list | tuple) and value:
             words = str(key).replace("_", " ")
             parts += [tag("h3", words[:1].upper() + words[1:]), facts_list(value)]
-    return _section("The run's facts", *parts)
+    return _section("Facts about the run", *parts)
 
 
 def _reading(metrics: Mapping | None) -> Html | None:
@@ -235,14 +239,16 @@ def _reading(metrics: Mapping | None) -> Html | None:
         return None
     i = metrics["intervals"]
     terms = {
-        "accuracy": "share of posts whose label is the human one; an answer outside the label set is wrong.",
+        "accuracy": "the share of posts that get the human label; an answer outside the label set is wrong.",
         "base, best constant": "the accuracy of always giving the most frequent human label of that row.",
-        "macro-F1": "mean over labels of 2 × hits / (posts + predictions); each label counts the same, rare ones too.",
-        "topic": "related or not. Recall: share of the related posts that were found. Specificity: share of the others "
-                 "that were left alone.",
-        "stance": "which side a related post takes: over all related posts (a missed one is wrong), or those found.",
-        "intervals": f"{i['level'] * 100:g} %. Rates: Wilson. F1: {i['draws']:,} bootstrap draws within languages, of "
-                     f"{i['clusters']:,} groups of posts (seed {i['seed']}). A label with fewer than {MIN_ROWS} posts "
-                     "has none.",
+        "macro-F1": "the mean over labels of 2 × hits / (posts + predictions); a rare label counts as much as a "
+                    "frequent one.",
+        "topic": "whether a post is related. Recall: the share of related posts that were found. Specificity: the "
+                 "share of unrelated posts that were recognised as unrelated.",
+        "stance": "which side a related post takes, over all related posts (one that was not found is wrong) or over "
+                  "those found.",
+        "intervals": f"{i['level'] * 100:g} %. For rates: Wilson. For F1: {i['draws']:,} bootstrap draws within "
+                     f"languages (seed {i['seed']}), from {i['clusters']:,} groups of posts with the same text or "
+                     f"author. A label with fewer than {MIN_ROWS} posts has no interval.",
     }
     return _section("How to read this", tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in terms.items())))

@@ -3,8 +3,8 @@
     text = language_table(metrics)                                                # ready to print
     header_of(metrics), groups_of_rows(metrics), cells_of(cell)                   # the same cells for the page
 
-Marks: ° a cell with fewer than 30 rows; † a macro-F1 into which a class with fewer than ten rows enters, so that it has
-no interval. A dash is a figure that cannot be estimated; `notes` in metrics.json says why.
+Marks: ° a cell with fewer than 30 rows; † a macro-F1 that includes a class with fewer than ten rows and so has no
+interval. A dash is a figure that cannot be estimated; `notes` in metrics.json gives the reason.
 """
 
 import textwrap
@@ -14,17 +14,18 @@ from common.terminal import table
 from report.words import SMALL, interval, language_name, number
 
 HOW_TO_READ = {  # by the column that a line explains
-    "acc": "acc: accuracy; base: always the most frequent label; F1: macro-F1",
-    "topic F1": "topic F1, recall, specif.: related or not, by the label",
-    "by sum": "by sum: topic F1 where related means that the related labels' probabilities together are larger",
-    "stance": "stance: right side among the related posts, all of them (a missed one is wrong); detected: those found "
-              "related",
+    "acc": "acc: accuracy; base: accuracy of always giving the most frequent label; F1: macro-F1",
+    "topic F1": "topic F1, recall, specif.: related or not, by the predicted label",
+    "by sum": "by sum: topic F1, if a post counts as related when the related labels' probabilities add up to at least "
+              "half",
+    "stance": "stance: right side, over all related posts (one that was not found is wrong); detected: over those "
+              "found related",
 }
-MARKS = (f"° fewer than {SMALL} posts", "† a label with fewer than 10 posts enters: no interval", "– not estimable")
+MARKS = (f"° fewer than {SMALL} posts", "† no interval, since a label has fewer than 10 posts", "– not estimable")
 
 
 def groups_of_rows(metrics: Mapping, names: Mapping[str, str] | None = None) -> list[tuple[str, list[tuple]]]:
-    """(heading, [(name, cell), ...]): pooled rows, then languages seen in training, not seen, or all if unknown."""
+    """(heading, [(name, cell), ...]): pooled rows, then languages seen and not seen in training, or all if unknown."""
     languages = {code: (language_name(code, names), cell) for code, cell in metrics["by_language"].items()}
     pooled, groups = [("All", metrics)], []
     if metrics["seen"] is None:
@@ -35,7 +36,7 @@ def groups_of_rows(metrics: Mapping, names: Mapping[str, str] | None = None) -> 
             if metrics[key]["n"]:
                 pooled.append((pooled_name, metrics[key]))
                 groups.append((heading, metrics[key]["languages"]))
-    if len(pooled) == 2:  # all rows are on one side: the pooled row would be there twice
+    if len(pooled) == 2:  # all rows are on one side: the pooled row would appear twice
         pooled.pop()
     named = [(heading, sorted((languages[code] for code in codes), key=lambda pair: pair[0]))
              for heading, codes in groups]
@@ -49,7 +50,7 @@ def marked(cell: Mapping) -> tuple[str, str]:
 
 
 def cells_of(cell: Mapping, agreement: float | None = None, with_agreement: bool = False) -> list[str]:
-    """One row's cells after the name: n, accuracy, interval, base, F1, then topic and stance where there are any."""
+    """One row's cells after the name: n, accuracy, interval, base, F1, then topic and stance if there are any."""
     small, few = marked(cell)
     row = [f"{cell['n']:,}{small}", number(cell["accuracy"]), interval(cell["accuracy_ci"]),
            number(cell["majority"]["accuracy"]), number(cell["macro_f1"]) + few]

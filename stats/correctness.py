@@ -1,9 +1,9 @@
-"""Which posts were labelled rightly: logistic regression of correctness on model, label, template and language.
+"""Which posts were labelled correctly: logistic regression of correctness on model, label, template and language.
 
-Rows are test rows only, each as often as there are models; a post is one cluster whatever the number of models. A share
-of pre-training has one value per language, so it stands beside language effects nowhere: `stats.logit.design` refuses
-the two together. Every effect has two errors: with posts as clusters, and with languages left out one at a time, which
-is the one to read for anything that is said about languages beyond these.
+The rows are test rows only, one per post and model; a post is one cluster, however many models labelled it. A
+pre-training share has one value per language, so it cannot be combined with language effects: `stats.logit.design`
+refuses the two together. Every effect has two standard errors: one with posts as clusters, and one from leaving out one
+language at a time, which is the one to use for any claim about other languages.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ SHARE = "share (log10 of per cent)"
 
 @dataclass(frozen=True)
 class Cell:
-    """What one model answered to one template."""
+    """One model's answers under one template."""
 
     model: str
     template: str
@@ -33,10 +33,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Regression:
-    """`effects` and `coefficients`: rows of tables; n rows, `posts` and `languages` counted; notes in words.
+    """`effects` and `coefficients` as rows of tables; the numbers of rows (n), `posts` and `languages`; notes in words.
 
-    An effect: term, level, reference (None for a number), effect, and twice error, low, high, p: `_posts` (normal) and
-    `_languages` (t with `df` degrees of freedom), None where there is none. A coefficient: name, value, error_posts.
+    An effect: term, level, reference (None for a number), effect, and two sets of error, low, high and p: `_posts`
+    (normal) and `_languages` (t with `df` degrees of freedom), None if not available. A coefficient: name, value,
+    error_posts.
     """
 
     effects: list[dict]
@@ -50,10 +51,10 @@ class Regression:
 def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: Mapping[str, float] | None = None,
             references: Mapping[str, str] | None = None, languages: Sequence[str] | None = None,
             level: float = LEVEL) -> Regression:
-    """Correctness of the cells' rows on `terms`; `shares` are per cent, for the term "share".
+    """Regress correctness of the cells' rows on `terms`; `shares` are per cent, for the term "share".
 
-    A term with one level is left out with a note, and so are languages whose share is not listed. Raises `UserError`
-    for unknown terms, different tables of posts, separation and collinearity (stats/logit.py).
+    A term with one level is left out with a note, as are languages whose share is not listed. Raises `UserError` for
+    unknown terms, different tables of posts, separation and collinearity (stats/logit.py).
     """
     for term in terms:
         if term not in TERMS:
@@ -65,7 +66,7 @@ def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: 
         known = [code for code in rows.languages if (shares or {}).get(code, 0) > 0]
         absent = sorted(set(rows.language[chosen].tolist()) - set(known))
         if absent:
-            notes.append(f"left out, since no share is listed, which is not zero: {', '.join(absent)}")
+            notes.append(f"left out, since their share is unknown, not zero: {', '.join(absent)}")
         chosen &= rows.where(known)
         numbers[SHARE] = numpy.tile([numpy.log10(shares[code]) for code in rows.language[chosen]], len(cells))
     count = int(chosen.sum())
@@ -106,7 +107,7 @@ def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: 
 
 
 def _around(value: float, error: float, df: int | None, level: float, name: str) -> dict[str, float | None]:
-    """Error, interval and two-sided p of one effect; by the normal distribution where `df` is None."""
+    """Error, interval and two-sided p of one effect; by the normal distribution if `df` is None."""
     keys = [f"{key}_{name}" for key in ("error", "low", "high", "p")]
     if not error > 0:
         return dict.fromkeys(keys)

@@ -1,6 +1,6 @@
-"""Several contrasts at once: the more are looked at, the surer is one to stand out by chance.
+"""Several contrasts at once: the more one tests, the likelier it is that one stands out by chance.
 
-A family is declared before the data are seen. Two corrections belong to it:
+A family is declared before the data are seen. Two corrections are made for it:
 
 **Holm** (1979, Scandinavian Journal of Statistics 6, 65-70) for tests: with p_(1) <= ... <= p_(K),
 
@@ -13,8 +13,8 @@ so that the chance of one or more false claims stays below the level, however th
 
     s_k = sd(v*_k),    c = quantile over the draws of max_k |v*_k - v_k| / s_k,    band_k = v_k +- c s_k
 
-All K hold at once as often as the level says. c takes the contrasts' dependence from the draws, so all contrasts must
-be made from the same drawn posts; independent draws would make c as large as if the contrasts were independent.
+All K bands hold at once as often as the level states. c takes the contrasts' dependence from the draws, so all
+contrasts must be computed on the same drawn posts; separate draws would make c as large as for independent contrasts.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Contrast(NamedTuple):
 
 
 def holm(p: Sequence[float]) -> numpy.ndarray:
-    """Holm's adjusted p-values (K,) float64. NaN stays NaN but counts in K: what was declared stays declared."""
+    """Holm's adjusted p-values (K,) float64. NaN stays NaN but counts in K, since the contrast was declared."""
     p = numpy.asarray(p, dtype=numpy.float64)
     order = numpy.argsort(p)  # NaN last
     adjusted = numpy.empty_like(p)
@@ -50,8 +50,8 @@ def holm(p: Sequence[float]) -> numpy.ndarray:
 def simultaneous(values: Sequence[float], draws: numpy.ndarray, level: float = LEVEL) -> numpy.ndarray:
     """Max-|t| bands for K values from joint draws (D, K): (K, 2) float64. Formula: see the module.
 
-    A value that cannot be made has NaN; draws without it are left out of its spread. A contrast whose draws are all
-    equal (models that answer alike) has a band without width and no part in c.
+    A value that cannot be computed gives NaN; draws without it are left out of its spread. A contrast whose draws are
+    all equal (models with the same answers) has a band of width 0 and is not used for c.
     """
     values, draws = numpy.asarray(values, dtype=numpy.float64), numpy.asarray(draws, dtype=numpy.float64)
     there = ~numpy.isnan(draws)
@@ -70,8 +70,8 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
 
     `value`; `low`, `high` (percentiles, this contrast alone); `simultaneous_low`, `simultaneous_high` (max-|t|, all of
     them together); `test` and `p`; `p_holm`. The test of accuracy over rows is exact: McNemar's, or the sign flip over
-    clusters where clusters hold several rows; of all else it is the permutation. Models are laid side by side once, so
-    all contrasts are made from the same drawn posts. Raises `UserError` where models answered different tables.
+    clusters if a cluster holds several rows; every other figure has the permutation test. All models are resampled
+    together, so all contrasts use the same drawn posts. Raises `UserError` if models answered different tables.
     """
     contrasts = [Contrast(*contrast) for contrast in contrasts]
     if not contrasts:

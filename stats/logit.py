@@ -1,29 +1,30 @@
-"""Logistic regression in float64 numpy: coefficients, average marginal effects, errors that know what hangs together.
+"""Logistic regression in float64 numpy: coefficients, average marginal effects, cluster and jackknife errors.
 
     P(y = 1 | x) = 1 / (1 + exp(-x b)),    Newton's step = (X' W X)^-1 X' (y - p),    W = diag(p (1 - p))
 
 Iteratively reweighted least squares is this step (McCullagh and Nelder, Generalized Linear Models, 2nd edition, 2.5).
 
-Why an engine of its own and not statsmodels: the two things that decide here are missing there. Its marginal effect of
-one level of a factor leaves the factor's other columns as they are, so that a row has two levels at once; and it has no
-jackknife over clusters. A report also needs no pandas for thirty lines. statsmodels (extra `stats`) stays the
-reference that coefficients and covariances are tested against.
+Why not statsmodels: it lacks the two things that matter here. Its marginal effect of one level of a factor leaves the
+factor's other columns as they are, so that a row has two levels at once; and it has no jackknife over clusters. Nor is
+pandas worth installing for thirty lines. statsmodels (extra `stats`) remains the reference against which coefficients
+and covariances are tested.
 
-The effects are differences in the fitted probability, averaged over the rows, "average marginal effects" by their usual
-name. The name is the field's; nothing here says that changing x would change y.
+The effects are differences in the fitted probability, averaged over the rows. They are usually called "average marginal
+effects"; despite that name, nothing here claims that changing x would change y.
 
     factor    mean over rows of  p(row with this level) - p(row with the reference level)
     number    mean over rows of  b p (1 - p), per unit
 
-Two covariances. `sandwich`: rows of one cluster (a post that several models answered) stand or fall together,
-A^-1 (sum_g s_g s_g') A^-1 * G / (G - 1) * (n - 1) / (n - p), as statsmodels and Stata have it; the effects' errors
-follow from gradients (delta method). It needs many clusters. `jackknife`: a dozen languages are not many, so each is
-left out once, everything is fitted again, and the covariance is (G - 1) / G * sum_g (t_g - t)(t_g - t)', with G - 1
-degrees of freedom: what CR3 is for least squares (Bell and McCaffrey 2002; MacKinnon, Nielsen and Webb 2023, Journal of
+Two covariances. `sandwich` allows for dependence among the rows of one cluster (a post that several models labelled):
+A^-1 (sum_g s_g s_g') A^-1 * G / (G - 1) * (n - 1) / (n - p), as in statsmodels and Stata; the effects' errors follow
+from gradients (delta method). It needs many clusters. `jackknife`: a dozen languages are not many, so each is left out
+once, everything is fitted again, and the covariance is (G - 1) / G * sum_g (t_g - t)(t_g - t)', with G - 1 degrees of
+freedom, the counterpart of CR3 in least squares (Bell and McCaffrey 2002; MacKinnon, Nielsen and Webb 2023, Journal of
 Econometrics 232).
 
-Nothing is dropped in silence. Columns that others add up to, and outcomes that some columns tell apart without error
-(separation: the estimate is infinite; Albert and Anderson 1984, Biometrika 71, 1-10), are errors that name them.
+Nothing is dropped silently. A column that is a combination of others, and columns that separate the outcomes without
+error (separation: the estimate is infinite; Albert and Anderson 1984, Biometrika 71, 1-10), raise errors that name
+them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,12 +36,12 @@ from common.errors import UserError, closest
 
 MOST_STEPS = 50
 CONVERGED = 1e-9  # largest change of any row's log odds in the last step; the step after it is below rounding
-SEPARATED = 0.5  # where there is separation each step adds about 1 to the log odds of the rows told apart, for ever
+SEPARATED = 0.5  # under separation, every step adds about 1 to the log odds of the separated rows, without end
 
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """A matrix (n, p) float64 with a first column of ones, the names of its columns, and which columns make a term.
+    """A matrix (n, p) float64 whose first column is ones, the names of its columns, and the columns of each term.
 
     `factors`: name -> levels, the reference first; `columns`: (name, level) -> column, without the references; a
     number's level is "".
@@ -65,10 +66,10 @@ class Fit:
 
 def design(factors: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequence[float]] | None = None,
            references: Mapping[str, str] | None = None) -> Design:
-    """A design of factors, each against its reference level (the commonest unless named), and numbers.
+    """A design of factors, each against its reference level (the most frequent unless named), and numbers.
 
-    Raises `UserError` for an unknown reference, a factor of one level, a number that is not finite, a number that is a
-    function of a factor (a share beside language effects), and columns that others add up to.
+    Raises `UserError` for an unknown reference, a factor with one level, a number that is not finite, a number that is
+    a function of a factor (a share beside language effects), and a column that is a combination of others.
     """
     factors = {name: numpy.asarray(values, dtype=str) for name, values in factors.items()}
     numbers = {name: numpy.asarray(values, dtype=numpy.float64) for name, values in (numbers or {}).items()}
@@ -83,7 +84,7 @@ def design(factors: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequence[
             raise UserError(f"regression: '{name}' has no level '{first}'{closest(first, levels)}; it has "
                             f"{', '.join(levels)}")
         if len(levels) == 1:
-            raise UserError(f"regression: '{name}' has the one level '{first}'; a factor needs two")
+            raise UserError(f"regression: '{name}' has only one level, '{first}'; a factor needs two")
         all_levels[name] = [first, *(str(level) for level in levels if level != first)]
         for level in all_levels[name][1:]:
             columns[name, level] = len(names)
@@ -95,7 +96,7 @@ def design(factors: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequence[
         for factor, of_row in factors.items():
             if numpy.ptp(values) > 0 and all(numpy.ptp(values[of_row == k]) == 0 for k in all_levels[factor]):
                 raise UserError(f"regression: '{name}' is a function of '{factor}' (one value per {factor}), so both "
-                                "cannot stand in one model; keep one")
+                                "cannot be in one model; keep one")
         columns[name, ""] = len(names)
         names.append(name)
         matrix.append(values)
@@ -105,7 +106,7 @@ def design(factors: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequence[
 
 
 def _check_columns(matrix: numpy.ndarray, names: Sequence[str]) -> None:
-    """Raise `UserError` naming the first column that earlier ones add up to."""
+    """Raise `UserError` naming the first column that is a combination of earlier ones."""
     basis = numpy.empty((len(matrix), 0))
     for index, name in enumerate(names):
         column = matrix[:, index]
@@ -121,9 +122,9 @@ def _check_columns(matrix: numpy.ndarray, names: Sequence[str]) -> None:
 
 
 def fit(matrix: numpy.ndarray, outcome: numpy.ndarray, names: Sequence[str]) -> Fit:
-    """The maximum-likelihood fit of `outcome` (n,) of 0 and 1 on `matrix` (n, p); `names` serve the errors.
+    """The maximum-likelihood fit of `outcome` (n,) of 0 and 1 on `matrix` (n, p); `names` are for error messages.
 
-    Raises `UserError` where columns add up to others, where the estimate is infinite, and where Newton's steps go on.
+    Raises `UserError` if a column is a combination of others, the estimate is infinite or Newton's steps do not end.
     """
     outcome = numpy.asarray(outcome, dtype=numpy.float64)
     if outcome.min() == outcome.max():
@@ -140,7 +141,7 @@ def fit(matrix: numpy.ndarray, outcome: numpy.ndarray, names: Sequence[str]) -> 
         step = numpy.linalg.solve(information, matrix.T @ (outcome - probability))
         while log_likelihood(beta + step) < log_likelihood(beta) - 1e-9:
             step = step / 2
-        towards = sign * (matrix @ step)  # > 0: the row moves to the side where it belongs
+        towards = sign * (matrix @ step)  # > 0: the row moves to its correct side
         if number >= 10 and towards.max() > SEPARATED and towards.min() > -1e-3:
             raise UserError(_separation(matrix, outcome, names, step, towards > SEPARATED))
         beta = beta + step
@@ -153,7 +154,7 @@ def fit(matrix: numpy.ndarray, outcome: numpy.ndarray, names: Sequence[str]) -> 
 
 
 def _separation(matrix, outcome, names, step, rows) -> str:
-    """What is told apart without error: a level whose rows are all right or all wrong, else columns together."""
+    """The message for separation: it names a level whose rows are all right or all wrong, else several columns."""
     alone = [f"'{name}' (all {int((column != 0).sum())} rows {outcome[column != 0][0]:g})"
              for name, column in zip(names, matrix.T, strict=True)
              if set(numpy.unique(column)) == {0, 1} and numpy.ptp(outcome[column != 0]) == 0]
@@ -163,7 +164,8 @@ def _separation(matrix, outcome, names, step, rows) -> str:
 
 
 def sandwich(found: Fit, clusters: Sequence) -> numpy.ndarray:
-    """The covariance (p, p) of the coefficients where rows of one cluster hang together; `clusters` (n,) any ids."""
+    """The covariance (p, p) of the coefficients for rows that depend on each other in a cluster; `clusters` (n,) ids.
+    """
     rows, width = found.scores.shape
     _, index = numpy.unique(numpy.asarray(clusters), return_inverse=True)
     groups = int(index.max()) + 1
@@ -176,7 +178,7 @@ def sandwich(found: Fit, clusters: Sequence) -> numpy.ndarray:
 
 
 def effects(of: Design, beta: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Average marginal effects (K,) in the order of `of.columns`, and their gradients by the coefficients (K, p)."""
+    """Average marginal effects (K,) in the order of `of.columns`, and their gradients in the coefficients (K, p)."""
     values, gradients = [], []
     for (name, level), column in of.columns.items():
         if level:
@@ -203,9 +205,9 @@ def _curve(matrix, beta) -> tuple[numpy.ndarray, numpy.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class Jackknife:
-    """The effects without each of G groups, (G, K) float64; their covariance (K, K); notes on what has none.
+    """The effects without each of G groups, (G, K) float64; their covariance (K, K); notes on effects without one.
 
-    An effect that leaving a group out takes away with it (the group's own level) is NaN, in both.
+    An effect that disappears when a group is left out (the group's own level) is NaN in both.
     """
 
     groups: list[str]
@@ -215,14 +217,15 @@ class Jackknife:
 
 
 def jackknife(of: Design, outcome: numpy.ndarray, groups: Sequence[str], full: numpy.ndarray) -> Jackknife:
-    """Fit again without each group; `full` (K,) are the effects with all groups. A fit that fails is a note and NaN."""
+    """Fit again without each group; `full` (K,): the effects with all groups. A fit that fails gives a note and NaN."""
     groups = numpy.asarray(groups, dtype=str)
     names = sorted(set(groups.tolist()))
     if len(names) < 3:
         raise UserError(f"regression: {len(names)} groups to leave out; three are needed")
     inside = {name for name, levels in of.factors.items()
               if any(len(set(groups[_rows_of(of, name, level)].tolist())) == 1 for level in levels)}
-    notes = [f"no jackknife error for '{name}': leaving a group out takes a level away" for name in sorted(inside)]
+    notes = [f"no jackknife error for '{name}': leaving out a group removes one of its levels"
+             for name in sorted(inside)]
     without = numpy.full((len(names), len(full)), numpy.nan)
     for index, name in enumerate(names):
         kept = groups != name
@@ -241,14 +244,14 @@ def jackknife(of: Design, outcome: numpy.ndarray, groups: Sequence[str], full: n
 
 
 def _rows_of(of: Design, name: str, level: str) -> numpy.ndarray:
-    """(n,) bool: rows with this level of a factor."""
+    """(n,) bool: the rows with this level of a factor."""
     if (name, level) in of.columns:
         return of.matrix[:, of.columns[name, level]] == 1
     return of.matrix[:, [of.columns[name, other] for other in of.factors[name][1:]]].sum(1) == 0
 
 
 def _columns_left(of: Design, kept: numpy.ndarray, inside: set[str]) -> list[int]:
-    """The columns that still say something in the kept rows: a lost level goes, a lost reference is replaced."""
+    """The columns that still vary in the kept rows: a lost level is dropped, a lost reference is replaced."""
     left = list(range(of.matrix.shape[1]))
     for name in sorted(inside):
         there = [level for level in of.factors[name] if _rows_of(of, name, level)[kept].any()]

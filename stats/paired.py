@@ -1,32 +1,32 @@
-"""Two fitted models on the same posts: is one better, and by how much.
+"""Two fits on the same posts: is one better, and by how much?
 
-    mcnemar       accuracy: exact test of the posts on which only one of them is right
-    permutation   any figure: how often does it differ as much when the two models' labels are swapped at random
+    mcnemar       accuracy: exact test on the posts that only one of them labels correctly
+    permutation   any figure: how often does it differ as much if the two fits' labels are swapped at random?
     difference    any figure: how large is the difference, with a bootstrap interval
 
-What they say holds for these two fits. Another seed or another draw of training rows gives other fits of the same
-recipes; stats/recipes.py compares recipes.
+The results hold for these two fits. Another seed or another draw of training rows gives other fits of the same recipes;
+stats/recipes.py compares recipes.
 
 **McNemar's test**, exact (McNemar 1947, Psychometrika 12, 153-157; with binomial probabilities: Fagerland, Lydersen and
-Laake 2013, BMC Medical Research Methodology 13:91). Of the n01 + n10 posts on which only one model is right, were the
-models equally good, each would fall to either with probability 1/2:
+Laake 2013, BMC Medical Research Methodology 13:91). On n01 + n10 posts only one model is right; if the models were
+equally good, it would be either of them with probability 1/2:
 
     p = min(1, 2 P(X <= min(n01, n10))),    X ~ Binomial(n01 + n10, 1/2)
 
-It takes posts as independent. Where a cluster holds several (copies of a text, posts of an author) the sign is
-flipped per cluster: S = sum_c s_c d_c with d_c = (posts of cluster c that only the second model has right) minus (only
-the first), s_c = +-1 with probability 1/2, p = P(|S| >= |sum_c d_c|). The sum's distribution is a convolution of
-binomials, one per size |d_c|, so this too is exact; with clusters of one post it is McNemar's p.
+It takes posts as independent. If a cluster holds several (copies of a text, posts by an author), the sign is flipped
+per cluster: S = sum_c s_c d_c with d_c = (posts of cluster c that only the second model gets right) minus (only the
+first), s_c = +-1 with probability 1/2, p = P(|S| >= |sum_c d_c|). The sum's distribution is a convolution of binomials,
+one per size |d_c|, so this is exact as well; with clusters of one post it is McNemar's p.
 
 **Permutation** (Noreen 1989, Computer-Intensive Methods for Testing Hypotheses; Yeh 2000, COLING 947-953, for F1). If
-the models did not differ, each cluster's two sets of labels could as well have come the other way round. Clusters with
-equal pairs of counts cannot be told apart: k of the m clusters of a pattern are swapped, k ~ Binomial(m, 1/2), and each
-swap moves the pattern's counts from one model to the other, so no row is copied. Where the outcomes prod_p (m_p + 1)
-are no more than the draws, all are enumerated with their probabilities: p is exact. Else p = (1 + hits) / (1 + draws)
-(Phipson and Smyth 2010, Statistical Applications in Genetics and Molecular Biology 9:39). The hypothesis tested is that
-the models label alike, which is more than that the figure is equal.
+the models did not differ, each cluster's two sets of labels could as well be swapped. Clusters with equal pairs of
+counts are interchangeable: k of the m clusters of a pattern are swapped, k ~ Binomial(m, 1/2), and each swap moves the
+pattern's counts from one model to the other, so no row is copied. If there are no more outcomes, prod_p (m_p + 1), than
+draws, all are enumerated with their probabilities and p is exact. Else p = (1 + hits) / (1 + draws) (Phipson and Smyth
+2010, Statistical Applications in Genetics and Molecular Biology 9:39). The hypothesis tested is that the models label
+alike, which is stronger than that the figure is equal.
 
-A swap after which the figure cannot be made counts as a hit: it can only make p larger.
+A swap for which the figure cannot be computed counts as a hit, which can only make p larger.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,15 +38,15 @@ from report.intervals import CHUNK_BYTES, LEVEL, patterns, percentiles
 from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, side_by_side
 
 DRAWS = 10_000
-SAME = 1e-12  # differences that equal counts give in another order of summation
+SAME = 1e-12  # equal counts, summed in another order, differ by less
 
 
 def mcnemar(first: Predictions, second: Predictions, languages: Sequence[str] | None = None) -> dict:
-    """Exact McNemar test of two models' accuracy over all rows of some languages (all, if none are named).
+    """Exact McNemar test of two models' accuracy over all rows of `languages` (None: all).
 
-    n01 (only the second is right), n10 (only the first), `difference` (first minus second), `p`; then
-    `rows_in_clusters`, the rows whose cluster has others among them, and `p_clusters`, the sign-flip p over clusters,
-    None where no cluster holds several rows. Formulas: see the module.
+    Returns n01 (only the second is right), n10 (only the first), `difference` (first minus second) and `p`; also
+    `rows_in_clusters`, how many of these rows share a cluster, and `p_clusters`, the sign-flip p over clusters, None if
+    no cluster holds several rows. Formulas: see the module.
     """
     rows = rows_of([first, second])
     chosen = rows.where(languages or rows.languages)
@@ -85,7 +85,7 @@ def permutation(first: Predictions, second: Predictions, figure: str, languages:
                 weight: str = "rows", draws: int = DRAWS, seed: int = 0) -> dict:
     """Permutation test of the difference in a figure, first minus second: `difference`, `p`, `exact`, `draws`.
 
-    p is two-sided, NaN where the figure cannot be made; where it is exact, `draws` is the number of outcomes. See the
+    p is two-sided and NaN if the figure cannot be computed; if p is exact, `draws` is the number of outcomes. See the
     module.
     """
     values = figures_of([first, second], figure, languages, weight)
@@ -108,13 +108,13 @@ def permutation(first: Predictions, second: Predictions, figure: str, languages:
 
 
 def _swaps(first: Predictions, second: Predictions, languages: Sequence[str] | None, weight: str):
-    """Blocks of rows; each model's counts (M, blocks, F); what a swap of each pattern adds to the first model's counts
-    and takes from the second's (P, blocks, F); how many clusters have that pattern (P,). Only patterns that differ."""
+    """Blocks of rows; each model's counts (M, blocks, F); and, of each pattern in which the models differ, what a swap
+    adds to the first model's counts and takes from the second's (P, blocks, F) and how many clusters have it (P,)."""
     rows = first.rows
     codes = list(dict.fromkeys(languages or rows.languages))
     chosen = rows.where(codes)
     block, blocks = 0, [""]
-    if weight == "languages":  # else languages are one set, and clusters of several are alike more often
+    if weight == "languages":  # else all languages are one block, in which more clusters have equal counts
         block, blocks = numpy.array([codes.index(code) for code in rows.language[chosen].tolist()], dtype=int), codes
     shape = (len(blocks), 2, rows.grouping.width)
     matrix, times = patterns(side_by_side([first, second], chosen, block), rows.clusters[chosen], prod(shape))
@@ -127,7 +127,7 @@ def _swaps(first: Predictions, second: Predictions, languages: Sequence[str] | N
 
 def _swapped(times: numpy.ndarray, draws: int, exact: bool, seed: int, chunk: int
              ) -> Iterator[tuple[numpy.ndarray, numpy.ndarray]]:
-    """How many clusters of each pattern are swapped, (m, P) float64, and what each outcome counts, (m,), in chunks."""
+    """In chunks: how many clusters of each pattern are swapped, (m, P) float64, and each outcome's weight, (m,)."""
     stream = numpy.random.default_rng([seed, 0x5A])
     chances = [binomial(m) for m in times.tolist()] if exact else []
     for start in range(0, draws, chunk):
@@ -146,7 +146,7 @@ def difference(first: Predictions, second: Predictions, figure: str, languages: 
                weight: str = "rows", draws: int = DRAWS, seed: int = 0, level: float = LEVEL) -> dict:
     """The difference in a figure, first minus second: `value`, `low`, `high` (percentiles), `draws` (D,) float64.
 
-    Both models are scored on the same resampled posts (`stats.predictions.resampled`). NaN where it cannot be made.
+    Both models are scored on the same resampled posts (`stats.predictions.resampled`). NaN if it cannot be computed.
     """
     values = figures_of([first, second], figure, languages, weight)
     grouping = first.rows.grouping

@@ -1,16 +1,16 @@
-"""What models said about one table of posts, side by side, as counts: the ground that every comparison stands on.
+"""Several models' predictions for one table of posts, as counts: the basis of every comparison.
 
-A *figure* is a function of confusion counts (report/counts.py), so a set of rows is never copied: models that answered
-the same posts are laid beside each other as one vector of M * F counts, and resampling posts resamples all of them
-together. What is paired stays paired.
+A *figure* is a function of confusion counts (report/counts.py), so rows are never copied: the counts of models that
+labelled the same posts form one vector of M * F counts, and resampling posts resamples all of them together, so that
+paired predictions stay paired.
 
-Names of figures: `accuracy`, `balanced_accuracy`, `macro_f1` and `weighted_f1` over all labels; the same of `topic.`,
-`topic_by_sum.`, `stance.end_to_end.`, `stance.given_detection.` and `stance.conditional.`; `recall` and `specificity`
-of the two topics.
+Names of figures: `accuracy`, `balanced_accuracy`, `macro_f1` and `weighted_f1` over all labels; the same with the
+prefixes `topic.`, `topic_by_sum.`, `stance.end_to_end.`, `stance.given_detection.` and `stance.conditional.`; `recall`
+and `specificity` with the two prefixes of topic.
 
-Pooled over languages there are two weightings. "rows": all rows are one set. "languages": the figure is made inside
-each language and averaged, each language counting the same. A language where it cannot be made for one of the models
-side by side (no post was detected there) is left out for all of them: a difference compares the same languages.
+Figures are pooled over languages in one of two ways. "rows": all rows are one set. "languages": the figure is computed
+for each language and averaged, each language counting the same. A language for which it cannot be computed for one of
+the models (no post was detected there) is left out for all of them, so that a difference compares the same languages.
 """
 
 import math
@@ -25,7 +25,7 @@ from report.counts import MEANS, Grouping, figures, flat_indices, views
 from report.intervals import CHUNK_BYTES, patterns, resample
 
 WEIGHTS = ("rows", "languages")
-QUESTIONS = {"": "all", "topic": "topic", "topic_by_sum": "topic_by_sum"}  # as figures name them, and in `counts.views`
+QUESTIONS = {"": "all", "topic": "topic", "topic_by_sum": "topic_by_sum"}  # prefix of a figure -> key in `counts.views`
 QUESTIONS |= {f"stance.{view}": view for view in ("end_to_end", "given_detection", "conditional")}
 SMALL_ROWS, SMALL_CLASS = 30, 10  # a cell with fewer rows in all, or of one class, is marked
 
@@ -34,7 +34,7 @@ SMALL_ROWS, SMALL_CLASS = 30, 10  # a cell with fewer rows in all, or of one cla
 class Rows:
     """Labelled posts, n of them: ids (n,) str, language (n,) str, gold (n,) indices in `grouping.labels`.
 
-    `clusters` (n,) int64: equal for posts that stand or fall together (copies of a text, posts of an author).
+    `clusters` (n,) int64: equal for posts that belong together (copies of a text, posts by one author).
     """
 
     ids: numpy.ndarray
@@ -45,7 +45,7 @@ class Rows:
 
     @cached_property
     def languages(self) -> list[str]:
-        """The languages there are, sorted."""
+        """The languages that occur, sorted."""
         return sorted(set(self.language.tolist()))
 
     def where(self, languages: Sequence[str]) -> numpy.ndarray:
@@ -72,7 +72,8 @@ class Rows:
 class Predictions:
     """One model's labels for all of `rows`.
 
-    predicted (n,) int64, an index in the labels, or C for what is outside them; probabilities (n, C) float64 or None.
+    predicted (n,) int64, an index into the labels, or C for an answer outside them; probabilities (n, C) float64 or
+    None.
     """
 
     rows: Rows
@@ -81,7 +82,7 @@ class Predictions:
 
     @cached_property
     def indices(self) -> numpy.ndarray:
-        """(n, 3) int64: where each row counts in a vector of F counts (`report.counts.flat_places`)."""
+        """(n, 3) int64: the indices at which each row counts in a vector of F counts (`report.counts.flat_indices`)."""
         grouping, p = self.rows.grouping, self.probabilities
         conditional, side = None, None
         if p is not None and grouping.topic_of is not None:
@@ -102,14 +103,14 @@ class Predictions:
         return numpy.bincount(indices[indices >= 0], minlength=self.rows.grouping.width).astype(numpy.float64)
 
     def figure(self, name: str, languages: Sequence[str] | None = None, weight: str = "rows") -> float:
-        """One figure over the rows of some languages (all, if none are named); NaN where it cannot be made."""
+        """One figure over the rows of `languages` (None: all); NaN if it cannot be computed."""
         return float(figures_of([self], name, languages, weight)[0])
 
 
 def figure_of(name: str, flat: numpy.ndarray, grouping: Grouping) -> numpy.ndarray:
-    """The figure `name` of flat counts (..., F) -> (...,) float64, NaN where it cannot be made.
+    """The figure `name` of flat counts (..., F) -> (...,) float64, NaN if it cannot be computed.
 
-    Raises `UserError` for a name that does not exist or that this codebook has no question for.
+    Raises `UserError` for an unknown name and for one whose question this codebook does not have.
     """
     question, _, kind = name.rpartition(".")
     tables = views(flat, grouping)
@@ -131,7 +132,7 @@ def pooled(parts: Mapping[str, numpy.ndarray], name: str, grouping: Grouping, we
     if weight == "rows":
         return figure_of(name, sum(parts.values()), grouping)
     if weight != "languages":
-        raise UserError(f"weight '{weight}': one of {', '.join(WEIGHTS)} fits")
+        raise UserError(f"weight '{weight}': is not one of {', '.join(WEIGHTS)}")
     values = numpy.stack([figure_of(name, counts, grouping) for counts in parts.values()])  # (L, m, M)
     there = ~numpy.isnan(values).any(-1, keepdims=True)
     with numpy.errstate(invalid="ignore"):
@@ -139,9 +140,9 @@ def pooled(parts: Mapping[str, numpy.ndarray], name: str, grouping: Grouping, we
 
 
 def figures_of(models: Sequence[Predictions], name: str, languages: Sequence[str] | None, weight: str) -> numpy.ndarray:
-    """The figure `name` of models side by side, on the rows as they are: (M,) float64.
+    """The figure `name` of several models on the rows as they are: (M,) float64.
 
-    `languages` None means all. Raises `UserError` where the models answered different tables.
+    `languages` None means all. Raises `UserError` if the models answered different tables.
     """
     rows = rows_of(models)
     parts = {code: numpy.stack([model.counts(rows.language == code) for model in models])[None]
@@ -150,16 +151,16 @@ def figures_of(models: Sequence[Predictions], name: str, languages: Sequence[str
 
 
 def rows_of(models: Sequence[Predictions]) -> Rows:
-    """The table that all the models answered. Raises `UserError` where they answered different ones."""
+    """The table that all the models answered. Raises `UserError` if they answered different ones."""
     if any(model.rows is not models[0].rows for model in models):
         raise UserError("models are compared on the same posts; these answered different tables")
     return models[0].rows
 
 
 def side_by_side(models: Sequence[Predictions], chosen: numpy.ndarray, block: numpy.ndarray | int = 0) -> numpy.ndarray:
-    """Where the chosen rows count in a vector (blocks, M, F) that holds every model's counts: (k, 3 M) int64, -1 none.
+    """The indices of the chosen rows in a vector (blocks, M, F) of every model's counts: (k, 3 M) int64, -1 for none.
 
-    `block` (k,) or one for all: which block a row belongs to (its language, where languages are told apart).
+    `block` (k,) or one for all: the block that a row belongs to (its language, if languages are kept apart).
     """
     width = rows_of(models).grouping.width
     parts = [model.indices[chosen] for model in models]
@@ -169,11 +170,11 @@ def side_by_side(models: Sequence[Predictions], chosen: numpy.ndarray, block: nu
 
 def strata(models: Sequence[Predictions], languages: Sequence[str]
            ) -> list[tuple[list[str], numpy.ndarray, numpy.ndarray]]:
-    """What is drawn from: (codes (L,), the distinct clusters' counts (P, L, M, F), how many there are of each (P,)).
+    """The strata to draw from: (codes (L,), distinct clusters' counts (P, L, M, F), how many there are of each (P,)).
 
-    One stratum per language, and one for the clusters with rows in several of them (a text and its translations): in
-    each language by itself they would pass for as many independent posts. Raises `UserError` for a language without
-    rows, and where the models answered different tables.
+    There is one stratum per language, and one for clusters with rows in several languages (a text and its
+    translations): drawn in each language separately, they would pass for independent posts. Raises `UserError` for a
+    language without rows and if the models answered different tables.
     """
     rows = rows_of(models)
     if missing := sorted(set(languages) - set(rows.languages)):
@@ -191,11 +192,11 @@ def strata(models: Sequence[Predictions], languages: Sequence[str]
 
 def resampled(models: Sequence[Predictions], languages: Sequence[str], draws: int, seed: int
               ) -> Iterator[dict[str, numpy.ndarray]]:
-    """Test sets drawn anew, in chunks: code -> counts (m, M, F), M models on the same drawn posts, `draws` in all.
+    """Resampled test sets, in chunks: code -> counts (m, M, F), M models on the same drawn posts, `draws` in all.
 
-    Clusters are drawn whole, with replacement, inside each of `strata`, as many as there are. A stratum has a stream of
-    its own, from the seed and its languages: where no cluster spans languages, the other languages asked for do not
-    change a language's draws.
+    Whole clusters are drawn with replacement inside each of `strata`, as many as there are. A stratum has its own
+    random stream, seeded by the seed and its languages, so if no cluster spans languages, a language's draws do not
+    depend on the other languages.
     """
     drawn_from, width = strata(models, languages), models[0].rows.grouping.width
     streams = [numpy.random.default_rng([seed, *" ".join(codes).encode()]) for codes, _, _ in drawn_from]

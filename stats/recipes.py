@@ -1,36 +1,36 @@
-"""Two recipes, not two fits: the training draw, the seed and the test posts could all have come out otherwise.
+"""Two recipes, not two fits: the training draw, the seed and the test posts could all have been different.
 
-A recipe is fitted with I training draws times J seeds, crossed: y_ij is a figure of the fit of draw i with seed j, all
-fits labelling the same posts. The model is the two-way table with random effects, test posts apart:
+A recipe is fitted with I training draws crossed with J seeds: y_ij is a figure of the fit of draw i with seed j, and
+all fits label the same posts. The model is a two-way table with random effects, plus the error of the test sample:
 
     y_ij = mu + draw_i + seed_j + fit_ij + (error of the test sample, in part common to all fits)
 
-**Contrast** of two recipes' means. Its variance is estimated by the spread of the draws' means, of the seeds' means,
+**Contrast** of two recipes' means. Its variance is estimated from the spread of the draws' means, of the seeds' means,
 and of the resampled posts:
 
     V = var_i(m_i) / I + var_j(m_j) / J + var(bootstrap over posts)
     value +- t_df sqrt(V),    df = V^2 / sum_k V_k^2 / df_k    (Satterthwaite 1946, Biometrics Bulletin 2, 110-114)
 
-m_i is the difference of draw i's two means where both recipes have the same draws (equal labels: paired); else each
-recipe gives a term of its own. The same for seeds. fit_ij is in both the draws' and the seeds' terms, and the part of
-the posts' error that differs between fits in all three: V is too large rather than too small. Subtracting the mean
-square of the interaction would mend that on average, but makes the interval too short where it matters, with 2 to 5
-of each. Percentiles of resampled draws and seeds (`draws`; Owen 2007, Annals of Applied Statistics 1, 386-411) are no
-interval here: resampling two draws gives the spread of two draws, times 1/2. Coverage is measured in
-tests/stats/test_recipes.py: close to the level or above, save for two draws or seeds beside a test sample of like
-weight.
+m_i is the difference between draw i's two means if both recipes have the same draws (equal labels: paired); else each
+recipe has a term of its own. The same holds for seeds. fit_ij is part of both the draws' and the seeds' terms, and the
+part of the posts' error that differs between fits is in all three, so V is too large rather than too small. Subtracting
+the mean square of the interaction would correct that on average but makes the interval too short in the cases that
+matter, 2 to 5 of each. Percentiles of resampled draws and seeds (`draws`; Owen 2007, Annals of Applied Statistics 1,
+386-411) are not used as an interval here: resampling two draws gives the spread of two draws, times 1/2. Coverage is
+measured in tests/stats/test_recipes.py: it is close to the level or above, except with two draws or seeds whose
+variance is about that of the test sample.
 
 **Components**: analysis of variance (Searle, Casella and McCulloch 1992, Variance Components, chapter 4),
 
     draw = (MS_draw - MS_fit) / J,    seed = (MS_seed - MS_fit) / I,    fit = MS_fit,    cut at 0
 
-less what the posts put into the mean squares, which is known: with U (M, G) the influence of each of G clusters on
+less the posts' contribution to the mean squares, which is known: with U (M, G) the influence of each of G clusters on
 each fit's figure (Jaeckel's infinitesimal jackknife; Efron 1982, The Jackknife, the Bootstrap and Other Resampling
-Plans, chapter 6), S = U U' is the covariance of the M figures over test samples, its mean diagonal the test sample's
-component, and it adds trace(Q S) / df to a mean square y' Q y / df. So the four components are those of one more fit
-scored on one more test sample. Intervals by generalised pivots (Weerahandi 1993, Journal of the American Statistical
-Association 88, 899-905): percentiles of the formulas with df MS / chi2_df in place of each MS. The test sample's is
-log-normal, with the standard error of a sum of squared influences.
+Plans, chapter 6), S = U U' is the covariance of the M figures over test samples, the mean of its diagonal is the test
+sample's component, and it adds trace(Q S) / df to a mean square y' Q y / df. So the four components are those of one
+more fit scored on one more test sample. Intervals come from generalised pivots (Weerahandi 1993, Journal of the
+American Statistical Association 88, 899-905): percentiles of the formulas with df MS / chi2_df in place of each MS. The
+test sample's is log-normal, with the standard error of a sum of squared influences.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,9 +43,9 @@ from report.intervals import LEVEL
 from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, strata
 from stats.student import t_quantile
 
-Fits = Mapping[tuple, Predictions]  # (draw, seed) -> what that fit said
+Fits = Mapping[tuple, Predictions]  # (draw, seed) -> that fit's predictions
 PIVOTS = 20_000
-STEP = 1e-3  # of a cluster, added and taken away for its influence
+STEP = 1e-3  # of a cluster, added and removed to find its influence
 FACTORS = ("draw", "seed")
 
 
@@ -58,7 +58,7 @@ class Grid:
 
     @classmethod
     def of(cls, recipe: Fits, name: str) -> "Grid":
-        """Raises `UserError` where the recipe is empty or a draw lacks a seed that another draw has."""
+        """Raises `UserError` if the recipe is empty or a draw lacks a seed that another draw has."""
         draws, seeds = (sorted({key[k] for key in recipe}, key=lambda label: (str(type(label)), label)) for k in (0, 1))
         missing = [(draw, seed) for draw in draws for seed in seeds if (draw, seed) not in recipe]
         if missing or not recipe:
@@ -73,11 +73,11 @@ class Grid:
 
 def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | None = None, weight: str = "rows",
              draws: int = 2000, seed: int = 0, level: float = LEVEL) -> dict:
-    """The difference of two recipes' mean figures, first minus second, with draw, seed and post all uncertain.
+    """The difference of two recipes' mean figures, first minus second, with draws, seeds and posts all uncertain.
 
     `value`, `low`, `high` (formula: see the module), `se`, `df`; `paired` names the factors whose labels are equal;
-    `parts`: variance by source, None where a recipe has one draw or seed, and then `notes` says that the interval does
-    not hold for others; `draws` (D,) float64: posts, draws and seeds resampled together. NaN where a fit has no figure.
+    `parts`: variance by source, None if a recipe has one draw or seed (`notes` then warns that the interval does not
+    hold for others); `draws` (D,) float64: posts, draws and seeds resampled together. NaN if a fit has no figure.
     """
     grids = [Grid.of(first, "first"), Grid.of(second, "second")]
     fits, cut = [*grids[0].fits, *grids[1].fits], len(grids[0].fits)
@@ -110,7 +110,7 @@ def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | 
 
 
 def _resampled_fits(found: numpy.ndarray, grids: list[Grid], paired: list[str], seed: int) -> numpy.ndarray:
-    """The contrast with draws and seeds drawn anew too: (D, M) figures on resampled posts -> (D,)."""
+    """The contrast with draws and seeds resampled as well: (D, M) figures on resampled posts -> (D,)."""
     stream, size = numpy.random.default_rng([seed, 0xF17]), len(found)
     tables = numpy.split(found, [len(grids[0].fits)], axis=1)
     means, weights = [], {}
@@ -124,10 +124,10 @@ def _resampled_fits(found: numpy.ndarray, grids: list[Grid], paired: list[str], 
 
 def components(recipe: Fits, figure: str, languages: Sequence[str] | None = None, weight: str = "rows",
                seed: int = 0, level: float = LEVEL) -> dict:
-    """Where a recipe's figure varies: `draw`, `seed`, `fit` (their interaction and the fit itself), `test_sample`.
+    """The sources of a figure's variance: `draw`, `seed`, `fit` (their interaction and the fit itself), `test_sample`.
 
-    Each is {variance, low, high} or None, and then `notes` says why under the same key; `mean` is the mean figure,
-    `draws` and `seeds` how many there are. Formulas: see the module.
+    Each is {variance, low, high}, or None with the reason in `notes` under the same key; `mean` is the mean figure,
+    `draws` and `seeds` are their numbers. Formulas: see the module.
     """
     grid = Grid.of(recipe, "the")
     (count_i, count_j), fits = grid.shape, grid.fits
@@ -165,7 +165,7 @@ def components(recipe: Fits, figure: str, languages: Sequence[str] | None = None
 
 
 def _pivoted(pivots: numpy.ndarray, level: float) -> dict:
-    """First the estimate, then its pivots: (1 + n,) -> {variance, low, high}, cut at 0."""
+    """The estimate followed by its pivots, (1 + n,), as {variance, low, high}, cut at 0."""
     low, high = numpy.quantile(pivots[1:], [(1 - level) / 2, (1 + level) / 2])
     return {"variance": max(0.0, float(pivots[0])), "low": max(0.0, float(low)), "high": max(0.0, float(high))}
 
@@ -182,7 +182,7 @@ def _over_posts(fits: list[Predictions], figure: str, languages: Sequence[str] |
     held = {code: numpy.stack([fit.counts(rows.language == code) for fit in fits])[None] for code in codes}
     covariance, error = numpy.zeros((len(fits), len(fits))), 0.0
     for inside, matrix, times in strata(fits, codes):
-        steps = {code: STEP * matrix[:, k] for k, code in enumerate(inside)}  # (P, M, F) where the clusters have rows
+        steps = {code: STEP * matrix[:, k] for k, code in enumerate(inside)}  # (P, M, F)
         ends = [pooled({code: counts + sign * steps.get(code, numpy.zeros((len(times), 1, 1)))
                         for code, counts in held.items()}, figure, rows.grouping, weight) for sign in (1, -1)]
         influence = (ends[0] - ends[1]) / (2 * STEP)  # (P, M)

@@ -2,17 +2,17 @@
 
 The unit is the language: twelve values, not 875 posts, since every post of a language has the same share. The test is a
 permutation test over languages (Fisher 1935; Pitman 1937, Supplement to the Journal of the Royal Statistical Society
-4, 225-232): how often would values handed to the languages at random go with the shares at least as closely? All
-orders are enumerated up to ten languages; beyond, 100,000 are drawn, p = (1 + as close) / (1 + drawn) (Phipson and
-Smyth 2010), and the row says so. Two measures: Pearson's r on log10 share, and Spearman's rank correlation (ties share
-ranks).
+4, 225-232): how often would values assigned to the languages at random be at least as closely associated with the
+shares? All orders are enumerated up to ten languages; beyond, 100,000 are drawn, p = (1 + as close) / (1 + drawn)
+(Phipson and Smyth 2010), and `exact` is false in the row. Two measures: Pearson's r on log10 share, and Spearman's rank
+correlation (ties share ranks).
 
-English holds nearly all of the shares that are published, so it can carry a slope alone: every analysis stands twice,
-with and without it. A language that is not listed has an unknown share, not zero. Analysis "listed" leaves such
-languages out; analysis "unlisted lowest" takes them as below every listed one, tied, which only ranks can express.
+English has nearly all of the published share, so it alone can decide a slope: every analysis is made twice, with and
+without it. A language that is not listed has an unknown share, not zero. Analysis "listed" leaves such languages out;
+analysis "unlisted lowest" places them below every listed one, tied, which only ranks can express.
 
-What this cannot say: languages differ in script, relatedness and in who wrote and labelled the posts, and shares go
-with all of these; the figures' own uncertainty is not in the test. An association is all that is shown.
+What this cannot show: languages differ in script, relatedness and in who wrote and labelled the posts, all of which are
+related to the shares; and the test ignores the uncertainty of the figures themselves. It shows an association, no more.
 """
 
 from collections.abc import Mapping
@@ -30,10 +30,10 @@ def association(values: Mapping[str, float], shares: Mapping[str, float], *, dra
                 largest: str = LARGEST) -> list[dict]:
     """Six rows of a table: three analyses of `values` and shares (per cent) by language, each with and without English.
 
-    A row: analysis, measure, english (bool: it is among them), n, languages, unlisted (those without a share), r, p
-    (two-sided), exact (bool), orders (permutations looked at), smallest_p (what p could be at best with all orders).
-    r and p are None below three languages or where all values or shares are the same. Values that are NaN or None are
-    left out. float64.
+    A row: analysis, measure, english (bool: whether it is included), n, languages, unlisted (those without a share), r,
+    p (two-sided), exact (bool), orders (number of permutations), smallest_p (the smallest p that these orders allow). r
+    and p are None with fewer than three languages or if all values or all shares are the same. Values that are NaN or
+    None are left out. float64.
     """
     values = {code: float(value) for code, value in values.items() if value is not None and not numpy.isnan(value)}
     listed = [code for code in values if shares.get(code, 0) > 0]
@@ -56,9 +56,9 @@ def association(values: Mapping[str, float], shares: Mapping[str, float], *, dra
 
 def change(before: Predictions, after: Predictions, figure: str, shares: Mapping[str, float], languages: list[str], *,
            draws: int = 100_000, seed: int = 0) -> list[dict]:
-    """`association` of one figure before and after rows were added, and of the difference: rows with `when` besides.
+    """`association` for a figure before and after rows were added and for the difference; each row also has `when`.
 
-    Beware of the difference: what was low before has more room to rise, and chance alone makes low figures rise.
+    Beware of the difference: what was low before has more room to rise, and low figures tend to rise by chance alone.
     """
     first, second = ({code: model.figure(figure, [code]) for code in languages} for model in (before, after))
     moved = {code: second[code] - first[code] for code in languages}
@@ -85,8 +85,8 @@ def permutation_test(x: numpy.ndarray, y: numpy.ndarray, draws: int = 100_000, s
 def order_sums(x: numpy.ndarray, y: numpy.ndarray, draws: int = 100_000, seed: int = 0) -> numpy.ndarray:
     """sum_i x_i y_o(i) for every order o of up to EXACT values, (n!,) float64; beyond, for `draws` random orders.
 
-    Which order stands where depends on n, `draws` and `seed` alone. All orders are grown from those of every subset of
-    y that the first k of x can have: e n! additions in all, where summing each order by itself takes n n!.
+    The sequence of the orders depends on n, `draws` and `seed` alone. All orders are built up from the subsets of y
+    that can belong to the first k of x: e n! additions in all, while summing each order separately takes n n!.
     """
     n = len(x)
     if n > EXACT:
@@ -100,6 +100,6 @@ def order_sums(x: numpy.ndarray, y: numpy.ndarray, draws: int = 100_000, seed: i
 
 
 def ranks(values: numpy.ndarray) -> numpy.ndarray:
-    """Ranks from 1, equal values sharing their mean rank: [3, 1, 3] -> [2.5, 1, 2.5]; -inf is lower than all."""
+    """Ranks from 1; equal values share their mean rank: [3, 1, 3] -> [2.5, 1, 2.5]; -inf is lower than all others."""
     _, index, counts = numpy.unique(values, return_inverse=True, return_counts=True)
     return (numpy.cumsum(counts) - (counts - 1) / 2)[index]

@@ -1,28 +1,30 @@
-"""Figures of small languages, partially pooled: each is drawn towards the languages' mean as far as its rows are few.
+"""Figures of small languages, partially pooled: the fewer rows a language has, the more it is drawn to the mean.
 
 With 25 rows a language's accuracy is uncertain by 19 points, and the best and the worst of a dozen such languages are
-mostly luck. A model of all languages at once says how much they differ beyond luck, and each language's figure follows.
-The raw figure always stands beside the pooled one.
+mostly a matter of luck. A model of all languages at once estimates how much they differ beyond luck, and from that each
+language's figure. The raw figure is always given beside the pooled one.
 
 Rates (accuracy, recall, specificity) follow a beta-binomial model. Language i has k_i of n_i right,
 
     k_i ~ Binomial(n_i, p_i),    p_i ~ Beta(m c, (1 - m) c),    m uniform on (0, 1), c^(-1/2) uniform on (0, 1),
 
 the hyperprior of Gelman et al., Bayesian Data Analysis, 3rd edition, section 5.3, cut at c = 1. It was chosen over a
-normal model of logits since 25 of 25 has no logit and needs no correction here, and since given (m, c) all is closed
-form: E[p_i] = (k_i + m c) / (n_i + c). m and c are summed out over a grid, not set to their likeliest values: with a
-dozen languages the likeliest spread is often exactly zero, which would call all languages equal, with certainty.
+normal model of logits because 25 of 25 has no logit but needs no correction here, and because everything has a closed
+form given (m, c): E[p_i] = (k_i + m c) / (n_i + c). m and c are summed out over a grid, not set to their likeliest
+values: with a dozen languages the likeliest spread is often exactly zero, which would make all languages equal with
+certainty.
 
 Other figures (F1) follow the normal model with known variances v_i, from the bootstrap over clusters:
 
     y_i ~ Normal(theta_i, v_i),    theta_i ~ Normal(mu, tau^2),    mu and tau uniform
 
 (the same book, section 5.4; uniform in tau after Gelman 2006, Bayesian Analysis 1, 515-533), theta_i within [0, 1].
-A cell that is all right has a bootstrap without spread; its variance is then that of a rate with two right and two
-wrong added (Agresti and Coull 1998, The American Statistician 52, 119-126).
+If every row of a cell is right, its bootstrap has no spread; its variance is then that of a rate with two right and two
+wrong rows added (Agresti and Coull 1998, The American Statistician 52, 119-126).
 
-Rows of one language count as independent in the rates, as in Wilson's interval; clusters count in the bootstrap. The
-languages count as exchangeable: before the data nothing says which are better. All sums are on fixed grids in float64.
+For rates, the rows of one language are taken as independent, as in Wilson's interval; the bootstrap respects clusters.
+The languages are taken as exchangeable: before seeing the data, none is expected to be better than another. All sums
+are on fixed grids in float64.
 """
 
 from collections.abc import Sequence
@@ -35,7 +37,7 @@ from report.counts import views
 from report.intervals import LEVEL, percentiles, wilson
 from stats.predictions import QUESTIONS, Predictions, figure_of, resampled
 
-FEWEST = 3  # languages without which nothing can be said about how languages differ
+FEWEST = 3  # with fewer languages, nothing can be estimated about how languages differ
 MEANS, SPREADS = (numpy.arange(100) + 0.5) / 100, (numpy.arange(60) + 0.5) / 60  # m, and c^(-1/2)
 TAUS = (numpy.arange(400) + 0.5) / 800  # a figure within [0, 1] has a standard deviation of at most 1/2
 LOGITS = numpy.linspace(-12, 12, 1201)
@@ -44,10 +46,10 @@ UNIT = numpy.linspace(0, 1, 2001)
 
 @dataclass(frozen=True)
 class Pooled:
-    """G figures, pooled: value, low, high, kept (G,) float64; the languages' mean and standard deviation.
+    """G pooled figures: value, low, high, kept (G,) float64; the languages' mean and standard deviation.
 
-    `kept`: the part of the raw figure in the pooled one, near 1 with many rows and 0 with few. `centre` and `spread`
-    are (value, low, high): the mean of all languages, and how far apart they are beyond luck (the median of each).
+    `kept`: the weight of the raw figure in the pooled one, near 1 with many rows and near 0 with few. `centre` and
+    `spread` are (median, low, high) of the languages' mean and of their standard deviation beyond luck.
     """
 
     value: numpy.ndarray
@@ -59,10 +61,10 @@ class Pooled:
 
 
 def pool_rates(right: Sequence[float], rows: Sequence[float], level: float = LEVEL) -> Pooled:
-    """The beta-binomial model for `right` of `rows` in each of G >= 3 languages; the intervals are posterior ones."""
+    """The beta-binomial model for `right` of `rows` in each of G >= 3 languages, with posterior intervals."""
     k, n = (numpy.asarray(x, dtype=numpy.float64)[:, None] for x in (right, rows))
     m, c = (axis.ravel() for axis in numpy.meshgrid(MEANS, SPREADS**-2.0, indexing="ij"))
-    best = _x_log_x(k) + _x_log_x(n - k) - _x_log_x(n)  # the highest log likelihood there is: keeps exp() in range
+    best = _x_log_x(k) + _x_log_x(n - k) - _x_log_x(n)  # the highest possible log likelihood: keeps exp() in range
     marginal = _log_beta(k + m * c, n - k + (1 - m) * c) - _log_beta(m * c, (1 - m) * c) - best  # (G, grid)
     weight = _weights(marginal.sum(0))
     held = weight > 1e-7 * weight.max()
@@ -95,10 +97,10 @@ def pool_values(values: Sequence[float], variances: Sequence[float], level: floa
 
 def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] | None = None, level: float = LEVEL,
                      draws: int = 10_000, seed: int = 0) -> tuple[list[dict], Pooled | None]:
-    """Each language's figure, raw and pooled, as rows of a table; and the pooling, None below three languages.
+    """Each language's figure, raw and pooled, as rows of a table; and the `Pooled`, None with fewer than 3 languages.
 
     A row: language, n (rows that count), small, raw, raw_low, raw_high (Wilson, or bootstrap for an F1), pooled, low,
-    high, kept; None where there is nothing to say. `draws` and `seed` are the bootstrap's. Raises `UserError` for an
+    high, kept; None for what cannot be estimated. `draws` and `seed` are for the bootstrap. Raises `UserError` for an
     unknown figure.
     """
     rows, table, pairs = model.rows, [], []
@@ -131,7 +133,7 @@ def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] |
 
 
 def rate_counts(figure: str, counts: numpy.ndarray, grouping) -> tuple[float, float]:
-    """How many rows are right, and of how many, for an accuracy, a recall or a specificity."""
+    """(right rows, rows in all) for an accuracy, a recall or a specificity."""
     question, _, kind = figure.rpartition(".")
     table = views(counts, grouping)[QUESTIONS[question]]
     if kind == "accuracy":
@@ -177,7 +179,7 @@ def _weights(log_weight: numpy.ndarray) -> numpy.ndarray:
 
 
 def _quantiles(density: numpy.ndarray, grid: numpy.ndarray, level: float) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The two ends of the central interval of each density (G, X), known at the points of an even grid (X,)."""
+    """The two ends of the central interval of each density (G, X), given at the points of an even grid (X,)."""
     total = numpy.cumsum(density, axis=1) - density / 2  # half a cell on either side of its point
     low, high = (numpy.array([numpy.interp(edge * line[-1], line, grid) for line in total])
                  for edge in ((1 - level) / 2, (1 + level) / 2))

@@ -1,7 +1,7 @@
-"""Student's t distribution: for errors that stand on a handful of languages the normal quantile is too small.
+"""Student's t distribution: for standard errors from a handful of languages the normal quantile is too small.
 
 With t = sqrt(df) tan(theta) the density becomes c cos(theta)^(df - 1), c = Gamma((df + 1) / 2) / (sqrt(pi)
-Gamma(df / 2)), smooth on a finite range: 64 Gauss-Legendre nodes give the integral. The quantile is found by halving.
+Gamma(df / 2)), smooth on a finite range: 64 Gauss-Legendre nodes give the integral. The quantile is found by bisection.
 """
 
 from math import atan, cos, exp, lgamma, pi, sqrt
@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy
 
 NODES, WEIGHTS = (array.tolist() for array in numpy.polynomial.legendre.leggauss(64))
-NEARLY_NORMAL = 5_000.0  # degrees of freedom from which the normal distribution stands in; 1e-3 of a quantile apart
+NEARLY_NORMAL = 5_000.0  # degrees of freedom; from here on the normal quantile is used, less than 1e-3 away
 
 
 def t_cdf(t: float, df: float) -> float:

@@ -1,4 +1,4 @@
-"""Encoder baselines on a tiny random XLM-R that the test builds: they learn, repeat, and say what is missing.
+"""Encoder baselines on a tiny random XLM-R built here: they learn, are repeatable, and name what is missing.
 
 Deliberate break: leave out `torch.manual_seed(seed)` and test_same_seed_same_answers turns red; leave out the last line
 of `_train` (dropout stays on), or take the mean over padding too in `set_fit`, and test_padding_changes_nothing does.

@@ -1,4 +1,4 @@
-"""The two plain baselines: weights by hand, the optimum against scipy, and how well words and letters do on the posts.
+"""The two plain baselines: weights by hand, the optimum against scipy, and how well they label English posts.
 
 Deliberate break: build the vocabulary from `[*texts, *asked]` in `tfidf` and test_the_vocabulary_is_the_training_rows
 turns red; leave the penalty out of the gradient and test_equals_the_optimum_that_scipy_finds turns red.

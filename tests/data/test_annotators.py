@@ -1,7 +1,7 @@
-"""Annotators: the majority, ties told apart from it, and alpha equal to the published examples and to brute force.
+"""Annotators: majorities, ties, and alpha equal to the published examples and to brute force.
 
-Deliberate break that turns this red: weigh each pair alike in `krippendorff_alpha` of data/annotators.py (leave out the
-division by the post's labels - 1); every example with missing labels is off.
+Deliberate break that turns this red: weight each pair equally in `krippendorff_alpha` of data/annotators.py (leave out
+the division by the post's labels - 1); every example with missing labels is off.
 """
 
 import json
@@ -107,7 +107,7 @@ def test_wide(tmp_path):
         "  es       3               2   0.375     0.667     0",
         "  all      5               4   0.000     0.500     1",
         f"  no majority, dropped: {path}: row 3 (ana pro, ben anti)",
-        "  1 posts kept the label of their own column",
+        "  1 posts kept the label in their own label column",
     ]
     json.dumps(agreement.to_dict())
 
@@ -134,15 +134,15 @@ def test_one_label_each_has_no_agreement(tmp_path):
      "anti, neutral; did you mean 'pro'? (columns label_* are annotators' labels)"),
     ("id,text,label_a,label_b\n1,x,pro,pro\n2,y,,\n", "p.csv: row 3: nobody labelled this post; fill in a label or "
      "leave the row out"),
-    ("id,text,label_a,label_b\n1,x,pro,anti\n", "p.csv: no post of 1 has a majority; settle them in a label column"),
+    ("id,text,label_a,label_b\n1,x,pro,anti\n", "p.csv: none of 1 posts has a majority; settle them in a label column"),
     ("id,text,label,annotator\n1,x,pro,a\n1,x,pro,b\n1,x,pro,a\n", "p.csv: row 4: annotator 'a' labels id '1' again "
      "(first in row 2); leave one of the rows out"),
-    ("id,text,label,annotator\n1,x,pro,a\n1,z,pro,b\n", "p.csv: row 3: id '1' has another text than in p.csv: row 2; "
-     "one id is one post"),
+    ("id,text,label,annotator\n1,x,pro,a\n1,z,pro,b\n", "p.csv: row 3: id '1' has a different text from p.csv: row 2; "
+     "an id stands for one post"),
     ("id,text,label,annotator\n1,x,pro,a\n1,x,pro,\n", "p.csv: row 3: has no annotator; every row of a file with "
-     "annotators names one"),
-    ("text,label,annotator\nx,pro,a\nx,pro,b\n", "p.csv: row 2: has no id; with several annotators an id says which "
-     "rows are one post"),
+     "annotators must name one"),
+    ("text,label,annotator\nx,pro,a\nx,pro,b\n", "p.csv: row 2: has no id; with several annotators, the id tells which "
+     "rows are the same post"),
 ])  # fmt: skip
 def test_errors(tmp_path, content, line):
     (tmp_path / "p.csv").write_text(content)

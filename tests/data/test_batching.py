@@ -1,7 +1,7 @@
 """Batches: each post once, within the budget, unpacked to the very same ids, answers outside the shared prefix.
 
-Deliberate break: in `shared_prefix`, drop the bound by `row.answer_index`: the rows that are all prefix turn red. Or
-let `plan` count the whole row instead of its own part: the budget test does.
+Deliberate break: in `shared_prefix`, drop the bound by `row.answer_index`: the test of rows that are all prefix turns
+red. Or let `plan` count the whole row instead of its own part: the test of the budget does.
 """
 
 import itertools
@@ -17,7 +17,7 @@ PREFIX = [7, 8, 9, 10, 11]
 
 
 def rows_of(lengths, prefix=PREFIX, seed=0):
-    """Rows that start with `prefix`, where they are long enough, and end with the answer."""
+    """Rows that start with `prefix`, if they are long enough, and end with the answer."""
     draw = random.Random(seed)
     rows = [(prefix + [draw.randrange(100, 200) for _ in range(length)])[:length] for length in lengths]
     return [EncodedPost(ids, len(ids) - 1, False) for ids in rows]

@@ -1,7 +1,7 @@
-"""The same text twice is found: exactly, and in another case, spacing, link or name; and known test posts are dropped.
+"""Repeated texts are found, exact or with other case, spacing, link or name, and known test posts are dropped.
 
 Deliberate break that turns this red: take `HANDLE.sub` out of `normalise` in data/checks.py; a repost to somebody else
-passes for a new text, in the cases below and in the real tweets.
+then passes for a new text, in the cases below and in the real tweets.
 """
 
 import json
@@ -23,7 +23,7 @@ from data.readers import read_posts
 
 
 def posts(*rows, file="p.jsonl"):
-    """Posts from (text, label, language) or shorter."""
+    """Posts from (text, label, language) or shorter tuples."""
     filled = [(*row, "pro", "en")[:3] if len(row) == 1 else (*row, "en")[:3] for row in rows]
     return [Post(str(i), text, label, code, file, i, {}) for i, (text, label, code) in enumerate(filled, 1)]
 
@@ -120,8 +120,8 @@ def test_errors():
         (lambda: check_test(TRAIN, TRAIN), "p.jsonl: all 3 test posts were trained on; name a test file, or set "
          "--drop-known none"),
         (lambda: check_test(TRAIN, TEST, "near"), "--drop-known near: is not one of same, exact, none"),
-        (lambda: refuse_unlearnt(check_test(TRAIN, TEST)), "p.jsonl: row 3: label 'neutral' (1 test rows) is on no "
-         "training post; train with posts that have it, or take these rows out of the test"),
+        (lambda: refuse_unlearnt(check_test(TRAIN, TEST)), "p.jsonl: row 3: label 'neutral' (1 test rows) occurs in "
+         "no training post; train with posts that have it, or take these rows out of the test"),
     ]:  # fmt: skip
         with pytest.raises(UserError) as caught:
             call()
@@ -148,9 +148,9 @@ def test_near_pairs_against_every_pair():
 
 
 def test_the_real_tweets(shared_data):
-    """The counts that are known of these files. The 34 need handles, links and all white space gone: with case and
-    collapsed white space alone there are 29. Three-word Jaccard gives 37 or 39 of the published 38, for words parted
-    by white space or runs of letters and digits."""
+    """The counts known for these files. The 34 are found only without handles, links and white space: with case folded
+    and white space merely collapsed there are 29. Three-word Jaccard gives 37 or 39 of the published 38, with words
+    separated by white space or taken as runs of letters and digits."""
     train, _ = read_posts(shared_data / "immigration" / "train.jsonl")
     test, _ = read_posts(shared_data / "immigration" / "test.jsonl")
     check = check_test(train, test)

@@ -1,4 +1,4 @@
-"""The codebook: the shipped ones, the paper's words to the character, and one line for everything that is wrong.
+"""The codebook: the shipped ones, the paper's words to the character, and one line for every mistake.
 
 Deliberate break: in `data/codebook.py`, make `_table` accept unknown keys (return before the loop); or let `_labels`
 compare names without `casefold`. Either turns a case below red.
@@ -118,12 +118,12 @@ WRONG = {
     "role of a wrong type": ({"role": True}, "key 'role' is true or false; a string"),
     "question of a wrong type": ({"question": ["x"]}, "key 'question' is a list"),
     "no {post}": ({"introduction": "The text:"}, "key 'introduction': {post} is missing"),
-    "two {post}": ({"introduction": "{post} {post}"}, "{post} stands there 2 times"),
+    "two {post}": ({"introduction": "{post} {post}"}, "{post} occurs 2 times"),
     "no {labels}": ({"listing": "Categories."}, "key 'listing': {labels} is missing"),
     "no {symbol}": ({"answer": "Answer = [1]"}, "key 'answer': {symbol} is missing"),
-    "misspelt placeholder": ({"introduction": "{tweet}: {post}"}, "only {post} may stand in braces"),
-    "lone brace": ({"answer": "{symbol}}"}, "key 'answer' has a brace that nothing fills in"),
-    "placeholder in the role": ({"role": "You read {post}"}, "key 'role' has a brace that nothing fills in"),
+    "misspelt placeholder": ({"introduction": "{tweet}: {post}"}, "only {post} may be in braces"),
+    "lone brace": ({"answer": "{symbol}}"}, "key 'answer' has a brace that belongs to no placeholder"),
+    "placeholder in the role": ({"role": "You read {post}"}, "key 'role' has a brace that belongs to no placeholder"),
     "example for an unknown label": ({"examples": [{"label": "godo", "text": "x"}]}, "'godo' is not a label; did you"),
     "example without text": ({"examples": [{"label": "bad"}]}, "examples[1] has no key 'text'"),
     "example with empty text": ({"examples": [{"label": "bad", "text": ""}]}, "examples[1].text' is empty"),

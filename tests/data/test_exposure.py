@@ -89,7 +89,7 @@ def test_the_papers_figure_is_75_posts_of_20_tokens():
     (("percent = 89.7", "percent = 189.7"), "shares[1]: key 'percent' is 189.7"),
     (("percent = 0.17", "percent = 17.0"), "the shares add up to 107.4 per cent"),
     (("percent = 0.17", "percent = true"), "shares[2]: key 'percent' is True; a number was expected"),
-    (('language = "de"', 'language = "en"'), "shares[2]: language 'en' stands there twice"),
+    (('language = "de"', 'language = "en"'), "shares[2]: language 'en' is listed twice"),
     (("[[shares]]", "[[share]]"), "key 'share' is unknown; did you mean 'shares'"),
     (('model = "Llama 3.2"', "model = Llama 3.2"), "is not TOML"),
 ])

@@ -1,4 +1,4 @@
-"""Language tags come out as ISO 639-1, whatever dialect a file writes them in, and what was changed is told.
+"""Language tags come out as ISO 639-1 whichever way a file writes them, and every change is reported.
 
 Deliberate break that turns this red: drop `"in": "id"` from OLD_CODES in data/languages.py; Indonesian splits in two.
 """
@@ -79,8 +79,8 @@ def test_names_for_display():
 
 def test_a_language_named_on_the_command_line():
     for tag, line in [
-        ("Klingn", "--languages: 'Klingn' is no language; use an ISO 639-1 code such as en or tr"),
-        ("turkisch", "--languages: 'turkisch' is no language; use an ISO 639-1 code such as en or tr; did you mean "
+        ("Klingn", "--languages: 'Klingn' is not a language; use an ISO 639-1 code such as en or tr"),
+        ("turkisch", "--languages: 'turkisch' is not a language; use an ISO 639-1 code such as en or tr; did you mean "
          "'Turkish'?"),
     ]:  # fmt: skip
         with pytest.raises(UserError) as caught:

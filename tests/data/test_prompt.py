@@ -2,7 +2,7 @@
 
 The posts of ../shared/data are counted and compared here, never shown.
 
-Deliberate break: in `Prompt._raw`, encode each part of a run by itself: the test against tiktoken turns red.
+Deliberate break: in `Prompt._raw`, encode each part of a run separately: the test against tiktoken turns red.
 """
 # ruff: noqa: F401, F811  (fixtures are imported by name and then named as arguments)
 
@@ -58,7 +58,7 @@ def test_every_test_tweet_decodes_back_to_the_papers_prompt(llama3, llama2, twee
 
 
 def test_the_authors_inference_prompt(llama3, llama2):
-    """A stray end of turn, no system turn, no quotes around the tweet; in plain text no role and no quotes."""
+    """A stray end of turn, no system turn, no quotes around the tweet; in the plain layout no role and no quotes."""
     user = HEAD[:-1] + "a tweet" + TAIL[1:]
     expected = (f"<|begin_of_text|><|eot_id|><|start_header_id|>user<|end_header_id|>\n\n{user}<|eot_id|>"
                 "<|start_header_id|>assistant<|end_header_id|>\n\nAnswer = [")

@@ -1,7 +1,7 @@
-"""Posts that are too long: cut at a character, encoded again, and never the instruction or the answer.
+"""Posts that are too long are cut at a character and encoded again; the instruction and the answer are never cut.
 
-Deliberate break: drop the last loop of `Prompt.shorten`: Hindi, marks and emoji turn red. Or the look at the next few
-characters before it: the test of counts that fall does.
+Deliberate break: drop the last loop of `Prompt.shorten`: Hindi, marks and emoji turn red. Or drop the search over the
+next few lengths before it: the test of falling counts does.
 """
 # ruff: noqa: F401, F811  (fixtures are imported by name and then named as arguments)
 
@@ -17,7 +17,7 @@ LONG = {"words": "abc " * 60, "hindi": "प्रवासी " * 15, "marks": "
 
 
 def joined(text: str, count: int) -> bool:
-    """Whether a cut before `text[count]` would part what is one letter or emoji to a reader."""
+    """Whether a cut before `text[count]` would split what a reader sees as one letter or emoji."""
     marks, joiners = "\u0301\u093e\u093f\u0940\u094d\u200d🏽", "\u094d\u200d"
     return 0 < count < len(text) and (text[count] in marks or text[count - 1] in joiners)
 

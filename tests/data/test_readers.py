@@ -1,4 +1,4 @@
-"""Readers: every format gives back what was written, ids to the letter, and what is odd is counted and shown.
+"""Readers: every format gives back what was written, ids unchanged, and every oddity is counted and shown.
 
 Deliberate break that turns this red: read JSON in data/rows.py without `parse_float`; the id 1e5 becomes 100000.0.
 """
@@ -127,7 +127,7 @@ def test_findings_are_counted_and_shown(tmp_path):
         "  1  rows whose id came before in another language (translations?): b.csv: row 3 (id 1)",
         "  1  rows without a language, read as und: a.jsonl: row 5",
         "  2  language tags reduced to ISO 639-1: in -> id (1), Turkish -> tr (1)",
-        "  1  language tags that are no ISO 639-1 code, kept: tlh (1)",
+        "  1  language tags that are not ISO 639-1 codes, kept: tlh (1)",
         "  1  texts with NUL or half characters, replaced by U+FFFD: a.jsonl: row 6",
     ])  # fmt: skip
     kept, notes = read_posts(a, require_labels=False, keep_empty=True)
@@ -139,7 +139,7 @@ def test_more_findings_than_are_listed(tmp_path):
     path = write(tmp_path, "p.csv", "text,language\n" + "".join(f"a,x{i}\n" for i in range(300)))
     _, notes = read_posts(path, require_labels=False)
     line = notes.lines()[-1]
-    assert line.startswith("  300  language tags that are no ISO 639-1 code, kept: others (100), x0 (1), x1 (1) and")
+    assert line.startswith("  300  language tags that are not ISO 639-1 codes, kept: others (100), x0 (1), x1 (1) and")
     assert len(notes.details["unknown_language"]) == 201 and len(notes.places["made_id"]) == 10
 
 
@@ -202,7 +202,7 @@ def test_parquet(tmp_path):
     assert [(p.id, p.text, p.label, p.row, p.extra) for p in posts] == [
         ("7", "a", "pro", 1, {"score": "0.5"}), ("8", "ü", None, 2, {"score": ""}),
     ]  # fmt: skip
-    with pytest.raises(UserError, match=r"is not a whole parquet file; write it again, or save as \.jsonl"):
+    with pytest.raises(UserError, match=r"is not a complete parquet file; write it again, or save as \.jsonl"):
         read_posts(write(tmp_path, "p.parquet", "PAR1"))
 
 

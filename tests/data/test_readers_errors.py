@@ -1,7 +1,7 @@
-"""Every way to get a file of posts wrong ends in one line: which file and row, what is wrong, what would be right.
+"""Every mistake in a file of posts ends in one line: which file and row, what is wrong, what would be right.
 
-Deliberate break that turns this red: read csv without `strict=True` in data/rows.py, and a quote that is not doubled
-swallows text without a word.
+Deliberate break that turns this red: read csv without `strict=True` in data/rows.py; a quote that is not doubled then
+silently swallows text.
 """
 
 import gzip
@@ -25,7 +25,7 @@ def write(folder, name, content, zipped=False):
 
 
 def error(path, columns=None, codebook=None, **options) -> str:
-    """The one line that reading `path` ends in, the folder taken out."""
+    """The one line in which reading `path` ends, without the folder."""
     with pytest.raises(UserError) as caught:
         read_posts(path, columns, codebook, **options)
     paths = [path] if not isinstance(path, list) else path
@@ -119,7 +119,7 @@ def test_a_wrong_file_is_one_line(tmp_path, name, content, line):
 def test_deep_json_is_one_line(tmp_path):
     line = error(write(tmp_path, "p.jsonl", '{"text": ' + "[" * 200_000 + "]" * 200_000 + "}"))
     assert line in {
-        "p.jsonl: row 1: is nested too deep to be a post; each line is one flat object",
+        "p.jsonl: row 1: is nested too deeply to be a post; each line is one flat object",
         "p.jsonl: row 1: the text is a list, not a string; put it in quotes",  # a Python whose parser has no such limit
         "p.jsonl: row 1: has no column 'label'; it has 'text'; set --label-column to the one that holds the label",
     }
@@ -156,7 +156,7 @@ def test_a_column_that_was_asked_for_must_be_there(tmp_path):
     assert error(path, Columns(id="key")) == (
         "p.csv: has no column 'key'; it has 'text', 'label', 'language'; set --id-column to the one that holds the id"
     )
-    with pytest.raises(UserError, match="--text-column and --label-column: both name 'text'; a column has one meaning"):
+    with pytest.raises(UserError, match="--text-column and --label-column: both name 'text'; name two columns"):
         Columns(label="text")
     with pytest.raises(UserError, match="--id-column: is empty; name a column"):
         Columns(id="")

@@ -1,4 +1,4 @@
-"""The sample posts: balance, fields, scripts, masks, no repeats, and the counts that their README states.
+"""The sample posts: balance, fields, scripts, masks, no repeats, and the counts given in their README.
 
 Deliberate break: copy one line of data/samples/train.jsonl into test.jsonl with its letters in upper case and a new
 id; the counts, the order and both tests on repeats turn red.
@@ -38,7 +38,7 @@ def posts(splits):
 
 
 def normalised(text):
-    """Case, width, punctuation, symbols, space, handles and links taken out: what is left is what the post says."""
+    """The text without case, width, punctuation, symbols, spaces, handles and links."""
     text = unicodedata.normalize("NFKC", text).casefold()
     text = re.sub(r"@\w+|https?\S*", " ", text)
     kept = [c if unicodedata.category(c)[0] in "LMN" else " " for c in text]  # M: Devanagari's vowel signs
@@ -127,6 +127,6 @@ def test_no_real_handle_or_link(posts):
 
 
 def test_masks_give_no_label_away(posts):
-    """A handle or a link is found under every label: neither may stand for the topic."""
+    """Handles and links occur under every label, so that neither gives the topic away."""
     for mask in ("@user", "http"):
         assert {p["label"] for p in posts if re.search(rf"{mask}\b", p["text"])} == set(LABELS)

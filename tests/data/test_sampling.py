@@ -1,7 +1,8 @@
 """Budgets are nested and keep the labels' proportions; epochs are drawn from one generator; weights have mean one.
 
 Deliberate break that turns this red: in `stratified_order` of data/sampling.py take the label that is owed the most
-(`max` of size * k - taken * n) in place of the one due first; some beginning is off its share by more than the bound.
+(`max` of size * k - taken * n) instead of the one due first; some beginning then misses its share by more than the
+bound.
 """
 
 import json
@@ -85,7 +86,7 @@ def test_errors_say_how_many_there_are():
          "English; ask for 10 or fewer"),
         (lambda: choose_posts(posts, per_language={"en": 0}), "--per-language en=0: is not a number of posts; write "
          "1 or more"),
-        (lambda: choose_posts(posts, languages=("qq",)), "--languages: 'qq' is no language; use an ISO 639-1 code "
+        (lambda: choose_posts(posts, languages=("qq",)), "--languages: 'qq' is not a language; use an ISO 639-1 code "
          "such as en or tr"),
         (lambda: epoch_order(posts, np.random.default_rng(0), "size"), "--balance size: is not one of none, language, "
          "label, both"),

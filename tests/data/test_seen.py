@@ -1,6 +1,6 @@
-"""A set that only tells whether a key came before: against Python's, through every growth, in memory and in a file.
+"""The set that only tells whether a key came before, against Python's: through every growth, in memory and in a file.
 
-Deliberate break: in data/seen.py forget to put the old marks into the grown table, or take `or 1` away.
+Deliberate break: in data/seen.py, do not put the old marks into the grown table, or remove `or 1`.
 """
 
 import random
@@ -25,7 +25,7 @@ def test_it_tells_what_a_set_tells(monkeypatch, in_memory):
 
 
 def test_hashes_at_the_edge():
-    """0 marks an empty slot; -1, 2^64 - 1 and marks that share their last bits lie in one chain."""
+    """0 marks an empty slot; -1, 2^64 - 1 and marks with the same last bits are in one chain."""
     class Key(int):
         def __hash__(self):
             return int(self)

@@ -262,7 +262,7 @@ def test_classify_refuses_to_write_over_things(fresh):
     words = ("classify.py", "--run", "run", "--input", "test.jsonl")
     assert "is the input file" in here(*words, "--output", "test.jsonl", cwd=fresh, code=2)
     assert "exists; choose another name" in here(*words, "--output", "train.jsonl", cwd=fresh, code=2)
-    assert "says no format" in here(*words, "--output", "labels.xlsx", cwd=fresh, code=2)
+    assert "has no known format" in here(*words, "--output", "labels.xlsx", cwd=fresh, code=2)
     here(*words, "--output", "train.jsonl", "--overwrite", "--with-texts", cwd=fresh)
     assert [line["text"] for line in read(fresh / "train.jsonl")] == [row["text"] for row in read(fresh / "test.jsonl")]
     run("classify.py", "--run", "run", "--input", "test.jsonl", cwd=fresh)

@@ -58,7 +58,7 @@ def test_difference_of_rates_equals_newcombe():
 
 
 def copying(rows_of_cluster, places, order, multiplicities, draws, stream):
-    """The slow way: for each draw put the rows of the drawn clusters into a list and count them one by one."""
+    """The slow way: for each draw, put the rows of the drawn clusters into a list and count them one by one."""
     result = []
     clusters = sum(multiplicities)
     for drawn in stream.multinomial(clusters, numpy.array(multiplicities) / clusters, size=draws):
@@ -127,7 +127,7 @@ def test_figures_that_no_draw_has_are_nan():
 
 
 def coverage(sets, rows, clusters, seed, error=0.35, prior=(0.4, 0.3, 0.2, 0.1)):
-    """How often intervals for (macro-F1, weighted F1, F1 per class) hold the population's value, by class size."""
+    """How often intervals for (macro-F1, weighted F1, F1 per class) contain the true value, by class size."""
     classes = len(prior)
     population = numpy.full((classes, classes + 1), error / (classes - 1))
     population[:, -1] = 0

@@ -1,4 +1,4 @@
-"""Every figure of metrics.json against a plain loop over rows that follows the definitions word by word.
+"""Every figure of metrics.json against a plain loop over rows that follows the definitions to the letter.
 
 Deliberate break: let `counts.figures` average F1 over all declared labels (`numpy.nan_to_num(f1).mean(-1)`)
 and test_figures_of_rare_classes_equal_a_loop_over_rows turns red.
@@ -19,7 +19,7 @@ RELATED = LABELS[:3]
 
 
 def made(rows=400, seed=0, labels=LABELS, related=RELATED, languages=("en", "es", "de"), probabilities=True, **more):
-    """Random rows, right about half of the time, a few predictions outside the label set."""
+    """Random rows, about half of them right, with a few predictions outside the label set."""
     rng = random.Random(seed)
     gold = [rng.choice(labels) for _ in range(rows)]
     predicted = [g if rng.random() < 0.5 else rng.choice([*labels, "maybe", None]) for g in gold]
@@ -29,7 +29,7 @@ def made(rows=400, seed=0, labels=LABELS, related=RELATED, languages=("en", "es"
 
 
 def loop(pairs, classes):
-    """Accuracy, balanced accuracy, macro-F1 and weighted F1 of (gold, predicted) pairs, one pair at a time."""
+    """Accuracy, balanced accuracy, macro-F1 and weighted F1 of (gold, predicted) pairs, counted one pair at a time."""
     result = {"accuracy": sum(g == p for g, p in pairs) / len(pairs)}
     recalls, f1s, weighted = [], [], 0.0
     for name in classes:
@@ -114,7 +114,7 @@ def test_figures_of_rare_classes_equal_a_loop_over_rows():
 
 
 def nulls_without_a_word(value, where="metrics"):
-    """Paths of nulls whose dict has no entry for them in `notes`."""
+    """The paths of nulls whose dict has no entry for them in `notes`."""
     if isinstance(value, dict):
         for key, item in value.items():
             if item is None and key not in value.get("notes", {}):

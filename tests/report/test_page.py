@@ -1,4 +1,4 @@
-"""The page and the tables: self-contained, nothing that a string could break, the first lines true to the numbers.
+"""The page and the tables: self-contained, safe from any string, with first lines that agree with the numbers.
 
 Deliberate break: let `markup.escape` return `Html(text)` and test_no_string_becomes_markup turns red.
 """
@@ -37,7 +37,7 @@ def scored(rows=240, labels=LABELS, related=LABELS[:3], languages=("en", "es", "
 
 
 class Reader(HTMLParser):
-    """Collects elements, attributes, ids and visible text, and notes ends that do not match their starts."""
+    """Collects elements, attributes, ids and visible text, and end tags that do not match their start tags."""
 
     def __init__(self, text):
         super().__init__()
@@ -67,7 +67,7 @@ class Reader(HTMLParser):
 
 
 def check_sound(text):
-    """Well-formed, no script, no address, every id once; returns the reader."""
+    """Check that the page is well-formed, without script or address, and has each id once; return the reader."""
     reader = Reader(text)
     assert reader.wrong == [] and reader.open == []
     assert not {"script", "img", "iframe", "object", "embed", "link", "form", "base", "b", "i"} & set(reader.elements)
@@ -109,7 +109,7 @@ def test_page_opens_with_the_three_lines():
     assert len(lines) == 3
     shown = "".join(reader.text)
     places = [shown.index(line) for line in lines]
-    assert places == sorted(places) and places[0] < shown.index("Who is right where")
+    assert places == sorted(places) and places[0] < shown.index("How often the model is right")
 
 
 def test_no_string_becomes_markup():

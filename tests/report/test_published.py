@@ -1,4 +1,4 @@
-"""The paper's published predictions, scored here, give the authors' own figures to the digit they printed.
+"""The paper's published predictions, scored here, give the authors' own figures to the last printed digit.
 
 Deliberate break: average `weighted_f1` over classes without weights (in `counts.figures`) and all F1 cells turn red.
 """
@@ -18,7 +18,7 @@ CELLS = 48  # four models, twelve languages; `mig-multi-L3` was a separate run a
 
 @cache
 def scored_by(folder, model):
-    """The test set with one model's labels: gold labels from test.jsonl, joined by id."""
+    """The test set with one model's predictions, joined by id to the gold labels of test.jsonl."""
     gold = {row["id"]: row for row in map(json.loads, (folder / "test.jsonl").open(encoding="utf-8"))}
     path = folder / "published_predictions" / f"{model}.jsonl"
     rows = [json.loads(line) for line in path.open(encoding="utf-8")]
@@ -29,7 +29,7 @@ def scored_by(folder, model):
 
 
 def published(path, column):
-    """(model, language) -> (figure as printed, rows)."""
+    """(model, language) -> (figure as printed, number of rows)."""
     with path.open(encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
             model = row["Model"].removeprefix("llama-32-3B-").removesuffix("-Q4_K_M")

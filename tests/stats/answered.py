@@ -1,4 +1,4 @@
-"""Made-up answers of made-up models, and figures counted one row at a time, for the tests of comparisons."""
+"""Invented answers of invented models, and figures counted one row at a time, for the tests of comparisons."""
 
 import numpy
 
@@ -9,7 +9,7 @@ GROUPING = Grouping(("pro", "anti", "neutral", "unrelated"), ("pro", "anti", "ne
 
 
 def made_rows(n, seed=0, languages=("de", "en", "tr"), prior=(0.4, 0.3, 0.2, 0.1), clusters=None):
-    """n rows in turn of each language; `clusters` (n,) or each row its own."""
+    """n rows, the languages in turn; `clusters` (n,), by default one for each row."""
     gold = numpy.random.default_rng(seed).choice(4, n, p=prior)
     language = numpy.array([languages[i % len(languages)] for i in range(n)], dtype=object)
     ids = numpy.array([f"post-{i}" for i in range(n)], dtype=object)
@@ -17,7 +17,7 @@ def made_rows(n, seed=0, languages=("de", "en", "tr"), prior=(0.4, 0.3, 0.2, 0.1
 
 
 def made_answers(rows, seed, right=0.6, like=None, follow=0.0, probabilities=False):
-    """Right with probability `right`, else any label or none of them; `follow` of the rows are copied from `like`."""
+    """Right with probability `right`, else any label or none; a share `follow` of the rows is copied from `like`."""
     rng = numpy.random.default_rng(seed)
     n = len(rows.gold)
     predicted = numpy.where(rng.random(n) < right, rows.gold, rng.choice(5, n))
@@ -27,7 +27,7 @@ def made_answers(rows, seed, right=0.6, like=None, follow=0.0, probabilities=Fal
 
 
 def slow_figure(name, gold, predicted):
-    """`accuracy`, `macro_f1` or `topic.recall` of two columns, by the words of their definitions."""
+    """`accuracy`, `macro_f1` or `topic.recall` of two columns, straight from the definitions."""
     pairs = list(zip(map(int, gold), map(int, predicted), strict=True))  # numpy's bools would add up to one
     if name == "accuracy":
         return sum(g == p for g, p in pairs) / len(pairs)

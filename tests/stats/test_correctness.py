@@ -1,6 +1,6 @@
 """The regression of correctness: the rows it is made of, its notes, and what it refuses.
 
-Deliberate break: give every row a cluster of its own (in `regress`, `numpy.arange(len(outcome))` for `clusters`) and
+Deliberate break: give every row its own cluster (in `regress`, `numpy.arange(len(outcome))` for `clusters`) and
 test_a_post_is_one_cluster turns red; take an unlisted share as 0.001 and test_unlisted_shares_leave_rows_out does.
 """
 

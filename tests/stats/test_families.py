@@ -1,7 +1,7 @@
-"""Families of contrasts: Holm by hand and against statsmodels, bands that hold together as often as they say.
+"""Families of contrasts: Holm by hand and against statsmodels, and bands that hold together as often as their level.
 
-Deliberate break: take each contrast's own quantile instead of the maximum's (in `simultaneous`, `critical` from
-`t[:, 0]`) and test_bands_hold_all_at_once turns red.
+Deliberate break: take one contrast's quantile instead of the maximum's (in `simultaneous`, `critical` from `t[:, 0]`)
+and test_bands_hold_all_at_once turns red.
 """
 
 import numpy
@@ -84,7 +84,7 @@ def test_clusters_take_mcnemars_place():
 
 
 def together(tables, rows, draws, seed):
-    """How often all of six contrasts' bands, and all their own intervals, hold; how often Holm claims a falsehood."""
+    """How often six contrasts' bands all hold, and their separate intervals; how often Holm makes a false claim."""
     rng = numpy.random.default_rng(seed)
     prior, rates = numpy.array([0.4, 0.3, 0.2, 0.1]), (0.65, 0.55, 0.65, 0.6)
     figures = ("accuracy", "macro_f1")

@@ -1,6 +1,6 @@
-"""Logistic regression: against statsmodels where installed, scipy, differences by hand, and refits by hand.
+"""Logistic regression: against statsmodels (if installed), scipy, and differences and refits by hand.
 
-Deliberate break: let the level's other columns stand in `effects` (drop the line that sets them to 0) and
+Deliberate break: keep the factor's other columns in `effects` (drop the line that sets them to 0) and
 test_effects_equal_changing_every_row_by_hand turns red; leave the correction out of `sandwich` and
 test_equals_statsmodels does; name nothing in `_separation` and test_separation_is_named does.
 """
@@ -205,7 +205,7 @@ def test_collinearity_is_named():
 def test_terms_that_make_no_sense():
     with pytest.raises(UserError, match="'model' has no level 'multy'; did you mean 'multi'"):
         design({"model": ["en", "multi"]}, references={"model": "multy"})
-    with pytest.raises(UserError, match="'template' has the one level 'paper'"):
+    with pytest.raises(UserError, match="'template' has only one level, 'paper'"):
         design({"template": ["paper", "paper"]})
     with pytest.raises(UserError, match="'x' is not a finite number in 1 rows"):
         design({}, {"x": [1.0, numpy.nan]})

@@ -1,4 +1,4 @@
-"""Two models on the same posts: tests against scipy, statsmodels and brute force, intervals by trial.
+"""Two models on the same posts: tests against scipy, statsmodels and brute force, intervals by simulation.
 
 Deliberate break: swap rows instead of clusters (in `_swaps`, replace `rows.clusters[chosen]` by
 `numpy.arange(chosen.sum())`) and test_permutation_equals_every_swap_by_hand turns red.
@@ -73,7 +73,7 @@ def test_rows_in_clusters_are_counted_and_their_signs_flip_together():
 
 
 def by_hand(first, second, name, weight):
-    """(difference, p): all clusters swapped in all ways, rows counted one at a time."""
+    """(difference, p), with clusters swapped in all possible ways and rows counted one at a time."""
     rows = first.rows
 
     def gap(one, two):
@@ -160,7 +160,7 @@ def test_difference_agrees_with_drawing_row_numbers(weight):
 
 
 def trial(tables, rows, prior, names, draws, seed, right=(0.65, 0.55)):
-    """How often the interval of each figure's difference holds the true one, and the test of equal models rejects.
+    """How often the interval of each figure's difference contains the truth, and the test of equal models rejects.
 
     The models share a third of their answers, so that they are paired. Returns (names,) coverages and (names,) rates.
     """

@@ -1,6 +1,6 @@
-"""Predictions side by side: figures against `report.metrics`, the paper's numbers, and resampling against copied rows.
+"""Several models' predictions: figures against `report.metrics` and the paper's, resampling against copied rows.
 
-Deliberate break: draw clusters that span languages in each of them (in `Rows.span`, return zeros) and
+Deliberate break: draw clusters that span languages separately in each (in `Rows.span`, return zeros) and
 test_translations_are_drawn_together turns red.
 """
 
@@ -161,5 +161,5 @@ def test_other_rows_languages_and_weights_are_refused():
         next(resampled([answers, made_answers(made_rows(30), 1)], ["en"], 5, 0))
     with pytest.raises(UserError, match="language 'xx': no row has it; there are de, en, tr"):
         next(resampled([answers], ["en", "xx"], 5, 0))
-    with pytest.raises(UserError, match="weight 'posts': one of rows, languages"):
+    with pytest.raises(UserError, match="weight 'posts': is not one of rows, languages"):
         answers.figure("accuracy", weight="posts")

@@ -1,4 +1,4 @@
-"""Recipes: intervals and components against scipy, loops and the bootstrap, and by trial with two to five fits.
+"""Recipes: intervals and components against scipy, loops and the bootstrap, and by simulation with two to five fits.
 
 Deliberate break: leave out the draws' term (in `contrast`, `FACTORS[1:]` in the loop over factors) and
 test_one_seed_gives_the_t_interval_of_the_draws turns red.
@@ -136,7 +136,7 @@ def test_what_cannot_be_estimated_is_said():
 
 
 def fitted(rng, rows, shape, base, spreads, draw, common):
-    """A recipe whose fits are right at rate base + draw + seed + fit, posts' luck in part common to all; the rates."""
+    """A recipe whose fits are right at rate base + draw + seed + fit, with partly shared luck of posts; the rates."""
     rate = base + draw[:, None] + rng.normal(size=shape[1]) * spreads[1] + rng.normal(size=shape) * spreads[2]
     n = len(rows.gold)
     luck = numpy.where(rng.random((*shape, n)) < 0.5, common, rng.random((*shape, n)))
@@ -146,7 +146,8 @@ def fitted(rng, rows, shape, base, spreads, draw, common):
 
 
 def trial(tables, shape, spreads, seed, rows=200, draws=200):
-    """Coverage of (contrast, percentiles of its draws, components draw, seed, fit, test sample) over made studies."""
+    """Coverage of (contrast, percentiles of its draws, components draw, seed, fit, test sample) in simulated studies.
+    """
     rng, covered = numpy.random.default_rng(seed), []
     for number in range(tables):
         table = made_rows(rows, int(rng.integers(1 << 40)), languages=("en",))

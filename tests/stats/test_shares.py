@@ -1,7 +1,7 @@
 """Figures against pre-training shares: exact p-values against scipy and brute force, and what is left out.
 
 Deliberate break: give unlisted languages a share of 0 in "listed" (`listed = list(values)` with `logs` of 1e-9) and
-test_unlisted_is_not_zero turns red; count `>` for `>=` in `permutation_test` and test_exact_p_equals_every_order does.
+test_unlisted_is_not_zero turns red; use `>` for `>=` in `permutation_test` and test_exact_p_equals_every_order does.
 """
 
 import re

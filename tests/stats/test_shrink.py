@@ -1,6 +1,6 @@
-"""Partial pooling: against sums and integrals done another way, and by trial against the raw figures.
+"""Partial pooling: against sums and integrals computed in another way, and against the raw figures by simulation.
 
-Deliberate break: take the likeliest m and c for the truth (in `pool_rates`, `weight = weight == weight.max()`) and
+Deliberate break: use only the likeliest m and c (in `pool_rates`, `weight = weight == weight.max()`) and
 test_pooled_rates_equal_scipys_beta_binomial and test_pooled_rates_are_nearer_the_truth turn red.
 """
 
@@ -63,7 +63,7 @@ def test_the_ends_of_pooling():
 
 
 def trial(truth, rows, sets, seed):
-    """Mean squared error of raw and pooled rates, and how often the pooled interval holds the truth."""
+    """Mean squared error of raw and pooled rates, and how often the pooled interval contains the truth."""
     rng = numpy.random.default_rng(seed)
     raw, pooled, held = [], [], []
     for _ in range(sets):
