@@ -48,7 +48,7 @@ def llama3_special_names() -> list[str]:
 class RankedBPE:
     """Merges by token id over all pairs that form a token; tiktoken is the engine.
 
-    ranks: token bytes -> id, with all 256 single bytes. specials_by_rule: the specials are not in the file.
+    ranks: token bytes -> id, with all 256 single bytes. specials_by_rule: specials are published, not in the file.
     """
 
     adds_space = False
