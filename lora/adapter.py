@@ -239,12 +239,12 @@ def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str)
             raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; {CONFIG} and the model have no "
                             f"such tensor{hint}")
         if tuple(tensor.shape) != expected[name]:
-            raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}; {CONFIG} and the model need "
+            raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}; {CONFIG} and the model call for "
                             f"{expected[name]}{hint}")
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
             raise UserError(f"{path}: tensor {name} holds values that are not finite numbers; the file is damaged")
     missing = [name for name in expected if name not in tensors]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"{path}: tensor {missing[0]}{more} is not in it, although {CONFIG} means its module{hint}")
+        raise UserError(f"{path}: tensor {missing[0]}{more} is not in it, although {CONFIG} includes its module{hint}")
     return tensors
