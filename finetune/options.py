@@ -10,7 +10,7 @@ from data.sampling import BALANCES
 from finetune.loop import LOSSES, SCHEDULES
 from loading.sources import EMBEDDED
 
-ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "what is asked"
+ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "prompt"
 
 ENOUGH = 400  # training posts; of fewer, a tenth is too few to tell one adapter from another
 
@@ -62,7 +62,7 @@ class TrainOptions(ColumnOptions, MachineOptions):
     alpha: float = option(32, "scale: alpha / r multiplies the adapter's output", above=0, group=ADAPTER)
     dropout: float = option(0.0, "dropout in front of the adapter; above 0 the prompt's prefix cannot be shared",
                             minimum=0, maximum=0.95, group=ADAPTER)
-    rslora: bool = option(False, "scale by alpha / sqrt(r) (rsLoRA)", group=ADAPTER)
+    rslora: bool = option(False, "scale by alpha / sqrt(r) instead (rsLoRA)", group=ADAPTER)
 
     learning_rate: float = option(2e-4, "AdamW's learning rate; the small base takes a larger one if none is given",
                                   above=0, group=RECIPE)

@@ -101,8 +101,8 @@ def prepare(options) -> Prepared:
     }  # fmt: skip
     lines = notes.lines() + (agreement.lines() if agreement else []) + what_repeats(repeats)
     cut = sum(row.cut for row in rows + validation_rows)
-    lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut: with their prompt they are longer than "
-                 f"--max-tokens {options.max_tokens}")
+    lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut to fit, with their prompt, "
+                 f"into --max-tokens {options.max_tokens}")
     return Prepared(codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines, shown)
 
 
