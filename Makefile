@@ -18,7 +18,7 @@ test: .venv/test-ready
 lint: .venv/test-ready
 	$(BIN)/ruff check .
 
-# What pyproject.toml lists is read from it, so the two cannot differ.
+# The packages to install are read from pyproject.toml, so the two cannot differ.
 .venv/run-ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  "error: Python %d.%d is not supported; 3.11 to 3.13 are: make PYTHON=python3.12" % v)'

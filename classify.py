@@ -5,13 +5,13 @@
     python classify.py --run runs/mine --input posts.csv --output labels.csv
     python classify.py --text "I came here as a child."                one post, with a bar per label, and no file
 
-The output has id, language, the label and its probability, and a probability per label; where the codebook has a topic,
-also the probability that the post is related, summed over the related labels (they share theirs, so it can be above one
-half while the single most probable label is "unrelated"). It holds no post text unless --with-texts asks for it.
+The output has id, language, the label and its probability, and a probability per label; if the codebook has a topic,
+also the probability that the post is related, summed over the related labels (so it can be above one half even if the
+single most probable label is "unrelated"). It holds no post text unless --with-texts is given.
 
-The input is read twice: first to the end, so that a row that is wrong is told before hours of work; then in windows,
-which are labelled and written one by one, so that millions of posts take no more memory than a thousand. If a labelling
-was killed, the same command with --resume goes on.
+The input is read twice: first to the end, so that a bad row is reported before hours of work; then in windows, which
+are labelled and written one by one, so that millions of posts take no more memory than a thousand. If labelling was
+killed, the same command with --resume continues.
 """
 
 import sys
@@ -41,7 +41,7 @@ from inference.options import LabelOptions
 from inference.run import finished_run, open_model
 
 READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
-# What --text does not go with.
+# Options that --text cannot be combined with.
 FILES = ("input", "output", "overwrite", "resume", "with_texts", *(field.name for field in fields(ColumnOptions)))
 
 
@@ -55,8 +55,8 @@ class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
                                 "run, named after the input)", metavar="FILE")
     text: str | None = option(None, "label this one post, in the terminal", metavar="TEXT")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
-    overwrite: bool = option(False, "replace the output file if it exists, or what a stopped labelling left of it")
-    resume: bool = option(False, "go on with a labelling that was killed; and keep what is done if this one is stopped")
+    overwrite: bool = option(False, "replace the output file if it exists, or what stopped labelling left of it")
+    resume: bool = option(False, "continue labelling that was killed; also keep what is done if it is stopped now")
     with_texts: bool = option(False, "write the posts' texts beside their labels")
 
 
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> None:
         label(model, prompt, source, file, notes, options)
     except KeyboardInterrupt:
         if file.is_kept:
-            print(f"{file.counts['rows']:,} rows are kept; the same command goes on", file=sys.stderr)
+            print(f"{file.counts['rows']:,} rows are kept; the same command continues", file=sys.stderr)
         raise
     print(f"labels: {output}")
 
@@ -98,7 +98,7 @@ def label_one(options: ClassifyOptions) -> None:
 
 
 def ready(run: RunFolder, options: ClassifyOptions):
-    """The run's model, as the options want it, and its prompt: (model, prompt)."""
+    """The run's model, set up by the options, and its prompt: (model, prompt)."""
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
@@ -111,7 +111,7 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
     with file:
         rows, texts, began = file.counts["rows"], file.counts["texts"], time.perf_counter()
         if rows:
-            print(f"  {rows:,} rows were labelled before; going on behind them")
+            print(f"  {rows:,} rows were labelled before; continuing after them")
         posts = islice(iter_posts([source], options.columns(), check_ids=False, **READING), rows, None)
         with progress(notes.kept - notes.counts["empty_kept"], "post", "labelling", initial=texts) as bar:
             labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
@@ -121,7 +121,7 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
                          for pair in zip(window.posts, found, strict=True)]
                 file.add(lines, texts=sum(line["predicted"] is not None for line in lines), cut=window.cut)
         if file.counts["rows"] != notes.kept:
-            raise UserError(f"{source}: has changed while it was labelled; label it again")
+            raise UserError(f"{source}: has changed while it was being labelled; label it again")
     counts, seconds = file.counts, time.perf_counter() - began
     print(f"  {counts['texts']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
           + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else ""))
@@ -130,14 +130,14 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
 
 
 def made_from(run: RunFolder, source: Path, options: ClassifyOptions, dtype: torch.dtype) -> dict:
-    """What decides the rows of the output: a labelling that was stopped goes on only where all of it is the same."""
+    """What decides the rows of the output: stopped labelling continues only if all of it is the same."""
     adapter = {path.name: sha256_file(path) for path in sorted((run.path / "adapter").iterdir())}
     return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter]), "input": sha256_file(source),
             "columns": asdict(options.columns()), "dtype": str(dtype), "--with-texts": options.with_texts}
 
 
 def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
-    """Refuse an unknown format, the input itself, and what is already there, whole or as far as it came."""
+    """Refuse an unknown format, the input itself, and an output that is already there, complete or in part."""
     output_format(output)
     check_place(output, "--output")
     if output.is_dir():
@@ -145,10 +145,10 @@ def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"--output {output}: is the input file; choose another name")
     if output.exists() and not options.overwrite and options.output is not None:
-        raise UserError(f"--output {output}: exists; choose another name or say --overwrite")
+        raise UserError(f"--output {output}: exists; choose another name or give --overwrite")
     if partial_files(output)[1].exists() and not options.overwrite and not options.resume:
-        raise UserError(f"--output {output}: a labelling was stopped on its way there; --resume goes on with it, "
-                        "--overwrite starts anew")
+        raise UserError(f"--output {output}: labelling into it was stopped; --resume continues it, --overwrite "
+                        "starts again")
 
 
 def output_row(post: Post, found: Label, codebook: Codebook, with_text: bool) -> dict:

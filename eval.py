@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Score a fine-tuned run on labelled posts, language by language; or score labels that something else predicted.
+"""Score a fine-tuned run on labelled posts, language by language; or score labels that were predicted elsewhere.
 
-    python eval.py                                                     the newest run on the sample posts' test part
+    python eval.py                                                     the newest run on the sample test posts
     python eval.py --run runs/mine --data test.csv --out runs/mine/test
     python eval.py --predictions labels.jsonl --data test.jsonl        labels made elsewhere, joined by id
 """
@@ -44,7 +44,7 @@ class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
     """Options of one evaluation."""
 
     run: str | None = option(None, "folder of the run (default: the newest in runs/)", metavar="DIR")
-    data: list[str] = option(("data/samples/test.jsonl",), "labelled posts that took no part in training",
+    data: list[str] = option(("data/samples/test.jsonl",), "labelled posts that were not used in training",
                              metavar="FILE")
     out: str | None = option(None, "folder for metrics.json, predictions.jsonl and report.html (default: in the run)",
                              metavar="DIR")
@@ -52,13 +52,13 @@ class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
     predictions: str | None = option(None, "score the labels in this file instead of a run's", metavar="FILE")
     codebook: str | None = option(None, "with --predictions: the codebook of its labels (default: the paper's)",
                                   metavar="FILE")
-    seen_languages: list[str] = option((), "with --predictions: languages that were trained on", metavar="en,es")
+    seen_languages: list[str] = option((), "with --predictions: languages seen in training", metavar="en,es")
 
-    drop_known: str = option("same", "leave out posts whose text was trained on: the same after normalising case, "
-                             "space, handles and links; exactly the same; or none",
+    drop_known: str = option("same", "leave out posts whose text was in training: the same after normalising case, "
+                             "space, handles and links; exactly the same; or leave out none",
                              choices=("same", "exact", "none"), group=DATA)
-    group_by: str | None = option(None, "column (such as author) whose posts the bootstrap draws together",
-                                  metavar="NAME", group=DATA)
+    group_by: str | None = option(None, "column (such as author): the bootstrap draws posts with the same value "
+                                  "together", metavar="NAME", group=DATA)
     by: list[str] = option((), "also score each value of these columns", metavar="COLUMN", group=SCORING)
     draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, group=SCORING)
     seed: int = option(0, "seed of the bootstrap", minimum=0, group=SCORING)
@@ -67,7 +67,7 @@ class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
 
 @dataclass
 class Predictions:
-    """Posts with their gold and predicted labels, and what is known of where they come from."""
+    """Posts with their gold and predicted labels, and what is known about where they come from."""
 
     posts: list[Post]
     groups: list[int]  # equal for posts that the bootstrap draws together
@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
         predictions, agreement, check = label_posts(options, run)
         facts = run.facts
     metrics = figures(options, predictions, check)
-    if run is None:  # nothing is known of the training that these labels come from
+    if run is None:  # nothing is known about the training behind these labels
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
     if agreement is not None:
         metrics["annotators"] = agreement.to_dict()
@@ -106,7 +106,8 @@ def main(argv: list[str]) -> None:
                                       "n": metrics["n"], "accuracy": metrics["accuracy"],
                                       "macro_f1": metrics["macro_f1"]}) for name in options.data)
         if scored > 1:
-            caution = f"this file was scored {scored} times with this run, and choosing by its score flatters"
+            caution = (f"this file was scored {scored} times with this run; a score that guided a choice is too "
+                       "optimistic")
     names, people = {code: language_name(code) for code in metrics["by_language"]}, agreed(agreement)
     lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
     print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", label_table(metrics)]))
@@ -125,14 +126,14 @@ def check_together(options: EvalOptions) -> None:
         raise UserError("--predictions and --run: score one or the other")
     for name in ("codebook", "seen_languages"):
         if name in options.given and not options.predictions:
-            raise UserError(f"--{name.replace('_', '-')}: goes with --predictions; a run knows its own")
+            raise UserError(f"--{name.replace('_', '-')}: goes with --predictions; a run has its own")
 
 
 def check_out(out: Path, explicit: bool) -> None:
     """An evaluation may be written over an earlier one of ours, never over anything else."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").exists())):
         option = f"--out {out}" if explicit else str(out)
-        raise UserError(f"{option}: holds something that is no evaluation; choose another folder")
+        raise UserError(f"{option}: holds something that is not an evaluation; choose another folder")
     check_place(out, "--out")
 
 
@@ -158,7 +159,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     probabilities = np.concatenate([window.probabilities for window in windows])
     cut = sum(window.cut for window in windows)
     if cut:
-        print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt, and cut")
+        print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt and were cut")
     if labeller.halvings:
         print(f"  {labeller.remark()}")
     predicted = [codebook.labels[index] for index in decide(probabilities)]
@@ -167,7 +168,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
 
 
 def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
-    """Labels from a file; gold labels from the same file, or from --data by id where that is given."""
+    """Labels from a file; gold labels from the same file, or from --data by id if that is given."""
     codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
     columns = options.columns()
     predicted, notes = read_predictions([find_path(options.predictions)], columns, codebook)
@@ -197,16 +198,16 @@ def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
 
 
 def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
-    """Numbers of the groups that the bootstrap draws; a column that is not there is found out before any labelling."""
+    """Numbers of the groups that the bootstrap draws; a missing column is reported before any labelling."""
     for name in options.by:
         if not any(name in post.extra for post in posts):
             there = ", ".join(sorted({key for post in posts for key in post.extra})) or "none"
-            raise UserError(f"--by {name}: the posts have no such column; their further columns: {there}")
+            raise UserError(f"--by {name}: the posts have no such column; their other columns: {there}")
     return group_posts(posts, options.group_by, same_text=any(post.text for post in posts))
 
 
 def figures(options: EvalOptions, predictions: Predictions, check: TestCheck) -> dict:
-    """metrics.json: the kept posts' figures and, where posts were dropped, those of all of them beside."""
+    """metrics.json: the figures of the posts kept and, if posts were dropped, also those of all posts."""
     def scored(indices: list[int]) -> Scored:
         posts = [predictions.posts[index] for index in indices]
         columns = {name: [post.extra.get(name, "") for post in posts] for name in options.by}

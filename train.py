@@ -3,7 +3,7 @@
 
     python train.py                                                    the small base on English and Spanish samples
     python train.py --model DIR --data posts.csv --languages en,es --out runs/mine
-    python train.py --resume --out runs/mine                           go on after a kill, to the same bits
+    python train.py --resume --out runs/mine                           continue a killed run, to the same bits
 """
 
 import sys
@@ -35,12 +35,12 @@ from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
 from report.metrics import Scored, score
 
-# May be given anew to a resumed run: they decide where and how fast, and at most the last bits of what is computed.
+# May change when a run is resumed: they decide where and how fast it runs, and at most the last bits of its results.
 FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache")
 
 
 def main(argv: list[str]) -> None:
-    """Read the options, say what is about to happen, train, and leave a run folder."""
+    """Read the options, print what is about to happen, train, and leave a run folder."""
     options = parse_options(TrainOptions, argv, program="train.py", description=__doc__, presets=PRESETS)
     fill_in(options)
     run = RunFolder.open(options.out) if options.resume else None
@@ -69,12 +69,12 @@ def main(argv: list[str]) -> None:
     try:
         train(options, prepared, run, trainer)
     except KeyboardInterrupt:
-        print(f"to go on from the last checkpoint: python train.py --resume --out {run.path}", file=sys.stderr)
+        print(f"to continue from the last checkpoint: python train.py --resume --out {run.path}", file=sys.stderr)
         raise
 
 
 def fill_in(options: TrainOptions) -> None:
-    """Defaults that depend on what was not given: the small base has a recipe of its own, and so have the samples."""
+    """Defaults that depend on other options: the small base and the sample posts have recipes of their own."""
     defaults = {}
     if find_path(options.model).resolve() == ROOT / EMBEDDED:  # not any folder of that name
         defaults |= SMALL
@@ -84,14 +84,14 @@ def fill_in(options: TrainOptions) -> None:
         if key not in options.given:
             setattr(options, key, value)
     if options.dtype == "float16":
-        raise UserError("--dtype float16: small gradients become 0 in its range, and no loss is scaled here; train in "
+        raise UserError("--dtype float16: small gradients become 0 in it, and there is no loss scaling here; train in "
                         "float32 or bfloat16 (eval.py and classify.py take float16)")
     if options.resume and not options.out:
-        raise UserError("--resume: needs --out, the folder of the run to go on with")
+        raise UserError("--resume: needs --out, the folder of the run to continue")
 
 
 def check_same(run: RunFolder, options: TrainOptions) -> None:
-    """A resumed run must be the same run: every option that is not given anew is as it was."""
+    """A resumed run must be the same run: every option that is not given again keeps its value."""
     stored = run.facts["options"]
     for key, value in asdict(options).items():
         before = stored.get(key)
@@ -101,23 +101,24 @@ def check_same(run: RunFolder, options: TrainOptions) -> None:
                             "option out, or train anew into another folder")
         if key not in options.given and key not in ("resume", "out"):
             setattr(options, key, before)
-    if not options.threads:  # how a sum is cut among threads decides its last bits
+    if not options.threads:  # how a sum is divided among threads decides its last bits
         options.threads = run.facts["environment"]["threads"]
 
 
 def check_same_files(run: RunFolder, facts: dict) -> None:
-    """A resumed run reads the same bytes; say where another machine will make its last bits differ."""
+    """A resumed run must read the same bytes; print a line if another machine will change its last bits."""
     for key, hashes in facts["hashes"].items():
         if run.facts["hashes"].get(key) != hashes:
-            raise UserError(f"{run.path}: {key} changed since this run began; it cannot go on to the same result")
+            raise UserError(f"{run.path}: {key} changed since this run began, so it cannot give the same result")
     before, now = run.facts["environment"], facts["environment"]
     keys = [key for key in ("device_name", "dtype", "threads", "packages") if before[key] != now[key]]
     if keys:
-        print(f"  {', '.join(keys)} changed since this run began: the result will be as good, not the same to the bit")
+        print(f"  {', '.join(keys)} changed since this run began: the result will be as good, but not the same to the "
+              "bit")
 
 
 def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trainer, dict]:
-    """The trainer, and what run.json keeps of how it was built; both are said on the way."""
+    """The trainer, and what run.json records of how it was built; prints both."""
     print(f"model {options.model}: {dtype}, since {reason}; weights {options.quantize}")
     began = time.perf_counter()
     model = load_model(find_base(options.model), device=device, dtype=dtype, quantize=options.quantize,
@@ -175,7 +176,7 @@ def choose_order(options, prepared: Prepared):
 
 
 def validator(prepared: Prepared, trainer: Trainer):
-    """A function that scores the validation posts: macro-F1 (and a few figures to log); `None` without such posts."""
+    """A function that scores the validation posts: macro-F1 (and a few figures to log); `None` if there are none."""
     if not prepared.validation:
         return None
     posts, codebook = prepared.validation, prepared.codebook
@@ -195,7 +196,7 @@ def validator(prepared: Prepared, trainer: Trainer):
 
 
 def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None:
-    """Go on from the checkpoint, if there is one, to the end; keep the best and the last adapter; write the report."""
+    """Continue from the checkpoint, if there is one, to the end; save the best and last adapters; write the report."""
     torch.manual_seed(options.seed)  # dropout draws from here on; what came before must not matter
     watch, state = Watch(), run.read_state() if options.resume else None
     if state is not None:
@@ -207,7 +208,7 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
                             "anew into another folder") from error
         if "micro_tokens" in options.given:
             trainer.micro_tokens = options.micro_tokens
-        print(f"  going on after step {trainer.step_count} of {trainer.total_steps}")
+        print(f"  continuing after step {trainer.step_count} of {trainer.total_steps}")
     else:  # how steps are cut is now fixed, whatever memory a resumed run finds
         run.write_state({"trainer": trainer.state(), "watch": asdict(watch), "seconds": 0.0})
     run.cut_log(trainer.step_count)
@@ -248,7 +249,7 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
 
 
 def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str, seconds: float) -> None:
-    """Write what the run leaves for others, and say where it is."""
+    """Write the results of the run, and print where they are."""
     from report.page import write_page  # matplotlib: half a second that no error message should wait for
 
     posts = sum(line.get("posts", 0) for line in run.read_log())

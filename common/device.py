@@ -1,5 +1,5 @@
-"""Which device and which arithmetic, chosen from what is at hand, with the reason in words; the options that ask for
-others; and the memory that is free."""
+"""The device and the compute dtype, chosen by what the machine has, with the reason in words; the options that set
+them; and how much memory is free."""
 
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """`None` or "auto": CUDA where there is one, else the CPU. Raises `UserError` for a device that is not there."""
+    """`None` or "auto": a GPU if there is one, else the CPU. Raises `UserError` for a device that is not there."""
     if name in (None, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -34,20 +34,20 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) -> tuple[torch.dtype, str]:
-    """The dtype of the matrix products, and why: bf16 where the device multiplies it natively, else float32."""
+    """The compute dtype, and why: bfloat16 on a GPU that multiplies it natively, else float32."""
     if isinstance(name, torch.dtype):
-        return name, "asked for"
+        return name, "it was requested"
     if name not in (None, "auto"):
         if name not in DTYPES:
             raise UserError(f"--dtype {name}: is not one of {', '.join(DTYPES)}")
-        return DTYPES[name], "asked for"
+        return DTYPES[name], "it was requested"
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "this GPU multiplies bfloat16 natively"
-        # float16's range is too small for gradients without loss scaling; who only labels may ask for it.
+        # float16's range is too small for gradients without loss scaling; for labelling alone it can be chosen.
         return torch.float32, "this GPU has no native bfloat16"
     if device.type == "cpu" and multiplies_bfloat16():
-        return torch.float32, "it is exact everywhere; this CPU multiplies bfloat16 faster: --dtype bfloat16"
+        return torch.float32, "it is more exact; this CPU multiplies bfloat16 faster: --dtype bfloat16"
     return torch.float32, "bfloat16 products are slow on this device"
 
 
@@ -58,10 +58,10 @@ def multiplies_bfloat16() -> bool:
 
 
 def make_deterministic() -> None:
-    """Let PyTorch use only algorithms whose result does not depend on chance; must come before the first CUDA product.
+    """Restrict PyTorch to algorithms whose result does not vary; to be called before the first CUDA product.
 
-    cuBLAS wants a workspace of fixed size for that, which it takes from the environment of its process; it is set here,
-    not read, and changes no number on a CPU.
+    cuBLAS needs a workspace of fixed size for that, and reads the size from the environment of its process; the
+    variable is set here, not read, and changes no number on a CPU.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     torch.use_deterministic_algorithms(True)
@@ -83,17 +83,17 @@ def available_memory(device: torch.device) -> int:
 
 
 def or_halve(owner, compute: Callable[[], T], longest: int, failed: str) -> T | None:
-    """`compute()`, or `None` where memory ran out: the caller then tries again in pieces of half as many tokens.
+    """`compute()`, or `None` if memory ran out: the caller then tries again in pieces of half as many tokens.
 
     `owner` has `micro_tokens`, which is halved, `halvings`, which counts that, and `model`. Raises `UserError(failed)`
-    where halves cannot help, since the `longest` row alone fills the pieces.
+    if halving cannot help, because the `longest` row alone fills a piece.
     """
     try:
         return compute()
     except torch.OutOfMemoryError as error:
         if owner.micro_tokens <= longest:
             raise UserError(failed) from error
-    # Behind the handler: the error, whose traceback holds every tensor of the failed try, is gone by now.
+    # After the handler: the error, whose traceback holds every tensor of the failed try, is gone by now.
     owner.micro_tokens //= 2
     owner.halvings += 1
     if owner.model.device.type == "cuda":
@@ -105,17 +105,18 @@ def or_halve(owner, compute: Callable[[], T], longest: int, failed: str) -> T | 
 class MachineOptions:
     """Where and in which arithmetic the model runs."""
 
-    device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU where there is one", metavar="NAME",
+    device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME",
                          group=MACHINE)
-    dtype: str = option("auto", "arithmetic of the model", group=MACHINE,
+    dtype: str = option("auto", "compute dtype of the model", group=MACHINE,
                         choices=("auto", *DTYPES))
-    micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses (train.py: by the memory at "
-                               "hand)", minimum=0, group=MACHINE)
-    threads: int = option(0, "CPU threads; 0 leaves PyTorch's choice", minimum=0, group=MACHINE)
-    deterministic: bool = option(False, "on CUDA: only algorithms that give the same bits each time (a CPU does)",
+    micro_tokens: int = option(0, "tokens that go through the model at once; 0 lets the program choose (train.py: "
+                               "by the free memory)", minimum=0, group=MACHINE)
+    threads: int = option(0, "CPU threads; 0 leaves the choice to PyTorch", minimum=0, group=MACHINE)
+    deterministic: bool = option(False, "on CUDA: use only algorithms that give the same bits each time (a CPU does)",
                                  group=MACHINE)
     cache: str | None = option(None, "folder that keeps a 4-bit copy of the base and the hashes of its files, so that "
-                               "the next start maps the copy; may be deleted at any time", metavar="DIR", group=MACHINE)
+                               "the next start only maps the copy; may be deleted at any time", metavar="DIR",
+                         group=MACHINE)
 
     def set_up(self) -> tuple[torch.device, torch.dtype, str]:
         """Apply these options to PyTorch; returns device, dtype and why that dtype. Raises `UserError`."""

@@ -1,4 +1,4 @@
-"""Errors that a user can mend, told in one line.
+"""Errors that a user can correct, each told in one line.
 
 Every program's `main` runs inside `run_program`. A `UserError` says where (file, row, key or option), what is wrong and
 what would be right; it reaches the terminal as one line on stderr and exit status 2. Any other exception is a defect of
@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or out of memory; 130 after Ctrl-C; 141 where
+    """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or out of memory; 130 after Ctrl-C; 141 if
     nobody reads its output any more."""
     try:
         main(sys.argv[1:] if argv is None else argv)
@@ -30,8 +30,8 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
         if not is_memory(error):
             raise
         what = str(error).strip().splitlines()[0][:100] if str(error) else "Python's"
-        print(f"error: not enough memory ({what}); what helps: --quantize nf4, --checkpointing on, fewer "
-              "--micro-tokens, a smaller model", file=sys.stderr)
+        print(f"error: not enough memory ({what}); try --quantize nf4, --checkpointing on, fewer "
+              "--micro-tokens or a smaller model", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -43,7 +43,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
 
 
 def is_memory(error: Exception) -> bool:
-    """Whether an exception says that memory ran out: Python's, numpy's, PyTorch's on a GPU, or its CPU allocator's."""
+    """Whether an exception means that memory ran out: Python's, numpy's, PyTorch's on a GPU, or its CPU allocator's."""
     names = {kind.__name__ for kind in type(error).__mro__}
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, ba
 
 
 def find_path(path: str | Path) -> Path:
-    """A path as the user wrote it, or, for what the project ships, seen from the project's root."""
+    """A path as the user wrote it, or, for a file that only the project has, relative to the project's root."""
     return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
 
 
@@ -45,7 +45,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Fill a folder beside `path`; on success put it in the place of `path`, on any error remove it."""
+    """Fill a folder beside `path`; on success move it to `path`, on any error remove it."""
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,13 +69,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def check_place(path: str | Path, option: str) -> None:
-    """Raise `UserError` naming `option` where `path` could not be made: before hours of work, not after them."""
+    """Raise `UserError` naming `option` if `path` could not be made: before hours of work, not after them."""
     path = Path(path)
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
         raise UserError(f"{option} {path}: {there} is a file, so nothing can lie in it; choose another place")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{option} {path}: {there} may not be written to; choose another place")
+        raise UserError(f"{option} {path}: {there} is not writable; choose another place")
 
 
 def write_json(path: str | Path, value) -> None:
@@ -101,14 +101,14 @@ def read_json(path: str | Path):
 
 
 def read_toml(path: str | Path) -> dict:
-    """Read one TOML document (a byte order mark is passed over); what `read_json` refuses is refused here too."""
+    """Read one TOML document (a byte order mark is skipped); what `read_json` refuses is refused here too."""
     path = Path(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); a TOML file was expected") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}), as TOML must be; save it so") from error
+        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}), as TOML must be; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: is not TOML ({error})") from error
 

@@ -7,11 +7,11 @@
 
     options = parse_options(Options, argv, program="train.py", description="...")
 
-What counts, strongest first: the command line, the TOML file of `--config`, the preset, the default written here. Field
-`per_language` is `--per-language` on the command line and `per_language` in TOML. Annotations decide how a value is
-read: str, int, float, bool (`--flag`, `--no-flag`), `list[str]` and `list[int]` (several words, or one with commas),
-`dict[str, int]` (`tr=75,es=20`), each with `| None` where "not given" means something. An unknown option or key is an
-error.
+Which value counts, strongest first: the command line, the TOML file of `--config`, the preset, the default written
+here. Field `per_language` is `--per-language` on the command line and `per_language` in TOML. Annotations decide how a
+value is read: str, int, float, bool (`--flag`, `--no-flag`), `list[str]` and `list[int]` (several words, or one with
+commas), `dict[str, int]` (`tr=75,es=20`), each with `| None` if "not given" has a meaning of its own. An unknown option
+or key is an error.
 """
 
 import argparse
@@ -67,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{self.prog}: {message}; --help shows every option")
 
-    def _check_value(self, action, value):  # argparse would list the choices in its own, longer words
+    def _check_value(self, action, value):  # argparse would list the choices at greater length
         if action.choices is not None and value not in action.choices:
             raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(map(str, action.choices))}")
 
@@ -82,12 +82,13 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
                      allow_abbrev=False, formatter_class=_Help)
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same options; the command line wins")
     if presets:
-        parser.add_argument("--preset", choices=sorted(presets), help="a named set of options; all others still win")
+        parser.add_argument("--preset", choices=sorted(presets), help="a named set of option values; --config and the "
+                            "command line win over it")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     kinds = {name: _kind(annotation) for name, annotation in typing.get_type_hints(cls).items() if name in fields}
     groups: dict[str | None, argparse._ArgumentGroup] = {}
     inherited = [name for name in fields if name not in cls.__annotations__]
-    for name, field in sorted(fields.items(), key=lambda item: item[0] in inherited):  # what is shared comes last
+    for name, field in sorted(fields.items(), key=lambda item: item[0] in inherited):  # shared options come last
         title = field.metadata["group"]
         if title not in groups:
             groups[title] = parser.add_argument_group(title) if title else parser
@@ -123,7 +124,7 @@ def check_value(cls, name: str, value, where: str):
 
 
 def _kind(annotation) -> tuple[str, bool]:
-    """`list[str] | None -> ("list", True)`: the kind of a value (`list[int]`: "numbers"), and if it may be absent."""
+    """`list[str] | None -> ("list", True)`: the kind of a value (`list[int]`: "numbers"), whether it may be absent."""
     optional = typing.get_origin(annotation) in (UnionType, typing.Union) and NoneType in typing.get_args(annotation)
     if optional:
         annotation = next(part for part in typing.get_args(annotation) if part is not NoneType)
@@ -164,7 +165,7 @@ def _read_config(path: str, fields, presets) -> dict:
 
 
 def _checked(value, kind, metadata, where: str):
-    """`value` as the kind says, within its bounds; otherwise a `UserError` that begins with `where`."""
+    """`value` converted to its kind and within its bounds; otherwise a `UserError` that begins with `where`."""
     name, optional = kind
     if value is None and optional:
         return None

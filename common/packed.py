@@ -18,20 +18,20 @@ from itertools import pairwise
 
 import torch
 
-# Products of a multiple of so many rows give each row the same bits, however many rows there are: float32 products of
-# fewer than twelve rows take other code paths (MKL, oneDNN). tests/inference/test_invariance.py holds it on the machine
-# that runs it.
+# A product whose number of rows is a multiple of this gives each row the same bits, however many rows there are:
+# float32 products of fewer than twelve rows take other code paths (MKL, oneDNN). tests/inference/test_invariance.py
+# checks this on the machine that runs it.
 ROWS = 16
 
 
 def causal_mask(queries: int, keys: int, device=None) -> torch.Tensor:
-    """Who sees whom where the last `queries` of `keys` tokens ask: (queries, keys) bool, True where visible."""
+    """Which of `keys` tokens each of the last `queries` of them sees: (queries, keys) bool, True where visible."""
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which of the N packed tokens may see which: all that attention needs to know of rows.
+    """Which of the N packed tokens may see which: all that attention needs to know about rows.
 
     Tokens `[0, prefix_len)` are a prefix that every row shares and that is computed once. Row i owns the tokens
     `[row_start[i], row_start[i + 1])`; it sees the prefix, its own earlier tokens, and `past` cached keys of its own.
@@ -41,7 +41,7 @@ class Layout:
     row_start: tuple[int, ...]  # R + 1 entries; row_start[0] == prefix_len
     prefix_len: int = 0
     past: int = 0  # cached tokens per row, in front of its own; only without a prefix
-    query_tokens: tuple[int, ...] | None = None  # tokens whose queries are given, where not all N; none in the prefix
+    query_tokens: tuple[int, ...] | None = None  # the query tokens, if not all N; none in the prefix
     _made: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -52,7 +52,7 @@ class Layout:
             raise ValueError("a cached batch has no shared prefix: each row's past already holds it")
         if self.query_tokens is not None and (
                 self.past or not all(self.prefix_len <= token < self.tokens for token in self.query_tokens)):
-            raise ValueError("query tokens must lie in the rows, behind the prefix, and without a cache")
+            raise ValueError("query tokens must lie in the rows, after the prefix, and without a cache")
 
     @property
     def rows(self) -> int:
@@ -65,22 +65,22 @@ class Layout:
         return self.row_start[-1]
 
     def row_of(self, token: int) -> int:
-        """The row that owns a token behind the prefix."""
+        """The row that owns a token after the prefix."""
         return bisect_right(self.row_start, token) - 1
 
     def with_queries(self, tokens: Iterable[int]) -> "Layout":
-        """The same rows and keys with the queries of these tokens alone: `q` then has one entry for each of them."""
+        """The same rows and keys with only these query tokens: `q` then has one entry for each of them."""
         return replace(self, query_tokens=tuple(tokens))
 
     def mask(self, queries: int, keys: int, device) -> torch.Tensor:
-        """`causal_mask(queries, keys)`, made once per batch and shape: every layer asks for the same few."""
+        """`causal_mask(queries, keys)`, made once per batch and shape: every layer needs the same few."""
         return self._once(("mask", queries, keys, device), lambda: causal_mask(queries, keys, device))
 
     def padded(self, device) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows as a rectangle (R, T), T the longest row's own length; made once per batch.
 
-        (R, T): the token at each entry, or any other where the row has ended; (N - prefix_len,): the index of each
-        token in the flattened rectangle.
+        (R, T): the token at each entry, or any other if the row has ended; (N - prefix_len,): the index of each token
+        in the flattened rectangle.
         """
         def make():
             within = torch.arange(max(self.lengths))  # (T,)
@@ -91,7 +91,7 @@ class Layout:
         return self._once(("padded", device), make)
 
     def query_positions(self, device) -> tuple[torch.Tensor, torch.Tensor]:
-        """For each query token its row and its position in that row, the prefix counted: (Q,) and (Q,)."""
+        """For each query token its row and its position in that row, counting the prefix: (Q,) and (Q,)."""
         def make():
             row = torch.tensor([self.row_of(token) for token in self.query_tokens])
             position = torch.tensor(self.query_tokens) - torch.tensor(self.row_start)[row] + self.prefix_len
@@ -106,7 +106,7 @@ class Layout:
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Each row's own tokens, the shared prefix not counted; R entries."""
+        """Number of each row's own tokens, without the shared prefix; R entries."""
         return tuple(b - a for a, b in pairwise(self.row_start))
 
     @classmethod
@@ -117,20 +117,20 @@ class Layout:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """R posts as N tokens in a line, the position where each one's answer is read, and which posts they are.
+    """R posts as N tokens in a line, the answer position of each, and which posts they are.
 
-    The layout has R rows, or R + 1 where the last one only fills the batch up.
+    The layout has R rows, or R + 1 if the last one only fills up the batch.
     """
 
     tokens: torch.Tensor  # (N,) int64
-    positions: torch.Tensor  # (N,) int64: position in the row, the shared prefix counted
+    positions: torch.Tensor  # (N,) int64: position in the row, counting the shared prefix
     layout: Layout
     answer_index: torch.Tensor  # (R,) int64 into the N tokens: where the label is read
     answer_tokens: tuple[int, ...]  # the same as plain integers
     indices: tuple[int, ...]  # R indices in the caller's list of posts
 
     def to(self, device) -> "PackedBatch":
-        """The same batch with its tensors on `device`; to a GPU by way of pinned memory, so that nobody waits."""
+        """The same batch with its tensors on `device`; to a GPU by way of pinned memory, so that nothing waits."""
         own = (self.tokens, self.positions, self.answer_index)
         if torch.device(device).type == "cuda":
             own = (x.pin_memory() for x in own)
@@ -142,11 +142,12 @@ def pack(rows: list[list[int]], answers: list[int], indices: list[int], prefix_l
          ) -> PackedBatch:
     """Lay rows of token ids end to end, their first `prefix_len` ids (equal in all of them) once.
 
-    `multiple`: fill up to a multiple of so many tokens with one more row, which has no answer and no index; with `ROWS`
-    a post gets the same bits whatever else is in the batch.
+    `multiple`: fill up to a multiple of this many tokens with one more row, which has no answer and no index; with
+    `ROWS` a post gets the same bits whatever else is in the batch.
 
     `pack([[1, 2, 3], [1, 2, 4, 5]], [2, 3], [0, 1], prefix_len=2)` has tokens `[1, 2, 3, 4, 5]`, positions
-    `[0, 1, 2, 2, 3]`, row_start `(2, 3, 5)` and answer_index `[2, 4]`. `answers` counts from each whole row's start.
+    `[0, 1, 2, 2, 3]`, row_start `(2, 3, 5)` and answer_index `[2, 4]`. `answers` count from the start of each
+    full row.
     """
     prefix = rows[0][:prefix_len]
     if any(row[:prefix_len] != prefix for row in rows):

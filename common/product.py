@@ -2,10 +2,10 @@
 
     y = x W^T + b + z        dx = dy W        dW = dy^T x        db = sum over tokens of dy        dz = dy
 
-PyTorch gives float32 products on a CPU to MKL. oneDNN, which PyTorch brings as well, is asked instead, for two reasons:
-a row's bits do not depend on how many rows are multiplied with it, at any thread count and rank (MKL's do for narrow
-products), and it was 1.1 to 1.4 times as fast on the AMD CPU that this was measured on (LOG.md).
-Everything else (other dtypes, other devices, builds without oneDNN) goes through `torch.nn.functional.linear`.
+On a CPU, PyTorch gives float32 products to MKL. Here oneDNN, which PyTorch also ships, computes them instead, for two
+reasons: a row's bits do not depend on how many rows are multiplied with it, at any thread count and rank (MKL's do for
+narrow products), and it was 1.1 to 1.4 times as fast on the AMD CPU where this was measured (LOG.md). Everything else
+(other dtypes, other devices, builds without oneDNN) goes through `torch.nn.functional.linear`.
 """
 
 import torch
@@ -49,8 +49,8 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x, weight, bias=None, add=None) -> torch.Tensor:
-    """`matmul` with gradients for whatever of x, W, b and z asks for one; keeps x only where W learns.
+    """`matmul` with gradients for whichever of x, W, b and z require one; keeps x only if W does.
 
-    A weight of another dtype is cast for the product, forward and again backward: what is kept is the weight itself.
+    A weight of another dtype is cast for the product in forward and again in backward: only the weight itself is kept.
     """
     return _Linear.apply(x, weight, bias, add)

@@ -8,7 +8,7 @@ from common.files import read_json
 
 RUN_JSON = "run.json"
 SCHEMA = 1
-# What its readers rely on: without it they could not go on.
+# What its readers cannot do without.
 FACTS = {"created": str, "finished": bool, "options": dict, "environment": dict, "hashes": dict, "codebook": dict,
          "prompt": dict, "languages": list, "scored": list}  # fmt: skip
 OPTIONS = ("model", "template", "max_tokens", "quantize", "allow_missing_labels", "seed")
@@ -44,7 +44,7 @@ def check_finished(folder: str | Path, facts: dict) -> None:
 
 
 def check_adapter(folder: str | Path) -> Path:
-    """The folder of a run's adapter. Raises `UserError` where it is gone."""
+    """The folder of a run's adapter. Raises `UserError` if it is gone."""
     adapter = Path(folder) / "adapter"
     if not adapter.is_dir():
         raise UserError(f"{folder}: has no adapter/; it was removed after training, so train again")

@@ -1,11 +1,11 @@
-"""A safetensors file written one tensor at a time, in any order, so that memory holds one tensor and never the file.
+"""A safetensors file written one tensor at a time, in any order: memory holds one tensor and never the whole file.
 
-    8 bytes: length of the header | header: JSON, name -> dtype, shape, place | the tensors' bytes, without holes
+    8 bytes: length of the header | header: JSON, name -> dtype, shape, offsets | the tensors' bytes, without gaps
 
-The places follow from dtypes and shapes, so each tensor can be put where it belongs as it comes. Readers map the file
-and look at its bytes as numbers, which wants each tensor to begin at a multiple of its item size: wide dtypes lie in
-front. A tensor whose length is known only when it is made (`None` as shape) goes to the end. The header is written
-last, into room that was left for it and is filled up with spaces, as the format allows.
+The offsets follow from dtypes and shapes, so each tensor can be written where it belongs as it comes. Readers map the
+file and view its bytes as numbers, so each tensor must begin at a multiple of its item size: wide dtypes come first. A
+tensor whose length is known only when it is made (`None` as shape) goes to the end. The header is written last, into
+space that was reserved for it, and padded with blanks, as the format allows.
 """
 
 import json
@@ -19,7 +19,7 @@ from common.files import atomic_write
 
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.uint8: "U8"}
 ALIGNED = 64  # the data begin at a multiple of this, a cache line
-_LONGEST = 10**15  # stands in the header for a length that is not known yet
+_LONGEST = 10**15  # placeholder in the header for a length that is not known yet
 Form = tuple[torch.dtype, tuple[int, ...] | None]
 
 
@@ -29,7 +29,7 @@ def safetensors_writer(path: str | Path, layout: Mapping[str, Form]) -> Iterator
 
     The file appears whole when the block ends, or not at all. A shape of `None` is one dimension of any length, of
     uint8. Raises `ValueError` for a tensor that is not in the layout, of another dtype or shape, put twice or missing,
-    and `UserError` where the file cannot be written.
+    and `UserError` if the file cannot be written.
     """
     places, end = {}, 0  # name -> shape, begin, end
     for name in sorted(layout, key=lambda name: (layout[name][1] is None, -layout[name][0].itemsize, name)):

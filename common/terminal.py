@@ -35,17 +35,17 @@ def table(header: list[str], rows: Iterable[list], indent: str = "  ") -> str:
 
 
 def _reads_as_number(cell: str) -> bool:
-    """`"1.59 GB"`, `"9 + 1"`, a dash and nothing at all do; `"4 tokens"` does not."""
+    """True of `"1.59 GB"`, `"9 + 1"`, a dash and the empty string; false of `"4 tokens"`."""
     return cell == "" or (cell[0] in "–−-+.[0123456789" and not re.search("[^\\W\\d_]{3}", cell))
 
 
 def bars(shares: dict[str, float], encoding: str | None = None, indent: str = "  ") -> str:
-    """A line for each name: its share of one, and a bar of that length; in ASCII where `encoding` has no blocks.
+    """A line for each name: its share of one, and a bar of that length; in ASCII if `encoding` has no blocks.
 
         pro-immigration  0.812  ████████████████████████████████▌
         unrelated        0.188  ███████▌
 
-    encoding: of the stream that is written to; None for one that takes every character, as a string does.
+    encoding: that of the output stream; None for one that takes every character, as a string does.
     """
     blocks = printable(EIGHTHS, encoding) == EIGHTHS
     names = {name: printable(name, encoding) for name in shares}
@@ -68,10 +68,10 @@ def printable(text: str, encoding: str | None) -> str:
 
 
 def progress(total: int, unit: str, description: str = "", initial: int = 0, delay: float = 0):
-    """A tqdm bar on stderr, after `delay` seconds; silent where stderr is a file or a CI log, shown in a notebook."""
+    """A tqdm bar on stderr, after `delay` seconds; silent if stderr is a file or a CI log, shown in a notebook."""
     from tqdm import tqdm
 
-    in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")  # no terminal, yet somebody is looking
+    in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")  # not a terminal, but somebody is looking
     return tqdm(total=total, initial=initial, unit=unit, desc=description, dynamic_ncols=True, delay=delay,
                 disable=not (sys.stderr.isatty() or in_notebook), file=sys.stderr, smoothing=0.1)
 

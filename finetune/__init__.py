@@ -1,4 +1,4 @@
-"""Fine-tuning: posts to rows, memory to cuts, steps, and what a run leaves behind.
+"""Fine-tuning: posts become rows, steps are cut to fit the memory, the adapter is trained, and a run folder is left.
 
 Reading order: `options`, `prepare`, `loop`, `memory`, `run_folder`.
 """

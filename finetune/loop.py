@@ -1,17 +1,17 @@
-"""Training steps: what one step computes, in which order posts come, and what is kept so that a kill loses nothing.
+"""Training steps: what one step computes, in which order posts come, and what is saved so that a run can be resumed.
 
-One step takes `batch_size` posts, computes their mean loss and moves the adapter once. The posts go through the model
-in micro-batches of at most `micro_tokens` packed tokens; every micro-batch adds its share of the step's *whole* mean,
+One step takes `batch_size` posts, computes their mean loss and updates the adapter once. The posts go through the model
+in micro-batches of at most `micro_tokens` packed tokens; every micro-batch adds its share of the *whole* step's mean,
 
     loss = sum_i w_i l_i / sum_i w_i        over all posts i of the step,
 
 so the gradient does not depend on how the step was cut up. Which posts belong to step s follows from the seed and s
-alone; with the adapter, the optimiser's moments and the state of the random numbers that is all a resumed run needs to
-end in the same bits.
+alone. So to end in the same bits, a resumed run needs only the adapter, the optimiser's moments and the state of the
+random generator.
 
 Three losses: `label` (softmax over the label tokens at the answer position), `vocabulary` (softmax over the whole
-vocabulary there) and `text` (next-token loss over the whole row, the paper's; it also teaches to write such posts).
-In the last one every token counts, with its row's weight: the sums run over the tokens of all rows.
+vocabulary there) and `text` (next-token loss over the whole row, the paper's; it also teaches the model to write such
+posts). In the last one every token counts, with its row's weight: the sums run over the tokens of all rows.
 """
 
 import math
@@ -35,13 +35,13 @@ LOGIT_CHUNK = 256  # positions whose full-vocabulary logits exist at the same ti
 
 @dataclass(frozen=True)
 class Recipe:
-    """The numbers of a fine-tune that decide its result."""
+    """The settings of a fine-tune that decide its result."""
 
     learning_rate: float
     schedule: str
     warmup: float  # share of all steps
     weight_decay: float
-    clip: float  # largest norm of the gradient; 0 leaves it alone
+    clip: float  # largest norm of the gradient; 0 for no limit
     batch_size: int  # posts a step
     loss: str
     betas: tuple[float, float] = (0.9, 0.999)
@@ -54,7 +54,7 @@ def steps_per_epoch(posts: int, batch_size: int) -> int:
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
-    """The rate of step 0 .. total - 1: linear warm-up, then constant, or down to 0 as a line or half a cosine."""
+    """The rate of step 0 .. total - 1: linear warm-up, then constant, or down to 0 in a line or half a cosine."""
     warmup = round(recipe.warmup * total)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / (warmup + 1)
@@ -66,7 +66,7 @@ def learning_rate(step: int, total: int, recipe: Recipe) -> float:
 def token_losses(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy over the whole vocabulary, (M, D) and (M,) -> (M,), in at least float32.
 
-    Never more than `LOGIT_CHUNK` rows of logits exist: forward drops each chunk, backward makes it again.
+    At most `LOGIT_CHUNK` rows of logits exist at a time: forward drops each chunk, backward recomputes it.
     """
 
     def chunk(part, wanted):
@@ -86,10 +86,10 @@ def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str, checkpointing: bool) -> torch.Tensor:
-    """The weighted sum of the losses of one packed batch (its mean is the caller's, who knows the whole step).
+    """The weighted sum of the losses of one packed batch (the caller takes the mean over the whole step).
 
     labels (R,) int64 indices in `label_ids` (C,); weights (R,). Returns a scalar in at least float32. The text loss
-    takes batches without a shared prefix: each row has losses there too.
+    needs batches without a shared prefix: each row has losses on its prefix too.
     """
     if loss == "text":
         hidden = model.hidden(batch, checkpointing)  # (N, D)
@@ -109,11 +109,10 @@ def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str,
 
 
 class Trainer:
-    """The state of one fine-tune and the way from step to step.
+    """The state of one fine-tune, and how it moves from step to step.
 
     rows: encoded posts (`.ids`, `.answer_index`); labels and weights: one entry per row; order(epoch) -> indices in
-    `rows`, the same for the same epoch; prefix: ids that all rows may share (empty where dropout forbids to share
-    them).
+    `rows`, the same for the same epoch; prefix: ids that all rows may share (empty if dropout rules out sharing).
     """
 
     def __init__(self, model, rows, labels, weights, label_ids, order: Callable[[int], list[int]], prefix,
@@ -135,7 +134,7 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(self._places), recipe.batch_size)
 
     def indices(self, step: int) -> list[int]:
-        """Which rows step `step` learns from; follows from the seed and the step alone."""
+        """Which rows step `step` learns from; depends only on the seed and the step."""
         size = self.recipe.batch_size
         if self._epoch != step // self.steps_per_epoch:
             self._epoch = step // self.steps_per_epoch
@@ -144,14 +143,14 @@ class Trainer:
         return self._places[first : first + size]
 
     def step(self) -> dict:
-        """One optimiser step; returns what to log. Loss and gradient norm stay tensors, so that nobody waits."""
+        """One optimiser step; returns what to log. Loss and gradient norm stay tensors, so that nothing waits."""
         rate = learning_rate(self.step_count, self.total_steps, self.recipe)
         indices = self.indices(self.step_count)
         self.model.train()
         longest = max(len(self.rows[index].ids) for index in indices)
         failed = (f"step {self.step_count + 1}: one post of {longest} tokens does not fit into the device's memory; "
-                  "try --checkpointing on, --quantize nf4 or smaller --max-tokens")
-        # Where memory runs out, the same step again in halves: the same mean, so the same mathematics.
+                  "try --checkpointing on, --quantize nf4 or a smaller --max-tokens")
+        # If memory runs out, the same step again with half the micro-tokens: the same mean, so the same mathematics.
         while (loss := or_halve(self, lambda: self._accumulate(indices), longest, failed)) is None:
             pass
         for group in self.optimizer.param_groups:
@@ -168,7 +167,7 @@ class Trainer:
         """Gradients of the step's mean loss, summed over its micro-batches; returns that loss (a scalar tensor)."""
         self.optimizer.zero_grad(set_to_none=True)
         whole_text = self.recipe.loss == "text"
-        prefix = [] if whole_text else self.prefix  # each row has the prefix's own losses, so it cannot be shared
+        prefix = [] if whole_text else self.prefix  # each row has losses on the prefix, so it cannot be shared
         counts = torch.tensor([len(self.rows[index].ids) - 1 if whole_text else 1 for index in indices])
         total = (self.weights[indices] * counts).sum().item()
         compute_dtype = torch.promote_types(self.model.dtype, torch.float32)
@@ -200,10 +199,10 @@ class Trainer:
         }  # fmt: skip
 
     def load_state(self, state: dict) -> None:
-        """Go on from what `state()` gave."""
+        """Continue from what `state()` gave."""
         shapes = {name: p.shape for name, p in self.named.items()}
         if {name: p.shape for name, p in state["parameters"].items()} != shapes:
-            raise ValueError("the checkpoint is of another set of adapters")
+            raise ValueError("the checkpoint belongs to another set of adapters")
         with torch.no_grad():
             for name, parameter in self.named.items():
                 parameter.copy_(state["parameters"][name])
@@ -211,7 +210,7 @@ class Trainer:
         self.step_count, self.micro_tokens, self.halvings = state["step"], state["micro_tokens"], state["halvings"]
         self.checkpointing = state["checkpointing"]
         torch.set_rng_state(state["rng"])
-        if len(state["cuda_rng"]) == torch.cuda.device_count():  # else another machine: other bits in any case
+        if len(state["cuda_rng"]) == torch.cuda.device_count():  # else it is another machine: the bits differ anyway
             torch.cuda.set_rng_state_all(state["cuda_rng"])
 
 
@@ -224,7 +223,7 @@ class Watch:
     without_gain: int = 0
 
     def update(self, score: float, step: int) -> bool:
-        """Note a validation score; True where it is the best so far."""
+        """Note a validation score; True if it is the best so far."""
         if self.best is None or score > self.best:
             self.best, self.best_step, self.without_gain = score, step, 0
             return True
@@ -236,9 +235,9 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
         patience: int) -> str:
     """Run the remaining steps; returns why it ended: "all steps" or "no gain in N evaluations".
 
-    evaluate() -> (score, dict), or None where there is nothing to evaluate on; on_best() keeps the adapter;
-    save() writes the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read in
-    batches of steps, at the points where the loop stops anyway. Raises `UserError` for one that is no finite number.
+    evaluate() -> (score, dict), or None if there is nothing to evaluate on; on_best() keeps the adapter; save() writes
+    the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read for several steps at a
+    time, when the loop pauses anyway. Raises `UserError` for one that is not finite.
     """
     waiting: list[dict] = []
 
@@ -262,7 +261,7 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
         step = trainer.step_count
         is_last = step == trainer.total_steps
         if evaluate is not None and (step % eval_every == 0 or is_last):
-            flush()  # a loss that is no number ends here, before an adapter of such numbers is scored or kept
+            flush()  # a loss that is not finite raises here, before its adapter is scored or kept
             score, facts = evaluate()
             waiting.append({"step": step, "validation": facts})
             if watch.update(score, step):

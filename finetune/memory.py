@@ -1,6 +1,6 @@
 """How much memory a fine-tune will take, and how to cut its steps so that it fits.
 
-The estimate counts what the design says must be there at the same time:
+The estimate counts what must be in memory at the same time:
 
     model        bytes of all parameters and buffers, as they are after loading
     adapter      16 bytes per trainable number: value, gradient, two moments, each float32
@@ -8,13 +8,13 @@ The estimate counts what the design says must be there at the same time:
     activations  per packed token and layer: 7 D + 4 H h + 3 F numbers that backward needs (two norms; queries, keys,
                  values and output of attention; gate, up and their product), and with dropout each adapter's masked
                  input and the mask; with checkpointing only the layer's input D, and one layer's activations at a time.
-                 Where only answers are read, the last layer keeps 3 D + 4 K h numbers instead: the norm's, keys, values
-                 and what adapters on these are given
+                 If only answers are read, the last layer keeps 3 D + 4 K h numbers instead: the norm's, keys, values
+                 and the inputs of the adapters on these
     logits       for the losses over the whole vocabulary: one chunk's logits, their softmax and gradient in float32,
-                 and a slice of the head in the arithmetic's dtype where it is stored in another
+                 and a slice of the head in the compute dtype if it is stored in another
 
-Left out: what attention keeps of a shared prefix once more for each row, and what adapters keep in rank r. The share of
-the memory that a plan leaves free has room for both.
+Left out: the copy of a shared prefix that attention keeps for each row, and the rank-r outputs that adapters keep. The
+share of the memory that a plan leaves free has room for both.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from model.llama import HEAD_CHUNK
 from quant.convert import model_bytes
 
 MICRO_TOKEN_CHOICES = (8192, 4096, 2048, 1024, 512)
-SHARE = 0.7  # of the memory at hand that a plan may fill: the allocator, Python and the data want the rest
+SHARE = 0.7  # of the free memory may be filled by a plan: the allocator, Python and the data need the rest
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, check
                      answers_only: bool = True) -> int:
     """Bytes that `tokens` packed tokens keep for backward, by the formula above.
 
-    `dropped`: how many numbers of a token go through dropout in all layers together.
+    `dropped`: how many numbers per token go through dropout, over all layers.
     """
     heads, depth = config.num_attention_heads * config.head_dim, config.num_hidden_layers
     layer = (7 * config.hidden_size + 4 * heads + 3 * config.intermediate_size) * dtype.itemsize
@@ -84,9 +84,9 @@ def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointin
                 loss: str = "label") -> MemoryPlan:
     """Choose what is `None` so that the estimate fills at most `SHARE` of what is free beside the loaded model.
 
-    Plain steps come first, of 1,024 tokens or more: cutting them smaller costs less than computing activations twice.
-    Then checkpointing; then smaller micro-batches. Where nothing fits, the smallest plan is returned, and the estimate
-    shows it.
+    Plans without checkpointing are tried first, down to micro-batches of 1,024 tokens: cutting steps smaller costs less
+    than computing activations twice. Plans with checkpointing follow, again from large micro-batches to small. If
+    nothing fits, the smallest plan is returned, and its estimate shows that.
     """
     config, dtype = model.config, model.dtype
     size = model_bytes(model)

@@ -10,9 +10,9 @@ from data.sampling import BALANCES
 from finetune.loop import LOSSES, SCHEDULES
 from loading.sources import EMBEDDED
 
-ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "what is asked"
+ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "prompt"
 
-ENOUGH = 400  # training posts below which a tenth is too few to tell one adapter from another
+ENOUGH = 400  # training posts; of fewer, a tenth is too few to tell one adapter from another
 
 
 @dataclass
@@ -28,28 +28,31 @@ class TrainOptions(ColumnOptions, MachineOptions):
 
     languages: list[str] = option((), "train on these languages only (default: all in the data)", metavar="en,es",
                                   group=DATA)
-    per_language: dict[str, int] = option({}, "so many posts of a language, nested for one seed", metavar="tr=75,pl=75",
+    per_language: dict[str, int] = option({}, "posts to take of each language; with the same seed, a smaller "
+                                          "number is a subset of a larger", metavar="tr=75,pl=75",
                                           minimum=1, group=DATA)
-    rows: str | None = option(None, "file that names the posts to train on, one language, tab and id a line",
+    rows: str | None = option(None, "file that lists the posts to train on: language, tab and id on each line",
                               metavar="FILE", group=DATA)
-    validation: float | None = option(None, "share of the training posts kept aside to choose the best adapter; 0 for "
-                                      f"none (default: a tenth of {ENOUGH} posts or more; fewer cannot choose)",
+    validation: float | None = option(None, "share of the training posts set aside to choose the best adapter; 0 for "
+                                      f"none (default: a tenth if there are {ENOUGH} posts or more, else none)",
                                       minimum=0, maximum=0.9, group=DATA)
-    group_by: str | None = option(None, "column (such as author) whose posts all go to one side of that split",
+    group_by: str | None = option(None, "column (such as author): posts with the same value stay on one side of "
+                                  "that split",
                                   metavar="NAME", group=DATA)
     split_by: str | None = option(None, "column with a date: the latest posts are the validation posts",
                                   metavar="NAME", group=DATA)
     balance: str = option("none", "draw each language, label or both equally often in an epoch", group=DATA,
                           choices=BALANCES)
-    group_by_length: bool = option(False, "posts of like length share a step", group=DATA)
-    class_weights: bool = option(False, "weigh each post by how rare its label is", group=DATA)
-    allow_missing_labels: bool = option(False, "train although a label of the codebook has no post", group=DATA)
+    group_by_length: bool = option(False, "put posts of similar length into one step", group=DATA)
+    class_weights: bool = option(False, "weight each post by how rare its label is", group=DATA)
+    allow_missing_labels: bool = option(False, "train even if a label of the codebook has no post", group=DATA)
 
     codebook: str | None = option(None, "TOML file with question and labels (default: the paper's four labels)",
                                   metavar="FILE", group=PROMPT)
     template: str = option("instruction-first", "where the instruction stands: after the post (paper) or before it, "
                            "which lets all posts share its computation", choices=TEMPLATES, group=PROMPT)
-    max_tokens: int = option(512, "longest row in tokens; a longer post is cut", minimum=8, group=PROMPT)
+    max_tokens: int = option(512, "longest prompt in tokens, post included; a longer post is cut", minimum=8,
+                            group=PROMPT)
 
     quantize: str = option("nf4", "weights of the base: 4 bits, 4 bits with quantised scales, or as they are",
                            choices=("nf4", "nf4-double", "none"), group=ADAPTER)
@@ -59,29 +62,30 @@ class TrainOptions(ColumnOptions, MachineOptions):
     alpha: float = option(32, "scale: alpha / r multiplies the adapter's output", above=0, group=ADAPTER)
     dropout: float = option(0.0, "dropout in front of the adapter; above 0 the prompt's prefix cannot be shared",
                             minimum=0, maximum=0.95, group=ADAPTER)
-    rslora: bool = option(False, "scale by alpha / sqrt(r) (rsLoRA)", group=ADAPTER)
+    rslora: bool = option(False, "scale by alpha / sqrt(r) instead (rsLoRA)", group=ADAPTER)
 
-    learning_rate: float = option(2e-4, "AdamW's learning rate; the small base takes a larger one where none is given",
+    learning_rate: float = option(2e-4, "AdamW's learning rate; the small base takes a larger one if none is given",
                                   above=0, group=RECIPE)
-    schedule: str = option("linear", "how the rate goes after the warm-up", choices=SCHEDULES, group=RECIPE)
-    warmup: float = option(0.05, "share of the steps with a rising rate", minimum=0, maximum=1, group=RECIPE)
+    schedule: str = option("linear", "how the learning rate changes after the warm-up", choices=SCHEDULES, group=RECIPE)
+    warmup: float = option(0.05, "share of the steps in which the learning rate rises", minimum=0, maximum=1,
+                          group=RECIPE)
     weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0, group=RECIPE)
     clip: float = option(1.0, "largest norm of a step's gradient; 0 for no limit", minimum=0, group=RECIPE)
     batch_size: int = option(16, "posts per step", minimum=1, group=RECIPE)
     epochs: int = option(3, "how often each post is seen", minimum=1, group=RECIPE)
-    max_steps: int = option(0, "stop after so many steps; 0 for no limit", minimum=0, group=RECIPE)
+    max_steps: int = option(0, "stop after this many steps; 0 for no limit", minimum=0, group=RECIPE)
     loss: str = option("label", "softmax over the labels, over the whole vocabulary, or the paper's loss over the "
-                       "whole text, which also trains to write such posts", choices=LOSSES, group=RECIPE)
-    checkpointing: str = option("auto", "compute activations again in backward to save memory", group=RECIPE,
+                       "whole text, which also teaches the model to write such posts", choices=LOSSES, group=RECIPE)
+    checkpointing: str = option("auto", "recompute activations in backward to save memory", group=RECIPE,
                                 choices=("auto", "on", "off"))
 
-    seed: int = option(123, "seed of everything that is drawn", minimum=0, maximum=2**63 - 1, group=RUN)
+    seed: int = option(123, "seed of all random draws", minimum=0, maximum=2**63 - 1, group=RUN)
     eval_every: int = option(0, "steps between evaluations on the validation posts; 0: once an epoch", minimum=0,
                              group=RUN)
-    patience: int = option(0, "stop after so many evaluations without a better macro-F1; 0: never", minimum=0,
+    patience: int = option(0, "stop after this many evaluations without a better macro-F1; 0: never", minimum=0,
                            group=RUN)
     save_every: int = option(50, "steps between checkpoints", minimum=1, group=RUN)
-    resume: bool = option(False, "go on with the run in --out", group=RUN)
+    resume: bool = option(False, "continue the run in --out", group=RUN)
 
 
 # The paper's recipe as its repository has it. The constant schedule ignores the warm-up that the authors set.
@@ -91,8 +95,9 @@ PAPER = {
     "batch_size": 16, "epochs": 10, "loss": "text", "checkpointing": "on", "validation": 0.0,
     "group_by_length": True,
 }  # fmt: skip
-# The shipped base is hundreds of times smaller than what the defaults are meant for, so its rate is larger. Chosen on
-# SIB-200's development rows and on training rows of other languages; more epochs cost unseen languages (LOG.md).
+# The shipped base is hundreds of times smaller than the models that the defaults are meant for, so its rate is larger.
+# Chosen on SIB-200's development rows and on training rows of other languages; more epochs hurt unseen languages
+# (LOG.md).
 SMALL = {"learning_rate": 2e-3, "epochs": 3}
 # The demonstration: two languages of the sample posts. With 78 posts an epoch is five steps, so it takes more of them.
 DEMO = {"languages": ["en", "es"], "learning_rate": 1e-3, "epochs": 15}

@@ -1,4 +1,4 @@
-"""From files of labelled posts to rows of token ids: read, check, choose, part, prompt, count.
+"""From files of labelled posts to rows of token ids: read, check, choose, split, prompt, count.
 
 train.py does this once, before anything is loaded; what it finds is shown, and goes into run.json.
 """
@@ -28,13 +28,13 @@ SHARES = "pretraining_shares.toml"
 
 @dataclass
 class Prepared:
-    """Everything that training needs of the data, and what was found on the way."""
+    """Everything that training needs from the data, and what was found on the way."""
 
     codebook: Codebook
     prompt: Prompt
     train: list[Post]
     validation: list[Post]
-    rows: list[EncodedPost]  # of `train`, with the answer in them where the loss is on the whole text
+    rows: list[EncodedPost]  # of `train`, with the answer in them if the loss is on the whole text
     validation_rows: list[EncodedPost]
     facts: dict  # for run.json
     notes: list[str] = field(default_factory=list)  # lines for the terminal
@@ -42,7 +42,7 @@ class Prepared:
 
     @property
     def texts(self) -> TrainingTexts:
-        """Hashes of every text that training has seen, the validation posts included: they chose the adapter."""
+        """Hashes of every text that training has seen, also of the validation posts: they chose the adapter."""
         return TrainingTexts.of(self.train + self.validation)
 
     def counts_table(self) -> str:
@@ -67,7 +67,7 @@ def prepare(options) -> Prepared:
     config = read_config(folder)
     if options.max_tokens > config.max_position_embeddings:
         raise UserError(f"--max-tokens {options.max_tokens}: the model has {config.max_position_embeddings} positions "
-                        "(max_position_embeddings in its config.json); ask for no more than these")
+                        "(max_position_embeddings in its config.json); give no more than these")
     tokenizer = load_tokenizer(Source(folder).tokenizer)
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
@@ -101,15 +101,15 @@ def prepare(options) -> Prepared:
     }  # fmt: skip
     lines = notes.lines() + (agreement.lines() if agreement else []) + what_repeats(repeats)
     cut = sum(row.cut for row in rows + validation_rows)
-    lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut: with their prompt they are longer than "
-                 f"--max-tokens {options.max_tokens}")
+    lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut to fit, with their prompt, "
+                 f"into --max-tokens {options.max_tokens}")
     return Prepared(codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines, shown)
 
 
 def part(posts: list[Post], options) -> Split:
     """Training and validation posts, by the options `validation`, `group_by` and `split_by`.
 
-    `options.validation` becomes a number here where it was left open, so that run.json says which it was.
+    If `options.validation` was left open, it becomes a number here, so that run.json says which one.
     """
     if options.validation is None:
         options.validation = 0.1 if len(posts) >= ENOUGH else 0.0
@@ -118,7 +118,7 @@ def part(posts: list[Post], options) -> Split:
             if getattr(options, name):
                 flag = name.replace("_", "-")
                 raise UserError(f"--{flag}: says how validation posts are chosen, but --validation is 0; tools.split "
-                                "parts a file into training and test")
+                                "splits a file into training and test")
         return Split(posts, [], ("train", "validation"))
     return split_posts(posts, options.validation, seed=options.seed, group_by=options.group_by,
                        split_by=options.split_by, same_text_together=True, names=("train", "validation"))
@@ -130,7 +130,7 @@ def check_labels(posts: list[Post], codebook: Codebook, allow_missing: bool) -> 
     missing = [label for label in codebook.labels if not there[label]]
     if missing and not allow_missing:
         raise UserError(f"label '{missing[0]}' has no post among the {len(posts):,} training posts, so it could not be "
-                        "learnt; add some, take it out of the codebook, or say --allow-missing-labels")
+                        "learnt; add some, take it out of the codebook, or give --allow-missing-labels")
 
 
 def cells(posts: list[Post]) -> dict[str, dict[str, int]]:
@@ -142,5 +142,5 @@ def cells(posts: list[Post]) -> dict[str, dict[str, int]]:
 
 
 def what_repeats(repeats: Repeats) -> list[str]:
-    """Repeated texts in training, where there are any."""
+    """Lines about repeated texts in training, if there are any."""
     return repeats.lines() if repeats.same or repeats.conflicts or repeats.absent_labels else []

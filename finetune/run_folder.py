@@ -7,7 +7,8 @@
     log.jsonl       one line per step and per evaluation
     report.html     and, after eval.py, metrics.json and predictions.jsonl in a folder of their own
 
-A file is replaced whole or not at all. The checkpoint is read with `weights_only=True`: it is tensors and plain values.
+A file is replaced whole or not at all. The checkpoint is read with `weights_only=True`: it holds only tensors and plain
+values.
 """
 
 import json
@@ -41,13 +42,13 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"--out {path}: is a file; give a folder")
         if path.exists() and any(not child.name.endswith(".partial") for child in path.iterdir()):
-            hint = "; --resume goes on with it" if (path / "run.json").exists() else ""
+            hint = "; --resume continues it" if (path / "run.json").exists() else ""
             raise UserError(f"--out {path}: is not empty{hint}; choose another folder")
         check_place(path / "run.json", "--out")
 
     @classmethod
     def create(cls, path: str | Path, facts: dict) -> "RunFolder":
-        """Begin a run in an empty or new folder. Raises `UserError` where something is already there."""
+        """Begin a run in an empty or new folder. Raises `UserError` if something is already there."""
         path = Path(path)
         cls.check_free(path)
         run = cls(path, {"schema": SCHEMA, **facts, "finished": False, "scored": []})
@@ -56,7 +57,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """Open what `create` began. Raises `UserError` where there is no run or one of another schema."""
+        """Open what `create` began. Raises `UserError` if there is no run, or one of another schema."""
         path = Path(path)
         if not path.is_dir():
             raise UserError(f"{path}: there is no such run folder; train.py --out makes one")
@@ -80,8 +81,8 @@ class RunFolder:
             with open(self.log_path, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise UserError(f"{self.log_path}: cannot be written ({error.strerror}); make room, then go on with "
-                            "--resume") from error
+            raise UserError(f"{self.log_path}: cannot be written ({error.strerror}); free some space, then "
+                            "continue with --resume") from error
 
     def read_log(self, up_to: int | None = None) -> list[dict]:
         """The log's lines, up to a step if one is given; a last line torn by a kill is left out."""
@@ -98,7 +99,7 @@ class RunFolder:
                     raise ValueError("not a number")
                 parsed.append((int(value["step"]), value))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise UserError(f"{self.log_path}: line {number}: is no step of a log; take the line out") from error
+                raise UserError(f"{self.log_path}: line {number}: is not a log's; take the line out") from error
         return [line for step, line in parsed if up_to is None or step <= up_to]
 
     def cut_log(self, step: int) -> None:
@@ -113,7 +114,7 @@ class RunFolder:
             torch.save(state, handle)
 
     def read_state(self) -> dict | None:
-        """The last checkpoint, or `None` where the run was stopped before its first."""
+        """The last checkpoint, or `None` if the run was stopped before its first."""
         path = self.path / "checkpoint" / "state.pt"
         if not path.exists():
             return None
@@ -127,12 +128,12 @@ class RunFolder:
                             "folder") from error
 
     def clear_partial(self) -> None:
-        """Remove what a kill left half-written beside its place."""
+        """Remove what a killed run left half-written."""
         for path in [*self.path.glob(".*.partial"), *self.path.glob("*/.*.partial"), *self.path.glob(".*.old")]:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)  # perhaps in a folder just removed
 
     def note_scored(self, entry: dict) -> int:
-        """Write down that a labelled file was scored; returns how often this very file (by hash) now was."""
+        """Record that a labelled file was scored; returns how often this file (by hash) has now been scored."""
         self.facts["scored"].append(entry)
         self.save()
         return sum(past["data_sha256"] == entry["data_sha256"] for past in self.facts["scored"])
@@ -157,7 +158,7 @@ def device_name(device: torch.device) -> str:
 
 
 def commit() -> str | None:
-    """This checkout's commit, with a plus sign where tracked files differ from it; `None` outside a checkout."""
+    """This checkout's commit, with a plus sign if tracked files differ from it; `None` outside a checkout."""
     def git(*words):
         return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout
 

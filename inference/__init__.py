@@ -1,6 +1,6 @@
 """Labels for posts from a finished run, and text from any checkpoint.
 
-`load_run` is the way in from a notebook; see `loaded`.
+`load_run` is the entry point for notebooks; see `loaded`.
 """
 
 from inference.decide import Label

@@ -1,4 +1,4 @@
-"""Which label probabilities mean: the one place where a row of them becomes an answer.
+"""The label that probabilities stand for: the one place where a row of them becomes an answer.
 
     label     the most probable one, compared in at least float32; of equally probable ones the first in the codebook
     related   the sum over the codebook's related labels, in float64, one after another in the codebook's order
@@ -13,7 +13,7 @@ import numpy as np
 
 from data.codebook import Codebook
 
-NO_LABEL = -1  # what `decide` says of a row without probabilities
+NO_LABEL = -1  # what `decide` returns for a row without probabilities
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Label:
     """One post's answer. Without text: `label` and `related` are None, and `probabilities` is empty.
 
     probabilities: of every label, in the codebook's order, unrounded; `repr` and `str` show three decimals.
-    related: the probability that the post is on topic; None where the codebook has no topic.
-    language: what the caller said, as its ISO 639-1 code; None where nothing was said.
+    related: the probability that the post is on topic; None if the codebook has no topic.
+    language: the one that the caller gave, as its ISO 639-1 code; None if none was given.
     """
 
     label: str | None
@@ -32,7 +32,7 @@ class Label:
 
     @property
     def probability(self) -> float | None:
-        """Of the label itself; None without text."""
+        """The label's own probability; None without text."""
         return None if self.label is None else self.probabilities[self.label]
 
     def __repr__(self) -> str:
@@ -49,7 +49,7 @@ class Label:
 
 
 def decide(probabilities: np.ndarray) -> np.ndarray:
-    """Index of the most probable label, of equals the first: (n, C) -> (n,) int64; `NO_LABEL` for a row with NaN.
+    """Index of the most probable label, the first of equals: (n, C) -> (n,) int64; `NO_LABEL` for a row with NaN.
 
     Another kind of task (ordinal labels, several labels a post) changes this and `finetune.loop.label_loss`.
     """
@@ -62,7 +62,7 @@ def related(probabilities: np.ndarray, book: Codebook) -> np.ndarray | None:
     if not book.related:
         return None
     result = np.zeros(len(probabilities))
-    for label in book.related:  # one after another: numpy's own sum may take another order, and end in other bits
+    for label in book.related:  # one after another: numpy's sum may take another order and give other bits
         result += probabilities[:, book.index(label)]
     return result
 

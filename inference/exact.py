@@ -1,10 +1,10 @@
 """Bitwise batch invariance: a post's probabilities are the same bits whatever else is labelled with it.
 
-A sum of floating-point numbers depends on its order, and a library chooses the order by the shape of a product. So each
-post's bits are its own where every product has one of few shapes. On a CPU filling a batch up to a multiple of sixteen
-tokens is enough (`common.packed.ROWS`), costs nothing, and is always done. On a GPU the kernel depends on the whole
-shape: here every product gets exactly `TILE` tokens at a time, and attention goes row by row. That is slower, so it is
-asked for (`--exact`); with `--resident` weights are not dequantised again for every tile.
+A sum of floating-point numbers depends on its order, and a library chooses the order by the shape of a product. So a
+post's bits do not depend on the other posts if every product has one of few shapes. On a CPU, filling a batch up to a
+multiple of sixteen tokens is enough (`common.packed.ROWS`), costs nothing, and is always done. On a GPU the kernel
+depends on the whole shape: here every product gets exactly `TILE` tokens at a time, and attention goes row by row. That
+is slower and therefore optional (`--exact`); with `--resident`, weights are not dequantised again for every tile.
 """
 
 import torch
@@ -33,7 +33,7 @@ class Tiled(nn.Module):
 
 
 def make_exact(model: nn.Module) -> None:
-    """Make labelling with `model` batch-invariant to the bit; on a CPU it is so already. For labelling only."""
+    """Make labelling with `model` batch-invariant to the bit; on a CPU it already is. For labelling only."""
     if model.device.type != "cpu":
         tile_products(model, TILE)
 

@@ -6,8 +6,8 @@ Each step takes the logits of the last position and chooses one id:
     temperature t     a draw from softmax(logits / t), cut to its nucleus
 
 where the nucleus is the smallest set of tokens, most probable first, whose probabilities reach top-p (nucleus sampling,
-Holtzman et al., arXiv 1904.09751), in float32 at least, on the CPU from a seeded generator, so that a seed means the
-same on every device. A key/value cache holds what was computed for earlier tokens.
+Holtzman et al., arXiv 1904.09751). Draws are made in at least float32, on the CPU, from a seeded generator, so that a
+seed means the same on every device. A KV cache holds what was computed for earlier tokens.
 """
 
 import codecs
@@ -29,10 +29,10 @@ def chat_ids(tokenizer: Tokenizer, messages: Iterable[tuple[str, str]], date: st
 
         <|begin_of_text|><|start_header_id|>user<|end_header_id|>\\n\\nHello<|eot_id|><|start_header_id|>assistant...
 
-    As the published template, message by message, each stripped of white space at its ends; all ordinary text between
-    two special tokens is encoded in one call. `date` ("26 Jul 2024") adds the template's date lines to the system
-    message; without it there are none, and no system turn either where there is no system message (the template would
-    write an empty one; Meta's own code writes none). Raises `UserError` where the tokenizer lacks the chat tokens.
+    As in the published template, message by message, each stripped of white space at its ends; all ordinary text
+    between two special tokens is encoded in one call. `date` ("26 Jul 2024") adds the template's date lines to the
+    system message; without it there are none, and no system turn either if there is no system message (the template
+    would write an empty one; Meta's own code writes none). Raises `UserError` if the tokenizer lacks the chat tokens.
     """
     for name in CHAT_TOKENS:
         if not tokenizer.has_special(name):
@@ -57,11 +57,11 @@ def _turn(tokenizer: Tokenizer, start: int, end: int, role: str, content: str) -
 
 def generate(model: LlamaForCausalLM, ids: list[int], max_new_tokens: int, stop_ids=(), *, temperature: float = 0.0,
              top_p: float = 1.0, seed: int = 0, vocab_size: int | None = None, cached: bool = True) -> Iterator[int]:
-    """New ids after `ids`, one at a time; a stop id is given out and is the last.
+    """New ids after `ids`, one at a time; a stop id is yielded too, as the last.
 
-    cached=False computes the whole text again for each token: the specification, which the cache must equal.
-    vocab_size: ids from here on are never chosen (rows of the output matrix that the tokenizer has no text for).
-    Raises `UserError` where the text would be longer than the model's positions, or the logits are not finite.
+    cached=False computes the whole text again for each token: the specification, which the cache must match.
+    vocab_size: ids from here on are never chosen (rows of the output matrix for which the tokenizer has no text).
+    Raises `UserError` if the text would be longer than the model's positions, or the logits are not finite.
     """
     limit = model.config.max_position_embeddings
     if len(ids) + max_new_tokens > limit:
@@ -94,7 +94,7 @@ def _steps(model, ids, max_new_tokens, stop_ids, temperature, top_p, generator, 
 
 
 def choose(logits: torch.Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:
-    """One id from logits (V,): the largest at temperature 0 (of equals, the smallest id), else a draw."""
+    """One id from logits (V,): the largest at temperature 0 (the smallest id of equals), else a draw."""
     if not torch.isfinite(logits).all():
         raise UserError("the model's logits are not finite; its weights are damaged, or float16 is too narrow for "
                         "them (try --dtype float32)")
@@ -121,7 +121,7 @@ def nucleus(logits: torch.Tensor, temperature: float, top_p: float) -> torch.Ten
 class TextStream:
     """Ids to text as they come: a character whose bytes are spread over tokens appears with its last byte.
 
-    skip_space: leave out the space that sentencepiece puts before a text (nothing printed stands before it).
+    skip_space: leave out the space that sentencepiece puts before a text (if nothing is printed before it).
     """
 
     def __init__(self, tokenizer, skip_space: bool = False):

@@ -1,8 +1,8 @@
 """Labels for posts: probabilities over the codebook's labels, read at the answer position, in the input's order.
 
 Posts go through the model in windows of `WINDOW`. While the device computes one window, the next is read and encoded in
-a background thread, and on a GPU the one before is taken back and used: between the windows nothing waits for anything
-but the device.
+a background thread, and on a GPU the results of the one before are fetched and used: the device is all that anything
+waits for.
 """
 
 from collections import deque
@@ -20,15 +20,15 @@ from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
 from data.readers import is_empty
 
-MICRO_TOKENS = 4096  # packed tokens that go through the model at once where nobody says otherwise
-SIZES = 4  # of the batches of a large window: oneDNN compiles a kernel for every size of a product, and keeps it
-WINDOW = 1024  # posts whose results come together
-AHEAD = 2  # windows that are read and encoded before they are asked for
+MICRO_TOKENS = 4096  # packed tokens that go through the model at once by default
+SIZES = 4  # number of batch sizes in a large window: oneDNN compiles and keeps a kernel for every size of a product
+WINDOW = 1024  # posts whose results are returned together
+AHEAD = 2  # windows that are read and encoded before they are needed
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """One window of posts, in the input's order, with what the model says."""
+    """One window of posts, in the input's order, with the model's probabilities."""
 
     posts: list
     probabilities: np.ndarray  # (len(posts), C) float32; NaN for a post without text
@@ -38,9 +38,9 @@ class Labelled:
 class Labeller:
     """A model that labels window after window.
 
-    micro_tokens: packed tokens that go through the model at once; 0 means `MICRO_TOKENS`. Where memory runs out it is
-    halved, here and for all that follows; `halvings` says how often. show(count) is told of each batch of posts that
-    was given to the device.
+    micro_tokens: packed tokens that go through the model at once; 0 means `MICRO_TOKENS`. If memory runs out, it is
+    halved, for that batch and all later ones; `halvings` counts how often. show(count) is called for each batch of
+    posts that was given to the device.
     """
 
     def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = lambda count: None):
@@ -52,7 +52,7 @@ class Labeller:
     def label(self, posts: Iterable) -> Iterator[Labelled]:
         """Read, encode and label `posts` (anything with a `text`), window by window.
 
-        Errors of reading and encoding are raised behind the last whole window before them, as without a thread.
+        Errors in reading and encoding are raised after the last complete window before them, as without a thread.
         """
         given = deque()
         for window, rows in ahead(self._encoded(posts)):
@@ -64,11 +64,11 @@ class Labeller:
 
     @torch.inference_mode()
     def give(self, rows) -> Callable[[], np.ndarray]:
-        """Give encoded posts to the device, and wait for nothing; what is returned waits for their probabilities.
+        """Give encoded posts to the device without waiting; the function returned waits and gives their probabilities.
 
         They are (n, C) float32, softmax over the label tokens alone, in the order of `rows`. The ids that all prompts
         begin with go through the model once per batch. A logit that is not finite is a `UserError`: such a post has no
-        label, and none is made up.
+        label, and none is invented.
         """
         order, parts, step = [], [], self.model.fill_to
         batches = self._plan(rows, range(len(rows)))
@@ -77,9 +77,9 @@ class Labeller:
             indices = batches[0]
             longest = max(len(rows[index].ids) for index in indices)
             failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
-                      "--device cpu or, without it, no --resident")
+                      "--device cpu, or leave out --resident")
             part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
-            if part is None:  # the same posts again, in halves
+            if part is None:  # the same posts again, in batches of half the size
                 batches = self._plan(rows, list(chain(*batches)))
                 continue
             batches.pop(0)
@@ -94,7 +94,7 @@ class Labeller:
 
         def probabilities() -> np.ndarray:
             if copied is not None:
-                copied.synchronize()  # this window only: the next one may already be computed
+                copied.synchronize()  # this window only: the next one may already be under way
             if not logits.isfinite().all():
                 raise UserError("the model's logits are not finite; its weights are damaged, or float16 is too narrow "
                                 "for them (try --dtype float32)")
@@ -108,8 +108,8 @@ class Labeller:
         """What to say at the end: nothing, or that memory ran out."""
         if not self.halvings:
             return ""
-        return (f"memory ran out, so posts went on in smaller batches; next time, --micro-tokens {self.micro_tokens} "
-                "begins with them")
+        return ("memory ran out, so labelling went on in smaller batches; next time, --micro-tokens "
+                f"{self.micro_tokens} starts with these")
 
     def _encoded(self, posts: Iterable) -> Iterator[tuple[list, list]]:
         posts = iter(posts)
@@ -135,10 +135,10 @@ class Labeller:
 
 
 def ahead(items: Iterator) -> Iterator:
-    """The same items in the same order, made in a background thread up to `AHEAD` of them before they are asked for.
+    """The same items in the same order, made in a background thread, up to `AHEAD` of them before they are needed.
 
-    An error comes where the item would have come. On a CPU there is little to gain, since encoding and the model want
-    the same cores; a GPU would wait for every window's encoding.
+    An error is raised in place of its item. On a CPU there is little to gain, since encoding and the model compete for
+    the same cores; a GPU would otherwise wait for every window's encoding.
     """
     end = object()
     with ThreadPoolExecutor(1) as pool:

@@ -1,17 +1,17 @@
-"""A finished run at hand: from a list of texts, or a pandas frame, to labels. Five lines in a notebook:
+"""A finished run in memory: from a list of texts, or a pandas frame, to labels. Five lines in a notebook:
 
     import sys
-    sys.path.insert(0, "/path/to/glass-llama")              # where the notebook lies in another folder
+    sys.path.insert(0, "/path/to/glass-llama")              # if the notebook is in another folder
     from inference import load_run
     run = load_run("runs/mine")                             # without an argument: the newest in runs/
     run.label(["I came here as a child."])                  # [Label(label=..., probabilities={...}, related=0.93)]
 
 `run.label_frame(frame, text="tweet")` does the same for a frame's column. Paths are relative to the working folder, as
-for the programs; where that has no run in runs/ yet, the one that the project ships is copied to runs/shipped, and a
-line says so.
+for the programs; if that has no run in runs/ yet, the one that the project ships is copied to runs/shipped, and a line
+says so.
 
-Texts take classify.py's way (the same mending, the same prompt, the same model), so on a CPU their probabilities are
-classify.py's to the bit. What is wrong with an argument is a `UserError`, an exception of one line.
+Texts are treated as in classify.py (the same repairs, the same prompt, the same model), so on a CPU their probabilities
+are the same to the bit. A wrong argument raises a `UserError`, an exception of one line.
 """
 
 import os
@@ -46,11 +46,11 @@ class LoadedRun:
         return f"LoadedRun({self.folder.path}: {labels}; {self.model.dtype}, {self.model.device})"
 
     def label(self, texts: Iterable[str], languages: Iterable[str | None] | None = None) -> list[Label]:
-        """A `Label` for each text, in order; a text of nothing but white space gets one with neither label nor figures.
+        """A `Label` for each text, in order; a text of nothing but white space gets one without label and figures.
 
-        languages: one tag a text (None where unknown), reduced to ISO 639-1 as in files and kept in the labels; the
-        prompt does not say them, so they change no probability. Raises `UserError` for what is no list, for entries
-        that are no strings, and for lists of two lengths.
+        languages: one tag per text (None if unknown), reduced to ISO 639-1 as in files and kept in the labels; they are
+        not in the prompt, so they change no probability. Raises `UserError` for anything but a list, for entries that
+        are not strings, and for lists of different lengths.
         """
         if hasattr(texts, "columns"):
             raise UserError("texts: is a frame; give it to run.label_frame, or one of its columns here")
@@ -64,12 +64,12 @@ class LoadedRun:
         return as_labels(self._probabilities(texts), self.codebook, languages)
 
     def label_frame(self, frame, text: str = "text"):
-        """A new pandas frame: the index and the order of `frame`, and columns for what its column `text` means.
+        """A new pandas frame with the index and order of `frame`, and columns for the answers to its column `text`.
 
             label  probability  related (where the codebook has a topic)  p_LABEL for each label of the codebook
 
-        A row without text has missing values. Raises `UserError` for what is no frame, for a column that is absent or
-        doubled, and for a cell that is missing or no string.
+        A row without text has missing values. Raises `UserError` for anything but a frame, for a column that is absent
+        or doubled, and for a cell that is missing or not a string.
         """
         if not all(hasattr(frame, name) for name in ("columns", "index", "assign")):
             raise UserError(f"frame: is of type {type(frame).__name__}; give a pandas DataFrame, or a list of texts to "
@@ -93,7 +93,7 @@ class LoadedRun:
         return frame[[]].assign(**columns)
 
     def _probabilities(self, texts: list[str]) -> np.ndarray:
-        """(n, C) float32 in the order of `texts`, NaN where one is empty; a bar where it takes more than a moment."""
+        """(n, C) float32 in the order of `texts`, NaN where one is empty; a bar if it takes more than a moment."""
         mended = [mend(text) for text in texts]
         before = self._labeller.halvings
         with progress(sum(not is_empty(text) for text in mended), "post", "labelling", delay=1) as bar:
@@ -106,20 +106,20 @@ class LoadedRun:
             print(f"{cut:,} of {len(texts):,} texts were too long and cut: with their prompt, more than "
                   f"{self.prompt.max_tokens} tokens")
         if self._labeller.halvings > before:
-            print("memory ran out, so posts went on in smaller batches")
+            print("memory ran out, so labelling went on in smaller batches")
         return np.concatenate([np.empty((0, len(self.codebook.labels)), np.float32),
                                *(window.probabilities for window in windows)])
 
 
 def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike | None = None, device="auto",
              dtype="auto", cache: str | os.PathLike | None = None) -> LoadedRun:
-    """Open a finished run to label with, as the programs do: which run, device and arithmetic are theirs.
+    """Open a finished run for labelling, with the same choice of run, device and dtype as in the programs.
 
     path: a run's folder; None takes the newest in runs/, or else a copy of the run that the project ships.
     model: where the base now is, if it has moved. device: "auto", "cpu", "cuda:0", ...; dtype: "auto", "bfloat16", ...
     or PyTorch's own. cache: a folder that keeps a 4-bit copy of the base.
-    Raises `UserError` for a run that is not there or was stopped early, and where the base's bytes or the prompt are
-    not those that the run was made with.
+    Raises `UserError` for a run that is not there or was stopped early, and if the base's bytes or the prompt are not
+    those that the run was made with.
     """
     for name, value in {"path": path, "model": model, "cache": cache}.items():
         if value is not None and not (isinstance(value, str | os.PathLike) and os.fspath(value)):
@@ -132,17 +132,17 @@ def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike 
 
 
 def _listed(values, name: str, example: str) -> list:
-    """An iterable in an order of its own as a list; a string, whose characters nobody means, is none."""
+    """An ordered iterable as a list; a string is refused, since nobody means its characters."""
     if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
         raise UserError(f"{name}: is of type {type(values).__name__}; give a list of strings: {example}")
     return list(values)
 
 
 def _strings(values: list, where, missing: str = "") -> list[str]:
-    """The same values, all of them strings; `where(number)` names one that is not, `missing` says what helps there."""
+    """The same values, all of them strings; `where(number)` names one that is not, `missing` gives advice."""
     for number, value in enumerate(values):
         if not isinstance(value, str):
-            if value is None or str(value) in ("nan", "<NA>", "NaT"):  # as pandas writes what is not there
+            if value is None or str(value) in ("nan", "<NA>", "NaT"):  # as pandas writes missing values
                 raise UserError(f"{where(number)}: is missing ({value}), not a string{missing}")
             raise UserError(f"{where(number)}: {str(value)[:40]!r} is of type {type(value).__name__}, not a string")
     return [str(value) for value in values]

@@ -11,15 +11,15 @@ from inference.exact import make_exact
 
 @dataclass
 class LabelOptions:
-    """What labelling may take more memory or more time for."""
+    """What labelling can do with more memory or more time."""
 
     resident: bool = option(False, "keep a dense copy of the 4-bit weights in memory: the same labels, sooner",
                             group=MACHINE)
-    exact: bool = option(False, "a post's probabilities are the same bits whatever else is labelled with it; always so "
-                         "on a CPU, takes time on CUDA", group=MACHINE)
+    exact: bool = option(False, "give a post the same probabilities, to the bit, whatever else is labelled with it; "
+                         "always so on a CPU, slower on CUDA", group=MACHINE)
 
     def make_ready(self, model) -> None:
-        """Apply these options to a loaded model. Raises `UserError` where the dense copy does not fit."""
+        """Apply these options to a loaded model. Raises `UserError` if the dense copy does not fit."""
         if self.resident:
             from quant.convert import make_resident, resident_bytes
 

@@ -4,9 +4,9 @@
     [[api]]        name, input, output                 per million tokens
     [[published]]  name, kind (speed or cost), ratio, ratio_to      what others report, shown as theirs
 
-`device` says on which machines a price fits: "cpu", or a part of the name that a GPU gives itself ("H100"). `checked`
-is false until somebody has compared the row with its source. A wrong table is refused in one line with file, row and
-key: a price that is silently ignored is worse than none.
+`device` says which machines a price is for: "cpu", or a part of the name that a GPU reports ("H100"). `checked` is
+false until somebody has compared the row with its source. A wrong table is refused in one line with file, row and key:
+a price that is silently ignored is worse than none.
 """
 
 import re
@@ -38,7 +38,7 @@ class Machine:
         wanted, name = self.device.lower(), str(environment.get("device_name", "")).lower()
         if wanted == str(environment.get("device", "")).partition(":")[0]:
             return True
-        return re.search(rf"(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9])", name) is not None  # an L4 is no L40S
+        return re.search(rf"(?<![a-z0-9]){re.escape(wanted)}(?![a-z0-9])", name) is not None  # an L4 is not an L40S
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Api:
 
 @dataclass(frozen=True)
 class Published:
-    """A ratio that somebody reports: so many times as fast, or so many times cheaper (`ratio` to `ratio_to`)."""
+    """A ratio that somebody reports: how many times as fast, or how many times cheaper (`ratio` to `ratio_to`)."""
 
     name: str
     kind: str
@@ -86,7 +86,7 @@ TABLES = {"machine": Machine, "api": Api, "published": Published}
 
 
 def load_prices(path: str | Path | None = None) -> Prices:
-    """Read and check a table, the shipped one where `path` is None. Raises `UserError` with file, row and key."""
+    """Read and check a table, the shipped one if `path` is None. Raises `UserError` with file, row and key."""
     path = Path(path) if path is not None else PRICES
     raw = read_toml(path)
     known = ("currency", "note", *TABLES)

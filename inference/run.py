@@ -1,4 +1,4 @@
-"""A finished run, opened again to label with: which one, its base, its prompt, its model."""
+"""A finished run, opened again for labelling: which one, its base, its prompt, its model."""
 
 import shutil
 from pathlib import Path
@@ -19,22 +19,22 @@ SHIPPED_RUN = ROOT / "base" / "run"
 
 
 def newest_run() -> Path | None:
-    """The finished run in runs/ that was begun last; one that cannot be read is passed over, and said."""
+    """The finished run in runs/ that was begun last; one that cannot be read is skipped, and a line says so."""
     finished = []
     for path in sorted(Path("runs").glob("*/run.json")):
         try:
             run = RunFolder.open(path.parent)
         except UserError as error:
-            print(f"passed over: {error}")
+            print(f"skipped: {error}")
             continue
         finished += [run] if run.facts["finished"] else []
     return max(finished, key=lambda run: run.facts["created"]).path if finished else None
 
 
 def finished_run(path: str | None) -> RunFolder:
-    """The run to use: the one named, or the newest in runs/, or a copy of the one that the project ships, said aloud.
+    """The run to use: the one named, the newest in runs/, or a copy of the shipped one (a line says so).
 
-    The shipped run itself is never written to, so it is copied when it is named, too. Raises `UserError` for a run that
+    The shipped run itself is never written to, so it is copied even when it is named. Raises `UserError` for a run that
     was stopped early.
     """
     chosen = Path(path) if path else newest_run()
@@ -52,9 +52,10 @@ def finished_run(path: str | None) -> RunFolder:
 
 
 def base_folder(run: RunFolder, model: str | None = None, cache: str | None = None) -> Path:
-    """The base of a run that has its adapter; `model` says where it now is, `cache` is `load_model`'s.
+    """The folder of a run's base; `model` says where it now is, `cache` is `load_model`'s.
 
-    Raises `UserError` where one of the two is missing or the base's bytes are not those that the run was made with.
+    Raises `UserError` if the base or the run's adapter is missing, or if the base's bytes are not those that the run
+    was made with.
     """
     check_adapter(run.path)
     name = model or run.facts["options"]["model"]
@@ -66,7 +67,7 @@ def base_folder(run: RunFolder, model: str | None = None, cache: str | None = No
 
 
 def run_prompt(run: RunFolder, folder: Path) -> Prompt:
-    """The run's prompt with the tokenizer in the base's folder. Raises `UserError` where it is not the run's own."""
+    """The run's prompt with the tokenizer in the base's folder. Raises `UserError` if it is not the run's own."""
     facts = run.facts
     prompt = Prompt(Codebook.from_dict(facts["codebook"]), load_tokenizer(Source(folder).tokenizer),
                     template=facts["options"]["template"], max_tokens=facts["options"]["max_tokens"])
@@ -77,7 +78,7 @@ def run_prompt(run: RunFolder, folder: Path) -> Prompt:
 def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype, cache: str | None = None):
     """The fine-tuned model and the prompt of a run: (model, prompt).
 
-    `model` says where the base now is, if it has moved; `cache` is `load_model`'s. Raises `UserError` where the base's
+    `model` says where the base now is, if it has moved; `cache` is `load_model`'s. Raises `UserError` if the base's
     bytes or the prompt are not those that the run was made with.
     """
     folder = base_folder(run, model, cache)

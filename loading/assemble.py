@@ -4,8 +4,8 @@ wrap with LoRA, load the adapter.
     files --loading.weights--> (name, tensor or packed group) --assemble--> the module that owns the name
 
 The model is built on PyTorch's meta device, where a tensor has a shape and no memory. Each tensor then goes from the
-memory map straight into its owner: cast to the dtype of the arithmetic, or into 4 bits, so that the peak is the
-finished model and one tensor. What a file holds in 4 bits already stays packed on the whole way.
+memory map straight into its owner: cast to the compute dtype, or quantised to 4 bits, so that peak memory is the
+finished model and one tensor. Weights that a file already holds in 4 bits stay packed all the way.
 """
 
 from pathlib import Path
@@ -25,22 +25,22 @@ from quant.double_quant import Scales
 from quant.stored import check_quantization, read_group, unpacked
 
 QUANTIZE = ("stored", "none", "nf4", "nf4-double")
-# These keep the dtype of the file: rows are cast when they are looked up, and they are most of a small model's bytes.
+# These keep the file's dtype: rows are cast when they are looked up, and the tables are most of a small model's bytes.
 KEEP_DTYPE = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=None, rope_scaling=None,
                trainable=False, cache=None) -> LlamaForCausalLM:
-    """A ready model from whatever `path` means: a checkpoint folder of Hugging Face's (16-bit, or in bitsandbytes' NF4)
-    or Meta's, a PEFT adapter, a run, a merged model, or the name of one of these on the Hub; see `sources`.
+    """A ready model from whatever `path` stands for: a checkpoint folder, Hugging Face's (16-bit, or in bitsandbytes'
+    NF4) or Meta's, a PEFT adapter, a run, a merged model, or the name of one of these on the Hub; see `sources`.
 
     quantize: "stored" (as the files are, or as the run had them), "none" (dense), "nf4" or "nf4-double" (linears of the
-    blocks in 4 bits). Of a folder that is in 4 bits already, "none" dequantises the weights, and "nf4" and "nf4-double"
-    keep the packed bytes; only their scales are turned into float32, or quantised once more, where they are not yet as
-    asked.
-    dtype: of the arithmetic; `None` takes bfloat16 where the device multiplies it natively and float32 elsewhere.
-    adapter: a PEFT adapter, where `path` brings none. rope_scaling: a `rope_scaling` object as in Hugging Face's
-    config.json, used where the files lack one (of Meta's folders, those of sizes that were never published).
+    blocks in 4 bits). If the folder is already in 4 bits, "none" dequantises the weights, and "nf4" and "nf4-double"
+    keep the packed bytes; only the scales are converted, to float32 or to their quantised form, if they are not in it
+    yet.
+    dtype: the compute dtype; `None` takes bfloat16 on a GPU that multiplies it natively and float32 elsewhere.
+    adapter: a PEFT adapter, if `path` brings none. rope_scaling: a `rope_scaling` object as in Hugging Face's
+    config.json, used if the files lack one (as Meta's folders of unpublished sizes do).
     trainable=True: the adapter's parameters require gradients and the model is in training mode; else neither.
     cache: a folder that keeps 4-bit copies of 16-bit checkpoints (see `cache`); on a CPU the model's tensors are then
     views of the copy's memory map.
@@ -63,7 +63,7 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     if kept:
         folder = quantised_copy(folder, config, cache, double=quantize == "nf4-double")
         config = read_config(folder, rope_scaling)
-    # A GPU wants few large calls; a CPU none of the padding that they take.
+    # A GPU is fastest with few large calls; a CPU, without the padding that these need.
     model = LlamaForCausalLM.empty(config, attend_padded if device.type == "cuda" else attend_sdpa)
     weights = read_weights(folder, config, expected_shapes(model))
     if config.quantization is not None:
@@ -72,7 +72,7 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
                            f"{folder / 'config.json'}: quantization_config")
     make_linears(model, weights, quantize)
     in_four_bits = {f"{name}.weight" for name, module in model.named_modules() if hasattr(module, "load_packed")}
-    # Quantising looks at every value anyway, and a kept copy was made from values that had been looked at.
+    # Quantising checks every value anyway, and a kept copy was made from values that had been checked.
     for name, found in weights.read(unchecked=weights.owner if kept else in_four_bits):
         place(model, name, found, weights.owner[name], device, dtype, copy=not kept)
     model.requires_grad_(False)
@@ -82,7 +82,7 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
 
 
 def make_linears(model: torch.nn.Module, weights: Weights, quantize: str) -> None:
-    """Empty 4-bit linears where the finished model has them: everywhere in the layers, or where the file has them."""
+    """Put empty 4-bit linears where the model needs them: everywhere in the layers, or where the file has them."""
     if quantize.startswith("nf4"):
         replace_linears(model, double=quantize == "nf4-double")
     elif quantize == "stored":
@@ -95,7 +95,7 @@ def place(model: torch.nn.Module, name: str, found: torch.Tensor | dict, path: P
           dtype: torch.dtype, copy: bool = True) -> None:
     """Hand a tensor or packed group of the file `path` to the module that owns it.
 
-    With `copy` nothing stays on the memory map; without, what needs no other device or dtype does.
+    With `copy`, nothing stays on the memory map; without it, tensors that need no other device or dtype do.
     """
     owner, leaf = name.rsplit(".", 1)
     module = model.get_submodule(owner)

@@ -1,16 +1,16 @@
 """What is kept between starts: 4-bit copies of 16-bit checkpoints, and hashes of files.
 
     DIR/nf4-KEY/       a checkpoint folder as bitsandbytes and transformers write it (`quant.stored`), and made.json,
-    DIR/nf4-double-KEY/    which says from what it was made, and size and time of its files
+    DIR/nf4-double-KEY/    which records what it was made from, and size and time of its files
     DIR/hashes.json    file -> size, times and inode at the time, SHA-256
 
-KEY is a hash over the SHA-256 of every file that the copy was made from, so a changed source has another key, and a
-moved one the same. Hashing gigabytes takes seconds, so a hash is remembered, and trusted while the file's size, inode
-and times, to the nanosecond, are what they were; nobody can set the time of the last change (ctime) back.
+KEY is a hash over the SHA-256 of every file that the copy was made from, so a changed source gets another key, and a
+moved one keeps its key. Hashing gigabytes takes seconds, so hashes are remembered, and trusted as long as the file's
+size, inode and times (to the nanosecond) are unchanged; the time of the last change (ctime) cannot be set back.
 
-A copy is written beside and renamed, so it is whole or not there. One whose files are missing, or of another size or
-time than when it was written, was damaged or changed since; it is made anew, and that is said: nothing is lost with it,
-because it only repeats what the source says. DIR may be deleted at any time.
+A copy is written under another name and renamed at the end, so it is complete or absent. If its files are missing, or
+differ in size or time from when they were written, it has been damaged or changed; it is then made again, and a line
+says so. Nothing is lost, because a copy only repeats its source. DIR may be deleted at any time.
 """
 
 import time
@@ -25,15 +25,15 @@ from model.llama import LlamaForCausalLM
 from quant.convert import dense_linears
 from quant.stored import write_stored
 
-FORMAT = 1  # of the copies; another number makes all of them anew
+FORMAT = 1  # of the copies; another number makes all of them again
 FILES = ("config.json", "model.safetensors")
-SETTLED = 2.0  # seconds; file systems have clocks as coarse as that, and a second change may carry the same time
+SETTLED = 2.0  # seconds; some file systems have clocks this coarse, so a second change may carry the same time
 
 
 def weights_sha256(folder: str | Path, cache: str | Path | None = None) -> dict[str, str]:
     """SHA-256 of every file that decides what the base computes; with `cache` those of unchanged files are remembered.
 
-    Raises `UserError` where there is no checkpoint or the cache cannot be written.
+    Raises `UserError` if there is no checkpoint or the cache cannot be written.
     """
     paths = checkpoint_files(folder)
     if cache is None:
@@ -56,7 +56,7 @@ def _known(cache: Path) -> dict[str, list]:
 
 
 def _remembered(path: Path, known: dict[str, list]) -> str:
-    """The file's SHA-256, from `known` if it is the same file in the same state; else computed, and noted there."""
+    """The file's SHA-256, from `known` if it is the same file in the same state; else computed, and recorded there."""
     now, state, key = time.time(), _state(path), str(path.resolve())
     entry = known.get(key)
     if isinstance(entry, list) and len(entry) == 2 and entry[0] == state and isinstance(entry[1], str):
@@ -77,9 +77,9 @@ def _state(path: Path) -> list[int]:
 
 
 def quantised_copy(folder: Path, config: LlamaConfig, cache: str | Path, *, double: bool) -> Path:
-    """The folder that holds the 16-bit checkpoint `folder` in 4 bits; made now if it is not there whole.
+    """The folder that holds the 16-bit checkpoint `folder` in 4 bits; made now unless it is there and complete.
 
-    Raises `UserError` for weights that cannot be quantised, and where `cache` cannot be written.
+    Raises `UserError` for weights that cannot be quantised, and if `cache` cannot be written.
     """
     cache, mode = Path(cache), "nf4-double" if double else "nf4"
     check_place(cache / "hashes.json", "--cache")

@@ -1,8 +1,8 @@
 """Models by their name on the Hugging Face Hub ("org/name"), through `huggingface_hub` (the extra `hub`).
 
-The local cache comes first: what lies there whole is used without a word to the network. Otherwise the files that are
-read here, and no others, are downloaded into that cache, where every program that uses `huggingface_hub` finds them.
-Whatever the Hub answers instead is one line that says what to do.
+The local cache comes first: a complete copy in it is used without touching the network. Otherwise the files that are
+read here, and no others, are downloaded into that cache, where every program that uses `huggingface_hub` finds them. If
+the Hub sends no files, its answer becomes one line that says what to do.
 """
 
 import re
@@ -21,16 +21,16 @@ _SMALL = [*_DESCRIPTIONS, "generation_config.json", "tokenizer*", "special_token
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can be a name on the Hub and is no path into a folder that is there."""
+    """Whether `text` can be a name on the Hub and is not a path into an existing folder."""
     return _NAME.fullmatch(text) is not None and not Path(text).parent.exists()
 
 
 def snapshot(name: str, revision: str | None = None, weights: bool = True) -> Path:
-    """The folder of a model or adapter in the local cache; downloaded now if it is not there whole.
+    """The folder of a model or adapter in the local cache; downloaded now unless it is there and complete.
 
-    weights=False: without the weights, where only the small files are to be read.
-    Raises `UserError` where `huggingface_hub` is missing, the Hub cannot be reached, has no such model, or asks for a
-    login or for a licence to be accepted first.
+    weights=False: without the weights, when only the small files will be read.
+    Raises `UserError` if `huggingface_hub` is missing, the Hub cannot be reached, has no such model, or requires a
+    login or the acceptance of a licence.
     """
     try:
         from huggingface_hub import snapshot_download
@@ -50,7 +50,8 @@ def snapshot(name: str, revision: str | None = None, weights: bool = True) -> Pa
             folder = get(_SMALL, local_files_only=True)
         except LocalEntryNotFoundError:
             return None
-        # Others may have fetched the weights alone; then the tokenizer is asked for, and done without if there is none.
+        # Another program may have fetched only the weights; then the tokenizer is requested, and done without if there
+        # is none.
         found = any((folder / file).exists() for file in (CONFIG, *FILE_NAMES))
         return folder if complete(folder) and (found or not weights) else None
 
@@ -64,16 +65,16 @@ def snapshot(name: str, revision: str | None = None, weights: bool = True) -> Pa
 
     try:
         folder = cached() or downloaded()
-    except Exception as error:  # also of the libraries below, which differ from version to version
+    except Exception as error:  # also from the libraries below, which differ from version to version
         raise UserError(f"{name}: {explain(error, name)}") from error
     if not complete(folder):
         raise UserError(f"{name}: {folder} is not whole: the Hugging Face Hub has no safetensors of it, or cannot be "
-                        f"reached; where there is a network, `hf download {name}` fetches all that there is")
+                        f"reached; where there is a network, `hf download {name}` fetches all there is")
     return folder
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a snapshot has the weights that its small files speak of: others may have fetched a part of it."""
+    """Whether a snapshot has the weights that its small files describe: others may have fetched only a part."""
     if (folder / CONFIG).exists():
         return (folder / TENSORS).exists()
     try:
@@ -90,10 +91,10 @@ def explain(error: Exception, name: str) -> str:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, errors.GatedRepoError):
         if status == 403:
-            return f"your account may not read it yet; accept its licence at {page} and wait until that is granted"
+            return f"your account may not read it yet; accept its licence at {page} and wait until access is granted"
         return f"is gated: accept its licence at {page}, then {login}"
     if isinstance(error, errors.RevisionNotFoundError):
-        return f"has no such revision on the Hugging Face Hub; {page} lists those that there are"
+        return f"has no such revision on the Hugging Face Hub; {page} lists those that exist"
     if isinstance(error, errors.RepositoryNotFoundError):
         return ("there is no such folder here, and no such model on the Hugging Face Hub; check the spelling, or, if "
                 f"it is private, {login}")
@@ -103,6 +104,6 @@ def explain(error: Exception, name: str) -> str:
         return (f"there is no such folder, it is not whole in {constants.HF_HUB_CACHE}, and the Hugging Face Hub "
                 f"cannot be reached; where there is a network, `hf download {name}` fetches it")
     if isinstance(error, errors.HFValidationError):
-        return "there is no such folder, and this can be no name on the Hugging Face Hub"
+        return "there is no such folder, and this cannot be a name on the Hugging Face Hub"
     what = (str(error).strip().splitlines() or [""])[0]
     return f"could not be fetched from the Hugging Face Hub ({type(error).__name__}: {what[:150]}); try again"

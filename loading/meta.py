@@ -5,12 +5,13 @@
     layers.N.feed_forward.w1, w2, w3       model.layers.N.mlp.gate_proj, down_proj, up_proj
     layers.N.attention_norm, ffn_norm      model.layers.N.input_layernorm, post_attention_layernorm
 
-Beside the names four things differ. Rotary pairs lie side by side, (x[2i], x[2i+1]), so the rows of wq and wk are put
-into the order that `rope` turns. The files are slices of every matrix for as many GPUs (model parallelism), joined here
-tensor by tensor: wo and w2 by columns, norms are in each, the rest by rows (of Llama 1 and 2 the embedding by columns).
-`use_scaled_rope` does not say by how much. And they are pickles, which can run code: they are opened with
-`weights_only=True`, which takes tensors and plain values alone, and mapped, so that a tensor costs memory when it is
-read. (Layout: Meta's `llama-models`, `models/llama3/model.py` and `models/checkpoint.py`.)
+Besides the names, four things differ. Rotary pairs lie side by side, (x[2i], x[2i+1]), so the rows of wq and wk are put
+into the order that `rope` uses. Each file holds a slice of every matrix, one file per GPU (model parallelism); the
+slices are joined here tensor by tensor: wo and w2 by columns, the rest by rows (in Llama 1 and 2 the embedding by
+columns), while norms are complete in each file. `use_scaled_rope` does not say by how much. And the files are pickles,
+which can run code: they are opened with `weights_only=True`, which accepts only tensors and plain values, and mapped,
+so that a tensor takes memory only when it is read. (Layout: Meta's `llama-models`, `models/llama3/model.py` and
+`models/checkpoint.py`.)
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def is_meta(folder: Path) -> bool:
 
 
 def consolidated(folder: Path) -> list[Path]:
-    """consolidated.00.pth and those that follow it. Raises `UserError` where one is missing."""
+    """consolidated.00.pth and those that follow it. Raises `UserError` if one is missing."""
     there = sorted(folder.glob("consolidated.*.pth"))
     for number, path in enumerate(there or [folder / "none"]):
         if path.name != f"consolidated.{number:02d}.pth":
@@ -62,11 +63,11 @@ def consolidated(folder: Path) -> list[Path]:
 
 def to_config(params: dict, where: str, rope_scaling: dict | None = None, *, vocab_size: int, tied: bool,
               dtype: str | None = None) -> LlamaConfig:
-    """The model that `params` (of a params.json) describes; what it leaves open is in the files and is given.
+    """The model that `params` (from a params.json) describes; the caller gives what only the weights show.
 
-    With `use_scaled_rope` the scaling is `rope_scaling`, else the one in the file, where somebody wrote it there, else
-    that of the published model with these sizes. Raises `UserError`, beginning with `where`, for a key that is not
-    known, a value that cannot be, and a scaling that nobody says.
+    With `use_scaled_rope` the scaling is `rope_scaling`, else the one that somebody wrote into the file, else that of
+    the published model with these sizes. Raises `UserError`, beginning with `where`, for an unknown key, an impossible
+    value, and a scaling that none of these gives.
     """
     read = Reader(params, where)
     dim, heads = read.integer("dim"), read.integer("n_heads")
@@ -86,7 +87,7 @@ def to_config(params: dict, where: str, rope_scaling: dict | None = None, *, voc
             raise UserError(f"{where}: use_scaled_rope does not say by which factor, and no published model has these "
                             "sizes; give rope_scaling (as in Hugging Face's config.json), or write it into this file")
         scaling = _SCALING | {"factor": FACTORS[sizes]}
-    # params.json knows no longest text either: these are the lengths that Llama 3.1, 3, 2 and 1 were published with.
+    # params.json does not give the longest text either: these are the lengths of Llama 3.1, 3, 2 and 1 as published.
     positions = 131072 if scaled else 8192 if theta > 10000 else 4096 if eps > 1e-6 else 2048
     return LlamaConfig.from_dict({
         "model_type": "llama", "hidden_size": dim, "intermediate_size": -(-width // multiple) * multiple,
@@ -98,7 +99,7 @@ def to_config(params: dict, where: str, rope_scaling: dict | None = None, *, voc
 
 @dataclass(frozen=True)
 class Header:
-    """dtype and shape of a tensor, asked for as safetensors' slices are."""
+    """dtype and shape of a tensor, with the methods of safetensors' slices."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -111,10 +112,10 @@ class Header:
 
 
 class MetaFiles:
-    """The consolidated files of a folder, open, as one file of Hugging Face's: `keys`, `get_tensor`, `get_slice`.
+    """The open consolidated files of a folder, as one Hugging Face file: `keys`, `get_tensor`, `get_slice`.
 
-    Raises `UserError` for files that are no plain state dicts, and for tensors that are missing, unknown, or not slices
-    of the same shape in each.
+    Raises `UserError` for files that are not plain state dicts, and for tensors that are missing, unknown, or not
+    slices of the same shape in each.
     """
 
     def __init__(self, folder: Path):
@@ -132,7 +133,7 @@ class MetaFiles:
         self._check(folder)
 
     def _check(self, folder: Path) -> None:
-        """Hold names and shapes of all files against what the layers need, and against one another."""
+        """Compare names and shapes in all files with what the layers need, and with one another."""
         expected, first = set(self.names.values()), self.parts[0]
         for path, part in zip(self.paths, self.parts, strict=True):
             unknown, missing = sorted(part.keys() - expected), sorted(expected - part.keys())
@@ -142,7 +143,7 @@ class MetaFiles:
                                 "weight")
             if missing:
                 more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-                raise UserError(f"{path}: tensor {missing[0]}{more} is not in it; {PARAMS} asks for it")
+                raise UserError(f"{path}: tensor {missing[0]}{more} is not in it; {PARAMS} calls for it")
             for name, tensor in part.items():
                 wanted = 1 if name.endswith("norm.weight") else 2
                 if tensor.ndim != wanted or tensor.shape != first[name].shape:
@@ -162,7 +163,7 @@ class MetaFiles:
         return to_config(self.params, str(self.where), rope_scaling, vocab_size=found, tied=self._tied(), dtype=dtype)
 
     def _tied(self) -> bool:
-        """Whether the head is the embedding: absent, or there with the same numbers."""
+        """Whether the head is the embedding: absent, or present with the same numbers."""
         pairs = [(part.get("output.weight"), part["tok_embeddings.weight"]) for part in self.parts]
         return all(head is None or (head.shape == table.shape and all(map(torch.equal, head.split(4096),
                                                                          table.split(4096)))) for head, table in pairs)
@@ -176,9 +177,9 @@ class MetaFiles:
         return Header(DTYPES.get(part.dtype, str(part.dtype)), tuple(shape))
 
     def get_tensor(self, name: str) -> torch.Tensor:
-        """The whole tensor in Hugging Face's order of rows: a view of the memory map where nothing is joined or moved.
+        """The whole tensor in Hugging Face's order of rows: a view of the memory map if nothing is joined or moved.
 
-        Raises `UserError` where a norm, which every file has whole, is not the same in all of them.
+        Raises `UserError` if a norm, which every file has in full, is not the same in all of them.
         """
         parts, axis = [part[self.names[name]] for part in self.parts], self._axis(name)
         if axis is None:
@@ -192,7 +193,7 @@ class MetaFiles:
         return tensor
 
     def _axis(self, name: str) -> int | None:
-        """Along which axis the files' slices are joined; `None` where each has the whole."""
+        """Along which axis the files' slices are joined; `None` if each has the whole."""
         part = self.parts[0][self.names[name]]
         if part.ndim == 1:
             return None
@@ -222,7 +223,7 @@ def _open(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: is no file of PyTorch 1.6 or later; download it again, or save it anew")
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception as error:  # what a damaged or hostile pickle ends in is not to be foreseen
+    except Exception as error:  # a damaged or hostile pickle can fail in any way
         raise UserError(f"{path}: is not a plain state dict, whole and of nothing but tensors "
                         f"({type(error).__name__}); anything else is not opened, because it can run code") from error
     if not isinstance(state, dict):

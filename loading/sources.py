@@ -1,4 +1,4 @@
-"""What a path or a name means as a model: decided by what is there, never by how it is called.
+"""Which model a path or a name stands for: decided by what is found there, never by its name.
 
     config.json (and safetensors)                  a checkpoint of Hugging Face's: 16-bit, in 4 bits, or merged
     params.json and consolidated.NN.pth            a checkpoint of Meta's
@@ -28,7 +28,7 @@ EMBEDDED = "base"  # the small base model that the project ships
 class Source:
     """A base, and perhaps an adapter on it.
 
-    quantize, hashes: how a run had its base, and the SHA-256 of the base's files at that time.
+    quantize, hashes: for a run, how its base was quantised, and the SHA-256 of the base's files at that time.
     """
 
     base: Path
@@ -44,13 +44,13 @@ class Source:
 
 
 def find_folder(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The folder that a path or a name on the Hub means; whether one is there is for the reader of it to say."""
+    """The folder that a path or a name on the Hub stands for; it need not exist, which whoever reads it reports."""
     found = find_path(name)
     return hub.snapshot(str(name), revision, weights) if not found.exists() and hub.is_name(str(name)) else found
 
 
 def find_source(name: str | Path) -> Source:
-    """What a path or a name means. Raises `UserError` where it means nothing, or an adapter whose base is not found."""
+    """What a path or a name stands for. Raises `UserError` if it is nothing, or an adapter without its base."""
     folder = find_folder(name)
     if (folder / RUN_JSON).is_file():
         return _of_run(folder)
@@ -83,9 +83,9 @@ def _named_base(name: str, where: Path, otherwise: str, revision: str | None = N
 
 
 def find_base(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The folder of a whole model; with weights=False nothing but its description may be there.
+    """The folder of a whole model; with weights=False, its description is enough.
 
-    Raises `UserError` for anything else, also for an adapter and a run.
+    Raises `UserError` for anything else, including an adapter or a run.
     """
     folder = find_folder(name, revision, weights)
     kinds = [kind for file, kind in ((RUN_JSON, "a run"), (CONFIG, "an adapter")) if (folder / file).is_file()]
@@ -95,7 +95,7 @@ def find_base(name: str | Path, revision: str | None = None, weights: bool = Tru
 
 
 def find_adapter(name: str | Path) -> Path:
-    """The folder of an adapter, that of a run included."""
+    """The folder of an adapter, or of a run's adapter."""
     folder = find_folder(name)
     return folder / "adapter" if (folder / RUN_JSON).is_file() else folder
 

@@ -1,12 +1,12 @@
-"""From the files of a checkpoint to `(name, tensor)` pairs, strictly: what is missing, strange or lying has a name.
+"""From the files of a checkpoint to `(name, tensor)` pairs, strictly: whatever is missing, unknown or wrong is named.
 
-A weight that the file holds in 4 bits comes as a packed group: its tensor and those beside it, whose names begin with
-its own (`X.weight`, `X.weight.absmax`, ...), as a dict by what follows. What they mean is for `quant/` to say.
+A weight that the file holds in 4 bits comes as a packed group: its tensor and those whose names begin with its own
+(`X.weight`, `X.weight.absmax`, ...), as a dict by the suffix. What they mean is defined in `quant/`.
 
 A Hugging Face folder holds `model.safetensors`, or shards with `model.safetensors.index.json`, whose `weight_map` says
-which file holds which tensor. Meta's folders are read through `loading.meta`, under the same names. Both kinds of files
-are memory maps: a tensor costs memory when it is read, and the reader asks for one at a time. Pickles can run code when
-they are opened: Meta's are opened as far as they are plain data, and no others.
+which file holds which tensor. Meta's folders are read through `loading.meta`, under the same names. Both kinds of file
+are mapped: a tensor takes memory only when it is read, and they are read one at a time. Pickles can run code when they
+are opened: only Meta's are opened, and only as plain data.
 """
 
 from collections.abc import Container, Iterator
@@ -40,7 +40,7 @@ def checkpoint_folder(path) -> Path:
 
 
 def read_config(folder: str | Path, rope_scaling: dict | None = None) -> LlamaConfig:
-    """What a checkpoint folder says of its model; `rope_scaling` is used where the files lack it."""
+    """The model's config, from a checkpoint folder; `rope_scaling` is used if the files lack it."""
     folder = checkpoint_folder(folder)
     if is_meta(folder):
         return MetaFiles(folder).config(rope_scaling)
@@ -57,7 +57,7 @@ def checkpoint_files(folder: str | Path) -> list[Path]:
 
 
 def find_shards(folder: str | Path) -> dict[Path, list[str] | None]:
-    """The files that hold a checkpoint's tensors and the names that the index places in each (`None`: all it has)."""
+    """The files that hold a checkpoint's tensors and the names that the index places in each (`None`: all in it)."""
     folder = Path(folder)
     if (folder / INDEX).exists():
         return _from_index(folder)
@@ -94,10 +94,10 @@ def expected_shapes(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def read_weights(folder: str | Path, config: LlamaConfig, expected: dict[str, tuple[int, ...]]) -> "Weights":
-    """Open a checkpoint's files and check them, before a value is read, against the shapes that the model needs.
+    """Open a checkpoint's files and check them, before any value is read, against the shapes that the model needs.
 
     Raises `UserError` for files that are not safetensors and tensors that are missing, unknown, not where the index
-    says, of another shape or not floating point; of packed ones only names are checked.
+    says, of another shape or not floating point; for packed ones only the names are checked.
     """
     folder = Path(folder)
     if is_meta(folder):
@@ -118,12 +118,12 @@ def read_weights(folder: str | Path, config: LlamaConfig, expected: dict[str, tu
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint's open files: `owner` says which holds a tensor, `groups` what belongs to a packed weight."""
+    """A checkpoint's open files: `owner` maps a tensor to its file, `groups` a packed weight to its parts."""
 
     tied: bool
     handles: dict[Path, safe_open | MetaFiles]
     owner: dict[str, Path]
-    groups: dict[str, dict[str, str]]  # packed weight -> what follows its name ("packed": itself) -> whole name
+    groups: dict[str, dict[str, str]]  # packed weight -> suffix ("packed": itself) -> full name
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor as a view of the memory map."""
@@ -137,8 +137,8 @@ class Weights:
     def read(self, unchecked: Container[str] = ()) -> Iterator[tuple[str, torch.Tensor | dict[str, torch.Tensor]]]:
         """Yield each expected tensor or group once, file by file, layer 2 before layer 10: views of the memory map.
 
-        Raises `UserError`, as they come, for a dense tensor with a value that is infinite or not a number, but for
-        those in `unchecked`, whose taker looks at every value itself.
+        Raises `UserError`, as they come, for a dense tensor with a value that is infinite or not a number, except for
+        those in `unchecked`, whose values the caller checks itself.
         """
         parts = {name for group in self.groups.values() for name in group.values()}
         for path, handle in self.handles.items():
@@ -172,7 +172,7 @@ def _open(path: Path):
             head = handle.read(64)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    # A safetensors header begins with { at byte 8; its length, in front, may begin with any bytes, also a pickle's.
+    # A safetensors header begins with { at byte 8; its length, in front, may begin with any bytes, even a pickle's.
     if head[8:9] != b"{" and (head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"):
         raise UserError(f"{path}: is a pickle under the name of a safetensors file; it is not opened")
     if head.startswith(b"version https://git-lfs"):
@@ -184,7 +184,7 @@ def _open(path: Path):
 
 
 def _owners(shards, handles) -> dict[str, Path]:
-    """Which file each tensor is read from; the index and the files must say the same."""
+    """Which file each tensor is read from; the index and the files must agree."""
     owner: dict[str, Path] = {}
     for path, names in shards.items():
         there = set(handles[path].keys())
@@ -200,7 +200,7 @@ def _owners(shards, handles) -> dict[str, Path]:
 
 
 def _groups(owner, handles, expected) -> dict[str, dict[str, str]]:
-    """The weights that are bytes or have tensors beside them under longer names, each with all that belongs to it."""
+    """The weights that are bytes, or have further tensors under longer names, each with all of its parts."""
     groups: dict[str, dict[str, str]] = {}
     for name, path in owner.items():
         head, middle, part = name.partition(".weight.")
@@ -214,7 +214,7 @@ def _groups(owner, handles, expected) -> dict[str, dict[str, str]]:
 
 
 def _check(folder, handles, owner, groups, config, expected, described) -> None:
-    """Hold all names, and shapes and dtypes of dense tensors, against `expected`."""
+    """Compare all names, and shapes and dtypes of dense tensors, with `expected`."""
     parts = {name for group in groups.values() for name in group.values()}
     for name, path in owner.items():
         if name in parts or (name == "lm_head.weight" and config.tie_word_embeddings):
@@ -224,14 +224,14 @@ def _check(folder, handles, owner, groups, config, expected, described) -> None:
                             "weight")
         view = handles[path].get_slice(name)
         if tuple(view.get_shape()) != expected[name]:
-            raise UserError(f"{path}: tensor {name} has shape {tuple(view.get_shape())}; {described} means "
+            raise UserError(f"{path}: tensor {name} has shape {tuple(view.get_shape())}; {described} calls for "
                             f"{expected[name]}")
         if view.get_dtype() not in ("F32", "F16", "BF16", "F64"):
             raise UserError(f"{path}: tensor {name} has dtype {view.get_dtype()}; F32, F16 or BF16 was expected")
     missing = [name for name in expected if name not in owner]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"{folder}: tensor {missing[0]}{more} is in none of its files; {described} asks for it")
+        raise UserError(f"{folder}: tensor {missing[0]}{more} is in none of its files; {described} calls for it")
 
 
 def _check_values(path: Path, name: str, tensor: torch.Tensor) -> None:

@@ -1,9 +1,9 @@
 """Adapters in and out, in the public layout of PEFT: `adapter_config.json` and `adapter_model.safetensors`.
 
-Reading is strict. Every tensor must belong to a module that the config means, every such module must have both of its
-tensors in the right shape, and any setting that changes the mathematics and is not done here (DoRA, trained biases,
-whole modules, ...) is refused by its name. Settings that only say how the adapter was trained are passed over. An
-unknown setting is refused unless it is off (null, false, empty).
+Reading is strict. Every tensor must belong to a module that the config selects, every such module must have both of its
+tensors in the right shape, and any setting that changes the mathematics and is not supported here (DoRA, trained
+biases, fully trained modules, ...) is refused by name. Settings that only record how the adapter was trained are
+ignored. An unknown setting is refused unless it is off (null, false, empty).
 
 Supported beyond the plain case: `rank_pattern`, `alpha_pattern`, `use_rslora`, `exclude_modules`,
 `layers_to_transform` with `layers_pattern`. Writing uses only settings that PEFT has had since version 0.9.
@@ -52,7 +52,7 @@ class AdapterConfig:
     layers: tuple[int, ...] = ()
     layers_pattern: tuple[str, ...] = ()
     base_name: str | None = None
-    revision: str | None = None  # of the base, where its name is one on the Hugging Face Hub
+    revision: str | None = None  # of the base, if its name is one on the Hugging Face Hub
 
     def modules(self, names: list[str]) -> list[str]:
         """Those of `names` that get an adapter, by PEFT's rules."""
@@ -80,7 +80,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
         raise UserError(f"{path}: peft_type is {raw.get('peft_type')!r}; only LORA adapters are read")
     if raw.get("init_lora_weights") not in _STARTS:
         raise UserError(f"{path}: init_lora_weights {raw['init_lora_weights']!r} means a base with changed weights, "
-                        "which is not supported; let PEFT convert the adapter to plain LoRA first")
+                        "which is not supported; convert the adapter to plain LoRA with PEFT first")
     if raw.get("bias", "none") != "none":
         raise UserError(f"{path}: bias {raw['bias']!r} is not supported; adapters here train no bias ('none')")
     for key, value in raw.items():
@@ -173,12 +173,12 @@ def adapter_config(model: nn.Module, base_name: str | None) -> dict:
 def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = None) -> None:
     """Write the model's adapters as a PEFT folder, whole or not at all; an older adapter there is replaced.
 
-    Raises `UserError` where `folder` holds anything but an adapter.
+    Raises `UserError` if `folder` holds anything but an adapter.
     """
     folder = Path(folder)
     strange = [path.name for path in folder.iterdir() if path.name not in _OURS] if folder.is_dir() else []
     if strange or folder.is_file():
-        raise UserError(f"{folder}: holds {strange[0]}, so it is no adapter folder; choose another place"
+        raise UserError(f"{folder}: holds {strange[0]}, so it is not an adapter folder; choose another place"
                         if strange else f"{folder}: is a file; choose another place")
     config, tensors = adapter_config(model, base_name), adapter_tensors(model)
     with atomic_folder(folder) as beside:
@@ -190,18 +190,18 @@ def save_adapter(model: nn.Module, folder: str | Path, base_name: str | None = N
 def load_adapter(model: nn.Module, folder: str | Path, trainable: bool = False) -> list[str]:
     """Wrap the model's linears with the adapter in `folder`; returns their names in the model's order.
 
-    A and B become float32 masters; they require gradients where `trainable`, and nothing else does. Raises `UserError`,
-    naming the file and the tensor or key, for anything that does not fit; the model is then as it was.
+    A and B become float32 masters; they require gradients if `trainable`, and nothing else does. Raises `UserError`,
+    naming the file and the tensor or key, for anything that does not fit; the model is then unchanged.
     """
     folder = Path(folder)
     if adapters(model):
-        raise UserError(f"{folder}: the model carries an adapter already; load the base anew")
+        raise UserError(f"{folder}: the model already carries an adapter; load the base again")
     config, every = read_config(folder), linears(model)
     names = config.modules(list(every))
     if not names:
         leaves = sorted({name.rpartition(".")[2] for name in every})
-        raise UserError(f"{folder / CONFIG}: target_modules {config.targets!r} means no linear of this model; there "
-                        f"are {', '.join(leaves)}, or {ALL}")
+        raise UserError(f"{folder / CONFIG}: target_modules {config.targets!r} matches no linear of this model; "
+                        f"there are {', '.join(leaves)}, or {ALL}")
     wrapped, expected = {}, {}
     for name in names:
         base = every[name]
@@ -236,15 +236,15 @@ def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str)
         raise UserError(f"{path}: is not a whole safetensors file ({error}); save the adapter again") from error
     for name, tensor in tensors.items():
         if name not in expected:
-            raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; {CONFIG} and the model mean no "
+            raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; {CONFIG} and the model have no "
                             f"such tensor{hint}")
         if tuple(tensor.shape) != expected[name]:
-            raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}; {CONFIG} and the model mean "
+            raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}; {CONFIG} and the model call for "
                             f"{expected[name]}{hint}")
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
-            raise UserError(f"{path}: tensor {name} holds values that are no finite numbers; the file is damaged")
+            raise UserError(f"{path}: tensor {name} holds values that are not finite numbers; the file is damaged")
     missing = [name for name in expected if name not in tensors]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(f"{path}: tensor {missing[0]}{more} is not in it, although {CONFIG} means its module{hint}")
+        raise UserError(f"{path}: tensor {missing[0]}{more} is not in it, although {CONFIG} includes its module{hint}")
     return tensors

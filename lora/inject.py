@@ -1,8 +1,8 @@
 """Where adapters go: linears chosen by name, each replaced by a LoRALinear around itself.
 
 Targets are read as PEFT reads them: `["q_proj", "v_proj"]` means every linear whose name is, or ends in, one of these
-parts; a single target that is no such name is a regular expression for the whole name; "all-linear" is every linear of
-the model. The output head is never one of them: labels are read from its rows directly.
+parts; a single target that is not such a name is a regular expression for the whole name; "all-linear" is every linear
+of the model. The output head is never one of them: labels are read from its rows directly.
 """
 
 import re
@@ -19,7 +19,7 @@ HEAD = "lm_head"
 
 
 def linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear that can carry an adapter, or carries one, by name; an adapter's own base is not listed apart."""
+    """Every linear that can carry an adapter, or carries one, by name; an adapter's own base is left out."""
     wrapped = {f"{name}.base" for name, module in model.named_modules() if isinstance(module, LoRALinear)}
     return {name: module for name, module in model.named_modules()
             if hasattr(module, "dense_weight") and name not in wrapped and name.rpartition(".")[2] != HEAD}
@@ -28,7 +28,7 @@ def linears(model: nn.Module) -> dict[str, nn.Module]:
 def match(names: Iterable[str], targets: str | Iterable[str]) -> tuple[list[str], list[str]]:
     """`match(["a.q_proj", "a.k_proj"], ["q_proj", "w"]) -> (["a.q_proj"], ["w"])`: names chosen, targets unmatched.
 
-    Raises `UserError` for what is neither a name nor a regular expression.
+    Raises `UserError` for a target that is neither a name nor a regular expression.
     """
     names = list(names)
     parts = [targets] if isinstance(targets, str) else list(targets)
@@ -39,13 +39,14 @@ def match(names: Iterable[str], targets: str | Iterable[str]) -> tuple[list[str]
         try:
             hits[parts[0]] = {name for name in names if re.fullmatch(parts[0], name)}
         except re.error as error:
-            raise UserError(f"LoRA target '{parts[0]}': is no name and no regular expression ({error})") from error
+            raise UserError(f"LoRA target '{parts[0]}': is neither a name nor a regular expression "
+                            f"({error})") from error
     chosen = set().union(*hits.values())
     return [name for name in names if name in chosen], [part for part in parts if not hits[part]]
 
 
 def resolve(model: nn.Module, targets: str | Iterable[str]) -> list[str]:
-    """Names of the linears that `targets` means, in the model's order; `UserError` names what means nothing."""
+    """Names of the linears that `targets` selects, in the model's order; `UserError` names one that selects none."""
     targets = [targets] if isinstance(targets, str) else list(targets)
     chosen, unknown = match(linears(model), targets)
     if [target.lower() for target in targets] != [ALL] and match([HEAD], targets)[0]:
@@ -63,18 +64,18 @@ def inject(model: nn.Module, targets: str | Iterable[str], r: int, alpha: float,
            rslora: bool = False, generator: torch.Generator | None = None,
            rank_pattern: Mapping[str, int] | None = None, alpha_pattern: Mapping[str, float] | None = None
            ) -> list[str]:
-    """Wrap the linears that `targets` means and freeze all else; returns their names in the model's order.
+    """Wrap the linears that `targets` selects and freeze all else; returns their names in the model's order.
 
-    Gradients stop here: after this only the A and B of the adapters require one, so backward carries dx through frozen
-    linears, computes no dW of theirs, and ends at the lowest adapter.
+    Gradients stop here: from now on only the A and B of the adapters require one, so backward carries dx through the
+    frozen linears, computes no dW for them, and ends at the lowest adapter.
 
     `generator` draws every A in that order. `rank_pattern` and `alpha_pattern` give some modules numbers of their own,
-    as in PEFT: a key is a name or its end, read as a regular expression. Raises `UserError` for a target that means
-    nothing, numbers that cannot be, and a model that carries an adapter already.
+    as in PEFT: a key is a name or its end, read as a regular expression. Raises `UserError` for a target that selects
+    nothing, for numbers that no adapter can have, and for a model that already carries an adapter.
     """
     check_numbers(r, alpha, dropout)
     if adapters(model):
-        raise UserError("LoRA: the model carries an adapter already; merge it or load the base anew")
+        raise UserError("LoRA: the model already carries an adapter; merge it or load the base again")
     names = resolve(model, targets)
     model.requires_grad_(False)
     for name in names:
@@ -85,7 +86,7 @@ def inject(model: nn.Module, targets: str | Iterable[str], r: int, alpha: float,
 
 
 def by_pattern(pattern: Mapping | None, name: str, default):
-    """PEFT's rule: the first key that matches the end of `name`, from a point or the start on; else `default`."""
+    """PEFT's rule: the value of the first key that matches `name` from a dot or the start to the end, or `default`."""
     for key, value in (pattern or {}).items():
         if re.match(rf"(.*\.)?({key})$", name):
             return value
@@ -93,13 +94,13 @@ def by_pattern(pattern: Mapping | None, name: str, default):
 
 
 def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place called `name`."""
+    """Replace the module called `name` by `module`."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
-    """The model's adapters by the name of the linear that they stand for."""
+    """The model's adapters, by the name of the linear that each wraps."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
@@ -109,6 +110,6 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def expected_count(model: nn.Module, targets: str | Iterable[str], r: int) -> int:
-    """The trainable count by formula: the sum of r * (in + out) over the linears that `targets` means."""
+    """The trainable count by formula: the sum of r * (in + out) over the linears that `targets` selects."""
     every = linears(model)
     return sum(r * (every[name].in_features + every[name].out_features) for name in resolve(model, targets))

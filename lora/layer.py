@@ -2,12 +2,12 @@
 
     y = base(x) + s * dropout(x) A^T B^T,    A (r, in), B (out, r),    s = alpha / r, or alpha / sqrt(r) with rsLoRA
 
-A starts as PEFT starts it (uniform within 1 / sqrt(in)), B at zero, so a fresh adapter adds exact zeros and the layer
-gives the bits of its base. rsLoRA's scale (Kalajdzievski 2023, arXiv 2312.03732) keeps the update's size as r grows.
+A starts as in PEFT (uniform within 1 / sqrt(in)) and B at zero, so a fresh adapter adds exact zeros and the layer gives
+the bits of its base. rsLoRA's scale (Kalajdzievski 2023, arXiv 2312.03732) keeps the update's size as r grows.
 
 A and B are float32 masters whatever the base computes in: AdamW's small steps would vanish in 16 bits. They are cast to
-x's dtype where they are used. The wrapper asks of its base only what every linear here offers, so the same class sits
-over a dense and over a 4-bit linear, and the model never hears of it.
+x's dtype for each product. The wrapper needs from its base only what every linear here offers, so the same class wraps
+dense and 4-bit linears, and the model does not know of it.
 """
 
 import math
@@ -47,7 +47,7 @@ class LoRALinear(nn.Module):
     @classmethod
     def from_base(cls, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False,
                   generator: torch.Generator | None = None) -> "LoRALinear":
-        """A fresh adapter over `base`; A is drawn from `generator` (a CPU one), or from torch's global numbers.
+        """A fresh adapter over `base`; A is drawn from `generator` (a CPU one), or by torch's global random generator.
 
         Raises `UserError` for a rank below 1, an alpha that is not positive, a dropout outside [0, 1).
         """
@@ -57,8 +57,8 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator | None = None) -> None:
-        """A uniform in +-1/sqrt(in), as `kaiming_uniform_(a=sqrt(5))` has it; B zero. Drawn on the CPU: one seed, one
-        adapter, on any device."""
+        """A uniform in +-1/sqrt(in), as `kaiming_uniform_(a=sqrt(5))` makes it; B zero. Drawn on the CPU, so that a
+        seed gives the same adapter on any device."""
         start = torch.empty(self.r, self.in_features)
         nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
         self.lora_A.copy_(start)
@@ -70,7 +70,7 @@ class LoRALinear(nn.Module):
         return self.base.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # The mask comes from torch's global random numbers, which a checkpoint of the training stores.
+        # The mask comes from torch's global random numbers, whose state a training checkpoint stores.
         dropped = F.dropout(x, self.dropout, self.training) if self.dropout else x
         thin = linear(dropped, self.lora_A) * self.scaling  # (..., in) -> (..., r)
         return linear(thin, self.lora_B, add=self.base(x))  # (..., r) -> (..., out)
@@ -83,7 +83,7 @@ class LoRALinear(nn.Module):
         return update.add_(self.base.dense_weight(compute_dtype)).to(dtype)
 
     def _apply(self, fn, recurse: bool = True):
-        # `model.to(torch.bfloat16)` is about the arithmetic; A and B, and their gradients, stay float32 masters.
+        # `model.to(torch.bfloat16)` sets the compute dtype; A and B, and their gradients, stay float32 masters.
         def move(tensor):
             moved = fn(tensor)
             return tensor.to(moved.device) if moved.dtype != tensor.dtype else moved

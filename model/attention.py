@@ -7,11 +7,11 @@ own row's earlier tokens and itself; never another row:
 
     out = softmax(q k^T / sqrt(h) + mask) v
 
-M is N, or more where a cache holds each row's past in front of its new tokens; q has fewer entries than N where the
-layout names the query tokens. The three functions below compute the same: `attend_softmax` spells it out,
-`attend_sdpa` hands the same pieces to PyTorch's fused kernel, row by row, so that no row's bits depend on another, and
-`attend_padded` pads the rows into one call, which a GPU wants. Any other function with this signature (one that records
-the weights, say) can be given to the model in their place.
+M is N, or more if a cache holds each row's past in front of its new tokens; q has fewer than N entries if the layout
+names the query tokens. The three functions below compute the same: `attend_softmax` spells it out, `attend_sdpa` hands
+the same pieces row by row to PyTorch's fused kernel, so that no row's bits depend on another row, and `attend_padded`
+pads the rows into one call, which suits a GPU. Any other function with this signature (one that records the weights,
+say) can be given to the model in their place.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,9 +31,9 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layout], torch.Tens
 
 
 def pieces(layout: Layout) -> Iterator[tuple[slice, slice]]:
-    """(queries, own keys) of the shared prefix, where there is one, and of every row, or of every query token.
+    """(queries, own keys) of the shared prefix, if there is one, and of every row; or of every query token.
 
-    A query token alone is given the keys up to itself and no others, so it needs no mask.
+    A single query token gets only the keys up to itself, so it needs no mask.
     """
     if layout.query_tokens is not None:
         for index, token in enumerate(layout.query_tokens):
@@ -68,7 +68,8 @@ def attend_softmax(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: La
 
 
 def attend_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """The fast path: the same pieces through `scaled_dot_product_attention`; equal rows without a prefix go at once."""
+    """The fast path: the same pieces through `scaled_dot_product_attention`; equal rows without a prefix in one
+    call."""
     if not layout.prefix_len and layout.query_tokens is None and len(set(layout.lengths)) == 1:
         rows = layout.rows
         split = [x.view(rows, -1, *x.shape[1:]).transpose(1, 2) for x in (q, k, v)]  # (R, heads, T or S, h)
@@ -84,8 +85,8 @@ def attend_sdpa(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layou
 def attend_padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
     """All rows at once: queries and keys padded to the longest row, one kernel call for them and one for the prefix.
 
-    A pad key stands behind its row's tokens, where causality hides it. Worth its padding where a call costs more than
-    the arithmetic in it: on a GPU, and for many short rows.
+    A pad key comes after its row's tokens, so causality hides it. The padding pays off when a call costs more than its
+    arithmetic: on a GPU, and with many short rows.
     """
     if layout.past:
         return attend_sdpa(q, k, v, layout)
@@ -115,14 +116,14 @@ def attend_padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Lay
 def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
     queries, keys = q.shape[2], k.shape[2]
     grouped = q.shape[1] != k.shape[1]
-    if queries == keys:  # PyTorch's own causal mask is right only where both lengths agree
+    if queries == keys:  # PyTorch's own causal mask is right only if both lengths agree
         return F.scaled_dot_product_attention(q, k, v, is_causal=queries > 1, enable_gqa=grouped)
     mask = None if queries == 1 else layout.mask(queries, keys, q.device)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
 
 
 class Attention(nn.Module):
-    """Project to queries, keys and values, turn by position, attend, project back: (N, D) -> (N, D)."""
+    """Project to queries, keys and values, rotate by position, attend, project back: (N, D) -> (N, D)."""
 
     def __init__(self, config: LlamaConfig, layer: int):
         super().__init__()
@@ -134,12 +135,12 @@ class Attention(nn.Module):
         self.o_proj = Linear(config.num_attention_heads * config.head_dim, size, bias)
 
     def keys_values(self, x: torch.Tensor, rope) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys, turned by position, and values: (N, D) -> 2 x (N, K, h)."""
+        """Keys, rotated by position, and values: (N, D) -> 2 x (N, K, h)."""
         k = rotate(self.k_proj(x).view(len(x), -1, self.head_dim), rope)
         return k, self.v_proj(x).view(len(x), -1, self.head_dim)
 
     def queries(self, x: torch.Tensor, rope) -> torch.Tensor:
-        """Queries, turned by position: (N, D) -> (N, H, h)."""
+        """Queries, rotated by position: (N, D) -> (N, H, h)."""
         return rotate(self.q_proj(x).view(len(x), -1, self.head_dim), rope)
 
     def forward(self, x, rope, layout: Layout, attend: Attend, kv_cache: KVCache | None = None) -> torch.Tensor:

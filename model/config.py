@@ -1,10 +1,10 @@
 """A checkpoint's `config.json`, read strictly: every key is understood, known to be harmless, or an error.
 
 Two dialects are in use. transformers 4 writes `rope_theta` beside `rope_scaling: {...}` and `torch_dtype`;
-transformers 5 writes `rope_parameters: {rope_theta, rope_type, ...}` and `dtype`. Both may be read; where a file holds
-both, they must agree. A key that is neither understood nor on the list of harmless ones could change the mathematics,
-so it is refused by name instead of dropped: a model that silently computes something else is worse than one that does
-not load.
+transformers 5 writes `rope_parameters: {rope_theta, rope_type, ...}` and `dtype`. Both are read; if a file holds both,
+they must agree. A key that is neither understood nor on the list of harmless ones could change the mathematics, so it
+is refused by name instead of dropped: a model that silently computes something else is worse than one that does not
+load.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import read_json
 
-# Keys that say how a file was made, or concern generation and other libraries, and leave the logits alone.
+# Keys that record how a file was made, or concern generation or other libraries; none of them affects the logits.
 _HARMLESS = {
     "architectures", "_name_or_path", "transformers_version", "use_cache", "initializer_range", "pad_token_id",
     "unk_token_id", "sep_token_id", "decoder_start_token_id", "bos_token", "eos_token", "unsloth_version",
@@ -22,9 +22,9 @@ _HARMLESS = {
     "id2label", "label2id", "problem_type", "finetuning_task", "is_decoder", "is_encoder_decoder", "model_max_length",
     "chunk_size_feed_forward", "prefix", "is_llama_config", "transformers.js_config", "auto_map", "_commit_hash",
     "base_model_name_or_path", "license", "torchscript", "max_sequence_length",
-    "pretraining_tp",  # computes a product in slices: the same to rounding
+    "pretraining_tp",  # computes a product in slices: the same up to rounding
 }  # fmt: skip
-# Keys that would change the mathematics, with the only values that this block computes.
+# Keys that would change the mathematics, with the only values that this block implements.
 _FIXED = {
     "num_local_experts": (None,),
     "num_experts": (None,),
@@ -38,14 +38,14 @@ _FIXED = {
     "tie_encoder_decoder": (False,),
     "pruned_heads": ({}, None),
     "layer_types": (None,),
-    "model_type": ("llama",),  # last: what makes another family's block another is the better answer
+    "model_type": ("llama",),  # last: a key that shows how another family's block differs says more
 }
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """Llama 3's stretch of the rotary frequencies; see `rope.inverse_frequencies` for the formula."""
+    """Llama 3's scaling of the rotary frequencies; see `rope.inverse_frequencies` for the formula."""
 
     factor: float
     low_freq_factor: float
@@ -73,12 +73,12 @@ class LlamaConfig:
     mlp_bias: bool = False
     bos_token_id: int | None = None
     eos_token_id: tuple[int, ...] = ()
-    dtype: str | None = None  # the dtype that the file says its weights have
-    quantization: dict | None = None  # `quantization_config` as it stands, for whoever places the weights
+    dtype: str | None = None  # the dtype that the file gives for its weights
+    quantization: dict | None = None  # `quantization_config` unchanged, for the loader
 
     @classmethod
     def from_file(cls, path: str | Path, rope_scaling: dict | None = None) -> "LlamaConfig":
-        """Read `config.json` at `path`; `rope_scaling` is used only where the file holds none. Raises `UserError`."""
+        """Read `config.json` at `path`; `rope_scaling` is used only if the file has none. Raises `UserError`."""
         raw = read_json(path)
         if not isinstance(raw, dict):
             raise UserError(f"{path}: holds a {type(raw).__name__}; a config.json is one object with keys")
@@ -104,7 +104,7 @@ class LlamaConfig:
         if heads % kv_heads:
             raise UserError(f"{where}: num_attention_heads {heads} is not a multiple of num_key_value_heads {kv_heads}")
         if head_dim % 2:
-            raise UserError(f"{where}: head_dim {head_dim} is odd; rotary embedding turns pairs")
+            raise UserError(f"{where}: head_dim {head_dim} is odd; rotary embedding rotates pairs")
         theta, scaling = read.rope(rope_scaling)
         config = cls(
             vocab_size=read.integer("vocab_size"), hidden_size=hidden,
@@ -196,7 +196,7 @@ class Reader:
         return value
 
     def rope(self, given: dict | None) -> tuple[float, RopeScaling | None]:
-        """theta and scaling from either dialect, or from `given` where the file says nothing of scaling."""
+        """theta and scaling from either dialect; the scaling from `given` if the file has none."""
         self.used |= {"rope_theta", "rope_scaling", "rope_parameters"}
         old, new = self.raw.get("rope_scaling"), self.raw.get("rope_parameters")
         for key, value in (("rope_scaling", old), ("rope_parameters", new)):
@@ -208,7 +208,7 @@ class Reader:
             if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < float("inf"):
                 raise UserError(f"{self.where}: rope_theta: {theta!r} is not a number above 0")
         if len(set(written)) > 1:
-            raise UserError(f"{self.where}: rope_theta stands there twice with different values: {sorted(written)}")
+            raise UserError(f"{self.where}: rope_theta occurs twice, with different values: {sorted(written)}")
         theta = float(written[0]) if written else 10000.0
         found = [self._scaling(key, value) for key, value in (("rope_scaling", old), ("rope_parameters", new)) if value]
         if len(found) == 2 and found[0] != found[1]:

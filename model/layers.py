@@ -1,8 +1,8 @@
 """The layers that own weights: linear, embedding, RMSNorm and the SwiGLU feed-forward part.
 
 A linear of this project is any module with `in_features, out_features, bias, forward(x)` and `dense_weight(dtype)`.
-`Linear` is the plain one; the 4-bit and the LoRA linear keep the same contract, so nothing here hears of either.
-Each owner of weights has `load_dense(leaf, tensor)`, by which the loader hands over one tensor of the checkpoint.
+`Linear` is the plain one; the 4-bit and the LoRA linear keep the same contract, so nothing here knows of either. Each
+owner of weights has `load_dense(leaf, tensor)`, through which the loader hands over one tensor of the checkpoint.
 """
 
 import torch
@@ -58,8 +58,8 @@ class Embedding(nn.Module):
 class RMSNorm(nn.Module):
     """y = g * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019, arXiv 1910.07467): (..., D) -> (..., D).
 
-    The mean is taken in at least float32; the quotient is rounded to x's dtype before the gain g, as the reference
-    implementation does it.
+    The mean is taken in at least float32; the quotient is rounded to x's dtype before the gain g is applied, as in the
+    reference implementation.
     """
 
     def __init__(self, size: int, eps: float):
@@ -77,9 +77,9 @@ class RMSNorm(nn.Module):
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:
-    """x / (1 + e^-x), elementwise; float32 and float64 on a CPU, without gradients, written out.
+    """x / (1 + e^-x), elementwise; written out for float32 and float64 on a CPU without gradients.
 
-    PyTorch's fused one has two versions, for whole vectors and for what is left at the end of a thread's share, which
+    PyTorch's fused kernel has two versions, one for full vectors and one for the remainder of a thread's share, which
     differ in the last bit: a post's bits would depend on where the share ends. `exp` has no such difference.
     """
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.is_grad_enabled():
@@ -101,10 +101,10 @@ class _SwiGLU(torch.autograd.Function):
 
 
 def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up, elementwise: (N, F), (N, F) -> (N, F); with gradients it keeps its two inputs and no more.
+    """silu(gate) * up, elementwise: (N, F), (N, F) -> (N, F); with gradients it keeps its two inputs and nothing else.
 
     PyTorch's own product would keep silu(gate) as well, a quarter of what the feed-forward part keeps for backward;
-    here it is computed again:  d gate = dy * up * silu'(gate),  d up = dy * silu(gate).
+    here it is recomputed:  d gate = dy * up * silu'(gate),  d up = dy * silu(gate).
     """
     return _SwiGLU.apply(gate, up) if torch.is_grad_enabled() else silu(gate).mul_(up)
 

@@ -3,10 +3,11 @@
     h   = x + attention(norm(x))
     out = h + mlp(norm(h))
 
-`Block.forward` is these two lines. `Block.answer_hidden` beside it gives the same rows where few are read; the tests
-hold the two equal. The block works on packed tokens (N, D): linear layers and norms see tokens, only attention knows
-rows. Modules carry the checkpoint's names, so that a file's tensor finds its owner without a map. The norms' dtype is
-the dtype of the arithmetic; embedding and head stay in the file's dtype and are cast where they are read.
+`Block.forward` is these two lines. `Block.answer_hidden`, beside it, computes the same for the few rows that are read;
+the tests check that the two agree. The block works on packed tokens (N, D): linear layers and norms see tokens, only
+attention knows about rows. Modules carry the checkpoint's names, so that a file's tensor finds its owner without a map
+of names. The norms' dtype is the compute dtype; embedding and head stay in the file's dtype and are cast when they are
+read.
 """
 
 import torch
@@ -25,7 +26,7 @@ HEAD_CHUNK = 8192  # rows of the output matrix that are cast at a time when it i
 
 
 class Block(nn.Module):
-    """One layer: attention and feed-forward, each on a normed copy and added to what came in; (N, D) -> (N, D)."""
+    """One layer: attention and feed-forward, each on a normed copy and added to its input; (N, D) -> (N, D)."""
 
     def __init__(self, config: LlamaConfig, layer: int):
         super().__init__()
@@ -39,9 +40,9 @@ class Block(nn.Module):
         return h + self.mlp(self.post_attention_layernorm(h))
 
     def answer_hidden(self, x, rope, layout: Layout, attend: Attend, query_index: torch.Tensor) -> torch.Tensor:
-        """`forward(x, ...)[query_index]` for less work, (N, D) and (Q,) int64 -> (Q, D), where nobody reads the rest.
+        """`forward(x, ...)[query_index]` for less work, when the rest is not read: (N, D) and (Q,) int64 -> (Q, D).
 
-        All N tokens give keys and values; only the query tokens, which are `layout.query_tokens`, go any further.
+        All N tokens supply keys and values; only the query tokens (`layout.query_tokens`) go any further.
         """
         attention, normed = self.self_attn, self.input_layernorm(x)
         k, v = attention.keys_values(normed, rope)  # (N, K, h) each
@@ -54,7 +55,7 @@ class LlamaModel(nn.Module):
     """Embedding, L blocks and the final norm: tokens (N,) and their positions (N,) -> hidden states (N, D).
 
     `queries`: the tokens whose hidden states are wanted, as plain integers and as an index (Q,) int64. The last block
-    computes no others then (`Block.answer_hidden`), and the result is (Q, D).
+    then computes no others (`Block.answer_hidden`), and the result is (Q, D).
     """
 
     def __init__(self, config: LlamaConfig):
@@ -72,7 +73,7 @@ class LlamaModel(nn.Module):
         rope = rotation(positions, inverse_frequencies(self.config, tokens.device), dtype)  # 2 x (N, h/2)
 
         def run(step, *inputs):
-            # Checkpointing keeps only the layer's input and computes the rest again in backward.
+            # Checkpointing keeps only the layer's input and recomputes the rest in backward.
             return checkpoint(step, *inputs, use_reentrant=False) if checkpointing else step(*inputs)
 
         for layer in self.layers if queries is None else self.layers[:-1]:
@@ -84,30 +85,30 @@ class LlamaModel(nn.Module):
 
 
 class LlamaForCausalLM(nn.Module):
-    """The decoder with its output head; `lm_head` is absent where the embedding table serves as the head (tied)."""
+    """The decoder with its output head; `lm_head` is absent if the embedding table serves as the head (tied)."""
 
     def __init__(self, config: LlamaConfig, attend: Attend = attend_sdpa):
         super().__init__()
         self.config, self.attend = config, attend
-        self.fill_to = ROWS  # a batch to label has a multiple of so many tokens and answers (see `common.packed.ROWS`)
+        self.fill_to = ROWS  # batches to label are filled up to a multiple of this (see `common.packed.ROWS`)
         self.model = LlamaModel(config)
         if not config.tie_word_embeddings:
             self.lm_head = Linear(config.hidden_size, config.vocab_size)
 
     @classmethod
     def empty(cls, config: LlamaConfig, attend: Attend = attend_sdpa) -> "LlamaForCausalLM":
-        """Modules, names and shapes without memory, on PyTorch's meta device: to count, or to be given its tensors."""
+        """Modules, names and shapes without memory, on PyTorch's meta device: for counting, or to be given tensors."""
         with torch.device("meta"):
             return cls(config, attend)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype that the arithmetic is done in."""
+        """The compute dtype."""
         return self.model.norm.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the weights."""
         return self.model.norm.weight.device
 
     @property
@@ -116,7 +117,7 @@ class LlamaForCausalLM(nn.Module):
         return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
 
     def forward(self, input_ids: torch.Tensor, kv_cache: KVCache | None = None) -> torch.Tensor:
-        """Logits of every position: (B, T) int64 -> (B, T, V); causal, behind the cache's positions if one is given."""
+        """Logits of every position: (B, T) int64 -> (B, T, V); causal, after the cache's positions if one is given."""
         rows, length = input_ids.shape
         past = 0 if kv_cache is None else kv_cache.length
         layout = Layout.rectangle(rows, length, past)
@@ -127,15 +128,15 @@ class LlamaForCausalLM(nn.Module):
         return self.logits(x).view(rows, length, -1)
 
     def hidden(self, batch: PackedBatch, checkpointing: bool = False) -> torch.Tensor:
-        """Final hidden states of a packed batch, (N, D); `checkpointing` trades a second forward for memory."""
+        """Final hidden states of a packed batch, (N, D); `checkpointing` saves memory by running forward twice."""
         return self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing)
 
     def answer_hidden(self, batch: PackedBatch, checkpointing: bool = False) -> torch.Tensor:
-        """Final hidden states where answers are read, (R, D): `hidden(batch)[batch.answer_index]` for less work.
+        """Final hidden states at the answer positions, (R, D): `hidden(batch)[batch.answer_index]` for less work.
 
-        The last block computes `fill_to` positions or that times a power of two, the last one repeated: a post's bits
-        do not depend on how many others are in its batch (see `common.packed.pack`), and there are few sizes of which
-        oneDNN keeps a kernel.
+        The last block computes `fill_to` positions or that times a power of two, filled up by repeating the last one: a
+        post's bits then do not depend on how many others are in its batch (see `common.packed.pack`), and oneDNN has
+        few sizes to keep kernels for.
         """
         count = len(batch.answer_tokens)
         fill = (self.fill_to << ((count - 1) // self.fill_to).bit_length()) - count
@@ -153,7 +154,7 @@ class LlamaForCausalLM(nn.Module):
     def label_logits(self, hidden: torch.Tensor, label_ids: torch.Tensor) -> torch.Tensor:
         """Logits of C tokens only: (R, D), (C,) -> (R, C), in at least float32.
 
-        A product and a sum per entry, not a matrix product: the same bits for a post whatever else is in the batch.
+        A product and a sum per entry, not a matrix product: a post gets the same bits whatever else is in the batch.
         """
         compute_dtype = torch.promote_types(hidden.dtype, torch.float32)
         rows = self.head_weight[label_ids].to(compute_dtype)  # (C, D)

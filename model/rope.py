@@ -1,10 +1,10 @@
-"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), with Llama 3's stretch of the slow frequencies.
+"""Rotary position embedding (Su et al. 2021, arXiv 2104.09864), with Llama 3's scaling of the slow frequencies.
 
-A head's vector is read as h / 2 pairs; pair i at position p is turned by the angle p * f_i with
+A head's vector is read as h / 2 pairs; pair i at position p is rotated by the angle p * f_i with
 
     f_i = theta ** (-2 i / h),    i = 0 .. h/2 - 1
 
-so that the product of a turned query and a turned key depends on their distance alone. Two conventions pair the
+so that the product of a rotated query and a rotated key depends on their distance alone. Two conventions pair the
 coordinates: (x[2i], x[2i+1]) in Meta's files, (x[i], x[i + h/2]) in Hugging Face's. This is the second, because the
 weights are loaded under Hugging Face names with their rows in that order.
 """
@@ -50,7 +50,7 @@ def rotation(positions: torch.Tensor, frequencies: torch.Tensor, dtype: torch.dt
 
 
 def rotate(x: torch.Tensor, rope: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Turn every pair (x[i], x[i + h/2]) by its angle: (N, heads, h) -> (N, heads, h), in x's dtype.
+    """Rotate every pair (x[i], x[i + h/2]) by its angle: (N, heads, h) -> (N, heads, h), in x's dtype.
 
         y[i]       = x[i] cos - x[i + h/2] sin
         y[i + h/2] = x[i + h/2] cos + x[i] sin

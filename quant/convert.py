@@ -1,11 +1,11 @@
-"""The walk that puts 4-bit linears in the place of dense ones, and counts what that saves; and the way back in memory.
+"""Replacing dense linears with 4-bit ones, with a count of what that saves; and dense copies beside them in memory.
 
 It replaces the linears of the decoder's layers (`model.layers.*`) and nothing else. Embedding, norms and the output
 head keep their dtype: they are a small part of a large model, and an error in them reaches every token. A linear is
-whatever has `dense_weight` (the contract of all linears here), so the walk knows no class of the model's.
+whatever has `dense_weight` (the contract of all linears here), so nothing here depends on the model's classes.
 
-Labelling many posts multiplies by the same weights again and again. Where memory is plenty, `make_resident` keeps them
-dequantised: the same weights and the same results bit for bit, without the time of dequantising.
+Labelling many posts multiplies by the same weights again and again. If there is enough memory, `make_resident` keeps
+them dequantised: the same weights and the same results bit for bit, without the time that dequantising takes.
 """
 
 import re
@@ -39,7 +39,7 @@ def inside_layers(name: str) -> bool:
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Bytes of all parameters and buffers, shared ones once; on the meta device what they would take."""
+    """Bytes of all parameters and buffers, shared ones once; on the meta device, what they would take."""
     return sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
 
 
@@ -53,8 +53,8 @@ def replace_linears(model: nn.Module, *, double: bool = False, targets: Callable
                     ) -> Conversion:
     """Replace each dense linear whose name `targets` accepts by an `NF4Linear`; empty on meta, else quantised.
 
-    One weight at a time, so that memory falls as it goes. Linears in NF4 already are left as they are. Raises
-    `UserError`, naming the tensor, where a weight is not finite.
+    One weight at a time, so that memory falls as it goes. Linears already in NF4 are left alone. Raises `UserError`,
+    naming the tensor, if a weight is not finite.
     """
     before = model_bytes(model)
     chosen = dense_linears(model, targets)
@@ -78,19 +78,19 @@ def replace_linears(model: nn.Module, *, double: bool = False, targets: Callable
 
 
 def resident_bytes(model: nn.Module, dtype: torch.dtype) -> int:
-    """Bytes that `make_resident(model, dtype)` takes beside the model, what it holds already not subtracted."""
+    """Bytes that `make_resident(model, dtype)` adds to the model, copies that it already holds included."""
     return sum(layer.in_features * layer.out_features * dtype.itemsize for layer in _nf4_linears(model))
 
 
 def make_resident(model: nn.Module, dtype: torch.dtype) -> None:
-    """Keep W of every `NF4Linear` in `dtype` beside its bytes; products in that dtype, both ways, then read it.
+    """Keep W of every `NF4Linear` in `dtype` beside its bytes; products in that dtype, also in backward, then read it.
 
-    Nothing else changes: no bit of a result, nothing that is saved, and other dtypes dequantise as before. A layer that
-    gets new bytes drops its copy.
+    Nothing else changes, neither a bit of a result nor what is saved; products in other dtypes dequantise as before. A
+    layer that gets new bytes drops its copy.
     """
-    with torch.inference_mode(False):  # or training could not use a copy made during inference
+    with torch.inference_mode(False):  # else training could not use a copy made during inference
         for layer in _nf4_linears(model):
-            layer.resident = None  # an old copy goes before the new one comes
+            layer.resident = None  # free the old copy before making the new one
             layer.resident = layer.dense_weight(dtype)
 
 
@@ -99,6 +99,6 @@ def _nf4_linears(model: nn.Module) -> list[NF4Linear]:
 
 
 def _is_dense_linear(module: nn.Module) -> bool:
-    """A linear of the contract that holds its own dense weight: not in NF4 yet, and no wrapper around another."""
+    """A linear of the contract that holds its own dense weight: not yet in NF4, and not a wrapper around another."""
     return (hasattr(module, "dense_weight") and not isinstance(module, NF4Linear)
             and not any(hasattr(child, "dense_weight") for child in module.children()))

@@ -1,6 +1,6 @@
-"""Double quantisation: the scales of NF4 blocks, quantised themselves, as bitsandbytes' pure-torch backend does it.
+"""Double quantisation: the scales of NF4 blocks are themselves quantised, as in bitsandbytes' pure-torch backend.
 
-A float32 scale for each 64 weights costs half a bit a weight. Here the scales minus their mean become 8-bit codes of
+A float32 scale for each 64 weights costs half a bit a weight. Here the scales minus their mean become 8-bit codes into
 a fixed map of 256 values, with one float32 scale for each 256 of them: 0.127 bits a weight instead of 0.5.
 
     codes, nested, offset = quantize_absmax(absmax);   absmax ~ DYNAMIC_MAP[codes] * nested[block] + offset
@@ -8,8 +8,8 @@ a fixed map of 256 values, with one float32 scale for each 256 of them: 0.127 bi
 The map is bitsandbytes' signed "dynamic" one (arXiv 1511.04561): for each of seven decades 10^-6 .. 10^0 the midpoints
 of 1, 2, 4 .. 64 equal parts of [0.1, 1] times the decade, both signs, and 0 and 1. It is dense near zero and has no -1.
 The compiled CPU library of bitsandbytes picks other codes in a few near-ties; its pure-torch backend, which rounds as
-its CUDA kernels do, is the reference here. The arithmetic is that of NF4's: full blocks times a reciprocal, a partial
-last block divided.
+its CUDA kernels do, is the reference here. The arithmetic is as for NF4: full blocks are multiplied by a reciprocal, a
+partial last block is divided.
 """
 
 from collections.abc import Iterable
@@ -65,9 +65,9 @@ def dequantize_absmax(codes: torch.Tensor, nested_absmax: torch.Tensor, offset: 
 
 
 class Scales(tuple):
-    """The scales of an NF4 weight's blocks as they are kept: (absmax,), or (codes, nested_absmax, offset).
+    """The scales of an NF4 weight's blocks as they are stored: (absmax,), or (codes, nested_absmax, offset).
 
-    The first is single: float32 (ceil(n/64),). The second is double: what `quantize_absmax` makes of these.
+    The first is single: float32 (ceil(n/64),). The second is double: the result of `quantize_absmax` on the first.
     """
 
     @classmethod
@@ -77,15 +77,15 @@ class Scales(tuple):
 
     @property
     def is_double(self) -> bool:
-        """Whether they are quantised themselves."""
+        """Whether they are themselves quantised."""
         return len(self) == 3
 
     def absmax(self) -> torch.Tensor:
-        """Float32 scales (ceil(n/64),), whichever way they are kept."""
+        """Float32 scales (ceil(n/64),), whichever way they are stored."""
         return dequantize_absmax(*self) if self.is_double else self[0]
 
     def kept(self, double: bool) -> "Scales":
-        """The same scales, single or `double`. Made single, they change no weight; made double, they are rounded."""
+        """The same scales, single or `double`. Making them single changes no weight; making them double rounds them."""
         if self.is_double == double:
             return self
         return Scales(quantize_absmax(self[0])) if double else Scales((self.absmax(),))

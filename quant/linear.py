@@ -2,18 +2,18 @@
 
     y = x W^T + b,    W = dequantise(packed, absmax)
 
-The weight is frozen: only x gets a gradient, dx = dy W. What autograd keeps for backward is the packed bytes, which
-the module holds anyway, and not W; W is dequantised again in backward (QLoRA, arXiv 2305.14314, does the same).
-Each time it is written into one buffer per dtype and device, shared by all layers. The product has used up W before
-the call returns and nothing keeps a view of it, so the next layer may overwrite it. A lock guards the buffer, since
-backward may run in a thread of its own.
+The weight is frozen: only x gets a gradient, dx = dy W. For backward, autograd keeps only the packed bytes, which the
+module holds anyway; W is dequantised again (QLoRA, arXiv 2305.14314, does the same). It is always written into one
+buffer per dtype and device, shared by all layers. The product is done with W before the call returns and nothing keeps
+a view of it, so the next layer may overwrite it. A lock guards the buffer, since backward may run in a thread of its
+own.
 
-A layer may also hold W of one dtype beside the bytes (`resident`; `convert.make_resident`): where many products use the
-same weights and memory is plenty, none of them dequantises. The bytes stay what the layer is: what is saved, moved and
-cast. New bytes drop the copy.
+If memory allows, a layer may also hold W in one dtype beside the bytes (`resident`; see `convert.make_resident`), so
+that many products with the same weights need no dequantising. The bytes remain the layer's state: they are what is
+saved, moved and cast. Loading new bytes drops the copy.
 
-Left out: products that read four bits directly. For the many tokens of a training or labelling batch the product is
-limited by arithmetic, and a dense product of the platform's library is the fast one.
+Left out: products that read the four bits directly. With the many tokens of a training or labelling batch the product
+is limited by arithmetic, and the platform library's dense product is the fast one.
 """
 
 import threading
@@ -43,8 +43,8 @@ def _dense(stored, shape, dtype: torch.dtype) -> Iterator[torch.Tensor]:
     count, key = shape[0] * shape[1], (dtype, packed.device)
     with _buffer_lock:
         if key not in _buffers or _buffers[key].numel() < count:
-            _buffers.pop(key, None)  # the old one goes before the larger one comes
-            with torch.inference_mode(False):  # or training after a first inference could not write to it
+            _buffers.pop(key, None)  # free the old one before making the larger one
+            with torch.inference_mode(False):  # else training after a first inference could not write to it
                 _buffers[key] = torch.empty(count, dtype=dtype, device=packed.device)
         yield dequantize_nf4(packed, Scales(scales).absmax(), shape, dtype, out=_buffers[key][:count].view(shape))
 
@@ -72,10 +72,10 @@ class _NF4Product(torch.autograd.Function):
 class NF4Linear(nn.Module):
     """y = x W^T + b with W (out, in) in NF4: (..., in) -> (..., out), in x's dtype; W and b are frozen.
 
-    Buffers: `packed` uint8 (ceil(n/2),) with n = out * in, and `absmax` float32 (ceil(n/64),); with `double` instead of
-    the latter `absmax_codes` uint8, `nested_absmax` float32 (one for 256 codes) and `offset` float32 (). `dtype` is the
-    bias's; the weight has none of its own. `resident`, never saved, is None or W (out, in) as `dense_weight` gives it,
-    for products in its dtype.
+    Buffers: `packed` uint8 (ceil(n/2),) with n = out * in, and `absmax` float32 (ceil(n/64),); with `double`, in place
+    of `absmax`, `absmax_codes` uint8, `nested_absmax` float32 (one for 256 codes) and `offset` float32 (). `dtype` is
+    the bias's; the weight has none of its own. `resident`, never saved, is None or W (out, in) as `dense_weight` gives
+    it, for products in its dtype.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False, *, double: bool = False, device=None,
@@ -96,7 +96,7 @@ class NF4Linear(nn.Module):
 
     @property
     def scales(self) -> Scales:
-        """The scales as they are kept."""
+        """The scales as they are stored."""
         return Scales((self.absmax_codes, self.nested_absmax, self.offset) if self.double else (self.absmax,))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -113,8 +113,8 @@ class NF4Linear(nn.Module):
     def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
         """Take the checkpoint's dense "weight" (out, in), quantising it, or "bias" (out,), as it is.
 
-        Raises `UserError` for a weight that is not finite; the message begins with "weight: ", so a loader names the
-        tensor by putting the module's name and a point before it.
+        Raises `UserError` for a weight that is not finite; the message begins with "weight: ", so that a loader only
+        has to put the module's name and a dot before it.
         """
         declared = (self.out_features, self.in_features) if leaf == "weight" else (self.out_features,)
         if leaf not in ("weight", "bias") or (leaf == "bias" and self.bias is None):
@@ -131,8 +131,8 @@ class NF4Linear(nn.Module):
         """Take NF4 bytes (n/2,) or (n/2, 1), and scales: `absmax` or the parts of a `Scales`.
 
         A layer made with `double` quantises plain scales once more; one without expands a triple to float32, which
-        changes no weight. Empty layers on the meta device come to life on the tensors' device. Raises `ValueError`
-        for sizes that do not fit and `UserError` for scales that are not finite.
+        changes no weight. Empty layers on the meta device move to the tensors' device. Raises `ValueError` for sizes
+        that do not fit and `UserError` for scales that are not finite.
         """
         scales = Scales.of(scales)
         bounds = [torch.stack(part.aminmax()) for part in scales if part.is_floating_point() and part.numel()]
@@ -153,8 +153,8 @@ class NF4Linear(nn.Module):
         super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, fn, recurse: bool = True):
-        # `model.to(torch.bfloat16)` is about the arithmetic. The scales are part of the format and stay float32; a
-        # resident copy that was rounded and widened again would be other weights.
+        # `model.to(torch.bfloat16)` sets the compute dtype. The scales are part of the format and stay float32; a
+        # resident copy that was rounded and widened again would no longer be the same weights.
         kept = {id(buffer) for buffer in self._buffers.values()}
 
         def move(tensor):

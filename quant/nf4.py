@@ -1,22 +1,22 @@
-"""NF4: sixteen values, blocks of 64 weights, one float32 scale a block; bit for bit what bitsandbytes 0.50 gives.
+"""NF4: sixteen values, blocks of 64 weights, one float32 scale per block; bit for bit what bitsandbytes 0.50 gives.
 
-A weight is stored as the code (0..15) of the nearest of sixteen fixed values, after its block of 64 was divided by the
-block's largest magnitude `absmax`. The values are quantiles of a standard normal with an exact zero among them (QLoRA,
-arXiv 2305.14314, appendix E), so weights that look normal use all sixteen codes about equally. Two codes share a
-byte, the first one in the high half.
+A weight is stored as the code (0..15) of the nearest of sixteen fixed values, after its block of 64 has been divided by
+the block's largest magnitude `absmax`. The values are quantiles of a standard normal with an exact zero among them
+(QLoRA, arXiv 2305.14314, appendix E), so weights that look normal use all sixteen codes about equally. Two codes share
+a byte, the first one in the high half.
 
-The arithmetic is that of bitsandbytes' pure-torch backend, and each of its turns can be seen in the bits:
+The arithmetic is that of bitsandbytes' pure-torch backend, and each of these details shows in the bits:
 
-- every input is first turned into float32; float64 is rounded to it, since the scale is a float32 in the format;
-- a full block is multiplied by `1 / max(absmax, 1e-38)`; dividing instead gives other bytes next to the thresholds;
-- a partial last block is divided by `max(absmax, 1e-38)`, and that clamped value is what it stores;
+- every input is first converted to float32; float64 is rounded to it, since the scale is a float32 in the format;
+- a full block is multiplied by `1 / max(absmax, 1e-38)`; dividing instead gives different bytes next to the thresholds;
+- a partial last block is divided by `max(absmax, 1e-38)`, and the clamped value is what is stored;
 - a value on a threshold goes to the lower code; an all-zero block is 0x77 bytes; an odd count ends in code 7;
 - infinities and NaN, which bitsandbytes quantises to nonsense, are a `UserError` here.
 
 `quantize_nf4_plain` and `dequantize_nf4_plain` are the specification. `quantize_nf4` and `dequantize_nf4` give the same
-bits faster, in slices, so that a weight of any size needs only the memory of one slice beside itself on a CPU. What
-dequantising costs is one look-up a byte, as PyTorch has it. bitsandbytes' compiled CPU kernel finds sixteen values with
-one instruction and is quicker, unless it must write to fresh memory: `python -m benchmarks.kernels` shows both.
+bits faster, in slices, so that on a CPU a weight of any size needs only one slice of extra memory. Dequantising costs
+one of PyTorch's table look-ups per byte. bitsandbytes' compiled CPU kernel finds sixteen values with one instruction
+and is quicker, unless it must write to fresh memory: `python -m benchmarks.kernels` shows both.
 """
 
 import math
@@ -32,12 +32,12 @@ NF4_CODE = torch.tensor([
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 ])
-TINY = 1e-38  # what bitsandbytes divides by where a block is all zeros, or nearly
-_CELLS = 4096  # of the grid that finds a code; any count works in which no two thresholds share a cell
+TINY = 1e-38  # what bitsandbytes divides by if a block is all zeros, or nearly
+_CELLS = 4096  # of the grid that finds a code; any count works as long as no two thresholds share a cell
 
 
 def packed_bytes(count: int) -> int:
-    """Bytes that hold `count` weights: two a byte, an odd last one alone."""
+    """Bytes that hold `count` weights: two per byte, an odd last one alone."""
     return -(-count // 2)
 
 
@@ -50,8 +50,8 @@ def block_count(count: int) -> int:
 def quantize_nf4(w: torch.Tensor, name: str = "weight") -> tuple[torch.Tensor, torch.Tensor]:
     """Weights to NF4: `packed` uint8 (ceil(n/2),) and `absmax` float32 (ceil(n/64),), row-major over `w` of any shape.
 
-    Computed in float32. Raises `UserError`, beginning with `name`, where `w` holds an infinity or NaN, or a float64 too
-    large for float32. Equals `quantize_nf4_plain`; quicker because a code is found in a table: `_grid`.
+    Computed in float32. Raises `UserError`, beginning with `name`, if `w` holds an infinity or NaN, or a float64 too
+    large for float32. Equals `quantize_nf4_plain`; faster because codes are found in a table, `_grid`.
     """
     flat, n = _flat(w, name), w.numel()
     packed = torch.empty(packed_bytes(n), dtype=torch.uint8, device=w.device)
@@ -77,7 +77,7 @@ def quantize_nf4(w: torch.Tensor, name: str = "weight") -> tuple[torch.Tensor, t
 
 @torch.no_grad()
 def quantize_nf4_plain(w: torch.Tensor, name: str = "weight") -> tuple[torch.Tensor, torch.Tensor]:
-    """The specification of `quantize_nf4`: the same result, each step as the format has it."""
+    """The specification of `quantize_nf4`: the same result, each step as the format defines it."""
     flat, n = _flat(w, name).float(), w.numel()
     full = n - n % BLOCK
     blocks = flat[:full].view(-1, BLOCK)
@@ -98,8 +98,8 @@ def quantize_nf4_plain(w: torch.Tensor, name: str = "weight") -> tuple[torch.Ten
 def dequantize_nf4(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
     """NF4 to weights of `shape`: NF4_CODE[code] * absmax[block], multiplied in float32, then rounded to `dtype`.
 
-    `out`, contiguous and of that shape and dtype, is written to and returned. Raises `ValueError` where the sizes do
-    not fit. Equals `dequantize_nf4_plain`; quicker because one look-up gives both values of a byte.
+    `out`, contiguous and of that shape and dtype, is written to and returned. Raises `ValueError` if the sizes do not
+    fit. Equals `dequantize_nf4_plain`; faster because one look-up gives both values of a byte.
     """
     n = math.prod(shape)
     _check_sizes(packed, absmax, n)
@@ -117,7 +117,7 @@ def dequantize_nf4(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor 
         end = min(start + step, full)
         values = flat[start:end] if direct else scratch[: end - start]
         pairs = index[: (end - start) // 2].copy_(packed[start // 2 : end // 2])
-        if threads:  # index_select would use one thread; gather gives each thread rows, of any size
+        if threads:  # index_select would use one thread; gather gives each thread some rows, of any length
             pairs = pairs.view(-1, math.gcd(len(pairs), 4096))
             rows = _pairs(packed.device).expand(len(pairs), -1)
             torch.gather(rows, 1, pairs, out=values.view(torch.int64).view_as(pairs))
@@ -134,7 +134,7 @@ def dequantize_nf4(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor 
 
 @torch.no_grad()
 def dequantize_nf4_plain(packed, absmax, shape, dtype: torch.dtype) -> torch.Tensor:
-    """The specification of `dequantize_nf4`: the same result, each step as the format has it."""
+    """The specification of `dequantize_nf4`: the same result, each step as the format defines it."""
     n = math.prod(shape)
     _check_sizes(packed, absmax, n)
     packed = packed.reshape(-1)
@@ -149,7 +149,7 @@ def _thresholds() -> torch.Tensor:
 
 
 def _cell(scaled: torch.Tensor) -> torch.Tensor:
-    """The cell, int32, of each value in [-1, 1] on a grid of `_CELLS`; never falls where the value rises."""
+    """The cell, int32, of each value in [-1, 1] on a grid of `_CELLS`; never falls as the value rises."""
     return scaled.add(1.0).mul_((_CELLS - 1) / 2).to(torch.int32)
 
 
@@ -157,8 +157,8 @@ def _cell(scaled: torch.Tensor) -> torch.Tensor:
 def _grid(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """For each cell: how many thresholds lie in lower cells, uint8, and the one threshold in it (else infinity).
 
-    `_cell` never falls where its argument rises, so a threshold in a lower cell is below the value, one in a higher
-    cell is above it, and only the cell's own must be compared. The code is exact, however coarse the grid.
+    `_cell` never falls as its argument rises, so a threshold in a lower cell is below the value, one in a higher cell
+    is above it, and only the cell's own threshold must be compared. The code is exact, however coarse the grid.
     """
     with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside it
         thresholds = _thresholds()
@@ -171,16 +171,16 @@ def _grid(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 
 @cache
 def _pairs(device: torch.device) -> torch.Tensor:
-    """For each byte the two float32 values it stands for, as the bits of one int64; (256,)."""
+    """For each byte, the two float32 values it stands for, as the bits of one int64; (256,)."""
     with torch.inference_mode(False):
         byte = torch.arange(256)
         return torch.stack([NF4_CODE[byte >> 4], NF4_CODE[byte & 15]], dim=1).view(torch.int64).view(-1).to(device)
 
 
 def _slice_size(device: torch.device) -> int:
-    """Weights a turn of the loop: on a CPU few enough to stay in its cache, elsewhere few launches.
+    """Weights per slice: on a CPU few enough to stay in its cache, elsewhere enough to need few launches.
 
-    Fewer still would make threads wait for one another more often, which costs much on a busy machine.
+    Still smaller slices would make threads wait for one another more often, which is costly on a busy machine.
     """
     return 1 << 19 if device.type == "cpu" else 1 << 24
 
@@ -192,7 +192,7 @@ def _flat(w: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _check_finite(part: torch.Tensor, w: torch.Tensor, name: str) -> None:
-    """Raise where `part` is not finite: scales of `w`, which show any such weight of their block, or weights of it."""
+    """Raise if `part` is not finite: weights of `w`, or scales of its blocks, in which any such weight shows."""
     if bool(torch.isfinite(part.float()).all()):
         return
     bad = int((~torch.isfinite(w.reshape(-1).float())).nonzero()[0])

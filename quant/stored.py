@@ -9,9 +9,9 @@ A linear's weight X (out, in) of n numbers, in blocks of 64, is these tensors:
     X.nested_absmax, X.nested_quant_map         with double quantisation: float32 (ceil(blocks/256),) and (256,); then
                                                 the JSON has nested_blocksize, nested_dtype and nested_offset as well
 
-and config.json has a `quantization_config`. The JSON's dtype is what the weight had before. Reading does not need it:
-weights go straight into the dtype of the arithmetic. All of it is checked: a weight read with another table or block
-size would be finite, of the right shape, and wrong.
+and config.json has a `quantization_config`. The JSON's dtype is the weight's before quantisation. Reading does not need
+it: weights go straight into the compute dtype. Everything is checked: a weight read with another table or block size
+would be finite, of the right shape, and wrong.
 """
 
 import json
@@ -29,11 +29,11 @@ from quant.double_quant import NESTED_BLOCK, Scales, dynamic_map
 from quant.nf4 import BLOCK, NF4_CODE, block_count, dequantize_nf4, packed_bytes, quantize_nf4
 
 STATE = "quant_state.bitsandbytes__nf4"
-PACKED = "packed"  # a group's key for the weight's own tensor; the other keys are what its name is followed by
+PACKED = "packed"  # a group's key for the weight's own tensor; the other keys are the suffixes of its name
 DTYPES = ("float32", "float16", "bfloat16")
 _LARGEST = torch.finfo(torch.float32).max
-_ULP = 2.0**-23  # the dynamic map is computed where the file is written; its last bit may come out otherwise there
-# quantization_config: what is read here, with the values that it may have, and what concerns other computations.
+_ULP = 2.0**-23  # the dynamic map is computed by the file's writer, whose last bit may differ from ours
+# quantization_config: keys that are read here, with the values that they may have, and keys of other computations.
 _NEEDED = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
 _FIXED = {"quant_method": "bitsandbytes", "load_in_8bit": False, "_load_in_4bit": True, "_load_in_8bit": False,
           "bnb_4bit_quant_storage": "uint8"}
@@ -53,7 +53,7 @@ def group_layout(shape: tuple[int, ...], double: bool) -> dict[str, Form]:
 
 
 def read_group(group: Mapping[str, torch.Tensor], shape: tuple[int, ...], where: str) -> tuple[torch.Tensor, Scales]:
-    """The tensors of one weight to what `NF4Linear.load_packed` takes: packed bytes and scales.
+    """Turn the tensors of one weight into what `NF4Linear.load_packed` takes: packed bytes and scales.
 
     The result shares the tensors' memory. Raises `UserError`, beginning with `where`, for whatever differs from the
     table above.
@@ -106,9 +106,9 @@ def _read_state(group: Mapping[str, torch.Tensor], shape: tuple[int, ...], where
 
 
 def unpacked(packed: torch.Tensor, scales: Scales, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """What `read_group` gave as a dense weight of `dtype`, multiplied in float32.
+    """The result of `read_group` as a dense weight of `dtype`, multiplied in float32.
 
-    Raises `UserError`, beginning with "weight: ", where it is not finite.
+    Raises `UserError`, beginning with "weight: ", if it is not finite.
     """
     weight = dequantize_nf4(packed, scales.absmax(), shape, dtype)
     if weight.numel() and not bool(torch.isfinite(torch.stack(weight.aminmax())).all()):
@@ -118,7 +118,7 @@ def unpacked(packed: torch.Tensor, scales: Scales, shape: tuple[int, ...], dtype
 
 def make_group(packed: torch.Tensor, scales: Iterable[torch.Tensor], shape: tuple[int, ...], dtype: str
                ) -> dict[str, torch.Tensor]:
-    """The inverse of `read_group`: the tensors of one weight, with `dtype` as the one that it had before."""
+    """The inverse of `read_group`: the tensors of one weight, which had `dtype` before quantisation."""
     scales = Scales.of(scales)
     state = {"quant_type": "nf4", "blocksize": BLOCK, "dtype": dtype, "shape": list(shape)}
     group = {PACKED: packed.reshape(-1, 1), "quant_map": NF4_CODE, "absmax": scales[0]}
@@ -129,7 +129,7 @@ def make_group(packed: torch.Tensor, scales: Iterable[torch.Tensor], shape: tupl
 
 
 def quantization_config(double: bool, compute_dtype: str) -> dict:
-    """What transformers puts into config.json beside such weights; it computes in `compute_dtype`."""
+    """What transformers writes into config.json for such weights, computing in `compute_dtype`."""
     return {"_load_in_4bit": True, "_load_in_8bit": False, "bnb_4bit_compute_dtype": compute_dtype,
             "bnb_4bit_quant_storage": "uint8", "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": double,
             "llm_int8_enable_fp32_cpu_offload": False, "llm_int8_has_fp16_weight": False,
@@ -138,11 +138,11 @@ def quantization_config(double: bool, compute_dtype: str) -> dict:
 
 
 def check_quantization(value: dict, packed: Collection[str], linears: Collection[str], where: str) -> None:
-    """Hold `quantization_config` against the file: `packed` are its 4-bit weights, `linears` the weights that may be.
+    """Check `quantization_config` against the file: `packed` are its 4-bit weights, `linears` the weights that may be.
 
-    Raises `UserError`, beginning with `where`, for another method, keys that are not known, and a weight that
-    `llm_int8_skip_modules` says is 16-bit and the file has packed, or the other way round. Where single or double
-    quantisation was used, the tensors say; `bnb_4bit_use_double_quant` is for what is quantised anew.
+    Raises `UserError`, beginning with `where`, for another method, for unknown keys, and for a weight that is 16-bit
+    according to `llm_int8_skip_modules` but packed in the file, or the reverse. Whether quantisation is single or
+    double is read from the tensors; `bnb_4bit_use_double_quant` is for weights that are yet to be quantised.
     """
     for key, right in (_FIXED | _NEEDED).items():
         if (key in value or key in _NEEDED) and value.get(key) != right:
@@ -170,8 +170,8 @@ def check_quantization(value: dict, packed: Collection[str], linears: Collection
 
 
 def _skips(entry: str, module: str) -> bool:
-    """Whether transformers keeps `module` as it is for this entry: whole words of its name, as a regular expression, or
-    its end. Versions differ in where the words may stand; here they may stand anywhere."""
+    """Whether this entry makes transformers leave `module` alone: it matches whole words of the name, as a regular
+    expression, or the name's end. Versions differ in where the words may be; here they may be anywhere."""
     return module.endswith(entry) or re.search(rf"(^|\.)(?:{entry})(\.|$)", module) is not None
 
 
@@ -196,7 +196,7 @@ def write_stored(folder: str | Path, config: dict, layout: Mapping[str, Form], l
                     put(joined(name, part), tensor)
             else:
                 put(name, value)
-            del value  # or it would still be there while the next one is made
+            del value  # else it would be held while the next one is made
     compute = next(iter(dtypes.values()), "float32")
     write_json(Path(folder) / "config.json", config | {"quantization_config": quantization_config(double, compute)})
 
@@ -214,5 +214,5 @@ def joined(name: str, part: str) -> str:
 
 
 def _name_of(dtype: torch.dtype) -> str:
-    """ "bfloat16"; bitsandbytes knows no float64, whose scales are float32 as well."""
+    """A name such as "bfloat16"; float64, which bitsandbytes lacks, becomes float32, as its scales are anyway."""
     return "float32" if dtype == torch.float64 else str(dtype).removeprefix("torch.")

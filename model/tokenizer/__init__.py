@@ -8,11 +8,11 @@ Two rules hold for all of them. `encode` adds nothing: no BOS, and text that loo
 a post) stays ordinary text, since a post must not be able to end its own turn; special ids come from `special(name)`.
 And the ids are those of the reference: tiktoken, tokenizers (with `encode_special_tokens`) and sentencepiece.
 
-Which ids are specials is said by the file itself and by `tokenizer_config.json` beside it; a tiktoken file has none in
-it and gets Llama 3.2's published 256. BOS and the ends of a turn are named by the neighbours `tokenizer_config.json`,
-`special_tokens_map.json`, `generation_config.json` and `config.json`, in that order for BOS. An id that they name and
-that is no special token here is not used, with a line in `notes`: a config.json often keeps the defaults 1 and 2 of
-another vocabulary.
+The special ids come from the file itself and from `tokenizer_config.json` beside it; a tiktoken file lists none and
+gets Llama 3.2's published 256. BOS and the ids that end a turn come from the neighbouring files
+`tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` and `config.json`, in that order for BOS.
+An id that they name but that is not a special token here is not used, and `notes` has a line about it: a config.json
+often keeps the defaults 1 and 2 of another vocabulary.
 """
 
 import re
@@ -24,7 +24,7 @@ from model.tokenizer.bpe import read_tiktoken
 from model.tokenizer.hf_json import read_tokenizer_json
 from model.tokenizer.spm import read_sentencepiece
 
-FILE_NAMES = ("tokenizer.model", "tokenizer.json")  # in a folder, the first that is there
+FILE_NAMES = ("tokenizer.model", "tokenizer.json")  # in a folder, the first that exists counts
 BOS_NAMES = ("<|begin_of_text|>", "<s>", "<|startoftext|>")
 EOS_NAMES = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "</s>", "<|endoftext|>", "<|im_end|>")
 
@@ -34,7 +34,7 @@ class Tokenizer:
 
     kind: "tiktoken", "bpe" or "sentencepiece". special_ids: name -> id. bos_id: an id, or None where the vocabulary has
     none. eos_ids: ids that end a turn or a text. vocab_size: the largest id + 1. hash: SHA-256 of the tokenizer file.
-    notes: what a neighbouring file said and was not used.
+    notes: what neighbouring files say that is not used.
     """
 
     def __init__(self, engine, special_ids: dict[str, int], bos_id: int | None, eos_ids: list[int], hash: str,
@@ -47,10 +47,10 @@ class Tokenizer:
         self._special = frozenset(special_ids.values())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of `text` and of nothing else; half a surrogate pair, which no UTF-8 can hold, counts as U+FFFD."""
+        """Ids of `text` and of nothing else; half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD."""
         try:
             text.encode("utf-8")
-        except UnicodeEncodeError:  # JSON may hold "\ud83d" alone; a whole pair in two halves is one character
+        except UnicodeEncodeError:  # JSON may hold a lone "\ud83d"; two matching halves become one character
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return self._engine.encode(text)
 
@@ -85,9 +85,9 @@ class Tokenizer:
         return name in self.special_ids
 
     def check_fits(self, vocab_size: int, also=()) -> None:
-        """Raise `UserError` where a text, BOS or an id of `also` is beyond a model's embedding of `vocab_size` rows.
+        """Raise `UserError` if an id of text, BOS or one of `also` is beyond a model's embedding of `vocab_size` rows.
 
-        Special tokens that nobody uses may lie beyond it: some tokenizers have a token for padding that no model has.
+        Unused special tokens may lie beyond it: some tokenizers have a padding token that no model has.
         """
         ordinary = (id for id, token in enumerate(self._tokens) if token is not None and id not in self._special)
         largest = max([*ordinary, *also, *([] if self.bos_id is None else [self.bos_id])])
@@ -97,7 +97,7 @@ class Tokenizer:
 
     @property
     def adds_space(self) -> bool:
-        """Whether `encode` puts a space before the text (sentencepiece's dummy prefix), which `decode` takes away."""
+        """Whether `encode` puts a space before the text (sentencepiece's dummy prefix), which `decode` removes."""
         return self._engine.adds_space
 
 
@@ -116,7 +116,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         ids = [special_ids.get(value, value) for value in map(_content, values)]
         for id, value in zip(ids, values, strict=True):
             if id not in special_ids.values():
-                notes.append(f"{source}: {key} {_content(value)} is no special token of {file.name}; it is not used")
+                notes.append(f"{source}: {key} {_content(value)} is not a special token of {file.name}; it is not used")
         return [id for id in ids if id in special_ids.values()]
 
     bos = (known("tokenizer_config.json", "bos_token", names.get("bos_token"))
@@ -144,7 +144,7 @@ def _find(path: Path) -> Path:
 
 
 def _read(file: Path):
-    """The engine for a file's content: what it looks like decides, not its name."""
+    """The engine for a file, chosen by its content, not by its name."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -193,10 +193,10 @@ def _special_ids(engine, config: dict, where: Path, file: Path) -> dict[str, int
             if engine.tokens[id] == name.encode():
                 continue  # an ordinary word that is listed too
             raise UserError(f"{where}: added_tokens_decoder: id {id} is '{name}', but {file.name} has an ordinary "
-                            "token there; the two files are not of one tokenizer")
+                            "token there; the two files belong to different tokenizers")
         if id in by_id and by_id[id] != name and not engine.specials_by_rule:
             raise UserError(f"{where}: added_tokens_decoder: id {id} is '{name}', but {file.name} calls it "
-                            f"'{by_id[id]}'; the two files are not of one tokenizer")
+                            f"'{by_id[id]}'; the two files belong to different tokenizers")
         by_id[id] = name
     special_ids = {name: id for id, name in sorted(by_id.items())}
     if len(special_ids) < len(by_id):

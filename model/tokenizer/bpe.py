@@ -1,12 +1,12 @@
 """Byte-pair encoding over bytes, two ways, and Llama 3's tiktoken file.
 
-A piece of text starts as its bytes; the adjacent pair that stands first in the list of merges is joined, then the next,
+A piece of text starts as its bytes; the adjacent pair that comes first in the list of merges is joined, then the next,
 until no pair is in the list (Sennrich et al., arXiv 1508.07909).
 
 - `RankedBPE`: any two neighbours whose bytes together are a token may merge, the lowest token id first, and a piece
   that is a token is taken whole. This is tiktoken's rule, and tiktoken does it.
 - `MergedBPE`: only the pairs in an explicit list may merge, in the list's order. This is the rule of a tokenizer.json.
-  The two differ where a token can be cut in two ways of which only one is in the list.
+  The two differ if a token can be cut in two ways and only one of them is in the list.
 """
 
 import base64
@@ -21,10 +21,11 @@ from common.errors import UserError
 from model.tokenizer.split import LLAMA3_PATTERN, Splitter
 
 # tiktoken's backtracking pattern runs out of stack on a run of white space somewhere between 100,000 and 1,000,000
-# characters, and takes the process's stderr with it. Meta's code cuts texts at 25,000 characters without a change
-# between space and non-space, which changes ids at the cut. Longer texts go through `Splitter` here: the same ids.
+# characters, and takes the process's stderr with it. Meta's code cuts a text after 25,000 characters without a change
+# between space and non-space, which changes ids at the cut. Here longer texts go through `Splitter`, which gives the
+# same ids as the uncut text.
 DIRECT_CHARACTERS = 25_000
-CACHED_CHARACTERS = 64  # pieces up to this length are remembered by the merge loop: most of any text is known words
+CACHED_CHARACTERS = 64  # the merge loop remembers pieces up to this length: most of any text is words seen before
 
 LLAMA3_NAMED = {0: "<|begin_of_text|>", 1: "<|end_of_text|>", 4: "<|finetune_right_pad_id|>",
                 6: "<|start_header_id|>", 7: "<|end_header_id|>", 8: "<|eom_id|>", 9: "<|eot_id|>",
@@ -47,7 +48,7 @@ def llama3_special_names() -> list[str]:
 class RankedBPE:
     """Merges by token id over all pairs that form a token; tiktoken is the engine.
 
-    ranks: token bytes -> id, with all 256 single bytes. specials_by_rule: the names are published, not in the file.
+    ranks: token bytes -> id, with all 256 single bytes. specials_by_rule: specials are published, not in the file.
     """
 
     adds_space = False
@@ -62,10 +63,10 @@ class RankedBPE:
         whole = lambda pattern: tiktoken.Encoding(  # noqa: E731
             "glass-llama", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         self._direct = whole(split.whole) if split.whole else None
-        self._piece = whole(r"(?s).+")  # what it is given is one piece
+        self._piece = whole(r"(?s).+")  # its input is always a single piece
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; in tiktoken from end to end where it is short enough, else piece by piece."""
+        """Ids of a text: tiktoken's own if it is short enough, else piece by piece."""
         if self._direct is not None and len(text) <= DIRECT_CHARACTERS:
             return self._direct.encode_ordinary(text)
         ids: list[int] = []
@@ -78,7 +79,7 @@ class MergedBPE:
     """Merges by an explicit list.
 
     vocab: token bytes -> id. merges: (left id, right id) -> (index in the list, id of the result). whole_pieces: a
-    piece that is a token is taken whole (`ignore_merges`). A byte that has no token becomes `unknown`, or nothing where
+    piece that is a token is taken whole (`ignore_merges`). A byte that has no token becomes `unknown`, or is dropped if
     that is None, as in the reference.
     """
 
@@ -110,10 +111,10 @@ class MergedBPE:
 
 
 def merge(ids: list[int], merges: dict[tuple[int, int], tuple[int, int]]) -> list[int]:
-    """Join neighbours until no pair is in `merges`: first in the list first, then leftmost.
+    """Join neighbours until no pair is in `merges`: earliest in the list first, then leftmost.
 
     `merge([1, 2, 3], {(2, 3): (0, 4), (1, 2): (1, 5)}) -> [1, 4]`. A heap of candidates over a doubly linked list, so
-    that n bytes take n log n steps; a candidate whose neighbours have changed since is passed over when it comes up.
+    that n bytes take n log n steps; a candidate whose neighbours have changed since is skipped when it comes up.
     """
     ids, end = list(ids), len(ids)
     before, after = list(range(-1, end - 1)), list(range(1, end + 1))
@@ -143,7 +144,8 @@ def merge(ids: list[int], merges: dict[tuple[int, int], tuple[int, int]]) -> lis
 def read_tiktoken(file: Path, data: bytes) -> RankedBPE:
     """Meta's tiktoken text: one `base64 rank` per line, ranks 0, 1, 2, ... each once; raises `UserError` with the row.
 
-    The file names neither its pattern nor its special tokens: both are Llama 3's, the specials behind the last rank.
+    The file names neither its pattern nor its special tokens: both are Llama 3's, and the specials follow the last
+    rank.
     """
     ranks: dict[bytes, int] = {}
     rows: dict[int, int] = {}
@@ -159,7 +161,7 @@ def read_tiktoken(file: Path, data: bytes) -> RankedBPE:
             raise UserError(f"{file}: row {row}: has {len(parts)} fields; one token and its rank were expected")
         if rank in rows or token in ranks:
             what = f"rank {rank} was given in row {rows[rank]}" if rank in rows else "its token was given before"
-            raise UserError(f"{file}: row {row}: {what}; each rank and each token may stand there once")
+            raise UserError(f"{file}: row {row}: {what}; each rank and each token may occur only once")
         ranks[token], rows[rank] = rank, row
     if set(rows) != set(range(len(rows))):
         missing = next(rank for rank in range(len(rows)) if rank not in rows)

@@ -1,9 +1,9 @@
 """Hugging Face's `tokenizer.json`, for byte-level BPE: the format of Llama 3 and SmolLM2 checkpoints.
 
-Tokens are written in GPT-2's alphabet, in which each byte is one printable character. What the file says about the text
-before BPE (`normalizer`, `pre_tokenizer`) and about the merges is honoured; what would change ids and is not known here
-is an error that names it. `post_processor` (it would add BOS), `truncation` and `padding` have no say: `encode` gives
-the ids of the text alone.
+Tokens are written in GPT-2's alphabet, in which each byte is one printable character. The settings for the text before
+BPE (`normalizer`, `pre_tokenizer`) and for the merges are honoured; one that would change ids and is not supported here
+is an error that names it. `post_processor` (which would add BOS), `truncation` and `padding` are ignored: `encode`
+gives the ids of the text alone.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ ALPHABET = byte_alphabet()
 
 
 class WithAddedWords:
-    """A BPE engine around words that are cut out of the text first: added tokens that are not special."""
+    """A BPE engine for what is left once words are cut out of the text: added tokens that are not special."""
 
     def __init__(self, engine, words: dict[str, int]):
         self.engine, self.words = engine, words
@@ -38,7 +38,7 @@ class WithAddedWords:
         self._pattern = regex.compile("(" + "|".join(map(regex.escape, longest_first)) + ")")
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text: each added word is one id, what lies between them is encoded by itself."""
+        """Ids of a text: each added word is one id, and the text between them is encoded on its own."""
         ids: list[int] = []
         for index, part in enumerate(self._pattern.split(text)):
             ids += [self.words[part]] if index % 2 else self.engine.encode(part)
@@ -69,7 +69,7 @@ def read_tokenizer_json(file: Path):
 
 
 def _check_model(file: Path, content: dict, model: dict) -> None:
-    """Refuse what would change ids and is not written here."""
+    """Refuse settings that would change ids and are not supported here."""
     kind = model.get("type", "BPE" if "merges" in model else "unknown")
     if kind != "BPE" or not isinstance(model["vocab"], dict):
         raise UserError(f"{file}: model: type '{kind}' is not supported; byte-level BPE is (or a tokenizer.model)")
@@ -96,7 +96,7 @@ def _added_tokens(file: Path, content: dict) -> tuple[dict[str, int], dict[str, 
         except (TypeError, KeyError, ValueError) as error:
             raise UserError(f"{file}: added_tokens: entry {row} has no 'id' and 'content'") from error
         if name in specials or name in words or id in specials.values() or id in words.values():
-            raise UserError(f"{file}: added_tokens: '{name}' (id {id}) is there twice")
+            raise UserError(f"{file}: added_tokens: '{name}' (id {id}) occurs twice")
         if not token.get("special"):
             for key in ("lstrip", "rstrip", "single_word"):
                 if token.get(key):
@@ -106,7 +106,7 @@ def _added_tokens(file: Path, content: dict) -> tuple[dict[str, int], dict[str, 
 
 
 def _vocab(file: Path, vocab: dict, specials: dict[str, int], words: dict[str, int]) -> dict[bytes, int]:
-    """The vocabulary as bytes -> id, without the special tokens, which no text becomes."""
+    """The vocabulary as bytes -> id, without the special tokens, which are never made from text."""
     result: dict[bytes, int] = {}
     seen = {id: name for name, id in (specials | words).items()}
     for token, id in vocab.items():
@@ -149,7 +149,7 @@ def _merges(file: Path, merges, written: dict, specials: dict[str, int]) -> dict
 def _is_ranked(vocab: dict[bytes, int], merges: dict[tuple[int, int], tuple[int, int]]) -> bool:
     """Whether tiktoken's rule gives the ids of the merges: all cuts of all tokens are listed, in the order of the ids.
 
-    So it is with Llama 3, whose list was made from tiktoken's file: 280,147 cuts of 128,000 tokens.
+    Llama 3 is such a case, since its list was made from tiktoken's file: 280,147 cuts of 128,000 tokens.
     """
     results = [result for _, result in merges.values()]  # in the order of the list
     cuts = sum(token[:i] in vocab and token[i:] in vocab for token in vocab for i in range(1, len(token)))

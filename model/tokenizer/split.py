@@ -1,13 +1,13 @@
 """Where a text may be cut before byte-pair encoding: merges happen inside a piece, never across two.
 
-A tokenizer.json says it as a chain of steps, each of which cuts the pieces of the one before. Three kinds of step are
-in use for Llama-type models and are honoured here: `Split` (a pattern), `Digits`, and `ByteLevel` with its built-in
-GPT-2 pattern. Steps cannot be joined into one pattern: after `Digits` has cut, the lookahead in `\\s+(?!\\S)` sees the
-end of a piece where it would have seen a digit.
+A tokenizer.json describes this as a chain of steps, each of which cuts the pieces of the one before. Llama-type models
+use three kinds of step, which are honoured here: `Split` (a pattern), `Digits`, and `ByteLevel` with its built-in GPT-2
+pattern. Steps cannot be joined into one pattern: after `Digits` has cut, the lookahead in `\\s+(?!\\S)` sees the end of
+a piece where it would have seen a digit.
 
 The patterns run in the `regex` module (which comes with tiktoken). It reads the same classes \\p{L}, \\p{N} and \\s as
-tokenizers' Oniguruma for every character up to Unicode 14; characters added since may be letters for the newer of the
-two only.
+tokenizers' Oniguruma for every character up to Unicode 14; characters added since then may be letters only for the
+newer of the two.
 """
 
 import unicodedata
@@ -27,8 +27,8 @@ GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s
 class Splitter:
     """A chain of patterns: `Splitter([(LLAMA3_PATTERN, True)])("Ab 12345") -> "Ab", " ", "123", "45"`.
 
-    Each step is (pattern, keep): its matches are pieces, and what lies between them is a piece too if `keep`, else
-    dropped. `whole` is the pattern, where the chain is one published pattern that tiktoken may run by itself.
+    Each step is (pattern, keep): its matches are pieces, and the text between them is a piece too if `keep`, else
+    dropped. `whole` is the pattern if the chain is one published pattern that tiktoken may run by itself, else None.
     """
 
     def __init__(self, steps: list[tuple[str, bool]], nfc: bool = False):

@@ -1,8 +1,8 @@
 """Sentencepiece's `tokenizer.model`: Llama 2's format, and that of the project's own base. The library does the work.
 
 A piece writes a space as U+2581; characters without a piece fall back to their UTF-8 bytes, pieces `<0x00>` to
-`<0xFF>`. Control symbols (`<s>`, `<|eot_id|>`) are never made from text. Two things are the format's own: a space is
-put before each text, which `decode` takes away again, and a U+2581 in the text comes back as a space.
+`<0xFF>`. Control symbols (`<s>`, `<|eot_id|>`) are never made from text. Two things are peculiar to the format: a space
+is put before each text, which `decode` removes again, and a U+2581 in the text comes back as a space.
 """
 
 from pathlib import Path
@@ -38,12 +38,12 @@ class SentencePiece:
 
 
 def read_sentencepiece(file: Path, data: bytes) -> SentencePiece:
-    """A sentencepiece protobuf; raises `UserError` where the bytes are none."""
+    """The engine of a sentencepiece protobuf; raises `UserError` if the bytes are not one."""
     try:
         processor = sentencepiece.SentencePieceProcessor(model_proto=data)
         if processor.vocab_size() < 1:
             raise ValueError("no pieces")
         return SentencePiece(processor)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{file}: is no tokenizer: neither tiktoken text, nor a tokenizer.json, nor a sentencepiece "
-                        "model (or one that is damaged); download it again") from error
+        raise UserError(f"{file}: is no tokenizer: neither tiktoken text, nor a tokenizer.json, nor an intact "
+                        "sentencepiece model; download it again") from error

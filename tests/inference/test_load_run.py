@@ -144,7 +144,7 @@ def test_memory_that_runs_out_is_said_once_and_remembered(run, capsys, monkeypat
 
     monkeypatch.setattr(run.model, "answer_hidden", answers)
     assert run.label(texts) == expected
-    assert capsys.readouterr().out.endswith("memory ran out, so posts went on in smaller batches\n")
+    assert capsys.readouterr().out.endswith("memory ran out, so labelling went on in smaller batches\n")
     assert run.label(texts) == expected and capsys.readouterr().out == ""
 
 

@@ -210,12 +210,12 @@ def test_a_base_that_is_gone_is_told_with_the_way_out(cwd, monkeypatch):
 
 
 OTHER_BASES = {
-    "lora_B.weight has shape (32, 2); adapter_config.json and the model mean (48, 2); it was made for base": dict(
+    "lora_B.weight has shape (32, 2); adapter_config.json and the model call for (48, 2); it was made for base": dict(
         hidden_size=48),
-    "lora_B.weight has shape (16, 2); adapter_config.json and the model mean (32, 2); it was made for base": dict(
+    "lora_B.weight has shape (16, 2); adapter_config.json and the model call for (32, 2); it was made for base": dict(
         num_key_value_heads=4),
     "unknown tensor base_model.model.model.layers.1": dict(num_hidden_layers=1),
-    "and 13 more is not in it, although adapter_config.json means its module; it was made for base": dict(
+    "and 13 more is not in it, although adapter_config.json includes its module; it was made for base": dict(
         num_hidden_layers=3),
 }
 

@@ -75,7 +75,7 @@ BAD = {
     "high_freq_factor must be above": OLD | {"rope_scaling": ROPE | {"high_freq_factor": 0.5}},
     "rope_type and type disagree": OLD | {"rope_scaling": ROPE | {"type": "linear"}},
     "rope_scaling: 8": OLD | {"rope_scaling": 8},
-    "rope_theta stands there twice": OLD | {"rope_parameters": ROPE | {"rope_theta": 1.0}},
+    "rope_theta occurs twice": OLD | {"rope_parameters": ROPE | {"rope_theta": 1.0}},
     "rope_scaling and rope_parameters disagree": OLD | {"rope_parameters": ROPE | {"factor": 8.0}},
     "dtype and torch_dtype disagree": OLD | {"dtype": "float32"},
     "dtype: 'int8'": OLD | {"torch_dtype": "int8"},

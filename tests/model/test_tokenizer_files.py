@@ -50,7 +50,7 @@ def test_ids_of_another_vocabulary_are_not_used(folder):
     change(folder / "config.json", bos_token_id=1, eos_token_id=2)  # what a config.json gets by default
     tokenizer = load_tokenizer(folder)
     assert (tokenizer.bos_id, tokenizer.eos_ids) == (128000, [128001, 128008, 128009])
-    assert len(tokenizer.notes) == 2 and "config.json: bos_token_id 1 is no special token" in tokenizer.notes[0]
+    assert len(tokenizer.notes) == 2 and "config.json: bos_token_id 1 is not a special token" in tokenizer.notes[0]
 
 
 def test_published_names_give_way_to_the_neighbour(folder):
@@ -125,7 +125,7 @@ BAD_FILES = {
     "not byte-level": (byte_vocabulary(vocab=JSON["model"]["vocab"] | {"▁the": 258}), "byte-level alphabet"),
     "empty vocab": (byte_vocabulary(vocab={}, merges=[]), "vocab: is empty"),
     "unknown token": (byte_vocabulary(unk_token="<unk>"), "unk_token '<unk>' is not in the vocab"),
-    "added twice": (JSON | {"added_tokens": JSON["added_tokens"] * 2}, "'<|end|>' (id 300) is there twice"),
+    "added twice": (JSON | {"added_tokens": JSON["added_tokens"] * 2}, "'<|end|>' (id 300) occurs twice"),
     "added without id": (JSON | {"added_tokens": [{"content": "x"}]}, "entry 0 has no 'id'"),
     "added word": (JSON | {"added_tokens": [{"id": 301, "content": "x", "lstrip": True}]}, "lstrip is not supported"),
 }

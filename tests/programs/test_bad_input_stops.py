@@ -71,7 +71,7 @@ def test_ctrl_c_ends_without_a_traceback_and_the_run_goes_on(world: World, tmp_p
     assert not json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
     refused(classify.main, "--run", "run", "--input", world.test, "--output", "a.csv", says=("run", "--resume"))
     refused(evaluation.main, "--run", "run", "--data", world.test, says=("stopped early", "--resume --out run"))
-    refused(train.main, "--model", world.base, "--data", world.posts, "--out", "run", says=("--resume goes on",))
+    refused(train.main, "--model", world.base, "--data", world.posts, "--out", "run", says=("--resume continues it",))
 
 
 def test_ctrl_c_while_labelling_leaves_no_output(world: World, tmp_path, monkeypatch):

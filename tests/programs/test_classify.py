@@ -66,7 +66,7 @@ def test_windows_make_one_file_and_a_resumed_one_has_the_same_bytes(world: World
     with monkeypatch.context() as patch:
         patch.setattr(classify.Labeller, "label", stop_after(3, KeyboardInterrupt()))
         ended = call(classify.main, *words(world, posts, output, "--resume"))
-    assert ended.code == 130 and ended.err == "48 rows are kept; the same command goes on\nstopped\n"
+    assert ended.code == 130 and ended.err == "48 rows are kept; the same command continues\nstopped\n"
     assert not Path(output).exists() and all(path.exists() for path in partial_files(output))
     with open(partial_files(output)[0], "ab") as handle:  # what a kill may leave of the next window
         handle.write(b"torn")
@@ -153,7 +153,7 @@ def test_another_input_run_or_partial_file_does_not_go_on(world: World, stopped,
     journal.write_bytes(kept.replace(b'"bytes"', b'"b"'))
     refused(classify.main, *words(world, stopped, "a.csv", "--resume"), says="is damaged")
     journal.write_bytes(kept)
-    refused(classify.main, *words(world, stopped, "a.csv"), says="--resume goes on with it")
+    refused(classify.main, *words(world, stopped, "a.csv"), says="--resume continues it")
     assert call(classify.main, *words(world, stopped, "a.csv", "--overwrite")).code == 0  # anew
     assert not journal.exists() and len(Path("a.csv").read_text().splitlines()) == 61
 
@@ -187,7 +187,7 @@ def test_an_input_that_changes_meanwhile(world: World, tmp_path, monkeypatch):
 
     monkeypatch.setattr(classify, "open_model", slowly)
     ended = call(classify.main, *words(world, posts, "a.csv"))
-    assert ended.code == 2 and "has changed while it was labelled" in ended.err and not Path("a.csv").exists()
+    assert ended.code == 2 and "has changed while it was being labelled" in ended.err and not Path("a.csv").exists()
 
 
 def test_two_programs_do_not_write_one_file(tmp_path):

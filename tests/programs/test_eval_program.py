@@ -273,7 +273,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(fresh):
     (fresh / "mine").mkdir()
     (fresh / "mine" / "notes.txt").write_text("dear diary")
     words = ("--run", "run", "--data", "test.jsonl", "--out", "mine")
-    assert "holds something that is no evaluation" in evaluate(fresh, *words, code=2)
+    assert "holds something that is not an evaluation" in evaluate(fresh, *words, code=2)
     assert [path.name for path in (fresh / "mine").iterdir()] == ["notes.txt"]
     shutil.rmtree(fresh / "run" / "adapter")
     assert "has no adapter/" in evaluate(fresh, *words[:4], code=2)

@@ -189,7 +189,7 @@ def test_patience_ends_a_run(place):
 
 
 def test_refusals(first, place):
-    assert "is not empty; --resume goes on with it" in train(place, "first", code=2)
+    assert "is not empty; --resume continues it" in train(place, "first", code=2)
     before = {path: path.read_bytes() for path in first[0].rglob("*") if path.is_file()}
     resumed = here("train.py", "--resume", "--out", "first", cwd=place)
     assert resumed.count("\n") == 1 and "this run is finished" in resumed

@@ -88,7 +88,7 @@ def test_a_killed_study_goes_on(tmp_path):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     facts = json.loads(runs[0].read_text())
-    assert facts["finished"] and "going on after step" in (runs[0].parent.parent / "train.log").read_text()
+    assert facts["finished"] and "continuing after step" in (runs[0].parent.parent / "train.log").read_text()
 
 
 @pytest.mark.parametrize("change, words", [
