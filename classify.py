@@ -31,7 +31,8 @@ from data.codebook import Codebook
 from data.notes import Notes
 from data.posts import ColumnOptions, Post
 from data.prompt import Prompt
-from data.readers import check_posts, is_empty, iter_posts
+from data.readers import check_posts, iter_posts
+from data.visible import is_empty
 from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files
 from finetune.run_folder import RunFolder
 from inference.decide import Label, as_labels

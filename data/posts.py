@@ -31,8 +31,10 @@ class Post:
 class Columns:
     """Which column holds what, and how csv and tsv are written; each is an option of the programs.
 
-    `delimiter` "" means by the file's name (comma for .csv, tab for .tsv); "tab" and "semicolon" are words for the
-    characters. `quote` "none" reads files that do not quote at all.
+    `delimiter` "" means by the file's name (comma for .csv, tab for .tsv), or what the header plainly has instead;
+    "tab" and "semicolon" are words for the characters. `quote`: see `data.csv_rows`. `others`: further columns that
+    options name, such as --group-by's; they may not come twice either. A name with points, such as `data.text`, is a
+    path into nested JSON where no column is called so.
     """
 
     text: str = "text"
@@ -42,7 +44,8 @@ class Columns:
     predicted: str = "predicted"
     annotator: str = "annotator"
     delimiter: str = ""
-    quote: str = '"'
+    quote: str = "auto"
+    others: tuple[str, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "delimiter", WORDED_DELIMITERS.get(self.delimiter, self.delimiter))
@@ -69,12 +72,14 @@ class ColumnOptions:
     delimiter: str = option("", "what separates csv columns: tab, comma, semicolon, bar (default: by the file's name)",
                             metavar="WORD", group=DATA)
 
-    quote: str = option('"', "what quotes csv cells; none for files that do not quote", metavar="CHARACTER", group=DATA)
+    quote: str = option("auto", "what quotes csv cells: auto takes \" and refuses cells that may be swallowed rows; a "
+                        "character insists; none reads quotes as text", metavar="CHARACTER", group=DATA)
     bad_labels: str = option("error", "rows without a label that the codebook has: stop, or drop and count them",
                              choices=("error", "drop"), group=DATA)
 
     def columns(self) -> Columns:
         """The same as `data.posts.Columns`."""
+        others = [getattr(self, name, None) for name in ("group_by", "split_by")] + list(getattr(self, "by", ()))
         return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
                        id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
-                       delimiter=self.delimiter, quote=self.quote)
+                       delimiter=self.delimiter, quote=self.quote, others=tuple(name for name in others if name))

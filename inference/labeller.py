@@ -18,7 +18,7 @@ import torch
 from common.device import or_halve
 from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
-from data.readers import is_empty
+from data.visible import is_empty
 
 MICRO_TOKENS = 4096  # packed tokens that go through the model at once where nobody says otherwise
 SIZES = 4  # of the batches of a large window: oneDNN compiles a kernel for every size of a product, and keeps it

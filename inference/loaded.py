@@ -24,7 +24,8 @@ from common.device import choose_device, choose_dtype
 from common.errors import UserError, closest
 from common.terminal import progress
 from data.languages import reduce_language
-from data.readers import is_empty, mend
+from data.readers import mend
+from data.visible import is_empty
 from finetune.run_folder import RunFolder
 from inference.decide import NO_LABEL, Label, as_labels, decide, related
 from inference.labeller import Labeller
