@@ -1,7 +1,7 @@
 """Files as people have them: spreadsheets of many kinds, own columns and labels, several annotators, unruly posts.
 
-Deliberate break that turns this red: take the `sep=` line out of data/csv_rows.py, or let classify.py ask `text.strip()`
-instead of `is_empty`, and a post of invisible characters gets a label.
+Deliberate break that turns this red: take the `sep=` line out of data/csv_rows.py, or let classify.py ask
+`text.strip()` instead of `is_empty`, and a post of invisible characters gets a label.
 """
 
 import csv
