@@ -103,6 +103,7 @@ def ready(run: RunFolder, options: ClassifyOptions):
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
+    options.choose_threads(device, model.config)
     options.make_ready(model)
     return model, prompt
 

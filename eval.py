@@ -151,6 +151,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
+    options.choose_threads(device, model.config)
     options.make_ready(model)
     with progress(len(posts), "post", "labelling") as bar:
         labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
