@@ -139,6 +139,7 @@ def check_out(out: Path, explicit: bool) -> None:
 def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agreement | None, TestCheck]:
     """Check the posts against what the run was trained on, then let its model label them."""
     codebook = Codebook.from_dict(run.facts["codebook"])
+    options.remember(run.facts["options"])
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
     groups = grouped(options, posts)

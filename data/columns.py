@@ -22,7 +22,7 @@ def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = T
     That is noted in the table's findings. A delimiter that is given is taken as it is.
     """
     table = open_table(path, columns.delimiter, columns.quote)
-    if table.names is None or columns.delimiter:
+    if table.names is None or (columns.delimiter and "delimiter" not in columns.remembered):
         return table
     missing = [name for name in _needed(table.names, columns, labels, text).values() if name not in table.names]
     other = _plain_delimiter(table, missing[0]) if missing else None
@@ -63,7 +63,8 @@ def _needed(names: list[str], columns: Columns, labels: bool, text: bool) -> dic
     """role -> name of the columns that must be there."""
     roles = ["text"] * text + ["label"] * (labels and not is_annotated(names))
     # A column that was asked for by a name of one's own must be there as well: a mistyped setting is never ignored.
-    roles += [role for role in ("language", "id") if getattr(columns, role) != getattr(Columns, role)]
+    roles += [role for role in ("language", "id")
+              if getattr(columns, role) != getattr(Columns, role) and role not in columns.remembered]
     return {role: getattr(columns, role) for role in roles}
 
 

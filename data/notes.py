@@ -44,6 +44,7 @@ class Notes:
 
     files: list[str] = field(default_factory=list)
     rows: int = 0
+    columns: dict[str, None] = field(default_factory=dict)  # names of the posts' further columns, in order of coming
     lines_read: int = 0  # of csv and tsv files in which a row takes several lines
     long_rows: int = 0
     kept: int = 0

@@ -1,5 +1,6 @@
 """A post, and the columns it is read from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -46,6 +47,7 @@ class Columns:
     delimiter: str = ""
     quote: str = "auto"
     others: tuple[str, ...] = ()
+    remembered: tuple[str, ...] = ()  # roles whose name comes from a run: a file may lack them
 
     def __post_init__(self):
         object.__setattr__(self, "delimiter", WORDED_DELIMITERS.get(self.delimiter, self.delimiter))
@@ -77,9 +79,20 @@ class ColumnOptions:
     bad_labels: str = option("error", "rows without a label that the codebook has: stop, or drop and count them",
                              choices=("error", "drop"), group=DATA)
 
+    def remember(self, stored: Mapping) -> None:
+        """Take over the columns and the delimiter that a run was trained with, where nothing else is said now."""
+        given = getattr(self, "given", frozenset())
+        for name in ("text_column", "label_column", "language_column", "id_column", "delimiter"):
+            if name not in given and isinstance(stored.get(name), str) and stored[name] != getattr(self, name):
+                setattr(self, name, stored[name])
+                self._remembered = (*self._remembered, name.removesuffix("_column"))
+
+    _remembered = ()  # no field: what `remember` took over
+
     def columns(self) -> Columns:
         """The same as `data.posts.Columns`."""
         others = [getattr(self, name, None) for name in ("group_by", "split_by")] + list(getattr(self, "by", ()))
         return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
                        id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
-                       delimiter=self.delimiter, quote=self.quote, others=tuple(name for name in others if name))
+                       delimiter=self.delimiter, quote=self.quote, others=tuple(name for name in others if name),
+                       remembered=self._remembered)

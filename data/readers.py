@@ -39,6 +39,8 @@ from data.seen import SeenKeys
 from data.table import Number, Place
 from data.visible import is_empty, strip_invisible
 
+MOST_COLUMNS = 1000  # that are remembered by name: objects whose keys all differ must not fill memory
+
 
 def read_posts(paths, columns: Columns | None = None, codebook=None, **options) -> tuple[list[Post], Notes]:
     """All posts of one or several files, and what was found; the options and errors of `iter_posts`.
@@ -120,6 +122,8 @@ def iter_posts(
             if seen is not None:
                 _check_id(post, seen, columns, notes)
             notes.keep(post.language, post.label)
+            if not post.extra.keys() <= notes.columns.keys() and len(notes.columns) < MOST_COLUMNS:
+                notes.columns |= dict.fromkeys(post.extra)
             yield post
         for finding in table.findings:
             notes.add(*finding)
