@@ -1,13 +1,15 @@
 #!/usr/bin/env python
-"""Label a file of posts with a fine-tuned run: one file in, one out, in the input's order.
+"""Label posts with a fine-tuned run: a file out for each file in, in the input's order.
 
     python classify.py                                                 the sample posts, with the newest run
     python classify.py --run runs/mine --input posts.csv --output labels.csv
+    python classify.py --run runs/mine --input archive/ more*.csv.gz --output labels/
     python classify.py --text "I came here as a child."                one post, with a bar per label, and no file
 
 The output has id, language, the label and its probability, and a probability per label; if the codebook has a topic,
-also the probability that the post is related, summed over the related labels (so it can be above one half even if the
-single most probable label is "unrelated"). It holds no post text unless --with-texts is given.
+also the probability that the post is related, summed over the related labels (they share theirs, so it can be above one
+half while the single most probable label is "unrelated"). Behind these stand the input's own columns. It holds no post
+text unless --with-texts asks for it.
 
 The input is read twice: first to the end, so that a bad row is reported before hours of work; then in windows, which
 are labelled and written one by one, so that millions of posts take no more memory than a thousand. If labelling was
@@ -23,15 +25,17 @@ from pathlib import Path
 import torch
 
 from common.device import MachineOptions
-from common.errors import UserError, run_program
-from common.files import check_place, find_path, sha256_file, sha256_json
+from common.errors import UserError, closest, run_program
+from common.files import check_place, sha256_file, sha256_json
 from common.options import option, parse_options
 from common.terminal import bars, human_seconds, printable, progress
 from data.codebook import Codebook
+from data.inputs import STDIN, expand, outputs_for, spooled
 from data.notes import Notes
 from data.posts import ColumnOptions, Post
 from data.prompt import Prompt
-from data.readers import check_posts, is_empty, iter_posts
+from data.readers import check_posts, iter_posts
+from data.visible import is_empty
 from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files
 from finetune.run_folder import RunFolder
 from inference.decide import Label, as_labels
@@ -41,8 +45,9 @@ from inference.options import LabelOptions
 from inference.run import finished_run, open_model
 
 READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
-# Options that --text cannot be combined with.
-FILES = ("input", "output", "overwrite", "resume", "with_texts", *(field.name for field in fields(ColumnOptions)))
+# What --text does not go with.
+FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns",
+         *(field.name for field in fields(ColumnOptions)))
 
 
 @dataclass
@@ -50,14 +55,18 @@ class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
     """Options of one labelling."""
 
     run: str | None = option(None, "folder of the run (default: the newest in runs/)", metavar="DIR")
-    input: str = option("data/samples/test.jsonl", "posts: .jsonl, .csv or .tsv, also .gz", metavar="FILE")
-    output: str | None = option(None, f"where the labels go: {', '.join(OUTPUT_FORMATS)}, also .gz (default: in the "
-                                "run, named after the input)", metavar="FILE")
+    input: list[str] = option(("data/samples/test.jsonl",), "posts: .jsonl, .csv, .tsv (also .gz) or .parquet; several "
+                              "files, patterns, folders; - is standard input", metavar="FILE")
+    output: str | None = option(None, f"where the labels go: {', '.join(OUTPUT_FORMATS)}, also .gz; of several inputs "
+                                "a folder, with a file for each (default: in the run, named after the input)",
+                                metavar="FILE")
     text: str | None = option(None, "label this one post, in the terminal", metavar="TEXT")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
     overwrite: bool = option(False, "replace the output file if it exists, or what stopped labelling left of it")
     resume: bool = option(False, "continue labelling that was killed; also keep what is done if it is stopped now")
     with_texts: bool = option(False, "write the posts' texts beside their labels")
+    keep_columns: list[str] = option(("all",), "the input's own columns to write as well: all (but the text), none, or "
+                                     "their names", metavar="NAME,NAME")
 
 
 def main(argv: list[str]) -> None:
@@ -66,21 +75,71 @@ def main(argv: list[str]) -> None:
     if options.text is not None:
         label_one(options)
         return
-    run, source = finished_run(options.run), find_path(options.input)
-    output = Path(options.output) if options.output else run.path / f"labels-{Path(options.input).name}"
-    check_output(output, source, options)
-    with progress(None, "post", "reading") as bar:
-        notes = check_posts([source], options.columns(), show=bar.update, **READING)
-    print("\n".join([f"run {run.path}", *notes.lines()]))
+    run = finished_run(options.run)
+    print(f"run {run.path}")
+    options.remember(run.facts["options"])
+    files = expand(options.input)
+    if STDIN in files and len(files) > 1:
+        raise UserError("--input -: standard input goes alone; label the files in a call of their own")
+    if files == [STDIN]:
+        with spooled(sys.stdin.buffer) as source:
+            label_files(run, [(source, named_output(run, options, "stdin.jsonl"))], options)
+    elif len(files) == 1:
+        label_files(run, [(files[0], named_output(run, options, files[0].name))], options)
+    else:
+        folder = Path(options.output) if options.output else run.path / "labels"
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--output {folder}: is a file; of several inputs, name a folder")
+        label_files(run, list(zip(files, outputs_for(files, folder), strict=True)), options)
+
+
+def named_output(run: RunFolder, options: ClassifyOptions, name: str) -> Path:
+    """Where the labels of one input go: as the option says, or into the run."""
+    kind = "" if name.lower().removesuffix(".gz").endswith(OUTPUT_FORMATS) else OUTPUT_FORMATS[0]
+    return Path(options.output) if options.output else run.path / f"labels-{name}{kind}"
+
+
+def label_files(run: RunFolder, jobs: list[tuple[Path, Path]], options: ClassifyOptions) -> None:
+    """Check all inputs and outputs, then label one input after the other."""
+    todo = []
+    for source, output in jobs:
+        if len(jobs) > 1 and options.resume and output.exists() and not options.overwrite:
+            print(f"  {output}: is there already")
+            continue
+        check_output(output, source, options)
+        todo.append((source, output))
+    found = []
+    for source, _ in todo:
+        with progress(None, "post", "reading") as bar:
+            notes = check_posts([source], options.columns(), show=bar.update, **READING)
+        print("\n".join(notes.lines()))
+        found.append((notes, kept_columns(options, notes, source)))
+    if not todo:
+        return
     model, prompt = ready(run, options)
-    file = GrowingFile(output, made_from(run, source, options, model.dtype), options.resume)
-    try:
-        label(model, prompt, source, file, notes, options)
-    except KeyboardInterrupt:
-        if file.is_kept:
-            print(f"{file.counts['rows']:,} rows are kept; the same command continues", file=sys.stderr)
-        raise
-    print(f"labels: {output}")
+    for (source, output), (notes, kept) in zip(todo, found, strict=True):
+        file = GrowingFile(output, made_from(run, source, options, kept, model.dtype), options.resume)
+        try:
+            label(model, prompt, source, file, notes, kept, options)
+        except KeyboardInterrupt:
+            if file.is_kept:
+                print(f"{file.counts['rows']:,} rows are kept; the same command goes on", file=sys.stderr)
+            raise
+        print(f"labels: {output}")
+
+
+def kept_columns(options: ClassifyOptions, notes: Notes, source: Path) -> list[str]:
+    """The input's own columns that are written as well. Raises `UserError` for one that is not there."""
+    names = [*([options.label_column] if any(label for _, label in notes.cells) else []), *notes.columns]
+    if options.keep_columns in (("all",), ["all"]):
+        return names
+    if list(options.keep_columns) == ["none"]:
+        return []
+    for name in options.keep_columns:
+        if name not in names:
+            raise UserError(f"--keep-columns {name}: {source} has no such further column{closest(name, names)}; it has "
+                            f"{', '.join(names[:12]) or 'none'}")
+    return list(options.keep_columns)
 
 
 def label_one(options: ClassifyOptions) -> None:
@@ -102,11 +161,13 @@ def ready(run: RunFolder, options: ClassifyOptions):
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
+    options.choose_threads(device, model.config)
     options.make_ready(model)
     return model, prompt
 
 
-def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, options: ClassifyOptions) -> None:
+def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, kept: list[str],
+          options: ClassifyOptions) -> None:
     """Labels for the posts of `source` that `file` does not have yet, window by window."""
     with file:
         rows, texts, began = file.counts["rows"], file.counts["texts"], time.perf_counter()
@@ -117,7 +178,7 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
             labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
             for window in labeller.label(posts):
                 found = as_labels(window.probabilities, prompt.codebook)
-                lines = [output_row(*pair, prompt.codebook, options.with_texts)
+                lines = [output_row(*pair, prompt.codebook, options, kept)
                          for pair in zip(window.posts, found, strict=True)]
                 file.add(lines, texts=sum(line["predicted"] is not None for line in lines), cut=window.cut)
         if file.counts["rows"] != notes.kept:
@@ -129,11 +190,12 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
         print(f"  {labeller.remark()}")
 
 
-def made_from(run: RunFolder, source: Path, options: ClassifyOptions, dtype: torch.dtype) -> dict:
-    """What decides the rows of the output: stopped labelling continues only if all of it is the same."""
+def made_from(run: RunFolder, source: Path, options: ClassifyOptions, kept: list[str], dtype: torch.dtype) -> dict:
+    """What decides the rows of the output: a labelling that was stopped goes on only where all of it is the same."""
     adapter = {path.name: sha256_file(path) for path in sorted((run.path / "adapter").iterdir())}
     return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter]), "input": sha256_file(source),
-            "columns": asdict(options.columns()), "dtype": str(dtype), "--with-texts": options.with_texts}
+            "columns": asdict(options.columns()), "dtype": str(dtype), "--with-texts": options.with_texts,
+            "--keep-columns": kept}
 
 
 def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
@@ -151,8 +213,8 @@ def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
                         "starts again")
 
 
-def output_row(post: Post, found: Label, codebook: Codebook, with_text: bool) -> dict:
-    """One output row; fields are empty where the post had no text."""
+def output_row(post: Post, found: Label, codebook: Codebook, options: ClassifyOptions, kept: list[str]) -> dict:
+    """One output row; fields are empty if the post had no text. Kept columns that have a name of ours get `input_`."""
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, 6)
 
@@ -161,7 +223,14 @@ def output_row(post: Post, found: Label, codebook: Codebook, with_text: bool) ->
     row |= {f"p_{label}": rounded(found.probabilities.get(label)) for label in codebook.labels}
     if codebook.related:
         row["p_related"] = rounded(found.related)
-    return row | ({"text": post.text} if with_text else {})
+    if options.with_texts:
+        row["text"] = post.text
+    for name in kept:
+        own = name
+        while own in row:
+            own = f"input_{own}"
+        row[own] = post.label if name == options.label_column else post.extra.get(name)
+    return row
 
 
 if __name__ == "__main__":

@@ -140,6 +140,7 @@ def check_out(out: Path, explicit: bool) -> None:
 def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agreement | None, TestCheck]:
     """Check the posts against what the run was trained on, then let its model label them."""
     codebook = Codebook.from_dict(run.facts["codebook"])
+    options.remember(run.facts["options"])
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
     groups = grouped(options, posts)
@@ -152,6 +153,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
+    options.choose_threads(device, model.config)
     options.make_ready(model)
     with progress(len(posts), "post", "labelling") as bar:
         labeller = Labeller(model, prompt, options.micro_tokens, bar.update)

@@ -31,6 +31,7 @@ from inference.labeller import label_probabilities
 from loading import load_model
 from loading.cache import weights_sha256
 from loading.sources import EMBEDDED, find_base
+from loading.weights import read_config
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
 from report.metrics import Scored, score
@@ -56,6 +57,7 @@ def main(argv: list[str]) -> None:
             return
         run.clear_partial()
     prepared = prepare(options)
+    options.choose_threads(device, read_config(find_base(options.model)))
     print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
     print(exposure_table(prepared.exposure))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),

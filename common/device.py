@@ -2,7 +2,8 @@
 them; and how much memory is free."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from common.errors import UserError
 from common.options import option
 
 T = TypeVar("T")
+SMALL_PRODUCT = 2**19  # weights of a matrix below which one CPU thread is best
 MACHINE = "machine"  # the group of these options in --help
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
@@ -82,6 +84,40 @@ def available_memory(device: torch.device) -> int:
     raise RuntimeError("/proc/meminfo has no line MemAvailable")
 
 
+def threads_for(hidden_size: int, intermediate_size: int) -> tuple[int, str]:
+    """How many CPU threads a model of this width gets, and why: one where its products are small, else PyTorch's own.
+
+    Two threads wait for each other at the end of every operation, spinning. Where operations are short that costs more
+    than they bring, and many times more where other programs want the same cores. The measure is the number of weights
+    of the MLP's first matrix, D F, against `SMALL_PRODUCT` (measured: LOG.md).
+    """
+    count = torch.get_num_threads()
+    if count > 1 and hidden_size * intermediate_size < SMALL_PRODUCT:
+        return 1, f"its matrices are small ({hidden_size} x {intermediate_size}), and more threads would mostly wait"
+    return count, "PyTorch's choice"
+
+
+@contextmanager
+def best_threads(config) -> Iterator[None]:
+    """The threads of `threads_for` inside a `with` block, and those of before behind it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads_for(config.hidden_size, config.intermediate_size)[0])
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def how_busy() -> str:
+    """A line where other programs already want more than this machine's cores; else "" (also where nobody can say)."""
+    if not hasattr(os, "getloadavg"):
+        return ""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= cores:
+        return ""
+    return f"this machine is busy: {load:.1f} programs want its {cores} cores, so all will take longer"
+
+
 def or_halve(owner, compute: Callable[[], T], longest: int, failed: str) -> T | None:
     """`compute()`, or `None` if memory ran out: the caller then tries again in pieces of half as many tokens.
 
@@ -109,10 +145,10 @@ class MachineOptions:
                          group=MACHINE)
     dtype: str = option("auto", "compute dtype of the model", group=MACHINE,
                         choices=("auto", *DTYPES))
-    micro_tokens: int = option(0, "tokens that go through the model at once; 0 lets the program choose (train.py: "
-                               "by the free memory)", minimum=0, group=MACHINE)
-    threads: int = option(0, "CPU threads; 0 leaves the choice to PyTorch", minimum=0, group=MACHINE)
-    deterministic: bool = option(False, "on CUDA: use only algorithms that give the same bits each time (a CPU does)",
+    micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses (train.py: by the memory at "
+                               "hand)", minimum=0, group=MACHINE)
+    threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, group=MACHINE)
+    deterministic: bool = option(False, "on CUDA: only algorithms that give the same bits each time (a CPU does)",
                                  group=MACHINE)
     cache: str | None = option(None, "folder that keeps a 4-bit copy of the base and the hashes of its files, so that "
                                "the next start only maps the copy; may be deleted at any time", metavar="DIR",
@@ -126,3 +162,17 @@ class MachineOptions:
             make_deterministic()
         device = choose_device(self.device)
         return device, *choose_dtype(device, self.dtype)
+
+    def choose_threads(self, device: torch.device, config) -> None:
+        """Set PyTorch's CPU threads for a model of this `config` where `--threads` leaves it open, and say it; and
+        whether the machine is busy."""
+        if device.type != "cpu":
+            return
+        if busy := how_busy():
+            print(f"  {busy}")
+        if self.threads:
+            return
+        count, why = threads_for(config.hidden_size, config.intermediate_size)
+        if count != torch.get_num_threads():
+            torch.set_num_threads(count)
+            print(f"  {count} CPU thread{'s' * (count > 1)}, since {why}; --threads sets another number")

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable
 
@@ -67,13 +68,60 @@ def printable(text: str, encoding: str | None) -> str:
     return text.encode(encoding, "replace").decode(encoding)
 
 
-def progress(total: int, unit: str, description: str = "", initial: int = 0, delay: float = 0):
-    """A tqdm bar on stderr, after `delay` seconds; silent if stderr is a file or a CI log, shown in a notebook."""
+def progress(total: int | None, unit: str, description: str = "", initial: int = 0, delay: float = 0):
+    """A tqdm bar on stderr, after `delay` seconds; in a file or under a scheduler a line now and then (`LogLines`)."""
+    in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")  # no terminal, yet somebody is looking
+    if not (sys.stderr.isatty() or in_notebook):
+        return LogLines(total, unit, description, initial)
     from tqdm import tqdm
 
-    in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")  # not a terminal, but somebody is looking
     return tqdm(total=total, initial=initial, unit=unit, desc=description, dynamic_ncols=True, delay=delay,
-                disable=not (sys.stderr.isatty() or in_notebook), file=sys.stderr, smoothing=0.1)
+                file=sys.stderr, smoothing=0.1)
+
+
+class LogLines:
+    """Progress where nobody watches: at most every `EVERY` seconds a line on stderr, and none for what takes less.
+
+        training: 1,200 of 5,000 posts, 41.3 a second, 1 min 32 s left
+
+    The rate is that of all that was done here; `disable` says, as tqdm's does, that there is no bar.
+    """
+
+    EVERY = 30.0
+    disable = True
+
+    def __init__(self, total: int | None, unit: str, description: str = "", initial: int = 0):
+        self.total, self.unit, self.description, self.initial, self.n = total, unit, description, initial, initial
+        self._began = self._told = time.monotonic()
+
+    def update(self, count: int = 1) -> None:
+        """`count` more are done."""
+        self.n += count
+        now = time.monotonic()
+        if now - self._told >= self.EVERY:
+            self._told = now
+            print(self.line(now - self._began), file=sys.stderr, flush=True)
+
+    def line(self, seconds: float) -> str:
+        """The line after so many seconds."""
+        rate = (self.n - self.initial) / seconds if seconds > 0 else 0.0
+        words = f"{self.description or 'done'}: {self.n:,}"
+        words += f" {self.unit}s" if self.total is None else f" of {self.total:,} {self.unit}s"
+        words += f", {rate:.3g} a second" if rate >= 1 or not rate else f", {human_seconds(1 / rate)} each"
+        left = self.total is not None and rate > 0 and self.n <= self.total
+        return words + (f", {human_seconds((self.total - self.n) / rate)} left" if left else "")
+
+    def set_postfix_str(self, text: str) -> None:
+        """Nothing: the next line comes when it comes."""
+
+    def close(self) -> None:
+        """Nothing is left to take away."""
+
+    def __enter__(self) -> "LogLines":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
 
 
 def human_bytes(count: float) -> str:

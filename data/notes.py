@@ -24,6 +24,13 @@ KINDS = {
     "changed_language": "language tags reduced to ISO 639-1",
     "unknown_language": "language tags that are not ISO 639-1 codes, kept",
     "mended_text": "texts with NUL or half characters, replaced by U+FFFD",
+    "missing_value": "cells that say NA, nan or NULL without quotes, read as missing",
+    "spreadsheet_error": "texts that are a spreadsheet's error value: the posts were lost before, look at the source",
+    "mojibake": "texts with UTF-8 that was read as Windows-1252; undo it: iconv -f UTF-8 -t CP1252 FILE > mended",
+    "stripped_label": "labels with invisible characters around them, taken off",
+    "repeated_header": "rows that repeat the header, dropped",
+    "survey_rows": "rows that Qualtrics writes under the header, dropped",
+    "other_delimiter": "files separated otherwise than their name says",
 }
 
 
@@ -37,6 +44,9 @@ class Notes:
 
     files: list[str] = field(default_factory=list)
     rows: int = 0
+    columns: dict[str, None] = field(default_factory=dict)  # names of the posts' further columns, in order of coming
+    lines_read: int = 0  # of csv and tsv files in which a row takes several lines
+    long_rows: int = 0
     kept: int = 0
     counts: Counter = field(default_factory=Counter)
     details: dict[str, Counter] = field(default_factory=dict)
@@ -64,6 +74,9 @@ class Notes:
     def lines(self) -> list[str]:
         """The findings as short lines with aligned counts; kinds that were not found have no line."""
         found = [(self.rows, f"rows read from {', '.join(self.files)}"), (self.kept, "posts kept")]
+        if self.long_rows:
+            found.insert(1, (self.long_rows, f"of them with line breaks in a cell ({self.lines_read:,} lines in the "
+                                             "file)"))
         found += [(self.counts[kind], self._wording(kind)) for kind in KINDS if self.counts[kind]]
         width = max(len(f"{count:,}") for count, _ in found)
         return [f"  {count:>{width},}  {words}" for count, words in found]

@@ -1,5 +1,6 @@
 """A post, and the columns it is read from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -31,8 +32,10 @@ class Post:
 class Columns:
     """Which column holds what, and how csv and tsv files are written; each field is an option of the programs.
 
-    `delimiter` "" means that the file's name decides (comma for .csv, tab for .tsv); words such as "tab" and
-    "semicolon" stand for the characters. `quote` "none" is for files without any quoting.
+    `delimiter` "" means by the file's name (comma for .csv, tab for .tsv), or what the header plainly has instead;
+    "tab" and "semicolon" are words for the characters. `quote`: see `data.csv_rows`. `others`: further columns that
+    options name, such as --group-by's; they may not come twice either. A name with points, such as `data.text`, is a
+    path into nested JSON where no column is called so.
     """
 
     text: str = "text"
@@ -42,7 +45,9 @@ class Columns:
     predicted: str = "predicted"
     annotator: str = "annotator"
     delimiter: str = ""
-    quote: str = '"'
+    quote: str = "auto"
+    others: tuple[str, ...] = ()
+    remembered: tuple[str, ...] = ()  # roles whose name comes from a run: a file may lack them
 
     def __post_init__(self):
         object.__setattr__(self, "delimiter", WORDED_DELIMITERS.get(self.delimiter, self.delimiter))
@@ -69,12 +74,25 @@ class ColumnOptions:
     delimiter: str = option("", "what separates csv columns: tab, comma, semicolon, bar (default: by the file's name)",
                             metavar="WORD", group=DATA)
 
-    quote: str = option('"', "what quotes csv cells; none for files without quotes", metavar="CHARACTER", group=DATA)
-    bad_labels: str = option("error", "rows without a label from the codebook: stop, or drop and count them",
+    quote: str = option("auto", "what quotes csv cells: auto takes \" and refuses cells that may be swallowed rows; a "
+                        "character insists; none reads quotes as text", metavar="CHARACTER", group=DATA)
+    bad_labels: str = option("error", "rows without a label that the codebook has: stop, or drop and count them",
                              choices=("error", "drop"), group=DATA)
 
+    def remember(self, stored: Mapping) -> None:
+        """Take over the columns and the delimiter that a run was trained with, where nothing else is said now."""
+        given = getattr(self, "given", frozenset())
+        for name in ("text_column", "label_column", "language_column", "id_column", "delimiter"):
+            if name not in given and isinstance(stored.get(name), str) and stored[name] != getattr(self, name):
+                setattr(self, name, stored[name])
+                self._remembered = (*self._remembered, name.removesuffix("_column"))
+
+    _remembered = ()  # no field: what `remember` took over
+
     def columns(self) -> Columns:
-        """These options as `data.posts.Columns`."""
+        """The same as `data.posts.Columns`."""
+        others = [getattr(self, name, None) for name in ("group_by", "split_by")] + list(getattr(self, "by", ()))
         return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
                        id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
-                       delimiter=self.delimiter, quote=self.quote)
+                       delimiter=self.delimiter, quote=self.quote, others=tuple(name for name in others if name),
+                       remembered=self._remembered)

@@ -12,18 +12,34 @@ as it is, without stripping or lower-casing, since the tokenizer sees all of it.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from common.errors import UserError, closest
+from data.columns import (
+    absent_columns,
+    check_columns,
+    has_value,
+    is_annotated,
+    names_in,
+    open_posts,
+    records_of,
+    value_of,
+)
+from data.damage import Missing, is_missing, is_mojibake, is_spreadsheet_error
+from data.json_rows import kind_of
 from data.languages import reduce_language
 from data.notes import Notes
 from data.posts import Columns, Post
-from data.rows import DELIMITER_NAMES, Number, Place, Table, kind_of, open_table, stem
+from data.rows import stem
 from data.seen import SeenKeys
+from data.table import Number, Place
+from data.visible import is_empty, strip_invisible
 
-INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # zero-width characters: a text of nothing else is empty
+MOST_COLUMNS = 1000  # that are remembered by name: objects whose keys all differ must not fill memory
 
 
 def read_posts(paths, columns: Columns | None = None, codebook=None, **options) -> tuple[list[Post], Notes]:
@@ -81,21 +97,23 @@ def iter_posts(
     first_bad: list[str] = []
     for path in _paths(paths):
         notes.files.append(path.name)
-        table = open_table(path, columns.delimiter, columns.quote)
+        table = open_posts(path, columns, require_labels, require_text)
         rows_before = notes.rows
         names = table.names
         if names is not None:
-            _check_columns(names, columns, table, require_labels, require_text)
-            absent = _absent(names, columns, path.name)
-        for row in table.rows:
+            check_columns(names, columns, table, require_labels, require_text)
+            absent = absent_columns(names, columns, path.name)
+        for number, row in records_of(table, columns):
             notes.rows += 1
-            if names is None:  # jsonl has no header: the first row serves as one
-                names = list(row)
-                _check_columns(names, columns, table, require_labels, require_text)
-                absent = _absent(names, columns, path.name)
-            post = _post(row, table.place, columns, notes, require_text, keep_empty, absent)
+            if names is None:  # jsonl has no header: the first row stands for one
+                names = names_in(row, columns)
+                check_columns(names, columns, table, require_labels, require_text)
+                absent = absent_columns(names, columns, path.name)
+            post = _post(row, table.place, number, columns, notes, require_text, keep_empty, absent)
             if post is None:
                 continue
+            if isinstance(post.label, Missing):
+                post = replace(post, label=_label_or_missing(post, codebook, notes))
             problem = _label_problem(post, codebook, require_labels and not is_annotated(names))
             if problem:
                 kind, words = problem
@@ -105,7 +123,13 @@ def iter_posts(
             if seen is not None:
                 _check_id(post, seen, columns, notes)
             notes.keep(post.language, post.label)
+            if not post.extra.keys() <= notes.columns.keys() and len(notes.columns) < MOST_COLUMNS:
+                notes.columns |= dict.fromkeys(post.extra)
             yield post
+        for finding in table.findings:
+            notes.add(*finding)
+        if table.long_rows:
+            notes.lines_read, notes.long_rows = notes.lines_read + table.lines, notes.long_rows + table.long_rows
         if notes.rows == rows_before:
             header = "a header but no" if names else "no"
             raise UserError(f"{path}: has {header} rows; a file of posts was expected")
@@ -125,91 +149,59 @@ def _paths(paths) -> list[Path]:
     return several
 
 
-def _check_columns(names: list[str], columns: Columns, table: Table, labels: bool, text: bool) -> None:
-    """Raise `UserError`, naming the columns there are and the option, unless each required column occurs once."""
-    needed = ["text"] * text + ["label"] * (labels and not is_annotated(names))
-    # A column that the user named must be there as well: a mistyped option is never ignored.
-    needed += [role for role in ("language", "id") if getattr(columns, role) != getattr(Columns, role)]
-    for role in needed:
-        name = getattr(columns, role)
-        if name not in names:
-            _raise_wrong_delimiter(table, name)
-            there = ", ".join(repr(n[:24]) for n in names[:12]) + (", ..." if len(names) > 12 else "")
-            row = f": row {table.place.row}" if table.names is None else ""
-            raise UserError(
-                f"{table.place.path}{row}: has no column '{name}'; it has {there}; "
-                f"set --{role}-column to the one that holds the {role}{closest(name, names)}"
-            )
-    for name in (columns.text, columns.label, columns.language, columns.id):
-        if names.count(name) > 1:
-            raise UserError(f"{table.place.path}: has {names.count(name)} columns named '{name}'; rename all but one")
-
-
-def _absent(names: list[str], columns: Columns, file: str) -> dict[str, str]:
-    """For language and id, if the file has no such column at all: words for that, and the option that would help."""
-    return {role: f"{file} has no column '{name}' (--{role}-column{closest(name, names)})" for role, name in
-            (("language", columns.language), ("id", columns.id)) if name not in names}
-
-
-def is_empty(text: str) -> bool:
-    """Whether a text is nothing but white space and zero-width characters."""
-    return not text.strip().strip(INVISIBLE).strip()
-
-
-def is_annotated(names: Iterable[str]) -> bool:
-    """Whether a file has one label column per annotator (`label_ana`, `label_ben`): `data.annotators` joins them."""
-    return any(name.startswith("label_") for name in names)
-
-
-def _raise_wrong_delimiter(table: Table, name: str) -> None:
-    """Raise `UserError` naming the delimiter that would give the missing column, or more than one column at all."""
-    if not table.delimiter:
-        return
-    others = [d for d in DELIMITER_NAMES if d != table.delimiter]
-    split = {d: [cell.strip(' "') for cell in table.header.split(d)] for d in others}
-    right = [d for d in others if name in split[d]]
-    if not right and table.delimiter not in table.header:
-        right = [d for d in others if len(split[d]) > 1]
-    if right:
-        delimiter = right[0]
-        option = {"\t": "tab", "|": "bar", ";": "semicolon", ",": "comma"}[delimiter]
-        raise UserError(
-            f"{table.place.path}: row 1: is separated by {DELIMITER_NAMES[delimiter]}, not by "
-            f"{DELIMITER_NAMES.get(table.delimiter, repr(table.delimiter))}; set --delimiter {option}"
-            + (", or rename it to .tsv" if delimiter == "\t" else "")
-        )
-
-
-def _post(row: dict, place: Place, columns: Columns, notes: Notes, require_text: bool, keep_empty: bool,
+def _post(row: dict, place: Place, number: str, columns: Columns, notes: Notes, require_text: bool, keep_empty: bool,
           absent: dict[str, str]) -> Post | None:
     where = f"{place.path.name}: row {place.row}"
-    text = row.get(columns.text)
-    if columns.text not in row and require_text:
+    text = value_of(row, columns.text)
+    if text is None and not has_value(row, columns.text) and require_text:
         there = ", ".join(repr(name[:24]) for name in list(row)[:12]) or "none"
         raise UserError(f"{place}: has no field '{columns.text}'; its fields: {there}; every row needs one")
     if text is not None and (isinstance(text, Number) or not isinstance(text, str)):
+        if isinstance(text, dict) and len(text) > 1 and all(key.isdecimal() for key in text):
+            raise UserError(f"{place}: is a table column by column, as pandas' to_json() writes it; write it with "
+                            "df.to_json(PATH, orient='records', lines=True)")
         raise UserError(f"{place}: the text is {kind_of(text)}, not a string; put it in quotes")
-    written, text = text or "", mend(text or "")
+    written = _present(text, "text", notes, where) if isinstance(text, Missing) else text or ""
+    text = mend(written)
     if text != written:
         notes.add("mended_text", where)
     if require_text and is_empty(text):
         notes.add("empty_kept" if keep_empty else "empty_dropped", where)
         if not keep_empty:
             return None
-    tag = _string(row.get(columns.language))
+    if is_spreadsheet_error(text):
+        notes.add("spreadsheet_error", where, text.strip())
+    elif is_mojibake(text):
+        notes.add("mojibake", where)
+    tag = _present(value_of(row, columns.language), "language", notes, where)
     language, what = reduce_language(tag)
     if what == "missing":
         notes.add("missing_language", where, absent.get("language", ""))
     elif what != "same":
         notes.add(f"{what}_language", where, f"{tag.strip()} -> {language}" if what == "changed" else language)
-    name = _string(row.get(columns.id))
+    name = _present(value_of(row, columns.id), "id", notes, where)
     if not name:
-        name = f"{stem(place.path)}-{place.row}"
+        name = f"{stem(place.path)}-{number}"
         notes.add("made_id", where, absent.get("id", ""))
     own = {columns.text, columns.label, columns.language, columns.id}
     extra = {key: _string(value) for key, value in row.items() if key not in own and key}
-    label = _string(row.get(columns.label)).strip() or None
+    for column in columns.others:
+        if column not in own and has_value(row, column):
+            extra[column] = _present(value_of(row, column), column, notes, where)
+    label = strip_invisible(_string(value_of(row, columns.label))) or None
+    if label != (_string(value_of(row, columns.label)).strip() or None):
+        notes.add("stripped_label", where)
+    if label is not None and isinstance(value_of(row, columns.label), Missing):
+        label = Missing(label)  # unless the codebook has such a label; see `_label_problem`
     return Post(name, text, label, language, str(place.path), place.row, extra)
+
+
+def _present(value: object, role: str, notes: Notes, where: str) -> str:
+    """A cell as a string; empty, and noted, where it says in a word that it has no value."""
+    if isinstance(value, Missing) and is_missing(value, role == "text"):
+        notes.add("missing_value", where, f"{role}: {value}")
+        return ""
+    return _string(value)
 
 
 def mend(text: str) -> str:
@@ -229,7 +221,17 @@ def _string(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
 
 
+def _label_or_missing(post: Post, codebook, notes: Notes) -> str | None:
+    """A label that may be a word for a missing value: it is one unless the codebook has such a label."""
+    known = post.label in codebook.labels if codebook is not None else not is_missing(post.label, True)
+    if known:
+        return str(post.label)
+    notes.add("missing_value", f"{Path(post.file).name}: row {post.row}", f"label: {post.label}")
+    return None
+
+
 def _label_problem(post: Post, codebook, required: bool) -> tuple[str, str] | None:
+    """What is wrong with a post's label: (kind of finding, error line), or None."""
     if post.label is None:
         words = f"{post.place}: has no label; label it, leave the row out, or set --bad-labels drop"
         return ("missing_label", words) if required else None
@@ -239,8 +241,10 @@ def _label_problem(post: Post, codebook, required: bool) -> tuple[str, str] | No
     shown = ", ".join(labels[:12]) + (", ..." if len(labels) > 12 else "")
     symbols = dict(zip(getattr(codebook, "symbols", ()), labels, strict=False))
     same = {label.casefold(): label for label in labels}.get(post.label.casefold())
-    if post.label in symbols:
-        hint = f"; write the label, not its symbol: '{symbols[post.label]}'"
+    symbol = re.sub(r"\.0+$", "", post.label)
+    if symbol in symbols:
+        why = "" if symbol == post.label else " (a number with a point, as spreadsheets and pandas write it)"
+        hint = f"; write the label, not its symbol{why}: '{symbols[symbol]}'"
     else:
         hint = f"; did you mean '{same}'?" if same else closest(post.label, labels)
     return "unknown_label", f"{post.place}: label '{post.label[:40]}' is not in the codebook, which has {shown}{hint}"

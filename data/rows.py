@@ -4,28 +4,22 @@ Row numbers are those a person sees: the line in a jsonl file, the row in a spre
 row 1, and a field with line breaks in it is still one row); parquet rows count from 1. Lines are decoded one by one, so
 that an error can give the row and the offset of a byte that is not UTF-8. Strings stay as written; numbers in JSON
 become `Number`, a string as the file spells it (`1e5`, `007` in quotes), so that no id is ever reformatted.
-
-Quotes in csv are read strictly (RFC 4180: a quote inside a quoted field is doubled): a lenient reader would take a
-stray quote for an opening one and silently swallow rows.
 """
 
-import csv
 import gzip
-import json
-import re
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from common.errors import UserError
+from data.csv_rows import csv_table
+from data.json_rows import json_rows
+from data.table import Number, Place, Table
 
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "tsv",
+           ".parquet": "parquet"}  # .txt is what Excel calls its own tab-separated text
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-FIELD_LIMIT = 100_000_000  # characters; some scraped fields are longer than the csv module's own limit of 131,072
 UTF_16 = b"\xff\xfe"
 FOREIGN = {  # first bytes of files that are often taken for text tables
     b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
@@ -34,32 +28,6 @@ FOREIGN = {  # first bytes of files that are often taken for text tables
     b"\xfe\xff": "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
     b"PAR1": "is a parquet file; name it .parquet",
 }
-
-
-class Number(str):
-    """A number as its file spells it; a type of its own, so that a number in place of text is noticed."""
-
-
-@dataclass
-class Place:
-    """How far a file has been read: `row` is the row being read; `str(place)` is "posts.csv: row 3"."""
-
-    path: Path
-    row: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.path}: row {self.row}"
-
-
-@dataclass
-class Table:
-    """An open file: its column names (None if each row has its own) and its rows; `place` moves along with them."""
-
-    place: Place
-    names: list[str] | None
-    rows: Iterator[dict[str, object]]
-    header: str = ""  # the header as one line, for guessing the right delimiter
-    delimiter: str = ""
 
 
 def file_format(path: Path) -> str:
@@ -79,8 +47,8 @@ def stem(path: Path) -> str:
     return Path(name).stem
 
 
-def open_table(path: Path, delimiter: str = "", quote: str = '"') -> Table:
-    """Open a file as rows; it is read lazily, as rows are taken, and closed after the last one.
+def open_table(path: Path, delimiter: str = "", quote: str = "auto") -> Table:
+    """Open a file as rows; the file is read as the rows are taken and closed after the last one.
 
     Raises `UserError`, naming the file (and the row), if it is missing, a folder, empty, of an unknown kind, not UTF-8,
     cut off or malformed; a problem inside a row is raised when that row is reached.
@@ -97,8 +65,8 @@ def open_table(path: Path, delimiter: str = "", quote: str = '"') -> Table:
         return _parquet(path, place)
     lines = _lines(path, place)
     if kind == "jsonl":
-        return Table(place, None, _json_rows(lines, place))
-    return _csv(lines, place, delimiter or DELIMITERS[kind], quote)
+        return Table(place, None, json_rows(lines, place))
+    return csv_table(lines, place, delimiter or DELIMITERS[kind], quote)
 
 
 def _open(path: Path):
@@ -153,112 +121,6 @@ def _lines(path: Path, place: Place) -> Iterator[str]:
                 ) from error
             offset += len(line)
             yield text
-
-
-def _json_rows(lines: Iterator[str], place: Place) -> Iterator[dict]:
-    first = True
-    for line in lines:
-        place.row += 1
-        if not line.strip():
-            continue
-        if first and line.lstrip().startswith("["):
-            name = place.path.name
-            raise UserError(
-                f"{place.path}: is one JSON array; write one object per line: jq -c '.[]' {name} > lines.jsonl"
-            )
-        first = False
-        try:
-            value = json.loads(line.rstrip(), parse_int=Number, parse_float=Number, parse_constant=lambda name: None)
-        except json.JSONDecodeError as error:
-            what = f"{error.msg}, column {error.pos + 1}"
-            raise UserError(f'{place}: is not JSON ({what}); each line is one object, {{"text": "..."}}') from error
-        except RecursionError as error:
-            raise UserError(f"{place}: is nested too deeply to be a post; each line is one flat object") from error
-        if not isinstance(value, dict):
-            raise UserError(f'{place}: is {kind_of(value)}, not an object; each line is one object, {{"text": "..."}}')
-        yield value
-
-
-def kind_of(value: object) -> str:
-    """A value's kind in words, for error messages: "a number (12)", "a list", "an object", "true"."""
-    if isinstance(value, Number):
-        return f"a number ({value[:20]})"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), "no text")
-
-
-def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Table:
-    csv.field_size_limit(FIELD_LIMIT)
-    first = next(lines, None)
-    mark = re.fullmatch(r'"?sep=(.)"?\s*', first or "", re.IGNORECASE)
-    if mark:  # Excel's own line that names the delimiter; Excel neither shows nor counts it
-        delimiter, first = mark[1], next(lines, None)
-    kept = [line for line in [first] if line is not None]
-    lines = chain(kept, lines)
-    try:
-        if quote == "none":
-            reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
-        else:
-            reader = csv.reader(lines, delimiter=delimiter, quotechar=quote, strict=True)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"--delimiter {delimiter!r}, --quote {quote!r}: each is one character, and they differ"
-        ) from error
-    records = _records(reader, place)
-    try:
-        names = next(records, None)
-    except UserError as error:
-        # A quoted header is malformed under the wrong delimiter; data/readers.py must be able to name the right one.
-        if not kept or delimiter in kept[0]:
-            raise
-        return Table(place, [kept[0].strip()], _raising(error), header=kept[0].strip(), delimiter=delimiter)
-    if names is None:
-        raise UserError(f"{place.path}: holds no line of text; a header row with column names was expected")
-    names = [name.strip() for name in names]
-
-    def rows() -> Iterator[dict]:
-        for record in records:
-            if len(record) > len(names) and not any(record[len(names) :]):
-                record = record[: len(names)]  # spreadsheets leave empty cells after the last column
-            if len(record) != len(names):
-                raise UserError(
-                    f"{place}: has {len(record)} fields where the header has {len(names)}; put quotes around a field "
-                    f"that holds {DELIMITER_NAMES.get(delimiter, delimiter)} or line breaks"
-                )
-            yield dict(zip(names, record, strict=True))
-
-    return Table(place, names, rows(), header=delimiter.join(names), delimiter=delimiter)
-
-
-def _raising(error: UserError) -> Iterator[dict]:
-    raise error
-    yield
-
-
-def _records(reader, place: Place) -> Iterator[list[str]]:
-    while True:
-        try:
-            record = next(reader, None)
-        except csv.Error as error:
-            text = str(error)
-            if "field limit" in text:
-                why = (f"has a cell of more than {FIELD_LIMIT:,} characters; perhaps a quote opens here and is never "
-                       "closed")
-            elif "unexpected end of data" in text:
-                why = "a quote that opens here is never closed; double the quotes inside fields, or set --quote none"
-            elif "expected after" in text:
-                why = "a quote inside a quoted field is not doubled; double it, or set --quote none"
-            elif "new-line" in text:
-                why = "lines end in a lone carriage return; save the file with ordinary line ends"
-            else:
-                why = f"is not well-formed csv ({text})"
-            raise UserError(f"{place.path}: row {place.row + 1}: {why}") from error
-        if record is None:
-            return
-        place.row += 1
-        if record:
-            yield record
 
 
 def _parquet(path: Path, place: Place) -> Table:

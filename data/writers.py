@@ -72,7 +72,8 @@ class GrowingFile:
     """
 
     def __init__(self, path: str | Path, made_from: dict, resume: bool = False):
-        self.path, self.made_from, self.resume = Path(path), made_from, resume
+        self.path, self.resume = Path(path), resume
+        self.made_from = json.loads(json.dumps(made_from))  # as the journal will give it back
         self.counts, self._bytes, self._hash = Counter(), 0, hashlib.sha256()
 
     @property

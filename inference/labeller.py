@@ -1,10 +1,11 @@
 """Labels for posts: probabilities over the codebook's labels, read at the answer position, in the input's order.
 
-Posts go through the model in windows of `WINDOW`. While the device computes one window, the next is read and encoded in
-a background thread, and on a GPU the results of the one before are fetched and used: the device is all that anything
-waits for.
+Posts go through the model in windows of at most `WINDOW` posts, which take some `AIM` seconds. While the device
+computes one window, the next is read and encoded in a background thread, and on a GPU the one before is taken back and
+used: between the windows nothing waits for anything but the device.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,15 @@ import torch
 from common.device import or_halve
 from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
-from data.readers import is_empty
+from data.visible import is_empty
 
-MICRO_TOKENS = 4096  # packed tokens that go through the model at once by default
-SIZES = 4  # number of batch sizes in a large window: oneDNN compiles and keeps a kernel for every size of a product
-WINDOW = 1024  # posts whose results are returned together
-AHEAD = 2  # windows that are read and encoded before they are needed
+MICRO_TOKENS = 4096  # packed tokens that go through the model at once where nobody says otherwise
+SIZES = 4  # of the batches of a large window: oneDNN compiles a kernel for every size of a product, and keeps it
+WINDOW, LEAST = 1024, 16  # posts whose results come together, at most and at least
+AIM = 20.0  # seconds that a window may take: what is labelled is kept window by window
+SPEED = {"cpu": 2e10, "cuda": 1e13}  # operations a second, a guess for the first window; then it is measured
+TOKENS = 150  # of a post with its prompt, for that guess
+AHEAD = 2  # windows that are read and encoded before they are asked for
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Labeller:
         self.model, self.prompt, self.show = model.eval(), prompt, show
         self.micro_tokens, self.halvings = micro_tokens or MICRO_TOKENS, 0
         self._is_cuda = model.device.type == "cuda"
+        weights = sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "dense_weight"))
+        self._rate = SPEED.get(model.device.type, SPEED["cpu"]) / (2 * TOKENS * max(weights, 1))  # posts a second
         self._label_ids = torch.tensor(prompt.label_ids, device=model.device)
 
     def label(self, posts: Iterable) -> Iterator[Labelled]:
@@ -54,11 +60,14 @@ class Labeller:
 
         Errors in reading and encoding are raised after the last complete window before them, as without a thread.
         """
-        given = deque()
+        given, began = deque(), time.monotonic()
         for window, rows in ahead(self._encoded(posts)):
             given.append((window, rows, self.give([row for row in rows if row is not None])))
             if len(given) > self._is_cuda:  # a GPU is given the next window before this one is waited for
-                yield self._labelled(*given.popleft())
+                found = self._labelled(*given.popleft())
+                began, before = time.monotonic(), began
+                self._rate = len(found.posts) / max(began - before, 1e-6)
+                yield found
         while given:
             yield self._labelled(*given.popleft())
 
@@ -113,7 +122,7 @@ class Labeller:
 
     def _encoded(self, posts: Iterable) -> Iterator[tuple[list, list]]:
         posts = iter(posts)
-        while window := list(islice(posts, WINDOW)):
+        while window := list(islice(posts, max(min(LEAST, WINDOW), min(WINDOW, int(AIM * self._rate))))):
             yield window, [None if is_empty(post.text) else self.prompt.encode(post.text) for post in window]
 
     def _labelled(self, posts: list, rows: list, probabilities: Callable[[], np.ndarray]) -> Labelled:

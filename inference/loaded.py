@@ -20,11 +20,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from common.device import choose_device, choose_dtype
+from common.device import best_threads, choose_device, choose_dtype
 from common.errors import UserError, closest
 from common.terminal import progress
 from data.languages import reduce_language
-from data.readers import is_empty, mend
+from data.readers import mend
+from data.visible import is_empty
 from finetune.run_folder import RunFolder
 from inference.decide import NO_LABEL, Label, as_labels, decide, related
 from inference.labeller import Labeller
@@ -96,7 +97,8 @@ class LoadedRun:
         """(n, C) float32 in the order of `texts`, NaN where one is empty; a bar if it takes more than a moment."""
         mended = [mend(text) for text in texts]
         before = self._labeller.halvings
-        with progress(sum(not is_empty(text) for text in mended), "post", "labelling", delay=1) as bar:
+        bar = progress(sum(not is_empty(text) for text in mended), "post", "labelling", delay=1)
+        with bar, best_threads(self.model.config):
             self._labeller.show = bar.update
             windows = list(self._labeller.label(SimpleNamespace(text=text) for text in mended))
         changed, cut = sum(a != b for a, b in zip(texts, mended, strict=True)), sum(window.cut for window in windows)

@@ -14,6 +14,7 @@ import torch
 
 from common.device import choose_device, choose_dtype
 from common.errors import UserError
+from common.terminal import progress
 from loading.cache import quantised_copy
 from loading.sources import check_base, find_adapter, find_source
 from loading.weights import Weights, expected_shapes, read_config, read_weights
@@ -72,9 +73,11 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
                            f"{folder / 'config.json'}: quantization_config")
     make_linears(model, weights, quantize)
     in_four_bits = {f"{name}.weight" for name, module in model.named_modules() if hasattr(module, "load_packed")}
-    # Quantising checks every value anyway, and a kept copy was made from values that had been checked.
-    for name, found in weights.read(unchecked=weights.owner if kept else in_four_bits):
-        place(model, name, found, weights.owner[name], device, dtype, copy=not kept)
+    # Quantising looks at every value anyway, and a kept copy was made from values that had been looked at.
+    with progress(len(weights.owner), "tensor", "loading", delay=2) as bar:
+        for name, found in weights.read(unchecked=weights.owner if kept else in_four_bits):
+            place(model, name, found, weights.owner[name], device, dtype, copy=not kept)
+            bar.update()
     model.requires_grad_(False)
     if adapter is not None:
         load_adapter(model, adapter, trainable=trainable)

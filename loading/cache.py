@@ -18,6 +18,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import atomic_folder, check_place, read_json, sha256_file, sha256_json, write_json
+from common.terminal import progress
 from loading.meta import is_meta
 from loading.weights import checkpoint_files, expected_shapes, read_weights
 from model.config import LlamaConfig
@@ -36,11 +37,12 @@ def weights_sha256(folder: str | Path, cache: str | Path | None = None) -> dict[
     Raises `UserError` if there is no checkpoint or the cache cannot be written.
     """
     paths = checkpoint_files(folder)
-    if cache is None:
-        return {path.name: sha256_file(path) for path in paths}
-    known = _known(Path(cache))
-    before = dict(known)
-    digests = {path.name: _remembered(path, known) for path in paths}
+    known = {} if cache is None else _known(Path(cache))
+    before, digests = dict(known), {}
+    with progress(len(paths), "file", "hashing", delay=2) as bar:
+        for path in paths:
+            digests[path.name] = sha256_file(path) if cache is None else _remembered(path, known)
+            bar.update()
     if known != before:
         check_place(Path(cache) / "hashes.json", "--cache")
         write_json(Path(cache) / "hashes.json", known)

@@ -22,6 +22,7 @@ from common.options import option, parse_options
 from common.terminal import human_seconds, progress
 from loading.cache import weights_sha256
 from loading.sources import EMBEDDED
+from loading.weights import read_config
 from study.dry_run import cells_table, dry_run
 from study.fits import Fit, asked_of, make_fits
 from study.inputs import read_material
@@ -62,6 +63,7 @@ def main(argv: list[str]) -> None:
     material = read_material(plan)
     print("\n".join([plan.title, *material.notes]))
     runner = Runner(plan, material, out, options, jobs=1, device=device, dtype=dtype)
+    options.choose_threads(device, read_config(runner.base))
     embedded = runner.base.resolve() == ROOT / EMBEDDED
     runner.jobs = options.jobs or ((os.cpu_count() or 1) if embedded and device.type == "cpu" else 1)
     hashes = make_hashes(runner)

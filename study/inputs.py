@@ -18,8 +18,8 @@ from data.annotators import read_labelled
 from data.codebook import Codebook, load_codebook
 from data.exposure import Shares, load_shares
 from data.posts import Post
-from data.readers import is_empty
 from data.splits import group_posts, hash_order
+from data.visible import is_empty
 from report.counts import Grouping
 from stats.predictions import Rows
 from study.plan import Plan

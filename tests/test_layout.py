@@ -33,7 +33,7 @@ OUTSIDE = {
     "common": {"torch", "tqdm"},
     "model": {"torch", "tiktoken", "sentencepiece", "regex"},
     "quant": {"torch"}, "lora": {"torch", "safetensors"},
-    "data": {"torch", "numpy", "pyarrow"}, "report": {"numpy", "matplotlib"}, "stats": {"numpy"},
+    "data": {"torch", "numpy", "pyarrow", "regex"}, "report": {"numpy", "matplotlib"}, "stats": {"numpy"},
     "loading": {"torch", "safetensors", "numpy", "huggingface_hub"}, "finetune": {"torch"},
     "inference": {"torch", "numpy"},
 }  # fmt: skip

@@ -20,10 +20,12 @@ from common.files import atomic_folder, check_place, sha256_file, write_json
 from common.options import option, parse_options
 from data.annotators import majority
 from data.checks import check_test, near_pairs
+from data.columns import is_annotated, open_posts
+from data.damage import Missing
 from data.posts import DATA, ColumnOptions, Columns, Post
-from data.readers import is_annotated, read_posts
-from data.rows import Number, open_table
+from data.readers import read_posts
 from data.splits import Split, split_posts
+from data.table import Number
 from data.writers import write_rows
 
 SHOWN = 5  # near pairs that are named; split.json has all of them
@@ -75,12 +77,12 @@ def main(argv: list[str]) -> None:
     print(f"written: {out / 'train.jsonl'} and {out / 'test.jsonl'}")
 
 
-def place(post: Post) -> tuple[str, int]:
-    """Where a post was read, as a key."""
-    return post.file, post.row
+def place(post: Post) -> tuple[str, int, str]:
+    """Where a post was read, as a key; a row of nested JSON can hold several."""
+    return post.file, post.row, post.id
 
 
-def one_per_post(posts: list[Post], columns: Columns) -> tuple[list[Post], dict[tuple[str, int], list[Post]]]:
+def one_per_post(posts: list[Post], columns: Columns) -> tuple[list[Post], dict[tuple, list[Post]]]:
     """One row for each post, with the majority of its labels (None for a tie), and all rows of that post by `place`.
 
     Rows are one post where a file has a column of annotators and they share id and language.
@@ -122,10 +124,10 @@ def said(split: Split, check, near: list[tuple[int, int, float]]) -> list[str]:
 
 
 def rows_as_written(files: list[Path], columns: Columns) -> dict[tuple[str, int], dict]:
-    """Every row of the files by `place`, with the names and values that it has there."""
+    """Every row of the files by file and row, with the names and values that it has there."""
     written = {}
     for path in files:
-        table = open_table(path, columns.delimiter, columns.quote)
+        table = open_posts(path, columns)
         for row in table.rows:
             written[str(path), table.place.row] = row
     return written
@@ -141,10 +143,13 @@ def as_row(post: Post, row: dict, columns: Columns) -> dict:
         if isinstance(value, Number) and key not in known:
             number = json.loads(value)
             value = number if math.isfinite(number) else str(value)
+        elif isinstance(value, Missing):
+            value = None
         elif isinstance(value, str):
             value = known.get(key, post.extra.get(key, value.encode("utf-8", "replace").decode()))
         result[key] = known.get(key, value)
-    return result
+    # A path into nested JSON becomes a column of its own, which readers prefer to the path.
+    return result | {key: value for key, value in known.items() if key not in result}
 
 
 if __name__ == "__main__":

@@ -51,7 +51,8 @@ def test_round_trip(tmp_path, kind, bom, zipped):
     else:
         content = as_csv(rows, {"csv": ",", "tsv": "\t"}[kind])
     path = write(tmp_path, f"posts.{kind}" + ".gz" * zipped, bom + content, zipped)
-    posts, notes = read_posts(path, codebook=CODEBOOK)
+    # Tabs and line breaks in one cell: as another test says, such a file must be insisted on.
+    posts, notes = read_posts(path, Columns(quote='"'), codebook=CODEBOOK)
     first = 1 if kind == "jsonl" else 2
     assert posts == [
         Post(row["id"], row["text"], row["label"], "tr", str(path), place, {"author": row["author"]})
@@ -209,7 +210,8 @@ def test_parquet(tmp_path):
 def test_the_real_tweets(shared_data):
     folder = shared_data / "immigration"
     posts, notes = read_posts([folder / "train.jsonl", folder / "test.jsonl"])
-    assert (notes.rows, notes.kept, sum(notes.counts.values())) == (3500, 3500, 0)
+    # 21 Indonesian tweets were read as Windows-1252 before they were published.
+    assert (notes.rows, notes.kept, notes.counts) == (3500, 3500, {"mojibake": 21})
     assert len(notes.to_dict()["languages"]) == 12 and len({p.id for p in posts}) == 3500
     _, notes = read_posts(shared_data / "topics" / "sib200.jsonl")
     assert notes.counts["duplicate_id"] == 0 and notes.counts["parallel_id"] == 1004 * 12

@@ -43,7 +43,8 @@ WRONG = [  # name, content, the line
     ("p.csv", "\n\n", "p.csv: holds no line of text; a header row with column names was expected"),
     ("p.csv", "text,label\n", "p.csv: has a header but no rows; a file of posts was expected"),
     ("p.jsonl", "\n \n", "p.jsonl: has no rows; a file of posts was expected"),
-    ("p.txt", "hi", f"p.txt: is not a kind of file that is read; {FORMATS}"),
+    ("p.txt", "hi", "p.txt: has no column 'text'; it has 'hi'; set --text-column to the one that holds the text"),
+    ("p.doc", "hi", f"p.doc: is not a kind of file that is read; {FORMATS}"),
     ("p", "hi", f"p: is not a kind of file that is read; {FORMATS}"),
     ("p.parquet.gz", "hi", f"p.parquet.gz: is not a kind of file that is read; {FORMATS}"),
     ("p.csv.gz", "text,label\n", "p.csv.gz: is named .gz but is not gzipped; take .gz off its name"),
@@ -59,13 +60,8 @@ WRONG = [  # name, content, the line
      "or: iconv -f CP1252 -t UTF-8 p.csv > utf8-p.csv"),
     ("p.jsonl", b'\xef\xbb\xbf{"text": "a", "label": "pro"}\n{"text": "\xfc"}\n', "p.jsonl: row 2: byte 43 (0xfc) is "
      "not UTF-8; save it as UTF-8, or: iconv -f CP1252 -t UTF-8 p.jsonl > utf8-p.jsonl"),
-    ("p.csv", "text\tlabel\na, b\tpro\n", "p.csv: row 1: is separated by tabs, not by commas; set --delimiter tab, or "
-     "rename it to .tsv"),
-    ("p.csv", "text;label\na;pro\n", "p.csv: row 1: is separated by semicolons, not by commas; set --delimiter "
-     "semicolon"),
-    ("p.csv", "tweet;stance\na;pro\n", "p.csv: row 1: is separated by semicolons, not by commas; set --delimiter "
-     "semicolon"),
-    ("p.tsv", '"text","label"\na,pro\n', "p.tsv: row 1: is separated by commas, not by tabs; set --delimiter comma"),
+    ("p.csv", "tweet;stance\na;pro\n", "p.csv: has no column 'text'; it has 'tweet', 'stance'; set --text-column to "
+     "the one that holds the text; did you mean 'tweet'?"),
     ("p.csv", "tekst,label\na,pro\n", "p.csv: has no column 'text'; it has 'tekst', 'label'; set --text-column to the "
      "one that holds the text; did you mean 'tekst'?"),
     ("p.csv", "text,id\na,1\n", "p.csv: has no column 'label'; it has 'text', 'id'; set --label-column to the one that "
@@ -85,10 +81,17 @@ WRONG = [  # name, content, the line
      "line ends"),
     ("p.jsonl", '{"text": "a", "label": "pro"}\n{"text": \n', "p.jsonl: row 2: is not JSON (Expecting value, column "
      '9); each line is one object, {"text": "..."}'),
-    ("p.jsonl", '[{"text": "a"}]', "p.jsonl: is one JSON array; write one object per line: jq -c '.[]' p.jsonl > "
-     "lines.jsonl"),
-    ("p.json", '[\n{"text": "a"}\n]', "p.json: is one JSON array; write one object per line: jq -c '.[]' p.json > "
-     "lines.jsonl"),
+    ("p.jsonl", '[{"text": "a", "label": "pro"}, 3]', 'p.jsonl: row 2: is a number (3), not an object; each entry is '
+     'one object, {"text": "..."}'),
+    ("p.json", '[{"text": "a", "label": "pro"}', "p.json: row 1: the file ends inside its array; copy it again"),
+    ("p.json", '[{"text": "a", "label": "pro"} {"text": "b"}]', "p.json: row 1: a comma was expected behind this entry "
+     "of the array"),
+    ("p.json", '[{"text": "a", "label": "pro"}] []', "p.json: has something behind the end of its array; one array was "
+     "expected"),
+    ("p.jsonl", '{"text": "a", "text": "b", "label": "pro"}', "p.jsonl: row 1: has the key 'text' twice; rename one of "
+     "them"),
+    ("p.json", '{"text": {"0": "a", "1": "b"}, "label": {"0": "pro", "1": "pro"}}', "p.json: row 1: is a table column "
+     "by column, as pandas' to_json() writes it; write it with df.to_json(PATH, orient='records', lines=True)"),
     ("p.jsonl", '"text"', 'p.jsonl: row 1: is a string, not an object; each line is one object, {"text": "..."}'),
     ("p.jsonl", '{"text": "a", "label": "pro"}\n{"label": "pro"}', "p.jsonl: row 2: has no field 'text'; its fields: "
      "'label'; every row needs one"),
@@ -161,7 +164,7 @@ def test_a_column_that_was_asked_for_must_be_there(tmp_path):
     with pytest.raises(UserError, match="--id-column: is empty; name a column"):
         Columns(id="")
     line = error(path, Columns(delimiter="::"))
-    assert line == "--delimiter '::', --quote '\"': each is one character, and they differ"
+    assert line == "--delimiter '::', --quote 'auto': each is one character, and they differ"
 
 
 def test_parquet_without_pyarrow_is_one_line(tmp_path, monkeypatch):

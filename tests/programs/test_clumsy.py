@@ -1,7 +1,7 @@
 """Files as people have them: spreadsheets of many kinds, own columns and labels, several annotators, unruly posts.
 
-Deliberate break that turns this red: take the `sep=` line out of data/rows.py, or let classify.py ask `text.strip()`
-instead of `is_empty`, and a post of invisible characters gets a label.
+Deliberate break that turns this red: take the `sep=` line out of data/csv_rows.py, or let classify.py ask
+`text.strip()` instead of `is_empty`, and a post of invisible characters gets a label.
 """
 
 import csv
@@ -12,7 +12,7 @@ import pytest
 import classify
 import eval as evaluation
 import train
-from data import rows
+from data import csv_rows
 from tests.programs.hostile import (
     QUICK,
     TOPICS,
@@ -38,13 +38,13 @@ def export(header: str, end: str = "\r\n", before: str = "") -> bytes:
 def test_a_spreadsheet_with_columns_of_its_own(world: World, tmp_path):
     (tmp_path / "export.csv").write_bytes(export("Tweet Text;Sentiment;lang"))
     args = ("--model", world.base, "--data", "export.csv", "--out", "run", *QUICK)
-    refused(train.main, *args, says=("semicolons", "--delimiter semicolon"))
-    refused(train.main, *args, "--delimiter", ";", says=("'Tweet Text', 'Sentiment', 'lang'", "--text-column"))
-    refused(train.main, *args, "--delimiter", ";", "--text-column", "tweet text", says="did you mean 'Tweet Text'?")
-    ended = call(train.main, *args, "--delimiter", ";", *OWN)
-    assert ended.code == 0, ended.err
+    refused(train.main, *args, "--delimiter", "tab", says=("semicolons", "--delimiter semicolon"))
+    refused(train.main, *args, says=("'Tweet Text', 'Sentiment', 'lang'", "--text-column"))
+    refused(train.main, *args, "--text-column", "tweet text", says="did you mean 'Tweet Text'?")
+    ended = call(train.main, *args, *OWN)
+    assert ended.code == 0 and "export.csv: semicolons, not commas" in ended.out, ended.err
     assert "English -> en (24), Turkish -> tr (24)" in ended.out and "0 of 48 posts cut" in ended.out
-    ended = call(classify.main, "--run", "run", "--input", "export.csv", "--output", "labels.csv", "--delimiter", ";",
+    ended = call(classify.main, "--run", "run", "--input", "export.csv", "--output", "labels.csv",
                  "--text-column", "Tweet Text", "--language-column", "lang")  # fmt: skip
     assert ended.code == 0, ended.err
     with open("labels.csv", encoding="utf-8", newline="") as handle:
@@ -55,7 +55,7 @@ def test_a_spreadsheet_with_columns_of_its_own(world: World, tmp_path):
 
 def test_a_language_column_that_was_not_named_is_told(world: World, tmp_path):
     (tmp_path / "export.csv").write_bytes(export("text;label;lang"))
-    ended = call(train.main, "--model", world.base, "--data", "export.csv", "--out", "run", "--delimiter", ";", *QUICK)
+    ended = call(train.main, "--model", world.base, "--data", "export.csv", "--out", "run", *QUICK)
     assert ended.code == 0, ended.err
     assert "export.csv has no column 'language' (--language-column; did you mean 'lang'?) (48)" in ended.out
 
@@ -124,7 +124,7 @@ def test_unruly_posts_are_counted_cut_and_labelled(world: World, tmp_path):
 
 
 def test_a_cell_that_swallows_the_file(world: World, tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "FIELD_LIMIT", 5000)
+    monkeypatch.setattr(csv_rows, "FIELD_LIMIT", 5000)
     (tmp_path / "posts.csv").write_text("text,label,language\nfirst,neutral,en\n" + "x" * 9000 + ",neutral,en\n")
     refused(classify.main, "--run", world.run, "--input", "posts.csv", "--output", "a.csv",
             says=("row 3", "5,000 characters"))  # fmt: skip

@@ -1,0 +1,185 @@
+"""csv and tsv as rows, read strictly, with the traps of exported tables told or mended.
+
+Quotes are those of RFC 4180: a quote inside a quoted cell is doubled. A lenient reader would take a stray quote for an
+opening one and swallow rows without a word. A strict one still can, where a post only begins with a quote and another,
+rows later, ends with one: a quoted cell then holds whole rows. So such cells are refused (`quote` "auto"):
+
+    tabs, bars            a quoted cell that holds both the delimiter and a line break
+    commas, semicolons    the same, if each of its lines has as many cells as the header when quotes are ignored;
+                          a post of several lines with commas in it is common and is read
+
+A quote character that is given insists on quoting; "none" reads quotes as text.
+
+Dropped, and counted: the header once more (joined exports), and the two rows below the header that Qualtrics writes.
+A word such as NA without quotes is a missing value (see `data.damage`).
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+from common.errors import UserError
+from data.damage import MISSING_WORDS, NO_TEXT, Missing
+from data.table import Place, Table
+
+AUTO = "auto"
+DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
+FIELD_LIMIT = 100_000_000  # characters; the csv module's own 131,072 is less than some scraped fields
+_IMPORT_ID = re.compile(r'\s*\{\s*"ImportId"')  # what Qualtrics writes under each column
+_WORDS = MISSING_WORDS | {NO_TEXT}
+
+
+class _Lines:
+    """The file's lines, counted; `record` has those that the reader took since it was last emptied."""
+
+    def __init__(self, lines: Iterator[str]):
+        self._lines, self.record = lines, []
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.record.append(line)
+        return line
+
+
+def csv_table(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Table:
+    """The table in `lines`, its header read; `place` moves along. Raises `UserError`, also while rows are taken."""
+    csv.field_size_limit(FIELD_LIMIT)
+    first = next(lines, None)
+    mark = re.fullmatch(r'"?sep=(.)"?\s*', first or "", re.IGNORECASE)
+    if mark:  # Excel's own line about its delimiter, which it hides and does not count
+        delimiter, first = mark[1], next(lines, None)
+    kept = [line for line in [first] if line is not None]
+    taken = _Lines(chain(kept, lines))
+    character = '"' if quote == AUTO else quote
+    try:
+        if quote == "none":
+            reader = csv.reader(taken, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=True)
+        else:
+            reader = csv.reader(taken, delimiter=delimiter, quotechar=character, strict=True)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--delimiter {delimiter!r}, --quote {quote!r}: each is one character, and they differ"
+                        ) from error
+    table = Table(place, None, iter(()), delimiter=delimiter)
+    records = _records(reader, taken, table)
+    try:
+        names = next(records, None)
+    except UserError as error:
+        # Read with the wrong delimiter, a quoted header is not well formed: the reader must be able to say which.
+        if not kept or delimiter in kept[0]:
+            raise
+        table.names, table.header, table.rows = [kept[0].strip()], kept[0].strip(), _raising(error)
+        return table
+    if names is None:
+        raise UserError(f"{place.path}: holds no line of text; a header row with column names was expected")
+    table.names = [name.strip() for name in names]
+    table.header = delimiter.join(table.names)
+    table.rows = _rows(records, taken, table, None if quote == "none" else character, quote == AUTO)
+    return table
+
+
+def _rows(records: Iterator[list[str]], taken: _Lines, table: Table, character: str | None, is_auto: bool
+          ) -> Iterator[dict]:
+    """Records as rows; those that are no posts are left out and noted."""
+    names, place, held = table.names, table.place, []
+    for record in records:
+        if len(record) > len(names) and not any(record[len(names) :]):
+            record = record[: len(names)]  # spreadsheets leave empty cells behind the last column
+        if len(record) != len(names):
+            raise UserError(
+                f"{place}: has {len(record)} fields where the header has {len(names)}; put quotes around a field "
+                f"that holds {DELIMITER_NAMES.get(table.delimiter, table.delimiter)} or line breaks"
+            )
+        if is_auto and len(taken.record) > 1:
+            _check_swallowed(record, taken.record, table)
+        where = f"{place.path.name}: row {place.row}"
+        if record[0].strip() == names[0] and [cell.strip() for cell in record] == names:
+            table.findings.append(("repeated_header", where, ""))
+            continue
+        row = dict(zip(names, _with_missing(record, taken.record, character), strict=True))
+        if held is not None:  # the first two rows wait until it is known whether Qualtrics wrote them
+            held.append((where, place.row, row))
+            if len(held) < 2:
+                continue
+            if _is_import_ids(record):
+                table.findings += [("survey_rows", held_at, "") for held_at, _, _ in held]
+                held = None
+                continue
+            waiting, held, now = held, None, place.row
+            for _, number, earlier in waiting:
+                place.row = number
+                yield earlier
+            place.row = now
+            continue
+        yield row
+    for _, number, row in held or []:
+        place.row = number
+        yield row
+
+
+def _is_import_ids(record: list[str]) -> bool:
+    filled = [cell for cell in record if cell.strip()]
+    return bool(filled) and all(_IMPORT_ID.match(cell) for cell in filled)
+
+
+def _check_swallowed(record: list[str], lines: list[str], table: Table) -> None:
+    """Raise where a quoted cell may be several rows of a file that does not quote."""
+    inside = [cell for cell in record if table.delimiter in cell and ("\n" in cell or "\r" in cell)]
+    if not inside:
+        return
+    if table.delimiter in ",;":
+        counts = {len(line.rstrip("\r\n").split(table.delimiter)) for line in lines}
+        if counts != {len(table.names)}:
+            return
+    name = DELIMITER_NAMES.get(table.delimiter, repr(table.delimiter))
+    raise UserError(f"{table.place}: a quoted cell holds both {name} and a line break ({len(lines)} lines), as if a "
+                    "post only began with a quote; --quote none reads quotes as text, and --quote '\"' says that this "
+                    "is one cell")
+
+
+def _with_missing(record: list[str], lines: list[str], character: str | None) -> list[str]:
+    """The cells, with `Missing` for those that say so without quotes; where cells of a row differ in that, all do."""
+    if not any(cell in _WORDS for cell in record):
+        return record
+    raw = "".join(lines)
+    quoted = {cell for cell in record if cell in _WORDS and character is not None
+              and raw.count(f"{character}{cell}{character}") >= record.count(cell)}
+    return [Missing(cell) if cell in _WORDS and cell not in quoted else cell for cell in record]
+
+
+def _raising(error: UserError) -> Iterator[dict]:
+    raise error
+    yield
+
+
+def _records(reader, taken: _Lines, table: Table) -> Iterator[list[str]]:
+    place = table.place
+    while True:
+        taken.record.clear()
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"{place.path}: row {place.row + 1}: {_in_words(error)}") from error
+        table.lines += len(taken.record)
+        if record is None:
+            return
+        place.row += 1
+        if record:
+            table.long_rows += len(taken.record) > 1
+            yield record
+
+
+def _in_words(error: csv.Error) -> str:
+    text = str(error)
+    if "field limit" in text:
+        return f"has a cell of more than {FIELD_LIMIT:,} characters; perhaps a quote opens here and is never closed"
+    if "unexpected end of data" in text:
+        return "a quote that opens here is never closed; double the quotes inside fields, or set --quote none"
+    if "expected after" in text:
+        return "a quote inside a quoted field is not doubled; double it, or set --quote none"
+    if "new-line" in text:
+        return "lines end in a lone carriage return; save the file with ordinary line ends"
+    return f"is not well-formed csv ({text})"

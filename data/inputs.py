@@ -1,0 +1,90 @@
+"""Which files the words behind `--input` mean: files, patterns, folders, and standard input."""
+
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import UserError
+from common.files import find_path
+from data.rows import FORMATS, stem
+from data.writers import OUTPUT_FORMATS, output_format
+
+STDIN = "-"
+
+
+def expand(names: list[str]) -> list[Path | str]:
+    """The files that `names` mean, in their order; those of a folder or pattern by name. `-` stays as it is.
+
+    Raises `UserError` for a folder or pattern without a file of posts, and for a file that is meant twice.
+    """
+    found: list[Path | str] = []
+    for name in names:
+        path = find_path(name)
+        if name == STDIN:
+            found.append(STDIN)
+        elif path.is_dir():
+            inside = sorted(file for file in path.iterdir() if file.is_file() and _is_known(file))
+            if not inside:
+                raise UserError(f"--input {name}: the folder holds no {', '.join(sorted(FORMATS))} (also .gz)")
+            found += inside
+        elif not path.exists() and glob.has_magic(name):
+            matching = sorted(Path(file) for file in glob.glob(name, recursive=True) if os.path.isfile(file))
+            if not matching:
+                raise UserError(f"--input {name}: no file has such a name")
+            found += matching
+        else:
+            found.append(path)
+    seen: dict = {}
+    for file in found:
+        key = file if file == STDIN else file.resolve()
+        if key in seen:
+            raise UserError(f"--input {file}: is meant twice; name each file once")
+        seen[key] = file
+    if not found:
+        raise UserError("--input: names no file; name one or several .jsonl, .csv or .tsv files, folders, or -")
+    return found
+
+
+def _is_known(file: Path) -> bool:
+    name = file.name.lower().removesuffix(".gz")
+    return not file.name.startswith(".") and any(name.endswith(kind) for kind in FORMATS)
+
+
+def outputs_for(files: list[Path], folder: Path) -> list[Path]:
+    """One file in `folder` for each input, named after it, of its format (jsonl for what is only read).
+
+    Raises `UserError` where two inputs would have the same.
+    """
+    found: dict[Path, Path] = {}
+    for file in files:
+        try:
+            kind = output_format(file) + (".gz" if file.name.lower().endswith(".gz") else "")
+        except UserError:
+            kind = OUTPUT_FORMATS[0]
+        output = folder / f"{stem(file)}{kind}"
+        if output in found:
+            raise UserError(f"--output {folder}: {found[output]} and {file} would both become {output.name}; label "
+                            "them one after the other")
+        found[output] = file
+    return list(found)
+
+
+@contextmanager
+def spooled(stream: BinaryIO) -> Iterator[Path]:
+    """All of a stream as a file for the length of a `with` block: posts are read twice, standard input only once.
+
+    Its format is told by its beginning: "{" or "[" is JSON, a tab in the first line is tsv, else csv.
+    """
+    with tempfile.TemporaryDirectory(prefix="posts-") as folder:
+        path = Path(folder) / "stdin"
+        with open(path, "wb") as handle:
+            shutil.copyfileobj(stream, handle)
+        with open(path, "rb") as handle:
+            start = handle.readline(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+        kind = ".jsonl" if start[:1] in (b"{", b"[") else ".tsv" if b"\t" in start else ".csv"
+        yield path.rename(path.with_suffix(kind))

@@ -1,0 +1,108 @@
+"""JSON as rows: one object a line, or one array of objects.
+
+Numbers stay as the file spells them (`Number`), so that no id is ever reformatted. An object that has a key twice is
+refused: a JSON reader would keep the last one without a word.
+"""
+
+import json
+from collections.abc import Iterator
+
+from common.errors import UserError
+from data.table import Number, Place
+
+SHAPE = 'each line is one object, {"text": "..."}'
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise _Doubled(twice)
+    return found
+
+
+class _Doubled(Exception):
+    """An object has this key twice."""
+
+
+_DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=lambda name: None,
+                            object_pairs_hook=_object)
+
+
+def json_rows(lines: Iterator[str], place: Place) -> Iterator[dict]:
+    """The objects of a file in their order; `place` moves along: lines are counted, or the entries of an array."""
+    first = True
+    for line in lines:
+        place.row += 1
+        if not line.strip():
+            continue
+        if first and line.lstrip().startswith("["):
+            yield from _array(line.lstrip()[1:], lines, place)
+            return
+        first = False
+        value = _decoded(lambda text: _DECODER.decode(text), line.rstrip(), place)
+        if not isinstance(value, dict):
+            raise UserError(f"{place}: is {kind_of(value)}, not an object; {SHAPE}")
+        yield value
+
+
+def _array(text: str, lines: Iterator[str], place: Place) -> Iterator[dict]:
+    """The entries of an array whose opening bracket is read; more lines are taken as they are needed."""
+    place.row, at, is_first = 0, 0, True
+    while True:
+        at, text = _skip(text, at, lines, place)
+        if text[at] == "]":
+            rest = text[at + 1 :] + "".join(lines)
+            if rest.strip():
+                raise UserError(f"{place.path}: has something behind the end of its array; one array was expected")
+            return
+        if not is_first:
+            if text[at] != ",":
+                raise UserError(f"{place}: a comma was expected behind this entry of the array")
+            at, text = _skip(text, at + 1, lines, place)
+        place.row, is_first, more = place.row + 1, False, 1
+        while True:
+            try:
+                value, at = _DECODER.raw_decode(text, at)
+                break
+            except json.JSONDecodeError:
+                piece = "".join(line for _, line in zip(range(more), lines, strict=False))
+                if not piece:
+                    _decoded(lambda whole, at=at: _DECODER.raw_decode(whole, at), text, place)
+                text, at, more = text[at:] + piece, 0, 2 * more
+            except (_Doubled, RecursionError, ValueError):
+                _decoded(lambda whole, at=at: _DECODER.raw_decode(whole, at), text, place)
+        if not isinstance(value, dict):
+            raise UserError(f'{place}: is {kind_of(value)}, not an object; each entry is one object, {{"text": "..."}}')
+        yield value
+
+
+def _skip(text: str, at: int, lines: Iterator[str], place: Place) -> tuple[int, str]:
+    """Past white space, and into the next line where this one ends: the new position and the text it is in."""
+    while not text[at:].strip():
+        text, at = next(lines, None), 0
+        if text is None:
+            raise UserError(f"{place}: the file ends inside its array; copy it again")
+    return at + len(text[at:]) - len(text[at:].lstrip()), text
+
+
+def _decoded(decode, text: str, place: Place):
+    """`decode(text)`; what is wrong with it as a `UserError`."""
+    try:
+        return decode(text)
+    except _Doubled as error:
+        raise UserError(f"{place}: has the key '{str(error)[:40]}' twice; rename one of them") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: is not JSON ({error.msg}, column {error.pos + 1}); {SHAPE}") from error
+    except RecursionError as error:
+        raise UserError(f"{place}: is nested too deep to be a post; each line is one flat object") from error
+
+
+def kind_of(value: object) -> str:
+    """A value's kind in words: "a number (12)", "a list", "an object", "true"; for error lines."""
+    if isinstance(value, Number):
+        return f"a number ({value[:20]})"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), "no text")

@@ -1,0 +1,34 @@
+"""An open file of rows: what its columns are called, its rows one by one, and where reading stands."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+class Number(str):
+    """A number as its file spells it; told apart from a string, so that a number where text belongs is noticed."""
+
+
+@dataclass
+class Place:
+    """Where reading stands; `str(place)` is "posts.csv: row 3". `row` is the row being read."""
+
+    path: Path
+    row: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.path}: row {self.row}"
+
+
+@dataclass
+class Table:
+    """An open file: its column names (None where each row has its own) and its rows; `place` moves along with them."""
+
+    place: Place
+    names: list[str] | None
+    rows: Iterator[dict[str, object]]
+    header: str = ""  # the header as one line, for guessing what separates it
+    delimiter: str = ""
+    findings: list[tuple[str, str, str]] = field(default_factory=list)  # kind, place and detail, for `data.notes`
+    lines: int = 0  # of the file so far
+    long_rows: int = 0  # rows that took several lines

@@ -1,0 +1,25 @@
+"""What can be seen of a text: one definition of "empty", for posts, labels and column names alike.
+
+A character is invisible if Unicode gives it the property White_Space or Default_Ignorable_Code_Point (joiners, bidi
+controls, variation selectors, soft hyphen, Hangul fillers, tags ...), the category Z (separators), Cc, Cs or Cf
+(controls, half pairs, format characters; not the few of these that Prepended_Concatenation_Mark makes visible), or if
+it is the Braille pattern without a dot. A text is empty if it has no other characters. Private and unassigned code
+points count as visible: a font may show them. Properties are those of the `regex` module's Unicode (UAX 44).
+"""
+
+import regex
+
+_INVISIBLE = (r"[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Z}\p{Cc}\p{Cs}\p{Cf}\u2800"
+              r"--\p{Prepended_Concatenation_Mark}]")  # fmt: skip
+_VISIBLE = regex.compile(f"[^{_INVISIBLE}]", regex.V1)
+_ENDS = regex.compile(f"^{_INVISIBLE}+|{_INVISIBLE}+$", regex.V1)
+
+
+def is_empty(text: str) -> bool:
+    """Whether nothing of a text can be seen: `is_empty("\\u2066\\u2069")` is true."""
+    return _VISIBLE.search(text) is None
+
+
+def strip_invisible(text: str) -> str:
+    """`text` without invisible characters at its ends: `strip_invisible("pro\\u200b ") -> "pro"`."""
+    return _ENDS.sub("", text)

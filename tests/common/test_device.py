@@ -1,0 +1,60 @@
+"""Threads by the width of the model, and what is said of a busy machine.
+
+Deliberate break: turn the comparison in `threads_for` round, or let `best_threads` leave its number set.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from common import device
+from common.device import MachineOptions, best_threads, how_busy, threads_for
+
+SMALL, LARGE = SimpleNamespace(hidden_size=192, intermediate_size=512), SimpleNamespace(hidden_size=2048,
+                                                                                        intermediate_size=8192)
+
+
+@pytest.fixture(autouse=True)
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_small_models_get_one_thread():
+    assert threads_for(192, 512)[0] == 1 and "192 x 512" in threads_for(192, 512)[1]
+    assert threads_for(2048, 8192)[0] == 2
+    torch.set_num_threads(1)
+    assert threads_for(192, 512)[0] == 1
+
+
+def test_the_programs_set_it_and_say_so(capsys, monkeypatch):
+    monkeypatch.setattr(device, "how_busy", lambda: "")
+    MachineOptions().choose_threads(torch.device("cpu"), LARGE)
+    assert torch.get_num_threads() == 2 and capsys.readouterr().out == ""
+    MachineOptions(threads=2).choose_threads(torch.device("cpu"), SMALL)
+    MachineOptions().choose_threads(torch.device("cuda"), SMALL)
+    assert torch.get_num_threads() == 2 and capsys.readouterr().out == ""
+    MachineOptions().choose_threads(torch.device("cpu"), SMALL)
+    assert torch.get_num_threads() == 1 and "1 CPU thread, since" in capsys.readouterr().out
+
+
+def test_a_library_gives_them_back():
+    with pytest.raises(ZeroDivisionError), best_threads(SMALL):
+        assert torch.get_num_threads() == 1
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
+
+
+def test_a_busy_machine_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(device.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(device.os, "getloadavg", lambda: (5.3, 0.0, 0.0), raising=False)
+    assert how_busy() == "this machine is busy: 5.3 programs want its 2 cores, so all will take longer"
+    MachineOptions(threads=2).choose_threads(torch.device("cpu"), SMALL)
+    assert "this machine is busy" in capsys.readouterr().out
+    monkeypatch.setattr(device.os, "getloadavg", lambda: (2.0, 0.0, 0.0), raising=False)
+    assert how_busy() == ""
+    monkeypatch.delattr(device.os, "getloadavg")
+    assert how_busy() == ""

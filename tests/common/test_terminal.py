@@ -1,0 +1,59 @@
+"""What a person sees where nobody watches a terminal: a line now and then, and how it is worded.
+
+Deliberate break: let `LogLines.update` print each time, or forget `initial` in the rate; both turn red.
+"""
+
+import io
+
+import pytest
+
+from common import terminal
+from common.terminal import LogLines, progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_line_at_most_every_thirty_seconds(clock, capsys):
+    bar = progress(1000, "post", "training", initial=200)  # pytest's stderr is no terminal
+    assert isinstance(bar, LogLines) and bar.disable
+    with bar:
+        for _ in range(400):
+            clock[0] += 1
+            bar.update(2)
+            bar.set_postfix_str("loss 1")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 13
+    assert lines[0] == "training: 260 of 1,000 posts, 2 a second, 6 min 10 s left"
+    assert lines[-1] == "training: 980 of 1,000 posts, 2 a second, 10.0 s left"
+
+
+def test_what_is_short_says_nothing(clock, capsys):
+    with progress(None, "post", "reading") as bar:
+        clock[0] += 29
+        bar.update(5)
+    assert capsys.readouterr().err == ""
+
+
+def test_lines_without_a_total_and_with_slow_steps():
+    bar = LogLines(None, "post", "reading")
+    bar.n = 90_000
+    assert bar.line(30.0) == "reading: 90,000 posts, 3e+03 a second"
+    bar = LogLines(4, "model", "study", initial=1)
+    bar.n = 2
+    assert bar.line(90.0) == "study: 2 of 4 models, 1 min 30 s each, 3 min 0 s left"
+    assert LogLines(4, "model").line(60.0) == "done: 0 of 4 models, 0 a second"
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stderr", Terminal())
+    with progress(3, "post", "labelling") as bar:
+        assert not isinstance(bar, LogLines)

@@ -1,0 +1,163 @@
+"""classify.py on several inputs, patterns, folders and standard input; the user's own columns; columns of the run.
+
+Deliberate break: let `expand` leave a folder as it is, `kept_columns` give nothing, `ColumnOptions.remember` return at
+once, or `Labeller` take `WINDOW` posts whatever they cost. Cases below turn red.
+"""
+
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import classify
+import eval as evaluation
+import train
+from inference import labeller
+from tests.programs.hostile import QUICK, TOPICS, World, call, jsonl, post_rows, refused
+from tests.small import random_model
+
+
+def table(path: Path, start: int, count: int = 6, **names) -> Path:
+    rows = post_rows(start=start, count=count)
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow([names.get(key, key) for key in (*rows[0], "author", "p_neutral")])
+        writer.writerows([*row.values(), f"a{start}", "mine"] for row in rows)
+    return path
+
+
+def read(path: Path) -> list[dict]:
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def words(world: World, *more) -> list[str]:
+    return ["--run", str(world.run), "--threads", "1", *map(str, more)]
+
+
+def test_a_folder_a_pattern_and_a_file(world: World, tmp_path):
+    (tmp_path / "archive").mkdir()
+    table(tmp_path / "archive" / "b.csv", 0)
+    jsonl(tmp_path / "archive" / "a.jsonl", post_rows(start=10, count=5))
+    (tmp_path / "archive" / "notes.doc").write_text("not posts")
+    table(tmp_path / "more1.csv", 20)
+    table(tmp_path / "more2.csv", 30)
+    ended = call(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels"))
+    assert ended.code == 0, ended.err
+    assert sorted(path.name for path in Path("labels").iterdir()) == ["a.jsonl", "b.csv", "more1.csv", "more2.csv"]
+    assert call(classify.main, *words(world, "--input", "more2.csv", "--output", "alone.csv")).code == 0
+    assert Path("labels/more2.csv").read_bytes() == Path("alone.csv").read_bytes()
+    Path("labels/b.csv").unlink()
+    refused(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels"), says="exists")
+    ended = call(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels", "--resume"))
+    assert ended.code == 0 and ended.out.count("is there already") == 3 and Path("labels/b.csv").exists()
+
+
+def test_what_several_inputs_refuse(world: World, tmp_path):
+    table(tmp_path / "a.csv", 0)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "empty").mkdir()
+    table(tmp_path / "sub" / "a.csv", 1)
+    (tmp_path / "file").write_text("")
+    for more, says in ((("a.csv", "./a.csv"), "meant twice"), (("a.csv", "sub/a.csv"), "would both become a.csv"),
+                       (("empty",), "the folder holds no"), (("none*.csv",), "no file has such a name"),
+                       (("-", "a.csv"), "standard input goes alone")):
+        refused(classify.main, *words(world, "--input", *more, "--output", "labels"), says=says)
+    refused(classify.main, *words(world, "--input", "a.csv", "sub", "--output", "file"), says="is a file")
+    (tmp_path / "sub" / "bad.csv").write_text("text\n\"a\n")
+    refused(classify.main, *words(world, "--input", "a.csv", "sub/bad.csv", "--output", "labels"), says="never closed")
+    assert not Path("labels").exists()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv"])
+def test_standard_input(world: World, tmp_path, monkeypatch, kind):
+    rows = post_rows(count=5)
+    path = tmp_path / f"posts.{kind}"
+    if kind == "jsonl":
+        jsonl(path, rows)
+    else:
+        with open(path, "w", encoding="utf-8", newline="") as handle:
+            writer = csv.DictWriter(handle, list(rows[0]), delimiter="\t" if kind == "tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(path.read_bytes())))
+    assert call(classify.main, *words(world, "--input", "-", "--output", "piped.csv")).code == 0
+    assert call(classify.main, *words(world, "--input", path, "--output", "read.csv")).code == 0
+    assert Path("piped.csv").read_bytes() == Path("read.csv").read_bytes()
+
+
+def test_parquet(world: World, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    from pyarrow import parquet
+
+    rows = post_rows(count=5)
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "posts.parquet")
+    assert call(classify.main, *words(world, "--input", "posts.parquet")).code == 0
+    found = read(Path(world.run) / "labels-posts.parquet.jsonl")
+    assert [row["id"] for row in found] == [row["id"] for row in rows]
+
+
+def test_the_inputs_own_columns_stand_behind_ours(world: World, tmp_path):
+    table(tmp_path / "a.csv", 0)
+    assert call(classify.main, *words(world, "--input", "a.csv", "--output", "all.csv")).code == 0
+    rows = read(Path("all.csv"))
+    assert list(rows[0])[-3:] == ["label", "author", "input_p_neutral"] and "text" not in rows[0]
+    assert rows[0]["author"] == "a0" and rows[0]["input_p_neutral"] == "mine" and rows[0]["p_neutral"] != "mine"
+    assert [row["label"] for row in rows] == [row["label"] for row in post_rows(count=6)]
+    assert call(classify.main, *words(world, "--input", "a.csv", "--output", "one.csv", "--keep-columns", "author",
+                                      "--with-texts")).code == 0
+    assert list(read(Path("one.csv"))[0])[-2:] == ["text", "author"]
+    none = words(world, "--input", "a.csv", "--output", "no.csv", "--keep-columns", "none")
+    assert call(classify.main, *none).code == 0
+    assert list(read(Path("no.csv"))[0])[-1].startswith("p_")
+    refused(classify.main, *words(world, "--input", "a.csv", "--output", "x.csv", "--keep-columns", "autor"),
+            says=("--keep-columns autor", "did you mean 'author'"))
+
+
+def test_columns_that_not_every_row_has(world: World, tmp_path):
+    rows = post_rows(count=4)[:4]
+    rows[2]["late"] = "x"
+    jsonl(tmp_path / "a.jsonl", rows)
+    assert call(classify.main, *words(world, "--input", "a.jsonl", "--output", "a.csv")).code == 0
+    assert [row["late"] for row in read(Path("a.csv"))] == ["", "", "x", ""]
+
+
+def test_a_run_remembers_its_columns(world: World, tmp_path):
+    own = {"text": "Tweet Text", "label": "Sentiment", "language": "lang", "id": "key"}
+    table(tmp_path / "mine.csv", 0, 48, **own)
+    named = [word for role, name in own.items() for word in (f"--{role}-column", name)]
+    ended = call(train.main, "--model", world.base, "--data", "mine.csv", "--out", "run", *named, *QUICK)
+    assert ended.code == 0, ended.err
+    table(tmp_path / "test.csv", 48, 24, **own)
+    ended = call(evaluation.main, "--run", "run", "--data", "test.csv", "--draws", "10")
+    assert ended.code == 0, ended.err
+    ended = call(classify.main, "--run", "run", "--input", "test.csv", "--output", "out.csv")
+    assert ended.code == 0 and {row["predicted"] for row in read(Path("out.csv"))} <= set(TOPICS), ended.err
+    bare = table(tmp_path / "bare.csv", 0, 3, text="Tweet Text", id="nr", language="l")  # remembered ones may lack
+    assert call(classify.main, "--run", "run", "--input", bare, "--output", "bare-out.csv").code == 0
+    other = table(tmp_path / "other.csv", 0, 3)
+    refused(classify.main, "--run", "run", "--input", other, "--output", "o.csv", says="has no column 'Tweet Text'")
+    ended = call(classify.main, "--run", "run", "--input", other, "--output", "o.csv", "--text-column", "text")
+    assert ended.code == 0, ended.err
+
+
+def test_a_window_takes_as_many_posts_as_its_seconds_allow(monkeypatch):
+    """At the speed of a large model on a CPU a row is written long before 1,024 are labelled."""
+    now = [0.0]
+    monkeypatch.setattr(labeller.time, "monotonic", lambda: now[0])
+    found = labeller.Labeller(random_model(), type("P", (), {"label_ids": [1, 2]})())
+    assert found._rate * labeller.AIM > labeller.WINDOW
+    found._rate = 0.3  # posts a second
+    monkeypatch.setattr(labeller, "is_empty", lambda text: True)
+    monkeypatch.setattr(found, "give", lambda rows: lambda: torch.empty(0, 2).numpy())
+    windows, posts = [], iter([type("Q", (), {"text": ""})()] * 5000)
+    for window in found.label(posts):
+        windows.append(len(window.posts))
+        now[0] += len(window.posts) / 4.0  # four posts a second
+    assert windows[0] == labeller.LEAST and windows[6] == int(labeller.AIM * 4) and sum(windows) == 5000
