@@ -123,7 +123,7 @@ def label_files(run: RunFolder, jobs: list[tuple[Path, Path]], options: Classify
             label(model, prompt, source, file, notes, kept, options)
         except KeyboardInterrupt:
             if file.is_kept:
-                print(f"{file.counts['rows']:,} rows are kept; the same command goes on", file=sys.stderr)
+                print(f"{file.counts['rows']:,} rows are kept; the same command continues", file=sys.stderr)
             raise
         print(f"labels: {output}")
 
