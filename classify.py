@@ -152,7 +152,7 @@ def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
 
 
 def output_row(post: Post, found: Label, codebook: Codebook, with_text: bool) -> dict:
-    """One output row; fields are empty where the post had no text."""
+    """One output row; fields are empty if the post had no text."""
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, 6)
 
