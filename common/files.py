@@ -73,7 +73,7 @@ def check_place(path: str | Path, option: str) -> None:
     path = Path(path)
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
-        raise UserError(f"{option} {path}: {there} is a file, so nothing can lie in it; choose another place")
+        raise UserError(f"{option} {path}: {there} is a file, so nothing can be put into it; choose another place")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{option} {path}: {there} is not writable; choose another place")
 

@@ -51,7 +51,7 @@ class MemoryPlan:
         how = "recomputed in backward" if self.checkpointing else "kept for backward"
         return (f"about {human_bytes(self.total)}: model {human_bytes(self.model)}, adapter and optimiser "
                 f"{human_bytes(self.adapter)}, activations of {self.micro_tokens:,} tokens {how} "
-                f"{human_bytes(self.activations)}; {human_bytes(self.available)} are free")
+                f"{human_bytes(self.activations)}; {human_bytes(self.available)} is free")
 
 
 def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, checkpointing: bool, dropped: int = 0,

@@ -49,7 +49,7 @@ class TrainOptions(ColumnOptions, MachineOptions):
 
     codebook: str | None = option(None, "TOML file with question and labels (default: the paper's four labels)",
                                   metavar="FILE", group=PROMPT)
-    template: str = option("instruction-first", "where the instruction stands: after the post (paper) or before it, "
+    template: str = option("instruction-first", "where the instruction goes: after the post (paper) or before it, "
                            "which lets all posts share its computation", choices=TEMPLATES, group=PROMPT)
     max_tokens: int = option(512, "longest prompt in tokens, post included; a longer post is cut", minimum=8,
                             group=PROMPT)

@@ -60,14 +60,14 @@ class LoadedRun:
             tags = ["" if tag is None else tag for tag in _listed(languages, "languages", 'languages=["en"]')]
             if len(tags) != len(texts):
                 raise UserError(f"languages: has {len(tags)} entries for {len(texts)} texts; give one for each text, "
-                                "None where it is unknown")
+                                "None if it is unknown")
             languages = [reduce_language(tag)[0] for tag in _strings(tags, "languages[{}]".format)]
         return as_labels(self._probabilities(texts), self.codebook, languages)
 
     def label_frame(self, frame, text: str = "text"):
         """A new pandas frame with the index and order of `frame`, and columns for the answers to its column `text`.
 
-            label  probability  related (where the codebook has a topic)  p_LABEL for each label of the codebook
+            label  probability  related (if the codebook has a topic)  p_LABEL for each label of the codebook
 
         A row without text has missing values. Raises `UserError` for anything but a frame, for a column that is absent
         or doubled, and for a cell that is missing or not a string.

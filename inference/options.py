@@ -25,9 +25,9 @@ class LabelOptions:
 
             size, free = resident_bytes(model, model.dtype), available_memory(model.device)
             if size > free:
-                raise UserError(f"--resident: the dense copy takes {human_bytes(size)}, and {human_bytes(free)} are "
-                                "free; leave it out, or take --dtype bfloat16")
-            print(f"  {human_bytes(size)} for a dense copy of the 4-bit weights, of {human_bytes(free)} that are free")
+                raise UserError(f"--resident: the dense copy takes {human_bytes(size)}, and {human_bytes(free)} is "
+                                "free; leave it out, or use --dtype bfloat16")
+            print(f"  {human_bytes(size)} for a dense copy of the 4-bit weights; {human_bytes(free)} is free")
             make_resident(model, model.dtype)
         if self.exact:
             make_exact(model)

@@ -113,7 +113,7 @@ def _rows(cls, values: list, where: str) -> tuple:
     for number, row in enumerate(values, 1):
         found.append(_row(cls, row, f"{where}[{number}]"))
         if found[-1].name in [other.name for other in found[:-1]]:
-            raise UserError(f"{where}[{number}]: key 'name': '{found[-1].name}' stands there twice; keep one row")
+            raise UserError(f"{where}[{number}]: key 'name': '{found[-1].name}' occurs twice; keep one row")
     return tuple(found)
 
 

@@ -68,8 +68,8 @@ def snapshot(name: str, revision: str | None = None, weights: bool = True) -> Pa
     except Exception as error:  # also from the libraries below, which differ from version to version
         raise UserError(f"{name}: {explain(error, name)}") from error
     if not complete(folder):
-        raise UserError(f"{name}: {folder} is not whole: the Hugging Face Hub has no safetensors of it, or cannot be "
-                        f"reached; where there is a network, `hf download {name}` fetches all there is")
+        raise UserError(f"{name}: {folder} is not complete: the Hugging Face Hub has no safetensors of it, or cannot "
+                        f"be reached; with a network, `hf download {name}` fetches all there is")
     return folder
 
 
@@ -101,8 +101,8 @@ def explain(error: Exception, name: str) -> str:
     if isinstance(error, errors.DisabledRepoError):
         return f"was disabled on the Hugging Face Hub; {page} says why"
     if isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)):
-        return (f"there is no such folder, it is not whole in {constants.HF_HUB_CACHE}, and the Hugging Face Hub "
-                f"cannot be reached; where there is a network, `hf download {name}` fetches it")
+        return (f"there is no such folder, it is not complete in {constants.HF_HUB_CACHE}, and the Hugging Face Hub "
+                f"cannot be reached; with a network, `hf download {name}` fetches it")
     if isinstance(error, errors.HFValidationError):
         return "there is no such folder, and this cannot be a name on the Hugging Face Hub"
     what = (str(error).strip().splitlines() or [""])[0]

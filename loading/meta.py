@@ -220,7 +220,7 @@ def _open(path: Path) -> dict[str, torch.Tensor]:
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` in that folder")
     if not head.startswith(b"PK\x03\x04"):
-        raise UserError(f"{path}: is no file of PyTorch 1.6 or later; download it again, or save it anew")
+        raise UserError(f"{path}: is not a file of PyTorch 1.6 or later; download it again, or save it anew")
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except Exception as error:  # a damaged or hostile pickle can fail in any way

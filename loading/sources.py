@@ -38,7 +38,7 @@ class Source:
 
     @property
     def tokenizer(self) -> Path:
-        """The folder with the tokenizer: the base, `original/` in it (where Meta's lies on the Hub), or the adapter."""
+        """The folder with the tokenizer: the base, `original/` in it (where the Hub has Meta's), or the adapter."""
         folders = [self.base, self.base / "original", *([self.adapter] if self.adapter else [])]
         return next((folder for folder in folders if any((folder / name).is_file() for name in FILE_NAMES)), self.base)
 

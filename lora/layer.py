@@ -7,7 +7,7 @@ the bits of its base. rsLoRA's scale (Kalajdzievski 2023, arXiv 2312.03732) keep
 
 A and B are float32 masters whatever the base computes in: AdamW's small steps would vanish in 16 bits. They are cast to
 x's dtype for each product. The wrapper needs from its base only what every linear here offers, so the same class wraps
-dense and 4-bit linears, and the model does not know of it.
+dense and 4-bit linears, and the model does not know about it.
 """
 
 import math

@@ -32,7 +32,7 @@ EOS_NAMES = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "</s>", "<|endoftext
 class Tokenizer:
     """One vocabulary: `encode`, `decode`, `token_bytes`, `special`, and the ids that begin and end a text.
 
-    kind: "tiktoken", "bpe" or "sentencepiece". special_ids: name -> id. bos_id: an id, or None where the vocabulary has
+    kind: "tiktoken", "bpe" or "sentencepiece". special_ids: name -> id. bos_id: an id, or None if the vocabulary has
     none. eos_ids: ids that end a turn or a text. vocab_size: the largest id + 1. hash: SHA-256 of the tokenizer file.
     notes: what neighbouring files say that is not used.
     """
@@ -73,7 +73,7 @@ class Tokenizer:
         return token
 
     def special(self, name: str) -> int:
-        """The id of a special token, by its name; raises `UserError` with the nearest name where there is none."""
+        """The id of a special token, by its name; raises `UserError` with the nearest name if there is none."""
         if name not in self.special_ids:
             known = ", ".join(list(self.special_ids)[:12]) or "none"
             raise UserError(f"{self.source}: has no special token '{name}'{closest(name, self.special_ids)}"
@@ -174,7 +174,7 @@ def _neighbour(folder: Path, name: str) -> dict:
 
 
 def _content(value):
-    """A token's name where it is given as an object: `{"content": "<s>", "lstrip": false} -> "<s>"`."""
+    """A token's name, also if it is given as an object: `{"content": "<s>", "lstrip": false} -> "<s>"`."""
     return value.get("content") if isinstance(value, dict) else value
 
 

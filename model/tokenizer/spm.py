@@ -45,5 +45,5 @@ def read_sentencepiece(file: Path, data: bytes) -> SentencePiece:
             raise ValueError("no pieces")
         return SentencePiece(processor)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{file}: is no tokenizer: neither tiktoken text, nor a tokenizer.json, nor an intact "
+        raise UserError(f"{file}: is not a tokenizer: neither tiktoken text, nor a tokenizer.json, nor an intact "
                         "sentencepiece model; download it again") from error

@@ -193,9 +193,9 @@ def test_only_what_is_quantised_from_16_bit_is_kept(base):
 def test_places_that_cannot_hold_a_cache(base):
     folder, kept = base
     kept.write_text("")
-    with pytest.raises(UserError, match="is a file, so nothing can lie in it"):
+    with pytest.raises(UserError, match="is a file, so nothing can be put into it"):
         load_model(folder, quantize="nf4", cache=kept)
-    with pytest.raises(UserError, match="is a file, so nothing can lie in it"):
+    with pytest.raises(UserError, match="is a file, so nothing can be put into it"):
         weights_sha256(folder, kept)
 
 

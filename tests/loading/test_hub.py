@@ -195,7 +195,7 @@ ANSWERS = {
     "no such model on the Hugging Face Hub; check the spelling": (E.RepositoryNotFoundError, 404),
     "has no such revision": (E.RevisionNotFoundError, 404),
     "was disabled": (E.DisabledRepoError, 403),
-    "cannot be reached; where there is a network, `hf download some-org/Tiny-1`": (E.LocalEntryNotFoundError, None),
+    "cannot be reached; with a network, `hf download some-org/Tiny-1`": (E.LocalEntryNotFoundError, None),
     "the Hugging Face Hub cannot be reached": (E.OfflineModeIsEnabled, None),
     "Hub cannot be reached": (ConnectionResetError, None),
     "could not be fetched from the Hugging Face Hub (HfHubHTTPError: first line)": (E.HfHubHTTPError, 500),
@@ -228,7 +228,7 @@ def test_without_network_and_cache(monkeypatch):
 def test_a_part_in_the_cache_is_not_taken_for_the_whole(tmp_path):
     snapshot = put_into_cache(write_base(tmp_path / "base"), tmp_path / "hub")
     (snapshot / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"Tiny-1: (.* is not whole: the|.*cannot be reached)"):
+    with pytest.raises(UserError, match=r"Tiny-1: (.* is not complete: the|.*cannot be reached)"):
         load_model(NAME)
 
 

@@ -236,8 +236,8 @@ BAD = {
     "has no consolidated.01.pth": lambda folder: (folder / "consolidated.01.pth").rename(
         folder / "consolidated.02.pth"),
     "consolidated.00.pth: is a git-lfs pointer": content("consolidated.00.pth", b"version https://git-lfs.github.com/"),
-    "consolidated.00.pth: is no file of PyTorch 1.6 or later": content("consolidated.00.pth", pickle.dumps({"a": 1})),
-    "consolidated.01.pth: is no file of PyTorch": content("consolidated.01.pth", b""),
+    "consolidated.00.pth: is not a file of PyTorch 1.6": content("consolidated.00.pth", pickle.dumps({"a": 1})),
+    "consolidated.01.pth: is not a file of PyTorch": content("consolidated.01.pth", b""),
     "is not a plain state dict, whole and": content(
         "consolidated.00.pth", lambda folder: (folder / "consolidated.00.pth").read_bytes()[:-3000]),
     "and of nothing but tensors (UnpicklingError)": state(lambda t: t | {"norm.weight": Dangerous()}),

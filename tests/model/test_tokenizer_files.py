@@ -85,8 +85,8 @@ BAD_FILES = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:82e9\nsize 2183982\n", "Git LFS pointer"),
     "html": (b"<!DOCTYPE html>\n<html><body>401</body></html>", "is a web page"),
     "xml": (b'<?xml version="1.0"?><Error/>', "is a web page"),
-    "text": (b"some words in a file\nand more of them\n" * 9, "is no tokenizer"),
-    "random": (bytes(range(128, 256)) * 9, "is no tokenizer"),
+    "text": (b"some words in a file\nand more of them\n" * 9, "is not a tokenizer"),
+    "random": (bytes(range(128, 256)) * 9, "is not a tokenizer"),
     "base64": (b"\n".join([*BYTES[:40], b"!!! 40", *BYTES[41:]]), "row 41: is not 'base64 rank'"),
     "no rank": (b"\n".join([*BYTES[:40], b"IQ==", *BYTES[41:]]), "row 41: is not 'base64 rank'"),
     "third field": (b"\n".join([*BYTES[:40], BYTES[40] + b" 7", *BYTES[41:]]), "row 41: has 3 fields"),
@@ -148,7 +148,7 @@ def test_missing_files_and_cut_protobuf(tmp_path, shared_data):
         load_tokenizer(tmp_path)
     whole = (shared_data / "llama2/tokenizer.model").read_bytes()
     (tmp_path / "tokenizer.model").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="is no tokenizer"):
+    with pytest.raises(UserError, match="is not a tokenizer"):
         load_tokenizer(tmp_path)
 
 

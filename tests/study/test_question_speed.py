@@ -154,7 +154,7 @@ def test_the_shipped_table_is_whole_dated_and_names_the_papers_figures():
     ("per_hour = 0.36", "per_hour = inf", ("key 'per_hour' is inf",)),
     ("per_hour = 0.36", "per_hour = true", ("key 'per_hour' is True",)),
     ("checked = true", "checked = 1", ("key 'checked' is 1", "true or false")),
-    ('name = "large"', 'name = "small"', ("machine[2]", "'small' stands there twice")),
+    ('name = "large"', 'name = "small"', ("machine[2]", "'small' occurs twice")),
     ('date = "2025-02-03"', 'date = "last week"', ("api[1]", "key 'date' is 'last week'")),
     ('date = "2025-02-03"', "date = 2025-02-03", ("api[1]", "key 'date'", "text was expected")),
     ('source = "a paper"', 'source = " "', ("published[1]", "key 'source' is empty")),
