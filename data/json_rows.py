@@ -96,7 +96,7 @@ def _decoded(decode, text: str, place: Place):
     except json.JSONDecodeError as error:
         raise UserError(f"{place}: is not JSON ({error.msg}, column {error.pos + 1}); {SHAPE}") from error
     except RecursionError as error:
-        raise UserError(f"{place}: is nested too deep to be a post; each line is one flat object") from error
+        raise UserError(f"{place}: is nested too deeply to be a post; each line is one flat object") from error
 
 
 def kind_of(value: object) -> str:
