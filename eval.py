@@ -31,6 +31,7 @@ from inference.decide import decide
 from inference.labeller import Labeller
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
+from report.errors import surest_errors
 from report.metrics import Scored, dropped_section, score
 from report.page import write_page
 from report.tables import label_table, language_table
@@ -62,6 +63,8 @@ class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
     by: list[str] = option((), "also score each value of these columns", metavar="COLUMN", group=SCORING)
     draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, group=SCORING)
     seed: int = option(0, "seed of the bootstrap", minimum=0, group=SCORING)
+    errors: bool = option(False, "print the surest errors, by human and predicted label, with their texts",
+                          group=SCORING)
     with_texts: bool = option(False, "write the posts' texts into report.html and predictions.jsonl", group=SCORING)
 
 
@@ -112,7 +115,19 @@ def main(argv: list[str]) -> None:
     lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
     print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", label_table(metrics)]))
     write(options, out, predictions, metrics, facts, {"caution": caution, "names": names, "agreement": people}, run)
+    if options.errors:
+        print("\n" + errors_of(predictions))
     print(f"\nreport: {out / 'report.html'}")
+
+
+def errors_of(predictions: Predictions) -> str:
+    """The surest errors as lines; of outside predictions, which have no probabilities, the first ones."""
+    labels, posts = predictions.codebook.labels, predictions.posts
+    sure = [0.0] * len(posts) if predictions.probabilities is None else [
+        float(row[labels.index(label)]) for row, label in
+        zip(predictions.probabilities, predictions.predicted, strict=True)]
+    return surest_errors([post.label for post in posts], [label or "nothing" for label in predictions.predicted], sure,
+                         [post.text for post in posts], [f"{post.place} (id {post.id})" for post in posts])
 
 
 def filled(text: str) -> list[str]:

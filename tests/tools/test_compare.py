@@ -1,0 +1,90 @@
+"""Two runs on the same posts: the counts by hand, the exact test against scipy, and what is refused.
+
+Deliberate break: swap first and second in `lines_of` (`only` columns), or join by id alone; both turn red.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.programs.hostile import call
+from tools import compare
+
+LABELS = ["pro", "anti", "neutral"]
+BOOK = {"name": "b", "role": "r", "question": "q", "introduction": '"{post}"', "listing": "{labels}",
+        "answer": "Answer = [{symbol}]", "labels": [{"name": label} for label in LABELS], "examples": [], "groups": {}}
+
+
+def scored(folder: Path, rows: list[tuple], evaluation: str = "eval-test", labels=LABELS) -> Path:
+    """A run that was scored: rows of (id, language, gold, predicted, probability)."""
+    facts = {"schema": 1, "created": "", "finished": True, "environment": {}, "hashes": {"weights": {}}, "prompt": {},
+             "languages": [], "scored": [], "codebook": BOOK | {"labels": [{"name": label} for label in labels]},
+             "options": {"model": "m", "template": "paper", "max_tokens": 9, "quantize": "nf4", "seed": 1,
+                         "allow_missing_labels": False}}  # fmt: skip
+    (folder / evaluation).mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(facts))
+    lines = [{"id": id, "language": language, "label": gold, "predicted": said, "probabilities": {said: p}}
+             for id, language, gold, said, p in rows]
+    (folder / evaluation / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def rows(said: str, ids=None) -> list[tuple]:
+    """Posts whose gold label is "pro", in two languages in turn; "+" is right, "-" says "anti"."""
+    return [(str(n), "en" if n % 2 else "es", "pro", "pro" if sign == "+" else "anti", 0.5 + n / 100)
+            for n, sign in enumerate(said)]
+
+
+def test_who_is_right_where(tmp_path):
+    stats = pytest.importorskip("scipy.stats")
+    one, two = "++++------++++", "++--++++++++++"
+    scored(tmp_path / "a", rows(one))
+    scored(tmp_path / "b", rows(two))
+    ended = call(compare.main, "a", "b")
+    assert ended.code == 0, ended.err
+    line = next(line for line in ended.out.splitlines() if line.strip().startswith("all"))
+    only1 = sum(x == "+" and y == "-" for x, y in zip(one, two, strict=True))
+    only2 = sum(x == "-" and y == "+" for x, y in zip(one, two, strict=True))
+    p = stats.binomtest(only1, only1 + only2).pvalue
+    assert line.split() == ["all", "14", "0.571", "0.857", "6", str(only1), str(only2), "0", "+28.6", f"{p:.3f}"]
+    assert "English" in ended.out and "Spanish" in ended.out and "“pro”" in ended.out and "“anti”" not in ended.out
+    assert f"No difference is shown (57.1 % and 85.7 %): of the {only1 + only2} posts" in ended.out
+    assert "they differ on 8 posts" in ended.out
+    assert re.search(r"^ +9 +en +pro +anti +0\.590 +pro", ended.out, re.MULTILINE)
+
+
+def test_a_shown_difference_names_the_better_one(tmp_path):
+    scored(tmp_path / "a", rows("-" * 12 + "+"))
+    scored(tmp_path / "b", rows("+" * 13))
+    assert "b is right more often than a (7.7 % and 100.0 %)" in call(compare.main, "a", "b").out
+    assert "they agree on every post" in call(compare.main, "--runs", "b", "b/../b", "--examples", "3").out
+
+
+def test_posts_of_one_alone_are_counted(tmp_path):
+    scored(tmp_path / "a", rows("++++"))
+    scored(tmp_path / "b", [*rows("+++"), ("9", "de", "pro", "pro", 0.9)])
+    said = call(compare.main, "a", "b").out
+    assert "3 posts in both" in said and "1 more of a are left out" in said and "1 more of b are left out" in said
+
+
+def test_what_cannot_be_compared(tmp_path):
+    scored(tmp_path / "a", rows("++"))
+    scored(tmp_path / "b", rows("++"), "eval-other")
+    scored(tmp_path / "c", [(id, code, "neutral", said, p) for id, code, _, said, p in rows("++")])
+    scored(tmp_path / "d", rows("++"), labels=["pro", "anti"])
+    scored(tmp_path / "e", [("x", "en", "pro", "pro", 0.5)])
+    (tmp_path / "bare").mkdir()
+    for words, says in ((["a"], "names 1 run; two"), (["a", "none"], "none: there is no such folder"),
+                        (["a", "bare"], "bare: has no evaluation; score it first"), (["a", "b"], "--evaluation"),
+                        (["a", "c"], "id '0' (es) is 'neutral', and 'pro'"), (["a", "d"], "have other labels"),
+                        (["a", "e"], "have no post in common"), (["a", "c", "--evaluation", "x"], "has no x")):
+        ended = call(compare.main, *words)
+        assert ended.code == 2 and says in ended.err and ended.err.count("\n") == 1, (words, ended.err)
+    assert call(compare.main, "a/eval-test", "b/eval-other").code == 0

@@ -1,0 +1,199 @@
+"""Two runs on the same posts: who is right where, with an exact paired test.
+
+    python -m tools.compare runs/a runs/b                     the evaluation that both runs have
+    python -m tools.compare runs/a/eval-test runs/b/eval-test
+    python -m tools.compare runs/a runs/b --evaluation eval-test
+
+Each run must have been scored by eval.py on the same posts: their predictions.jsonl are joined by id and language. The
+test is McNemar's, exact: of the posts on which only one of the two is right, is it more often one of them? Rows by
+language and by label are looked at together, so single small p values among them are to be expected; only the first
+row, all posts, is one test.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.errors import UserError, run_program
+from common.options import option, parse_options
+from common.terminal import table
+from data.codebook import Codebook
+from data.languages import language_name
+from data.readers import by_id, read_predictions
+from finetune.run_folder import RunFolder
+from report.counts import Grouping
+from report.words import counted, number, percent
+from stats.paired import mcnemar
+from stats.predictions import Predictions, Rows
+
+PREDICTIONS = "predictions.jsonl"
+
+
+@dataclass
+class CompareOptions:
+    """Options of one comparison."""
+
+    runs: list[str] = option((), "the two runs, or folders of their evaluations; the word --runs may be left out",
+                             metavar="RUN")
+    evaluation: str | None = option(None, "folder of the evaluation in each run, if they share several", metavar="NAME")
+    examples: int = option(5, "posts to list, by id, on which the two differ and one is most sure of itself", minimum=0)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One evaluation of one run: its folder, the run's name, and (id, language) -> gold, predicted, probability."""
+
+    folder: Path
+    name: str
+    codebook: Codebook
+    rows: dict[tuple[str, str], tuple[str, str, float]]
+
+
+def main(argv: list[str]) -> None:
+    """Read both evaluations, compare, print."""
+    words = next((n for n, word in enumerate(argv) if word.startswith("-")), len(argv))
+    argv = (["--runs", *argv[:words]] if words else []) + argv[words:]
+    options = parse_options(CompareOptions, argv, program="python -m tools.compare", description=__doc__)
+    if len(options.runs) != 2:
+        raise UserError(f"--runs: names {counted(len(options.runs), 'run')}; two are compared")
+    first, second = (read(folder) for folder in find(options.runs, options.evaluation))
+    print(compare(first, second, options.examples))
+
+
+def find(runs: list[str], evaluation: str | None) -> list[Path]:
+    """The folders of the two evaluations. Raises `UserError` where there is none, or a choice to be made."""
+    folders = [Path(name) for name in runs]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder; give a run that eval.py scored")
+    inside = [{path.parent.name for path in folder.glob(f"*/{PREDICTIONS}")} for folder in folders]
+    if evaluation is None and all((folder / PREDICTIONS).exists() for folder in folders):
+        return folders
+    shared = sorted(inside[0] & inside[1]) if evaluation is None else [evaluation]
+    for folder, names in zip(folders, inside, strict=True):
+        if not names or (evaluation is not None and evaluation not in names):
+            which = f"no {evaluation}" if evaluation else "no evaluation"
+            raise UserError(f"{folder}: has {which}; score it first: python eval.py --run {folder} --data FILE")
+    if len(shared) != 1:
+        what = f"several evaluations ({', '.join(shared)})" if shared else "no evaluation of one name"
+        raise UserError(f"{folders[0]} and {folders[1]}: share {what}; name one with --evaluation, or both folders")
+    return [folder / shared[0] for folder in folders]
+
+
+def read(folder: Path) -> Scored:
+    """The predictions in an evaluation's folder, with the codebook of the run that it lies in."""
+    run = RunFolder.open(folder.parent)
+    codebook = Codebook.from_dict(run.facts["codebook"])
+    posts, _ = read_predictions([folder / PREDICTIONS], None, codebook)
+    rows = {}
+    for key, post in by_id(posts).items():
+        if post.label is None:
+            raise UserError(f"{post.place}: has no gold label; eval.py writes one for every post")
+        probabilities = read_probabilities(post.extra.get("probabilities", ""))
+        predicted = post.extra["predicted"]
+        rows[key] = (post.label, predicted, probabilities.get(predicted, float("nan")))
+    return Scored(folder, run.path.name, codebook, rows)
+
+
+def read_probabilities(text: str) -> dict[str, float]:
+    """The object that eval.py wrote, or an empty one: outside predictions have none."""
+    import json
+
+    try:
+        found = json.loads(text) if text else {}
+        return {str(label): float(p) for label, p in found.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"probabilities: {text[:40]!r} is not what eval.py writes; score the run again") from error
+
+
+def compare(first: Scored, second: Scored, examples: int) -> str:
+    """All that is printed. Raises `UserError` for other labels, other gold labels, and nothing in common."""
+    labels = first.codebook.labels
+    if second.codebook.labels != labels:
+        raise UserError(f"{first.name} and {second.name}: have other labels ({', '.join(labels)}; "
+                        f"{', '.join(second.codebook.labels)}), so their answers cannot be compared")
+    keys = [key for key in first.rows if key in second.rows]
+    if not keys:
+        raise UserError(f"{first.folder} and {second.folder}: have no post in common; score both on the same file")
+    for key in keys:
+        if first.rows[key][0] != second.rows[key][0]:
+            raise UserError(f"{second.folder / PREDICTIONS}: id '{key[0][:40]}' ({key[1]}) is '{second.rows[key][0]}', "
+                            f"and '{first.rows[key][0]}' in {first.folder}; score both on the same file")
+    rows = Rows(np.array([key[0] for key in keys]), np.array([key[1] for key in keys]),
+                np.array([labels.index(first.rows[key][0]) for key in keys]), np.arange(len(keys)),
+                Grouping(labels, first.codebook.related, first.codebook.stance or None))  # fmt: skip
+    models = [Predictions(rows, np.array([index_of(side.rows[key][1], labels) for key in keys]))
+              for side in (first, second)]  # fmt: skip
+    lines = [f"{counted(len(keys), 'post')} in both: 1 is {first.name}, 2 is {second.name}"]
+    for side in (first, second):
+        alone = len(side.rows) - len(keys)
+        if alone:
+            lines.append(f"  {alone:,} more of {side.name} are left out: the other evaluation does not have them")
+    header = ["", "n", "1 right", "2 right", "both", "only 1", "only 2", "neither", "2 less 1", "p (McNemar)"]
+    lines += ["", table(header, list(lines_of(models, labels))), "", verdict(models, first.name, second.name)]
+    if examples:
+        lines += ["", *apart(first, second, keys, examples)]
+    return "\n".join(lines)
+
+
+def index_of(label: str, labels: tuple[str, ...]) -> int:
+    return labels.index(label) if label in labels else len(labels)
+
+
+def lines_of(models: list[Predictions], labels: tuple[str, ...]) -> Iterator[list]:
+    """One line for all posts, then for every language, then for every human label."""
+    rows = models[0].rows
+    yield line_of("all", models, np.ones(len(rows.gold), dtype=bool))
+    for code in rows.languages:
+        yield line_of(language_name(code), models, rows.language == code)
+    for index, label in enumerate(labels):
+        if (rows.gold == index).any():
+            yield line_of(f"“{label}”", models, rows.gold == index)
+
+
+def line_of(name: str, models: list[Predictions], chosen: np.ndarray) -> list:
+    right = [model.correct[chosen] for model in models]
+    both, only = int((right[0] & right[1]).sum()), [int((right[k] & ~right[1 - k]).sum()) for k in (0, 1)]
+    part = Rows(*(column[chosen] for column in (models[0].rows.ids, models[0].rows.language, models[0].rows.gold,
+                                                models[0].rows.clusters)), models[0].rows.grouping)  # fmt: skip
+    test = mcnemar(*(Predictions(part, model.predicted[chosen]) for model in models))
+    n = int(chosen.sum())
+    return [name, n, *(number(float(side.mean())) for side in right), both, *only, n - both - sum(only),
+            f"{-100 * test['difference']:+.1f}", number(test["p"])]
+
+
+def verdict(models: list[Predictions], first: str, second: str) -> str:
+    """The one test that counts, in words."""
+    test = mcnemar(*models)
+    shares = [percent(float(model.correct.mean())) for model in models]
+    apart = test["n01"] + test["n10"]
+    if test["p"] < 0.05:
+        better, worse = (first, second) if test["difference"] > 0 else (second, first)
+        return (f"{better} is right more often than {worse} ({' and '.join(shares)}): of the {apart} posts on which "
+                f"only one is right, {max(test['n01'], test['n10'])} go to it, p = {test['p']:.3g}.")
+    return (f"No difference is shown ({' and '.join(shares)}): of the {apart} posts on which only one is right, "
+            f"{test['n10']} go to {first} and {test['n01']} to {second}, p = {test['p']:.2g}. That is not to say that "
+            "they are alike.")
+
+
+def apart(first: Scored, second: Scored, keys: list[tuple[str, str]], count: int) -> Iterator[str]:
+    """The posts on which they differ, the surest first; by id, since evaluations hold no texts."""
+    found = []
+    for key in keys:
+        (gold, one, p), (_, other, q) = first.rows[key], second.rows[key]
+        if one != other:
+            found.append((-np.nanmax([p, q, 0.0]), key, gold, one, p, other, q))
+    if not found:
+        yield "they agree on every post"
+        return
+    found.sort(key=lambda entry: entry[:2])
+    yield f"they differ on {counted(len(found), 'post')}; the surest of these:"
+    yield table(["id", "language", "human", "1 says", "p", "2 says", "p"],
+                [[key[0][:24], key[1], gold, one, number(p), other, number(q)]
+                 for _, key, gold, one, p, other, q in found[:count]])
+
+
+if __name__ == "__main__":
+    run_program(main)
