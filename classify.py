@@ -21,6 +21,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 
@@ -53,6 +54,8 @@ FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns",
 @dataclass
 class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
     """Options of one labelling."""
+
+    FIRST: ClassVar = ("run", "input", "output", "text", "text_column", "resume")
 
     run: str | None = option(None, "folder of the run (default: the newest in runs/)", metavar="DIR")
     input: list[str] = option(("data/samples/test.jsonl",), "posts: .jsonl, .csv, .tsv (also .gz) or .parquet; several "

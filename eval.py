@@ -9,6 +9,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,6 +44,8 @@ SCORING = "scoring"
 @dataclass
 class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
     """Options of one evaluation."""
+
+    FIRST: ClassVar = ("run", "data", "out", "by", "errors", "predictions")
 
     run: str | None = option(None, "folder of the run (default: the newest in runs/)", metavar="DIR")
     data: list[str] = option(("data/samples/test.jsonl",), "labelled posts that were not used in training",

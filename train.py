@@ -2,7 +2,8 @@
 """Fine-tune a LLaMA checkpoint on labelled posts: frozen weights in 4 bits, LoRA adapters, loss on the answer.
 
     python train.py                                                    the small base on English and Spanish samples
-    python train.py --model DIR --data posts.csv --languages en,es --out runs/mine
+    python train.py --data data/samples/train.jsonl --languages en,de --out runs/mine
+    python train.py --model Llama-3.2-3B-Instruct --data posts.csv --out runs/mine
     python train.py --resume --out runs/mine                           continue a killed run, to the same bits
 """
 

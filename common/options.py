@@ -50,8 +50,11 @@ class _Help(argparse.HelpFormatter):
                 parts.append("\n".join(re.sub(r"(\S) {3,}(?=\S)", r"\1\n        ", line) if len(line) > width else line
                                        for line in lines))
             else:
-                parts.append(textwrap.fill(" ".join(lines), width))
+                parts.append(textwrap.fill(" ".join(lines), width, break_on_hyphens=False))
         return "\n\n".join(parts)
+
+    def _split_lines(self, text, width):
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _format_action_invocation(self, action):
         if isinstance(action, argparse.BooleanOptionalAction):
@@ -76,7 +79,8 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
     """Read `argv` (and the TOML file and preset that it names) into an instance of the dataclass `cls`.
 
     `presets` maps a name to values that `--preset NAME` sets. The instance gets an attribute `given`, the set of field
-    names that the user set somewhere, which lets a program tell a chosen value from a default. Raises `UserError`.
+    names that the user set somewhere, which lets a program tell a chosen value from a default. `cls.FIRST`, if there is
+    one, names the options that --help shows first. Raises `UserError`.
     """
     parser = _Parser(prog=program, usage=f"{program} [options]", description=description,
                      allow_abbrev=False, formatter_class=_Help)
@@ -87,8 +91,16 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
     fields = {field.name: field for field in dataclasses.fields(cls)}
     kinds = {name: _kind(annotation) for name, annotation in typing.get_type_hints(cls).items() if name in fields}
     groups: dict[str | None, argparse._ArgumentGroup] = {}
+    first = getattr(cls, "FIRST", ())
+    if first:
+        group = parser.add_argument_group("what most people need")
+        parser._action_groups.insert(0, parser._action_groups.pop())  # ahead of --help and all else
+        for name in first:
+            _add_argument(group, name, fields[name], kinds[name])
     inherited = [name for name in fields if name not in cls.__annotations__]
     for name, field in sorted(fields.items(), key=lambda item: item[0] in inherited):  # shared options come last
+        if name in first:
+            continue
         title = field.metadata["group"]
         if title not in groups:
             groups[title] = parser.add_argument_group(title) if title else parser

@@ -1,6 +1,7 @@
 """Every option of train.py, with its default and the reason for it; presets are named sets of them."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from common.device import MachineOptions
 from common.options import option
@@ -18,6 +19,8 @@ ENOUGH = 400  # training posts; of fewer, a tenth is too few to tell one adapter
 @dataclass
 class TrainOptions(ColumnOptions, MachineOptions):
     """The options of one fine-tune; run.json holds all of them."""
+
+    FIRST: ClassVar = ("data", "model", "out", "languages", "codebook", "epochs")
 
     model: str = option(EMBEDDED, "checkpoint folder, Hugging Face's or Meta's, with its tokenizer; or a name on the "
                         "Hugging Face Hub, such as meta-llama/Llama-3.2-3B-Instruct", metavar="DIR")

@@ -14,6 +14,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from common.device import MachineOptions
 from common.errors import UserError, run_program
@@ -37,6 +38,8 @@ from study.write_up import make_study, summary
 @dataclass
 class StudyOptions(MachineOptions):
     """Options of one study."""
+
+    FIRST: ClassVar = ("plan", "out", "dry_run", "freeze", "model", "jobs")
 
     plan: str = option("study/plans/small.toml", "the plan: what is fitted on what, and what is asked", metavar="FILE")
     out: str | None = option(None, "folder of the study (default: studies/ and the plan's name)", metavar="DIR")

@@ -14,6 +14,7 @@ import math
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from common.errors import UserError, run_program
 from common.files import atomic_folder, check_place, sha256_file, write_json
@@ -34,6 +35,8 @@ SHOWN = 5  # near pairs that are named; split.json has all of them
 @dataclass
 class SplitOptions(ColumnOptions):
     """Options of one split."""
+
+    FIRST: ClassVar = ("data", "out", "test", "group_by", "split_by", "text_column")
 
     data: list[str] = option((), "labelled posts: .jsonl, .csv or .tsv, also .gz", metavar="FILE")
     out: str | None = option(None, "new folder for train.jsonl, test.jsonl and split.json", metavar="DIR")

@@ -1,0 +1,38 @@
+"""What --help shows first: an example that works, and the six options that most people need.
+
+Deliberate break: let `parse_options` leave the group of `FIRST` where argparse puts it; or write an example whose file
+is not there.
+"""
+
+import re
+
+import pytest
+
+import classify
+import eval as evaluation
+import train
+from common.files import ROOT
+from study import __main__ as study
+from tests.small import here
+from tools import split
+
+PROGRAMS = {"train.py": train.TrainOptions, "eval.py": evaluation.EvalOptions, "classify.py": classify.ClassifyOptions,
+            "study": study.StudyOptions, "tools.split": split.SplitOptions}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_six_options_that_most_people_need_come_first(program, tmp_path, capsys):
+    text = here(program, "--help", cwd=tmp_path)
+    first, rest = text.split("what most people need:")[1].split("\noptions:")
+    flags = re.findall(r"^  --(?:\[no-\])?([a-z-]+)", first, re.MULTILINE)
+    assert [flag.replace("-", "_") for flag in flags] == list(PROGRAMS[program].FIRST) and len(flags) == 6
+    assert not set(flags) & set(re.findall(r"^  --(?:\[no-\])?([a-z-]+)", rest, re.MULTILINE))
+    assert len(text.split("what most people need:")[0].splitlines()) < 40
+
+
+@pytest.mark.parametrize("program", ["train.py", "eval.py", "classify.py"])
+def test_examples_name_files_that_are_there(program, tmp_path):
+    text = here(program, "--help", cwd=tmp_path)
+    shipped = re.findall(r"(?:data|study)/[\w/.-]+", text.split("what most people need:")[0])
+    assert all((ROOT / name).exists() for name in shipped)
+    assert program != "train.py" or shipped
