@@ -4,7 +4,6 @@ Deliberate breaks: leave the prefix's positions out of `worker.padded` (the side
 in one line); project to `depth + 1`; count a linear's products once too few in `products.Recorder.note`.
 """
 
-import importlib.util
 import json
 from functools import partial
 from types import SimpleNamespace
@@ -25,7 +24,7 @@ from benchmarks.turns import Job, Measured, Worker
 from benchmarks.worker import padded
 from common.errors import UserError
 from common.files import ROOT
-from tests.small import here
+from tests.small import here, needs
 
 # Rows of whole blocks of 64; the vocabulary holds the small base's tokenizer.
 TINY = LLAMA_3_2_3B | {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -47,13 +46,6 @@ def compare(tmp_path, *words, config=TINY, code=0):
                    "--threads", "1", "--json", out, *words, cwd=ROOT, code=code)
     assert not list((tmp_path / "work").iterdir())
     return printed, json.loads(out.read_text()) if code == 0 else None
-
-
-def needs(*packages):
-    """Skip where one is missing, without the seconds that importing them here takes: only workers use them."""
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        pytest.skip(f"needs {missing[0]}")
 
 
 def test_the_whole(tmp_path, monkeypatch):
