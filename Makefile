@@ -12,8 +12,9 @@ demo: .venv/run-ready
 	$(BIN)/python train.py
 	$(BIN)/python eval.py
 
+# Two processes, each with whole files in their order; in one, as a debugger wants it: make test ARGS="-n 0".
 test: .venv/test-ready
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/test-ready
 	$(BIN)/ruff check .

@@ -17,6 +17,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     # Many small products: more threads than this cost more than they bring, and the sums keep one order.
+    if config.getoption("numprocesses", None):  # pytest-xdist: its workers, and what they start, have one thread each
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import sentencepiece
 import torch
 from safetensors.torch import save_file
@@ -76,6 +78,13 @@ def write_base(folder: Path, seed: int = 0, **overrides) -> Path:
     )
     (folder / "tokenizer.model").write_bytes(vocabulary.getvalue())
     return folder
+
+
+def needs(*packages: str) -> None:
+    """Skip the test where one is missing, without the seconds that importing them takes: other processes use them."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}")
 
 
 def start(*words, cwd: Path, log: Path | None = None) -> subprocess.Popen:

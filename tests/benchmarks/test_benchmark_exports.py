@@ -13,7 +13,7 @@ import torch
 from benchmarks import exports
 from common.files import ROOT
 from tests.benchmarks.test_compare import write_source
-from tests.small import here
+from tests.small import here, needs
 
 
 def whole(tmp_path, *words, code=0):
@@ -50,8 +50,7 @@ def test_an_export_that_differs_is_told(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_every_format_and_the_usual_stack(tmp_path):
-    for package in ("gguf", "transformers", "peft", "bitsandbytes"):
-        pytest.importorskip(package)
+    needs("gguf", "transformers", "peft", "bitsandbytes")
     _, result = whole(tmp_path, "--usual")
     assert list(result["exports"]) == list(exports.JOBS)
     assert all(one["equal"] and one["in_memory"] for one in result["exports"].values())

@@ -1,7 +1,7 @@
 """What loading takes: the finished model and one tensor, never the checkpoint twice; from a kept copy next to nothing.
 
 A child process loads a checkpoint of more than 100 MB while a thread reads its anonymous memory (RssAnon in /proc,
-which does not count the mapped files) as fast as it can.
+which does not count the mapped files) a thousand times a second; a second copy would stay for far longer than that.
 
 Deliberate break: let `loading/weights.py: read_weights` collect all tensors, cloned, in a list before it yields them;
 most cases turn red. Or let `assemble.load_model` pass `copy=True` to `place`: the last one does.
@@ -29,16 +29,16 @@ def anonymous():
         return next(int(line.split()[1]) * 1024 for line in handle if line.startswith("RssAnon"))
 
 torch.ones(512, 512) @ torch.ones(512, 512)   # start the thread pool before counting
-peak, done = 0, False
+peak, done = 0, threading.Event()
 def watch():
     global peak
-    while not done:
+    while not done.wait(0.001):
         peak = max(peak, anonymous())
 thread = threading.Thread(target=watch)
 before = anonymous()
 thread.start()
 model = load_model(sys.argv[1], quantize=sys.argv[2], cache=sys.argv[3] if len(sys.argv) > 3 else None)
-done = True
+done.set()
 thread.join()
 size = sum(x.numel() * x.element_size() for x in [*model.parameters(), *model.buffers()])
 print(json.dumps({"taken": peak - before, "model": size}))
@@ -52,6 +52,14 @@ def checkpoint(tmp_path_factory):
     model = reference_model(vocab_size=8000, hidden_size=768, intermediate_size=2048, num_hidden_layers=9,
                             num_attention_heads=12, num_key_value_heads=4, head_dim=64)
     return write_checkpoint(tmp_path_factory.mktemp("memory") / "m", model.to(torch.bfloat16), max_shard_size="40MB")
+
+
+@pytest.fixture(scope="module")
+def metas(tmp_path_factory):
+    """The same size in two of Meta's files."""
+    params = PARAMS | {"vocab_size": 8000, "dim": 768, "n_layers": 9, "n_heads": 12, "n_kv_heads": 4}
+    state = {name: tensor.bfloat16() for name, tensor in meta_state(params).items()}
+    return write_meta(tmp_path_factory.mktemp("metas"), params, state, files=2)
 
 
 def load_in_a_child(*words) -> dict:
@@ -73,11 +81,9 @@ def test_peak_is_the_model_and_one_tensor(checkpoint, quantize):
 
 
 @pytest.mark.parametrize("quantize", ["none", "nf4"])
-def test_metas_files_are_joined_one_tensor_at_a_time(tmp_path, quantize):
-    params = PARAMS | {"vocab_size": 8000, "dim": 768, "n_layers": 9, "n_heads": 12, "n_kv_heads": 4}
-    state = {name: tensor.bfloat16() for name, tensor in meta_state(params).items()}
-    found = load_in_a_child(write_meta(tmp_path, params, state, files=2), quantize)
-    whole = sum(path.stat().st_size for path in tmp_path.glob("*.pth"))
+def test_metas_files_are_joined_one_tensor_at_a_time(metas, quantize):
+    found = load_in_a_child(metas, quantize)
+    whole = sum(path.stat().st_size for path in metas.glob("*.pth"))
     assert whole > 100e6 and found["taken"] <= found["model"] + 2 * 8000 * 768 * 4 + SLACK
 
 

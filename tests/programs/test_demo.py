@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from common.files import ROOT
+from tests.small import here
 
 
 def run(folder: Path, program: str, *words: str) -> str:
@@ -64,7 +65,7 @@ def test_the_shipped_run_answers_where_there_is_no_run_yet(tmp_path):
     right = sum(a["predicted"] == b["label"] for a, b in zip(found, gold, strict=True)) / len(gold)
     assert right > 0.45  # a quarter is chance
     before = (ROOT / "base/run/run.json").read_bytes()
-    run(tmp_path, "eval.py", "--run", str(ROOT / "base/run"), "--draws", "10")  # named, it is copied as well
+    here("eval.py", "--run", ROOT / "base/run", "--draws", 10, cwd=tmp_path)  # named, it is copied as well
     assert (ROOT / "base/run/run.json").read_bytes() == before
     assert {path.name for path in (ROOT / "base/run").iterdir()} == {
         "adapter", "log.jsonl", "run.json", "training_texts.json"}

@@ -53,7 +53,7 @@ def fresh(place, tmp_path):
 @pytest.fixture(scope="module")
 def scored(place):
     words = ("--run", "run", "--data", "test.jsonl", "--out", "out", "--draws", "50")
-    return place / "out", run("eval.py", *words, cwd=place)
+    return place / "out", here("eval.py", *words, cwd=place)
 
 
 def read(path) -> list[dict]:

@@ -53,7 +53,7 @@ def adapter(folder, name="adapter") -> bytes:
 def first(place):
     """The run that most tests look at, and what it printed."""
     words = ("--epochs", "2", "--validation", "0.2", "--max-tokens", "150", "--eval-every", "3", "--seed", "11")
-    return place / "first", train(place, "first", *words, how=run), words
+    return place / "first", train(place, "first", *words), words
 
 
 def test_a_run_leaves_the_documented_files_and_no_others(first):

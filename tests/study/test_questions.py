@@ -8,11 +8,12 @@ everywhere.
 import numpy as np
 import pytest
 
+from report.figures import STYLE
 from study.questions.calibration import behaviour
 from study.questions.learning_curves import added, exposure
 from study.questions.transfer import END, PARTS, intervals, stance, topic
 from study.report.section import Study
-from tests.study.fake_study import PLAN, fake_results
+from tests.study.fake_study import PLAN, fake_results, few_languages
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +90,12 @@ def test_a_plan_without_exposure_has_no_such_section(tmp_path):
     assert exposure(fake_results(tmp_path, PLAN.split("[exposure]")[0])) is None
 
 
-def test_the_whole_study(results, tmp_path):
+def test_the_whole_study(tmp_path, monkeypatch):
     from study.report.page import write_study
     from study.write_up import make_study, summary
 
-    study = make_study(results, {"base": "b"}, "This is a test.")
+    monkeypatch.setitem(STYLE, "savefig.dpi", 40)
+    study = make_study(fake_results(tmp_path, PLAN + few_languages(tmp_path)), {"base": "b"}, "This is a test.")
     assert isinstance(study, Study) and [section.key for section in study.sections][:4] == [
         "contrasts", "topic", "stance", "exposure"]
     assert len(study.first_claims) == 3 and "may not say" in summary(study)

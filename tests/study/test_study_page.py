@@ -13,6 +13,7 @@ from dataclasses import replace
 import pytest
 
 from common.errors import UserError
+from report.figures import STYLE
 from study.report.page import POLICY, study_page, write_study
 from study.report.section import Claim, Column, Section, Table, study_from_json
 from study.report.tables import shown
@@ -26,7 +27,9 @@ needs_browser = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("study") / "out"
-    write_study(place, made_study())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STYLE, "savefig.dpi", 40)
+        write_study(place, made_study())
     return place
 
 

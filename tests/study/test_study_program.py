@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from common.files import ROOT
+from report.figures import STYLE
 from study import __main__ as study
 from tests.programs.hostile import call, in_an_empty_folder  # noqa: F401
+from tests.small import here
+from tests.study.fake_study import few_languages
 
 PLAN = """
 title = "Tiny"
@@ -38,9 +41,15 @@ second = "en"
 """
 
 
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch):
+    """Fewer dots: half of a report's time."""
+    monkeypatch.setitem(STYLE, "savefig.dpi", 40)
+
+
 def run(folder: Path, *words, text: str = PLAN) -> tuple:
     plan = folder / "plan.toml"
-    plan.write_text(text, encoding="utf-8")
+    plan.write_text(text + few_languages(folder), encoding="utf-8")
     return call(study.main, "--plan", str(plan), "--out", str(folder / "out"), "--jobs", "1", "--threads", "1", *words)
 
 
@@ -48,7 +57,7 @@ def stamps(folder: Path, pattern: str) -> dict[str, float]:
     return {str(path.relative_to(folder)): path.stat().st_mtime for path in folder.glob(pattern)}
 
 
-def test_a_study_from_end_to_end_and_again(tmp_path):
+def test_a_study_from_end_to_end_and_again(tmp_path, monkeypatch):
     done = run(tmp_path)
     assert done.code == 0, done.err
     out = tmp_path / "out"
@@ -58,21 +67,22 @@ def test_a_study_from_end_to_end_and_again(tmp_path):
     facts = json.loads((out / next(iter(runs))).read_text())
     assert len(facts["scored"]) == 1  # how often the test rows were scored stands in the run
     before = stamps(out, "fits/*/run/adapter/*")
-    assert run(tmp_path).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(study, "write_study", lambda *_: None)  # the page is written anew below
+        assert run(tmp_path).code == 0
     assert stamps(out, "fits/*/run/adapter/*") == before and stamps(out, "answers/*.json") == answers
     changed = run(tmp_path, text=PLAN.replace("tr = 16", "tr = 15"))
     assert changed.code == 0, changed.err
     after = stamps(out, "fits/*/run/adapter/*")
     assert before.items() <= after.items() and len(after) == len(before) * 3 // 2  # one model more, none anew
     options = next(out.glob("fits/*/options.toml"))
-    again = subprocess.run([sys.executable, str(ROOT / "train.py"), "--config", str(options), "--out",
-                            str(tmp_path / "again")], capture_output=True, text=True, cwd=ROOT)
-    assert again.returncode == 0, again.stderr  # the command that the report prints
+    here("train.py", "--config", options, "--out", tmp_path / "again", cwd=ROOT)  # the command that the report prints
 
 
-def test_a_killed_study_goes_on(tmp_path):
-    (tmp_path / "plan.toml").write_text(PLAN.replace("max_steps = 2", "max_steps = 40").replace("epochs = 1",
-                                                                                                "epochs = 40"))
+def test_a_killed_study_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)  # as the child; files are remembered by the names that they were found by
+    text = PLAN.replace("max_steps = 2", "max_steps = 16\nbatch_size = 4").replace("epochs = 1", "epochs = 40")
+    (tmp_path / "plan.toml").write_text(text + few_languages(tmp_path), encoding="utf-8")
     words = [sys.executable, "-m", "study", "--plan", str(tmp_path / "plan.toml"), "--out",
              str(tmp_path / "out"), "--jobs", "1", "--threads", "1"]
     child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -85,8 +95,8 @@ def test_a_killed_study_goes_on(tmp_path):
     child.wait()
     runs = list(tmp_path.glob("out/fits/*/run/run.json"))
     assert len(runs) == 1 and not json.loads(runs[0].read_text())["finished"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = run(tmp_path, text=text)
+    assert done.code == 0, done.err
     facts = json.loads(runs[0].read_text())
     assert facts["finished"] and "continuing after step" in (runs[0].parent.parent / "train.log").read_text()
 

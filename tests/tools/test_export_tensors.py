@@ -129,10 +129,10 @@ def anonymous():
         return next(int(line.split()[1]) * 1024 for line in handle if line.startswith("RssAnon"))
 
 torch.ones(512, 512) @ torch.ones(512, 512)   # start the thread pool before counting
-peak, done = 0, False
+peak, done = 0, threading.Event()
 def watch():
     global peak
-    while not done:
+    while not done.wait(0.001):
         peak = max(peak, anonymous())
 thread = threading.Thread(target=watch)
 before = anonymous()
@@ -140,7 +140,7 @@ thread.start()
 try:
     main(sys.argv[1:])
 finally:
-    done = True
+    done.set()
 thread.join()
 print(json.dumps({"taken": peak - before}))
 """
