@@ -98,6 +98,8 @@ def read_json(path: str | Path):
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); a JSON file was expected") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg})") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists in lists
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
 
 
 def read_toml(path: str | Path) -> dict:

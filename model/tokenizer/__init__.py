@@ -1,12 +1,13 @@
 """Text to token ids and back, from the three kinds of public tokenizer files, told apart by their content.
 
     tiktoken text      lines of `base64 rank`                      Meta's Llama 3 `tokenizer.model`
-    tokenizer.json     byte-level BPE, vocabulary and merges       Hugging Face's Llama 3 and SmolLM2
+    tokenizer.json     BPE, vocabulary and merges                  Hugging Face's Llama 3, SmolLM2; Llama 2 as of late
     sentencepiece      a protobuf                                  Llama 2's `tokenizer.model`, and our own base
 
 Two rules hold for all of them. `encode` adds nothing: no BOS, and text that looks like a special token ("<|eot_id|>" in
 a post) stays ordinary text, since a post must not be able to end its own turn; special ids come from `special(name)`.
-And the ids are those of the reference: tiktoken, tokenizers (with `encode_special_tokens`) and sentencepiece.
+And the ids are those of the reference: tiktoken, tokenizers (with `encode_special_tokens`) and sentencepiece. Where a
+file fails to mark a word that controls the model, the first rule holds and `added.py` says which words these are.
 
 The special ids come from the file itself and from `tokenizer_config.json` beside it; a tiktoken file lists none and
 gets Llama 3.2's published 256. BOS and the ids that end a turn come from the neighbouring files
@@ -19,12 +20,16 @@ import re
 from pathlib import Path
 
 from common.errors import UserError, closest
-from common.files import read_json, sha256_file
+from common.files import sha256_file
 from model.tokenizer.bpe import read_tiktoken
 from model.tokenizer.hf_json import read_tokenizer_json
+from model.tokenizer.neighbours import Neighbours, content
+from model.tokenizer.pattern import short
+from model.tokenizer.split import SPACE
 from model.tokenizer.spm import read_sentencepiece
 
-FILE_NAMES = ("tokenizer.model", "tokenizer.json")  # in a folder, the first that exists counts
+FILE_NAMES = ("tokenizer.model", "tokenizer.json")  # in a folder, the first that is there
+MOST_BYTES = 1 << 28  # of a tokenizer file; the largest published ones have a few tens of millions
 BOS_NAMES = ("<|begin_of_text|>", "<s>", "<|startoftext|>")
 EOS_NAMES = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "</s>", "<|endoftext|>", "<|im_end|>")
 
@@ -34,16 +39,19 @@ class Tokenizer:
 
     kind: "tiktoken", "bpe" or "sentencepiece". special_ids: name -> id. bos_id: an id, or None if the vocabulary has
     none. eos_ids: ids that end a turn or a text. vocab_size: the largest id + 1. hash: SHA-256 of the tokenizer file.
-    notes: what neighbouring files say that is not used.
+    unmarked: control words that the file does not mark as such; whoever reads it with another library must be told.
+    pattern: the published pattern that cuts a text before its bytes are merged, if nothing else happens to it, or None.
+    notes: what a neighbouring file said and was not used.
     """
 
     def __init__(self, engine, special_ids: dict[str, int], bos_id: int | None, eos_ids: list[int], hash: str,
                  source: Path, notes: tuple[str, ...] = ()):
         self._engine, self.kind, self.source, self.hash, self.notes = engine, engine.kind, source, hash, notes
         self.special_ids, self.bos_id, self.eos_ids = special_ids, bos_id, eos_ids
-        tokens = engine.tokens | {id: name.encode() for name, id in special_ids.items()}
-        self.vocab_size = max(tokens) + 1
-        self._tokens: list[bytes | None] = [tokens.get(id) for id in range(self.vocab_size)]
+        self.unmarked: tuple[str, ...] = engine.unmarked
+        self.pattern: str | None = engine.pattern
+        self._tokens: dict[int, bytes] = engine.tokens | {id: name.encode() for name, id in special_ids.items()}
+        self.vocab_size = max(self._tokens) + 1
         self._special = frozenset(special_ids.values())
 
     def encode(self, text: str) -> list[int]:
@@ -67,7 +75,7 @@ class Tokenizer:
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that one token stands for, which need not be whole characters; a special token's is its name."""
-        token = self._tokens[id] if 0 <= id < self.vocab_size else None
+        token = self._tokens.get(id)
         if token is None:
             raise UserError(f"{self.source}: has no token {id}; its ids go from 0 to {self.vocab_size - 1}")
         return token
@@ -89,7 +97,7 @@ class Tokenizer:
 
         Unused special tokens may lie beyond it: some tokenizers have a padding token that no model has.
         """
-        ordinary = (id for id, token in enumerate(self._tokens) if token is not None and id not in self._special)
+        ordinary = (id for id in self._tokens if id not in self._special)
         largest = max([*ordinary, *also, *([] if self.bos_id is None else [self.bos_id])])
         if largest >= vocab_size:
             raise UserError(f"{self.source}: has ids up to {largest}, but the model's vocabulary ends at "
@@ -104,27 +112,30 @@ class Tokenizer:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer in a file, or in a folder's `tokenizer.model` or `tokenizer.json`; raises `UserError`."""
     file = _find(Path(path))
-    engine = _read(file)
-    folder, notes = file.parent, []
-    config = _neighbour(folder, "tokenizer_config.json")
-    special_ids = _special_ids(engine, config, folder / "tokenizer_config.json", file)
-    names = _neighbour(folder, "special_tokens_map.json") | {key: value for key, value in config.items() if value}
-    generation, model = _neighbour(folder, "generation_config.json"), _neighbour(folder, "config.json")
+    beside = Neighbours(file.parent)
+    engine, notes = _read(file, beside), []
+    special_ids = _special_ids(engine, beside, file)
+    names = beside.map | {key: value for key, value in beside.tokenizer.items() if value}
 
     def known(source: str, key: str, values) -> list[int]:
-        values = values if isinstance(values, list) else [] if values is None else [values]
-        ids = [special_ids.get(value, value) for value in map(_content, values)]
-        for id, value in zip(ids, values, strict=True):
-            if id not in special_ids.values():
-                notes.append(f"{source}: {key} {_content(value)} is not a special token of {file.name}; it is not used")
-        return [id for id in ids if id in special_ids.values()]
+        found = []
+        for value in map(content, values if isinstance(values, list) else [] if values is None else [values]):
+            if isinstance(value, bool) or not isinstance(value, str | int):
+                raise UserError(f"{file.parent / source}: {key}: {short(value)}: a token or its id was expected")
+            id = special_ids.get(value, value)
+            if id in special_ids.values():
+                found.append(id)
+            else:
+                notes.append(f"{source}: {key} {short(value)} is no special token of {file.name}; it is "
+                             "not used")
+        return found
 
     bos = (known("tokenizer_config.json", "bos_token", names.get("bos_token"))
-           or known("generation_config.json", "bos_token_id", generation.get("bos_token_id"))
-           or known("config.json", "bos_token_id", model.get("bos_token_id"))
+           or known("generation_config.json", "bos_token_id", beside.generation.get("bos_token_id"))
+           or known("config.json", "bos_token_id", beside.config.get("bos_token_id"))
            or [special_ids[name] for name in BOS_NAMES if name in special_ids] or engine.bos)
-    eos = (known("generation_config.json", "eos_token_id", generation.get("eos_token_id"))
-           or known("config.json", "eos_token_id", model.get("eos_token_id"))
+    eos = (known("generation_config.json", "eos_token_id", beside.generation.get("eos_token_id"))
+           or known("config.json", "eos_token_id", beside.config.get("eos_token_id"))
            or known("tokenizer_config.json", "eos_token", names.get("eos_token"))
            or [special_ids[name] for name in EOS_NAMES if name in special_ids] or engine.eos)
     return Tokenizer(engine, special_ids, bos[0] if bos else None, sorted(set(eos)), sha256_file(file), file,
@@ -135,17 +146,21 @@ def _find(path: Path) -> Path:
     """The tokenizer file that `path` is or holds."""
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder; give a tokenizer file or a checkpoint folder")
-    if not path.is_dir():
+    if path.is_file():
         return path
+    if not path.is_dir():
+        raise UserError(f"{path}: is neither a file nor a folder; give a tokenizer file or a checkpoint folder")
     for name in FILE_NAMES:
         if (path / name).is_file():
             return path / name
     raise UserError(f"{path}: has no tokenizer; one of {' or '.join(FILE_NAMES)} is expected in it")
 
 
-def _read(file: Path):
-    """The engine for a file, chosen by its content, not by its name."""
+def _read(file: Path, beside: Neighbours):
+    """The engine for a file's content: what it looks like decides, not its name."""
     try:
+        if file.stat().st_size > MOST_BYTES:
+            raise UserError(f"{file}: has {file.stat().st_size:,} bytes, more than any tokenizer; is it a model?")
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
@@ -157,49 +172,28 @@ def _read(file: Path):
     if re.match(rb"<(!doctype|html|\?xml|!--)", start.lower()):
         raise UserError(f"{file}: is a web page, not a tokenizer; download the raw file (a login may be needed)")
     if start[:1] in (b"{", b"["):
-        return read_tokenizer_json(file)
+        return read_tokenizer_json(file, beside)
     if re.match(rb"[A-Za-z0-9+/]+=*[ \t]+\S+[ \t]*\r?(\n|$)", start):
         return read_tiktoken(file, data)
-    return read_sentencepiece(file, data)
+    return read_sentencepiece(file, data, beside)
 
 
-def _neighbour(folder: Path, name: str) -> dict:
-    """The JSON object in a file beside the tokenizer, or an empty one."""
-    if not (folder / name).is_file():
-        return {}
-    value = read_json(folder / name)
-    if not isinstance(value, dict):
-        raise UserError(f"{folder / name}: holds a {type(value).__name__}; a JSON object was expected")
-    return value
-
-
-def _content(value):
-    """A token's name, also if it is given as an object: `{"content": "<s>", "lstrip": false} -> "<s>"`."""
-    return value.get("content") if isinstance(value, dict) else value
-
-
-def _special_ids(engine, config: dict, where: Path, file: Path) -> dict[str, int]:
+def _special_ids(engine, beside: Neighbours, file: Path) -> dict[str, int]:
     """Names of the special tokens: the file's own (or the published ones), as `added_tokens_decoder` renames them."""
+    where = f"{beside.folder / 'tokenizer_config.json'}: added_tokens_decoder"
     by_id = {id: name for name, id in engine.specials.items()}
-    added = config.get("added_tokens_decoder") or {}
-    if not isinstance(added, dict):
-        raise UserError(f"{where}: added_tokens_decoder: is not an object of ids and tokens")
-    for key, token in added.items():
-        name = _content(token)
-        if not str(key).isdecimal() or not isinstance(name, str):
-            raise UserError(f"{where}: added_tokens_decoder: '{key}': an id and a token with 'content' were expected")
-        id = int(key)
+    for id, (name, _) in beside.added.items():
         if id in engine.tokens and id not in by_id:
-            if engine.tokens[id] == name.encode():
+            if engine.tokens[id] in (name.encode(), name.replace(SPACE, " ").encode()):
                 continue  # an ordinary word that is listed too
-            raise UserError(f"{where}: added_tokens_decoder: id {id} is '{name}', but {file.name} has an ordinary "
-                            "token there; the two files belong to different tokenizers")
+            raise UserError(f"{where}: id {id} is {short(name)}, but {file.name} has an ordinary token there; the two "
+                            "files are not of one tokenizer")
         if id in by_id and by_id[id] != name and not engine.specials_by_rule:
-            raise UserError(f"{where}: added_tokens_decoder: id {id} is '{name}', but {file.name} calls it "
-                            f"'{by_id[id]}'; the two files belong to different tokenizers")
+            raise UserError(f"{where}: id {id} is {short(name)}, but {file.name} calls it {short(by_id[id])}; the two "
+                            "files are not of one tokenizer")
         by_id[id] = name
     special_ids = {name: id for id, name in sorted(by_id.items())}
     if len(special_ids) < len(by_id):
         twice = next(name for id, name in by_id.items() if special_ids[name] != id)
-        raise UserError(f"{where}: added_tokens_decoder: two ids are called '{twice}'")
+        raise UserError(f"{where}: two ids are called {short(twice)}")
     return special_ids

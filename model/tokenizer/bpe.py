@@ -1,7 +1,7 @@
-"""Byte-pair encoding over bytes, two ways, and Llama 3's tiktoken file.
+"""Byte-pair encoding, two ways, and Llama 3's tiktoken file.
 
-A piece of text starts as its bytes; the adjacent pair that comes first in the list of merges is joined, then the next,
-until no pair is in the list (Sennrich et al., arXiv 1508.07909).
+A piece of text starts as its bytes (in Llama 2: as its characters); the adjacent pair that stands first in the list of
+merges is joined, then the next, until no pair is in the list (Sennrich et al., arXiv 1508.07909).
 
 - `RankedBPE`: any two neighbours whose bytes together are a token may merge, the lowest token id first, and a piece
   that is a token is taken whole. This is tiktoken's rule, and tiktoken does it.
@@ -15,10 +15,12 @@ import heapq
 from functools import lru_cache
 from pathlib import Path
 
+import regex
 import tiktoken
 
 from common.errors import UserError
-from model.tokenizer.split import LLAMA3_PATTERN, Splitter
+from model.tokenizer.pattern import LLAMA3_PATTERN, Pattern
+from model.tokenizer.split import SPACE, Splitter
 
 # tiktoken's backtracking pattern runs out of stack on a run of white space somewhere between 100,000 and 1,000,000
 # characters, and takes the process's stderr with it. Meta's code cuts a text after 25,000 characters without a change
@@ -26,6 +28,25 @@ from model.tokenizer.split import LLAMA3_PATTERN, Splitter
 # same ids as the uncut text.
 DIRECT_CHARACTERS = 25_000
 CACHED_CHARACTERS = 64  # the merge loop remembers pieces up to this length: most of any text is words seen before
+
+MOST_IDS = 1 << 24  # no vocabulary comes near it; a file that names a larger id is damaged, or made to fill the memory
+
+
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable character for each byte: `{"!": 33, ..., "Ġ": 32, ...}`; 188 bytes stand for themselves."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+ALPHABET = byte_alphabet()
+_WRITTEN = {byte: char for char, byte in ALPHABET.items()}
+
+
+def written(piece: str, byte_level: bool) -> str:
+    """A piece of text as a tokenizer.json writes it: `written(" é", True) -> "ĠÃ©"`; as it is where not byte-level."""
+    return piece.encode("utf-8").decode("latin-1").translate(_WRITTEN) if byte_level else piece
+
 
 LLAMA3_NAMED = {0: "<|begin_of_text|>", 1: "<|end_of_text|>", 4: "<|finetune_right_pad_id|>",
                 6: "<|start_header_id|>", 7: "<|end_header_id|>", 8: "<|eom_id|>", 9: "<|eot_id|>",
@@ -48,29 +69,22 @@ def llama3_special_names() -> list[str]:
 class RankedBPE:
     """Merges by token id over all pairs that form a token; tiktoken is the engine.
 
-    ranks: token bytes -> id, with all 256 single bytes. specials_by_rule: specials are published, not in the file.
+    ranks: token bytes -> id, with all 256 single bytes.
     """
 
-    adds_space = False
-    bos: tuple = ()
-    eos: tuple = ()
-
-    def __init__(self, kind: str, ranks: dict[bytes, int], split: Splitter, specials: dict[str, int],
-                 specials_by_rule: bool = False):
-        self.kind, self.specials, self.specials_by_rule = kind, specials, specials_by_rule
-        self.tokens = {id: token for token, id in ranks.items()}
+    def __init__(self, ranks: dict[bytes, int], split: Splitter):
         self._split = split
         whole = lambda pattern: tiktoken.Encoding(  # noqa: E731
             "glass-llama", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         self._direct = whole(split.whole) if split.whole else None
         self._piece = whole(r"(?s).+")  # its input is always a single piece
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text: tiktoken's own if it is short enough, else piece by piece."""
+    def encode(self, text: str, first: bool = True) -> list[int]:
+        """Ids of a text; in tiktoken from end to end where it is short enough, else piece by piece."""
         if self._direct is not None and len(text) <= DIRECT_CHARACTERS:
             return self._direct.encode_ordinary(text)
         ids: list[int] = []
-        for piece in self._split(text):
+        for piece in self._split(text, first):
             ids += self._piece.encode_ordinary(piece)
         return ids
 
@@ -78,36 +92,58 @@ class RankedBPE:
 class MergedBPE:
     """Merges by an explicit list.
 
-    vocab: token bytes -> id. merges: (left id, right id) -> (index in the list, id of the result). whole_pieces: a
-    piece that is a token is taken whole (`ignore_merges`). A byte that has no token becomes `unknown`, or is dropped if
-    that is None, as in the reference.
+    vocab: token -> id, as the file writes it (bytes in GPT-2's alphabet where `split.byte_level`). merges: (left id,
+    right id) -> (index in the list, id of the result). whole_pieces: a piece that is a token is taken whole
+    (`ignore_merges`). byte_fallback: a character that has no token becomes its bytes, tokens `<0x00>` to `<0xFF>`.
+    What has no token even so becomes `unknown`, or nothing where that is None, as in the reference; of several in a
+    row one is left if `fuse`.
     """
 
-    adds_space = False
-    bos: tuple = ()
-    eos: tuple = ()
-    specials_by_rule = False
-
-    def __init__(self, vocab: dict[bytes, int], merges: dict[tuple[int, int], tuple[int, int]], split: Splitter,
-                 specials: dict[str, int], whole_pieces: bool = False, unknown: int | None = None):
-        self.kind, self.specials, self.tokens = "bpe", specials, {id: token for token, id in vocab.items()}
+    def __init__(self, vocab: dict[str, int], merges: dict[tuple[int, int], tuple[int, int]], split: Splitter, *,
+                 whole_pieces: bool = False, byte_fallback: bool = False, unknown: int | None = None,
+                 fuse: bool = False):
         self._vocab, self._merges, self._split = vocab, merges, split
-        self._whole_pieces, self._unknown = whole_pieces, unknown
-        self._remembered = lru_cache(maxsize=1 << 16)(self._encode_piece)
+        self._whole_pieces, self._unknown, self._fuse = whole_pieces, unknown, fuse
+        self._bytes = [vocab.get(f"<0x{byte:02X}>") if byte_fallback else None for byte in range(256)]
+        self._words = None if split.byte_level else self._word_pattern()
+        self._remembered = lru_cache(maxsize=1 << 16)(self._encode_word)
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of a text."""
+    def encode(self, text: str, first: bool = True) -> list[int]:
+        """Ids of a text; `first`: it stands at the beginning, not behind an added word."""
         ids: list[int] = []
-        for piece in self._split(text):
-            ids += self._remembered(piece) if len(piece) <= CACHED_CHARACTERS else self._encode_piece(piece)
+        for piece in self._split(text, first):
+            piece = written(piece, self._split.byte_level)
+            if self._whole_pieces and piece in self._vocab:
+                ids.append(self._vocab[piece])
+                continue
+            for word in self._words.findall(piece) if self._words else [piece]:
+                ids += self._remembered(word) if len(word) <= CACHED_CHARACTERS else self._encode_word(word)
         return ids
 
-    def _encode_piece(self, piece: str) -> list[int]:
-        data = piece.encode("utf-8")
-        if self._whole_pieces and data in self._vocab:
-            return [self._vocab[data]]
-        ids = [self._vocab.get(data[i : i + 1], self._unknown) for i in range(len(data))]
-        return merge([id for id in ids if id is not None], self._merges)
+    def _word_pattern(self) -> regex.Pattern | None:
+        """Words to merge by themselves, so that they can be remembered: if no merge joins a U+2581 to what is before
+        it, and no character is dropped, none reaches over a word's beginning, and the ids are those of the piece."""
+        token = {id: token for token, id in self._vocab.items()}
+        joined = any(SPACE in token[result].lstrip(SPACE) for _, result in self._merges.values())
+        dropped = self._unknown is None and None in self._bytes
+        return None if joined or dropped or SPACE not in self._vocab else regex.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
+
+    def _encode_word(self, word: str) -> list[int]:
+        ids: list[int] = []
+        waiting = False  # an unknown token is written when the next known one comes, so that it can grow until then
+        for char in word:
+            if char in self._vocab:
+                ids += [self._unknown] if waiting else []
+                ids.append(self._vocab[char])
+                waiting = False
+                continue
+            fallback = [self._bytes[byte] for byte in char.encode("utf-8")]
+            if None not in fallback:
+                ids += fallback
+            elif self._unknown is not None:
+                ids += [self._unknown] if waiting and not self._fuse else []
+                waiting = True
+        return merge(ids + [self._unknown] * waiting, self._merges)
 
 
 def merge(ids: list[int], merges: dict[tuple[int, int], tuple[int, int]]) -> list[int]:
@@ -141,7 +177,21 @@ def merge(ids: list[int], merges: dict[tuple[int, int], tuple[int, int]]) -> lis
     return [id for id in ids if id is not None]
 
 
-def read_tiktoken(file: Path, data: bytes) -> RankedBPE:
+class TiktokenFile:
+    """Meta's tiktoken text as an engine: its tokens, and the 256 published special tokens behind the last rank."""
+
+    kind, pattern, adds_space, specials_by_rule = "tiktoken", LLAMA3_PATTERN, False, True
+    bos: tuple = ()
+    eos: tuple = ()
+    unmarked: tuple = ()
+
+    def __init__(self, ranks: dict[bytes, int]):
+        self.tokens = {id: token for token, id in ranks.items()}
+        self.specials = {name: len(ranks) + index for index, name in enumerate(llama3_special_names())}
+        self.encode = RankedBPE(ranks, Splitter([(Pattern("tiktoken", LLAMA3_PATTERN), True)])).encode
+
+
+def read_tiktoken(file: Path, data: bytes) -> TiktokenFile:
     """Meta's tiktoken text: one `base64 rank` per line, ranks 0, 1, 2, ... each once; raises `UserError` with the row.
 
     The file names neither its pattern nor its special tokens: both are Llama 3's, and the specials follow the last
@@ -154,11 +204,17 @@ def read_tiktoken(file: Path, data: bytes) -> RankedBPE:
             continue
         parts = line.split()
         try:
-            token, rank = base64.b64decode(parts[0], validate=True), int(parts[1])
+            token, digits = base64.b64decode(parts[0], validate=True), parts[1]
+            if not digits.isdigit():
+                raise ValueError("no rank")
         except (binascii.Error, ValueError, IndexError) as error:
             raise UserError(f"{file}: row {row}: is not 'base64 rank'; the file is damaged, fetch it again") from error
         if len(parts) != 2 or not token:
             raise UserError(f"{file}: row {row}: has {len(parts)} fields; one token and its rank were expected")
+        if len(digits) > 8 or int(digits) >= MOST_IDS:
+            raise UserError(f"{file}: row {row}: a rank of {len(digits)} digits is beyond any vocabulary; the file is "
+                            "damaged, fetch it again")
+        rank = int(digits)
         if rank in rows or token in ranks:
             what = f"rank {rank} was given in row {rows[rank]}" if rank in rows else "its token was given before"
             raise UserError(f"{file}: row {row}: {what}; each rank and each token may occur only once")
@@ -170,5 +226,4 @@ def read_tiktoken(file: Path, data: bytes) -> RankedBPE:
     if lost:
         raise UserError(f"{file}: has no token for byte 0x{lost[0]:02x} ({len(lost)} of 256 are missing); the file is "
                         "cut or damaged")
-    specials = {name: len(ranks) + index for index, name in enumerate(llama3_special_names())}
-    return RankedBPE("tiktoken", ranks, Splitter([(LLAMA3_PATTERN, True)]), specials, specials_by_rule=True)
+    return TiktokenFile(ranks)

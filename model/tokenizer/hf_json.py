@@ -1,157 +1,219 @@
-"""Hugging Face's `tokenizer.json`, for byte-level BPE: the format of Llama 3 and SmolLM2 checkpoints.
+"""Hugging Face's `tokenizer.json` with byte-pair encoding: the format of Llama 3, SmolLM2 and newer Llama 2 folders.
 
-Tokens are written in GPT-2's alphabet, in which each byte is one printable character. The settings for the text before
-BPE (`normalizer`, `pre_tokenizer`) and for the merges are honoured; one that would change ids and is not supported here
-is an error that names it. `post_processor` (which would add BOS), `truncation` and `padding` are ignored: `encode`
-gives the ids of the text alone.
+Two kinds of vocabulary are read. In a byte-level one tokens are written in GPT-2's alphabet, in which each byte is one
+printable character. In that of a Llama 2 they are characters, with U+2581 for a space, and tokens `<0x00>` to `<0xFF>`
+for what has none (`byte_fallback`); transformers 5 writes such a file in place of `tokenizer.model`.
+
+What the file says about the text before BPE (`normalizer`, `pre_tokenizer`, `added_tokens`) and about the merges is
+honoured; what would change ids and is not known here is an error that names it. `post_processor` (it would add BOS),
+`truncation` and `padding` have no say: `encode` gives the ids of the text alone.
 """
 
+import re
+from dataclasses import replace
 from pathlib import Path
-
-import regex
 
 from common.errors import UserError
 from common.files import read_json
-from model.tokenizer.bpe import MergedBPE, RankedBPE
-from model.tokenizer.split import read_splitter
+from model.tokenizer.added import AddedWord, AddedWords, read_added_words
+from model.tokenizer.bpe import ALPHABET, MOST_IDS, MergedBPE, RankedBPE, written
+from model.tokenizer.neighbours import Neighbours, is_text
+from model.tokenizer.pattern import short
+from model.tokenizer.split import SPACE, Normaliser, Splitter, flatten, read_normalisers, read_splitter
+
+BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+FLAGS = ("ignore_merges", "byte_fallback", "fuse_unk")
+UNSUPPORTED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+DECODERS = ("Replace", "ByteFallback", "Fuse", "Strip", "Metaspace")  # of a Llama 2
+Merges = dict[tuple[int, int], tuple[int, int]]
 
 
-def byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable character for each byte: `{"!": 33, ..., "Ġ": 32, ...}`; 188 bytes stand for themselves."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+class TokenizerJson:
+    """A tokenizer.json as an engine: its tokens as bytes, its control words by name, `encode`.
 
+    unmarked: control words that the file does not call special.
+    """
 
-ALPHABET = byte_alphabet()
+    kind, specials_by_rule = "bpe", False
+    bos: tuple = ()
+    eos: tuple = ()
 
-
-class WithAddedWords:
-    """A BPE engine for what is left once words are cut out of the text: added tokens that are not special."""
-
-    def __init__(self, engine, words: dict[str, int]):
-        self.engine, self.words = engine, words
-        self.kind, self.specials, self.specials_by_rule = engine.kind, engine.specials, False
-        self.adds_space, self.bos, self.eos = False, (), ()
-        self.tokens = engine.tokens | {id: word.encode() for word, id in words.items()}
-        longest_first = sorted(words, key=len, reverse=True)
-        self._pattern = regex.compile("(" + "|".join(map(regex.escape, longest_first)) + ")")
+    def __init__(self, model: MergedBPE | RankedBPE, tokens: dict[int, bytes], added: AddedWords,
+                 words: list[AddedWord], adds_space: bool, pattern: str | None):
+        self._model, self._added, self.adds_space, self.pattern = model, added, adds_space, pattern
+        self.specials = {word.content: word.id for word in words if word.control}
+        self.unmarked = tuple(word.content for word in words if word.control and not word.special)
+        self.tokens = tokens
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text: each added word is one id, and the text between them is encoded on its own."""
         ids: list[int] = []
-        for index, part in enumerate(self._pattern.split(text)):
-            ids += [self.words[part]] if index % 2 else self.engine.encode(part)
+        for part, first, id in self._added(text):
+            ids += self._model.encode(part, first) if id is None else [id]
         return ids
 
 
-def read_tokenizer_json(file: Path):
-    """The engine of a byte-level tokenizer.json; raises `UserError` naming the key that is wrong or not supported."""
+def read_tokenizer_json(file: Path, beside: Neighbours) -> TokenizerJson:
+    """The engine of a tokenizer.json; raises `UserError` naming the key that is wrong or not supported."""
     content = read_json(file)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
         raise UserError(f"{file}: has no model with a vocab; a tokenizer.json was expected")
-    _check_model(file, content, model)
-    split = read_splitter(str(file), content.get("normalizer"), content.get("pre_tokenizer"))
-    specials, words = _added_tokens(file, content)
-    vocab = _vocab(file, model["vocab"], specials, words)
-    merges = _merges(file, model.get("merges"), model["vocab"], specials)
-    unknown = None
-    if model.get("unk_token") is not None:
-        unknown = (specials | words | model["vocab"]).get(model["unk_token"])
-        if unknown is None:
-            raise UserError(f"{file}: model: unk_token '{model['unk_token']}' is not in the vocab")
-    if model.get("ignore_merges") and _is_ranked(vocab, merges):
-        engine = RankedBPE("bpe", vocab, split, specials)
-    else:
-        engine = MergedBPE(vocab, merges, split, specials, bool(model.get("ignore_merges")), unknown)
-    return WithAddedWords(engine, words) if words else engine
+    _check_model(file, model)
+    steps = read_normalisers(str(file), content.get("normalizer"))
+
+    def normalise(text: str) -> str:
+        for step in steps:
+            text = step(text)
+        return text
+
+    split = read_splitter(str(file), content.get("pre_tokenizer"), normalise("a b") != "a b")
+    _check_decoder(file, content.get("decoder"), split.byte_level)
+    words = read_added_words(file, content.get("added_tokens"), beside)
+    vocab = _vocab(file, model["vocab"], words)
+    merges = _merges(file, model.get("merges"), vocab)
+    made = _made(vocab, merges, split.byte_level, bool(model.get("byte_fallback")))
+    words = [replace(word, control=word.control and word.id not in made) for word in words]
+    control = {word.content for word in words if word.control}
+    if model.get("ignore_merges"):
+        _check_whole_pieces(file, control & vocab.keys(), split, normalise)
+    text_vocab = {token: id for token, id in vocab.items() if token not in control}
+    tokens = _tokens(file, text_vocab, words, split.byte_level, bool(model.get("byte_fallback")))
+    engine = _engine(file, model, split, text_vocab, tokens, merges, vocab | {w.content: w.id for w in words})
+    tokens = {word.id: word.content.encode() for word in words if not word.control} | tokens
+    adds_space = normalise("a") != "a" or (split.spaces is not None and split.spaces.before != "never")
+    return TokenizerJson(engine, tokens, AddedWords(file, words, normalise), words, adds_space,
+                         None if steps else split.whole)
 
 
-def _check_model(file: Path, content: dict, model: dict) -> None:
-    """Refuse settings that would change ids and are not supported here."""
+def _engine(file: Path, model: dict, split: Splitter, vocab: dict[str, int], tokens: dict[int, bytes], merges: Merges,
+            ids: dict[str, int]) -> MergedBPE | RankedBPE:
+    """What merges. vocab: what texts may become; ids: those and the added words, control words among them."""
+    whole, unknown = bool(model.get("ignore_merges")), model.get("unk_token")
+    if unknown is not None and (not isinstance(unknown, str) or unknown not in ids):
+        raise UserError(f"{file}: model: unk_token {short(unknown)} is not in the vocab")
+    if split.byte_level and whole:
+        ranks = {token: id for id, token in tokens.items()}
+        if _is_ranked(ranks, merges):
+            return RankedBPE(ranks, split)
+    return MergedBPE(vocab, merges, split, whole_pieces=whole, byte_fallback=bool(model.get("byte_fallback")),
+                     unknown=ids.get(unknown), fuse=bool(model.get("fuse_unk")))
+
+
+def _check_model(file: Path, model: dict) -> None:
+    """Refuse what would change ids and is not written here."""
     kind = model.get("type", "BPE" if "merges" in model else "unknown")
     if kind != "BPE" or not isinstance(model["vocab"], dict):
-        raise UserError(f"{file}: model: type '{kind}' is not supported; byte-level BPE is (or a tokenizer.model)")
-    if model.get("byte_fallback"):
-        raise UserError(f"{file}: model: is a sentencepiece vocabulary (byte_fallback); give the tokenizer.model of "
-                        "the same release instead")
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        raise UserError(f"{file}: model: type {short(kind)} is not supported; BPE is (or a tokenizer.model)")
+    for key in UNSUPPORTED:
         if model.get(key):
             raise UserError(f"{file}: model: {key} is not supported; it must be absent or null")
-    decoder = content.get("decoder") or {"type": "ByteLevel"}
-    if decoder.get("type") == "Sequence" and len(decoder.get("decoders") or []) == 1:
-        decoder = decoder["decoders"][0]
-    if decoder.get("type") != "ByteLevel":
-        raise UserError(f"{file}: decoder: '{decoder.get('type')}' is not supported; ByteLevel is")
+    for key in FLAGS:
+        if not isinstance(model.get(key), bool | None):
+            raise UserError(f"{file}: model: {key} must be true or false")
 
 
-def _added_tokens(file: Path, content: dict) -> tuple[dict[str, int], dict[str, int]]:
-    """`added_tokens` as (special tokens, ordinary words), each name -> id."""
-    specials: dict[str, int] = {}
-    words: dict[str, int] = {}
-    for row, token in enumerate(content.get("added_tokens") or []):
-        try:
-            name, id = token["content"], int(token["id"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise UserError(f"{file}: added_tokens: entry {row} has no 'id' and 'content'") from error
-        if name in specials or name in words or id in specials.values() or id in words.values():
-            raise UserError(f"{file}: added_tokens: '{name}' (id {id}) occurs twice")
-        if not token.get("special"):
-            for key in ("lstrip", "rstrip", "single_word"):
-                if token.get(key):
-                    raise UserError(f"{file}: added_tokens: '{name}': {key} is not supported for a word of the text")
-        (specials if token.get("special") else words)[name] = id
-    return specials, words
+def _check_decoder(file: Path, decoder, byte_level: bool) -> None:
+    """Refuse a decoder that does not turn ids back into the text they came from."""
+    for step in flatten(str(file), "decoder", decoder, "decoders"):
+        known = step["type"] in (("ByteLevel",) if byte_level else DECODERS)
+        if step["type"] == "Replace":
+            known &= (step.get("pattern"), step.get("content")) == ({"String": SPACE}, " ")
+        if step["type"] == "Strip":
+            known &= (step.get("content"), step.get("stop")) == (" ", 0) and step.get("start") in (0, 1)
+        if not known:
+            raise UserError(f"{file}: decoder: {short(step['type'])} is not supported; "
+                            + ("ByteLevel is" if byte_level else "the steps of a Llama 2 are"))
 
 
-def _vocab(file: Path, vocab: dict, specials: dict[str, int], words: dict[str, int]) -> dict[bytes, int]:
-    """The vocabulary as bytes -> id, without the special tokens, which are never made from text."""
-    result: dict[bytes, int] = {}
-    seen = {id: name for name, id in (specials | words).items()}
+def _vocab(file: Path, vocab: dict, words: list[AddedWord]) -> dict[str, int]:
+    """The vocabulary, token -> id, each id once, and agreeing with the added words."""
+    by_id: dict[int, str] = {}
     for token, id in vocab.items():
         if isinstance(id, bool) or not isinstance(id, int) or id < 0:
-            raise UserError(f"{file}: vocab: '{token}': the id {id!r} is not a whole number")
-        if specials.get(token) == id or (words.get(token) == id and not set(token) <= ALPHABET.keys()):
-            continue
-        if seen.get(id, token) != token:
-            raise UserError(f"{file}: vocab: id {id} is both '{seen[id]}' and '{token}'")
-        seen[id] = token
-        try:
-            result[bytes(ALPHABET[char] for char in token)] = id
-        except KeyError as error:
-            raise UserError(f"{file}: vocab: '{token}' is not written in the byte-level alphabet ({error}); "
-                            "only byte-level vocabularies are supported") from error
-    if not result or b"" in result:
-        raise UserError(f"{file}: vocab: {'holds an empty token' if result else 'is empty'}")
-    return result
+            raise UserError(f"{file}: vocab: {short(token)}: the id {short(id)} is not a whole number")
+        if id >= MOST_IDS:
+            raise UserError(f"{file}: vocab: {short(token)}: the id {short(id)} is beyond any vocabulary (at most "
+                            f"{MOST_IDS - 1:,})")
+        if id in by_id:
+            raise UserError(f"{file}: vocab: id {id} is both {short(by_id[id])} and {short(token)}")
+        by_id[id] = token
+    if not vocab or "" in vocab or not is_text("".join(vocab)):
+        what = "is empty" if not vocab else "holds an empty token" if "" in vocab else "holds half a surrogate pair"
+        raise UserError(f"{file}: vocab: {what}")
+    following = len(vocab)
+    for word in words:
+        name = f"{file}: added_tokens: {short(word.content)}"
+        if vocab.get(word.content, word.id) != word.id:
+            raise UserError(f"{name} has the id {word.id}, but the vocab has it as {vocab[word.content]}")
+        if by_id.get(word.id, word.content) != word.content:
+            raise UserError(f"{name}: id {word.id} is {short(by_id[word.id])} in the vocab")
+        if word.content not in vocab:
+            if word.id != following and not word.control:
+                raise UserError(f"{name} has the id {word.id}, but Hugging Face's own reader, which numbers words that "
+                                f"are not in the vocab behind it, makes it {following}")
+            following += 1
+    return vocab
 
 
-def _merges(file: Path, merges, written: dict, specials: dict[str, int]) -> dict[tuple[int, int], tuple[int, int]]:
+def _merges(file: Path, merges, ids: dict[str, int]) -> Merges:
     """The list of merges, "left right" or ["left", "right"], as (left id, right id) -> (index, id of the result)."""
     if not isinstance(merges, list):
         raise UserError(f"{file}: merges: a list was expected")
-    ids = {token: id for token, id in written.items() if specials.get(token) != id}
-    result: dict[tuple[int, int], tuple[int, int]] = {}
+    result: Merges = {}
     for index, pair in enumerate(merges):
         parts = pair.split(" ") if isinstance(pair, str) else pair
         if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
-            raise UserError(f"{file}: merges: entry {index} {pair!r} is not a pair of tokens")
+            raise UserError(f"{file}: merges: entry {index} {short(pair)} is not a pair of tokens")
         left, right = parts
         for token in (left, right, left + right):
             if token not in ids:
-                raise UserError(f"{file}: merges: entry {index} {pair!r}: '{token}' is not in the vocab; vocab and "
-                                "merges are not of one tokenizer")
+                raise UserError(f"{file}: merges: entry {index} {short(pair)}: {short(token)} is not in the vocab; "
+                                "vocab and merges are not of one tokenizer")
         result[ids[left], ids[right]] = (index, ids[left + right])
     return result
 
 
-def _is_ranked(vocab: dict[bytes, int], merges: dict[tuple[int, int], tuple[int, int]]) -> bool:
+def _made(vocab: dict[str, int], merges: Merges, byte_level: bool, byte_fallback: bool) -> set[int]:
+    """Ids that a text may become, whatever a file says of them: single characters, bytes, results of merges."""
+    single = {id for token, id in vocab.items() if len(token) == 1 and (not byte_level or token in ALPHABET)}
+    fallback = {id for token, id in vocab.items() if byte_fallback and BYTE.fullmatch(token)}
+    return single | fallback | {result for _, result in merges.values()}
+
+
+def _check_whole_pieces(file: Path, control: set[str], split: Splitter, normalise: Normaliser) -> None:
+    """`ignore_merges` takes a piece that is in the vocab whole; a control word must not be such a piece of any text."""
+    for name in sorted(control):
+        if name in [written(piece, split.byte_level) for first in (True, False)
+                    for piece in split(normalise(name), first)]:
+            raise UserError(f"{file}: model: ignore_merges would make the control word {short(name)} of a text that "
+                            "holds it; take the word out of the vocab, and leave it in added_tokens")
+
+
+def _tokens(file: Path, vocab: dict[str, int], words: list[AddedWord], byte_level: bool,
+            byte_fallback: bool) -> dict[int, bytes]:
+    """The bytes that each token of the vocabulary stands for, by id."""
+    if not byte_level:
+        value = {token: bytes.fromhex(BYTE.fullmatch(token)[1]) for token in vocab
+                 if byte_fallback and BYTE.fullmatch(token)}
+        return {id: value.get(token, token.replace(SPACE, " ").encode()) for token, id in vocab.items()}
+    result, added = {}, {word.content for word in words}
+    for token, id in vocab.items():
+        try:
+            result[id] = bytes(ALPHABET[char] for char in token)
+        except KeyError as error:
+            if token not in added:
+                raise UserError(f"{file}: vocab: {short(token)} is not written in the byte-level alphabet ({error})"
+                                ) from error
+    return result
+
+
+def _is_ranked(ranks: dict[bytes, int], merges: Merges) -> bool:
     """Whether tiktoken's rule gives the ids of the merges: all cuts of all tokens are listed, in the order of the ids.
 
     Llama 3 is such a case, since its list was made from tiktoken's file: 280,147 cuts of 128,000 tokens.
     """
     results = [result for _, result in merges.values()]  # in the order of the list
-    cuts = sum(token[:i] in vocab and token[i:] in vocab for token in vocab for i in range(1, len(token)))
+    cuts = sum(token[:i] in ranks and token[i:] in ranks for token in ranks for i in range(1, len(token)))
     return (len(merges) == cuts and results == sorted(results)
-            and all(bytes([byte]) in vocab for byte in range(256)))
+            and all(bytes([byte]) in ranks for byte in range(256)))

@@ -1,116 +1,161 @@
-"""Where a text may be cut before byte-pair encoding: merges happen inside a piece, never across two.
+"""What happens to a text before byte-pair encoding: it is normalised, and cut; merges never cross a cut.
 
-A tokenizer.json describes this as a chain of steps, each of which cuts the pieces of the one before. Llama-type models
-use three kinds of step, which are honoured here: `Split` (a pattern), `Digits`, and `ByteLevel` with its built-in GPT-2
-pattern. Steps cannot be joined into one pattern: after `Digits` has cut, the lookahead in `\\s+(?!\\S)` sees the end of
-a piece where it would have seen a digit.
+A tokenizer.json says both as chains of steps. Of normalisers, NFC is honoured, and the pair by which a Llama 2 puts
+U+2581 before a text and in the place of spaces. Of steps that cut, those in use for Llama-type models are: `Split` (a
+pattern), `Digits`, `ByteLevel` with its built-in GPT-2 pattern, and `Metaspace`, which writes U+2581 by itself. Each
+step cuts the pieces of the one before. Steps cannot be joined into one pattern: after `Digits` has cut, the lookahead
+in `\\s+(?!\\S)` sees the end of a piece where it would have seen a digit.
 
-The patterns run in the `regex` module (which comes with tiktoken). It reads the same classes \\p{L}, \\p{N} and \\s as
-tokenizers' Oniguruma for every character up to Unicode 14; characters added since then may be letters only for the
-newer of the two.
+Patterns run in the `regex` module (which comes with tiktoken). It reads the same classes \\p{L}, \\p{N} and \\s as
+tokenizers' Oniguruma for every character up to Unicode 14; characters added since may be letters for the newer of the
+two only.
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import regex
 
 from common.errors import UserError
+from model.tokenizer.pattern import GPT2_PATTERN, LLAMA3_PATTERN, Pattern, short
 
-LLAMA3_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+SPACE = "▁"  # U+2581, which stands for a space in the vocabulary of a Llama 2
+MOST_STEPS = 100
+Normaliser = Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """How `Metaspace` writes spaces: as U+2581, with one before a text ("always", "first" or "never")."""
+
+    before: str
+    cut: bool  # before each U+2581
+
+    def __call__(self, text: str, first: bool) -> str:
+        text = text.replace(" ", SPACE)
+        wanted = self.before == "always" or (self.before == "first" and first)
+        return SPACE + text if wanted and text and not text.startswith(SPACE) else text
 
 
 class Splitter:
-    """A chain of patterns: `Splitter([(LLAMA3_PATTERN, True)])("Ab 12345") -> "Ab", " ", "123", "45"`.
+    """A chain of patterns: `Splitter([(Pattern("", LLAMA3_PATTERN), True)])("Ab 12345") -> "Ab", " ", "123", "45"`.
 
-    Each step is (pattern, keep): its matches are pieces, and the text between them is a piece too if `keep`, else
-    dropped. `whole` is the pattern if the chain is one published pattern that tiktoken may run by itself, else None.
+    Each step is (pattern, keep): its matches are pieces, and what lies between them is a piece too if `keep`, else
+    dropped. spaces: what is done to the text before. byte_level: whether bytes are merged, or characters. `whole` is
+    the pattern, where the chain is one published pattern that tiktoken may run by itself.
     """
 
-    def __init__(self, steps: list[tuple[str, bool]], nfc: bool = False):
-        self.nfc = nfc
-        self.steps = [(regex.compile(pattern), keep) for pattern, keep in steps]
-        alone = len(steps) == 1 and not nfc and steps[0][0] in (LLAMA3_PATTERN, GPT2_PATTERN)
-        self.whole = steps[0][0] if alone else None
+    def __init__(self, steps: list[tuple[Pattern, bool]], spaces: Spaces | None = None, byte_level: bool = True):
+        self.steps, self.spaces, self.byte_level = steps, spaces, byte_level
+        alone = len(steps) == 1 and spaces is None and steps[0][0].text in (LLAMA3_PATTERN, GPT2_PATTERN)
+        self.whole = steps[0][0].text if alone else None
 
-    def __call__(self, text: str) -> Iterator[str]:
-        pieces: Iterator[str] = iter([unicodedata.normalize("NFC", text) if self.nfc else text])
+    def __call__(self, text: str, first: bool = True) -> Iterator[str]:
+        """The pieces of a text; `first`: it stands at the beginning, not behind an added word."""
+        pieces: Iterator[str] = iter([self.spaces(text, first) if self.spaces else text])
         for pattern, keep in self.steps:
             pieces = _cut(pieces, pattern, keep)
         return (piece for piece in pieces if piece)
 
 
-def _cut(pieces: Iterator[str], pattern: regex.Pattern, keep: bool) -> Iterator[str]:
+def _cut(pieces: Iterator[str], pattern: Pattern, keep: bool) -> Iterator[str]:
     for piece in pieces:
         end = 0
-        for match in pattern.finditer(piece):
-            if keep and match.start() > end:
-                yield piece[end : match.start()]
-            if match.end() > match.start():
-                yield match.group()
-            end = match.end()
+        for start, stop in pattern.spans(piece):
+            if keep and start > end:
+                yield piece[end:start]
+            if stop > start:
+                yield piece[start:stop]
+            end = stop
         if keep and end < len(piece):
             yield piece[end:]
 
 
-def read_splitter(where: str, normalizer: dict | None, pre_tokenizer: dict | None) -> Splitter:
-    """The `normalizer` and `pre_tokenizer` of a tokenizer.json as a `Splitter`; raises `UserError` for unknown ones."""
-    normalizers = _flatten(normalizer, "normalizers")
-    for step in normalizers:
-        if step.get("type") != "NFC":
-            raise UserError(f"{where}: normalizer: '{step.get('type')}' is not supported; only NFC, or none, is")
-    steps, chain = [], _flatten(pre_tokenizer, "pretokenizers")
-    if not chain or chain[-1].get("type") != "ByteLevel":
-        found = chain[-1].get("type") if chain else "none"
-        raise UserError(f"{where}: pre_tokenizer: ends in '{found}'; a byte-level tokenizer ends in 'ByteLevel'")
+def read_normalisers(where: str, normalizer) -> list[Normaliser]:
+    """The `normalizer` of a tokenizer.json as functions, to be called in turn; raises `UserError` for unknown ones."""
+    found: list[Normaliser] = []
+    for step in flatten(where, "normalizer", normalizer, "normalizers"):
+        if step["type"] == "NFC":
+            found.append(lambda text: unicodedata.normalize("NFC", text))
+        elif step["type"] == "Prepend" and step.get("prepend") == SPACE:
+            found.append(lambda text: SPACE + text if text else text)
+        elif (step["type"], step.get("pattern"), step.get("content")) == ("Replace", {"String": " "}, SPACE):
+            found.append(lambda text: text.replace(" ", SPACE))
+        else:
+            raise UserError(f"{where}: normalizer: {short(step['type'])} is not supported; only NFC, or none, is, and "
+                            "U+2581 by Prepend or Replace as in Llama 2")
+    return found
+
+
+def read_splitter(where: str, pre_tokenizer, writes_spaces: bool = False) -> Splitter:
+    """The `pre_tokenizer` of a tokenizer.json as a `Splitter`; raises `UserError` for unknown steps.
+
+    writes_spaces: the normaliser has put U+2581 in the place of spaces.
+    """
+    steps, chain = [], flatten(where, "pre_tokenizer", pre_tokenizer, "pretokenizers")
+    last = chain[-1]["type"] if chain else "none"
+    spaces = _spaces(where, chain.pop(0)) if chain and chain[0]["type"] == "Metaspace" else None
+    if [last == "ByteLevel", writes_spaces, spaces is not None].count(True) != 1:
+        raise UserError(f"{where}: pre_tokenizer: ends in {short(last)}; a byte-level tokenizer ends in 'ByteLevel', "
+                        "and one of Llama 2 has U+2581 for spaces, by 'Metaspace' or by its normalizer")
+    if spaces is not None and spaces.cut:
+        steps.append((Pattern(where, f"{SPACE}?[^{SPACE}]+|{SPACE}"), True))
     for index, step in enumerate(chain):
-        reader = _STEPS.get(step.get("type"))
+        reader = _STEPS.get(step["type"])
         if reader is None or (step["type"] == "ByteLevel" and index < len(chain) - 1):
-            raise UserError(f"{where}: pre_tokenizer: '{step.get('type')}' is not supported here; Split, Digits and "
-                            "a ByteLevel at the end are")
-        steps += reader(where, step)
-    try:
-        return Splitter(steps, nfc=bool(normalizers))
-    except regex.error as error:
-        raise UserError(f"{where}: pre_tokenizer: Split: the pattern is not understood ({error})") from error
+            raise UserError(f"{where}: pre_tokenizer: {short(step['type'])} is not supported here; Split, Digits, "
+                            "Metaspace at the beginning and ByteLevel at the end are")
+        steps += reader(f"{where}: pre_tokenizer: {step['type']}", step)
+    return Splitter(steps, spaces, last == "ByteLevel")
 
 
-def _flatten(step: dict | None, key: str) -> list[dict]:
-    """A step, a `Sequence` of steps (nested or not) or nothing, as a list."""
-    if step is None:
-        return []
-    if not isinstance(step, dict):
-        return [{"type": repr(step)}]
-    if step.get("type") == "Sequence":
-        return [inner for outer in step.get(key) or [] for inner in _flatten(outer, key)]
-    return [step]
+def flatten(where: str, name: str, step, key: str) -> list[dict]:
+    """A step, a `Sequence` of steps (nested or not) or nothing, as a list of objects with a 'type'."""
+    found, todo = [], [] if step is None else [step]
+    while todo:
+        step = todo.pop(0)
+        kind = step.get("type") if isinstance(step, dict) else None
+        inner = step.get(key) if kind == "Sequence" else []
+        if not isinstance(kind, str) or not isinstance(inner, list):
+            raise UserError(f"{where}: {name}: holds something that is no step; an object with a 'type' was expected")
+        if kind != "Sequence":
+            found.append(step)
+        todo = [*inner, *todo]
+        if len(found) + len(todo) > MOST_STEPS:
+            raise UserError(f"{where}: {name}: has more than {MOST_STEPS} steps; a tokenizer of a Llama has a few")
+    return found
 
 
-def _split_step(where: str, step: dict) -> list[tuple[str, bool]]:
-    pattern, behavior, invert = step.get("pattern"), step.get("behavior"), bool(step.get("invert"))
-    if not isinstance(pattern, dict) or not isinstance(next(iter(pattern.values()), None), str):
-        raise UserError(f"{where}: pre_tokenizer: Split: 'pattern' must be {{'Regex': ...}} or {{'String': ...}}")
-    kind, value = next(iter(pattern.items()))
-    if kind not in ("Regex", "String"):
-        raise UserError(f"{where}: pre_tokenizer: Split: a pattern of kind '{kind}' is not supported")
-    if behavior != "Isolated" and not (behavior == "Removed" and invert):
-        raise UserError(f"{where}: pre_tokenizer: Split: behavior '{behavior}' is not supported; Isolated is")
-    return [(value if kind == "Regex" else regex.escape(value), behavior == "Isolated")]
+def _spaces(where: str, step: dict) -> Spaces:
+    before = step.get("prepend_scheme", "always")
+    before = "never" if step.get("add_prefix_space") is False else before
+    cut = step.get("split", True)
+    if before not in ("always", "first", "never") or not isinstance(cut, bool) or step.get("replacement") != SPACE:
+        raise UserError(f"{where}: pre_tokenizer: Metaspace: must have U+2581 as its replacement, true or false as "
+                        "split, and always, first or never as prepend_scheme")
+    return Spaces(before, cut)
 
 
-def _digits_step(where: str, step: dict) -> list[tuple[str, bool]]:
-    return [(r"\p{N}" if step.get("individual_digits") else r"\p{N}+", True)]
+def _split_step(where: str, step: dict) -> list[tuple[Pattern, bool]]:
+    pattern, behavior, invert = step.get("pattern"), step.get("behavior"), step.get("invert", False)
+    kind, value = next(iter(pattern.items()), (None, None)) if isinstance(pattern, dict) else (None, None)
+    if kind not in ("Regex", "String") or not isinstance(value, str) or not value:
+        raise UserError(f"{where}: 'pattern' must be {{'Regex': ...}} or {{'String': ...}}")
+    if behavior != "Isolated" and not (behavior == "Removed" and invert is True):
+        raise UserError(f"{where}: behavior {short(behavior)} is not supported; Isolated is")
+    text = value if kind == "Regex" else regex.sub(r"([!-/:-@\[-`{-~])", r"\\\1", value)
+    return [(Pattern(where, text), behavior == "Isolated")]
 
 
-def _byte_level_step(where: str, step: dict) -> list[tuple[str, bool]]:
+def _digits_step(where: str, step: dict) -> list[tuple[Pattern, bool]]:
+    return [(Pattern(where, r"\p{N}" if step.get("individual_digits") else r"\p{N}+"), True)]
+
+
+def _byte_level_step(where: str, step: dict) -> list[tuple[Pattern, bool]]:
     if step.get("add_prefix_space", True):
-        raise UserError(f"{where}: pre_tokenizer: ByteLevel: add_prefix_space is not supported; a text would not "
-                        "come back as it was")
-    return [(GPT2_PATTERN, True)] if step.get("use_regex", True) else []
+        raise UserError(f"{where}: add_prefix_space is not supported; a text would not come back as it was")
+    return [(Pattern(where, GPT2_PATTERN), True)] if step.get("use_regex", True) else []
 
 
 _STEPS = {"Split": _split_step, "Digits": _digits_step, "ByteLevel": _byte_level_step}

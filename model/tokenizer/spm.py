@@ -1,27 +1,35 @@
 """Sentencepiece's `tokenizer.model`: Llama 2's format, and that of the project's own base. The library does the work.
 
 A piece writes a space as U+2581; characters without a piece fall back to their UTF-8 bytes, pieces `<0x00>` to
-`<0xFF>`. Control symbols (`<s>`, `<|eot_id|>`) are never made from text. Two things are peculiar to the format: a space
-is put before each text, which `decode` removes again, and a U+2581 in the text comes back as a space.
+`<0xFF>`. Control symbols (`<s>`, `<|eot_id|>`) are never made from text. User-defined symbols are: the library cuts
+them out of every text. Where one is a control word (`added.py` says which are), it is made a control symbol before the
+library reads the file. Two things are the format's own: a space is put before each text, which `decode` takes away
+again, and a U+2581 in the text comes back as a space.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import sentencepiece
 
 from common.errors import UserError
+from model.tokenizer.added import has_form
+from model.tokenizer.neighbours import Neighbours
+from model.tokenizer.split import SPACE
 
-SPACE = "▁"  # U+2581
+CONTROL, USER_DEFINED = 3, 4  # a piece's type, field 3 of its message; 1 is its text
 
 
 class SentencePiece:
-    """A sentencepiece model as an engine: tokens as bytes, specials by name, `encode`."""
+    """A sentencepiece model as an engine: tokens as bytes, specials by name, `encode`.
 
-    kind = "sentencepiece"
-    specials_by_rule = False
+    unmarked: user-defined symbols of the file that are control symbols here.
+    """
 
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor):
-        self._processor = processor
+    kind, pattern, specials_by_rule = "sentencepiece", None, False
+
+    def __init__(self, processor: sentencepiece.SentencePieceProcessor, unmarked: tuple[str, ...] = ()):
+        self._processor, self.unmarked = processor, unmarked
         pieces = {id: processor.id_to_piece(id) for id in range(processor.vocab_size())}
         self.specials = {piece: id for id, piece in pieces.items()
                          if processor.is_control(id) or processor.is_unknown(id)}
@@ -37,13 +45,67 @@ class SentencePiece:
         return self._processor.encode(text)
 
 
-def read_sentencepiece(file: Path, data: bytes) -> SentencePiece:
-    """The engine of a sentencepiece protobuf; raises `UserError` if the bytes are not one."""
+def read_sentencepiece(file: Path, data: bytes, beside: Neighbours) -> SentencePiece:
+    """A sentencepiece protobuf; raises `UserError` where the bytes are none."""
     try:
-        processor = sentencepiece.SentencePieceProcessor(model_proto=data)
-        if processor.vocab_size() < 1:
-            raise ValueError("no pieces")
-        return SentencePiece(processor)
+        processor = _load(data)
+        text = [id for id in range(processor.vocab_size())
+                if not (processor.is_control(id) or processor.is_unknown(id) or processor.is_byte(id))]
+        marked = {piece for id in text for piece in [processor.id_to_piece(id)]
+                  if beside.marks(piece, id) or has_form(piece)}
+        symbols = _symbols(data, marked) if marked else {}
+        for message in symbols.values():
+            data = data.replace(message, message[:-1] + bytes([CONTROL]))
+        return SentencePiece(_load(data) if symbols else processor, tuple(symbols))
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{file}: is not a tokenizer: neither tiktoken text, nor a tokenizer.json, nor an intact "
-                        "sentencepiece model; download it again") from error
+        raise UserError(f"{file}: is no tokenizer: neither tiktoken text, nor a tokenizer.json, nor a sentencepiece "
+                        "model (or one that is damaged); download it again") from error
+
+
+def _load(data: bytes) -> sentencepiece.SentencePieceProcessor:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=data)
+    if processor.vocab_size() < 1:
+        raise ValueError("no pieces")
+    return processor
+
+
+def _symbols(data: bytes, words: set[str]) -> dict[str, bytes]:
+    """Which of `words` are user-defined symbols, and their messages, which must end in their type."""
+    symbols = {}
+    for number, message in fields(data):
+        piece = dict(fields(message)) if number == 1 else {}
+        word = piece.get(1, b"").decode()
+        if piece.get(3) == USER_DEFINED and word in words:
+            if message[-2:] != bytes([3 << 3, USER_DEFINED]):
+                raise ValueError("a piece that sentencepiece would not write")
+            symbols[word] = message
+    return symbols
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a protobuf message as (number, value): whole numbers, or bytes for all that is longer.
+
+    The wire format of protobuf.dev/programming-guides/encoding. Raises `ValueError` where the bytes end too early.
+    """
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while at < len(data):
+            byte, at = data[at], at + 1
+            value, shift = value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+        raise ValueError("cut in a number")
+
+    while at < len(data):
+        key = number()
+        if key & 7 == 0:
+            yield key >> 3, number()
+            continue
+        length = {1: 8, 5: 4}.get(key & 7) or number()
+        if at + length > len(data):
+            raise ValueError("cut in a field")
+        yield key >> 3, data[at : at + length]
+        at += length

@@ -15,9 +15,10 @@ import sentencepiece
 from common.errors import UserError
 from common.files import sha256_file
 from model.tokenizer import load_tokenizer
-from model.tokenizer.bpe import DIRECT_CHARACTERS, MergedBPE, RankedBPE, merge
-from model.tokenizer.hf_json import ALPHABET, _merges, _vocab
-from model.tokenizer.split import LLAMA3_PATTERN, read_splitter
+from model.tokenizer.bpe import ALPHABET, DIRECT_CHARACTERS, MergedBPE, RankedBPE, merge
+from model.tokenizer.hf_json import _merges
+from model.tokenizer.pattern import LLAMA3_PATTERN
+from model.tokenizer.split import read_splitter
 from tests.model.tokenizer_cases import (
     TRICKY,
     byte_vocabulary,
@@ -69,7 +70,7 @@ def test_llama3_both_files_equal_tokenizers(llama3, llama3_as_json, texts):
     theirs = reference(llama3_as_json)
     assert_same(llama3, theirs, texts)
     from_json = load_tokenizer(llama3_as_json)
-    assert isinstance(from_json._engine, RankedBPE) and from_json.kind == "bpe"
+    assert isinstance(from_json._engine._model, RankedBPE) and from_json.kind == "bpe"
     assert from_json.special_ids == llama3.special_ids
     assert (from_json.vocab_size, from_json.bos_id, from_json.eos_ids) == (128256, 128000, llama3.eos_ids)
     assert_same(from_json, theirs, texts)
@@ -87,10 +88,10 @@ def test_llama3_merge_list_gives_the_ids_of_its_ranks(llama3_as_json, texts):
     """The merge loop on Llama 3's own list: the two engines against one reference."""
     engine = load_tokenizer(llama3_as_json)._engine
     content = json.loads(llama3_as_json.read_text(encoding="utf-8"))
-    vocab = _vocab(llama3_as_json, content["model"]["vocab"], engine.specials, {})
-    merges = _merges(llama3_as_json, content["model"]["merges"], content["model"]["vocab"], engine.specials)
+    vocab = content["model"]["vocab"]
+    merges = _merges(llama3_as_json, content["model"]["merges"], vocab)
     assert (len(vocab), len(merges)) == (128_000, 280_147)
-    ours = MergedBPE(vocab, merges, engine._split, engine.specials, whole_pieces=True)
+    ours = MergedBPE(vocab, merges, engine._model._split, whole_pieces=True)
     for text in texts:
         assert ours.encode(text) == engine.encode(text), text
 
@@ -145,7 +146,7 @@ def test_llama2_equals_transformers(llama2, shared_data, texts):
 def test_trained_json_equals_tokenizers(tmp_path, style):
     path = trained_json(tmp_path / "any.name", style)
     ours = load_tokenizer(path)
-    assert isinstance(ours._engine, MergedBPE)
+    assert isinstance(ours._engine._model, MergedBPE)
     assert_same(ours, reference(path), [*TRICKY, *random_strings(3_000)])
     assert ours.eos_ids == [0, 2]  # <|endoftext|>, <|im_end|>
 
@@ -178,7 +179,7 @@ def test_pieces_equal_those_of_the_pre_tokenizers(steps, individual):
     last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex="B" in steps)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*(kinds[step] for step in steps if step != "B"), last])
-    split = read_splitter("t", None, json.loads(tokenizer.to_str())["pre_tokenizer"])
+    split = read_splitter("t", json.loads(tokenizer.to_str())["pre_tokenizer"])
     for text in [*TRICKY, *random_strings(1_000)]:
         pieces = tokenizer.pre_tokenizer.pre_tokenize_str(text)
         theirs = [bytes(ALPHABET[char] for char in piece) for piece, _ in pieces]

@@ -71,11 +71,36 @@ def llama3_json(shared_data, folder):
     return folder / "tokenizer.json"
 
 
+def llama2_json(model, folder, how: str = "transformers 5"):
+    """A tokenizer.json as transformers writes it for a sentencepiece `model`; returns its path.
+
+    how: "transformers 5", from a tokenizer.json of the same release; "transformers 4", whose normaliser writes spaces;
+    "converted", by transformers 5 from the model itself, with merges in the order of the ids and not of the scores.
+    """
+    import sentencepiece
+    from transformers import LlamaTokenizer
+    from transformers.convert_slow_tokenizer import generate_merges
+
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    vocab = {pieces.id_to_piece(id): id for id in range(pieces.vocab_size())}
+    no_text = [piece for piece, id in vocab.items() if pieces.is_control(id) or pieces.is_byte(id) or id == 0]
+    scores = {piece: pieces.get_score(id) for piece, id in vocab.items()}
+    merges = generate_merges(vocab) if how == "converted" else generate_merges(vocab, scores, no_text)
+    LlamaTokenizer(vocab=vocab, merges=merges).save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    if how == "transformers 4":
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["pre_tokenizer"], content["normalizer"] = None, characters("prepend")["normalizer"]
+        content["model"]["unk_token"] = "<unk>"
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
 def trained_json(path, style: str, words=(), nfc: bool = False, size: int = 700):
     """A small byte-level BPE trained by `tokenizers`: style "gpt2", "smollm2" or "llama3"; returns its path."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    from model.tokenizer.split import LLAMA3_PATTERN
+    from model.tokenizer.pattern import LLAMA3_PATTERN
 
     tokenizer = Tokenizer(models.BPE())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=style != "llama3")
@@ -101,9 +126,39 @@ def reference(path):
     return lambda texts: [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
+def word(id, content, **flags):
+    """An entry of `added_tokens`; all that is not said of it is false."""
+    return {"id": id, "content": content, "special": False, **PLAIN} | flags
+
+
+def characters(before: str, split: bool = False, **model):
+    """A tokenizer.json as a dict, as of Llama 2: characters, U+2581 for a space, bytes for what has no token.
+
+    before: where a U+2581 is put by Metaspace ("always", "first" or "never"), or "prepend", by the normaliser.
+    """
+    singles = [*"▁abehxÉ.<>|[]_15", "é", "\u0301"]
+    merged = ["▁a", "▁▁", "ha", "haha", "▁ha", "ab", "ah", "e\u0301"]
+    cuts = {token: [(token[:at], token[at:]) for at in range(1, len(token))] for token in merged}
+    known = {*singles, *merged}
+    vocab = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), *singles, *merged]
+    normalizers = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": before, "split": split}
+    decoders = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+                {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": int(before != "never"), "stop": 0}]
+    return {
+        "added_tokens": [],
+        "normalizer": {"type": "Sequence", "normalizers": normalizers} if before == "prepend" else None,
+        "pre_tokenizer": None if before == "prepend" else space,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+        "model": {"type": "BPE", "vocab": {token: id for id, token in enumerate(vocab)}, "byte_fallback": True,
+                  "fuse_unk": True, "unk_token": "<unk>",
+                  "merges": [list(cut) for token in merged for cut in cuts[token] if {*cut} <= known]} | model,
+    }  # fmt: skip
+
+
 def byte_vocabulary(**model):
     """A tokenizer.json as a dict: the 256 bytes, "ab" and "abc", one special token; `model` overrides its model."""
-    from model.tokenizer.hf_json import ALPHABET
+    from model.tokenizer.bpe import ALPHABET
 
     vocab = {char: byte for char, byte in ALPHABET.items()} | {"ab": 256, "abc": 257}
     return {

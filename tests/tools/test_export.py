@@ -19,6 +19,7 @@ from finetune.run_folder import RunFolder
 from inference.generate import generate
 from inference.run import open_model
 from loading import load_model
+from model.tokenizer import load_tokenizer
 from tests.loading.meta import PARAMS, meta_state, write_meta
 from tests.quant.stored import read_by_transformers, write_by_transformers
 from tests.quant.test_double_quant import reference_quantize
@@ -288,7 +289,8 @@ def test_the_cards_program_for_llama_cpp(tmp_path):
     write_f16(tmp_path / "out", tmp_path / "out" / "model.gguf")
     merged = code_of(tmp_path / "out")
     constants = [line for line in merged.splitlines() if line.startswith(("PROMPT = ", "LABELS = "))]
-    code = usage("gguf", name="out", base="base", sentencepiece=True, file="model.gguf")
+    code = usage("gguf", name="out", base="base", tokenizer=load_tokenizer(tmp_path / "out"), at="tokenizer.model",
+                 file="model.gguf")
     texts = [json.loads(line)["text"] for line in (ROOT / "data/samples/test.jsonl").read_text().splitlines()[:12]]
     label = snippet("\n".join([*constants, code]), FOLDER=tmp_path / "out")
     other = snippet(merged, FOLDER=tmp_path / "out")

@@ -13,8 +13,9 @@ import sentencepiece
 from common.errors import UserError
 from common.files import ROOT
 from model.tokenizer import load_tokenizer
-from model.tokenizer.hf_json import ALPHABET
-from model.tokenizer.split import GPT2_PATTERN, LLAMA3_PATTERN
+from model.tokenizer.bpe import ALPHABET
+from model.tokenizer.pattern import GPT2_PATTERN, LLAMA3_PATTERN
+from tests.model.tokenizer_cases import characters, word
 from tests.small import posts, write_base
 
 gguf = pytest.importorskip("gguf")
@@ -80,23 +81,33 @@ def test_llama_3(shared_data, tmp_path):
 
 
 def test_a_tokenizer_json_of_llama_3s_kind_and_another(tmp_path):
-    def write(pattern):
+    def write(pattern, *further):
         letters = {char: byte for byte, char in enumerate(ALPHABET)}
         content = {"model": {"type": "BPE", "ignore_merges": True, "vocab": letters | {"ab": 256, "abc": 257},
                              "merges": ["a b", ["ab", "c"]]},
                    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
                        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
                        {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]},
-                   "added_tokens": [{"id": 258, "content": "<|end_of_text|>", "special": True},
-                                    {"id": 259, "content": "Wort", "special": False}]}  # fmt: skip
+                   "added_tokens": [word(258, "<|end_of_text|>", special=True), word(259, "Wort"),
+                                    word(260, "<|im_start|>"), *further]}  # fmt: skip
         (tmp_path / "tokenizer.json").write_text(json.dumps(content))
 
     write(LLAMA3_PATTERN)
     found = read_vocabulary(tmp_path, 300)
     assert found.merges == ["a b", "ab c"] and found.special == {"eos": 258}
-    assert [found.tokens[id][:2] for id in (257, 258, 259)] == [("abc", 1), ("<|end_of_text|>", 3), ("Wort", 4)]
+    assert [found.tokens[id][:2] for id in (257, 258, 259, 260)] == [
+        ("abc", 1), ("<|end_of_text|>", 3), ("Wort", 4), ("<|im_start|>", 3)]
+    write(LLAMA3_PATTERN, word(261, "Rand", lstrip=True))
+    with pytest.raises(UserError, match=r"'Rand' takes the space around it .* llama.cpp has no place for"):
+        read_vocabulary(tmp_path, 300)
     write(GPT2_PATTERN)
     with pytest.raises(UserError, match=r"tokenizer\.json: cuts texts otherwise than Llama 3 .* llama-bpe"):
+        read_vocabulary(tmp_path, 300)
+
+
+def test_a_llama_2_vocabulary_without_scores_is_refused(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(json.dumps(characters("first")))
+    with pytest.raises(UserError, match=r"without the scores that llama.cpp needs; put the tokenizer.model"):
         read_vocabulary(tmp_path, 300)
 
 

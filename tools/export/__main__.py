@@ -60,11 +60,9 @@ class Export:
     name: str
 
     def usage(self, kind: str, **words) -> str:
-        return usage(kind, name=self.name, base=self.base.name, sentencepiece=self.sentencepiece, **words)
-
-    @property
-    def sentencepiece(self) -> bool:
-        return self.prompt.tokenizer.kind == "sentencepiece"
+        tokenizer = self.prompt.tokenizer
+        at = tokenizer.source.relative_to(self.base.folder).as_posix()
+        return usage(kind, name=self.name, base=self.base.name, tokenizer=tokenizer, at=at, **words)
 
     @property
     def merged_on(self) -> str:
@@ -274,10 +272,13 @@ def said(export: Export, out: Path, evaluations: list) -> list[str]:
 
 
 def _about_tokenizer(export: Export) -> list[str]:
-    if not export.sentencepiece:
-        return []
-    return ["`tokenizer.model` is a sentencepiece vocabulary. transformers loads the model, but read the vocabulary "
-            "with sentencepiece, as below: transformers leaves out its normaliser and then makes other ids"]
+    tokenizer = export.prompt.tokenizer
+    notes = [f"`{tokenizer.source.name}` does not mark `{word.strip()}` as a control word; in a post it must stay "
+             "text, as in the program below" for word in tokenizer.unmarked]
+    if tokenizer.kind != "sentencepiece":
+        return notes
+    return [*notes, "`tokenizer.model` is a sentencepiece vocabulary. transformers loads the model, but read the "
+            "vocabulary with sentencepiece, as below: transformers leaves out its normaliser and then makes other ids"]
 
 
 def _word(dtype: torch.dtype) -> str:

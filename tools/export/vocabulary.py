@@ -11,7 +11,6 @@ the ids. A sentencepiece model must be BPE; llama.cpp has no place for its norma
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +20,10 @@ import numpy
 from common.errors import UserError
 from common.files import read_json
 from model.tokenizer import FILE_NAMES, Tokenizer, load_tokenizer
-from model.tokenizer.hf_json import ALPHABET
-from model.tokenizer.split import LLAMA3_PATTERN, read_splitter
-from model.tokenizer.spm import SPACE
+from model.tokenizer.bpe import ALPHABET
+from model.tokenizer.pattern import LLAMA3_PATTERN, short
+from model.tokenizer.split import SPACE
+from model.tokenizer.spm import fields
 
 LLAMA2C = "tok512_vocab.json"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = (int(kind) for kind in gguf.TokenType)  # as in sentencepiece
@@ -99,14 +99,21 @@ def all_cuts(ids: dict[bytes, int]) -> list[str]:
 def _json(tokenizer: Tokenizer, words: dict) -> Vocabulary:
     file = tokenizer.source
     content = read_json(file)
-    model = content["model"]
-    split = read_splitter(str(file), content.get("normalizer"), content.get("pre_tokenizer"))
-    if split.whole != LLAMA3_PATTERN or not model.get("ignore_merges"):
+    model, added = content["model"], content.get("added_tokens") or []
+    if tokenizer.adds_space:
+        raise UserError(f"{file}: is a Llama 2 vocabulary without the scores that llama.cpp needs; put the "
+                        "tokenizer.model of the same release beside it")
+    if tokenizer.pattern != LLAMA3_PATTERN or not model.get("ignore_merges"):
         raise UserError(f"{file}: cuts texts otherwise than Llama 3 before it merges; a GGUF file would have to name "
                         "llama.cpp's own word for that, and only llama-bpe is known here")
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    ordinary = [word for word in added if not word["special"] and word["content"] not in tokenizer.special_ids]
+    flagged = [word["content"] for word in ordinary if word["lstrip"] or word["rstrip"] or word["single_word"]]
+    if flagged:
+        raise UserError(f"{file}: added_tokens: {short(flagged[0])} takes the space around it or must stand alone "
+                        "(lstrip, rstrip, single_word), which llama.cpp has no place for")
     tokens = {id: (text, NORMAL, 0.0) for text, id in model["vocab"].items()}
-    tokens |= {added["id"]: (added["content"], USER_DEFINED, 0.0) for added in content.get("added_tokens") or []}
+    tokens |= {word["id"]: (word["content"], USER_DEFINED, 0.0) for word in ordinary}
     names = {id: name for name, id in tokenizer.special_ids.items()}
     return Vocabulary("gpt2", "llama-bpe", tokens | _control(names), merges=merges, **words)
 
@@ -142,32 +149,6 @@ def _llama2c(file: Path) -> Vocabulary:
             text, kind = entry["piece"], BYTE
         tokens[id] = (text, kind, float(entry["score"]))
     return Vocabulary("llama", "default", tokens, {"unk": 0, "bos": 1, "eos": 2}, add_space=True)
-
-
-def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a protobuf message as (number, value): whole numbers, or bytes for all that is longer.
-
-    The wire format of protobuf.dev/programming-guides/encoding; of a file that sentencepiece itself has read.
-    """
-    at = 0
-
-    def number() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte, at = data[at], at + 1
-            value, shift = value | (byte & 127) << shift, shift + 7
-            if byte < 128:
-                return value
-
-    while at < len(data):
-        key = number()
-        if key & 7 == 0:
-            yield key >> 3, number()
-            continue
-        length = {1: 8, 5: 4}.get(key & 7) or number()
-        yield key >> 3, data[at : at + length]
-        at += length
 
 
 def _control(names: dict[int, str]) -> dict[int, tuple[str, int, float]]:

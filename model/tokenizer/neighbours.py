@@ -1,0 +1,106 @@
+"""The files beside a tokenizer: what they call special, and where a text begins and ends.
+
+`tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json`, `config.json`, and the chat template,
+which may be a file of its own. None of them need be there.
+"""
+
+import re
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import read_json
+
+ROLE = re.compile(r"\w+_tokens?")  # bos_token, additional_special_tokens, ...
+ROLE_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+class Neighbours:
+    """The JSON objects beside a tokenizer, empty where there is none, and what they say of its words."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.tokenizer, self.map, self.generation, self.config = (_read(folder / name) for name in (
+            "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json"))
+        self.added = self._added()
+        self._names = {name for name, special in self.added.values() if special}
+        self._names |= {name for roles in (self.tokenizer, self.map) for key, value in roles.items()
+                        if ROLE.fullmatch(key) for name in _names(value)}
+        self._names |= _literals(self._template())
+        self._ids = {id for ids in (self.generation, self.config) for key in ROLE_IDS for id in _ids(ids.get(key))}
+
+    def marks(self, word: str, id: int) -> bool:
+        """Whether a file calls a word special, or names it or its id in a role, or the chat template writes it."""
+        return word in self._names or word.strip() in self._names or id in self._ids
+
+    def _added(self) -> dict[int, tuple[str, bool]]:
+        """`added_tokens_decoder` of tokenizer_config.json: id -> (name, whether it is special)."""
+        where = f"{self.folder / 'tokenizer_config.json'}: added_tokens_decoder"
+        added = self.tokenizer.get("added_tokens_decoder") or {}
+        if not isinstance(added, dict):
+            raise UserError(f"{where}: is not an object of ids and tokens")
+        found = {}
+        for key, token in added.items():
+            name, digits = content(token), re.fullmatch(r"0*([0-9]{1,7})", key)
+            if not digits or not is_text(name):
+                raise UserError(f"{where}: '{key[:40]}': an id and a token with 'content' were expected")
+            found[int(digits[1])] = name, isinstance(token, dict) and token.get("special") is True
+        return found
+
+    def _template(self) -> str:
+        """Everything that is a chat template, one after the other."""
+        found = [self.tokenizer.get("chat_template"), _read(self.folder / "chat_template.json").get("chat_template")]
+        if (self.folder / "chat_template.jinja").is_file():
+            try:
+                found.append((self.folder / "chat_template.jinja").read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"{self.folder / 'chat_template.jinja'}: is no text in UTF-8 ({error})") from error
+        named = [entry.get("template") for entries in found if isinstance(entries, list) for entry in entries
+                 if isinstance(entry, dict)]
+        return "\n{{}}".join(text for text in [*found, *named] if isinstance(text, str))
+
+
+def content(value):
+    """A token's name where it is given as an object: `{"content": "<s>", "lstrip": false} -> "<s>"`."""
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def is_text(value) -> bool:
+    """Whether a value is a string that UTF-8 can hold; JSON may have half a surrogate pair in it."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def _names(value) -> list[str]:
+    """The tokens under a role: a name, an object with 'content', a list of these, or an object of them."""
+    several = value if isinstance(value, list) else [value]
+    if isinstance(value, dict) and "content" not in value:
+        several = list(value.values())
+    return [name for name in map(content, several) if isinstance(name, str)]
+
+
+def _ids(value) -> list[int]:
+    several = value if isinstance(value, list) else [value]
+    return [id for id in several if isinstance(id, int) and not isinstance(id, bool)]
+
+
+def _literals(template: str) -> set[str]:
+    """What a Jinja template writes: text outside its tags, and quoted strings, without the space around them.
+
+    Words of letters alone ("user") are left out: posts are full of them, and so are templates.
+    """
+    found = set()
+    for part in re.split(r"\{\{|\}\}|\{%|%\}|\{#|#\}", template):
+        for text in (part, *(a or b for a, b in re.findall(r"'([^']*)'|\"([^\"]*)\"", part))):
+            text = text.replace("\\n", "\n").strip()
+            if text and not text.isalnum():
+                found.add(text)
+    return found
+
+
+def _read(path: Path) -> dict:
+    """The JSON object in a file, or an empty one where there is no file."""
+    if not path.is_file():
+        return {}
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds a {type(value).__name__}; a JSON object was expected")
+    return value
