@@ -126,7 +126,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             if id in special_ids.values():
                 found.append(id)
             else:
-                notes.append(f"{source}: {key} {short(value)} is no special token of {file.name}; it is "
+                notes.append(f"{source}: {key} {short(value)} is not a special token of {file.name}; it is "
                              "not used")
         return found
 

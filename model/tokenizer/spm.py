@@ -58,7 +58,7 @@ def read_sentencepiece(file: Path, data: bytes, beside: Neighbours) -> SentenceP
             data = data.replace(message, message[:-1] + bytes([CONTROL]))
         return SentencePiece(_load(data) if symbols else processor, tuple(symbols))
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{file}: is no tokenizer: neither tiktoken text, nor a tokenizer.json, nor a sentencepiece "
+        raise UserError(f"{file}: is not a tokenizer: neither tiktoken text, nor a tokenizer.json, nor a sentencepiece "
                         "model (or one that is damaged); download it again") from error
 
 
