@@ -214,7 +214,10 @@ class Reader:
         return next(iter(names), None)
 
     def quantization(self) -> dict | None:
-        self.used.add("quantization_config")
+        self.used |= {"quantization_config", "quantization"}
+        if self.raw.get("quantization") is not None:
+            raise UserError(f"{self.where}: quantization: its weights are packed as MLX packs them, which is not read; "
+                            "give the 16-bit model, or one in bitsandbytes' 4 bits (NF4)")
         value = self.raw.get("quantization_config")
         if value is not None and not isinstance(value, dict):
             raise UserError(f"{self.where}: quantization_config: {value!r} is not an object")

@@ -89,6 +89,7 @@ BAD = {
     "tie_word_embeddings: 'yes'": OLD | {"tie_word_embeddings": "yes"},
     "eos_token_id: 'end'": OLD | {"eos_token_id": "end"},
     "quantization_config: 4": OLD | {"quantization_config": 4},
+    "quantization: its weights are packed as MLX packs them": OLD | {"quantization": {"group_size": 64, "bits": 4}},
     "layer_types: 'sliding_attention' is not": OLD | {"layer_types": ["full_attention", "sliding_attention"]},
     "layer_types: 'full_attention' is not": OLD | {"layer_types": "full_attention"},
     "layer_types has 3 layers, num_hidden_layers 2": OLD | {"layer_types": ["full_attention"] * 3},
