@@ -22,6 +22,7 @@ from data.notes import Notes
 from data.posts import Columns, Post
 from data.rows import DELIMITER_NAMES, Number, Place, Table, kind_of, open_table, stem
 from data.seen import SeenKeys
+from data.shipped_labels import hint_of_codebook
 
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"  # characters of no width: a text of these alone is empty
 
@@ -110,7 +111,9 @@ def iter_posts(
             raise UserError(f"{path}: has {header} rows; a file of posts was expected")
     if first_bad and bad_labels == "error":
         count = notes.counts["missing_label"] + notes.counts["unknown_label"]
-        raise UserError(first_bad[0] + (f" ({count:,} such rows in all)" if count > 1 else ""))
+        labels = {*notes.details.get("unknown_label", ()), *(label for _, label in notes.cells if label)}
+        raise UserError(first_bad[0] + (f" ({count:,} such rows in all)" if count > 1 else "")
+                        + hint_of_codebook(labels, getattr(codebook, "labels", ())))
 
 
 def _paths(paths) -> list[Path]:
