@@ -16,6 +16,6 @@ def hint_of_codebook(labels: Iterable[str], declared: Collection[str]) -> str:
         return ""
     for path in sorted(SHIPPED.glob("*.toml"), key=lambda path: (path.stem != "paper", path.stem)):
         if labels <= set(load_codebook(path).labels):
-            return (f"; these are the labels of data/codebooks/{path.name}: add --codebook {path.stem} (a run keeps the "
-                    "one that it was trained with)")
+            return (f"; these are the labels of data/codebooks/{path.name}: add --codebook {path.stem} (a run keeps "
+                    "the one that it was trained with)")
     return ""

@@ -14,8 +14,8 @@ from tests.small import here, write_base, write_jsonl
 
 SIB = load_codebook("sib200").labels
 PAPER = load_codebook().labels
-HINT = ("; these are the labels of data/codebooks/{0}.toml: add --codebook {0} (a run keeps the one that it was trained "
-        "with)")
+HINT = ("; these are the labels of data/codebooks/{0}.toml: add --codebook {0} (a run keeps the one that it was "
+        "trained with)")
 
 
 @pytest.mark.parametrize("book", sorted(path.stem for path in SHIPPED.glob("*.toml")))
