@@ -14,7 +14,6 @@ is put beside it. What is made from Llama weights is called Llama-...: that is t
 called anything. No post leaves with a model.
 """
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,8 +23,8 @@ import torch
 
 from common.device import DTYPES
 from common.errors import UserError, run_program
-from common.files import atomic_folder, atomic_write, check_place, find_path, read_json, write_json
-from common.options import option, parse_options
+from common.files import atomic_folder, atomic_write, read_json, write_json
+from common.options import parse_options
 from common.terminal import human_bytes, progress
 from data.prompt import Prompt
 from finetune.run_folder import RunFolder
@@ -36,12 +35,12 @@ from lora.adapter import CONFIG, TENSORS
 from quant.stored import write_stored
 from tools.export.card import TEXT_LOSS, Card, read_evaluations
 from tools.export.licence import Base, describe_base
+from tools.export.options import TAKES, ExportOptions, check_options, shard_bytes
 from tools.export.snippet import usage
 from tools.export.tensors import MergedTensors, merged_config, write_shards
 
 TOKENIZER = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
              "added_tokens.json", "chat_template.jinja", "chat_template.json")  # fmt: skip
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 BASES = {"none": "as it is in its 16-bit files",
          "nf4": "dequantised from NF4, as it was in training",
          "nf4-double": "dequantised from NF4 with quantised scales, as it was in training"}  # fmt: skip
@@ -51,7 +50,7 @@ BASES = {"none": "as it is in its 16-bit files",
 class Export:
     """What is exported: the run, its base and prompt, the merged tensors, the model's name."""
 
-    options: "ExportOptions"
+    options: ExportOptions
     run: RunFolder
     base: Base
     prompt: Prompt
@@ -136,45 +135,19 @@ def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
 
 @dataclass(frozen=True)
 class Format:
-    """One value of --to. library, relation: the Hub's words. options: those that mean something for it."""
+    """One value of --to. library, relation: the Hub's words."""
 
     write: Callable[[Export, Path], tuple[list[str], str]]  # what the folder now holds, and how it is loaded
     library: str | None
     relation: str
-    options: tuple[str, ...] = ()
 
 
-_GGUF = Format(write_gguf, None, "quantized", ("base",))
+_GGUF = Format(write_gguf, None, "quantized")
 FORMATS = {
-    "peft": Format(write_peft, "peft", "adapter"),
-    "merged": Format(write_merged, "transformers", "finetune", ("base", "dtype", "shard_size")),
-    "bnb-4bit": Format(write_bnb_4bit, "transformers", "quantized", ("base", "dtype", "double")),
+    "peft": Format(write_peft, "peft", "adapter"), "merged": Format(write_merged, "transformers", "finetune"),
+    "bnb-4bit": Format(write_bnb_4bit, "transformers", "quantized"),
     "gguf-f16": _GGUF, "gguf-q8_0": _GGUF, "gguf-q4_0": _GGUF,
 }  # fmt: skip
-
-
-@dataclass
-class ExportOptions:
-    """Options of one export."""
-
-    run: str | None = option(None, "folder of a finished run (default: the newest in runs/)", metavar="DIR")
-    to: str | None = option(None, "what to write", choices=tuple(FORMATS))
-    out: str | None = option(None, "new folder for it", metavar="DIR")
-    base: str | None = option(None, "what the adapter is merged with: the base dequantised from NF4, or as in its "
-                              "16-bit files (default: as in training)", choices=("nf4", "original"))
-    dtype: str = option("stored", "of the tensors; stored is that of the base's files",
-                        choices=("stored", "float32", "bfloat16", "float16"))
-    shard_size: str = option("5GB", "merged: largest file, in KB, MB, GB or TB", metavar="SIZE")
-    double: bool = option(False, "bnb-4bit: quantise the scales as well (double quantisation)")
-    name: str | None = option(None, "the model's name in its card (default: the folder's, with Llama- in front where "
-                              "the licence asks for it)", metavar="NAME")
-    base_name: str | None = option(None, "what the base is called on the Hub, such as meta-llama/Llama-3.2-3B-Instruct "
-                                   "(default: as train.py was told, or its folder's name)", metavar="NAME")
-    metrics: list[str] = option((), "evaluations of this run that lie outside its folder, for the card", metavar="FILE")
-    model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
-    cache: str | None = option(None, "folder that keeps the hashes of unchanged files", metavar="DIR")
-    report: list[str] = option((), "labelled files: behind the export, write python -m tools.merge_report on them into "
-                               "the run's folder", metavar="FILE")
 
 
 def main(argv: list[str]) -> None:
@@ -202,32 +175,12 @@ def main(argv: list[str]) -> None:
         merge_report(["--run", str(run.path), "--data", *options.report, *more])
 
 
-def check_options(options: ExportOptions) -> Path:
-    """The folder to write. Raises `UserError` for what is missing, does not go together, or is not free."""
-    for name, right in (("to", f"one of {', '.join(FORMATS)}"), ("out", "a new folder")):
-        if getattr(options, name) is None:
-            raise UserError(f"--{name}: is missing; give {right}")
-    for name in ("base", "dtype", "shard_size", "double"):
-        if name in options.given and name not in FORMATS[options.to].options:
-            where = ", ".join(key for key, form in FORMATS.items() if name in form.options)
-            raise UserError(f"--{name.replace('_', '-')}: means nothing for --to {options.to}; it goes with {where}")
-    for name in options.report:
-        if not find_path(name).is_file():
-            raise UserError(f"--report {name}: there is no such file; name labelled posts")
-    shard_bytes(options.shard_size)
-    out = Path(options.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: {'is not empty' if out.is_dir() else 'is a file'}; choose a new folder")
-    check_place(out, "--out")
-    return out
-
-
 def prepare(options: ExportOptions, run: RunFolder, place: str) -> Export:
     """Open the base and the adapter of a run; nothing is merged yet. Raises `UserError` where they do not fit."""
     folder = base_folder(run, options.model, options.cache)
     prompt, trained = run_prompt(run, folder), run.facts["options"]["quantize"]
     quantize = "none" if options.base == "original" else trained
-    dtype = {"stored": "stored", **DTYPES}[options.dtype] if "dtype" in FORMATS[options.to].options else None
+    dtype = {"stored": "stored", **DTYPES}[options.dtype] if "dtype" in TAKES[options.to] else None
     tensors = MergedTensors(folder, adapter=run.path / "adapter", quantize=quantize, dtype=dtype)
     if options.base == "original" and tensors.packed:
         raise UserError(f"--base original: {folder} holds its weights in 4 bits only; leave the option out")
@@ -242,14 +195,6 @@ def known_name(run: RunFolder) -> str | None:
     """The base's name on the Hub, where train.py was given one and not a folder."""
     name = run.facts["options"]["model"]
     return name if is_name(name) and not Path(name).exists() else None
-
-
-def shard_bytes(text: str) -> int:
-    """`shard_bytes("5GB") -> 5_000_000_000`: a number and KB, MB, GB or TB, powers of 1000 as in transformers."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]B)", text.strip().upper())
-    if not found or float(found[1]) == 0:
-        raise UserError(f"--shard-size '{text}': is no size; give a number and its unit, such as 5GB or 200MB")
-    return int(float(found[1]) * UNITS[found[2]])
 
 
 def said(export: Export, out: Path, evaluations: list) -> list[str]:
