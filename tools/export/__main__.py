@@ -26,6 +26,7 @@ from common.errors import UserError, run_program
 from common.files import atomic_folder, atomic_write, read_json, write_json
 from common.options import parse_options
 from common.terminal import human_bytes, progress
+from data.codebook import Codebook
 from data.prompt import Prompt
 from finetune.run_folder import RunFolder
 from inference.run import base_folder, finished_run, run_prompt
@@ -36,6 +37,7 @@ from quant.stored import write_stored
 from tools.export.card import TEXT_LOSS, Card, read_evaluations
 from tools.export.licence import Base, describe_base
 from tools.export.options import TAKES, ExportOptions, check_options, shard_bytes
+from tools.export.private import Private
 from tools.export.snippet import usage
 from tools.export.tensors import MergedTensors, merged_config, write_shards
 
@@ -48,12 +50,17 @@ BASES = {"none": "as it is in its 16-bit files",
 
 @dataclass(frozen=True)
 class Export:
-    """What is exported: the run, its base and prompt, the merged tensors, the model's name."""
+    """What is exported: the run, its base and prompt, the merged tensors, the model's name.
+
+    private, codebook: what must not leave, and the codebook without it.
+    """
 
     options: ExportOptions
     run: RunFolder
     base: Base
     prompt: Prompt
+    private: Private
+    codebook: Codebook
     tensors: MergedTensors
     quantize: str  # how the merged tensors have the base: a key of BASES
     name: str
@@ -74,13 +81,24 @@ class Export:
     def tokenizer(self) -> Path:
         return Source(self.base.folder).tokenizer
 
+    @property
+    def beside_model(self) -> list[Path]:
+        """The tokenizer's files and what transformers needs beside a whole model, where the base has them."""
+        paths = [*(self.tokenizer / name for name in TOKENIZER), self.base.folder / "generation_config.json"]
+        return [path for path in paths if path.is_file()]
+
     def copy_tokenizer(self, folder: Path) -> None:
-        """The tokenizer's files and what transformers needs beside a whole model, as they are beside the base."""
-        for name in TOKENIZER:
-            if (self.tokenizer / name).is_file():
-                shutil.copyfile(self.tokenizer / name, folder / name)
-        if (self.base.folder / "generation_config.json").is_file():
-            shutil.copyfile(self.base.folder / "generation_config.json", folder / "generation_config.json")
+        for path in self.beside_model:
+            shutil.copyfile(path, folder / path.name)
+
+    @property
+    def shown(self) -> Prompt:
+        """The prompt as it may be shown."""
+        return Prompt(self.codebook, self.prompt.tokenizer, self.prompt.template)
+
+    def check_posts(self, folder: Path, card: Card) -> None:
+        """Raise `UserError` where the finished folder would publish a post."""
+        self.private.check(folder, [*self.beside_model, *self.base.copied], card.own_words())
 
 
 def write_peft(export: Export, folder: Path) -> tuple[list[str], str]:
@@ -158,14 +176,17 @@ def main(argv: list[str]) -> None:
     export = prepare(options, run, out.absolute().name)
     evaluations = read_evaluations(run, options.metrics)
     form = FORMATS[options.to]
-    card = Card(export.name, export.base, run.facts, export.prompt.parts(), evaluations, form.library, form.relation)
+    card = Card(export.name, export.base, run.facts, export.codebook, export.shown.parts(), evaluations, form.library,
+                form.relation)
     card.text()  # what run.json lacks is found out before gigabytes are written
     with atomic_folder(out) as folder, progress(len(export.tensors), "tensor", "exporting") as bar:
         export.tensors.on_read = bar.update
         holds, code = form.write(export, folder)
         export.base.write(folder)
+        card = replace(card, holds=tuple(holds), code=code)
         with atomic_write(folder / "README.md") as handle:
-            handle.write(replace(card, holds=tuple(holds), code=code).text())
+            handle.write(card.text())
+        export.check_posts(folder, card)
     print("\n".join(said(export, out, evaluations)))
     if options.report:
         from tools.merge_report import main as merge_report  # it imports this module's neighbours
@@ -187,8 +208,9 @@ def prepare(options: ExportOptions, run: RunFolder, place: str) -> Export:
     if options.base == "nf4" and trained == "none" and not tensors.packed:
         raise UserError(f"--base nf4: {run.path} was trained beside the base as in its files; take --base original")
     base = describe_base(folder, tensors.config.vocab_size, options.base_name or known_name(run))
-    return Export(options, run, base, prompt, tensors, "nf4" if tensors.packed and quantize == "none" else quantize,
-                  base.model_name(options.name, place))
+    private = Private.of(run, prompt.codebook)
+    return Export(options, run, base, prompt, private, private.public(prompt.codebook), tensors,
+                  "nf4" if tensors.packed and quantize == "none" else quantize, base.model_name(options.name, place))
 
 
 def known_name(run: RunFolder) -> str | None:
@@ -203,6 +225,9 @@ def said(export: Export, out: Path, evaluations: list) -> list[str]:
     lines = [f"written: {out} ({human_bytes(size)}), {export.options.to}, called {export.name}"]
     if export.options.to != "peft":
         lines.append(f"  {export.merged_on}")
+    if export.codebook != export.prompt.codebook:
+        lines.append("  left out of the card, since they may be posts: the codebook's examples, and passages that are "
+                     "training posts or parts of examples; so the prompt that it shows is not whole")
     if not evaluations:
         lines.append(f"  not scored yet, and the card says so: python eval.py --run {export.run.path} --data FILE")
     if export.run.facts["options"]["loss"] == "text":
