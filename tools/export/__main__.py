@@ -36,6 +36,7 @@ from lora.adapter import CONFIG, TENSORS
 from quant.stored import write_stored
 from tools.export.card import TEXT_LOSS, Card, read_evaluations
 from tools.export.licence import Base, describe_base
+from tools.export.ollama import LIMITS, modelfile, why_not
 from tools.export.options import TAKES, ExportOptions, check_options, shard_bytes
 from tools.export.private import Private
 from tools.export.snippet import usage
@@ -136,7 +137,7 @@ def write_bnb_4bit(export: Export, folder: Path) -> tuple[list[str], str]:
 
 
 def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
-    """One file for llama.cpp, and the tokenizer's files, for those who make ids by themselves."""
+    """One file for llama.cpp, a Modelfile, and the tokenizer's files, for those who make ids by themselves."""
     try:
         from tools.export.gguf_file import write_gguf as write
     except ModuleNotFoundError as error:
@@ -147,8 +148,20 @@ def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
     notes = write(export.tensors, export.tokenizer, folder / file, kind)
     export.copy_tokenizer(folder)
     return [f"the whole model for llama.cpp, `{file}`: {export.merged_on}",
-            f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit", *notes
-            ], export.usage("gguf", file=file)  # fmt: skip
+            f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit", *notes,
+            write_modelfile(export, folder, file)], export.usage("gguf", file=file)
+
+
+def write_modelfile(export: Export, folder: Path, file: str) -> str:
+    """The file with which Ollama takes the GGUF `file`, and what is to be known of it; or why there is none."""
+    hidden = "the prompt holds examples or posts" if export.codebook != export.prompt.codebook else ""
+    reason = hidden or why_not(export.prompt)
+    if reason:
+        return f"no `Modelfile` for Ollama: {reason}"
+    with atomic_write(folder / "Modelfile") as handle:
+        handle.write(modelfile(export.prompt, file, export.tensors.config.max_position_embeddings))
+    return (f"`Modelfile`, for Ollama: `ollama create {export.name.lower()} -f Modelfile`; a request is then one post, "
+            f"and {LIMITS}")
 
 
 @dataclass(frozen=True)
