@@ -13,10 +13,10 @@ A codebook is a TOML file (data/codebooks/ holds some, `paper.toml` is the defau
     groups.topic  related = [labels], unrelated = [labels]: each label on exactly one side
     groups.stance any sides over the related labels: each related label on exactly one side
 
-Only `role`, `question` and `labels` are required. Symbols are 1 to 9, or A to Z if there are more than nine labels,
-because "10" begins with "1"; the question should then ask for a letter. The reader is strict: silently skipping a
-misspelt key would change what a model is taught, so every unknown key, empty string or label that belongs to no group
-is an error that names the file and the key.
+Only `labels` must be there; each other text has a default that suits any posts. Symbols are 1 to 9, and A to Z where
+there are more than nine labels, because "10" would begin as "1" does; the question should then ask for a letter. The
+reader is strict: a misspelt key that is skipped in silence changes what a model is taught, so every unknown key, empty
+string or label in no group is an error that names the file and the key.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,14 @@ from common.files import read_toml, sha256_json
 SHIPPED = Path(__file__).parent / "codebooks"
 KEYS = ("name", "role", "introduction", "question", "listing", "answer", "labels", "examples", "groups")
 PLACEHOLDERS = {"role": None, "question": None, "introduction": "{post}", "listing": "{labels}", "answer": "{symbol}"}
-DEFAULTS = {"introduction": 'The next text is a post:"{post}"', "answer": "Answer = [{symbol}]. "}
+DEFAULTS = {  # KIND becomes "number" or "letter", as the symbols are
+    "role": "You are an expert in reading posts. Answer the question truthfully.",
+    "introduction": 'The next text is a post:"{post}"',
+    "question": "Analyze carefully the post and assign it to the most relevant category among those listed below. "
+                "Do not explain your answer and return only a KIND.",
+    "listing": "Category KINDs: {labels}.",
+    "answer": "Answer = [{symbol}]. ",
+}  # fmt: skip
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -133,13 +140,12 @@ def symbols_for(count: int) -> str:
 
 def _build(data: dict, where: str) -> Codebook:
     _table(data, KEYS, where, "")
-    for key in ("role", "question", "labels"):
-        if key not in data:
-            raise UserError(f"{where}: key '{key}' is missing; a codebook needs role, question and labels")
+    if "labels" not in data:
+        raise UserError(f"{where}: key 'labels' is missing; a codebook needs its labels: labels = [\"yes\", \"no\"]")
     labels, definitions = _labels(data["labels"], where)
-    kind = "numbers" if len(labels) <= 9 else "letters"
-    defaults = {**DEFAULTS, "listing": f"Category {kind}: {{labels}}."}
-    texts = {key: _template(data.get(key, defaults.get(key)), mark, where, key) for key, mark in PLACEHOLDERS.items()}
+    kind = "number" if len(labels) <= 9 else "letter"
+    defaults = {key: text.replace("KIND", kind) for key, text in DEFAULTS.items()}
+    texts = {key: _template(data.get(key, defaults[key]), mark, where, key) for key, mark in PLACEHOLDERS.items()}
     return Codebook(
         name=_text(data.get("name", "codebook"), where, "name"), **texts, labels=labels, definitions=definitions,
         examples=_examples(data.get("examples", []), labels, where),

@@ -36,8 +36,7 @@ from data.notes import Notes
 from data.posts import Columns, Post
 from data.rows import stem
 from data.seen import SeenKeys
-from data.table import Number, Place
-from data.visible import is_empty, strip_invisible
+from data.shipped_labels import hint_of_codebook
 
 MOST_COLUMNS = 1000  # that are remembered by name: objects whose keys all differ must not fill memory
 
@@ -135,7 +134,9 @@ def iter_posts(
             raise UserError(f"{path}: has {header} rows; a file of posts was expected")
     if first_bad and bad_labels == "error":
         count = notes.counts["missing_label"] + notes.counts["unknown_label"]
-        raise UserError(first_bad[0] + (f" ({count:,} such rows in all)" if count > 1 else ""))
+        labels = {*notes.details.get("unknown_label", ()), *(label for _, label in notes.cells if label)}
+        raise UserError(first_bad[0] + (f" ({count:,} such rows in all)" if count > 1 else "")
+                        + hint_of_codebook(labels, getattr(codebook, "labels", ())))
 
 
 def _paths(paths) -> list[Path]:

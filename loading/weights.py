@@ -21,8 +21,10 @@ from common.files import read_json
 from common.safetensors_writer import DTYPES, Form
 from loading.meta import PARAMS, MetaFiles, consolidated, is_meta
 from model.config import LlamaConfig
+from quant.stored import check_method
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+HEAD = "lm_head.weight"
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")
 
 
@@ -100,6 +102,8 @@ def read_weights(folder: str | Path, config: LlamaConfig, expected: dict[str, tu
     says, of another shape or not floating point; for packed ones only the names are checked.
     """
     folder = Path(folder)
+    if config.quantization is not None:  # first: of another method, all names of tensors are strange
+        check_method(config.quantization, f"{folder / 'config.json'}: quantization_config")
     if is_meta(folder):
         files = MetaFiles(folder)
         handles, described = {files.paths[0]: files}, PARAMS
@@ -157,7 +161,7 @@ class Weights:
     def _check_tied(self, head: torch.Tensor) -> None:
         name = "model.embed_tokens.weight"
         if not torch.equal(head, self.tensor(name)):
-            raise UserError(f"{self.owner['lm_head.weight']}: lm_head.weight differs from {name}, although config.json "
+            raise UserError(f"{self.owner[HEAD]}: {HEAD} differs from {name}, although config.json "
                             "ties them; set tie_word_embeddings to false if both are meant")
 
 
@@ -216,8 +220,12 @@ def _groups(owner, handles, expected) -> dict[str, dict[str, str]]:
 def _check(folder, handles, owner, groups, config, expected, described) -> None:
     """Compare all names, and shapes and dtypes of dense tensors, with `expected`."""
     parts = {name for group in groups.values() for name in group.values()}
+    for name in owner:
+        if name.endswith((".SCB", ".weight_format")):
+            raise UserError(f"{owner[name]}: tensor {name} belongs to weights in 8 bits (LLM.int8), which are not "
+                            "read; give the 16-bit model, or one in bitsandbytes' 4 bits (NF4)")
     for name, path in owner.items():
-        if name in parts or (name == "lm_head.weight" and config.tie_word_embeddings):
+        if name in parts or (name == HEAD and config.tie_word_embeddings):
             continue  # the head is compared with the embedding when it is read
         if name not in expected:
             raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; {described} describes no such "
@@ -229,6 +237,10 @@ def _check(folder, handles, owner, groups, config, expected, described) -> None:
         if view.get_dtype() not in ("F32", "F16", "BF16", "F64"):
             raise UserError(f"{path}: tensor {name} has dtype {view.get_dtype()}; F32, F16 or BF16 was expected")
     missing = [name for name in expected if name not in owner]
+    if missing == [HEAD] and described != PARAMS:
+        raise UserError(f"{folder}: tensor {HEAD} is in none of its files; it must be, unless {described} has "
+                        "\"tie_word_embeddings\": true (a file without the key means false). Download the model again, "
+                        "or add the key if its embedding is its head")
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(f"{folder}: tensor {missing[0]}{more} is in none of its files; {described} calls for it")

@@ -11,6 +11,7 @@ Supported beyond the plain case: `rank_pattern`, `alpha_pattern`, `use_rslora`, 
 
 import math
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,9 @@ _READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_
 _NO_EFFECT = {"task_type", "auto_mapping", "peft_version", "inference_mode", "megatron_core",
               "qalora_group_size", "eva_config", "corda_config", "lora_ga_config", "loftq_config", "runtime_config",
               "ensure_weight_tying"}
+_WHOLE = {"modules_to_save": "the adapter brings these modules whole, trained beside it",
+          "trainable_token_indices": "the adapter brings rows of the embedding, trained beside it"}  # fmt: skip
+_MERGE = "let PEFT merge the adapter into its base (merge_and_unload), and give the model that this makes"
 _STARTS = (True, False, None, "gaussian", "eva", "orthogonal")  # others also change the base they are used with
 
 
@@ -57,10 +61,15 @@ class AdapterConfig:
     def modules(self, names: list[str]) -> list[str]:
         """Those of `names` that get an adapter, by PEFT's rules."""
         chosen, _ = match(names, self.targets)
-        if self.exclude:
-            excluded, _ = match(chosen, self.exclude)
-            chosen = [name for name in chosen if name not in excluded]
-        return [name for name in chosen if not self.layers or self._layer(name) in self.layers]
+        named = () if isinstance(self.targets, str) else self.targets  # whole names, which no layer's number narrows
+        return [name for name in chosen if not self._excluded(name) and (
+            not self.layers or name in named or self._layer(name) in self.layers)]
+
+    def _excluded(self, name: str) -> bool:
+        """A string is a regular expression for the whole name; a list holds names and ends of names."""
+        if isinstance(self.exclude, str):
+            return re.fullmatch(self.exclude, name) is not None
+        return any(name == part or name.endswith(f".{part}") for part in self.exclude)
 
     def _layer(self, name: str) -> int | None:
         patterns = [rf"(?:^|.*?\.){part}\.(\d+)\." for part in self.layers_pattern] or [r".*?\.[^.]*\.(\d+)\."]
@@ -84,8 +93,10 @@ def read_config(folder: str | Path) -> AdapterConfig:
     if raw.get("bias", "none") != "none":
         raise UserError(f"{path}: bias {raw['bias']!r} is not supported; adapters here train no bias ('none')")
     for key, value in raw.items():
+        if value and key in _WHOLE:
+            raise UserError(f"{path}: {key} = {value!r}: {_WHOLE[key]}, which is not read; {_MERGE}")
         if value and key not in _READ | _NO_EFFECT | {"bias", "init_lora_weights"}:
-            raise UserError(f"{path}: {key} = {value!r} is not supported, and it could change the result")
+            raise UserError(f"{path}: {key} = {value!r} is not supported, and it could change the result; {_MERGE}")
 
     def get(key, kinds, right, default=None, good=lambda value: True):
         value = raw.get(key)
@@ -209,7 +220,11 @@ def load_adapter(model: nn.Module, folder: str | Path, trainable: bool = False) 
         expected[f"{PREFIX}{name}.lora_A.weight"] = (r, base.in_features)
         expected[f"{PREFIX}{name}.lora_B.weight"] = (base.out_features, r)
         wrapped[name] = (r, alpha)
-    tensors = _read_tensors(folder, expected, f"; it was made for {config.base_name}" if config.base_name else "")
+    tensors = _read_tensors(folder, expected, f"; it was made for {config.base_name}" if config.base_name else "",
+                            model.config.vocab_size)
+    if not any(tensors[f"{PREFIX}{name}.lora_B.weight"].any() for name in names):
+        print(f"  warning: {folder / TENSORS}: every lora_B is zero, so this adapter changes nothing; it was saved "
+              "before it was trained, or its training did not reach it", file=sys.stderr)
     model.requires_grad_(False)
     for name, (r, alpha) in wrapped.items():
         layer = LoRALinear(every[name], r, alpha, config.dropout, config.rslora)
@@ -222,7 +237,8 @@ def load_adapter(model: nn.Module, folder: str | Path, trainable: bool = False) 
     return names
 
 
-def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str) -> dict[str, torch.Tensor]:
+def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str, vocab_size: int
+                  ) -> dict[str, torch.Tensor]:
     """Exactly the expected tensors, finite and in the expected shapes; `hint` says which base they are for."""
     path = folder / TENSORS
     if not path.is_file():
@@ -236,7 +252,10 @@ def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str)
         raise UserError(f"{path}: is not a whole safetensors file ({error}); save the adapter again") from error
     for name, tensor in tensors.items():
         if name not in expected:
-            raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; {CONFIG} and the model have no "
+            why = _why_outside(name, tensor.shape, vocab_size)
+            if why:
+                raise UserError(f"{path}: tensor {name} {why} {_MERGE}")
+            raise UserError(f"{path}: unknown tensor {name}{closest(name, expected)}; {CONFIG} and the model mean no "
                             f"such tensor{hint}")
         if tuple(tensor.shape) != expected[name]:
             raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}; {CONFIG} and the model call for "
@@ -248,3 +267,18 @@ def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str)
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(f"{path}: tensor {missing[0]}{more} is not in it, although {CONFIG} includes its module{hint}")
     return tensors
+
+
+def _why_outside(name: str, shape: torch.Size, vocab_size: int) -> str:
+    """What a tensor of the embedding or the output head does in an adapter's file; empty for other tensors."""
+    found = re.search(r"\.(embed_tokens|lm_head)\.(.*)", name)
+    if found is None:
+        return ""
+    what = "the output head" if found[1] == "lm_head" else "the embedding"
+    if "lora_" in found[2]:
+        return f"adapts {what}, which is not read: only linears of the decoder's layers carry adapters here;"
+    if shape[:1] != (vocab_size,):
+        return (f"is {what} of a changed vocabulary, {tuple(shape)} where the model has {vocab_size:,} tokens, which "
+                "is not read;")
+    return (f"is {what}, saved whole with the adapter, which is not read; if it was not trained, save the adapter with "
+            "save_embedding_layers=False; if it was,")

@@ -28,6 +28,10 @@ from model.layers import Linear
 from model.rope import rotate
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layout], torch.Tensor]
+# Vectors that the fused kernel is given are filled up with zeros to a multiple of so many numbers. On processors for
+# which MKL takes its older code, the last bits of a float32 product depend on where its rows lie within 16 bytes; with
+# heads of 6 or 10 numbers, that follows from the row's place in the batch.
+ALIGNED = 4
 
 
 def pieces(layout: Layout) -> Iterator[tuple[slice, slice]]:
@@ -114,12 +118,16 @@ def attend_padded(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Lay
 
 
 def _fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout) -> torch.Tensor:
-    queries, keys = q.shape[2], k.shape[2]
-    grouped = q.shape[1] != k.shape[1]
-    if queries == keys:  # PyTorch's own causal mask is right only if both lengths agree
-        return F.scaled_dot_product_attention(q, k, v, is_causal=queries > 1, enable_gqa=grouped)
-    mask = None if queries == 1 else layout.mask(queries, keys, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+    queries, keys, size = q.shape[2], k.shape[2], q.shape[3]
+    rest = -size % ALIGNED
+    if rest:
+        q, k, v = (F.pad(x, (0, rest)) for x in (q, k, v))
+    # PyTorch's own causal mask is right only where both lengths agree; a query alone sees all that it is given.
+    causal = queries == keys and queries > 1
+    mask = None if causal or queries == 1 else layout.mask(queries, keys, q.device)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=size**-0.5,
+                                         enable_gqa=q.shape[1] != k.shape[1])
+    return out[..., :size]
 
 
 class Attention(nn.Module):

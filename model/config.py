@@ -21,8 +21,16 @@ _HARMLESS = {
     "dtype", "tokenizer_class", "task_specific_params", "output_attentions", "output_hidden_states", "return_dict",
     "id2label", "label2id", "problem_type", "finetuning_task", "is_decoder", "is_encoder_decoder", "model_max_length",
     "chunk_size_feed_forward", "prefix", "is_llama_config", "transformers.js_config", "auto_map", "_commit_hash",
-    "base_model_name_or_path", "license", "torchscript", "max_sequence_length",
-    "pretraining_tp",  # computes a product in slices: the same up to rounding
+    "base_model_name_or_path", "license", "torchscript", "max_sequence_length", "gradient_checkpointing",
+    "_flash_attn_2_enabled", "keys_to_ignore_at_inference", "use_bfloat16", "tf_legacy_loss",
+    "pretraining_tp",  # computes a product in slices: the same to rounding
+    # How text is generated, which files of before generation_config.json hold, whatever the values:
+    "max_length", "max_new_tokens", "min_length", "min_new_tokens", "do_sample", "early_stopping", "num_beams",
+    "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff",
+    "eta_cutoff", "repetition_penalty", "encoder_repetition_penalty", "length_penalty", "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores", "output_logits",
+    "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values", "penalty_alpha",
+    "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens", "renormalize_logits",
 }  # fmt: skip
 # Keys that would change the mathematics, with the only values that this block implements.
 _FIXED = {
@@ -37,10 +45,12 @@ _FIXED = {
     "add_cross_attention": (False,),
     "tie_encoder_decoder": (False,),
     "pruned_heads": ({}, None),
-    "layer_types": (None,),
-    "model_type": ("llama",),  # last: a key that shows how another family's block differs says more
+    "cross_attention_hidden_size": (None,),
+    "output_router_logits": (False,),
+    "model_type": ("llama",),  # last: what makes another family's block another is the better answer
 }
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
+FULL = "full_attention"
 
 
 @dataclass(frozen=True)
@@ -106,9 +116,11 @@ class LlamaConfig:
         if head_dim % 2:
             raise UserError(f"{where}: head_dim {head_dim} is odd; rotary embedding rotates pairs")
         theta, scaling = read.rope(rope_scaling)
+        layers = read.integer("num_hidden_layers")
+        read.layer_types(layers)
         config = cls(
             vocab_size=read.integer("vocab_size"), hidden_size=hidden,
-            intermediate_size=read.integer("intermediate_size"), num_hidden_layers=read.integer("num_hidden_layers"),
+            intermediate_size=read.integer("intermediate_size"), num_hidden_layers=layers,
             num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
             rms_norm_eps=read.number("rms_norm_eps", 1e-6), rope_theta=theta, rope_scaling=scaling,
             max_position_embeddings=read.integer("max_position_embeddings", 2048),
@@ -179,6 +191,19 @@ class Reader:
             raise UserError(f"{self.where}: {key}: {value!r} is not a token id or a list of them")
         return tuple(ids)
 
+    def layer_types(self, layers: int) -> None:
+        """A kind of attention for each layer: the file may say it, where it is the full one everywhere."""
+        self.used.add("layer_types")
+        value = self.raw.get("layer_types")
+        if value is None:
+            return
+        others = [kind for kind in value if kind != FULL] if isinstance(value, list) else [value]
+        if others:
+            raise UserError(f"{self.where}: layer_types: {others[0]!r} is not supported; every layer here is {FULL}")
+        if len(value) != layers:
+            raise UserError(f"{self.where}: layer_types has {len(value)} layers, num_hidden_layers {layers}; one of "
+                            "the two is wrong")
+
     def dtype(self) -> str | None:
         names = {str(self.raw[key]).removeprefix("torch.") for key in ("dtype", "torch_dtype") if self.raw.get(key)}
         if len(names) > 1:
@@ -189,7 +214,10 @@ class Reader:
         return next(iter(names), None)
 
     def quantization(self) -> dict | None:
-        self.used.add("quantization_config")
+        self.used |= {"quantization_config", "quantization"}
+        if self.raw.get("quantization") is not None:
+            raise UserError(f"{self.where}: quantization: its weights are packed as MLX packs them, which is not read; "
+                            "give the 16-bit model, or one in bitsandbytes' 4 bits (NF4)")
         value = self.raw.get("quantization_config")
         if value is not None and not isinstance(value, dict):
             raise UserError(f"{self.where}: quantization_config: {value!r} is not an object")

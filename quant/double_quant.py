@@ -7,9 +7,10 @@ a fixed map of 256 values, with one float32 scale for each 256 of them: 0.127 bi
 
 The map is bitsandbytes' signed "dynamic" one (arXiv 1511.04561): for each of seven decades 10^-6 .. 10^0 the midpoints
 of 1, 2, 4 .. 64 equal parts of [0.1, 1] times the decade, both signs, and 0 and 1. It is dense near zero and has no -1.
-The compiled CPU library of bitsandbytes picks other codes in a few near-ties; its pure-torch backend, which rounds as
-its CUDA kernels do, is the reference here. The arithmetic is as for NF4: full blocks are multiplied by a reciprocal, a
-partial last block is divided.
+The reference here is bitsandbytes' pure-torch backend, which rounds as its CUDA kernels do. Its compiled CPU library
+looks codes up in a coarser table: 0.1 to 0.4 % of the scales get another code there, in near-ties, where the code found
+is further off by at most 2^-15 of the block's nested scale. The arithmetic is that of NF4's: full blocks times a
+reciprocal, a partial last block divided.
 """
 
 from collections.abc import Iterable

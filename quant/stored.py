@@ -2,7 +2,8 @@
 
 A linear's weight X (out, in) of n numbers, in blocks of 64, is these tensors:
 
-    X                 uint8 (ceil(n/2), 1)      two codes a byte
+    X                 uint8 (ceil(n/2), 1)      two codes a byte; or the same bytes as numbers of another dtype, which
+                                                `bnb_4bit_quant_storage` names
     X.absmax          float32 (ceil(n/64),)     scales; with double quantisation uint8, their codes
     X.quant_map       float32 (16,)             the NF4 table
     X.quant_state.bitsandbytes__nf4   uint8     JSON: quant_type, blocksize, dtype, shape
@@ -35,8 +36,10 @@ _LARGEST = torch.finfo(torch.float32).max
 _ULP = 2.0**-23  # the dynamic map is computed by the file's writer, whose last bit may differ from ours
 # quantization_config: keys that are read here, with the values that they may have, and keys of other computations.
 _NEEDED = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
-_FIXED = {"quant_method": "bitsandbytes", "load_in_8bit": False, "_load_in_4bit": True, "_load_in_8bit": False,
-          "bnb_4bit_quant_storage": "uint8"}
+_FIXED = {"quant_method": "bitsandbytes", "_load_in_4bit": True}
+_STORAGE = "bnb_4bit_quant_storage"
+_STORAGES = {name: getattr(torch, name) for name in ("uint8", "int8", *DTYPES, "float64")}
+_EIGHT_BITS = ("load_in_8bit", "_load_in_8bit")
 _HARMLESS = {"bnb_4bit_compute_dtype", "bnb_4bit_use_double_quant", "llm_int8_enable_fp32_cpu_offload",
              "llm_int8_has_fp16_weight", "llm_int8_threshold", "llm_int8_skip_modules"}
 
@@ -61,6 +64,9 @@ def read_group(group: Mapping[str, torch.Tensor], shape: tuple[int, ...], where:
     state = _read_state(group, shape, where)
     double = "nested_offset" in state
     layout = group_layout(shape, double)
+    packed = group[PACKED]
+    if packed.dtype in _STORAGES.values() and packed.nbytes == math.prod(layout[PACKED][1]):
+        group = {**group, PACKED: packed.reshape(-1).view(torch.uint8)}  # the very bytes: no number is read
     for part in sorted(group.keys() | layout.keys()):
         name = part if part == PACKED else f".{part}"
         if part not in group or part not in layout:
@@ -137,21 +143,35 @@ def quantization_config(double: bool, compute_dtype: str) -> dict:
             "quant_method": "bitsandbytes"}  # fmt: skip
 
 
-def check_quantization(value: dict, packed: Collection[str], linears: Collection[str], where: str) -> None:
-    """Check `quantization_config` against the file: `packed` are its 4-bit weights, `linears` the weights that may be.
+def check_method(value: dict, where: str) -> None:
+    """Raise `UserError`, beginning with `where`, unless `quantization_config` means bitsandbytes' NF4 and all its keys
+    are known.
 
-    Raises `UserError`, beginning with `where`, for another method, for unknown keys, and for a weight that is 16-bit
-    according to `llm_int8_skip_modules` but packed in the file, or the reverse. Whether quantisation is single or
-    double is read from the tensors; `bnb_4bit_use_double_quant` is for weights that are yet to be quantised.
+    Where single or double quantisation was used, the tensors say; `bnb_4bit_use_double_quant` is for what is quantised
+    anew.
     """
+    eight = [key for key in _EIGHT_BITS if value.get(key)]
+    if eight and value.get("quant_method", "bitsandbytes") == "bitsandbytes":
+        raise UserError(f"{where}: {eight[0]} is {value[eight[0]]!r}, and weights in 8 bits (LLM.int8) are not read; "
+                        "give the 16-bit model, or one in bitsandbytes' 4 bits (NF4)")
     for key, right in (_FIXED | _NEEDED).items():
         if (key in value or key in _NEEDED) and value.get(key) != right:
             raise UserError(f"{where}: {key} is {value.get(key)!r}; only 4-bit weights of bitsandbytes are read, which "
                             f"have {right!r}")
-    unknown = sorted(value.keys() - _NEEDED.keys() - _FIXED.keys() - _HARMLESS)
+    if value.get(_STORAGE, "uint8") not in _STORAGES:
+        raise UserError(f"{where}: {_STORAGE} is {value[_STORAGE]!r}; one of {', '.join(_STORAGES)} was expected")
+    unknown = sorted(value.keys() - {*_NEEDED, *_FIXED, *_EIGHT_BITS, _STORAGE} - _HARMLESS)
     if unknown:
         raise UserError(f"{where}: unknown key '{unknown[0]}'{closest(unknown[0], _HARMLESS)}; it might change the "
                         "mathematics")
+
+
+def check_quantization(value: dict, packed: Collection[str], linears: Collection[str], where: str) -> None:
+    """Hold `quantization_config` against the file: `packed` are its 4-bit weights, `linears` the weights that may be.
+
+    Raises `UserError`, beginning with `where`, for a weight that `llm_int8_skip_modules` says is 16-bit and the file
+    has packed, or the other way round.
+    """
     skips = value.get("llm_int8_skip_modules") or []
     try:
         if not isinstance(skips, list):

@@ -1,7 +1,7 @@
 """The codebook: the shipped ones, the paper's words to the character, and one line for every mistake.
 
-Deliberate break: in `data/codebook.py`, make `_table` accept unknown keys (return before the loop); or let `_labels`
-compare names without `casefold`. Either turns a case below red.
+Deliberate break: in `data/codebook.py`, make `_table` accept unknown keys (return before the loop); let `_labels`
+compare names without `casefold`; or take "role" out of `DEFAULTS`. Each turns a case below red.
 """
 
 import json
@@ -71,6 +71,38 @@ def test_symbols_are_digits_up_to_nine_labels_and_letters_past_them(count, symbo
     assert book.listing == ("Category numbers: {labels}." if count <= 9 else "Category letters: {labels}.")
 
 
+def two_lines(count=3):
+    labels = ", ".join(f'"label {number}"' for number in range(count))
+    return f'name = "ferries"\nlabels = [{labels}]\n'
+
+
+def test_a_name_and_labels_are_a_codebook(tmp_path):
+    path = tmp_path / "book.toml"
+    path.write_text(two_lines())
+    book = load_codebook(path)
+    assert book.name == "ferries" and book.introduction == 'The next text is a post:"{post}"'
+    assert book.role == "You are an expert in reading posts. Answer the question truthfully."
+    assert book.instruction() == (
+        "Analyze carefully the post and assign it to the most relevant category among those listed below. Do not "
+        "explain your answer and return only a number.\n"
+        "Category numbers: 1 = 'label 0'; 2 = 'label 1'; 3 = 'label 2'.")
+    path.write_text(two_lines(10))
+    assert "return only a letter.\nCategory letters: A = 'label 0';" in load_codebook(path).instruction()
+    whole = Codebook.from_dict(book.to_dict(), "run.json")
+    assert whole == book and whole.hash == book.hash  # a run keeps the words that the defaults were then
+    shown = "".join(line.removeprefix("#     ") for line in (SHIPPED / "filled_example.toml").read_text()
+                    .splitlines(keepends=True) if line.startswith("#     "))
+    path.write_text(shown)
+    assert load_codebook(path).labels == ("about ferries", "about other boats", "something else")
+
+
+def test_every_default_suits_and_any_may_be_given():
+    for key in ("role", "introduction", "question", "listing", "answer"):
+        words = {"introduction": "{post}!", "listing": "{labels}!", "answer": "{symbol}"}.get(key, "Other words.")
+        book = Codebook.from_dict({"labels": ["good", "bad"], key: words})
+        assert getattr(book, key) == words and book.name == "codebook"
+
+
 def test_the_hash_follows_what_is_asked_and_nothing_else():
     base = Codebook.from_dict(small(name="one"))
     assert base.hash == Codebook.from_dict(small(name="two")).hash
@@ -99,9 +131,7 @@ WRONG = {
     "unknown key in an example": ({"examples": [{"label": "bad", "txt": "x"}]}, "examples[1].txt' is unknown; did you"),
     "unknown group": ({"groups": {"topics": TOPIC}}, "groups.topics' is unknown; did you mean 'topic'"),
     "unknown side": ({"groups": {"topic": {**TOPIC, "relatd": ["bad"]}}}, "'groups.topic.relatd' is unknown; did you"),
-    "no role": ({"role": None}, "key 'role' is missing"),
-    "no question": ({"question": None}, "key 'question' is missing"),
-    "no labels": ({"labels": None}, "key 'labels' is missing"),
+    "no labels": ({"labels": None}, "key 'labels' is missing; a codebook needs its labels: labels ="),
     "two equal labels": ({"labels": ["good", "good"]}, "'good' and 'good' are the same"),
     "equal but for case": ({"labels": ["Straße", "STRASSE"]}, "'Straße' and 'STRASSE' are the same"),
     "equal but for spaces inside": ({"labels": ["so so", "so  So"]}, "'so so' and 'so So' are the same"),

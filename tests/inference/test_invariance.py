@@ -3,18 +3,23 @@
 What it rests on, each held here: products of a multiple of sixteen rows give each row the same bits however many rows
 there are; attention goes row by row; labels are read by product and sum; `silu` has one version.
 
-Deliberate break: in `inference/labeller.py` leave `multiple=ROWS` out and in `model.llama.answer_hidden` let `fill` be
-0, or in `model.layers.silu` call PyTorch's: the test of posts in company turns red (the latter with three threads).
+Deliberate break: in `model.attention._fused` let `rest` be 0 (the test of another processor's code turns red); in
+`inference/labeller.py` leave `multiple=ROWS` out and in `model.llama.answer_hidden` let `fill` be 0, or in
+`model.layers.silu` call PyTorch's: the test of posts in company turns red (the latter with three threads).
 """
 
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from common.packed import ROWS
+from common.files import ROOT
+from common.packed import ROWS, Layout
 from common.product import matmul
 from data.codebook import load_codebook
 from data.prompt import TEMPLATES, Prompt
@@ -22,6 +27,7 @@ from inference import labeller
 from inference.exact import Tiled, tile_products
 from inference.labeller import label_probabilities
 from lora.inject import inject, trainable_parameters
+from model.attention import attend_sdpa, attend_softmax
 from model.layers import silu
 from model.tokenizer import load_tokenizer
 from quant.convert import replace_linears
@@ -30,7 +36,8 @@ from tests.small import posts, random_model, write_base
 
 # Odd widths too: nothing may rest on a vector's length dividing them.
 SIZES = {"small": {}, "wide": dict(hidden_size=256, intermediate_size=688, num_attention_heads=8, head_dim=32),
-         "odd": dict(hidden_size=72, intermediate_size=164, num_attention_heads=6, num_key_value_heads=3, head_dim=12)}
+         "odd": dict(hidden_size=72, intermediate_size=164, num_attention_heads=6, num_key_value_heads=3, head_dim=12),
+         "two-mod-four": dict(hidden_size=60, num_attention_heads=3, num_key_value_heads=1, head_dim=10)}
 
 
 @pytest.fixture(scope="module")
@@ -120,3 +127,36 @@ def test_silu_has_one_version_and_is_silu(threads):
         far = silu(torch.tensor([-1000.0, 1000.0, 0.0]))
         assert far.tolist() == [0.0, 1000.0, 0.0]
     assert silu(x.bfloat16()).equal(F.silu(x.bfloat16()))
+
+
+@pytest.mark.parametrize("how", ["row", "last token", "behind a prefix"])
+@pytest.mark.parametrize("head_dim", [2, 6, 8, 10, 18, 66])
+def test_a_rows_attention_does_not_depend_on_its_address(how, head_dim):
+    """One row of 1 to 40 tokens behind 0 to 8 others: its place decides where its vectors lie within 16 bytes."""
+    heads, generator = (3, 1, 1), torch.Generator().manual_seed(head_dim)
+    prefix = 4 if how == "behind a prefix" else 0
+    for length in (1, 2, 3, 5, 9, 40):
+        front, own, rest = ([torch.randn(count, number, head_dim, generator=generator) for number in heads]
+                            for count in (prefix, length, 8))
+        found = []
+        for place in range(9):
+            q, k, v = (torch.cat([a, c[:place], b, c]) for a, b, c in zip(front, own, rest, strict=True))
+            start = prefix + place
+            layout = Layout(tuple(sorted({prefix, start, start + length, start + length + 8})), prefix)
+            wanted = slice(start, start + length)
+            right = attend_softmax(q, k, v, layout)[wanted]
+            if how != "row":
+                tokens = [*[start + length] * place, start + length - 1]
+                layout, q, wanted, right = layout.with_queries(tokens), q[tokens], slice(place, None), right[-1:]
+            found.append(attend_sdpa(q, k, v, layout)[wanted])
+            torch.testing.assert_close(found[-1], right, atol=1e-6, rtol=1e-5)
+        assert all(one.equal(found[0]) for one in found), length
+
+
+def test_nor_does_it_with_the_code_that_mkl_takes_on_other_processors():
+    """MKL can be told to compute as on an older processor, as it does by itself on some; tests from above, run so."""
+    chosen = "does_not_depend_on_its_address or any_company and two-mod-four"
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", chosen]
+    environment = os.environ | {"MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout

@@ -1,7 +1,7 @@
 """Checkpoint files: what is missing, strange or lying is one line that names it, and nothing is read past a check.
 
-Deliberate break: delete the `Path(file).name != file` test in `loading/weights.py: _from_index`, or the shape
-comparison in `_check`; cases below turn red.
+Deliberate break: delete the `Path(file).name != file` test in `loading/weights.py: _from_index`, the shape
+comparison in `_check`, or its lines about 8 bits or a missing head; cases below turn red.
 """
 
 import json
@@ -100,6 +100,8 @@ SINGLE = {
     "lm_head.weight differs from model": put("lm_head.weight", torch.zeros(131, 48, dtype=torch.uint8)),
     f"{Q} is packed in 4 bits, but config.json has no": put(Q, torch.zeros(48 * 24, 1, dtype=torch.uint8)),
     "lm_head.weight differs from": put("lm_head.weight", torch.zeros(131, 48)),
+    "layers.1.mlp.up_proj.SCB belongs to weights in 8 bits (LLM.int8), which are not read; give the 16-bit": put(
+        "model.layers.1.mlp.up_proj.SCB", torch.ones(80)),
     "has no config.json": lambda folder: (folder / "config.json").unlink(),
 }
 
@@ -112,6 +114,29 @@ def test_bad_single_files(sources, tmp_path, message, quantize):
     with pytest.raises(UserError) as error:
         load_model(folder, quantize=quantize)
     assert message in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("said", [None, False])
+def test_a_missing_head_that_nothing_ties(tmp_path, said):
+    """A config.json without `tie_word_embeddings` means false, as in transformers; the line says what to do."""
+    folder = write_checkpoint(tmp_path / "m", reference_model(tie_word_embeddings=False))
+    edit(folder, lambda tensors: tensors.pop("lm_head.weight"))
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    del config["tie_word_embeddings"]
+    path.write_text(json.dumps(config if said is None else config | {"tie_word_embeddings": said}))
+    with pytest.raises(UserError) as error:
+        load_model(folder)
+    assert str(error.value) == (
+        f"{folder}: tensor lm_head.weight is in none of its files; it must be, unless config.json has "
+        '"tie_word_embeddings": true (a file without the key means false). Download the model again, or add the key if '
+        "its embedding is its head")
+    path.write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    load_model(folder)
+    edit(folder, lambda tensors: tensors.pop("model.norm.weight"))
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"tensor model\.norm\.weight and 1 more is in none of its files"):
+        load_model(folder)
 
 
 SHARDED = {

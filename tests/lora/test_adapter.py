@@ -84,6 +84,11 @@ THEIRS = {
     "one layer": dict(target_modules=["q_proj"], layers_to_transform=1, layers_pattern="layers"),
     "excluded": dict(target_modules=ALL, exclude_modules=["k_proj", "model.layers.0.mlp.up_proj"]),
     "excluded by expression": dict(target_modules=ALL, exclude_modules=r".*layers\.1.*"),
+    "excluded by a name that is no whole one": dict(target_modules=ALL, exclude_modules="k_proj"),
+    "excluded by an end that is none": dict(target_modules=ALL, exclude_modules=["_proj", r".*k_proj", "0.mlp.up_proj"]
+                                            ),
+    "a whole name beside layers": dict(target_modules=["q_proj", "model.layers.1.mlp.up_proj"],
+                                       layers_to_transform=[0]),
     "gaussian": dict(target_modules=["o_proj"], init_lora_weights="gaussian"),
 }
 
@@ -108,6 +113,20 @@ def test_we_read_what_peft_writes(checkpoint, model, tmp_path, case):
         save_adapter(model, tmp_path / "b", str(checkpoint))
         again = peft.PeftModel.from_pretrained(reference_model(), tmp_path / "b").eval()
         assert (again(input_ids=IDS).logits - expected).abs().max() < 1e-5
+
+
+def test_an_adapter_that_changes_nothing_is_said(checkpoint, folder, capsys):
+    load_model(checkpoint, adapter=folder)
+    assert capsys.readouterr().err == ""
+    spoil_tensors(folder, lambda tensors: [one.zero_() for name, one in tensors.items() if "lora_B" in name and
+                                           "layers.2.self_attn.v" not in name])
+    load_model(checkpoint, adapter=folder)
+    assert capsys.readouterr().err == ""  # one module is enough
+    spoil_tensors(folder, lambda tensors: [one.zero_() for name, one in tensors.items() if "lora_B" in name])
+    load_model(checkpoint, adapter=folder)
+    said = capsys.readouterr().err
+    assert said.startswith(f"  warning: {folder / TENSORS}: every lora_B is zero, so this adapter changes nothing;")
+    assert said.count("\n") == 1
 
 
 def test_round_trip_is_exact_and_deterministic(checkpoint, model, tmp_path):

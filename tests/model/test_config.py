@@ -1,7 +1,7 @@
 """config.json: both dialects give one config, and whatever would change the mathematics is refused by name.
 
-Deliberate break: return `raw.get(...)` unchecked from `_Reader.integer`, or drop the `unknown` check at the end of
-`LlamaConfig.from_dict`; cases below turn red.
+Deliberate break: return `raw.get(...)` unchecked from `Reader.integer`, drop the `unknown` check at the end of
+`LlamaConfig.from_dict`, or let `Reader.layer_types` return at once; cases below turn red.
 """
 
 import json
@@ -89,6 +89,11 @@ BAD = {
     "tie_word_embeddings: 'yes'": OLD | {"tie_word_embeddings": "yes"},
     "eos_token_id: 'end'": OLD | {"eos_token_id": "end"},
     "quantization_config: 4": OLD | {"quantization_config": 4},
+    "quantization: its weights are packed as MLX packs them": OLD | {"quantization": {"group_size": 64, "bits": 4}},
+    "layer_types: 'sliding_attention' is not": OLD | {"layer_types": ["full_attention", "sliding_attention"]},
+    "layer_types: 'full_attention' is not": OLD | {"layer_types": "full_attention"},
+    "layer_types has 3 layers, num_hidden_layers 2": OLD | {"layer_types": ["full_attention"] * 3},
+    "cross_attention_hidden_size: 64": OLD | {"cross_attention_hidden_size": 64},
 }
 
 
@@ -99,6 +104,38 @@ def test_bad_configs_are_named(tmp_path, message):
     with pytest.raises(UserError) as error:
         LlamaConfig.from_file(path)
     assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
+
+
+HARMLESS = {
+    "as transformers 5 may say it": {"layer_types": ["full_attention"] * 2},
+    "nothing said": {"layer_types": None, "cross_attention_hidden_size": None, "output_router_logits": False},
+    "generation": {"max_length": 4096, "do_sample": True, "temperature": 0.6, "top_p": 0.9, "use_bfloat16": False},
+}
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_keys_that_change_no_logit_are_passed_over(case):
+    assert LlamaConfig.from_dict(OLD | HARMLESS[case]) == LlamaConfig.from_dict(OLD)
+
+
+def test_all_keys_that_transformers_4_and_5_write_are_known():
+    from transformers import LlamaConfig as Reference
+
+    old = {"max_length": 20, "min_length": 0, "do_sample": False, "early_stopping": False, "num_beams": 1,
+           "num_beam_groups": 1, "diversity_penalty": 0.0, "temperature": 1.0, "top_k": 50, "top_p": 1.0,
+           "typical_p": 1.0, "repetition_penalty": 1.0, "length_penalty": 1.0, "no_repeat_ngram_size": 0,
+           "encoder_no_repeat_ngram_size": 0, "bad_words_ids": None, "num_return_sequences": 1, "output_scores": False,
+           "return_dict_in_generate": False, "forced_bos_token_id": None, "forced_eos_token_id": None,
+           "remove_invalid_values": False, "exponential_decay_length_penalty": None, "suppress_tokens": None,
+           "begin_suppress_tokens": None, "tf_legacy_loss": False, "use_bfloat16": False, "torchscript": False,
+           "pruned_heads": {}, "finetuning_task": None, "prefix": None, "task_specific_params": None,
+           "cross_attention_hidden_size": None, "add_cross_attention": False, "tie_encoder_decoder": False,
+           "is_decoder": False, "is_encoder_decoder": False, "tokenizer_class": None, "sep_token_id": None,
+           "decoder_start_token_id": None, "output_attentions": False, "output_hidden_states": False,
+           "return_dict": True, "chunk_size_feed_forward": 0, "problem_type": None}
+    assert LlamaConfig.from_dict(OLD | old) == LlamaConfig.from_dict(OLD)
+    new = json.loads(Reference(layer_types=["full_attention"] * 2, num_hidden_layers=2).to_json_string())
+    assert LlamaConfig.from_dict(new).num_hidden_layers == 2
 
 
 @pytest.mark.parametrize("text, message", [("{", "line 1: is not JSON"), ("[1]", "holds a list"), ("", "not JSON")])

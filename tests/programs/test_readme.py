@@ -17,7 +17,7 @@ from eval import EvalOptions
 from finetune.options import TrainOptions
 from model.config import LlamaConfig
 from study.__main__ import StudyOptions
-from tools.export.__main__ import ExportOptions
+from tools.export.options import ExportOptions
 from tools.memory import FitsOptions, expected_plan
 from tools.split import SplitOptions
 

@@ -19,12 +19,14 @@ def write_dense(folder: Path, shape: dict, **overrides) -> Path:
     return write_checkpoint(folder, reference_model(**shape | overrides).to(torch.bfloat16))
 
 
-def write_by_transformers(folder: Path, source: Path, double: bool, skip: list[str] | None = None) -> Path:
+def write_by_transformers(folder: Path, source: Path, double: bool, skip: list[str] | None = None,
+                          storage: str = "uint8") -> Path:
     """`source` in 4 bits, quantised and saved by transformers and bitsandbytes themselves."""
     from transformers import BitsAndBytesConfig, LlamaForCausalLM
 
     how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double,
-                             bnb_4bit_compute_dtype=torch.bfloat16, llm_int8_skip_modules=skip)
+                             bnb_4bit_compute_dtype=torch.bfloat16, bnb_4bit_quant_storage=storage,
+                             llm_int8_skip_modules=skip)
     model = LlamaForCausalLM.from_pretrained(source, quantization_config=how, device_map="cpu", dtype=torch.bfloat16)
     model.save_pretrained(folder)
     return folder

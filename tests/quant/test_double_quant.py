@@ -1,12 +1,17 @@
 """Double quantisation of the scales, bit for bit as bitsandbytes' pure-torch backend.
 
-A deliberate break that turns this red: take the midpoints of `bucketize` from a linear map, or subtract the median
-instead of the mean in `quantize_absmax`.
+A deliberate break that turns this red: take the midpoints of `bucketize` from a linear map, subtract the median instead
+of the mean in `quantize_absmax`, or write another share of codes into the docstring of `quant/double_quant.py`.
 """
+
+import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from common.files import ROOT
+from quant import double_quant
 from quant.double_quant import dequantize_absmax, dynamic_map, quantize_absmax
 from quant.nf4 import quantize_nf4
 
@@ -49,6 +54,29 @@ def test_codes(size, kind):
     assert torch.equal(codes, theirs[0]) and codes.dtype == torch.uint8 and codes.shape == (size,)
     assert torch.equal(nested, theirs[1]) and nested.shape == (-(-size // 256),)
     assert torch.equal(offset, theirs[2]) and offset.shape == ()
+
+
+def test_how_many_codes_the_compiled_library_picks_otherwise():
+    """The figures of the docstring, on weights of three kinds; the library's own table is made of 16-bit steps."""
+    if "Mock" in type(pytest.importorskip("bitsandbytes.cextension").lib).__name__:
+        pytest.skip("bitsandbytes was installed without its compiled library")
+    words = " ".join(double_quant.__doc__.split())
+    low, high = map(float, re.search(r"([\d.]+) to ([\d.]+) % of the scales get another code", words).groups())
+    furthest = 2.0 ** int(re.search(r"at most 2\^(-\d+) of the block", words)[1])
+    base = [tensor.float() for name, tensor in load_file(ROOT / "base" / "model.safetensors").items() if "proj" in name]
+    long_tailed = torch.distributions.StudentT(4.0).sample((5, 4096, 64))
+    for weights in (base, torch.randn(5, 4096, 64) * 0.02, long_tailed):
+        other = count = 0
+        for weight in weights:
+            absmax = quantize_nf4(weight)[1]
+            codes, nested, offset = quantize_absmax(absmax)
+            theirs, state = functional.quantize_blockwise(absmax - offset, blocksize=256)
+            assert torch.equal(nested, state.absmax)
+            value = ((absmax - offset) / nested.repeat_interleave(256)[: len(absmax)]).double()
+            gaps = [(dynamic_map()[one.int()] - value).abs() for one in (codes, theirs)]
+            assert (gaps[1] - gaps[0]).max() <= furthest
+            other, count = other + int((codes != theirs).sum()), count + len(codes)
+        assert low <= 100 * other / count <= high and count > 18_000
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,8 +1,9 @@
 """4-bit folders against the living bitsandbytes and transformers: what they write is read here packed, bit for bit, and
 what is written here has their bytes and is read by them.
 
-Deliberate break: swap `nested_absmax` and `absmax` in `quant/stored.py: read_group`, let `assemble.place` give a packed
-group to a 4-bit linear by way of `unpacked` and `load_dense`, or write `nested_offset` as 0; cases below turn red.
+Deliberate break: swap `nested_absmax` and `absmax` in `quant/stored.py: read_group`, or let it take `.to(torch.uint8)`
+instead of the view; let `assemble.place` give a packed group to a 4-bit linear by way of `unpacked` and `load_dense`;
+or write `nested_offset` as 0; cases below turn red.
 """
 
 import json
@@ -98,6 +99,23 @@ def test_bytes_are_taken_as_they_are_and_no_file_is_needed_afterwards(folders, t
     path = folder / "model.safetensors"
     path.write_bytes(b"\0" * path.stat().st_size)
     assert torch.equal(packed_layers(model)[name].packed, odd.view(-1))
+
+
+@pytest.mark.parametrize("kind", ["single", "double"])
+@pytest.mark.parametrize("storage", ["bfloat16", "float16", "float32"])
+def test_bytes_that_lie_in_a_tensor_of_numbers(folders, tmp_path, storage, kind):
+    """bnb_4bit_quant_storage, as FSDP wants it: the same bytes as in a folder of uint8, and the same logits."""
+    folder = write_by_transformers(tmp_path / "m", folders["whole", "dense"], kind == "double", storage=storage)
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert load_file(folder / "model.safetensors")[name].dtype == getattr(torch, storage)
+    ours, plain = (load_model(path) for path in (folder, folders["whole", kind]))
+    for name, layer in packed_layers(ours).items():
+        assert layer.packed.dtype == torch.uint8 and torch.equal(layer.packed, packed_layers(plain)[name].packed)
+    assert torch.equal(logits(ours), logits(plain))
+    # Any bits come through, those of a NaN too, which no number may be read from.
+    odd = torch.full((4096,), 0xFF, dtype=torch.uint8)
+    edit_tensors(folder, lambda tensors: tensors.__setitem__(name, odd.view(getattr(torch, storage))[:, None]))
+    assert torch.equal(packed_layers(load_model(folder))[name].packed, odd)
 
 
 def test_skipped_modules_stay_dense(folders, tmp_path):

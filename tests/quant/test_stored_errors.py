@@ -1,7 +1,8 @@
 """4-bit folders that are damaged, contradict themselves or are of a kind that is not read: one line, naming the tensor.
 
 Deliberate break: leave out the comparison of `blocksize` in `quant/stored.py: _read_state`, or of the NF4 table in
-`read_group`; cases below turn red, since such a folder would load and compute something else.
+`read_group`; cases below turn red, since such a folder would load and compute something else. Or call `check_method`
+behind `_check` in `loading/weights.py: read_weights`.
 """
 
 import json
@@ -14,7 +15,7 @@ from common.errors import UserError
 from loading import load_model
 from quant.nf4 import quantize_nf4
 from quant.stored import STATE, check_quantization, make_group, quantization_config, read_group
-from tests.quant.stored import ODD, edit_tensors, write_by_transformers, write_dense
+from tests.quant.stored import ODD, WHOLE, edit_tensors, write_by_transformers, write_dense
 
 pytest.importorskip("transformers")
 pytest.importorskip("bitsandbytes")
@@ -138,11 +139,11 @@ CONFIGS = {
     "load_in_8bit is True": config(load_in_8bit=True),
     "bnb_4bit_quant_type is 'fp4'": config(bnb_4bit_quant_type="fp4"),
     "bnb_4bit_quant_type is None": config(bnb_4bit_quant_type="out"),
-    "bnb_4bit_quant_storage is 'bfloat16'": config(bnb_4bit_quant_storage="bfloat16"),
     "unknown key 'bnb_4bit_use_double_quan'; did you mean": config(bnb_4bit_use_double_quan=True),
     "llm_int8_skip_modules leaves model.layers.1.mlp.up_proj.weight out, but": config(
         llm_int8_skip_modules=["lm_head", "model.layers.1.mlp.up_proj"]),
     "leaves model.layers.0.self_attn.k_proj.weight out": config(llm_int8_skip_modules=["self_attn"]),
+    "bnb_4bit_quant_storage is 'int4'; one of uint8, int8": config(bnb_4bit_quant_storage="int4"),
     "llm_int8_skip_modules: ['('] is not a list of module names": config(llm_int8_skip_modules=["("]),
     "llm_int8_skip_modules: [7] is not a list": config(llm_int8_skip_modules=[7]),
     "llm_int8_skip_modules: 'lm_head' is not a list": config(llm_int8_skip_modules="lm_head"),
@@ -159,6 +160,32 @@ def test_bad_configs(folders, tmp_path, message, quantize):
     with pytest.raises(UserError) as error:
         load_model(folder, quantize=quantize)
     assert message in str(error.value) and str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_in_8_bits_says_so(folders, tmp_path):
+    """As transformers writes it, and the same without its quantization_config."""
+    from transformers import BitsAndBytesConfig, LlamaForCausalLM
+
+    how = BitsAndBytesConfig(load_in_8bit=True)
+    LlamaForCausalLM.from_pretrained(write_dense(tmp_path / "dense", WHOLE), quantization_config=how, device_map="cpu",
+                                     dtype=torch.bfloat16).save_pretrained(tmp_path / "m")
+    with pytest.raises(UserError) as error:
+        load_model(tmp_path / "m")
+    assert str(error.value) == (
+        f"{tmp_path / 'm' / 'config.json'}: quantization_config: load_in_8bit is True, and weights in 8 bits "
+        "(LLM.int8) are not read; give the 16-bit model, or one in bitsandbytes' 4 bits (NF4)")
+    remove_block(tmp_path / "m")
+    with pytest.raises(UserError, match=r"tensor \S+\.(SCB|weight_format) belongs to weights in 8 bits \(LLM"):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "fp8", "compressed-tensors"])
+def test_another_method_is_named_before_its_strange_tensors(folders, tmp_path, method):
+    folder = shutil.copytree(folders["single"], tmp_path / "m")
+    config(quant_method=method, bits=8, load_in_8bit="out")(folder)
+    edit_tensors(folder, lambda tensors: tensors.__setitem__("model.layers.0.mlp.up_proj.qweight", torch.ones(3)))
+    with pytest.raises(UserError, match=f"quant_method is '{method}'; only 4-bit weights of bitsandbytes are read"):
+        load_model(folder)
 
 
 def dense_up(tensors):

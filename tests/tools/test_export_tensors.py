@@ -21,7 +21,7 @@ from loading.weights import INDEX
 from tests.small import random_model, write_base
 from tests.tiny import reference_model, write_checkpoint
 from tests.tools.exports import ODD, PARITY, logits, make_run, train_run
-from tools.export.__main__ import shard_bytes
+from tools.export.options import shard_bytes
 from tools.export.tensors import MergedTensors, build_model, plan_shards, write_shards
 
 

@@ -14,7 +14,6 @@ is put beside it. What is made from Llama weights is called Llama-...: that is t
 called anything. No post leaves with a model.
 """
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,9 +23,10 @@ import torch
 
 from common.device import DTYPES
 from common.errors import UserError, run_program
-from common.files import atomic_folder, atomic_write, check_place, find_path, read_json, write_json
-from common.options import option, parse_options
+from common.files import atomic_folder, atomic_write, read_json, write_json
+from common.options import parse_options
 from common.terminal import human_bytes, progress
+from data.codebook import Codebook
 from data.prompt import Prompt
 from finetune.run_folder import RunFolder
 from inference.run import base_folder, finished_run, run_prompt
@@ -36,12 +36,14 @@ from lora.adapter import CONFIG, TENSORS
 from quant.stored import write_stored
 from tools.export.card import TEXT_LOSS, Card, read_evaluations
 from tools.export.licence import Base, describe_base
+from tools.export.ollama import LIMITS, modelfile, why_not
+from tools.export.options import TAKES, ExportOptions, check_options, shard_bytes
+from tools.export.private import Private
 from tools.export.snippet import usage
 from tools.export.tensors import MergedTensors, merged_config, write_shards
 
 TOKENIZER = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
              "added_tokens.json", "chat_template.jinja", "chat_template.json")  # fmt: skip
-UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 BASES = {"none": "as it is in its 16-bit files",
          "nf4": "dequantised from NF4, as it was in training",
          "nf4-double": "dequantised from NF4 with quantised scales, as it was in training"}  # fmt: skip
@@ -49,12 +51,17 @@ BASES = {"none": "as it is in its 16-bit files",
 
 @dataclass(frozen=True)
 class Export:
-    """What is exported: the run, its base and prompt, the merged tensors, the model's name."""
+    """What is exported: the run, its base and prompt, the merged tensors, the model's name.
 
-    options: "ExportOptions"
+    private, codebook: what must not leave, and the codebook without it.
+    """
+
+    options: ExportOptions
     run: RunFolder
     base: Base
     prompt: Prompt
+    private: Private
+    codebook: Codebook
     tensors: MergedTensors
     quantize: str  # how the merged tensors have the base: a key of BASES
     name: str
@@ -73,13 +80,24 @@ class Export:
     def tokenizer(self) -> Path:
         return Source(self.base.folder).tokenizer
 
+    @property
+    def beside_model(self) -> list[Path]:
+        """The tokenizer's files and what transformers needs beside a whole model, where the base has them."""
+        paths = [*(self.tokenizer / name for name in TOKENIZER), self.base.folder / "generation_config.json"]
+        return [path for path in paths if path.is_file()]
+
     def copy_tokenizer(self, folder: Path) -> None:
-        """The tokenizer's files and what transformers needs beside a whole model, as they are beside the base."""
-        for name in TOKENIZER:
-            if (self.tokenizer / name).is_file():
-                shutil.copyfile(self.tokenizer / name, folder / name)
-        if (self.base.folder / "generation_config.json").is_file():
-            shutil.copyfile(self.base.folder / "generation_config.json", folder / "generation_config.json")
+        for path in self.beside_model:
+            shutil.copyfile(path, folder / path.name)
+
+    @property
+    def shown(self) -> Prompt:
+        """The prompt as it may be shown."""
+        return Prompt(self.codebook, self.prompt.tokenizer, self.prompt.template)
+
+    def check_posts(self, folder: Path, card: Card) -> None:
+        """Raise `UserError` where the finished folder would publish a post."""
+        self.private.check(folder, [*self.beside_model, *self.base.copied], card.own_words())
 
 
 def write_peft(export: Export, folder: Path) -> tuple[list[str], str]:
@@ -117,7 +135,7 @@ def write_bnb_4bit(export: Export, folder: Path) -> tuple[list[str], str]:
 
 
 def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
-    """One file for llama.cpp, and the tokenizer's files, for those who make ids by themselves."""
+    """One file for llama.cpp, a Modelfile, and the tokenizer's files, for those who make ids by themselves."""
     try:
         from tools.export.gguf_file import write_gguf as write
     except ModuleNotFoundError as error:
@@ -128,51 +146,37 @@ def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
     notes = write(export.tensors, export.tokenizer, folder / file, kind)
     export.copy_tokenizer(folder)
     return [f"the whole model for llama.cpp, `{file}`: {export.merged_on}",
-            f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit", *notes
-            ], export.usage("gguf", file=file)  # fmt: skip
+            f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit", *notes,
+            write_modelfile(export, folder, file)], export.usage("gguf", file=file)
+
+
+def write_modelfile(export: Export, folder: Path, file: str) -> str:
+    """The file with which Ollama takes the GGUF `file`, and what is to be known of it; or why there is none."""
+    hidden = "the prompt holds examples or posts" if export.codebook != export.prompt.codebook else ""
+    reason = hidden or why_not(export.prompt)
+    if reason:
+        return f"no `Modelfile` for Ollama: {reason}"
+    with atomic_write(folder / "Modelfile") as handle:
+        handle.write(modelfile(export.prompt, file, export.tensors.config.max_position_embeddings))
+    return (f"`Modelfile`, for Ollama: `ollama create {export.name.lower()} -f Modelfile`; a request is then one post, "
+            f"and {LIMITS}")
 
 
 @dataclass(frozen=True)
 class Format:
-    """One value of --to. library, relation: the Hub's words. options: those that mean something for it."""
+    """One value of --to. library, relation: the Hub's words."""
 
     write: Callable[[Export, Path], tuple[list[str], str]]  # what the folder now holds, and how it is loaded
     library: str | None
     relation: str
-    options: tuple[str, ...] = ()
 
 
-_GGUF = Format(write_gguf, None, "quantized", ("base",))
+_GGUF = Format(write_gguf, None, "quantized")
 FORMATS = {
-    "peft": Format(write_peft, "peft", "adapter"),
-    "merged": Format(write_merged, "transformers", "finetune", ("base", "dtype", "shard_size")),
-    "bnb-4bit": Format(write_bnb_4bit, "transformers", "quantized", ("base", "dtype", "double")),
+    "peft": Format(write_peft, "peft", "adapter"), "merged": Format(write_merged, "transformers", "finetune"),
+    "bnb-4bit": Format(write_bnb_4bit, "transformers", "quantized"),
     "gguf-f16": _GGUF, "gguf-q8_0": _GGUF, "gguf-q4_0": _GGUF,
 }  # fmt: skip
-
-
-@dataclass
-class ExportOptions:
-    """Options of one export."""
-
-    run: str | None = option(None, "folder of a finished run (default: the newest in runs/)", metavar="DIR")
-    to: str | None = option(None, "what to write", choices=tuple(FORMATS))
-    out: str | None = option(None, "new folder for it", metavar="DIR")
-    base: str | None = option(None, "what the adapter is merged with: the base dequantised from NF4, or as in its "
-                              "16-bit files (default: as in training)", choices=("nf4", "original"))
-    dtype: str = option("stored", "of the tensors; stored is that of the base's files",
-                        choices=("stored", "float32", "bfloat16", "float16"))
-    shard_size: str = option("5GB", "merged: largest file, in KB, MB, GB or TB", metavar="SIZE")
-    double: bool = option(False, "bnb-4bit: quantise the scales as well (double quantisation)")
-    name: str | None = option(None, "the model's name in its card (default: the folder's, with Llama- in front where "
-                              "the licence asks for it)", metavar="NAME")
-    base_name: str | None = option(None, "what the base is called on the Hub, such as meta-llama/Llama-3.2-3B-Instruct "
-                                   "(default: as train.py was told, or its folder's name)", metavar="NAME")
-    metrics: list[str] = option((), "evaluations of this run that lie outside its folder, for the card", metavar="FILE")
-    model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
-    cache: str | None = option(None, "folder that keeps the hashes of unchanged files", metavar="DIR")
-    report: list[str] = option((), "labelled files: behind the export, write python -m tools.merge_report on them into "
-                               "the run's folder", metavar="FILE")
 
 
 def main(argv: list[str]) -> None:
@@ -183,14 +187,17 @@ def main(argv: list[str]) -> None:
     export = prepare(options, run, out.absolute().name)
     evaluations = read_evaluations(run, options.metrics)
     form = FORMATS[options.to]
-    card = Card(export.name, export.base, run.facts, export.prompt.parts(), evaluations, form.library, form.relation)
+    card = Card(export.name, export.base, run.facts, export.codebook, export.shown.parts(), evaluations, form.library,
+                form.relation)
     card.text()  # what run.json lacks is found out before gigabytes are written
     with atomic_folder(out) as folder, progress(len(export.tensors), "tensor", "exporting") as bar:
         export.tensors.on_read = bar.update
         holds, code = form.write(export, folder)
         export.base.write(folder)
+        card = replace(card, holds=tuple(holds), code=code)
         with atomic_write(folder / "README.md") as handle:
-            handle.write(replace(card, holds=tuple(holds), code=code).text())
+            handle.write(card.text())
+        export.check_posts(folder, card)
     print("\n".join(said(export, out, evaluations)))
     if options.report:
         from tools.merge_report import main as merge_report  # it imports this module's neighbours
@@ -200,40 +207,21 @@ def main(argv: list[str]) -> None:
         merge_report(["--run", str(run.path), "--data", *options.report, *more])
 
 
-def check_options(options: ExportOptions) -> Path:
-    """The folder to write. Raises `UserError` for what is missing, does not go together, or is not free."""
-    for name, right in (("to", f"one of {', '.join(FORMATS)}"), ("out", "a new folder")):
-        if getattr(options, name) is None:
-            raise UserError(f"--{name}: is missing; give {right}")
-    for name in ("base", "dtype", "shard_size", "double"):
-        if name in options.given and name not in FORMATS[options.to].options:
-            where = ", ".join(key for key, form in FORMATS.items() if name in form.options)
-            raise UserError(f"--{name.replace('_', '-')}: means nothing for --to {options.to}; it goes with {where}")
-    for name in options.report:
-        if not find_path(name).is_file():
-            raise UserError(f"--report {name}: there is no such file; name labelled posts")
-    shard_bytes(options.shard_size)
-    out = Path(options.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: {'is not empty' if out.is_dir() else 'is a file'}; choose a new folder")
-    check_place(out, "--out")
-    return out
-
-
 def prepare(options: ExportOptions, run: RunFolder, place: str) -> Export:
     """Open the base and the adapter of a run; nothing is merged yet. Raises `UserError` where they do not fit."""
     folder = base_folder(run, options.model, options.cache)
     prompt, trained = run_prompt(run, folder), run.facts["options"]["quantize"]
     quantize = "none" if options.base == "original" else trained
-    dtype = {"stored": "stored", **DTYPES}[options.dtype] if "dtype" in FORMATS[options.to].options else None
+    dtype = {"stored": "stored", **DTYPES}[options.dtype] if "dtype" in TAKES[options.to] else None
     tensors = MergedTensors(folder, adapter=run.path / "adapter", quantize=quantize, dtype=dtype)
     if options.base == "original" and tensors.packed:
         raise UserError(f"--base original: {folder} holds its weights in 4 bits only; leave the option out")
     if options.base == "nf4" and trained == "none" and not tensors.packed:
         raise UserError(f"--base nf4: {run.path} was trained beside the base as in its files; take --base original")
     base = describe_base(folder, tensors.config.vocab_size, options.base_name or known_name(run))
-    return Export(options, run, base, prompt, tensors, "nf4" if tensors.packed and quantize == "none" else quantize,
-                  base.model_name(options.name, place))
+    private = Private.of(run, prompt.codebook)
+    return Export(options, run, base, prompt, private, private.public(prompt.codebook), tensors,
+                  "nf4" if tensors.packed and quantize == "none" else quantize, base.model_name(options.name, place))
 
 
 def known_name(run: RunFolder) -> str | None:
@@ -242,20 +230,15 @@ def known_name(run: RunFolder) -> str | None:
     return name if is_name(name) and not Path(name).exists() else None
 
 
-def shard_bytes(text: str) -> int:
-    """`shard_bytes("5GB") -> 5_000_000_000`: a number and KB, MB, GB or TB, powers of 1000 as in transformers."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]B)", text.strip().upper())
-    if not found or float(found[1]) == 0:
-        raise UserError(f"--shard-size '{text}': is no size; give a number and its unit, such as 5GB or 200MB")
-    return int(float(found[1]) * UNITS[found[2]])
-
-
 def said(export: Export, out: Path, evaluations: list) -> list[str]:
     """What the terminal shows at the end: what was written, and what should be known before it is passed on."""
     size = sum(path.stat().st_size for path in out.iterdir())
     lines = [f"written: {out} ({human_bytes(size)}), {export.options.to}, called {export.name}"]
     if export.options.to != "peft":
         lines.append(f"  {export.merged_on}")
+    if export.codebook != export.prompt.codebook:
+        lines.append("  left out of the card, since they may be posts: the codebook's examples, and passages that are "
+                     "training posts or parts of examples; so the prompt that it shows is not whole")
     if not evaluations:
         lines.append(f"  not scored yet, and the card says so: python eval.py --run {export.run.path} --data FILE")
     if export.run.facts["options"]["loss"] == "text":

@@ -1,8 +1,8 @@
 """The model card of an export: README.md, made from what the run's folder says of itself, in the Hub's format.
 
 Everything in it is from run.json, the codebook, metrics.json and the base's folder; what they do not say is not said.
-No post stands in it: of the data it has counts, file names and hashes, and examples in the codebook, which may be
-posts, are left out of the prompt. Folders on the machine of whoever trained are left out as well.
+No post stands in it: of the data it has counts, file names and hashes, and it is made from the codebook without its
+examples, which may be posts (`private`). Folders on the machine of whoever trained are left out as well.
 
 The front matter is YAML between two lines of dashes. Each value is written as JSON, which YAML contains, so that a
 language called "no" stays a language.
@@ -10,7 +10,7 @@ language called "no" stays a language.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import UserError
@@ -20,8 +20,8 @@ from finetune.run_folder import RunFolder
 from report.tables import groups_of_rows
 from report.words import counted, findings, interval, language_name, number
 from tools.export.licence import BASE_CARD, NOTICE, Base
+from tools.export.private import EXAMPLE, PASSAGE
 
-LEFT_OUT = "[example left out]"
 CITATION = """\
 @article{nasuto2025learning,
   title   = {Learning the Topic, Not the Language: How LLMs Classify Online Immigration Discourse Across Languages},
@@ -60,13 +60,14 @@ class Evaluation:
 class Card:
     """What a card is made from.
 
-    prompt: `Prompt.parts()`. library, relation: the Hub's words for how it is loaded and what it is to its base.
-    holds: sentences on what the folder holds. code: how to load and use it.
+    codebook: as it may be shown. prompt: `Prompt.parts()` of it. library, relation: the Hub's words for how it is
+    loaded and what it is to its base. holds: sentences on what the folder holds. code: how to load and use it.
     """
 
     name: str
     base: Base
     facts: Mapping
+    codebook: Codebook
     prompt: list[int | str]
     evaluations: list[Evaluation]
     library: str | None
@@ -76,7 +77,7 @@ class Card:
 
     def text(self) -> str:
         """The whole README.md. Raises `UserError` where run.json lacks something that train.py writes into it."""
-        codebook = Codebook.from_dict(self.facts["codebook"])
+        codebook = self.codebook
         try:
             parts = [self._front(), self._head(codebook), self._use(codebook), self._data(codebook), self._recipe(),
                      self._figures(), self._limits(codebook), self._licence(), self._cite()]
@@ -84,6 +85,17 @@ class Card:
             raise UserError(f"run.json: {error} is missing or of another kind; the file was changed by hand, so train "
                             "anew") from error
         return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+    def own_words(self) -> str:
+        """The card's text without the words of others: codebook (but for its labels), names of model, base, files."""
+        book = Codebook(PASSAGE, "", "", "", "", "", self.codebook.labels, {}, self.codebook.examples, {})
+        code, holds = self.code, self.holds
+        for name in (self.name, self.base.name):
+            code = code.replace(json.dumps(name), '""')
+            holds = tuple(line.replace(f"`{name}`", "``") for line in holds)
+        return replace(self, name="", base=replace(self.base, name=""), codebook=book, prompt=[EXAMPLE], holds=holds,
+                       facts={**self.facts, "hashes": {**self.facts["hashes"], "data": {}}}, code=code,
+                       evaluations=[replace(found, data="") for found in self.evaluations]).text()
 
     def _front(self) -> list[str]:
         languages = [code for code in self.facts["languages"] if code != "und"]
@@ -111,18 +123,21 @@ class Card:
                   for symbol, label in zip(codebook.symbols, codebook.labels, strict=True)]
         lines += ["", "The label is read at one position: the token that follows the prompt. The prompt must be this "
                   "one, token for token; the numbers in it are ids of special tokens."]
-        if codebook.examples:
-            lines += ["", f"The prompt also showed {counted(len(codebook.examples), 'example')}, left out here because "
-                      "they may be posts. Without them the answers differ: ask whoever trained the model for them."]
+        lines += self._left_out(codebook)
         imports, _, rest = self.code.partition("\n\n")
         return [*lines, "", "```python", imports, "", *self._constants(codebook), "", rest, "```"]
 
+    def _left_out(self, codebook: Codebook) -> list[str]:
+        examples = (f"The prompt also showed {counted(len(codebook.examples), 'example')}, left out here because they "
+                    "may be posts.")
+        passages = "Passages of the codebook that are posts, or parts of examples, are left out as well."
+        gone = [examples] * bool(codebook.examples) + [passages] * (PASSAGE in str(codebook))
+        more = "Without them the answers differ: ask whoever trained the model for them."
+        return ["", " ".join([*gone, more])] if gone else []
+
     def _constants(self, codebook: Codebook) -> list[str]:
         labels = dict(zip(self.facts["prompt"]["label_ids"], codebook.labels, strict=True))
-        parts = list(self.prompt)
-        for _, text in codebook.examples:
-            parts = [part.replace(text, LEFT_OUT) if isinstance(part, str) else part for part in parts]
-        return [f"PROMPT = {json.dumps(parts, ensure_ascii=False)}", f"LABELS = {labels!r}"]
+        return [f"PROMPT = {json.dumps(self.prompt, ensure_ascii=False)}", f"LABELS = {labels!r}"]
 
     def _data(self, codebook: Codebook) -> list[str]:
         rows, hashes = self.facts["rows"], self.facts["hashes"]["data"]

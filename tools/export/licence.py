@@ -46,6 +46,11 @@ class Base:
         return self.folder / "README.md"
 
     @property
+    def copied(self) -> list[Path]:
+        """The files that `write` copies as they are."""
+        return [path for path in (*self.files, self.card) if path.is_file() and path.name.upper() != NOTICE]
+
+    @property
     def on_hub(self) -> bool:
         """Whether the name is one of the Hub: owner/model."""
         return re.fullmatch(r"[\w.-]+/[\w.-]+", self.name) is not None
