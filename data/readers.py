@@ -37,6 +37,8 @@ from data.posts import Columns, Post
 from data.rows import stem
 from data.seen import SeenKeys
 from data.shipped_labels import hint_of_codebook
+from data.table import Number, Place
+from data.visible import is_empty, strip_invisible
 
 MOST_COLUMNS = 1000  # that are remembered by name: objects whose keys all differ must not fill memory
 
