@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Run a whole study from one plan: fine-tune every model of it, ask each about every language, and write a report.
+"""Run a study from one plan: fine-tune all of its models, let each label posts in every language, and write a report.
 
     python -m study                                         a small study on the embedded base and the sample posts
-    python -m study --plan study/plans/paper.toml           the paper's
-    python -m study --plan study/plans/paper.toml --dry-run     what it would take
-    python -m study --plan study/plans/paper.toml --freeze      the plan, hashed, for preregistration
+    python -m study --plan study/plans/paper.toml           the paper's study
+    python -m study --plan study/plans/paper.toml --dry-run     print what it would take
+    python -m study --plan study/plans/paper.toml --freeze      write the plan and its hashes, to preregister it
 
-What is finished is kept: a study that was stopped goes on with the same command, and a changed plan makes only what
-changed.
+Finished parts are kept: the same command continues a study that was stopped, and after a change of the plan only what
+the change affects is made again.
 """
 
 import os
@@ -37,14 +37,14 @@ from study.write_up import make_study, summary
 class StudyOptions(MachineOptions):
     """Options of one study."""
 
-    plan: str = option("study/plans/small.toml", "the plan: what is fitted on what, and what is asked", metavar="FILE")
-    out: str | None = option(None, "folder of the study (default: studies/ and the plan's name)", metavar="DIR")
-    model: str | None = option(None, "the base model, in place of the plan's", metavar="DIR")
-    jobs: int = option(0, "models trained at the same time; 0: one, or on a CPU with the embedded base as many as it "
-                       "has cores", minimum=0)
-    dry_run: bool = option(False, "print every model, its cost by a short measured run, and the order; train nothing")
-    freeze: bool = option(False, "write the plan and the hashes of all it reads to frozen.json, for preregistration")
-    folds: int | None = option(None, "parts of the cross-validation, in place of the plan's", minimum=0)
+    plan: str = option("study/plans/small.toml", "the plan: what is trained on what, and what is asked", metavar="FILE")
+    out: str | None = option(None, "folder for the study (default: studies/ and the plan's name)", metavar="DIR")
+    model: str | None = option(None, "the base model, instead of the plan's", metavar="DIR")
+    jobs: int = option(0, "models trained at the same time; 0: one, but on a CPU with the embedded base one per "
+                       "core", minimum=0)
+    dry_run: bool = option(False, "list every model in order, with its cost estimated from a short run; keep nothing")
+    freeze: bool = option(False, "write the plan and hashes of all it reads to frozen.json, for preregistration")
+    folds: int | None = option(None, "folds of the cross-validation, instead of the plan's", minimum=0)
 
 
 def main(argv: list[str]) -> None:
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
 
 
 def check_out(out: Path) -> None:
-    """A study may go on in its own folder, never begin in anything else."""
+    """A study may continue in its own folder, but never start in a folder that holds something else."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "fits").is_dir()
                                               and not (out / "frozen.json").exists())):
         raise UserError(f"--out {out}: holds something that is no study; choose another folder")
@@ -95,7 +95,7 @@ def check_out(out: Path) -> None:
 
 
 def make_hashes(runner: Runner) -> dict[str, str]:
-    """What the base's bytes (with the arithmetic) and each prompt in use weigh in on a fit's key."""
+    """The hashes that enter a fit's key: of the base (its bytes and the compute dtype), and of each prompt in use."""
     plan = runner.plan
     hashes = {"base": sha256_json([weights_sha256(runner.base, runner.machine.cache), str(runner.dtype)])}
     for template in plan.repeat.templates:
@@ -107,9 +107,9 @@ def make_hashes(runner: Runner) -> dict[str, str]:
 
 
 def run(runner: Runner, fits: list[Fit]) -> None:
-    """Train and ask everything that is missing, and say how far it is."""
+    """Train and ask everything that is missing, and show the progress."""
     asked = {fit.key: [] for fit in fits}
-    for fit in fits:  # two fits of one key differ in what they are for: all of it is asked
+    for fit in fits:  # fits that share a key may be asked different things: ask all of them
         asked[fit.key] += [one for one in asked_of(runner.plan, fit) if one not in asked[fit.key]]
     print(cells_table(runner, fits))
     bar = progress(len(asked), "model", "study")
