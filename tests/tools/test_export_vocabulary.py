@@ -96,7 +96,7 @@ def test_a_tokenizer_json_of_llama_3s_kind_and_another(tmp_path):
     assert found.merges == ["a b", "ab c"] and found.special == {"eos": 258}
     assert [found.tokens[id][:2] for id in (257, 258, 259)] == [("abc", 1), ("<|end_of_text|>", 3), ("Wort", 4)]
     write(GPT2_PATTERN)
-    with pytest.raises(UserError, match=r"tokenizer\.json: cuts texts otherwise than Llama 3 .* llama-bpe"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: splits texts differently from Llama 3 .* llama-bpe"):
         read_vocabulary(tmp_path, 300)
 
 

@@ -1,4 +1,4 @@
-"""A run as files that other programs load: an adapter, a whole model, in 16 bits, 4 bits or GGUF, with its model card.
+"""Export a run for other programs: as an adapter, or as a model in 16 bits, 4 bits or GGUF, each with a model card.
 
     python -m tools.export --run runs/mine --to peft --out exports/mine                    the adapter, for peft
     python -m tools.export --run runs/mine --to merged --out exports/mine                  for transformers
@@ -6,12 +6,12 @@
     python -m tools.export --run runs/mine --to bnb-4bit --out exports/mine                transformers + bitsandbytes
     python -m tools.export --run runs/mine --to gguf-q8_0 --out exports/mine               for llama.cpp
 
-A merged weight is W + s B A, computed in float32 and rounded once. With --base nf4, W is what the adapter was trained
-beside, the 4-bit weights dequantised; with --base original it is what the base's 16-bit files hold, which the adapter
-never saw. Both are in use, and the card says which was taken. Tensors are made, written and forgotten one by one, into
-a folder beside --out that is renamed at the end. README.md is the model card; what the base's licence wants passed on
-is put beside it. What is made from Llama weights is called Llama-...: that is the model's name, and the folder may be
-called anything. No post leaves with a model.
+A merged weight is W + s B A, computed in float32 and rounded once. With --base nf4, W is the dequantised 4-bit weight
+beside which the adapter was trained; with --base original it is the weight in the base's 16-bit files, which the
+adapter never saw. Both are common, and the card says which was used. Tensors are made, written and released one by one,
+into a folder beside --out that is renamed at the end. README.md is the model card; the files that the base's licence
+requires are put beside it. A model made from Llama weights must be named Llama-...; its folder may have any name. No
+post is exported with a model.
 """
 
 import re
@@ -56,7 +56,7 @@ class Export:
     base: Base
     prompt: Prompt
     tensors: MergedTensors
-    quantize: str  # how the merged tensors have the base: a key of BASES
+    quantize: str  # how the base enters the merged tensors: a key of BASES
     name: str
 
     def usage(self, kind: str, **words) -> str:
@@ -114,12 +114,12 @@ def write_bnb_4bit(export: Export, folder: Path) -> tuple[list[str], str]:
     export.copy_tokenizer(folder)
     scales = " with quantised scales" if export.options.double else ""
     return [f"the whole model, its linears in bitsandbytes' NF4{scales}: {export.merged_on}",
-            "the merged weights were then quantised to NF4, anew: each moved by up to half a step of its block, which "
+            "the merged weights were then quantised to NF4 again: each moved by up to half a step of its block, which "
             "can be more than the adapter had moved it", *_about_tokenizer(export)], export.usage("merged")
 
 
 def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
-    """One file for llama.cpp, and the tokenizer's files, for those who make ids by themselves."""
+    """One file for llama.cpp, and the tokenizer's files, for those who make ids themselves."""
     try:
         from tools.export.gguf_file import write_gguf as write
     except ModuleNotFoundError as error:
@@ -136,9 +136,9 @@ def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
 
 @dataclass(frozen=True)
 class Format:
-    """One value of --to. library, relation: the Hub's words. options: those that mean something for it."""
+    """One value of --to. library, relation: the Hub's words. options: those that apply to it."""
 
-    write: Callable[[Export, Path], tuple[list[str], str]]  # what the folder now holds, and how it is loaded
+    write: Callable[[Export, Path], tuple[list[str], str]]  # returns what the folder now holds, and how it is loaded
     library: str | None
     relation: str
     options: tuple[str, ...] = ()
@@ -159,21 +159,21 @@ class ExportOptions:
 
     run: str | None = option(None, "folder of a finished run (default: the newest in runs/)", metavar="DIR")
     to: str | None = option(None, "what to write", choices=tuple(FORMATS))
-    out: str | None = option(None, "new folder for it", metavar="DIR")
-    base: str | None = option(None, "what the adapter is merged with: the base dequantised from NF4, or as in its "
-                              "16-bit files (default: as in training)", choices=("nf4", "original"))
-    dtype: str = option("stored", "of the tensors; stored is that of the base's files",
+    out: str | None = option(None, "new folder for the export", metavar="DIR")
+    base: str | None = option(None, "what the adapter is merged with: the base dequantised from NF4, or the base in "
+                              "its 16-bit files (default: as in training)", choices=("nf4", "original"))
+    dtype: str = option("stored", "dtype of the tensors; stored: that of the base's files",
                         choices=("stored", "float32", "bfloat16", "float16"))
-    shard_size: str = option("5GB", "merged: largest file, in KB, MB, GB or TB", metavar="SIZE")
+    shard_size: str = option("5GB", "merged: size of the largest file, in KB, MB, GB or TB", metavar="SIZE")
     double: bool = option(False, "bnb-4bit: quantise the scales as well (double quantisation)")
     name: str | None = option(None, "the model's name in its card (default: the folder's, with Llama- in front where "
                               "the licence asks for it)", metavar="NAME")
-    base_name: str | None = option(None, "what the base is called on the Hub, such as meta-llama/Llama-3.2-3B-Instruct "
-                                   "(default: as train.py was told, or its folder's name)", metavar="NAME")
-    metrics: list[str] = option((), "evaluations of this run that lie outside its folder, for the card", metavar="FILE")
+    base_name: str | None = option(None, "the base's name on the Hub, such as meta-llama/Llama-3.2-3B-Instruct "
+                                   "(default: the one given to train.py, or its folder's name)", metavar="NAME")
+    metrics: list[str] = option((), "for the card: evaluations of this run outside its folder", metavar="FILE")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
     cache: str | None = option(None, "folder that keeps the hashes of unchanged files", metavar="DIR")
-    report: list[str] = option((), "labelled files: behind the export, write python -m tools.merge_report on them into "
+    report: list[str] = option((), "labelled files: after the export, run python -m tools.merge_report on them, into "
                                "the run's folder", metavar="FILE")
 
 
@@ -203,7 +203,7 @@ def main(argv: list[str]) -> None:
 
 
 def check_options(options: ExportOptions) -> Path:
-    """The folder to write. Raises `UserError` for what is missing, does not go together, or is not free."""
+    """The folder to write. Raises `UserError` if options are missing or do not go together, or it is not free."""
     for name, right in (("to", f"one of {', '.join(FORMATS)}"), ("out", "a new folder")):
         if getattr(options, name) is None:
             raise UserError(f"--{name}: is missing; give {right}")
@@ -223,7 +223,7 @@ def check_options(options: ExportOptions) -> Path:
 
 
 def prepare(options: ExportOptions, run: RunFolder, place: str) -> Export:
-    """Open the base and the adapter of a run; nothing is merged yet. Raises `UserError` where they do not fit."""
+    """Open the base and the adapter of a run; nothing is merged yet. Raises `UserError` if they do not fit."""
     folder = base_folder(run, options.model, options.cache)
     prompt, trained = run_prompt(run, folder), run.facts["options"]["quantize"]
     quantize = "none" if options.base == "original" else trained
@@ -239,7 +239,7 @@ def prepare(options: ExportOptions, run: RunFolder, place: str) -> Export:
 
 
 def known_name(run: RunFolder) -> str | None:
-    """The base's name on the Hub, where train.py was given one and not a folder."""
+    """The base's name on the Hub, if train.py was given one and not a folder."""
     name = run.facts["options"]["model"]
     return name if is_name(name) and not Path(name).exists() else None
 
@@ -253,7 +253,7 @@ def shard_bytes(text: str) -> int:
 
 
 def said(export: Export, out: Path, evaluations: list) -> list[str]:
-    """What the terminal shows at the end: what was written, and what should be known before it is passed on."""
+    """What the terminal shows at the end: what was written, and what users should know before they pass it on."""
     size = sum(path.stat().st_size for path in out.iterdir())
     lines = [f"written: {out} ({human_bytes(size)}), {export.options.to}, called {export.name}"]
     if export.options.to != "peft":
@@ -277,7 +277,7 @@ def _about_tokenizer(export: Export) -> list[str]:
     if not export.sentencepiece:
         return []
     return ["`tokenizer.model` is a sentencepiece vocabulary. transformers loads the model, but read the vocabulary "
-            "with sentencepiece, as below: transformers leaves out its normaliser and then makes other ids"]
+            "with sentencepiece, as below: transformers leaves out its normaliser and so makes different ids"]
 
 
 def _word(dtype: torch.dtype) -> str:

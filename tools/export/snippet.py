@@ -1,8 +1,8 @@
 """The Python that a model card shows: how to load an export elsewhere and read a label with it.
 
-It stands below the card's PROMPT and LABELS, runs as it is where FOLDER and BASE are found, and needs nothing of this
+It follows the card's PROMPT and LABELS, runs as it is if FOLDER and BASE are found, and needs nothing from this
 project. Texts between special tokens are encoded one by one, as in training. A sentencepiece vocabulary is read with
-its own library: transformers reads its pieces, but not its normaliser, and so gets other ids.
+its own library: transformers reads its pieces, but not its normaliser, and so gets different ids.
 """
 
 import json
