@@ -103,7 +103,7 @@ def declared(one, line: dict, shown: dict) -> Claim:
 
 
 def data(results: Results) -> Section:
-    """What the figures stand on: rows by language, and the figures with the known rows beside those without."""
+    """What the figures rest on: rows by language, and the figures with the known rows beside those without."""
     material, name = results.material, main_figure(results)
     train = Counter(post.language for post in material.train)
     rows = [{"language": code, "train": train[code], "test": int((results.every.language == code).sum()),
@@ -129,7 +129,7 @@ def data(results: Results) -> Section:
             Column("every_accuracy", "accuracy, all rows", "rate")], both)]
     answer = (f"{len(results.kept.ids):,} test rows in {len(results.kept.languages)} languages; {known:,} more have "
               "the text of a training row and are left out of every figure above.")
-    return Section("data", "What the figures stand on", "How many rows are there, and what do repeated texts change?",
+    return Section("data", "What the figures rest on", "How many rows are there, and what do repeated texts change?",
                    answer, [], tables, [])
 
 

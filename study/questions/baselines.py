@@ -1,7 +1,7 @@
 """Baselines beside the fine-tuned sets, on the same rows: what a reviewer asks for before anything else.
 
     majority, TF-IDF       learn from exactly each set's rows              zero-shot   the base, without fine-tuning
-    encoders, SetFit       the same, where the plan names their folders    outside     files of predictions
+    encoders, SetFit       the same, if the plan names their folders       outside     files of predictions
 
 A baseline that cannot be made (a file without some rows, a folder without an encoder) is left out, and the section says
 why: one missing file does not prevent the report.

@@ -65,7 +65,7 @@ def expected_gap(rows: list[dict]) -> float:
 
 
 def confusion(answers: Predictions, code: str) -> list[dict]:
-    """Counts of one language, with a column for answers outside the labels where there are any."""
+    """Counts of one language, with a column for answers outside the labels if there are any."""
     labels = answers.rows.grouping.labels
     chosen = answers.rows.language == code
     gold, predicted, small = answers.rows.gold[chosen], answers.predicted[chosen], answers.rows.is_small(chosen)

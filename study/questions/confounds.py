@@ -225,7 +225,7 @@ def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[d
 
 
 def shown_rows(results: Results, rows: list[dict]) -> list[dict]:
-    """Of each heading the main figure: the first pair of sets, or the set with the most languages where it is there."""
+    """Of each heading the main figure: the first pair of sets, or the set with the most languages if it is there."""
     found: dict[str, dict] = {}
     for row in (row for row in rows if row["main"]):
         if row["heading"] not in found or row["sets"] == (widest(results),):
@@ -256,7 +256,7 @@ def claims_of(results: Results, rows: list[dict]) -> list[Claim]:
 
 
 def variance_claims(results: Results, parts: list[dict]) -> list[Claim]:
-    """The widest set's spread over seeds, where there are several."""
+    """The widest set's spread over seeds, if there are several."""
     return [Claim(f"{row['set']}: standard deviation of {row['figure']} over seeds ({row['seeds']} seeds, "
                   f"{counted(row['draws'], 'draw')} of rows).", row["sd"], row["low"], row["high"],
                   "Training again with another seed moves the figure by a standard deviation within the interval, "

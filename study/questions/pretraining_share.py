@@ -69,7 +69,7 @@ def bias(results: Results) -> Section:
         figures.append(FigureSpec(
             "forest", effects.name, "Differences in the fitted probability of a right label, with the other terms held "
             "as they are. Intervals come from leaving out languages one at a time; those of a language's own effect, "
-            "which vanishes when it is left out, take posts as clusters.",
+            "which vanishes without that language, take posts as clusters.",
             "That changing a term would change the labels, or that languages beyond these behave alike where the "
             "interval treats only posts as drawn.", name="bias-effects", x="effect", y="what", low="low", high="high",
             series="heading"))
@@ -222,7 +222,7 @@ def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
 
 
 def what_may_be_said(row: dict, figure: str) -> str:
-    """An association where the test finds one; else that none is shown."""
+    """An association if the test finds one; else that none is shown."""
     if row["p"] <= 1 - LEVEL + 1e-9:
         return (f"Among these {row['n']} languages, {figure} and share are associated: they go together as closely as "
                 f"here in {row['p']:.2g} of the orders.")
@@ -231,7 +231,7 @@ def what_may_be_said(row: dict, figure: str) -> str:
 
 
 def exposure_tables(results: Results) -> tuple[Table, Table, list[str]] | None:
-    """The added languages before and after their rows, and the associations; None where the plan adds none."""
+    """The added languages before and after their rows, and the associations; None if the plan adds none."""
     arm, percent = results.plan.exposure, results.material.shares.percent
     codes = [code for code in arm.languages if code in results.kept.languages]
     if not codes:

@@ -105,7 +105,7 @@ def regression_claims(table: Table) -> list[Claim]:
         f"({row['languages']} languages; {ERRORS['posts' if row['error_languages'] is None else 'languages']}).",
         row["effect"], row["low"], row["high"],
         f"Among these {row['languages']} languages, with model, label and template held, a tenfold share goes with a "
-        "difference in the fitted probability of a right label that lies within the interval.",
+        "difference within the interval in the fitted probability of a right label.",
         "That share causes it, or that it holds for individual posts: a post's share is its language's, and all else "
         "that differs between languages is in it.")
         for row in table.rows if row["term"] == "share" and row["low"] is not None]

@@ -26,7 +26,7 @@ ELSEWHERE = "How fast or expensive it is on any other machine, with another base
 
 
 def speed(results: Results) -> Section | None:
-    """Measured speed by set, prices and ratios; None where no model of the study was trained."""
+    """Measured speed by set, prices and ratios; None if no model of the study was trained."""
     measured = [line for fit in {fit.key: fit for fit in results.fits if fit.kind != ZERO}.values()
                 if (line := measure(results, fit))]
     if not measured:
@@ -179,7 +179,7 @@ def remarks(results: Results, measured: Sequence[dict]) -> list[str]:
         found.append(f"Fits were timed on {len(machines)} machines ({'; '.join(machines)}): the table keeps them "
                      "apart, and costs use the one with the most fits.")
     if getattr(results.runner, "jobs", 1) > 1:
-        found.append("Other models may have been training on the same cores while these labelled; alone they are "
+        found.append("Other models may have been training on the same cores while these labelled; alone, these are "
                      "faster.")
     if (posts := max(line["posts"] for line in measured)) < 1000:
         found.append(f"Only {counted(posts, 'post')} were labelled at a time; with many more the speed may differ.")

@@ -27,13 +27,13 @@ PARTS = ("from the topic", "from the stance")
 
 
 def main_figure(results: Results) -> str:
-    """The topic's macro-F1, or that of all labels where a codebook has no topic."""
+    """The topic's macro-F1, or that of all labels if a codebook has no topic."""
     return "macro_f1" if results.kept.grouping.topic_of is None else "topic.macro_f1"
 
 
 def intervals(fits: Sequence[Predictions], figures: Sequence[str], languages: Sequence[str], draws: int, seed: int
               ) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """(figure, language) -> the fits' mean figure and its bootstrap interval over posts; NaN where there is none."""
+    """(figure, language) -> the fits' mean figure and its bootstrap interval over posts; NaN if there is none."""
     grouping, drawn = fits[0].rows.grouping, {}
     for parts in resampled(fits, languages, draws, seed):
         for code, name in ((code, name) for code in languages for name in figures):
@@ -128,7 +128,7 @@ def named(notes: Mapping[str, str]) -> str:
 
 def compare(first: Fits, second: Fits, figure: str, languages: Sequence[str], plan, weight: str = "languages"
             ) -> dict:
-    """`stats.recipes.contrast` with the plan's draws; at most 2,000, since draws are no part of its interval."""
+    """`stats.recipes.contrast` with the plan's draws; at most 2,000: of them it needs only the variance."""
     return contrast(first, second, figure, languages, weight, min(2000, plan.statistics.draws), plan.statistics.seed)
 
 

@@ -24,7 +24,7 @@ QUESTION = "Does a model trained on few languages label posts in others better f
 
 
 def translation(results: Results) -> Section | None:
-    """Own text against translation, by set and language; None where the plan names no column of translations."""
+    """Own text against translation, by set and language; None if the plan names no column of translations."""
     column = results.plan.data.translation
     asked = {name: one for name in results.plan.sets for one in results.asked(name) if one.name == "translation"}
     if column is None or not asked:
@@ -156,7 +156,7 @@ def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
             f"The set {name} on translations against the set {wide} on own text: {title}, the same posts.",
             value, low, high, "On these posts, translating for the one model and training the other on more languages "
             "differ by an amount within the interval.",
-            "That the two are worth the same where the interval holds zero; or why they differ: the sets differ in "
+            "That the two are worth the same where the interval contains zero; or why they differ: the sets differ in "
             "rows too."))
     return claims, answer
 

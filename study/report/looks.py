@@ -34,7 +34,7 @@ class Data:
         self.spec, self.table, self.rows = spec, table, table.rows
 
     def of(self, row: dict, role: str):
-        """The value under a role; None where it is missing or the figure has no such role."""
+        """The value under a role; None if it is missing or the figure has no such role."""
         key = getattr(self.spec, role)
         return row[key] if key else None
 
@@ -48,13 +48,13 @@ class Data:
         return shown(self.of(row, role), self.kind(role))
 
     def distinct(self, role: str, rows: Sequence[dict] | None = None) -> list:
-        """The values under a role, each once, in their order; [None] where the figure has no such role."""
+        """The values under a role, each once, in their order; [None] if the figure has no such role."""
         if not getattr(self.spec, role):
             return [None]
         return list(dict.fromkeys(self.of(row, role) for row in (self.rows if rows is None else rows)))
 
     def where(self, role: str, value, rows: Sequence[dict] | None = None) -> list[dict]:
-        """The rows with that value under a role; all of them where the figure has no such role."""
+        """The rows with that value under a role; all of them if the figure has no such role."""
         rows = self.rows if rows is None else rows
         return [row for row in rows if not getattr(self.spec, role) or self.of(row, role) == value]
 

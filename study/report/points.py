@@ -19,7 +19,7 @@ NEAR = [(8, 0), (-8, 0), (7, 7), (-7, 7), (7, -7), (-7, -7), (0, 10), (0, -10), 
 def scatter(data: Data) -> Figure:
     """y over a share on a log axis, a panel per series; rows without a share stand apart, in a strip without a scale.
 
-    A share that is missing or not above 0 cannot stand on the axis, and no value is made up for it.
+    A share that is missing or not above 0 cannot be put on the axis, and no value is made up for it.
     """
     series = data.distinct("series")
     placed = [row for row in data.rows if (data.of(row, "x") or 0) > 0]
@@ -104,7 +104,7 @@ def _label(figure: Figure, data: Data, points: list) -> None:
 
 
 def _names(codes: list) -> str:
-    """`ar Arabic · de German · ...`, in two lines where there are many."""
+    """`ar Arabic · de German · ...`, in two lines if there are many."""
     words = [f"{code} {shown(code, 'language')}" for code in sorted(codes) if code != shown(code, "language")]
     half = len(words) if len(words) <= 7 else (len(words) + 1) // 2
     return "\n".join(" · ".join(part) for part in (words[:half], words[half:]) if part)

@@ -166,8 +166,8 @@ class ExportOptions:
                         choices=("stored", "float32", "bfloat16", "float16"))
     shard_size: str = option("5GB", "merged: size of the largest file, in KB, MB, GB or TB", metavar="SIZE")
     double: bool = option(False, "bnb-4bit: quantise the scales as well (double quantisation)")
-    name: str | None = option(None, "the model's name in its card (default: the folder's, with Llama- in front where "
-                              "the licence asks for it)", metavar="NAME")
+    name: str | None = option(None, "the model's name in its card (default: the folder's, with Llama- in front if "
+                              "the licence requires it)", metavar="NAME")
     base_name: str | None = option(None, "the base's name on the Hub, such as meta-llama/Llama-3.2-3B-Instruct "
                                    "(default: the one given to train.py, or its folder's name)", metavar="NAME")
     metrics: list[str] = option((), "for the card: evaluations of this run outside its folder", metavar="FILE")
