@@ -2,8 +2,8 @@
 
 Every side of the comparison reads the same bfloat16 checkpoint: one file for embedding and last norm, one for each
 layer. A checkpoint of depth d is a folder of hard links to the first d layers' files, so that a second depth costs no
-disk and has the same first layers. Values are drawn anew for each tensor, with standard deviation 1 / sqrt(D): queries
-and keys are then of size one and attention tells positions apart, so a wrong mask or a wrong rotation would show.
+disk space and has the same first layers. Each tensor's values are drawn anew, with standard deviation 1 / sqrt(D):
+queries and keys are then of size one and attention tells positions apart, so a wrong mask or rotation would show.
 """
 
 import os
@@ -71,7 +71,7 @@ def write_checkpoints(config: dict, depths: list[int], tokenizer: Path, work: Pa
 
 
 def file_of(name: str) -> str:
-    """`file_of("model.layers.3.mlp.up_proj.weight") -> "layer-3.safetensors"`; what is in no layer: "rest..."."""
+    """`file_of("model.layers.3.mlp.up_proj.weight") -> "layer-3.safetensors"`; outside the layers: "rest..."."""
     return f"layer-{name.split('.')[2]}.safetensors" if ".layers." in name else "rest.safetensors"
 
 

@@ -1,16 +1,16 @@
-"""Ours beside the usual stack: the same weights, posts, LoRA, loss and arithmetic, in turns.
+"""Ours against the usual stack: the same weights, posts, LoRA, loss and arithmetic, in turns.
 
     python -m benchmarks.compare --quick
     python -m benchmarks.compare --tokenizer tokenizer.model --posts posts.jsonl --json result.json
 
-Sides: ours (`loop.Trainer`, `predict.label_probabilities`); transformers + peft + bitsandbytes, batches padded as their
-users do; llama.cpp on Q4_K_M, one post per call, where `llama-cpp-python` and `gguf` are installed (extra `peers`).
-Weights are random in Llama 3.2-3B's layout, at two depths; what a layer costs and what is fixed are told apart by the
-line through both and projected to the full depth. Before anything is timed, the sides are held against each other:
-packed bytes, label probabilities, and loss, gradient and adapter after one step.
+Sides: ours (`Trainer` of finetune/loop.py, `label_probabilities` of inference/labeller.py); transformers + peft +
+bitsandbytes, batches padded as their users do; llama.cpp on Q4_K_M, one post per call, if `llama-cpp-python` and `gguf`
+are installed (extra `peers`). Weights are random in Llama 3.2-3B's layout, at two depths; the line through both tells
+the cost of a layer from the fixed cost and is projected to the full depth. Before anything is timed, the sides are
+compared: packed bytes, label probabilities, and loss, gradient and adapter after one step.
 
-Beside each time of ours stands its limit: the same matrix products alone, measured on the spot. `--preset paper` takes
-the adapter of the paper.
+Each of our times is shown with its limit: the same matrix products alone, measured on the spot. `--preset paper` takes
+the paper's adapter.
 """
 
 import importlib.util
@@ -49,11 +49,11 @@ class CompareOptions(BenchmarkOptions):
                          "on the paper's template only")
     depths: list[str] = option(("2", "6"), "numbers of layers to measure at, two or more", metavar="2,6")
     full_depth: int = option(0, "layers to project to; 0: the config's", minimum=0)
-    turns: int = option(5, "turns of each side", minimum=1)
-    train_posts: int = option(32, "posts of one turn in training", minimum=1)
-    label_posts: int = option(48, "posts of one turn in labelling", minimum=1)
+    turns: int = option(5, "turns per side", minimum=1)
+    train_posts: int = option(32, "posts per turn in training", minimum=1)
+    label_posts: int = option(48, "posts per turn in labelling", minimum=1)
     new_tokens: int = option(3, "tokens that the usual stack generates; three as in the paper", minimum=1)
-    llama: str = option("auto", "llama.cpp: auto takes part where it is installed", choices=("auto", "on", "off"))
+    llama: str = option("auto", "whether llama.cpp takes part; auto: if installed", choices=("auto", "on", "off"))
 
 
 def main(argv: list[str]) -> None:
@@ -88,7 +88,7 @@ def main(argv: list[str]) -> None:
 
 
 def show(text: str) -> None:
-    """A line for whoever waits."""
+    """Print a line at once, for whoever is waiting."""
     print(text, flush=True)
 
 
@@ -117,7 +117,7 @@ def shapes(config: dict) -> set[tuple[int, int]]:
 
 
 def one_depth(options: CompareOptions, depth: int, checkpoint: Path, work: Path, facts: dict) -> Depth:
-    """Start the workers for one depth, let them take turns, end them; `facts` gets what is found out once for all."""
+    """Start the workers for one depth, let them take turns, end them; `facts` gets what all depths share."""
     settings = options.for_worker(checkpoint, work) | {"new_tokens": options.new_tokens, "bf16_kernels": False}
     bf16 = options.device == "cpu" and has_bf16_kernels()
     every = jobs(options, everything=not options.quick, llama=options.llama == "on", bf16=bf16)
@@ -149,7 +149,7 @@ def one_depth(options: CompareOptions, depth: int, checkpoint: Path, work: Path,
 
 
 def llama_file(options, settings: dict, checkpoint: Path, work: Path, facts: dict) -> Path:
-    """The checkpoint as Q4_K_M; its F16 form must agree with our dense weights. Raises `UserError` where it does not.
+    """The checkpoint as Q4_K_M; its F16 form must agree with our dense weights. Raises `UserError` if not.
     """
     from benchmarks.gguf_file import quantise, write_f16
 

@@ -1,6 +1,6 @@
 """Whether both sides do the same work: a benchmark that compares unequal work is worthless.
 
-Each check raises `UserError` with the largest difference and where it is; nothing is timed after that.
+Each check raises `UserError` with the largest difference and where it is; then nothing is timed.
 """
 
 import hashlib
@@ -33,12 +33,12 @@ def check_weights(ours: dict[str, str], theirs: dict[str, str]) -> None:
 
 
 def check_close(name: str, ours, theirs, limit: float) -> float:
-    """The largest difference of two (lists of) numbers, such as label probabilities; raises where above `limit`."""
+    """The largest difference between two (lists of) numbers, such as label probabilities; raises if above `limit`."""
     ours, theirs = torch.tensor(ours), torch.tensor(theirs)
     if ours.shape != theirs.shape:
         raise UserError(f"{name}: shape {tuple(theirs.shape)}, not {tuple(ours.shape)} as ours")
     largest = (ours - theirs).abs().max().item()
-    if not largest <= limit:  # also where it is not a number
+    if not largest <= limit:  # also if it is not a number
         raise UserError(f"{name}: differ by {largest:.1e}, more than {limit:.0e}; the two sides would not do the same "
                         "work")
     return largest
@@ -48,8 +48,8 @@ def check_training(name: str, ours: str, theirs: str, losses: tuple[float, float
     """Differences of one step: loss, gradient (norm, relative), adapter (largest entry); raises above `limit`.
 
     `ours`, `theirs`: safetensors files with the tensors "gradient NAME" and "adapter NAME". AdamW's first step moves
-    each entry by the rate times about g / |g|; where g is a thousand times smaller than the tensor's others its sign is
-    a matter of rounding, so the adapters are compared at all other entries.
+    each entry by the rate times about g / |g|; if g is a thousand times smaller than in the rest of the tensor, its
+    sign is a matter of rounding, so the adapters are compared at all other entries.
     """
     mine, other = load_file(ours), load_file(theirs)
     if set(mine) != set(other):

@@ -1,4 +1,4 @@
-"""Every export at the size of a real model: how long it takes, how much memory, and whether what is written is the run.
+"""Every export at the size of a real model: how long it takes, how much memory, and whether the files hold the run.
 
     python -m benchmarks.exports --source FOLDER --tokenizer FILE [--layers N] [--json FILE]
 
@@ -10,10 +10,10 @@ weights by far more than rounding does. For each format `python -m tools.export`
     peft              beside the base in NF4   label logits, with the run's own: bit for bit
     merged float32    the whole model          label logits, with the run's own
     merged            in the base's 16 bits    label logits, with those of the run merged and rounded in memory
-    bnb-4bit          in 4 bits anew           label logits, with those of the run merged, rounded and quantised here
+    bnb-4bit          in 4 bits again          label logits, with those of the run merged, rounded and quantised here
     gguf-...          tensor by tensor         with the run's: F16 rounded, Q8_0 and Q4_0 within half a step
 
-With --usual transformers, peft and bitsandbytes read the first four as well, and must agree to rounding.
+With --usual, transformers, peft and bitsandbytes read the first four as well and must agree up to rounding.
 """
 
 import json
@@ -57,7 +57,7 @@ class ExportsOptions:
     tokenizer: str | None = option(None, "the tokenizer.model that belongs to it", metavar="FILE")
     layers: int = option(0, "layers of the model that is made; 0 for all of them", minimum=0)
     formats: list[str] = option(tuple(JOBS), "which exports", metavar="FORMAT")
-    usual: bool = option(False, "also read them by transformers, peft and bitsandbytes")
+    usual: bool = option(False, "also read them with transformers, peft and bitsandbytes")
     work: str = option("runs/exports", "folder for everything; removed afterwards", metavar="DIR")
     json: str | None = option(None, "file for all figures", metavar="FILE")
 
@@ -74,7 +74,7 @@ def public_layout(source: Path, layers: int, out: Path) -> Path:
 
 
 def make_run(work: Path, base: Path) -> tuple[float, int]:
-    """`work / "run"`: one step on a sample post of each label, then B at random; the training's seconds and peak."""
+    """`work / "run"`: one step on a sample post of each label, then a random B; seconds and peak memory of training."""
     lines = (ROOT / "data" / "samples" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     posts = {json.loads(line)["label"]: line for line in lines}
     (work / "posts.jsonl").write_text("\n".join(posts.values()) + "\n", encoding="utf-8")
@@ -124,14 +124,14 @@ def right_logits(run: Path, texts: list[str]) -> tuple[dict[str, torch.Tensor], 
 
 
 def read_back(job: str, out: Path, base: Path):
-    """What an export holds, by our own `load_model`, computing in float32."""
+    """An export as our own `load_model` reads it, computing in float32."""
     if job == "peft":
         return load_model(base, dtype=torch.float32, quantize="nf4", adapter=out)
     return load_model(out, dtype=torch.float32)
 
 
 def read_by_others(job: str, out: Path, base: Path):
-    """The same by transformers, peft and bitsandbytes; on some CPUs its linears compute in bfloat16 unless training."""
+    """The same by transformers, peft and bitsandbytes, whose linears on some CPUs compute in bfloat16 in eval mode."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 

@@ -1,9 +1,9 @@
-"""An exported GGUF file against the run that it was made of, tensor by tensor, in steps of its blocks of 32 weights.
+"""An exported GGUF file against the run that it was made from, tensor by tensor, in steps of its blocks of 32 weights.
 
     Q8_0    w = d q,        d = |w|max / 127                               at most half a step apart
-    Q4_0    w = d (q - 8),  d = w / -8 of the w that is farthest from 0    the same, of w cut at 7 d: q ends at 15
+    Q4_0    w = d (q - 8),  d = w / -8 of the w that is farthest from 0    the same, for w cut at 7 d: q ends at 15
 
-The numbers are dequantised by the gguf package; names, and the rows' order put right again, are ours.
+The gguf package dequantises the numbers; names are mapped, and the order of rows is undone, by our own code.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from tools.export.gguf_file import gguf_name
 
 # Half a step, what rounding d to float16 moves the largest whole number by, and float32's rounding.
 LIMITS = {"F32": 0.0, "F16": 0.0, "Q8_0": 0.5 + 127 * 2**-11 + 1e-4, "Q4_0": 0.5 + 8 * 2**-11 + 1e-4}
-ROWS = 4096  # of a matrix that are compared at once
+ROWS = 4096  # of a matrix, compared at once
 
 
 def steps_apart(found: torch.Tensor, right: torch.Tensor, kind: str) -> float:
@@ -38,7 +38,7 @@ def steps_apart(found: torch.Tensor, right: torch.Tensor, kind: str) -> float:
 def gguf_apart(path: Path, run: Path, kind: str) -> dict[str, float]:
     """Type -> `steps_apart` over all tensors that a file of `kind` has in it; the model's output matrix is tied.
 
-    Raises `UserError` where a tensor is missing, strange, or stored as what it should not be.
+    Raises `UserError` if a tensor is missing, unknown, or stored as another type than it should be.
     """
     model = load_model(run, dtype=torch.float32)
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}

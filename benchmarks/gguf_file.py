@@ -20,11 +20,11 @@ def write_f16(checkpoint: Path, path: Path) -> None:
 
 @llama_cpp.llama_log_callback
 def _say_nothing(level, text, data):
-    """llama.cpp describes every tensor otherwise."""
+    """Without this, llama.cpp describes every tensor."""
 
 
 def quantise(source: Path, target: Path, threads: int) -> None:
-    """Q4_K_M of an F16 file, by llama.cpp's own quantiser; raises `UserError` where it says no."""
+    """Q4_K_M of an F16 file, by llama.cpp's own quantiser; raises `UserError` if it fails."""
     llama_cpp.llama_log_set(_say_nothing, None)
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype, parameters.nthread = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M, threads

@@ -1,21 +1,20 @@
-"""The NF4 kernels beside those of bitsandbytes, shape by shape, and what they take of a linear layer's time.
+"""The NF4 kernels against those of bitsandbytes, shape by shape, and their share of a linear layer's time.
 
     python -m benchmarks.kernels [--json FILE] [--threads N] [--quick]
 
-First both are checked to give equal bytes, scales and weights. Then they take turns, A B A B, and medians count.
+First both are checked to give equal bytes, scales and weights. Then they take turns, A B A B, and medians are reported.
 
 Dequantising as in a layer: bitsandbytes' `dequantize_4bit` makes a new output at each call, as its `Linear4bit` does;
-ours writes into one buffer that is used again. How long a new output takes depends on the C library: memory that it has
-at hand costs nothing, fresh memory from the system several times what the kernel takes. Given memory: both write into
-an output that is there (on a CPU bitsandbytes offers that for its compiled function only, which is called here).
-Quantising: both make new outputs.
+ours reuses one buffer. How long a new output takes depends on the C library: memory that it still holds costs nothing,
+fresh memory from the system several times as much as the kernel. Given memory: both write into an existing output (on a
+CPU bitsandbytes offers that only in its compiled function, which is called here). Quantising: both make new outputs.
 
 "copy": how long PyTorch takes to copy as many bytes as the operation must read and write (a copy of half as many), in
 turn with the others. No kernel of any kind can be much faster than that.
 
-Ratios are times of bitsandbytes by ours, by the clock; "CPU time" is the first of them by the processor's time of the
-whole process, which on a busy machine, with one thread, is the steadier. Last, for some numbers of tokens: the time of
-`NF4Linear`'s forward, that of its dequantising, and the share.
+Ratios are bitsandbytes' times over ours, by the clock; "CPU time" is the first ratio in processor time of the process,
+which is steadier on a busy machine with one thread. Last, for several numbers of tokens: the time of `NF4Linear`'s
+forward, that of its dequantising, and the latter's share.
 """
 
 import ctypes
@@ -55,7 +54,7 @@ class KernelsOptions:
 
 
 def in_turns(ways: dict[str, Callable], rounds: int, device: str) -> dict[str, dict[str, float]]:
-    """Median seconds of each way by the clock ("wall") and of the processor ("cpu"), after a round that counts not."""
+    """Median seconds of each way by the clock ("wall") and of the processor ("cpu"), after one uncounted round."""
     taken = {name: ([], []) for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
@@ -71,7 +70,7 @@ def in_turns(ways: dict[str, Callable], rounds: int, device: str) -> dict[str, d
 
 
 def copying(count: int, device: str) -> Callable:
-    """A copy that reads and writes `count` bytes together."""
+    """A copy that reads and writes `count` bytes in total."""
     source = torch.ones(count // 2, dtype=torch.uint8, device=device)
     return partial(torch.empty_like(source).copy_, source)
 
@@ -91,7 +90,7 @@ def given_memory(packed, state, out: torch.Tensor) -> Callable:
 
 
 def kernels(shape: tuple[int, int], dtype: torch.dtype, rounds: int, device: str) -> list[dict]:
-    """Both operations on one weight: seconds of each way, by name. Raises `UserError` where the results differ."""
+    """Both operations on one weight: seconds of each way, by name. Raises `UserError` if the results differ."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     weight = (torch.randn(shape) * 0.02).to(device, dtype)

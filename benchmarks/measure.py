@@ -1,4 +1,4 @@
-"""One depth of the comparison: start the sides, hold them against each other, then let them take turns."""
+"""One depth of the comparison: start the sides, check that they agree, then let them take turns."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ TEMPLATES = (PAPER, FIRST)
 USUAL_WAYS = {"train": ("full logits", "answer logits"), "label": ("generate", "full logits", "answer logits")}
 QUICK_WAYS = {("train", "full logits"), ("label", "generate"), ("label", "answer logits")}
 LLAMA_WAYS = ("prefix kept", "reset")
-CHECKED = 4  # posts on which the sides are held against each other before anything is timed
+CHECKED = 4  # posts on which the sides are compared before anything is timed
 
 
 @dataclass
@@ -39,10 +39,10 @@ class Depth:
 
 
 def jobs(plan, everything: bool, llama: bool, bf16: bool = False) -> list[Job]:
-    """What takes turns, ours and another side's alternately.
+    """The jobs that take turns, ours and another side's alternately.
 
-    `bf16`: labelling in bfloat16 as well. `everything`: the usual stack in all ways and on both templates; else those
-    of `QUICK_WAYS` on the paper's.
+    `bf16`: labelling in bfloat16 as well. `everything`: the usual stack in all ways and on both templates; else only
+    `QUICK_WAYS` on the paper's.
     """
     training = {"posts": plan.train_posts, "micro_tokens": plan.micro_tokens, "checkpointing": plan.checkpointing}
     labelling = {"posts": plan.label_posts, "micro_tokens": 0}
@@ -65,7 +65,7 @@ def jobs(plan, everything: bool, llama: bool, bf16: bool = False) -> list[Job]:
 
 
 def check(sides: dict[str, Worker], every: list[Job], work: Path, limit: float) -> dict[str, float]:
-    """Hold the usual stack against ours on a few posts: bytes of the weights, one step, probabilities; the differences.
+    """Compare the usual stack with ours on a few posts: bytes of the weights, one step, probabilities; the differences.
 
     Raises `UserError` at the first that is too large.
     """
@@ -100,7 +100,7 @@ def ask(sides: dict[str, Worker], job: Job, **changes) -> dict:
 
 
 def choose_attention(usual: Worker, job: Job) -> tuple[str, dict[str, float]]:
-    """The faster of transformers' two ways to attend, on one labelling each after one that does not count."""
+    """The faster of transformers' two ways to attend, by the shorter of two labellings with each."""
     seconds = {}
     for kind in ("eager", "sdpa"):
         usual.ask("attention", kind=kind)
@@ -112,7 +112,7 @@ def choose_attention(usual: Worker, job: Job) -> tuple[str, dict[str, float]]:
 
 
 def measure_depth(plan, depth: int, sides: dict[str, Worker], every: list[Job], work: Path, show) -> Depth:
-    """Check; then `plan.turns` turns of all jobs and of the limit; then, unless it is to be quick, one training each
+    """Check; then `plan.turns` turns of all jobs and of the limit; then, unless `plan.quick`, one training each
     with checkpointing the other way, for its memory."""
     limit = IN_FLOAT32 if plan.dtype == "float32" else ROUNDED
     result = Depth(checks=check(sides, every, work, limit))

@@ -1,10 +1,10 @@
-"""The README's picture: the way of one invented post from its text to its label, with the file that holds each step.
+"""The README's picture: how one invented post goes from its text to its label, with the file for each step.
 
     python -m benchmarks.overview --out docs/overview.png
 
-Every number in it is computed here, by the base and the run that come along; the PNG carries them as JSON under
-"Description", so that a test can see whether the picture is still true. A unit of the drawing is a pixel of a narrow
-phone: what has 8 points here is 8 pixels high there. Blue is frozen, orange is learned.
+Every number in it is computed here, with the base and the run that the project ships; the PNG carries them as JSON
+under "Description", so that a test can see whether the picture is still true. A unit of the drawing is a pixel of a
+narrow phone: 8 points here are 8 pixels there. Blue is frozen, orange is learned.
 """
 
 import json
@@ -35,7 +35,7 @@ GREY, CARD, LINE, PALE, BROWN = "#57606a", "#f3f6fa", "#c9d1d9", "#d3e5f2", "#8a
 class PictureOptions:
     """Options of this program."""
 
-    out: str = option("docs/overview.png", "where the picture goes", metavar="FILE")
+    out: str = option("docs/overview.png", "file of the picture", metavar="FILE")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Facts:
     text: str
     before: str  # what stands before the post in the prompt, its last line
     behind: str  # what stands behind it, up to the label
-    tokens: list[tuple[str, int]]  # of the post as it stands in the prompt: what each stands for, its id
+    tokens: list[tuple[str, int]]  # of the post as it stands in the prompt: text and id of each
     prefix: int  # ids that all prompts begin with
     ids: int  # of the whole row; the label is read at the last one
     layers: int
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
 
 @torch.inference_mode()
 def facts(text: str = POST) -> Facts:
-    """The shipped run's way with one post, step by step as `inference.labeller` takes it."""
+    """What the shipped run does with one post, step by step as in `inference.labeller`."""
     run = RunFolder.open(SHIPPED_RUN)
     model, prompt = open_model(run, model=None, device=torch.device("cpu"), dtype=torch.float32, cache=None)
     row = prompt.encode(text)
@@ -114,7 +114,7 @@ def draw(found: Facts) -> Figure:
 
 
 def card(ax: Axes, top: float, bottom: float, title: str, file: str) -> None:
-    """A pale field over the whole width with its title and, at the right, the file that holds the step."""
+    """A pale field over the full width with its title and, at the right, the file that holds the step."""
     rounded(ax, 8, top, WIDTH - 16, bottom - top, CARD, LINE)
     write(ax, 17, top + 13, title, 10, weight="bold")
     name(ax, WIDTH - 16, top + 13, file)
@@ -150,7 +150,7 @@ def in_the_prompt(ax: Axes, found: Facts, top: float) -> None:
 
 
 def token_ids(ax: Axes, found: Facts, top: float) -> None:
-    """The first tokens of the post, and the whole row true to scale: what all posts share, the post, what is behind."""
+    """The first tokens of the post, and the row to scale: the prefix that all posts share, the post, the rest."""
     card(ax, top, top + 93, "To token ids", "model/tokenizer/")
     x = 17
     for token, id in found.tokens:
@@ -202,7 +202,7 @@ def layers(ax: Axes, found: Facts, top: float) -> None:
 
 
 def labels(ax: Axes, found: Facts, top: float) -> None:
-    """A dot product a label, and the softmax over them."""
+    """A dot product per label, and the softmax over them."""
     card(ax, top, top + 92, "To a label", "inference/labeller.py")
     write(ax, 17, top + 27, "dot product with each label’s row of the output matrix, then softmax", color=GREY)
     best = max(found.probabilities)

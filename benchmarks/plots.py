@@ -3,7 +3,7 @@
     python -m benchmarks.plots --compare result.json --scaling scaling.json --out docs
 
 Writes `speed.png` and `memory.png` from the first file and `scaling.png` from the second. Colours are Okabe and Ito's,
-told apart in every common colour blindness; ours is also the darkest, and every bar bears its number.
+distinct in every common colour blindness; ours is also the darkest, and every bar shows its number.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class PlotOptions:
 
 
 def main(argv: list[str]) -> None:
-    """Draw what there are files for."""
+    """Draw the pictures whose files are given."""
     options = parse_options(PlotOptions, argv, program="python -m benchmarks.plots", description=__doc__)
     if not (options.compare or options.scaling):
         raise UserError("--compare, --scaling: give at least one file to draw")
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
 
 
 def checked(path: str, key: str) -> dict:
-    """The file, which must be of the benchmark that writes `key`."""
+    """The file, which must come from the benchmark that writes `key`."""
     result = read_json(path)
     if not isinstance(result, dict) or result.get("schema") != 1 or key not in result:
         raise UserError(f"{path}: is not what the benchmark wrote with --json")
@@ -82,7 +82,7 @@ def speed(result: dict) -> Figure:
 
 
 def memory(result: dict) -> Figure:
-    """Peak memory of training at full depth: activations kept above, computed twice below where that was measured."""
+    """Peak memory of training at full depth: activations kept above, computed twice below if that was measured."""
     panels = {}
     for row in result["memory"]:
         for which in ("ours", "theirs"):
@@ -113,7 +113,7 @@ class Bar:
 
 
 def empty(panels: dict) -> tuple[Figure, list]:
-    """A figure with one panel under another, as high as their numbers of bars want."""
+    """A figure with one panel under another, as high as their numbers of bars need."""
     heights = [len(rows) + 1.5 for rows in panels.values()]
     figure = Figure(figsize=(9.5, 0.9 + 0.29 * sum(heights)), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.12)
@@ -121,7 +121,7 @@ def empty(panels: dict) -> tuple[Figure, list]:
 
 
 def bars(ax, rows: list[Bar], form: str) -> None:
-    """Horizontal bars with their numbers behind them, one template below the other, the longest on top."""
+    """Horizontal bars followed by their numbers, one template below the other, the longest on top."""
     rows = sorted(rows, key=lambda row: (row.template != "paper", -row.value))
     place, places = 0.0, []
     for before, row in zip([None, *rows], rows, strict=False):

@@ -2,9 +2,9 @@
 
 `Recorder` notes the shape of every matrix product that PyTorch is asked for while a task runs: the linears of all
 layers forward, their products with the gradient backward, the adapters' thin ones. `time_shapes` then times each shape
-alone, on dense operands laid out in memory as they were, by `F.linear` and by `common.product` (other libraries), of
-which the faster counts; `seconds_of` sums. That is the time which a perfect program would need for the same operations
-if nothing else cost anything: no attention, no norms, no dequantising, no memory. Attention's own products are inside a
+alone, on dense operands laid out in memory as they were, by `F.linear` and by `common.product` (other libraries), and
+keeps the faster; `seconds_of` sums. That is the time that a perfect program would need for the same operations if
+nothing else cost anything: no attention, no norms, no dequantising, no memory. Attention's own products are inside a
 fused kernel and are not counted, so the limit is on the low side.
 """
 
@@ -25,7 +25,7 @@ Shape = tuple[int, int, int, bool, bool]  # rows, inner, columns; whether left a
 
 
 class Recorder(TorchDispatchMode):
-    """`with Recorder(True) as recorder: ...; recorder.counts()`; with False nothing is noted and nothing is slower."""
+    """`with Recorder(True) as recorder: ...; recorder.counts()`; with False it notes and costs nothing."""
 
     def __init__(self, active: bool):
         super().__init__()
@@ -48,7 +48,7 @@ class Recorder(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
     def note(self, left: torch.Tensor, right: torch.Tensor) -> None:
-        """Count a product (rows, inner) x (inner, columns); of a batch of them, each."""
+        """Count a product (rows, inner) x (inner, columns); in a batch, each one."""
         times = 1
         if left.dim() == 3 and right.dim() == 3:
             times, left, right = left.shape[0], left[0], right[0]
@@ -98,7 +98,7 @@ def time_shapes(shapes, dtype: torch.dtype, device: str) -> dict[Shape, float]:
 
 
 def _time(way, left: torch.Tensor, weight: torch.Tensor, device: str, least: float = 0.05) -> float:
-    """Seconds of one call: the first where it is long, else the mean of those that fill `least` seconds after it."""
+    """Seconds of one call: the first if it is long, else the mean of the following ones, which fill `least` seconds."""
     times: list[float] = []
     while len(times) < 2 or sum(times[1:]) < least:
         synchronise(device)
@@ -106,7 +106,7 @@ def _time(way, left: torch.Tensor, weight: torch.Tensor, device: str, least: flo
         way(left, weight)
         synchronise(device)
         times.append(time.perf_counter() - began)
-        if times[0] > 4 * least:  # what a first call costs more does not show in it
+        if times[0] > 4 * least:  # what a first call costs more is negligible then
             return times[0]
     return sum(times[1:]) / (len(times) - 1)
 
@@ -117,7 +117,7 @@ def seconds_of(counts: dict[Shape, float], seconds: dict[Shape, float]) -> float
 
 
 def copy_bandwidth(device: str, size: int = 1 << 28) -> float:
-    """Bytes a second read and written together while a tensor of `size` bytes is copied; the median of five."""
+    """Bytes per second, read and written together, while a tensor of `size` bytes is copied; the median of five."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = []
@@ -133,7 +133,7 @@ def copy_bandwidth(device: str, size: int = 1 << 28) -> float:
 def dequantised_bytes(counts: dict[Shape, float], linears: set[tuple[int, int]]) -> float:
     """Bytes read and written to dequantise W once for each product with it: 4 bits, a scale for 64, float32 out.
 
-    `linears`: (in, out) of the 4-bit linears; a product whose right operand is W or its transpose is one with it.
+    `linears`: (in, out) of the 4-bit linears; a product whose right operand is W or its transpose counts.
     """
     total = 0.0
     for (_, inner, columns, *_), count in counts.items():

@@ -1,8 +1,8 @@
-"""Where the time of a training step and of a labelling goes, by PyTorch's own profiler: what bounds the rest.
+"""Where the time of training and of labelling goes, by PyTorch's own profiler.
 
     python -m benchmarks.profiled --tokenizer tokenizer.model --posts posts.jsonl --depth 3
 
-Self time of every operation, summed in the kinds below; random weights in the layout of `--source`, as in
+Self time of every operation, summed by the kinds below; random weights in the layout of `--source`, as in
 `benchmarks.compare`. The profiler itself takes a few per cent.
 """
 
@@ -20,7 +20,7 @@ from common.files import find_path, write_json
 from common.options import option, parse_options
 from common.terminal import table
 
-KINDS = {  # the first kind that a part of the operation's name belongs to
+KINDS = {  # the first kind with a word that occurs in the operation's name
     "matrix products": ("linear_pointwise", "addmm", "aten::mm", "aten::bmm"),
     "attention": ("attention", "softmax"),
     "dequantising": ("index_select", "gather", "take", "aten::index", "embedding"),

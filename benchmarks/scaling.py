@@ -2,11 +2,11 @@
 
     python -m benchmarks.scaling --tokenizer tokenizer.model --posts posts.jsonl --json scaling.json
 
-Tokens: at one depth more and more posts are trained on and labelled. Depth: the same posts, more and more layers.
+Tokens: at one depth, more and more posts are trained on and labelled. Depth: the same posts, more and more layers.
 Posts: `classify.py` labels files of more and more posts with a finished run (the shipped one, unless another is named),
 each file in a process of its own. The points of a series are measured in turns, so that a slow minute does not bend it.
 Printed with each are the least-squares line, how far the farthest median is from it, and the exponent p of cost ~ x^p
-between both ends: at most 1 where cost grows no faster than the work, and 0 where it does not grow.
+between both ends: at most 1 if cost grows no faster than the work, and 0 if it does not grow.
 """
 
 import json
@@ -93,7 +93,7 @@ def over_tokens(options: ScalingOptions, counts: list[int], checkpoint: Path, wo
 
 
 def over_depth(options: ScalingOptions, depths: list[int], folders: dict[int, Path], work: Path) -> dict:
-    """The same of the same posts; x: layers. All depths are loaded at once and take turns."""
+    """The same for the same posts at each depth; x: layers. All depths are loaded at once and take turns."""
     points = {(task, depth): Measured() for task in TASKS for depth in depths}
     with ExitStack() as stack:
         workers = {depth: stack.enter_context(Worker(f"depth {depth}", "benchmarks.worker_ours",
@@ -137,12 +137,12 @@ def cut(options: ScalingOptions, task: str) -> int:
 
 
 def show(text: str) -> None:
-    """A line for whoever waits."""
+    """Print a line at once, for whoever is waiting."""
     print(text, flush=True)
 
 
 def one_series(unit: str, points: dict[int, Measured]) -> dict:
-    """The points of a series and what they say of its growth."""
+    """The points of a series and what they say about its growth."""
     seconds = {x: one.median for x, one in points.items()}
     peaks = {x: float(one.peak) for x, one in points.items()}
     return {"unit": unit, "points": [{"x": x, **one.to_dict()} for x, one in points.items()],
@@ -162,7 +162,7 @@ def growth(points: dict[int, float]) -> dict:
 
 
 def report(series: dict) -> str:
-    """Two rows a series: time and memory."""
+    """Two rows per series: time and memory."""
     rows = []
     for name, one in series.items():
         ends = [f"{point['x']:,}" for point in (one["points"][0], one["points"][-1])]

@@ -1,4 +1,4 @@
-"""What the benchmarks that run on random weights share: options, the chosen posts, and what a worker is told."""
+"""What the benchmarks that run on random weights share: options, the chosen posts, and a worker's settings."""
 
 import random
 import shutil
@@ -34,20 +34,20 @@ class BenchmarkOptions:
     """Model, posts, adapter and machine of a benchmark."""
 
     source: str | None = option(None, "folder with a config.json (default: Llama 3.2-3B's numbers)", metavar="DIR")
-    tokenizer: str = option("base/tokenizer.model", "tokenizer.model (default: the small base's; posts then have other "
-                            "lengths than with Llama 3's)", metavar="FILE")
+    tokenizer: str = option("base/tokenizer.model", "tokenizer.model (default: the small base's; posts then differ in "
+                            "length from Llama 3's)", metavar="FILE")
     posts: str = option("data/samples/train.jsonl", "labelled posts, drawn from at random", metavar="FILE")
-    batch_size: int = option(16, "posts of a step, and of the usual stack's batch in labelling", minimum=1)
+    batch_size: int = option(16, "posts per step, and per batch of the usual stack in labelling", minimum=1)
     targets: list[str] = option(("all-linear",), "linears with an adapter", metavar="q_proj,v_proj")
     rank: int = option(16, "rank r of the adapters", minimum=1)
     alpha: float = option(32, "alpha of the adapters", above=0)
-    micro_tokens: int = option(1024, "ours in training; 0: as train.py would with the memory at hand", minimum=0)
+    micro_tokens: int = option(1024, "ours in training; 0: as train.py would with the free memory", minimum=0)
     checkpointing: bool = option(False, "compute activations twice, on every side")
     device: str = option("cpu", "cpu, or cuda (untested)", metavar="NAME")
-    dtype: str = option("auto", "arithmetic of every side; auto as in train.py", choices=("auto", *DTYPES))
+    dtype: str = option("auto", "compute dtype of every side; auto as in train.py", choices=("auto", *DTYPES))
     threads: int = option(0, "CPU threads of every side; 0: PyTorch's choice", minimum=0)
     seed: int = option(123, "chooses the posts", minimum=0)
-    work: str = option("runs", "where a folder for checkpoints and logs is made", metavar="DIR")
+    work: str = option("runs", "where to make a folder for checkpoints and logs", metavar="DIR")
     keep: bool = option(False, "keep that folder afterwards")
     json: str | None = option(None, "everything measured, as JSON", metavar="FILE")
 
@@ -62,7 +62,7 @@ class BenchmarkOptions:
 
     @contextmanager
     def work_folder(self) -> Iterator[Path]:
-        """A fresh folder inside `--work`, gone afterwards unless it is to be kept."""
+        """A fresh folder inside `--work`, removed afterwards unless `--keep` is given."""
         Path(self.work).mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="benchmark-", dir=self.work))
         try:
@@ -76,7 +76,7 @@ class BenchmarkOptions:
         return read_config(self.source)
 
     def for_worker(self, checkpoint: Path, work: Path) -> dict:
-        """What a worker is told when it starts; `work` holds what `choose_posts` wrote."""
+        """The settings that a worker gets when it starts; `work` holds what `choose_posts` wrote."""
         return {"checkpoint": str(checkpoint), "adapter": str(work / "adapter"), "posts": str(work / "posts.json"),
                 "encoded": str(work / "encoded.json"), "templates": list(TEMPLATES), "device": self.device,
                 "dtype": self.dtype, "threads": self.threads, "targets": list(self.targets), "rank": self.rank,
@@ -84,7 +84,7 @@ class BenchmarkOptions:
 
 
 def whole_numbers(words: list[str], name: str, least: int) -> list[int]:
-    """Different whole numbers from 1 up, in rising order; `UserError` where there are fewer than `least`."""
+    """Different whole numbers from 1 up, in rising order; `UserError` if there are fewer than `least`."""
     if not all(word.isdigit() and int(word) for word in words) or len(set(map(int, words))) < least:
         raise UserError(f"--{name} {' '.join(words)}: must be {least} or more different whole numbers from 1 up")
     return sorted(set(map(int, words)))
@@ -93,8 +93,8 @@ def whole_numbers(words: list[str], name: str, least: int) -> list[int]:
 def choose_posts(options: BenchmarkOptions, count: int, config: dict, work: Path) -> dict:
     """Draw `count` posts, encode them in both templates and write both into `work`; returns tokens per post.
 
-    The draw is systematic: of the posts sorted by length each so-manieth, from a random place on, in random order. So a
-    few posts have the whole file's lengths, and no lucky draw decides what padding costs.
+    The draw is systematic: of the posts sorted by length every k-th, from a random start, in random order. So a few
+    posts have the lengths of the whole file, and no lucky draw decides what padding costs.
     """
     book, tokenizer = load_codebook(), load_tokenizer(find_path(options.tokenizer))
     posts, _, _ = read_labelled([find_path(options.posts)], None, book)
@@ -124,9 +124,9 @@ def choose_posts(options: BenchmarkOptions, count: int, config: dict, work: Path
 
 
 def choose_cut(options: BenchmarkOptions, config: dict, depth: int) -> MemoryPlan:
-    """How train.py would cut steps at `depth` with the memory at hand; sets `options.micro_tokens`.
+    """How train.py would cut steps at `depth` with the available memory; sets `options.micro_tokens`.
 
-    Activations are kept, or computed twice, as the options say; the plan returned is the one where that is open too.
+    Activations are kept, or computed twice, as the options say; the returned plan leaves that open too.
     """
     model = LlamaForCausalLM.empty(LlamaConfig.from_dict(config | {"num_hidden_layers": depth}))
     model.to(getattr(torch, options.dtype))

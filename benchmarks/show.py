@@ -4,7 +4,7 @@ from common.terminal import human_bytes, human_seconds, table
 
 
 def report(result: dict) -> str:
-    """All tables, each under a line that says what it is."""
+    """All tables, below a description of the machine and the settings."""
     depths, full = sorted(result["depths"], key=int), result["settings"]["full_depth"]
     return "\n".join(["", machine_line(result), "", *times(result, depths, full), "", *claims(result, depths, full), "",
                       *limit_lines(result, full), "", *memory_lines(result, depths, full), "",
@@ -30,7 +30,7 @@ def times(result: dict, depths: list, full: int) -> list[str]:
 
 
 def claims(result: dict, depths: list, full: int) -> list[str]:
-    """The ratios, each beside what was promised."""
+    """The ratios, each with what was promised."""
     rows = [[*pair(one), *(f"{one['by_depth'][depth]:.2f}" for depth in depths), f"{one['projected']:.2f}",
              f"{one['range'][0]:.2f} to {one['range'][1]:.2f}", None if one["target"] is None else
              f"{one['target']:g}", verdict(one)] for one in result["ratios"]]
@@ -40,7 +40,7 @@ def claims(result: dict, depths: list, full: int) -> list[str]:
 
 
 def pair(one: dict) -> list[str]:
-    """Task, our template, the other side and its way, its template; a star where the template changes."""
+    """Task, our template, the other side and its way, its template; a star if the template changes."""
     (mine, task, ours, _), (side, _, theirs, way) = one["ours"].split(", "), one["theirs"].split(", ")
     return [task, ours + mine.removeprefix("ours"), f"{side}, {way}", theirs + (" *" if ours != theirs else "")]
 
@@ -72,7 +72,7 @@ def memory_lines(result: dict, depths: list, full: int) -> list[str]:
 
 
 def verdict(one: dict) -> str:
-    """In a word whether what was promised was met."""
+    """Whether the promise was met, in words."""
     if one.get("noisy"):
         return "too noisy to say"
     return "" if one["met"] is None else "met" if one["met"] else "not met"

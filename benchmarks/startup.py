@@ -3,13 +3,13 @@
     python -m benchmarks.startup --source FOLDER --layers 4 [--json FILE]
 
 FOLDER holds the public `config.json` and `model.safetensors.index.json`; random bfloat16 weights are made in their
-layout, with so many layers. Then, in one process, in turns, each on files that the system has in memory already:
+layout, with `--layers` layers. Then, in one process, in turns, each on files that the system already has in memory:
 
-    read               every byte of the files, into one buffer that is used again
+    read               every byte of the files, into one buffer that is reused
     read, quantise     each tensor by a read; what stays 16-bit into memory of its own, each linear of the layers into
-                       one buffer and from there into 4 bits: what nobody can do without
+                       one buffer and from there into 4 bits: the least that any loader must do
     load               load_model(quantize="nf4")
-    load, cached       load_model(quantize="nf4", cache=DIR), the copy being there
+    load, cached       load_model(quantize="nf4", cache=DIR), with the copy in place
 
 Printed are medians by the clock and of the processor's time (on a busy machine, with one thread, the steadier of the
 two), each with its ratio to "read, quantise"; the peak of anonymous memory, measured in a process of its own for each

@@ -1,9 +1,9 @@
-"""Worker processes that take turns, and what each of them takes: seconds and peak memory, measured from outside.
+"""Worker processes that take turns, and what each of them needs: seconds and peak memory, measured from outside.
 
 Only one worker has work at a time. Interleaving A B A B lets slow minutes of the machine fall on all sides alike; a
-process each keeps their memory apart. While a worker is busy, /proc tells what its process holds: `peak_anonymous` is
+process each keeps their memory apart. While a worker is busy, /proc shows what its process holds: `peak_anonymous` is
 the largest RssAnon seen (what it allocated itself; mapped files are not in it), sampled fifty times a second;
-`peak_resident` is VmHWM, the kernel's own peak with mapped files in it, started anew before each task.
+`peak_resident` is VmHWM, the kernel's own peak with mapped files in it, reset before each task.
 """
 
 import json
@@ -42,7 +42,7 @@ class Worker:
         folder = Path("/proc") / str(self.process.pid)
         try:
             if folder.exists():
-                (folder / "clear_refs").write_text("5")  # the peak starts anew
+                (folder / "clear_refs").write_text("5")  # resets the peak
             self.process.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
             self.process.stdin.flush()
         except OSError as error:
@@ -60,7 +60,7 @@ class Worker:
     def _dead(self) -> UserError:
         tail = self.log.read_text(encoding="utf-8").strip().splitlines()[-1:]
         return UserError(f"the worker '{self.name}' ended with status {self.process.wait()}: {''.join(tail)} "
-                         f"(all it said: {self.log})")
+                         f"(full log: {self.log})")
 
     def __enter__(self):
         return self
@@ -74,7 +74,7 @@ class Worker:
 
 
 def memory(folder: Path) -> dict[str, int]:
-    """Bytes by name (RssAnon, VmHWM, ...) from a process's status; empty where there is none."""
+    """Bytes by name (RssAnon, VmHWM, ...) from a process's status; empty if there is none."""
     try:
         lines = (folder / "status").read_text().splitlines()
     except OSError:
@@ -123,7 +123,7 @@ class Measured:
 
     @property
     def peak(self) -> int:
-        """Largest memory of any turn: the GPU's where there is one, else what the process itself allocated."""
+        """Largest memory of any turn: the GPU's if there is one, else what the process itself allocated."""
         return max(self.peak_device or self.peak_anonymous)
 
     def to_dict(self) -> dict:

@@ -1,8 +1,8 @@
 """llama.cpp's side of the comparison: one post per call, as the paper labelled its tweets.
 
 Started by benchmarks/turns.py. Each call decodes a prompt's ids and reads the label tokens out of the last position's
-logits (of the whole vocabulary: llama.cpp makes no others). "prefix kept" leaves the cache cells of what this prompt
-shares with the one before and decodes the rest; "reset" empties the cache each time.
+logits (of the whole vocabulary: llama.cpp makes no others). "prefix kept" keeps the cache cells of the prefix that this
+prompt shares with the previous one and decodes the rest; "reset" empties the cache each time.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ class Llama:
         self.cached: list[int] = []
 
     def describe(self) -> dict:
-        """What this build of llama.cpp uses of the CPU."""
+        """Which CPU features this build of llama.cpp uses."""
         return {"system": llama_cpp.llama_print_system_info().decode()}
 
     def label(self, template: str, posts: int, way: str, **_) -> dict:
@@ -70,7 +70,7 @@ class Llama:
         return np.ctypeslib.as_array(values, shape=(self.vocabulary,)).copy()
 
     def forget(self, kept: int) -> None:
-        """Leave the first `kept` cells of the cache."""
+        """Drop all but the first `kept` cells of the cache."""
         llama_cpp.llama_memory_seq_rm(self.memory, 0, kept, -1)
         self.cached = self.cached[:kept]
 

@@ -1,4 +1,4 @@
-"""Glass Llama's side of the comparison: `loop.Trainer` and `predict.label_probabilities`, as the programs call them.
+"""Glass Llama's side of the comparison: `Trainer` and `label_probabilities`, called as the programs call them.
 
 Started by benchmarks/turns.py. Every task begins from the same adapter and a fresh optimiser, so that each turn does
 the same work; only the steps, or the labels, are inside the clock.
@@ -43,7 +43,7 @@ class Ours:
         self.rows = {name: [prompt.encode(post["text"]) for post in posts] for name, prompt in self.prompts.items()}
 
     def adapter(self) -> dict[str, torch.nn.Parameter]:
-        """Wrap the model, and save the adapter's start for the usual stack; its parameters by name."""
+        """Wrap the model and save the adapter's start for the usual stack; returns its parameters by name."""
         generator, targets = torch.Generator().manual_seed(0), self.settings["targets"]
         inject(self.model, targets[0] if len(targets) == 1 else targets, self.settings["rank"], self.settings["alpha"],
                generator=generator)

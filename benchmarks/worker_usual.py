@@ -4,10 +4,10 @@ Started by benchmarks/turns.py. Ways to train: the loss on the label tokens at t
 position ("full logits", what a model's forward gives unless told otherwise) or of the last position alone ("answer
 logits", rows padded on the left). Ways to label: the same two, and generation of a few tokens by `generate`.
 
-Left out in the peer's favour: the key/value cache where nothing is generated, a Trainer's bookkeeping, data loading.
-On a CPU with bf16 instructions bitsandbytes repacks its weights in eval mode and rounds to bf16; that is faster and
-not the same arithmetic. So its linears stay in training mode (nothing else depends on it here), unless the settings ask
-for those kernels, whose figures stand beside the comparison.
+Left out in the peer's favour: the KV cache when nothing is generated, a Trainer's bookkeeping, data loading. On a CPU
+with bf16 instructions bitsandbytes repacks its weights in eval mode and rounds to bf16; that is faster but not the same
+arithmetic. So its linears stay in training mode (nothing else depends on it here), unless the settings ask for those
+kernels, whose figures are shown separately.
 """
 
 import json

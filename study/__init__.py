@@ -1,1 +1,1 @@
-"""The study: what is fitted on what, in which order, and what the answers say to its questions."""
+"""The study: what is fitted on what, in which order, and how its questions are answered."""

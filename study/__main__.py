@@ -1,13 +1,13 @@
 #!/usr/bin/env python
-"""Run a whole study from one plan: fine-tune every model of it, ask each about every language, and write a report.
+"""Run a study from one plan: fine-tune all of its models, let each label posts in every language, and write a report.
 
     python -m study                                         a small study on the embedded base and the sample posts
-    python -m study --plan study/plans/paper.toml           the paper's
-    python -m study --plan study/plans/paper.toml --dry-run     what it would take
-    python -m study --plan study/plans/paper.toml --freeze      the plan, hashed, for preregistration
+    python -m study --plan study/plans/paper.toml           the paper's study
+    python -m study --plan study/plans/paper.toml --dry-run     print what it would take
+    python -m study --plan study/plans/paper.toml --freeze      write the plan and its hashes, to preregister it
 
-What is finished is kept: a study that was stopped goes on with the same command, and a changed plan makes only what
-changed.
+Finished parts are kept: the same command continues a study that was stopped, and after a change of the plan only what
+the change affects is made again.
 """
 
 import os
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
 
 
 def check_out(out: Path) -> None:
-    """A study may go on in its own folder, never begin in anything else."""
+    """A study may continue in its own folder, but never start in a folder that holds something else."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "fits").is_dir()
                                               and not (out / "frozen.json").exists())):
         raise UserError(f"--out {out}: holds something that is no study; choose another folder")
@@ -100,7 +100,7 @@ def check_out(out: Path) -> None:
 
 
 def make_hashes(runner: Runner) -> dict[str, str]:
-    """What the base's bytes (with the arithmetic) and each prompt in use weigh in on a fit's key."""
+    """The hashes that enter a fit's key: of the base (its bytes and the compute dtype), and of each prompt in use."""
     plan = runner.plan
     hashes = {"base": sha256_json([weights_sha256(runner.base, runner.machine.cache), str(runner.dtype)])}
     for template in plan.repeat.templates:
@@ -112,9 +112,9 @@ def make_hashes(runner: Runner) -> dict[str, str]:
 
 
 def run(runner: Runner, fits: list[Fit]) -> None:
-    """Train and ask everything that is missing, and say how far it is."""
+    """Train and ask everything that is missing, and show the progress."""
     asked = {fit.key: [] for fit in fits}
-    for fit in fits:  # two fits of one key differ in what they are for: all of it is asked
+    for fit in fits:  # fits that share a key may be asked different things: ask all of them
         asked[fit.key] += [one for one in asked_of(runner.plan, fit) if one not in asked[fit.key]]
     print(cells_table(runner, fits))
     bar = progress(len(asked), "model", "study")

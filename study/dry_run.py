@@ -1,12 +1,12 @@
-"""What a study will take: every model in its order, its time and memory, from one short run that is measured.
+"""What a study will take: time and memory of every model, in order, estimated from one short measured run.
 
-The first model that is not there yet is trained for `STEPS` steps, by train.py as it would be in earnest, in a folder
-that is removed afterwards, and labels `POSTS` test posts. From that, for every model:
+The first untrained model is trained for `STEPS` steps by train.py, as in a real run but in a folder that is removed
+afterwards, and labels `POSTS` test posts. From this, for every model:
 
     seconds = start-up + steps * seconds per step + askings * (loading + posts * seconds per post)
 
-Steps of other models may be longer or shorter than the measured one's, as their posts are; and the first steps of a
-process, which make its kernels, are the slowest. So the total is a bound to plan by, not a promise.
+Other models' steps may be longer or shorter than the measured ones, as their posts are, and the first steps of a
+process, which set up its kernels, are the slowest. So the total is a bound to plan with, not a promise.
 """
 
 import shutil
@@ -45,9 +45,9 @@ def state(runner: Runner, fit: Fit) -> str:
 
 
 def cells_table(runner: Runner, fits: Sequence[Fit]) -> str:
-    """Sets and arms with their models, rows and how many are done, started and to do, for the terminal.
+    """The terminal's table of sets and arms: models, rows, and how many are done, started and to do.
 
-    A model that two parts of the plan share is counted where it comes first.
+    A model that two parts of the plan share is counted under the first.
     """
     groups: dict[str, list[Fit]] = {}
     for fit in unique(fits):
@@ -64,7 +64,7 @@ def cells_table(runner: Runner, fits: Sequence[Fit]) -> str:
 
 
 def steps_of(runner: Runner, fit: Fit) -> int:
-    """Optimiser steps of a fit; none for the base itself."""
+    """Optimiser steps of a fit; 0 for the base itself."""
     if fit.kind == ZERO:
         return 0
 
@@ -88,7 +88,7 @@ class Measured:
     how: str  # where `memory` comes from
 
     def seconds(self, runner: Runner, fit: Fit, asked: Sequence[Asked]) -> float:
-        """The seconds that a fit still takes: training, where it is not trained, and what it was not asked yet."""
+        """The seconds that a fit still needs: training, unless it is trained, and what it has not been asked yet."""
         training = 0.0 if runner.is_trained(fit) else self.start + self.step * steps_of(runner, fit)
         todo = [one for one in asked if not runner.answers_path(fit, one).exists()]
         loads = len({one.quantize for one in todo})
@@ -96,7 +96,7 @@ class Measured:
 
 
 def dry_run(runner: Runner, fits: Sequence[Fit]) -> str:
-    """Every model in its order with rows, steps, expected seconds and memory, and the total; nothing is kept."""
+    """Every model in order with rows, steps, expected time and memory, and the total; nothing is kept."""
     models = unique(fits)
     todo = [fit for fit in models if not runner.is_trained(fit)]
     if not todo:
@@ -120,7 +120,7 @@ def dry_run(runner: Runner, fits: Sequence[Fit]) -> str:
         f"measured: {measured.fit.title}, {STEPS} steps and {POSTS} posts: {human_seconds(measured.start)} to start "
         f"and end, {measured.step:.3g} s a step, {human_seconds(measured.load)} to load, {1 / measured.post:,.0f} "
         f"posts a second; memory: {measured.how}",
-        "first steps and first posts are the slowest, and other rows have other lengths: a bound to plan by", total])
+        "the first steps and posts are the slowest, and other rows differ in length: a bound to plan with", total])
 
 
 def measure(runner: Runner, fit: Fit) -> Measured:
@@ -138,16 +138,16 @@ def measure(runner: Runner, fit: Fit) -> Measured:
         asking, told = time.perf_counter() - began, short.read(fit, TEST)
     expected = facts["memory_expected"]["total"]
     if runner.device.type == "cpu" and (peak := peak_of_children()):
-        memory, how = peak, "the most that a training process held"
+        memory, how = peak, "the peak of a training process"
     else:
-        memory, how = expected, "as train.py expects it"
+        memory, how = expected, "train.py's estimate"
     return Measured(fit, whole - facts["seconds"], facts["seconds"] / facts["step"], asking - told["seconds"],
                     told["seconds"] / told["posts"], memory, how)
 
 
 @contextmanager
 def short_folder(out: Path) -> Iterator[Path]:
-    """A folder in OUT/fits that is removed again, with those above it that were not there before."""
+    """A folder in OUT/fits that is removed afterwards, together with any folders above it that were made for it."""
     made = [folder for folder in (out / "fits", out, *out.parents) if not folder.exists()]
     (out / "fits").mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".dry-run-", dir=out / "fits"))
@@ -160,9 +160,9 @@ def short_folder(out: Path) -> Iterator[Path]:
 
 
 def peak_of_children() -> int:
-    """The largest resident memory of any process that this one started and waited for, in bytes; 0 if not told."""
+    """The largest resident memory of any process that this one started and waited for, in bytes; 0 if unknown."""
     try:
         from resource import RUSAGE_CHILDREN, getrusage
     except ImportError:  # Windows
         return 0
-    return getrusage(RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # kilobytes but on macOS
+    return getrusage(RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # kilobytes except on macOS

@@ -1,4 +1,4 @@
-"""From a plan and its posts to fits: every model that is trained once, and what each is asked.
+"""From a plan and its posts to fits: the models to train, each once, and what each is asked.
 
 A fit is one run of train.py: rows, options, seed. Its key is the hash of all that determines its adapter (the rows'
 texts and labels, every option, the base's bytes, the prompt), so a changed plan trains only what changed, and two parts
@@ -28,7 +28,7 @@ NO_FOLD = (0, 0)
 
 @dataclass(frozen=True)
 class Fit:
-    """One model to train. `rounds` and `fold` are 0 where nothing is held out for cross-validation."""
+    """One model to train. `fold` is (0, 0) if nothing is held out for cross-validation."""
 
     name: str  # of the set, or what is added to it
     kind: str  # "set", "exposure", "english" or "steps" (placebos), "codebook"
@@ -38,7 +38,7 @@ class Fit:
     fold: tuple[int, int]  # (round, fold), from 1 on, or (0, 0)
     keys: tuple[Key, ...]  # of the training rows
     options: Mapping  # of train.py, beyond the rows
-    added: tuple[str, int] = ("", 0)  # an exposure's language and its rows
+    added: tuple[str, int] = ("", 0)  # an exposure's language and its number of rows
     codebook: str | None = None
     key: str = ""
 
@@ -49,7 +49,7 @@ class Fit:
 
     @property
     def title(self) -> str:
-        """For people: "multi, seed 1, draw 2, fold 3 of round 1"."""
+        """For people: "multi, paper, seed 1, draw 2, fold 3 of round 1"."""
         words = [self.name if self.kind == "set" else f"{self.name} ({self.kind})", self.template, f"seed {self.seed}",
                  f"draw {self.draw}"]
         return ", ".join(words + ([f"fold {self.fold[1]} of round {self.fold[0]}"] if self.fold[1] else []))
@@ -98,7 +98,7 @@ class Choice:
             where = f"[sets]: {name}: {language}" if not extra else f"[exposure]: {extra} more rows of {language}"
             if base + extra > len(own):
                 kept = " outside a fold" if fold != NO_FOLD and language in self.material.folded else ""
-                raise UserError(f"{self.plan.path}: {where}: {base + extra:,} rows are asked for, and there are "
+                raise UserError(f"{self.plan.path}: {where}: {base + extra:,} rows are asked for, but there are "
                                 f"{len(own):,} in {language_name(language)}{kept}; ask for fewer")
             if extra and not base:
                 own = self._ordered(language, draw, fold, mix)
@@ -109,7 +109,7 @@ class Choice:
         return chosen
 
     def _ordered(self, language: str, draw: int, fold: tuple[int, int], mix: str) -> list[Post]:
-        """The language's training rows outside a fold, in the seeded order of which beginnings are taken."""
+        """The language's training rows outside a fold, in a seeded order; a set takes the first ones."""
         posts = self.material.by_language[language]
         if fold != NO_FOLD and language in self.material.folded:
             held = self.folds(fold[0])
@@ -127,7 +127,7 @@ class Choice:
 
 
 def evenly(posts: list[Post]) -> list[Post]:
-    """Posts in turn, label by label, for as long as every label has one: any beginning has equal counts within one."""
+    """Posts, label by label in turn while each label has one left: in the first n, counts differ by at most one."""
     queues: dict[str, list[Post]] = {}
     for post in posts:
         queues.setdefault(post.label, []).append(post)
@@ -135,10 +135,10 @@ def evenly(posts: list[Post]) -> list[Post]:
 
 
 def make_fits(plan: Plan, material: Material, hashes: Mapping[str, str]) -> list[Fit]:
-    """Every model of the plan, each once, sets first; `hashes` holds what a prompt and the base weigh in on a key.
+    """Every model of the plan, each once, sets first.
 
-    `hashes`: "base", and "prompt TEMPLATE [CODEBOOK]" for each pair in use. Raises `UserError` for rows that are not
-    there.
+    `hashes`, which enter the keys: "base", and "prompt TEMPLATE [CODEBOOK]" for each pair in use. Raises `UserError`
+    if the plan needs more rows than there are.
     """
     choice, found = Choice(plan, material), {}
     for fit in (*_sets(plan, choice), *_exposures(plan, choice), *_codebooks(plan, choice)):
@@ -164,7 +164,7 @@ def _sets(plan: Plan, choice: Choice) -> Iterator[Fit]:
 
 
 def _exposures(plan: Plan, choice: Choice) -> Iterator[Fit]:
-    """The added language in growing, nested numbers of rows; placebos beside each."""
+    """An added language with growing, nested numbers of rows, and the placebos for each number."""
     arm, seed, template = plan.exposure, plan.repeat.seeds[0], plan.repeat.templates[0]
     if not arm.languages:
         return
@@ -188,7 +188,7 @@ def _exposures(plan: Plan, choice: Choice) -> Iterator[Fit]:
 
 
 def _codebooks(plan: Plan, choice: Choice) -> Iterator[Fit]:
-    """The named sets again, once, with other words for the same labels."""
+    """The named sets once more, each with a codebook that has other words for the same labels."""
     repeat = plan.repeat
     for file, name, fold in product(plan.variants.codebooks, plan.variants.sets or plan.sets, _folds(plan)):
         rows = choice.rows(name, repeat.draws[0], fold)
@@ -197,7 +197,7 @@ def _codebooks(plan: Plan, choice: Choice) -> Iterator[Fit]:
 
 
 def equal_steps(options: Mapping, rows: int, as_many_as: int) -> dict:
-    """Options with which `rows` posts get the optimiser steps that `as_many_as` posts would have had."""
+    """Options that give `rows` posts as many optimiser steps as `as_many_as` posts would get."""
     from finetune.options import TrainOptions
 
     def given(name: str):
@@ -210,7 +210,7 @@ def equal_steps(options: Mapping, rows: int, as_many_as: int) -> dict:
 
 
 def asked_of(plan: Plan, fit: Fit) -> list[Asked]:
-    """What a fit is asked: the test rows, and with the first seed and draw the plan's variants too."""
+    """What a fit is asked: the test rows and, for the first seed and draw, the plan's variants."""
     asked = [TEST]
     first = (fit.kind, fit.seed, fit.draw, fit.template) == (
         "set", plan.repeat.seeds[0], plan.repeat.draws[0], plan.repeat.templates[0])

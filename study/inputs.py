@@ -1,9 +1,9 @@
-"""What a study reads before anything runs: posts, codebook, base model's hashes, and the table that all answers share.
+"""What a study reads before anything runs: posts, codebook, pre-training shares, and the table that all answers share.
 
 The table of test rows is made once, so that every model answers the same posts and all comparisons are paired. It holds
-the test files' posts and, for languages that are cross-validated, the training files' posts as well: each is answered
-by the models of the fold that held it out. A post whose text (case, space, handles and links aside) some model may be
-trained on is *known*: it is answered, but the figures leave it out, and the report shows the figures with it beside.
+the test files' posts and, for cross-validated languages, the training files' posts as well: each is answered by the
+models of the fold that held it out. A post is *known* if some model may be trained on its text (case, spaces, handles
+and links aside): it is answered but left out of the figures, and the report also shows the figures that include it.
 """
 
 from collections import Counter
@@ -24,9 +24,9 @@ from report.counts import Grouping
 from stats.predictions import Rows
 from study.plan import Plan
 
-FEW = 100  # test rows below which a language is cross-validated where folds are asked for
+FEW = 100  # with folds, languages that have fewer test rows are cross-validated
 
-Key = tuple[str, str]  # (language, id): what names a post
+Key = tuple[str, str]  # (language, id): what identifies a post
 
 
 @dataclass(eq=False)
@@ -37,7 +37,7 @@ class Material:
     train: list[Post]
     rows: list[Post]  # the table's posts
     is_test: np.ndarray  # (n,) bool: from the test files
-    is_known: np.ndarray  # (n,) bool: a text that some model may be trained on
+    is_known: np.ndarray  # (n,) bool: some model may be trained on the text
     group: dict[int, int]  # id(post) -> number of its group, over all files
     folded: tuple[str, ...]
     shares: Shares
@@ -52,7 +52,7 @@ class Material:
         return dict(sorted(found.items()))
 
     def table(self, chosen: np.ndarray) -> Rows:
-        """Some of the rows as the arrays that figures are made from."""
+        """The chosen rows as the arrays from which figures are computed."""
         posts = [post for post, wanted in zip(self.rows, chosen, strict=True) if wanted]
         book = self.codebook
         return Rows(np.array([post.id for post in posts], dtype=object),
@@ -65,7 +65,7 @@ class Material:
         """id(post) -> fold 1 to `folds`, for every post of a folded language; groups stay together.
 
         Groups are dealt out in the order of a hash, cell by cell (language and label of their first post), so that the
-        folds of a cell differ by one group at most.
+        folds of a cell differ by at most one group.
         """
         first: dict[int, Post] = {}
         for post in sorted(self._foldable, key=lambda post: hash_order(post, round)):
@@ -82,7 +82,7 @@ class Material:
 
 
 def read_material(plan: Plan) -> Material:
-    """Read all that `plan` names. Raises `UserError` with the plan's table and key where posts do not fit it."""
+    """Read all that `plan` names. Raises `UserError`, naming the plan's table and key, if the posts do not fit it."""
     data, where = plan.data, f"{plan.path}: [data]"
     book = load_codebook(find_path(data.codebook) if data.codebook else None)
     files = {name: [find_path(file) for file in getattr(data, name)] for name in ("train", "test")}
@@ -94,7 +94,7 @@ def read_material(plan: Plan) -> Material:
     keys = Counter((post.language, post.id) for post in [*train, *test])
     if len(keys) < len(train) + len(test):
         language, name = next(key for key, count in keys.items() if count > 1)
-        raise UserError(f"{where}: the id '{name}' ({language}) stands in the training and the test files; give each "
+        raise UserError(f"{where}: the id '{name}' ({language}) is in both the training and the test files; give each "
                         "post an id of its own")
     if data.translation and not any(post.extra.get(data.translation) for post in test):
         raise UserError(f"{where}: translation: no test post has a column '{data.translation}'")

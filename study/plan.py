@@ -1,4 +1,4 @@
-"""A study's plan: a TOML file that says what is fitted on what, how often, and what is asked of the answers.
+"""A study's plan: a TOML file that says what is trained on which rows, how often, and what is asked of the answers.
 
     [data]       files, columns, codebook                    [sets]        a name -> rows per language
     [train]      options of train.py for every fit           [exposure]    an added language in growing numbers of rows
@@ -9,7 +9,7 @@ In `[sets]`, `en = 1125` takes that many English rows, `en = "all"` every one, a
 that the set does not name. Rows are drawn as `data.sampling.stratified_order` draws them: sets of one draw are nested.
 
 An unknown table or key, a wrong kind of value and a name that is defined nowhere are errors that name file, table and
-key. Nothing here reads posts: what only they can tell (too few rows, an unknown language) is found in `study/fits.py`.
+key. Nothing here reads posts: what depends on them (too few rows, an unknown language) is checked in `study/fits.py`.
 """
 
 from dataclasses import dataclass, field, fields
@@ -29,7 +29,7 @@ PLACEBOS = ("english", "steps")
 MIXES = ("own", "equal")
 OTHERS = "*"  # in a set: every language that it does not name
 ALL = "all"
-# What a fit decides itself: a plan that sets them in [train] would be overruled silently.
+# Options that each fit sets itself: it would silently overrule them in a plan's [train].
 OWN = ("data", "out", "languages", "per_language", "rows", "seed", "template", "codebook", "resume", "validation")
 MACHINE = tuple(entry.name for entry in fields(MachineOptions))
 COLUMNS = tuple(entry.name for entry in fields(ColumnOptions))
@@ -43,32 +43,32 @@ class DataPlan(ColumnOptions):
     test: list[str] = option(("data/samples/test.jsonl",), "files of labelled posts to test on", metavar="FILE")
     codebook: str | None = option(None, "TOML file with question and labels", metavar="FILE")
     translation: str | None = option(None, "column of the test posts that holds a machine translation", metavar="NAME")
-    group_by: str | None = option(None, "column whose posts stand or fall together", metavar="NAME")
+    group_by: str | None = option(None, "column: posts with the same value in it are one group", metavar="NAME")
     shares: str | None = option(None, "table of pre-training shares", metavar="FILE")
     prices: str | None = option(None, "table of prices", metavar="FILE")
 
 
 @dataclass
 class Repeat:
-    """`[repeat]`: what is done several times, every seed with every draw and template."""
+    """`[repeat]`: what is repeated, every seed with every draw and template."""
 
     seeds: list[int] = option((123,), "seeds of training", minimum=0)
-    draws: list[int] = option((123,), "seeds by which rows are drawn", minimum=0)
+    draws: list[int] = option((123,), "seeds for drawing rows", minimum=0)
     templates: list[str] = option(("instruction-first",), "templates to train with", choices=TEMPLATES)
-    folds: int = option(0, "parts of the cross-validation of small languages; 0 for none", minimum=0)
-    rounds: int = option(1, "how often the cross-validation is done, each time with other parts", minimum=1)
+    folds: int = option(0, "folds of the cross-validation of small languages; 0 for none", minimum=0)
+    rounds: int = option(1, "how often the cross-validation is done, each time with different folds", minimum=1)
     folded: list[str] = option((), "languages that are cross-validated (none named: those with fewer than 100 test "
                                "rows)")
 
 
 @dataclass
 class Exposure:
-    """`[exposure]`: one language more, in growing numbers of rows."""
+    """`[exposure]`: one more language, in growing numbers of rows."""
 
     base: str | None = option(None, "name of the set that languages are added to")
     languages: list[str] = option((), "languages to add, each by itself")
-    rows: list[int] = option((5, 10, 25, 75), "rows of the added language; none is the base itself", minimum=1)
-    draws: list[int] = option((1, 2, 3), "draws of these rows, nested within a draw", minimum=0)
+    rows: list[int] = option((5, 10, 25, 75), "rows of the added language; the base itself has none", minimum=1)
+    draws: list[int] = option((1, 2, 3), "draws of these rows, which are nested within a draw", minimum=0)
     mix: str = option("own", "labels as the language has them, or equally many of each", choices=MIXES)
     placebos: list[str] = option((), "as many more English rows; the base's rows for as many steps", choices=PLACEBOS)
 
@@ -78,25 +78,25 @@ class Variants:
     """`[variants]`: what else is asked of some sets' models."""
 
     sets: list[str] = option((), "names of sets (none named: all)")
-    prompts: list[str] = option((), "templates that answers are also asked with", choices=(*TEMPLATES, AUTHORS))
-    quantize: list[str] = option((), "weights that adapters are also used on", choices=("none", "nf4", "nf4-double"))
-    codebooks: list[str] = option((), "codebooks with the same labels, trained and tested with", metavar="FILE")
+    prompts: list[str] = option((), "other templates to ask with", choices=(*TEMPLATES, AUTHORS))
+    quantize: list[str] = option((), "other weights to use the adapters on", choices=("none", "nf4", "nf4-double"))
+    codebooks: list[str] = option((), "codebooks with the same labels, to train and test with", metavar="FILE")
 
 
 @dataclass
 class Baselines:
-    """`[baselines]`: what a fine-tuned model is held against."""
+    """`[baselines]`: what a fine-tuned model is compared with."""
 
     majority: bool = option(True, "the commonest label of the training rows")
     tfidf: bool = option(True, "a logistic regression on TF-IDF of words and characters")
-    zero_shot: bool = option(True, "the base model without fine-tuning, scored by the same labels")
+    zero_shot: bool = option(True, "the base model without fine-tuning, asked for the same labels")
     encoders: list[str] = option((), "folders of encoders to fine-tune (XLM-R, XLM-T)", metavar="FILE")
     setfit: list[str] = option((), "folders of sentence encoders for SetFit", metavar="FILE")
 
 
 @dataclass
 class Statistics:
-    """`[statistics]`: what intervals and tests are made with."""
+    """`[statistics]`: how intervals and tests are computed."""
 
     draws: int = option(10_000, "bootstrap draws", minimum=100)
     seed: int = option(0, "seed of bootstrap and permutations", minimum=0)
@@ -110,7 +110,7 @@ class Contrast:
     second: str = option("", "name of a set")
     figure: str = option("topic.macro_f1", "name of a figure (stats/predictions.py)")
     languages: list[str] = option((), "test languages (none named: all); unseen: those that the second set lacks")
-    weight: str = option("languages", "what counts the same", choices=WEIGHTS)
+    weight: str = option("languages", "what is weighted equally", choices=WEIGHTS)
 
     @property
     def name(self) -> str:
@@ -120,7 +120,7 @@ class Contrast:
 
 @dataclass
 class Plan:
-    """The whole plan, checked as far as it can be without posts."""
+    """A plan, checked as far as that is possible without posts."""
 
     path: Path
     title: str
@@ -136,7 +136,7 @@ class Plan:
     outside: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
-        """Everything that the plan says, as plain values; the file's own place plays no part."""
+        """The plan's contents as plain values; where its file lies plays no part."""
         tables = {name: vars(getattr(self, name)) for name in ("data", "repeat", "exposure", "variants", "baselines",
                                                                "statistics")}
         return {"title": self.title, "train": self.train, "sets": self.sets, "outside": self.outside,
@@ -184,7 +184,7 @@ def _table(cls, values, where: str):
 
 
 def _train(values: dict, path: Path) -> dict:
-    """Options of train.py with the preset's filled in; those that a fit decides itself are refused."""
+    """Options of train.py with the preset's filled in; those that each fit sets itself are refused."""
     values, where = dict(values), f"{path}: [train]"
     preset = values.pop("preset", None)
     if preset is not None and preset not in PRESETS:
@@ -192,7 +192,7 @@ def _train(values: dict, path: Path) -> dict:
     known = [entry.name for entry in fields(TrainOptions)]
     for key in values:
         if key in OWN or key in COLUMNS:
-            raise UserError(f"{where}: key '{key}' has its place in another table than this")
+            raise UserError(f"{where}: key '{key}' belongs in another table")
         if key in MACHINE:
             raise UserError(f"{where}: key '{key}' is about the machine, not the study; python -m study has it as "
                             "an option")
@@ -231,7 +231,7 @@ def _outside(raw: dict, path: Path) -> dict[str, str]:
 
 
 def _check_names(plan: Plan) -> None:
-    """Every set that is named is defined; seeds and the like are named once."""
+    """Check that every set that is named is defined, and that seeds and the like are each named once."""
     def defined(name: str, where: str, names) -> None:
         if name not in names:
             raise UserError(f"{plan.path}: {where}: '{name}' is no set{closest(name, names)}; "
@@ -254,6 +254,6 @@ def _check_names(plan: Plan) -> None:
         if len(set(values)) < len(values):
             raise UserError(f"{plan.path}: [{table}]: {key}: {values} names something twice; name each once")
     if not plan.repeat.seeds or not plan.repeat.draws or not plan.repeat.templates:
-        raise UserError(f"{plan.path}: [repeat]: seeds, draws and templates each need one value at least")
+        raise UserError(f"{plan.path}: [repeat]: seeds, draws and templates each need at least one value")
     if plan.repeat.folds == 1:
-        raise UserError(f"{plan.path}: [repeat]: folds: one part leaves nothing to train on; 0 for none, or 2 and more")
+        raise UserError(f"{plan.path}: [repeat]: folds: one fold leaves nothing to train on; give 0, or 2 or more")

@@ -1,7 +1,7 @@
-"""A plan before its results: OUT/frozen.json holds it with the hashes of all that it reads, ready for preregistration.
+"""A plan frozen before its results: OUT/frozen.json holds it with the hashes of all that it reads, for preregistration.
 
-Freezing again is refused where anything differs, and changes nothing where nothing does. A report made afterwards says
-what has changed since (`check_frozen`): changing a plan is allowed, hiding it is not.
+Freezing again is refused if anything differs, and otherwise changes nothing. A report made afterwards says what has
+changed since (`check_frozen`): changing a plan is allowed, hiding the change is not.
 """
 
 import json
@@ -25,7 +25,7 @@ PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "tiktoken")
 
 
 def freeze(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit]) -> str:
-    """Write frozen.json and return what to print. Raises `UserError` where another plan is frozen there."""
+    """Write frozen.json and return what to print. Raises `UserError` if another plan is frozen there."""
     path, facts = runner.out / NAME, frozen_facts(runner, hashes)
     models = [{"key": fit.key, "title": fit.title, "rows": len(fit.keys)} for fit in unique(fits)]
     if path.exists():
@@ -37,14 +37,14 @@ def freeze(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit]) -> st
     else:
         facts |= {"models": models, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": versions()}
         write_json(path, {"schema": SCHEMA, **facts})
-        head = f"{path}: written; nothing is trained yet by this"
+        head = f"{path}: written; freezing trains nothing"
     posts = [f"  {name} {digest}" for name, digest in facts["posts"].items()]
     return "\n".join([head, f"  plan {facts['plan_hash']}", *posts, f"  {len(models):,} models, "
                       f"{len(facts['plan']['contrasts']):,} declared contrasts"])
 
 
 def check_frozen(runner: Runner, hashes: Mapping[str, str]) -> str:
-    """One sentence that names what changed since the plan was frozen; "" where nothing did, or none is frozen."""
+    """One sentence that names what has changed since the plan was frozen; "" if nothing has or none is frozen."""
     path = runner.out / NAME
     if not path.exists():
         return ""
@@ -54,7 +54,7 @@ def check_frozen(runner: Runner, hashes: Mapping[str, str]) -> str:
 
 
 def frozen_facts(runner: Runner, hashes: Mapping[str, str]) -> dict:
-    """What is frozen, as JSON gives it back: the plan, and hashes of base, prompts and posts."""
+    """What is frozen, as it is read back from JSON: the plan, and hashes of base, prompts and posts."""
     plan, material = runner.plan, runner.material
     posts = {"training posts": posts_hash(material.train), "test posts": posts_hash(material.rows)}
     if plan.data.translation:
@@ -80,15 +80,15 @@ def differences(before: Mapping, now: Mapping) -> list[str]:
 
 
 def read_frozen(path: Path) -> dict:
-    """What `freeze` wrote. Raises `UserError` for another file, and for one that was edited."""
+    """What `freeze` wrote. Raises `UserError` for any other file, and for one that was edited."""
     found = read_json(path)
     kinds = {"plan": dict, "plan_hash": str, "hashes": dict, "posts": dict, "date": str}
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or not all(
             isinstance(found.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"{path}: is no frozen plan; python -m study --freeze writes one")
     if sha256_json(found["plan"]) != found["plan_hash"]:
-        raise UserError(f"{path}: its plan is not the one that its hash is of, so it was edited after freezing; put "
-                        "the original back, or remove it")
+        raise UserError(f"{path}: its plan does not match its hash, so it was edited after freezing; put the original "
+                        "back, or remove it")
     return found
 
 

@@ -1,7 +1,7 @@
-"""A study's answers as the statistics want them: one table of rows, one `Predictions` per fit, recipes of several fits.
+"""A study's answers as the statistics need them: one table of rows, one `Predictions` per fit, recipes of several fits.
 
-Of a cross-validated language each row is answered by the models of the fold that held it out; of the other languages by
-those of the round's first fold. Rounds count as further draws: each has other parts, and so other training rows.
+Each row of a cross-validated language is answered by the models of the fold that held it out; rows of other languages
+by those of the round's first fold. Rounds count as further draws: their folds differ, and so do their training rows.
 """
 
 from collections.abc import Iterable
@@ -25,9 +25,10 @@ from study.runner import Runner
 
 @dataclass(eq=False)
 class Results:
-    """What was answered, and by whom.
+    """All fits and their answers.
 
-    `kept`: the rows that figures are made from; `every`: those and the known ones, for the figures beside.
+    `kept`: the rows from which figures are computed; `every`: those and the known ones, for the figures that include
+    them.
     """
 
     runner: Runner
@@ -50,7 +51,7 @@ class Results:
         return self.runner.material
 
     def check(self) -> None:
-        """What would only be found out when everything is trained: figures, languages and files that are not there.
+        """Check what would otherwise fail only after all training: figures, languages and files that do not exist.
 
         Raises `UserError` with the plan's table.
         """
@@ -71,9 +72,9 @@ class Results:
         return [post for post, wanted in zip(self.material.rows, self._chosen[id(rows)], strict=True) if wanted]
 
     def answers(self, fits: Fit | list[Fit], asked: Asked = TEST, rows: Rows | None = None) -> Predictions:
-        """What one fit said, or what the fits of one round's folds said together, about the rows of a table.
+        """The answers of one fit, or of the fits of one round's folds together, to the rows of a table.
 
-        A post without text to label (a missing translation) is answered by an index outside the labels.
+        A post without text to label (a missing translation) gets an index outside the labels.
         """
         rows, fits = self.kept if rows is None else rows, [fits] if isinstance(fits, Fit) else fits
         key = tuple(fit.key for fit in fits), fits[0].fold[0], asked, id(rows)
@@ -97,7 +98,7 @@ class Results:
 
     def recipe(self, name: str, template: str | None = None, kind: str = "set", added: tuple[str, int] = ("", 0)
                ) -> Fits:
-        """A recipe's fits by (draw, seed); rounds of cross-validation count as draws. Empty where there is none."""
+        """A recipe's fits by (draw, seed); rounds of cross-validation count as draws. Empty if there are none."""
         template = template or self.plan.repeat.templates[0]
         groups: dict[tuple, list[Fit]] = {}
         for fit in self.fits:
@@ -119,16 +120,16 @@ class Results:
         return asked_of(self.plan, fit)[1:]
 
     def seen(self, name: str) -> list[str]:
-        """The languages that a set has rows of; of outside predictions none are known."""
+        """The languages of a set's rows; none for outside predictions, whose training is not known."""
         return next((fit.languages for fit in self.fits if fit.name == name and fit.kind == "set"), [])
 
     def unseen(self, name: str) -> list[str]:
-        """Test languages that a set has no rows of."""
+        """Test languages in which a set has no rows."""
         seen = self.seen(name)
         return [language for language in self.kept.languages if language not in seen]
 
     def languages_of(self, contrast) -> list[str]:
-        """The languages that a declared contrast is about. Raises `UserError` where there are none."""
+        """The languages that a declared contrast is about. Raises `UserError` if there are none."""
         wanted = list(contrast.languages) or self.kept.languages
         if wanted == ["unseen"]:
             wanted = self.unseen(contrast.second)
@@ -139,7 +140,7 @@ class Results:
         return wanted
 
     def outside(self, name: str) -> Predictions:
-        """Labels from a file of the plan's [outside], joined by language and id. Raises `UserError` for a gap."""
+        """Labels from a file of the plan's [outside], joined by language and id; `UserError` if a row has none."""
         rows, file = self.kept, find_path(self.plan.outside[name])
         found = by_id(read_predictions([file], self.plan.data.columns(), self.material.codebook)[0])
         labels, column = rows.grouping.labels, self.plan.data.predicted_column

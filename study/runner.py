@@ -1,15 +1,15 @@
-"""Running a study: each fit trained once by train.py, each asked what the plan asks, and everything kept on the way.
+"""Running a study: each fit is trained once by train.py and asked what the plan asks, and every result is kept.
 
     OUT/fits/KEY/rows.tsv       the training rows, language and id
     OUT/fits/KEY/options.toml   the options of train.py; `python train.py --config` with this file is the fit
     OUT/fits/KEY/run/           the run folder
-    OUT/fits/KEY/train.log      what train.py said
+    OUT/fits/KEY/train.log      what train.py printed
     OUT/answers/HASH.json       one pass over the test rows: probabilities by language and id, no post text
 
-What is there is not made again, so a study that was killed goes on, and a changed plan makes only what changed. A run
-that was stopped in the middle goes on from its checkpoint. Training is a process of its own, so its memory is given
-back; several at a time on a CPU, where small fits gain nothing from more threads. Answers are read here, in
-between.
+Existing results are not made again, so a study that was killed continues where it stopped, and a changed plan makes
+only what the change affects. A run that was stopped midway continues from its checkpoint. Each training is a process of
+its own, so that its memory is freed; on a CPU, where small fits gain nothing from more threads, several run at a time.
+Labelling takes place in this process, between trainings.
 """
 
 import json
@@ -71,13 +71,13 @@ class Runner:
         return self.plan.train.get(name, getattr(TrainOptions, name, None))
 
     def codebook(self, file: str | None) -> Codebook:
-        """The study's codebook, or another with the same labels. Raises `UserError` where they differ."""
+        """The study's codebook, or another with the same labels. Raises `UserError` if the labels differ."""
         if file is None:
             return self.material.codebook
         book = load_codebook(find_path(file))
         if book.labels != self.material.codebook.labels:
-            raise UserError(f"{self.plan.path}: [variants]: codebooks: {file} has other labels than the study's; only "
-                            "words may differ")
+            raise UserError(f"{self.plan.path}: [variants]: codebooks: {file} has labels other than the study's; only "
+                            "the wording may differ")
         return book
 
     def prompt(self, template: str, codebook: str | None = None) -> Prompt:
@@ -96,7 +96,7 @@ class Runner:
     # -- training
 
     def train_all(self, fits: Iterable[Fit]) -> Iterator[Fit]:
-        """Train what is not trained yet, `jobs` at a time; gives each fit when it is ready, those that are there first.
+        """Train what is not yet trained, `jobs` at a time; yields each fit when it is ready, trained ones first.
         """
         todo = []
         for fit in {fit.key: fit for fit in fits}.values():
@@ -115,7 +115,7 @@ class Runner:
                 raise
 
     def train(self, fit: Fit, **changes) -> Path:
-        """Let train.py make (or finish) one fit; returns its run folder. Raises `UserError` with its last words."""
+        """Have train.py make (or finish) one fit; returns its run folder. Raises `UserError` with its last line."""
         folder = self.folder(fit)
         self.write_options(fit, folder, changes)
         run, words = folder / "run", ["--config", str(folder / "options.toml")]
@@ -126,8 +126,8 @@ class Runner:
             child = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if child.returncode:
             said = (folder / "train.log").read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
-            raise UserError(f"{fit.title}: train.py ended with status {child.returncode}: {said[-1]} (all that it "
-                            f"said: {folder / 'train.log'})")
+            raise UserError(f"{fit.title}: train.py ended with status {child.returncode}: {said[-1]} (full "
+                            f"output: {folder / 'train.log'})")
         return run
 
     def write_options(self, fit: Fit, folder: Path, changes: dict) -> None:
@@ -157,14 +157,14 @@ class Runner:
     # -- asking
 
     def answers_path(self, fit: Fit, asked: Asked) -> Path:
-        """Where one pass over the test rows is kept: named by all that decides it."""
+        """Where one pass over the test rows is kept: a file named by the hash of all that determines it."""
         prompt = self.prompt(asked.template or fit.template, fit.codebook).fingerprint()
         rows = posts_hash(self.material.rows, asked.text)
         name = sha256_json([fit.key, asked.quantize, asked.text, prompt, rows, str(self.dtype)])
         return self.out / "answers" / f"{name[:16]}.json"
 
     def ask(self, fit: Fit, asked: list[Asked], show=lambda count: None) -> None:
-        """Label the test rows in every way that is not there yet; the model is loaded once per kind of weights."""
+        """Label the test rows in every way not done yet; the model is loaded once per kind of weights."""
         todo = [one for one in asked if not self.answers_path(fit, one).exists()]
         for quantize in {one.quantize: None for one in todo}:
             model = self.load(fit, quantize)
@@ -174,7 +174,7 @@ class Runner:
             del model
 
     def load(self, fit: Fit, quantize: str | None):
-        """The fit's model on its own weights, or on others."""
+        """The fit's model, on the base's weights as in training or in another form."""
         adapter = None if fit.kind == ZERO else self.folder(fit) / "run" / "adapter"
         model = load_model(self.base, device=self.device, dtype=self.dtype,
                            quantize=quantize or fit.options.get("quantize", self.option("quantize")),
@@ -203,7 +203,7 @@ class Runner:
         show(len(posts))
 
     def _note(self, fit: Fit, posts: list[Post], found: np.ndarray) -> None:
-        """run.json counts how often a test set was scored."""
+        """Note in run.json that the test set was scored once more."""
         labels = self.material.codebook.labels
         gold = np.array([labels.index(post.label) for post in posts])
         right = float((decide(found) == gold).mean())
@@ -212,7 +212,7 @@ class Runner:
              "accuracy": right, "macro_f1": None})
 
     def read(self, fit: Fit, asked: Asked) -> dict:
-        """What `ask` kept: the file's content. Raises `UserError` for one that is damaged."""
+        """The content of the file that `ask` wrote. Raises `UserError` if it is damaged."""
         path = self.answers_path(fit, asked)
         found = read_json(path)
         if not isinstance(found, dict) or not isinstance(found.get("rows"), list):

@@ -1,4 +1,4 @@
-"""All questions of a study put together: the declared contrasts first, then the questions, then what it stands on."""
+"""A study's report: the declared contrasts first, then the questions, then the data that the figures rest on."""
 
 import time
 from collections import Counter
@@ -8,7 +8,7 @@ import torch
 from common.files import sha256_json
 from data.languages import language_name
 from finetune.run_folder import environment
-from report.words import interval, number
+from report.words import counted, interval, number
 from stats.families import Contrast, family
 from study.inputs import posts_hash
 from study.questions.baselines import baselines
@@ -25,7 +25,7 @@ from study.runner import ZERO
 
 
 def make_study(results: Results, hashes: dict[str, str], caution: str = "") -> Study:
-    """Ask every question of the plan; `caution` is a sentence under the title."""
+    """The answers to every question of the plan; `caution` is a sentence under the title."""
     declared = contrasts(results)
     asked = (topic, stance, exposure, bias, confounds, translation, behaviour, baselines, speed, data)
     sections = [section for section in (declared, *(ask(results) for ask in asked)) if section is not None]
@@ -61,7 +61,7 @@ def contrasts(results: Results) -> Section | None:
         row = {"contrast": one.name, "figure": title_of(one.figure), "languages": len(line["languages"]),
                **{key: line[key] for key in ("first", "second", "value", "low", "high", "simultaneous_low",
                                              "simultaneous_high", "test", "p", "p_holm")}}
-        shown = line  # of outside predictions there is one fit, so posts alone are drawn anew
+        shown = line  # outside predictions have one fit, so only posts are resampled
         if {one.first, one.second} <= set(plan.sets):
             shown = compare(results.recipe(one.first), results.recipe(one.second), one.figure, line["languages"], plan,
                             one.weight)
@@ -78,13 +78,13 @@ def contrasts(results: Results) -> Section | None:
                    Column("first", "first", "rate"), Column("second", "second", "rate"), *difference,
                    Column("test", "test"), Column("p", "p", "p"), Column("p_holm", "p, Holm", "p")], rows,
                   ["First fits: intervals over test posts. Recipes: over draws of rows, seeds and test posts."])
-    figure = FigureSpec("forest", "contrasts", "The thick interval holds for one contrast, the thin one for all of the "
-                        "family at once.", "That other seeds would give the same: these are the first fits.",
-                        name="contrasts", x="value", y="contrast", low="low", high="high",
+    figure = FigureSpec("forest", "contrasts", "The thick interval holds for one contrast, the thin one for all "
+                        "contrasts of the family at once.", "That other seeds would give the same: these are the "
+                        "first fits.", name="contrasts", x="value", y="contrast", low="low", high="high",
                         wider_low="simultaneous_low", wider_high="simultaneous_high")
     outside = sum(row["simultaneous_low"] > 0 or row["simultaneous_high"] < 0 for row in rows)
-    answer = (f"{len(rows)} contrasts were declared; the simultaneous interval of {outside} of them leaves out zero "
-              "(first fits).")
+    answer = (f"Of {counted(len(rows), 'declared contrast')}, {outside} {'has' if outside == 1 else 'have'} a "
+              "simultaneous interval that leaves out zero (first fits).")
     return Section("contrasts", "Declared contrasts", "Which of the comparisons declared in the plan stand out?",
                    answer, claims, [table], [figure])
 
@@ -103,7 +103,7 @@ def declared(one, line: dict, shown: dict) -> Claim:
 
 
 def data(results: Results) -> Section:
-    """What the figures stand on: rows by language, and the figures with the known rows beside those without."""
+    """What the figures rest on: rows by language, and the figures with the known rows beside those without."""
     material, name = results.material, main_figure(results)
     train = Counter(post.language for post in material.train)
     rows = [{"language": code, "train": train[code], "test": int((results.every.language == code).sum()),
@@ -121,7 +121,7 @@ def data(results: Results) -> Section:
             Column("language", "language", "language"), Column("train", "training rows", "count"),
             Column("test", "test rows", "count"), Column("known", "of them known", "count"),
             Column("small", "small cell", "flag"), Column("folded", "cross-validated", "flag")], rows,
-              ["Known: the text, case and space, handles and links aside, is also a training row's."]),
+              ["Known: the text (case, spaces, handles and links aside) is also that of a training row."]),
         Table("data_known", "Figures without and with the known rows (first fits)", [
             Column("train", "train set"), Column("kept", title_of(name), "rate"),
             Column("accuracy", "accuracy", "rate"),
@@ -129,7 +129,7 @@ def data(results: Results) -> Section:
             Column("every_accuracy", "accuracy, all rows", "rate")], both)]
     answer = (f"{len(results.kept.ids):,} test rows in {len(results.kept.languages)} languages; {known:,} more have "
               "the text of a training row and are left out of every figure above.")
-    return Section("data", "What the figures stand on", "How many rows are there, and what do repeated texts change?",
+    return Section("data", "What the figures rest on", "How many rows are there, and what do repeated texts change?",
                    answer, [], tables, [])
 
 
@@ -144,7 +144,7 @@ def manifest(results: Results, hashes: dict[str, str]) -> dict:
 
 
 def cells(results: Results) -> list[dict]:
-    """One line per model: what it is, what it was trained on, how long, and the command that makes it again."""
+    """One line per model: what it is, what it was trained on, for how long, and the command that makes it again."""
     found = {}
     for fit in results.fits:
         if fit.kind == ZERO or fit.key in found:
@@ -166,22 +166,22 @@ def methods(results: Results) -> str:
     small = [language_name(code) for code in kept.languages if kept.is_small(kept.language == code)]
     text = (
         f"We fine-tuned {results.runner.model} with LoRA (rank {options['rank']}, alpha {options['alpha']:g}, "
-        f"{options['epochs']} epochs) on weights stored as {options['quantize']}, with Glass Llama, on these training "
-        f"sets: {sets}. Each set was fitted with {len(repeat.draws)} draw{'s' * (len(repeat.draws) > 1)} of rows and "
-        f"{len(repeat.seeds)} seed{'s' * (len(repeat.seeds) > 1)}, crossed")
+        f"{counted(options['epochs'], 'epoch')}) on weights stored as {options['quantize']}, with Glass Llama, on "
+        f"these training sets: {sets}. Each set was fitted with {counted(len(repeat.draws), 'draw')} of rows and "
+        f"{counted(len(repeat.seeds), 'seed')}, crossed")
     if repeat.folds:
         folded = ", ".join(language_name(code) for code in results.material.folded)
         text += (f"; {folded} were cross-validated in {repeat.folds} folds, {repeat.rounds} "
-                 f"time{'s' * (repeat.rounds > 1)}, equal texts in one fold")
+                 f"time{'s' * (repeat.rounds > 1)}, with equal texts in the same fold")
     text += (
         f". All models labelled the same {len(kept.ids):,} test posts in {len(kept.languages)} languages; posts whose "
-        f"text, after normalising, also stood in training ({int(results.material.is_known.sum()):,}) were left out. "
+        f"normalised text also occurred in training ({int(results.material.is_known.sum()):,}) were left out. "
         f"Intervals are 95 per cent: bootstrap over test posts ({plan.statistics.draws:,} draws, stratified by "
         "language, copies of a text together), and for differences between training sets also over draws and seeds "
         "(Satterthwaite). ")
     if plan.contrasts:
-        text += (f"{len(plan.contrasts)} contrasts were declared in the plan (SHA-256 {plan.hash[:12]}); their "
-                 "p-values are adjusted by Holm and their intervals hold simultaneously. ")
+        text += (f"The plan declared {counted(len(plan.contrasts), 'contrast')} (SHA-256 {plan.hash[:12]}), whose "
+                 "p-values are adjusted by Holm and whose intervals hold simultaneously. ")
     text += "Everything else is exploratory. "
     if small:
         text += f"Cells with fewer than 30 rows, or fewer than 10 of a label, are marked: {', '.join(small)}."

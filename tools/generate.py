@@ -1,8 +1,8 @@
 """Text from a checkpoint, token by token: `python -m tools.generate --model DIR --prompt "Once upon a time"`.
 
-`inference.generate` chooses the tokens, greedily or as drawn from the nucleus. `--chat` writes the prompt in Llama 3's
-chat format. The date lines that the published template puts into every conversation are written only on request
-(`--date-header`): a text that depends on the day it was made cannot be made again.
+`inference.generate` chooses the tokens, greedily or by sampling from the nucleus. `--chat` writes the prompt in Llama
+3's chat format. The date lines that the published template puts into every conversation are written only on request
+(`--date-header`): a text that depends on today's date cannot be reproduced.
 
 The small base in `base/` was never trained to predict the next token: it labels posts, and what it writes is noise.
 """
@@ -25,29 +25,30 @@ from model.tokenizer import load_tokenizer
 
 @dataclass
 class Options:
-    """What `python -m tools.generate` can be told."""
+    """Options of `python -m tools.generate`."""
 
     model: str | None = option(None, "checkpoint folder, run, PEFT adapter, or a name on the Hugging Face Hub",
                                metavar="DIR")
     prompt: str = option("", "the text to continue, or with --chat the user's message")
-    max_new_tokens: int = option(200, "stop after so many tokens", minimum=1)
-    temperature: float = option(0.0, "0 takes the most probable token; 1 draws as the model says", minimum=0)
-    top_p: float = option(1.0, "draw from the most probable tokens that together have this share", above=0, maximum=1)
-    seed: int = option(0, "seed of the draws", minimum=0)
+    max_new_tokens: int = option(200, "stop after this many tokens", minimum=1)
+    temperature: float = option(0.0, "0 takes the most probable token; 1 samples as the model predicts", minimum=0)
+    top_p: float = option(1.0, "sample from the most probable tokens that together have this probability", above=0,
+                          maximum=1)
+    seed: int = option(0, "seed for sampling", minimum=0)
     stop: list[str] = option((), "special tokens that also end the text", metavar="NAME")
-    chat: bool = option(False, "write the prompt in Llama 3's chat format and print the answer only", group="chat")
+    chat: bool = option(False, "write the prompt in Llama 3's chat format and print only the answer", group="chat")
     system: str | None = option(None, "the system message", group="chat")
-    date_header: bool = option(False, "the template's two date lines, with today's date", group="chat")
-    tokenizer: str | None = option(None, "tokenizer file or folder, where it is not in the model's folder",
+    date_header: bool = option(False, "write the template's two date lines, with today's date", group="chat")
+    tokenizer: str | None = option(None, "tokenizer file or folder, if it is not in the model's folder",
                                    metavar="PATH", group="loading")
     adapter: str | None = option(None, "LoRA adapter folder in PEFT's layout", metavar="DIR", group="loading")
     quantize: str = option("stored", "weights as stored, dense, or in 4 bits", choices=QUANTIZE, group="loading")
     device: str = option("auto", "cpu, cuda or cuda:0", group="loading")
-    dtype: str = option("auto", "of the arithmetic", choices=("auto", *DTYPES), group="loading")
+    dtype: str = option("auto", "compute dtype", choices=("auto", *DTYPES), group="loading")
 
 
 def main(argv: list[str]) -> None:
-    """Load, generate, print as it comes; what was read and how fast it went goes to stderr."""
+    """Load, generate, and print the text as it comes; token counts and speed go to stderr."""
     options = parse_options(Options, argv, program="python -m tools.generate", description=__doc__)
     if options.model is None:
         raise UserError("--model: is missing; give a model (--help shows every option)")
@@ -93,7 +94,7 @@ def main(argv: list[str]) -> None:
 
 
 def visible(text: str) -> str:
-    """`text` with control characters other than tab and newline shown as U+FFFD: no model may drive the terminal."""
+    """`text` with control characters other than tab and newline shown as U+FFFD: no model may control the terminal."""
     return "".join("\ufffd" if unicodedata.category(char) == "Cc" and char not in "\n\t" else char for char in text)
 
 

@@ -1,10 +1,10 @@
-"""What fits on which graphics card: how a fine-tune would be cut, and the memory that it is expected to take.
+"""What fits on which graphics card: how a fine-tune's steps would be cut, and how much memory it is expected to take.
 
     python -m tools.memory --model Llama-3.2-3B-Instruct
 
-Only config.json (or params.json) is read, and of a name on the Hugging Face Hub only small files are downloaded. The
-estimate is that of `finetune/memory.py`, which train.py prints (and acts on) with the memory that is really free; here
-a card is its size less what CUDA itself takes.
+Only config.json (or params.json) is read; for a name on the Hugging Face Hub, only small files are downloaded. The
+estimate is that of `finetune/memory.py`, which train.py prints (and acts on) for the memory that is actually free; here
+that is the card's size less what CUDA itself takes.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class FitsOptions:
     model: str = option("base", "checkpoint folder, or a name on the Hugging Face Hub", metavar="DIR")
     rank: int = option(16, "rank of the adapters", minimum=1)
     targets: list[str] = option(("all-linear",), "linear layers that get an adapter", metavar="q_proj,v_proj")
-    quantize: str = option("nf4", "weights of the base", choices=("nf4", "nf4-double", "none"))
+    quantize: str = option("nf4", "how the base's weights are stored", choices=("nf4", "nf4-double", "none"))
 
 
 def expected_plan(config: LlamaConfig, card: float, quantize: str = "nf4", targets="all-linear", rank: int = 16

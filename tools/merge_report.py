@@ -1,23 +1,23 @@
-"""What merging an adapter, and rounding what comes out, changes: one adapter, one labelled file, every form of export.
+"""What changes when an adapter is merged and the result is rounded: one adapter, one labelled file, every export form.
 
     python -m tools.merge_report                                            the newest run on the sample posts
     python -m tools.merge_report --run runs/mine --data test.jsonl --out reports/merge
 
-    beside                  the base as it was in training (in NF4), the adapter beside it: what eval.py scores
-    merged                  that base dequantised, the adapter added, in the dtype of the base's files
-    merged, original        the base's 16-bit files, which the adapter never saw, the adapter added
-    merged, in NF4          "merged", its linears then quantised to NF4, anew
-    GGUF F16, Q8_0, Q4_0    the merged weights as tools.export writes them, in llama.cpp (where it is installed)
+    beside                  the base as in training (in NF4), with the adapter beside it: what eval.py scores
+    merged                  that base dequantised, with the adapter added, in the dtype of the base's files
+    merged, original        the base's 16-bit files, which the adapter never saw, with the adapter added
+    merged, in NF4          "merged", its linears then quantised to NF4 again
+    GGUF F16, Q8_0, Q4_0    the merged weights as tools.export writes them, in llama.cpp (if it is installed)
 
 The first is the reference. For every other form x and posts i with label probabilities p (reference) and q (x):
 
     flips    posts whose label differs from the reference's
     KL       mean over i of sum_c p_ic ln(p_ic / q_ic), in nats, float64: how far the probabilities moved, flips or not
     F1 gain  macro-F1 of x minus the reference's on the same posts, with a paired bootstrap (95 %, clusters of equal
-             texts, by language); an interval that holds 0 shows no change that this file could tell from chance
+             texts, by language); an interval that contains 0 shows no change that this file could tell from chance
 
 One model is in memory at a time. Writes merge_report.json and merge_report.md. Posts whose text was trained on are left
-out, as in eval.py, and the run remembers that the file was scored.
+out, as in eval.py, and the run records that the file was scored.
 """
 
 import importlib.util
@@ -66,11 +66,11 @@ class ReportOptions(ColumnOptions, MachineOptions):
     out: str | None = option(None, "folder for merge_report.json and merge_report.md (default: in the run)",
                              metavar="DIR")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
-    gguf: str = option("auto", "compare GGUF files in llama.cpp: auto does where it is installed",
+    gguf: str = option("auto", "compare GGUF files in llama.cpp; auto: if it is installed",
                        choices=("auto", "on", "off"))
     drop_known: str = option("same", "leave out posts whose text was trained on, as eval.py does",
                              choices=("same", "exact", "none"), group=DATA)
-    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0)
+    draws: int = option(2000, "bootstrap draws for the intervals", minimum=0)
     seed: int = option(0, "seed of the bootstrap", minimum=0)
 
 
@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
             bar.update()
     labels = Codebook.from_dict(run.facts["codebook"]).labels
     rows = compare(found, posts, labels, options.draws, options.seed)
-    for name in options.data:  # the reference's score: the others are the same answers a little moved
+    for name in options.data:  # the reference's score: the others are nearly the same answers
         run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(posts),
                          "accuracy": rows[0]["accuracy"], "macro_f1": rows[0]["macro_f1"]})
     print("\n".join(["", shown(rows), "", *(f"  {line}" for line in left_out)]).rstrip())
@@ -120,7 +120,7 @@ def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
 
 def choose_forms(options: ReportOptions, run: RunFolder, folder: Path, prompt: Prompt
                  ) -> tuple[dict[str, Callable[[list[Post]], np.ndarray]], list[str]]:
-    """Name -> a function from posts to label probabilities (n, C), the reference first; and why forms are left out."""
+    """Name -> a function from posts to label probabilities (n, C), the reference first; and why others are left out."""
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     trained = run.facts["options"]["quantize"]
@@ -171,20 +171,20 @@ def choose_forms(options: ReportOptions, run: RunFolder, folder: Path, prompt: P
 
 
 def in_nf4(tensors: MergedTensors) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors, linears as they come back from NF4."""
+    """The tensors, with linears as they come back from NF4."""
     for name, tensor in tensors.items():
         yield name, (dequantize_nf4(*quantize_nf4(tensor, name), tensor.shape, torch.float32)
                      if name in tensors.linears else tensor)
 
 
-def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind: str, threads: int, index: Path
+def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind: str, threads: int, folder: Path
                  ) -> np.ndarray:
-    """Label probabilities (n, C) that llama.cpp gives on a GGUF file, written in `index` for this and then removed."""
+    """Label probabilities (n, C) of llama.cpp on a GGUF file, which is written in `folder` for this, then removed."""
     from tools.export.gguf_file import write_gguf
     from tools.export.llama_cpp import GGUFModel
 
     rows = [prompt.encode(post.text).ids for post in posts]
-    with tempfile.TemporaryDirectory(dir=index, prefix=".merge-report.", suffix=".partial") as beside:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".merge-report.", suffix=".partial") as beside:
         path = Path(beside) / f"{kind}.gguf"
         write_gguf(tensors, prompt.tokenizer.source.parent, path, kind)
         model = GGUFModel(path, max(map(len, rows)) + 1, threads)
@@ -214,7 +214,7 @@ def compare(found: dict[str, np.ndarray], posts: list[Post], labels: tuple[str, 
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
-    """Mean KL(p || q) of rows (n, C), in nats; a probability that has become 0 counts as the smallest float32."""
+    """Mean KL(p || q) of rows (n, C), in nats; a probability of 0 counts as the smallest normal float32."""
     p, q = (np.maximum(part.astype(np.float64), np.finfo(np.float32).tiny) for part in (p, q))
     return float((p * np.log(p / q)).sum(1).mean())
 

@@ -1,12 +1,12 @@
-"""Part labelled posts into a training and a test file: `python -m tools.split --data posts.csv --out parts`.
+"""Split labelled posts into a training and a test file: `python -m tools.split --data posts.csv --out parts`.
 
-A test is honest where nothing in it was trained on. So each cell (language x label) gives the test its share, and rows
-that belong together stay together: all rows of one post where several people labelled it, the same text posted again,
-and, with `--group-by author`, all posts of one person. `--split-by date` tests on the latest posts instead, as a model
-is used: trained on the past. How rows are chosen, and the formulas, stand in data/splits.py.
+A test is honest only if nothing in it was trained on. So rows that belong together stay together: all rows of a post
+that several people labelled, the same text posted again and, with `--group-by author`, all posts of one person. Each
+cell (language x label) gives the test its share. `--split-by date` instead tests on the latest posts, as a model is
+used: trained on the past. data/splits.py explains how rows are chosen and gives the formulas.
 
-The folder gets train.jsonl and test.jsonl, each row with every column that it had, and split.json, which says how they
-came about. Ids are strings, as they were written. The original files are only read.
+The folder gets train.jsonl and test.jsonl, each row with every column that it had, and split.json, which records how
+they were made. Ids stay strings, as they were written. The original files are not changed.
 """
 
 import json
@@ -29,7 +29,7 @@ from data.splits import Split, split_posts
 from data.table import Number
 from data.writers import write_rows
 
-SHOWN = 5  # near pairs that are named; split.json has all of them
+SHOWN = 5  # near pairs that are printed; split.json has all of them
 
 
 @dataclass
@@ -44,12 +44,12 @@ class SplitOptions(ColumnOptions):
     group_by: str | None = option(None, "column (such as author) whose posts all go to one side", metavar="NAME")
     split_by: str | None = option(None, "column with a date: the latest posts are the test", metavar="NAME")
     split_at: str | None = option(None, "with --split-by: first date of the test, such as 2024-03-31", metavar="DATE")
-    repeats_apart: bool = option(False, "let posts of the same text fall on both sides", group=DATA)
-    seed: int = option(0, "seed of the choice", minimum=0)
+    repeats_apart: bool = option(False, "let posts with the same text fall on both sides", group=DATA)
+    seed: int = option(0, "seed for choosing the posts", minimum=0)
 
 
 def main(argv: list[str]) -> None:
-    """Read, part, show what came of it, and write the folder."""
+    """Read, split, show the result, and write the folder."""
     options = parse_options(SplitOptions, argv, program="python -m tools.split", description=__doc__)
     if options.out is None:
         raise UserError("--out: is missing; name a new folder for train.jsonl and test.jsonl")
@@ -88,7 +88,7 @@ def place(post: Post) -> tuple[str, int, str]:
 def one_per_post(posts: list[Post], columns: Columns) -> tuple[list[Post], dict[tuple, list[Post]]]:
     """One row for each post, with the majority of its labels (None for a tie), and all rows of that post by `place`.
 
-    Rows are one post where a file has a column of annotators and they share id and language.
+    Rows are one post if the file has a column of annotators and they share id and language.
     """
     rows: dict[tuple, list[Post]] = {}
     for post in posts:
@@ -105,7 +105,7 @@ def one_per_post(posts: list[Post], columns: Columns) -> tuple[list[Post], dict[
 
 
 def said(split: Split, check, near: list[tuple[int, int, float]]) -> list[str]:
-    """What the two sides share, and labels or languages that only the test has; places, never texts."""
+    """What the two sides share, and labels or languages that only the test has; files and rows, never texts."""
     lines = [f"  {check.same:,} test posts have the text of a training post ({check.exact:,} exactly)",
              *check.repeats.lines()]  # fmt: skip
     for name, found in (("languages", check.unseen_languages), ("labels", check.labels_only_in_test)):
@@ -137,7 +137,7 @@ def rows_as_written(files: list[Path], columns: Columns) -> dict[tuple[str, int]
 
 
 def as_row(post: Post, row: dict, columns: Columns) -> dict:
-    """A row for jsonl: id, then every column as written; what no UTF-8 file can hold is mended as in the reader."""
+    """A row for jsonl: id, then every column as written; what no UTF-8 file can hold is replaced as in the reader."""
     known = {columns.id: post.id, columns.text: post.text} | ({columns.label: post.label} if post.label else {})
     result = {columns.id: post.id}
     for key, value in row.items():

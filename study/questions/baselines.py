@@ -1,10 +1,10 @@
 """Baselines beside the fine-tuned sets, on the same rows: what a reviewer asks for before anything else.
 
-    majority, TF-IDF       learn from the very rows of each set            zero-shot   the base, without fine-tuning
-    encoders, SetFit       the same, where the plan names their folders    outside     files of predictions
+    majority, TF-IDF       learn from exactly each set's rows              zero-shot   the base, without fine-tuning
+    encoders, SetFit       the same, if the plan names their folders       outside     files of predictions
 
 A baseline that cannot be made (a file without some rows, a folder without an encoder) is left out, and the section says
-why: one missing file does not cost the report.
+why: one missing file does not prevent the report.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ QUESTION = "Does fine-tuning do better than simple and established methods on th
 
 
 def baselines(results: Results, train_of: Callable[[Fit], list[Post]] | None = None) -> Section:
-    """All methods in one table, and each set's difference to them; `train_of` gives a fit's training posts."""
+    """All methods in one table, and each set's difference from them; `train_of` gives a fit's training posts."""
     learned, others, notes = gather(results, train_of or trained_on(results.material))
     tuned = {name: results.first(name) for name in results.plan.sets}
     whole = figures_table(results, tuned, learned, others)
@@ -101,7 +101,7 @@ def figures_table(results: Results, tuned, learned, others) -> Table:
 
 
 def parts_table(results: Results, tuned, learned, others) -> Table:
-    """The same, apart by languages that a set was trained on or not; methods without a set on those same languages."""
+    """The same, separately for languages that a set was trained on and for the others; methods without a set too."""
     rows, kept = [], results.kept
     for each in results.plan.sets:
         groups = scopes(kept.languages, results.seen(each), "part")
@@ -118,7 +118,7 @@ def parts_table(results: Results, tuned, learned, others) -> Table:
                Column("kind", "kind"), Column("count", "how many", "count"), Column("n", "posts", "count"),
                Column("small", "small cell", "flag"), *figure_columns(results)]
     return Table("baselines_parts", "Methods over the languages that a set was trained on, and over the others",
-                 columns, rows, ["Seen and unseen are the named set's; each language counts the same."])
+                 columns, rows, ["Seen and unseen refer to the named set; each language counts the same."])
 
 
 def keys(results: Results) -> dict[str, str]:
@@ -173,13 +173,14 @@ def claim_of(results: Results, differences: Table) -> tuple[list[Claim], str]:
     wide, title = widest(results), title_of(main_figures(results)[0])
     own = [row for row in differences.rows if row["train"] == wide and row["languages"] == "all"]
     if not own:
-        return [], "The plan names no baseline that a set could be held against; the table holds the sets alone."
+        return [], "The plan names no baseline to compare a set with; the table shows the sets alone."
     row = next((row for row in own if row["baseline"] == "TF-IDF"), own[0])
     answer = (f"Over all {counted(row['count'], 'test language')}, the set {wide} reaches {title} "
               f"{number(row['tuned'])} and {row['baseline']} {number(row['value'])} on the same posts.")
     every = [r for r in differences.rows if r["baseline"] == row["baseline"] and r["languages"] == "all"]
     above = sum(r["low"] is not None and r["low"] > 0 for r in every)
-    answer += f" Of {counted(len(every), 'set')}, {above} lie above it with the whole interval."
+    answer += (f" For {above} of {counted(len(every), 'set')}, the whole interval of the difference from "
+               f"{row['baseline']} lies above zero.")
     return [Claim(
         f"The set {wide}, fine-tuned, against {row['baseline']}: {title} over all test languages, each counting the "
         "same.", row["difference"], row["low"], row["high"],

@@ -1,4 +1,4 @@
-"""How sure the models are against how often they are right, and what they take for what, language by language."""
+"""How sure the models are compared with how often they are right, and which labels they confuse, by language."""
 
 import numpy as np
 
@@ -29,11 +29,11 @@ def behaviour(results: Results) -> Section:
         Column("n", "posts", "count"), Column("share", "share of the row", "rate"),
         Column("small", "small cell", "flag")], crossed)
     best = min(gaps, key=gaps.get)
-    answer = (f"Stated probabilities and shares that are right lie {number(min(gaps.values()))} ({best}) to "
-              f"{number(max(gaps.values()))} apart on average (first fits, all languages together).")
+    answer = (f"On average, stated probabilities differ from the share that is right by {number(min(gaps.values()))} "
+              f"({best}) to {number(max(gaps.values()))} (first fits, all languages together).")
     figures = [
-        FigureSpec("reliability", sure.name, "On the diagonal a model is as often right as it says. Below it, it is "
-                   "too sure.", "That a language of its own is calibrated: all are pooled here.",
+        FigureSpec("reliability", sure.name, "On the diagonal a model is right as often as it says. Below it, the "
+                   "model is too sure.", "That any single language is calibrated: all are pooled here.",
                    name="behaviour-reliability", x="confidence", y="right", low="low", high="high", value="n",
                    series="train")]
     if len(labels) <= 5:
@@ -42,11 +42,11 @@ def behaviour(results: Results) -> Section:
             "Anything from a panel with few posts beyond its darkest cells.", name="behaviour-confusion",
             title=f"{multi}, by test language", x="predicted", y="gold", value="share", label="n", facet="language"))
     return Section("behaviour", "Sureness and confusions", "Can the stated probabilities be trusted, and which labels "
-                   "are taken for which?", answer, [], [sure, taken], figures)
+                   "are confused?", answer, [], [sure, taken], figures)
 
 
 def reliability(name: str, answers: Predictions) -> list[dict]:
-    """The filled bins of one model."""
+    """The bins of one model that are not empty."""
     answered = answers.predicted < answers.probabilities.shape[1]
     top, right = answers.probabilities.max(1)[answered], answers.correct[answered]
     index = np.minimum((top * BINS).astype(int), BINS - 1)
@@ -60,12 +60,12 @@ def reliability(name: str, answers: Predictions) -> list[dict]:
 
 
 def expected_gap(rows: list[dict]) -> float:
-    """The mean distance of stated probability and share right, bins weighed by their posts."""
+    """The mean distance between stated probability and share right, bins weighted by their posts."""
     return sum(abs(row["right"] - row["confidence"]) * row["n"] for row in rows) / sum(row["n"] for row in rows)
 
 
 def confusion(answers: Predictions, code: str) -> list[dict]:
-    """Counts of one language, with a column for answers outside the labels where there are any."""
+    """Counts of one language, with a column for answers outside the labels if there are any."""
     labels = answers.rows.grouping.labels
     chosen = answers.rows.language == code
     gold, predicted, small = answers.rows.gold[chosen], answers.predicted[chosen], answers.rows.is_small(chosen)

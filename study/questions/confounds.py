@@ -1,12 +1,12 @@
 """Question 5: what else could be behind a difference between two training sets.
 
-    rows        sets whose total rows agree within 2 per cent, beside each other: languages differ, numbers do not
+    rows        pairs of sets whose total rows agree within 2 per cent: languages differ, numbers do not
     variance    seeds and draws of rows, crossed: how far a figure moves when nothing but luck changes
     asking      another prompt than the one trained with, 16-bit weights under an adapter trained on 4-bit ones
     wording     the template's order and the codebook's words, trained and asked alike
 
-Each is a paired difference on the same posts. Beside it stands the share of labels that change, and the share that
-changes between two seeds of one recipe: a change of labels below that is what training again would do.
+Each is a paired difference on the same posts, shown with the share of labels that change and the share that changes
+between two seeds of one recipe: a share below the latter is no more than what training again would change.
 """
 
 from collections.abc import Iterator
@@ -46,22 +46,22 @@ def confounds(results: Results) -> Section | None:
         table = contrasts_table(rows)
         tables.append(table)
         figures.append(FigureSpec(
-            "forest", table.name, "Under each heading one thing was changed, and the same posts answered again: prompt "
-            "and weights in the asking alone, template and codebook in training and asking alike. An interval that "
-            "holds zero cannot tell the change from none.",
-            "That a change whose interval holds zero makes no difference; or that a difference between training sets "
-            "is free of what is not listed here.", name="confounds-contrasts", x="value", y="what", low="low",
-            high="high", series="heading", hatched="small"))
+            "forest", table.name, "Under each heading one thing was changed and the same posts were answered again: "
+            "prompt and weights only when asking, template and codebook both in training and when asking. An interval "
+            "that contains zero cannot tell the change from none.",
+            "That a change whose interval contains zero makes no difference; or that a difference between training "
+            "sets is free of confounds that are not listed here.", name="confounds-contrasts", x="value", y="what",
+            low="low", high="high", series="heading", hatched="small"))
     if parts:
         table = components_table(parts)
         tables.append(table)
         if any(row["sd"] is not None for row in parts):
             figures.append(FigureSpec(
-                "bars", table.name, "How far a figure moves with each source, as a standard deviation. Where seed and "
-                "draw are as long as the difference between two sets, one fit of each does not show it.",
+                "bars", table.name, "How far a figure moves with each source, as a standard deviation. If the bars of "
+                "seed and draw are as long as a difference between two sets, one fit of each does not show it.",
                 "That a bar at zero means no variation: with two or three seeds the intervals are wide.",
                 name="confounds-components", x="sd", y="what", low="low", high="high", series="source"))
-    return Section("confounds", "Confounds", "What else than the training languages moves the figures: rows, luck, "
+    return Section("confounds", "Confounds", "What besides the training languages moves the figures: rows, luck, "
                    "prompt, weights, wording?", answer_of(results, sizes, pairs, rows, parts),
                    [*claims_of(results, rows), *variance_claims(results, parts)], tables, figures,
                    [*missing(results, pairs, rows, fitted), *notes],
@@ -74,7 +74,7 @@ def total_rows(results: Results, name: str) -> int:
 
 
 def figures_asked(results: Results) -> list[tuple[str, str]]:
-    """Figures with what counts the same in them."""
+    """Figures, each with what is weighted equally in it."""
     stance = [("stance.end_to_end.accuracy", "rows")] if results.kept.grouping.stance_groups else []
     return [(main_figure(results), "languages"), ("accuracy", "rows"), *stance]
 
@@ -112,7 +112,7 @@ def comparisons(results: Results, pairs: list[tuple[str, str]]) -> Iterator[dict
 
 def lines(results: Results, heading: str, name: str, sets: tuple[str, ...], first: Fits, second: Fits,
           spare: Fits | None = None) -> Iterator[dict]:
-    """One row per figure. `spare`: the recipe whose seeds say what training again changes, where `second` is one fit.
+    """One row per figure. `spare`: if `second` is one fit, the recipe whose seeds show what training again changes.
     """
     plan, several = results.plan, max(len(first), len(second)) > 1
     changed, again = changes(first, second), reseeded(spare or second)
@@ -140,7 +140,7 @@ def changes(first: Fits, second: Fits) -> float | None:
 
 
 def reseeded(recipe: Fits) -> float | None:
-    """The share of labels that differ between two seeds of one draw; None where each draw has one seed."""
+    """The share of labels that differ between two seeds of one draw; None if each draw has one seed."""
     pairs = [(recipe[a], recipe[b]) for a, b in combinations(recipe, 2) if a[0] == b[0]]
     return float(np.mean([a.predicted != b.predicted for a, b in pairs])) if pairs else None
 
@@ -189,7 +189,7 @@ def contrasts_table(rows: list[dict]) -> Table:
         Column("holds", "interval holds for"), Column("declared", "declared", "flag"), Column("n", "posts", "count"),
         Column("small", "small cell", "flag")],
         [{key: value for key, value in row.items() if key not in ("main", "sets")} for row in rows],
-        ["Intervals: over test posts where one fit stands against one, else over draws, seeds and test posts. 'Between "
+        ["Intervals: over test posts if one fit is compared with one, else over draws, seeds and test posts. 'Between "
          "two seeds': labels that differ when the same recipe is trained with another seed, mean over the draws."])
 
 
@@ -201,8 +201,8 @@ def components_table(rows: list[dict]) -> Table:
         Column("variance", "variance", "number"), Column("mean", "mean of the figure", "rate"),
         Column("draws", "draws", "count"), Column("seeds", "seeds", "count"), Column("note", "not estimable, since")],
         [{key: value for key, value in row.items() if key != "main"} for row in rows],
-        ["Of one more fit, scored on one more test sample. A part is cut at zero where its estimate is negative, and "
-         "a standard deviation at 0.5, the largest that a figure between 0 and 1 can have."])
+        ["Of one more fit, scored on one more test sample. A component whose estimate is negative is set to zero, and "
+         "a standard deviation is cut at 0.5, the largest that a figure between 0 and 1 can have."])
 
 
 def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[dict], parts: list[dict]) -> str:
@@ -210,8 +210,8 @@ def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[d
     chosen, said = shown_rows(results, rows), []
     if not pairs and len(sizes) > 1:
         counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
-        said.append(f"No two sets have as many rows ({counts}), so the number of rows differs wherever the languages "
-                    "do.")
+        said.append(f"No two sets have equally many rows ({counts}), so the number of rows differs wherever the "
+                    "languages do.")
     for row in chosen:
         again = "" if row["changed_by_seed"] is None else \
             f" (another seed alone: {percent(row['changed_by_seed'])})"
@@ -225,7 +225,7 @@ def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[d
 
 
 def shown_rows(results: Results, rows: list[dict]) -> list[dict]:
-    """Of each heading the main figure: the first pair of sets, or the set with the most languages where it is there."""
+    """Of each heading the main figure: the first pair of sets, or the set with the most languages if it is there."""
     found: dict[str, dict] = {}
     for row in (row for row in rows if row["main"]):
         if row["heading"] not in found or row["sets"] == (widest(results),):
@@ -236,7 +236,7 @@ def shown_rows(results: Results, rows: list[dict]) -> list[dict]:
 def difference_words(row: dict) -> str:
     """"differs by +0.012 (−0.031 to +0.055)"."""
     if row["value"] is None or np.isnan(row["value"]):
-        return "cannot be made for both"
+        return "cannot be computed for both"
     return "differs by {} ({} to {})".format(*(shown(row[key], "difference") for key in ("value", "low", "high")))
 
 
@@ -245,22 +245,22 @@ def claims_of(results: Results, rows: list[dict]) -> list[Claim]:
     claims = []
     for row in shown_rows(results, rows):
         more = "Languages still differ in more than their number." if row["heading"] == ROWS else \
-            "A change in figures is not a change in how many labels move; the share of labels stands in the table."
+            "A change in figures is not a change in how many labels move; the share of labels is in the table."
         claims.append(Claim(
             f"{row['heading']}, {row['name']}: difference in {row['figure']} over {counted(row['n'], 'post')}"
             f"{' (declared)' if row['declared'] else ''}.", row["value"], row["low"], row["high"],
             f"The difference lies within the interval, for {row['holds']}. {more}",
-            "That an interval which holds zero shows that there is no difference, or that other sets, prompts or "
+            "That an interval which contains zero shows that there is no difference, or that other sets, prompts or "
             "models behave alike."))
     return claims
 
 
 def variance_claims(results: Results, parts: list[dict]) -> list[Claim]:
-    """The widest set's spread over seeds, where there are several."""
+    """The widest set's spread over seeds, if there are several."""
     return [Claim(f"{row['set']}: standard deviation of {row['figure']} over seeds ({row['seeds']} seeds, "
                   f"{counted(row['draws'], 'draw')} of rows).", row["sd"], row["low"], row["high"],
-                  "Training again with another seed moves the figure by a standard deviation within the interval, the "
-                  "draw of rows and the test sample apart.",
+                  "Training again with another seed moves the figure by a standard deviation within the interval, "
+                  "apart from the draw of rows and the test sample.",
                   "That two sets differ where their difference is no larger than this; or, with so few seeds, that a "
                   "value near zero means that seeds do not matter.", kind="rate")
             for row in parts if row["main"] and row["set"] == widest(results) and row["sd"] is not None

@@ -1,8 +1,8 @@
-"""What baselines that learn from a set's training rows say about the study's test rows.
+"""How baselines that learn from a set's training rows label the study's test rows.
 
 They see exactly the rows that the set's first fit saw, fold by fold, and answer the posts that this fit answers. What
-is slow to make is kept in OUT/baselines/HASH.json, named by all that decides it: kind, training rows, asked texts,
-settings and, for an encoder, the bytes of its folder.
+is slow to make is kept in OUT/baselines/HASH.json, where HASH covers all that determines it: kind, training rows, asked
+texts, settings and, for an encoder, the bytes of its folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def first_fits(results: Results, name: str) -> list[Fit]:
 
 def answers_of(results: Results, fits: Sequence[Fit], train_of: Callable[[Fit], list[Post]], method: Method
                ) -> Predictions:
-    """A method's answers to the kept rows, each by what it learnt from the fit that answers this row."""
+    """A method's answers to the kept rows, each learnt from the training rows of the fit that answers it."""
     posts, labels = results.posts(results.kept), results.kept.grouping.labels
     by_fold = {fit.fold[1]: fit for fit in fits}
     first = min(by_fold)
@@ -91,14 +91,14 @@ def encoder(results: Results, kind: str, folder: str) -> Method:
 
 
 def folder_hash(folder: Path) -> str:
-    """SHA-256 of every file of a folder. Raises `UserError` where there is none."""
+    """SHA-256 of every file of a folder. Raises `UserError` if there is no such folder."""
     if not folder.is_dir():
         raise UserError(f"baseline: {folder}: there is no such folder; a local folder of an encoder was expected")
     return sha256_json([[path.name, sha256_file(path)] for path in sorted(folder.iterdir()) if path.is_file()])
 
 
 def kept(results: Results, what: list, train: list[Post], asked: list[Post], make: Callable[[], Found]) -> Found:
-    """What `make` gives, from the file where it was made before."""
+    """What `make` gives, read from its file if it was made before."""
     labels = results.material.codebook.labels
     name = sha256_json([what, list(labels), posts_hash(train), posts_hash(asked)])
     path = results.runner.out / "baselines" / f"{name[:16]}.json"

@@ -1,11 +1,11 @@
-"""Question 3: what a few rows of one more language do, beside placebos that add as much of something else.
+"""Question 3: what a few rows of one more language do, compared with placebos that add as much of something else.
 
-For every number of rows and every draw there is one fit per added language. Pooled over the added languages, the
-answers are put together: each language's test rows are answered by the fit that was given that language. So "the recipe
-with 25 rows" is one recipe, and its difference to the base has draws and posts resampled as any other's.
+For every number of rows and every draw there is one fit per added language. To pool over the added languages, their
+answers are joined: each language's test rows are answered by the fit that was given that language. So "the recipe with
+25 rows" is one recipe, and for its difference from the base draws and posts are resampled as for any other.
 
-The exposure ratio stands on a second axis: fine-tuning tokens of the language over pre-training tokens. Its numerator,
-denominator, tokenizer and source are those that each fit's run.json holds.
+A second axis shows the exposure ratio: fine-tuning tokens of the language over pre-training tokens. Its numerator,
+denominator, tokenizer and source come from each fit's run.json.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def exposure(results: Results) -> Section | None:
     answer = (f"{most} rows of an added language changed its {title_of(name)} by {number(found['value'])} on average "
               f"over {len(languages)} languages")
     if beside is None:
-        answer += "; there is no placebo beside it."
+        answer += "; there is no placebo to compare with."
     else:
         kind = "english" if recipes["english"][most] else "steps"
         answer += f", and by {number(beside['value'])} against the placebo ({ARMS[kind]})."
@@ -51,9 +51,9 @@ def exposure(results: Results) -> Section | None:
     claims.append(Claim(
         f"{most} rows of an added language against {against}: {title_of(name)} in that language, mean over "
         f"{len(languages)} languages.", chosen["value"], chosen["low"], chosen["high"],
-        (f"So many rows moved these languages by this much with this base, over {len(arm.draws)} draws of rows."
-         if is_shown(chosen) else f"No effect of so many rows is shown with this base, over {len(arm.draws)} draws of "
-         "rows; one outside the interval is unlikely."),
+        (f"This many rows moved these languages by this much with this base, over {len(arm.draws)} draws of rows."
+         if is_shown(chosen) else f"No effect of this many rows is shown with this base, over {len(arm.draws)} draws "
+         "of rows; one outside the interval is unlikely."),
         "That the exposure corrects a bias of pre-training, or that a ratio rather than a number of rows matters: the "
         "two grow together here."))
     figures = [
@@ -63,7 +63,7 @@ def exposure(results: Results) -> Section | None:
                    name="exposure-curves", title=f"{title_of(name)} by rows of the added language", x="rows",
                    y="value", low="low", high="high", series="arm", facet="language",
                    second="ratio" if any(row["ratio"] for row in curve.rows) else ""),
-        FigureSpec("forest", pool.name, "Differences to the base, each added language counting the same.",
+        FigureSpec("forest", pool.name, "Differences from the base, each added language counting the same.",
                    "Anything about languages that were not added.", name="exposure-pooled", x="value", y="what",
                    low="low", high="high", series="arm")]
     notes = [f"Rows are nested within a draw ({len(arm.draws)} draws), labels "
@@ -76,7 +76,7 @@ def exposure(results: Results) -> Section | None:
 
 
 def added(results: Results, languages: Sequence[str], count: int, kind: str) -> Fits:
-    """The recipe with `count` rows more: of each language its own fits' answers; of a placebo one fit for all."""
+    """The recipe with `count` more rows: for each language its own fits' answers; for a placebo one fit for all."""
     if kind != "exposure":
         code = "en" if kind == "english" else ""
         return results.recipe("", kind=kind, added=(code, count))
@@ -96,7 +96,7 @@ def joined(parts: dict[str, Predictions]) -> Predictions:
 
 
 def curve_table(results: Results, base: Fits, languages: Sequence[str], counts: Sequence[int], name: str) -> Table:
-    """Per added language, number of rows and arm: the figure in that language, and its difference to the base."""
+    """Per added language, number of rows and arm: the figure in that language, and its difference from the base."""
     rows = []
     for code in languages:
         small = bool(results.kept.is_small(results.kept.language == code))
@@ -124,7 +124,7 @@ def curve_table(results: Results, base: Fits, languages: Sequence[str], counts: 
 
 
 def pooled_table(results: Results, base: Fits, recipes: dict, languages: Sequence[str], name: str) -> Table:
-    """Differences to the base over all added languages, each counting the same."""
+    """Differences from the base over all added languages, each counting the same."""
     rows = []
     for kind, by_count in recipes.items():
         for count, recipe in by_count.items():
@@ -140,7 +140,7 @@ def pooled_table(results: Results, base: Fits, recipes: dict, languages: Sequenc
 
 
 def fitted(results: Results, code: str, count: int) -> dict:
-    """What run.json says of the exposure to a language, from the first fit with so many of its rows; {} where nothing.
+    """The exposure to a language in the run.json of the first fit with this many of its rows; {} if there is none.
     """
     for fit in results.fits:
         if fit.kind == "exposure" and fit.added == (code, count):
@@ -176,7 +176,7 @@ def ratio_notes(results: Results) -> list[str]:
 
 
 def few_labels(results: Results, code: str, most: int) -> list[str]:
-    """With equally many rows of each label: "label in language" where there are fewer rows than that takes."""
+    """With equally many rows of each label: "label in language" for labels with fewer rows than that needs."""
     labels = results.material.codebook.labels
     counts = {label: sum(post.label == label for post in results.material.by_language[code]) for label in labels}
     if results.plan.exposure.mix == "own":

@@ -1,9 +1,9 @@
-"""Question 4: does accuracy go along with a language's share of pre-training?
+"""Question 4: is accuracy associated with a language's share of pre-training?
 
-A share has one value per language, so the languages are what is counted: stats/shares.py tests the association by
-permuting them, stats/slope.py gives the line's slope its interval. The regression of single posts (report/correctness.
-py) has either language effects or the share, never both. Nothing here is about causes: languages differ in script,
-relatedness, fine-tuning rows and in who labelled the posts, and shares go along with all of these.
+A share has one value per language, so languages are the units: stats/shares.py tests the association by permuting
+them, and stats/slope.py gives an interval for the slope of the line. The regression of single posts
+(stats/correctness.py) has either language effects or the share, never both. Nothing here is about causes: languages
+differ in script, relatedness, fine-tuning rows and in who labelled the posts, and shares vary with all of these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def bias(results: Results) -> Section:
         claims += exposure_claims(results, before_after, tests)
         figures.append(FigureSpec(
             "scatter", before_after.name, "The added languages before and after; a smaller slope in the lower panel "
-            "means that languages of a small share rose more.",
+            "means that languages with a small share rose more.",
             "That a bias was corrected: what is low has more room to rise, and chance alone makes low figures rise.",
             name="bias-exposure", title="Accuracy of the added languages, before and after their rows", x="share",
             y="accuracy", low="low", high="high", label="language", series="when", hatched="small"))
@@ -67,22 +67,22 @@ def bias(results: Results) -> Section:
     if effects.rows:
         tables.append(effects)
         figures.append(FigureSpec(
-            "forest", effects.name, "Differences in the fitted probability of a right label, the other terms held as "
-            "they are. Intervals are from leaving out languages one at a time; those of a language's own effect, which "
-            "leaving it out would take away, have posts as clusters.",
+            "forest", effects.name, "Differences in the fitted probability of a right label, with the other terms held "
+            "as they are. Intervals come from leaving out languages one at a time; those of a language's own effect, "
+            "which vanishes without that language, take posts as clusters.",
             "That changing a term would change the labels, or that languages beyond these behave alike where the "
             "interval treats only posts as drawn.", name="bias-effects", x="effect", y="what", low="low", high="high",
             series="heading"))
         claims += regression_claims(effects)
     shares, unlisted = results.material.shares, [code for code in results.kept.languages if code not in listed]
     notes = [f"Shares: {shares.model}, {shares.source} ({shares.date}). {shares.note}".strip(),
-             *([f"Without a listed share, which is not a share of zero: {names(unlisted)}. Left out in one analysis, "
-                "ranked below all others in another."] if unlisted else []),
-             "Languages that a model was fine-tuned on are marked 'seen'; where rows were many, shares are large too, "
-             "so the associations over languages not trained on stand beside.", *notes]
+             *([f"Without a listed share, which is not a share of zero: {names(unlisted)}. They are left out in one "
+                "analysis and ranked below all others in another."] if unlisted else []),
+             "Languages that a model was fine-tuned on are marked 'seen'; those with many rows also have large shares, "
+             "so the associations over languages not trained on are shown too.", *notes]
     if not listed:
-        notes.append("The share of no test language is listed, so no association can be made.")
-    return Section("bias", "Pre-training share", "Does accuracy go along with a language's share of pre-training, "
+        notes.append("No test language has a listed share, so no association can be computed.")
+    return Section("bias", "Pre-training share", "Is accuracy associated with a language's share of pre-training, "
                    "before and after a few rows of the language were added?", answer, claims, tables, figures, notes,
                    exploratory=True)
 
@@ -116,7 +116,7 @@ def mean_of(fits: Sequence[Predictions], figure: str, code: str) -> float:
 
 
 def accuracy_rows(fits: Sequence[Predictions], codes: Sequence[str]) -> list[dict]:
-    """Per language the fits' mean accuracy, Wilson's interval with every post counted once, and partially pooled."""
+    """Per language: the fits' mean accuracy, raw and partially pooled; Wilson's interval counts every post once."""
     rows = fits[0].rows
     n = [int((rows.language == code).sum()) for code in codes]
     right = [mean_of(fits, "accuracy", code) * count for code, count in zip(codes, n, strict=True)]
@@ -156,7 +156,7 @@ def accuracy_columns() -> list[Column]:
 def associations(results: Results, values: Mapping[str, float], **labels) -> list[dict]:
     """`stats.shares.association` without the rows that repeat another, and the slope per tenfold share."""
     percent, found = results.material.shares.percent, {}
-    values = {code: round(value, 12) for code, value in values.items()}  # means that are equal tie, however summed
+    values = {code: round(value, 12) for code, value in values.items()}  # equal means tie, however they were summed
     for row in association(values, percent, seed=results.plan.statistics.seed):
         codes, line = row["languages"], {"slope": None, "low": None, "high": None}
         if row["measure"].startswith("pearson") and row["r"] is not None:
@@ -177,8 +177,9 @@ def association_table(name: str, title: str, rows: list[dict]) -> Table:
         Column("smallest_p", "smallest p possible", "p"), Column("slope", "per tenfold share", "difference"),
         Column("low", "low", "difference"), Column("high", "high", "difference"), Column("languages", "which"),
         Column("unlisted", "without a listed share")], rows,
-        ["One value per language. p: share of the orders of the languages that go together as closely; the slope's "
-         "interval is every slope that this test does not reject. Not adjusted for the number of rows looked at."])
+        ["One value per language. p: share of the orders of the languages in which the two go together as closely; "
+         "the slope's interval is every slope that this test does not reject. Not adjusted for how many rows are "
+         "looked at."])
 
 
 def share_rows(chosen: str, related: Sequence[dict], over: str = "all") -> list[dict]:
@@ -188,7 +189,7 @@ def share_rows(chosen: str, related: Sequence[dict], over: str = "all") -> list[
 
 
 def one_association(row: dict) -> str:
-    """"r = +0.52, p = 0.031 over all 362,880 orders (9 languages)"."""
+    """"r = +0.52, p = 0.031 over all 362,880 orders of 9 languages"."""
     orders = f"{'all' if row['exact'] else 'randomly drawn'} {row['orders']:,} orders"
     return f"r = {shown(row['r'], 'difference')}, {p_words(row['p'])} over {orders} of {row['n']} languages"
 
@@ -197,12 +198,12 @@ def share_answer(chosen: str, related: Sequence[dict], listed: Sequence[str]) ->
     """The section's answer, from the chosen model's rows."""
     rows = [row for row in share_rows(chosen, related) if row["r"] is not None]
     if not rows:
-        return (f"Nothing can be said: {counted(len(listed), 'test language')} with a listed share, where three are "
+        return (f"Nothing can be said: {counted(len(listed), 'test language')} with a listed share, but three are "
                 "needed that differ in share and in accuracy.")
     words = f"For {chosen}, accuracy against log share: {one_association(rows[0])}"
     if len(rows) > 1:
         words += f"; without English, {one_association(rows[1])}"
-    return f"{words}. An association among these languages is all that this can be."
+    return f"{words}. This can be no more than an association among these languages."
 
 
 def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
@@ -221,16 +222,16 @@ def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
 
 
 def what_may_be_said(row: dict, figure: str) -> str:
-    """An association where the test finds one; else that none is shown."""
+    """An association if the test finds one; else that none is shown."""
     if row["p"] <= 1 - LEVEL + 1e-9:
-        return (f"Among these {row['n']} languages, {figure} and share are associated: they go together as closely in "
-                f"{row['p']:.2g} of the orders.")
+        return (f"Among these {row['n']} languages, {figure} and share are associated: they go together as closely as "
+                f"here in {row['p']:.2g} of the orders.")
     return (f"Among these {row['n']} languages, no association of {figure} with share is shown ({p_words(row['p'])}; "
             f"no p below {row['smallest_p']:.2g} was possible).")
 
 
 def exposure_tables(results: Results) -> tuple[Table, Table, list[str]] | None:
-    """The added languages before and after their rows, and the associations; None where the plan adds none."""
+    """The added languages before and after their rows, and the associations; None if the plan adds none."""
     arm, percent = results.plan.exposure, results.material.shares.percent
     codes = [code for code in arm.languages if code in results.kept.languages]
     if not codes:
@@ -257,14 +258,14 @@ def exposure_tables(results: Results) -> tuple[Table, Table, list[str]] | None:
         Column("change_high", "high", "difference")], rows,
         ["The change's interval is over draws of rows and test posts."])
     few = sum(percent.get(code, 0) > 0 for code in codes)
-    notes = [] if few >= FEWEST else [f"{counted(few, 'added language')} with a listed share; three are needed to "
-                                      "relate the change to it."]
+    notes = [] if few >= FEWEST else [f"{counted(few, 'added language')} with a listed share, but three are needed "
+                                      "to relate the change to it."]
     return table, association_table("bias_exposure_association", "The added languages' accuracy against share",
                                     tests), notes
 
 
 def exposure_claims(results: Results, table: Table, tests: Table) -> list[Claim]:
-    """The change against share, where there are languages enough."""
+    """The change against share, if there are enough languages."""
     name = f"{results.plan.exposure.base}, {AFTER_BASE}"
     row = next((row for row in share_rows(name, tests.rows, "added") if row["r"] is not None), None)
     if row is None:

@@ -1,8 +1,7 @@
 """The study's regressions of correctness, for question 4: with language effects, and with the share in their place.
 
-Rows are test rows, as often as there are fits; a post is one cluster. A model's level is its set, whatever draw and
-seed, so the effects are those of sets. Outside predictions have no template of their own here and stand in regressions
-of their own.
+Each test row appears once per fit; a post is one cluster. A model's level is its set, whatever its draw and seed, so
+the effects are those of sets. Outside predictions have no template here and get regressions of their own.
 """
 
 from collections.abc import Sequence
@@ -45,7 +44,7 @@ def effects_table(results: Results, listed: Sequence[str]) -> tuple[Table, list[
         for name, (terms, languages) in regressions.items():
             there = len(listed if languages is None else languages)
             if "share" in terms and there < 2:
-                notes.append(f"Regression of {group}, {name}: {counted(there, 'language')} with a listed share, where "
+                notes.append(f"Regression of {group}, {name}: {counted(there, 'language')} with a listed share, but "
                              "two are needed.")
                 continue
             try:
@@ -93,9 +92,10 @@ def _table(rows: list[dict]) -> Table:
         Column("high", "high", "difference"), *errors, Column("df", "degrees of freedom", "count"),
         Column("n", "rows", "count"), Column("posts", "posts or clusters", "count"),
         Column("languages", "languages", "count"), Column("heading", "shown under")], rows,
-        ["Test rows only. An effect is a difference in the fitted probability, averaged over the rows; a name, not a "
-         "statement about what changing a term would do. The share never stands beside language effects, of which it "
-         "is a function. 'low' and 'high' repeat the errors over languages, or over posts where there are no others."])
+        ["Test rows only. An effect is a difference in the fitted probability, averaged over the rows; the word is "
+         "only a name, not a statement about what changing a term would do. The share is never in a regression with "
+         "language effects, of which it is a function. 'low' and 'high' repeat the interval with errors over "
+         "languages, or over posts if there is no other."])
 
 
 def regression_claims(table: Table) -> list[Claim]:

@@ -1,7 +1,7 @@
 """Several figures over several groups of languages, from one pass over the resampled posts.
 
-A question asks for many numbers of the same two answers: each figure, over all languages, the seen, the unseen, and
-each language alone. They all come from the same drawn posts, so they are drawn once.
+A question needs many numbers from the same answers of two models: each figure, over all languages, the seen, the
+unseen, and each language alone. All come from the same resampled posts, so these are drawn once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from stats.predictions import Predictions, Rows, figures_of, pooled, resampled
 from study.plan import Statistics
 from study.results import Results
 
-Spread = tuple[float, float, float]  # value, low, high; NaN where it cannot be made
+Spread = tuple[float, float, float]  # value, low, high; NaN if it cannot be computed
 
 
 def spread(models: Sequence[Predictions], figures: Sequence[str], groups: Mapping[str, Sequence[str]],
@@ -55,14 +55,14 @@ def table_part(rows: Rows, chosen: np.ndarray) -> Rows:
 
 
 def main_figures(results: Results) -> list[str]:
-    """The figure that a study leads with, then accuracy, and what else is told beside: the topic's recall, or none."""
+    """The figure that a study leads with, then accuracy, and the topic's recall if the codebook has a topic."""
     if results.kept.grouping.topic_of is None:
         return ["macro_f1", "accuracy"]
     return ["topic.macro_f1", "accuracy", "topic.recall"]
 
 
 def scopes(languages: Sequence[str], seen: Sequence[str], keep: str = "all") -> dict[str, list[str]]:
-    """"all", "unseen" and "seen": the groups that have a language; of two that are the same, `keep` "all" or "part"."""
+    """"all", "unseen" and "seen": those with a language; of two that are equal, `keep` decides ("all" or "part")."""
     groups = {"all": list(languages), "unseen": [code for code in languages if code not in seen],
               "seen": [code for code in languages if code in seen]}
     if keep == "all":

@@ -1,11 +1,11 @@
-"""Question 7: how fast the study's models labelled its test posts, and what a million posts cost beside an API.
+"""Question 7: how fast the study's models labelled its test posts, and what a million posts cost compared with an API.
 
     posts per second    the test posts over the seconds that labelling them took, median over fits
     this model          price per hour * 10^6 / (3,600 * posts per second)
     an API              tokens per post * price of a token read + price of one token written, times 10^6
 
-Only machines of the kind that was measured are priced: a speed on one says nothing of another. Prices come from a
-dated table (inference/prices.py); what the paper reports stands beside, as its own.
+Only machines of the kind that was measured are priced: a speed on one says nothing about another. Prices come from a
+dated table (inference/prices.py); what the paper reports is shown too, as its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from study.results import Results
 from study.runner import ZERO
 
 MILLION = 1_000_000
-QUESTION = "How fast is labelling, and what does a million posts cost beside an API?"
-ELSEWHERE = "How fast or dear it is on any other machine, with another base, longer posts or fewer at a time"
+QUESTION = "How fast is labelling, and what do a million posts cost compared with an API?"
+ELSEWHERE = "How fast or expensive it is on any other machine, with another base, longer posts or fewer at a time"
 
 
 def speed(results: Results) -> Section | None:
-    """Measured speed by set, prices and ratios; None where no model of the study was trained."""
+    """Measured speed by set, prices and ratios; None if no model of the study was trained."""
     measured = [line for fit in {fit.key: fit for fit in results.fits if fit.kind != ZERO}.values()
                 if (line := measure(results, fit))]
     if not measured:
@@ -48,25 +48,25 @@ def speed(results: Results) -> Section | None:
                    "as fast as the machine that was measured.")
         claims += cost_claims(cost, cheapest, prices, where)
     else:
-        answer += (f" {prices.path.name} has no price for such a machine, so what a million posts cost here is not "
-                   "said; add a row, and it will be.")
+        answer += (f" {prices.path.name} has no price for such a machine, so the cost of a million posts is not "
+                   "given; add a row, and it will be.")
     if unchecked := sum(row["checked"] is False for row in cost.rows):
-        answer += f" Of {counted(len(cost.rows), 'price')}, {unchecked} still to be checked against the source."
+        answer += f" Prices still to be checked against their source: {unchecked} of {len(cost.rows)}."
     notes = [f"Prices: {prices.path.name}, in {prices.currency}; {prices.note}",
              f"Tokens are those of the base's own tokenizer ({results.runner.model}); an API counts with its own. Its "
-             "cost is the whole prompt of each post and one token of answer, without discounts for a repeated prompt.",
+             "cost is that of each post's whole prompt and one answer token, without discounts for a repeated prompt.",
              *remarks(results, measured)]
     figures = []
     if sum((row["cost"] or 0) > 0 for row in cost.rows) > 1:
         figures.append(FigureSpec(
-            "bars", cost.name, "Each step of the scale is ten times the cost.", f"{ELSEWHERE}; a price that is marked "
+            "bars", cost.name, "Each step on the scale is a tenfold cost.", f"{ELSEWHERE}; a price that is marked "
             "as to be checked may have changed.", name="speed-cost", title="Cost of labelling a million posts",
             x="cost", y="name", low="low", high="high", series="kind", log=True))
     return Section("speed", "Speed and cost", QUESTION, answer, claims, [sets, cost, ratios], figures, notes)
 
 
 def measure(results: Results, fit: Fit) -> dict | None:
-    """What one fit's plain asking took, and its training; None for one that was not timed."""
+    """Speed and tokens of one fit's pass over the test rows, and its training; None if it was not timed."""
     told, facts = results.runner.read(fit, TEST), results.runner.facts(fit)
     if not told.get("seconds") or not told.get("posts"):
         return None
@@ -78,13 +78,13 @@ def measure(results: Results, fit: Fit) -> dict | None:
 
 def machine_words(environment: Mapping) -> str:
     """`"x86_64, 2 threads"` or `"NVIDIA L4"`."""
-    name = str(environment.get("device_name") or "a machine that was not noted")
+    name = str(environment.get("device_name") or "an unrecorded machine")
     on_cpu, threads = environment.get("device") == "cpu", environment.get("threads")
     return f"{name}, {counted(threads, 'thread')}" if on_cpu and threads else name
 
 
 def usual(results: Results, measured: Sequence[dict]) -> tuple[str, list[dict]]:
-    """The machine and template with the most fits, in words, and these fits: what the costs are made from."""
+    """The machine and template with the most fits, in words, and these fits, from which costs are computed."""
     kinds = [(line["machine"], line["fit"].template, line["dtype"]) for line in measured]
     machine, template, dtype = chosen = max(dict.fromkeys(kinds), key=kinds.count)
     words = f"{machine} in {dtype}" if dtype else machine
@@ -117,7 +117,7 @@ def sets_table(measured: Sequence[dict]) -> Table:
                Column("steps", "training steps", "number"), Column("training", "training, seconds", "number")]
     return Table("speed_sets", "Measured speed of labelling and training", columns, rows,
                  ["Medians over fits. Labelling: encoding and the model, without loading it. Tokens: the prompt with "
-                  "the post, though a shared beginning is computed once for many posts."])
+                  "the post, although a shared prefix is computed once for many posts."])
 
 
 def cost_table(chosen: Sequence[dict], prices: Prices, tokens: float) -> Table:
@@ -138,12 +138,12 @@ def cost_table(chosen: Sequence[dict], prices: Prices, tokens: float) -> Table:
                Column("training", f"training one model, {prices.currency}", "number"), Column("price", "list price"),
                Column("source", "source"), Column("date", "date"), Column("checked", "checked", "flag")]
     return Table("speed_cost", "Cost of labelling a million posts", columns, rows,
-                 ["A rented machine is taken to be as fast as the one that was measured. checked: no means that nobody "
-                  "has yet compared the price with its source."])
+                 ["A rented machine is assumed to be as fast as the one that was measured. checked: no means that "
+                  "nobody has yet compared the price with its source."])
 
 
 def ratio_table(cost: Table, prices: Prices) -> Table:
-    """API over machine, each with each; then the ratios that others report, as theirs."""
+    """Each API over each machine; then the ratios that others report, as theirs."""
     local_rows = [row for row in cost.rows if row["kind"] == "this model"]
     rows = [{"name": f"{api['name']} over {machine['name']}", "kind": "cost", "ratio": api["cost"] / machine["cost"],
              "ratio_to": None, "from": "measured speed and list prices", "date": max(api["date"], machine["date"])}
@@ -154,8 +154,8 @@ def ratio_table(cost: Table, prices: Prices) -> Table:
     columns = [Column("name", "what"), Column("kind", "of"), Column("ratio", "ratio", "number"),
                Column("ratio_to", "up to", "number"), Column("from", "from"), Column("date", "date")]
     return Table("speed_ratios", "Ratios of cost and speed", columns, rows,
-                 ["Above 1: this model is cheaper (cost) or faster (speed). Published ratios are of other machines and "
-                  "models than this study's; no API was timed here, so no ratio of speed is made from these fits."])
+                 ["Above 1: this model is cheaper (cost) or faster (speed). Published ratios are for machines and "
+                  "models other than this study's; no API was timed here, so these fits give no ratio of speed."])
 
 
 def cost_claims(cost: Table, cheapest: Mapping, prices: Prices, where: str) -> list[Claim]:
@@ -173,16 +173,16 @@ def cost_claims(cost: Table, cheapest: Mapping, prices: Prices, where: str) -> l
 
 
 def remarks(results: Results, measured: Sequence[dict]) -> list[str]:
-    """What bends the measured seconds."""
+    """What may distort the measured seconds."""
     found, machines = [], sorted({line["machine"] for line in measured})
     if len(machines) > 1:
         found.append(f"Fits were timed on {len(machines)} machines ({'; '.join(machines)}): the table keeps them "
                      "apart, and costs use the one with the most fits.")
     if getattr(results.runner, "jobs", 1) > 1:
-        found.append("Other models may have been trained on the same cores while these labelled, so alone they are "
+        found.append("Other models may have been training on the same cores while these labelled; alone, these are "
                      "faster.")
     if (posts := max(line["posts"] for line in measured)) < 1000:
-        found.append(f"Only {counted(posts, 'post')} were labelled at a time; the speed over many more may be another.")
+        found.append(f"Only {counted(posts, 'post')} were labelled at a time; with many more the speed may differ.")
     return found
 
 

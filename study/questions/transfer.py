@@ -1,7 +1,7 @@
-"""Questions 1 and 2: does the topic carry over to languages never trained on, and does the stance, the topic apart?
+"""Questions 1 and 2: does the topic carry over to languages never trained on, and does the stance, without the topic?
 
 Stance end to end is the product of two things: finding that a post is on the topic (recall), and telling its stance
-once it is found. So a difference between two models parts without rest:
+once it is found. So a difference between two models splits exactly in two:
 
     e = r g,    e1 - e2 = (r1 - r2) (g1 + g2) / 2 + (g1 - g2) (r1 + r2) / 2
 
@@ -27,13 +27,13 @@ PARTS = ("from the topic", "from the stance")
 
 
 def main_figure(results: Results) -> str:
-    """The topic's macro-F1, or that of all labels where a codebook has no topic."""
+    """The topic's macro-F1, or that of all labels if a codebook has no topic."""
     return "macro_f1" if results.kept.grouping.topic_of is None else "topic.macro_f1"
 
 
 def intervals(fits: Sequence[Predictions], figures: Sequence[str], languages: Sequence[str], draws: int, seed: int
               ) -> dict[tuple[str, str], tuple[float, float, float]]:
-    """(figure, language) -> the fits' mean figure and its bootstrap interval over posts; NaN where there is none."""
+    """(figure, language) -> the fits' mean figure and its bootstrap interval over posts; NaN if there is none."""
     grouping, drawn = fits[0].rows.grouping, {}
     for parts in resampled(fits, languages, draws, seed):
         for code, name in ((code, name) for code in languages for name in figures):
@@ -59,7 +59,7 @@ def whole(fits: Sequence[Predictions], name: str, languages: Sequence[str], weig
 
 
 def widest(results: Results) -> str:
-    """The set with the most languages, and of equal ones the largest: the multilingual one."""
+    """The set with the most languages, or the largest of several such: the multilingual one."""
     sizes = {fit.name: len(fit.keys) for fit in results.fits if fit.kind == "set"}
     return max(results.plan.sets, key=lambda name: (len(results.seen(name)), sizes[name]))
 
@@ -71,7 +71,7 @@ def topic(results: Results) -> Section:
     matrix, shrunk = transfer_table(results, recipes, name), pooled_table(results, name)
     sets, multi = sets_table(results, recipes, name), widest(results)
     single = [each for each in plan.sets if len(results.seen(each)) == 1 and each != multi]
-    claims, answer = [], "The plan has no monolingual set beside a multilingual one to compare."
+    claims, answer = [], "The plan has no monolingual set to compare with a multilingual one."
     if single:
         unseen = results.unseen(single[0]) or results.kept.languages
         found = compare(recipes[multi], recipes[single[0]], name, unseen, plan)
@@ -94,7 +94,7 @@ def topic(results: Results) -> Section:
                           "That two hatched cells differ: they hold fewer than 30 posts, or fewer than 10 of a label.",
                           name="topic-transfer", title=f"{title_of(name)} by train set and test language", x="language",
                           y="train", value="value", outlined="seen", hatched="small"),
-               FigureSpec("forest", "topic_differences", f"Differences to {multi}; an interval beyond the line of zero "
+               FigureSpec("forest", "topic_differences", f"Differences from {multi}; an interval beyond the zero line "
                           "is one that other draws, seeds and posts would rarely undo.",
                           "Anything from two intervals that overlap: each is about its own difference.",
                           name="topic-sets", x="difference", y="what", low="low", high="high", series="languages")]
@@ -128,7 +128,7 @@ def named(notes: Mapping[str, str]) -> str:
 
 def compare(first: Fits, second: Fits, figure: str, languages: Sequence[str], plan, weight: str = "languages"
             ) -> dict:
-    """`stats.recipes.contrast` with the plan's draws; at most 2,000, since draws are no part of its interval."""
+    """`stats.recipes.contrast` with the plan's draws; at most 2,000: of them it needs only the variance."""
     return contrast(first, second, figure, languages, weight, min(2000, plan.statistics.draws), plan.statistics.seed)
 
 
@@ -154,7 +154,7 @@ def transfer_table(results: Results, recipes: Mapping[str, Fits], name: str) -> 
 
 
 def sets_table(results: Results, recipes: Mapping[str, Fits], name: str) -> Table:
-    """Each set over all, seen and unseen languages, and its difference to the multilingual set on the same rows."""
+    """Each set over all, seen and unseen languages, and its difference from the multilingual set on the same rows."""
     multi, plan, rows = widest(results), results.plan, []
     for each, recipe in recipes.items():
         groups = {"all": results.kept.languages, "unseen": results.unseen(each),
@@ -192,11 +192,11 @@ def pooled_table(results: Results, name: str) -> Table:
                rate("raw_high", "high"), rate("pooled", "pooled"), rate("low", "low"), rate("high", "high"),
                rate("kept", "raw part")]
     return Table("topic_pooled", f"{title_of(name)} of each language, raw and partially pooled", columns, rows,
-                 ["Pooled figures are drawn towards the languages' mean as far as their rows are few; secondary."])
+                 ["Pooled figures are drawn towards the languages' mean, the more so the fewer their rows; secondary."])
 
 
 def stance(results: Results) -> Section | None:
-    """Question 2: the stance, parted from the topic; None for a codebook without stances."""
+    """Question 2: the stance, separated from the topic; None for a codebook without stances."""
     if not results.kept.grouping.stance_groups:
         return None
     plan, multi = results.plan, widest(results)
@@ -219,16 +219,16 @@ def stance(results: Results) -> Section | None:
     claims, answer = [], "The plan has no second set to compare."
     if parts:
         gain, by_topic, by_stance = parts[:3]
-        answer = (f"Of the {number(gain['value'])} by which {gain['first']} tells more stances end to end than "
-                  f"{gain['second']} in languages unseen by the latter, {number(by_topic['value'])} come from finding "
-                  f"the topic and {number(by_stance['value'])} from telling the stance once it is found.")
+        answer = (f"In languages unseen by {gain['second']}, {gain['first']} gains {number(gain['value'])} over it in "
+                  f"stance accuracy end to end: {number(by_topic['value'])} from finding the topic and "
+                  f"{number(by_stance['value'])} from telling the stance once it is found.")
         claims.append(Claim(
             f"{gain['first']} against {gain['second']}: the part of the stance gain that is not the topic's (three-way "
             f"accuracy, languages unseen by {gain['second']}).", by_stance["value"], by_stance["low"],
             by_stance["high"],
             ("With the topic's part taken out, this much is left for telling the stance itself" if is_shown(by_stance)
              else "With the topic's part taken out, no difference in telling the stance itself is shown")
-            + ", in these test posts (first fits; how seeds differ stands under Confounds).",
+            + ", in these test posts (first fits; for how seeds differ, see Confounds).",
             "That the whole gain end to end is a gain in stance."))
     ends = [Column(f"{key}{end}", f"{words}{' ' + end[1:] if end else ''}", "rate")
             for key, words in (("end", "end to end"), ("recall", "recall of the topic"), ("given", "given detection"),
@@ -238,14 +238,14 @@ def stance(results: Results) -> Section | None:
                    Column("count", "how many", "count"), *ends], rows,
                   ["End to end: a missed topic is wrong. Given detection: among related posts that were found. "
                    "Conditional: arg max over the related labels, for all related posts."])
-    split = Table("stance_parts", "Differences in stance end to end, parted",
+    split = Table("stance_parts", "Differences in stance end to end, split",
                   [Column("what", "contrast"), Column("part", "part"), Column("first", "first"),
                    Column("second", "second"), Column("value", "difference", "difference"),
                    Column("low", "low", "difference"), Column("high", "high", "difference")], parts,
-                  ["The two parts add up to the whole without rest; intervals over test posts, first fits."])
-    figures = [FigureSpec("forest", split.name, "The middle of each three is the topic's part, the last the stance's "
-                          "own.", "How other seeds would come out.", name="stance-parts", x="value", y="what",
-                          low="low", high="high", series="part")] if parts else []
+                  ["The two parts add up exactly to the whole; intervals over test posts, first fits."])
+    figures = [FigureSpec("forest", split.name, "In each group of three, the second is the topic's part and the last "
+                          "the stance's own.", "How other seeds would come out.", name="stance-parts", x="value",
+                          y="what", low="low", high="high", series="part")] if parts else []
     return Section("stance", "Stance transfer", "Does the stance carry over too, once finding the topic is taken out?",
                    answer, claims, [table, split] if parts else [table], figures)
 

@@ -1,9 +1,9 @@
-"""Question 6: does a model label a post better by its machine translation than by its own text?
+"""Question 6: does a model label a post better from its machine translation than from its own text?
 
 The same fit is asked twice about the same posts, so every difference is paired. A post without a translation, or whose
-translation is the text itself (an English post translated into English), says nothing about translating: it is counted,
-and left out of both sides. Monolingual sets come first, since translating is what one would do in place of training on
-more languages; how such a model does against the widest set on the posts' own text is told too.
+translation is the text itself (an English post translated into English), says nothing about translating: it is counted
+but left out of both sides. Monolingual sets come first, since translating is what one would do instead of training on
+more languages; such a model is also compared with the widest set on the posts' own text.
 """
 
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ from study.questions.transfer import title_of, widest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 
-QUESTION = "Does a model trained on few languages label posts in others better by a machine translation?"
+QUESTION = "Does a model trained on few languages label posts in others better from a machine translation?"
 
 
 def translation(results: Results) -> Section | None:
-    """Own text against translation, by set and language; None where the plan names no column of translations."""
+    """Own text against translation, by set and language; None if the plan names no column of translations."""
     column = results.plan.data.translation
     asked = {name: one for name in results.plan.sets for one in results.asked(name) if one.name == "translation"}
     if column is None or not asked:
@@ -90,7 +90,7 @@ def language_table(results: Results, sides: Mapping[str, tuple[Predictions, Pred
                     Column(f"{key}_translation", "translation", "rate"), Column(key, "difference", "difference"),
                     Column(f"{key}_low", "low", "difference"), Column(f"{key}_high", "high", "difference")]
     return Table("translation_languages", "Translation less own text, by set and language", columns, lines,
-                 ["Positive: better by the translation. Secondary: one language alone has few posts."])
+                 ["Positive: better on the translation. Secondary: one language alone has few posts."])
 
 
 def set_table(results: Results, sides: Mapping[str, tuple[Predictions, Predictions]], rows: Rows) -> Table:
@@ -124,7 +124,7 @@ def set_table(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
 
 def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictions]], rows: Rows, chosen: np.ndarray
               ) -> tuple[list[Claim], str]:
-    """The first set's gain by translation where it was not trained; and against the widest set on own text."""
+    """The first set's gain from translation where it was not trained; and against the widest set on own text."""
     name, wide = next(iter(sides)), widest(results)
     figure, statistics = main_figures(results)[0], results.plan.statistics
     groups = scopes(rows.languages, results.seen(name), "part")
@@ -142,7 +142,7 @@ def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
     answer = (f"In the {where}, the set {name} ({taught}{' and more' * (len(results.seen(name)) > 3)}) reaches {title} "
               f"{said(pair[0])} on the posts' own text and {said(pair[1])} on their translations.")
     claims = [Claim(
-        f"Asked by machine translations in place of the posts' own text, the set {name} changes its {title} in the "
+        f"Given machine translations instead of the posts' own text, the set {name} changes its {title} in the "
         f"{where}.", value, low, high,
         "With this fit and this translator, the change on posts like these lies within the interval, each language "
         "counting the same.",
@@ -156,7 +156,7 @@ def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
             f"The set {name} on translations against the set {wide} on own text: {title}, the same posts.",
             value, low, high, "On these posts, translating for the one model and training the other on more languages "
             "differ by an amount within the interval.",
-            "That the two are worth the same where the interval holds zero; or why they differ: the sets differ in "
+            "That the two are worth the same where the interval contains zero; or why they differ: the sets differ in "
             "rows too."))
     return claims, answer
 
@@ -166,12 +166,12 @@ def figures_of_section(results: Results, by_set: Table, by_language: Table) -> l
     key = short(main_figures(results)[0])
     title = title_of(main_figures(results)[0])
     return [
-        FigureSpec("forest", by_set.name, "Right of the line: better by the translation. Rows of languages that a set "
+        FigureSpec("forest", by_set.name, "Right of the line: better on the translation. Rows of languages that a set "
                    "was not trained on are where translating could help.",
                    "That an interval across zero shows that translating changes nothing.", name="translation-sets",
                    title="Translation less own text", x="difference", y="what", low="low", high="high",
                    series="figure"),
-        FigureSpec("matrix", by_language.name, "Blue cells are better by the translation, orange ones worse. Outlined: "
+        FigureSpec("matrix", by_language.name, "Blue cells are better on the translation, orange ones worse. Outlined: "
                    "languages that the set was trained on.",
                    "That two hatched cells differ: they hold fewer than 30 posts, or fewer than 10 of a label.",
                    name="translation-languages", title=f"{title}, translation less own text", x="language", y="train",

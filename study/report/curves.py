@@ -9,9 +9,9 @@ from study.report.looks import DASHES, MARKERS, PALETTE, SOFT, Data, handle, hol
 
 
 def curves(data: Data) -> Figure:
-    """A panel per facet: y with its band over the steps of x, which stand evenly apart (0, 5, 10, 25, 75 would crowd).
+    """A panel per facet: y with its band over the steps of x, which are evenly spaced (0, 5, 10, 25, 75 would crowd).
 
-    The upper axis, where `second` names a column, gives that column's value at the same steps.
+    If `second` names a column, the upper axis gives its value at the same steps.
     """
     facets, series = data.distinct("facet"), data.distinct("series")
     steps = sorted(value for value in data.distinct("x") if value is not None)
@@ -75,7 +75,7 @@ def _second_axis(ax, data: Data, rows: list[dict], steps: list) -> None:
 
 
 def reliability(data: Data) -> Figure:
-    """A panel per facet: the share that is right over the stated probability, above how many answers there are."""
+    """A panel per facet: the share that is right over the stated probability, above bars that count the answers."""
     facets, series = data.distinct("facet"), data.distinct("series")
     across = min(len(facets), 4)
     down = math.ceil(len(facets) / across)

@@ -21,7 +21,7 @@ WIDTH, EDGE = 320, 14  # of the small picture, in its own units
 
 
 def figure_of(spec: FigureSpec, table: Table) -> Figure:
-    """The figure that `spec` describes, of the rows of `table`; `ValueError` where the two do not fit."""
+    """The figure that `spec` describes, from the rows of `table`; `ValueError` if the two do not fit."""
     with styled():
         figure = DRAW[spec.kind](Data(spec, table))
         above = [legend for legend in figure.legends if legend.get_alignment() == "left"]
@@ -33,7 +33,7 @@ def figure_of(spec: FigureSpec, table: Table) -> Figure:
 
 
 def reach_of(claims: list[Claim]) -> float:
-    """The end of the scale on which differences are drawn: the same for all, so that lengths compare."""
+    """The end of the scale on which differences are drawn: the same for all, so that lengths can be compared."""
     ends = [abs(v) for c in claims if c.kind == "difference" for v in (c.value, c.low, c.high) if v is not None]
     return next((r for r in (0.05, 0.1, 0.2, 0.3, 0.5) if r >= max(ends, default=0)), 1.0)
 
@@ -66,7 +66,7 @@ def interval_picture(claim: Claim, reach: float) -> Html | None:
 
 
 def in_numbers(claim: Claim) -> tuple[str, str]:
-    """`("−0.045", "95 % interval −0.090 to +0.001")`; in words where it cannot be estimated."""
+    """`("−0.045", "95 % interval −0.090 to +0.001")`; in words if it cannot be estimated."""
     if claim.value is None:
         return "not estimable", ""
     if claim.low is None:

@@ -54,7 +54,7 @@ def _cell(ax, k: int, i: int, data: Data, row, value, shade, kind: str) -> None:
     ax.add_patch(Rectangle((k - 0.48, i - 0.47), 0.96, 0.94, facecolor=face, lw=0.6,
                            edgecolor="#d5d5d5" if value is None else "none"))
     if small and value is not None:
-        stripe = "#ffffff" if contrast(face, "#ffffff") > 2 else "#5c6b7a"  # what shows on the middle shades, too
+        stripe = "#ffffff" if contrast(face, "#ffffff") > 2 else "#5c6b7a"  # visible on the middle shades, too
         ax.add_patch(Rectangle((k - 0.48, i - 0.47), 0.96, 0.94, facecolor="none", edgecolor=stripe, lw=0,
                                hatch=HATCH, alpha=0.7))
     if row is not None and data.of(row, "outlined"):

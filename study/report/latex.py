@@ -2,8 +2,9 @@ r"""A study's tables for LaTeX (booktabs), ready to paste, and the table of the 
 
     latex_text(study) -> str      escaped("5 % of $x_1") -> r"5 \% of \$x\_1"
 
-A table that a matrix draws is set as that matrix, languages down and train sets across, since thirteen columns fit no
-page; seen cells are bold, small ones carry a ring. Scripts other than Latin need XeLaTeX or LuaLaTeX and a font.
+A table that is drawn as a matrix is also set as one, languages down and train sets across, since thirteen columns do
+not fit on a page; seen cells are bold, small ones carry a ring. Scripts other than Latin need XeLaTeX or LuaLaTeX and a
+font.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +39,7 @@ def latex_text(study: Study) -> str:
 
 
 def latex_table(table: Table) -> str:
-    """The table as it stands: a column per column, numbers to the right."""
+    """The table as it stands: a column per column, numbers aligned right."""
     rows = [[escaped(shown(row[c.key], c.kind)) for c in table.columns] for row in table.rows]
     align = "".join("r" if c.kind in NUMBERS else "l" for c in table.columns)
     return _float(align, [escaped(c.title) for c in table.columns], rows, escaped(_sentence(table)), table.name)

@@ -1,8 +1,8 @@
 """What the study's figures share: colours, markers, hatches, a table's columns by role, panels.
 
-Nothing is told by colour alone. Series differ by marker and dash as well, cells by the number within them; the order of
-the colours (Okabe and Ito 2008) keeps neighbours apart in grey. Ink on a shade is black or white, whichever has the
-higher contrast (WCAG 2.2, 1.4.3): at least 4.5 to 1 on any shade.
+Nothing is shown by colour alone. Series differ by marker and dash as well, cells by the number in them; the order of
+the colours (Okabe and Ito 2008) keeps neighbours distinct in greyscale. Ink on a shade is black or white, whichever has
+the higher contrast (WCAG 2.2, 1.4.3): at least 4.5 to 1 on any shade.
 """
 
 import math
@@ -20,7 +20,7 @@ PALETTE = (SEEN, UNSEEN, "#009E73", "#AA4499", "#B98900", "#56B4E9", INK)
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.6)), (0, (1.5, 1.3)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (9, 3)), "-")
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
-# Orange below zero, blue above: told apart in every common colour blindness; the printed sign says it in grey.
+# Orange below zero, blue above: distinct in every common colour blindness; in greyscale the printed sign tells.
 BOTH_WAYS = LinearSegmentedColormap.from_list("below to above", ["#a34700", "#ee9b5c", "#fbf6f1", "#74b3dc", "#0b4f82"])
 SOFT = "#59636e"
 LINE = "#e4e4e4"
@@ -34,7 +34,7 @@ class Data:
         self.spec, self.table, self.rows = spec, table, table.rows
 
     def of(self, row: dict, role: str):
-        """The value under a role; None where it is missing or the figure has no such role."""
+        """The value under a role; None if it is missing or the figure has no such role."""
         key = getattr(self.spec, role)
         return row[key] if key else None
 
@@ -48,13 +48,13 @@ class Data:
         return shown(self.of(row, role), self.kind(role))
 
     def distinct(self, role: str, rows: Sequence[dict] | None = None) -> list:
-        """The values under a role, each once, in their order; [None] where the figure has no such role."""
+        """The values under a role, each once, in their order; [None] if the figure has no such role."""
         if not getattr(self.spec, role):
             return [None]
         return list(dict.fromkeys(self.of(row, role) for row in (self.rows if rows is None else rows)))
 
     def where(self, role: str, value, rows: Sequence[dict] | None = None) -> list[dict]:
-        """The rows with that value under a role; all of them where the figure has no such role."""
+        """The rows with that value under a role; all of them if the figure has no such role."""
         rows = self.rows if rows is None else rows
         return [row for row in rows if not getattr(self.spec, role) or self.of(row, role) == value]
 
@@ -78,7 +78,7 @@ def contrast(one, other) -> float:
 
 
 def shading(values: Sequence[float], kind: str):
-    """(function of a value -> colour, lowest, highest) over the values there are; differences run evenly about zero."""
+    """(function of a value -> colour, lowest, highest) over the values; differences are symmetric about zero."""
     if kind == "difference":
         reach = max(0.05, math.ceil(max((abs(v) for v in values), default=0) * 20) / 20)
         return (lambda v: BOTH_WAYS(0.5 + v / (2 * reach))), -reach, reach

@@ -1,12 +1,12 @@
-"""A study's `report.html`, and the folder around it: one file that opens with three claims and where each of them ends.
+"""A study's `report.html`, and the folder around it: one file that opens with three claims and the limits of each.
 
     study_page(study) -> str
     write_study(folder, study)      report.html, study.json, methods.md, table.tex, tables/, figures/
 
-The page asks nobody for anything: no script, no font, no address, and a content security policy that would stop one.
-Every string goes through report/markup.py. Figures are drawn from the very tables that are saved, so their numbers are
-the CSV files', rounded. Other things in the folder stay as they are; each file or subfolder is written whole or not at
-all, the page last, so that a page is never older than what it speaks of.
+The page loads nothing: it has no script, no font and no address, and a content security policy would block any. Every
+string goes through report/markup.py. Figures are drawn from the same tables that are saved, so their numbers are those
+of the CSV files, rounded. Other files in the folder are left alone; each file or subfolder is written completely or not
+at all, the page last, so that it is never older than what it describes.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def study_page(study: Study) -> str:
 
 
 def write_study(folder: str | Path, study: Study) -> None:
-    """Write the page and all that belongs to it into `folder`; raises `UserError` where it cannot be written."""
+    """Write the page and all that belongs to it into `folder`; raises `UserError` if it cannot be written."""
     folder = Path(folder)
     page, latex = study_page(study), latex_text(study)  # before anything is written: an error leaves the old files
     with atomic_folder(folder / "figures") as inner:
@@ -102,8 +102,8 @@ def _section(number: int, section: Section, reach: float) -> Html:
              tag("p", section.question, class_="question", dir="auto"),
              tag("div", tag("p", section.answer, dir="auto"), class_="found")]
     if section.exploratory:
-        parts.append(tag("p", "Not in the family of contrasts that the plan declared: a reason to look, no test.",
-                         class_="note"))
+        parts.append(tag("p", "Not in the family of contrasts that the plan declared: a reason to look further, not a "
+                         "test.", class_="note"))
     if section.claims:
         parts.append(tag("div", *(_card(claim, reach) for claim in section.claims), class_="cards"))
     drawn = set()

@@ -13,13 +13,13 @@ from study.report.looks import HATCHES, LINE, MARKERS, PALETTE, SOFT, Data, hand
 from study.report.tables import shown, signed
 
 NEAR = [(8, 0), (-8, 0), (7, 7), (-7, 7), (7, -7), (-7, -7), (0, 10), (0, -10), (13, 4), (-13, 4), (13, -5),
-        (-13, -5), (11, 14), (-11, 14), (11, -14), (-11, -14)]  # where a label may stand: points off its point
+        (-13, -5), (11, 14), (-11, 14), (11, -14), (-11, -14)]  # where a label may stand: offsets in points
 
 
 def scatter(data: Data) -> Figure:
     """y over a share on a log axis, a panel per series; rows without a share stand apart, in a strip without a scale.
 
-    A share that is missing, or not above 0, has no place on the axis, and none is made up for it.
+    A share that is missing or not above 0 cannot be put on the axis, and no value is made up for it.
     """
     series = data.distinct("series")
     placed = [row for row in data.rows if (data.of(row, "x") or 0) > 0]
@@ -31,7 +31,7 @@ def scatter(data: Data) -> Figure:
     shares = [data.of(row, "x") for row in placed] or [0.1, 10]
 
     def beside(row: dict) -> float:
-        """Languages with one share stand side by side, a few per cent apart, or they would hide one another."""
+        """Languages with the same share stand side by side, a few per cent apart, so as not to hide one another."""
         same = data.distinct("label", data.where("x", data.of(row, "x"), placed))
         return 1.1 ** (same.index(data.of(row, "label")) - (len(same) - 1) / 2)
 
@@ -55,7 +55,7 @@ def scatter(data: Data) -> Figure:
     grid[-1, 0].set_xlabel("not listed\n(not zero)")
     grid[-1, 1].set_xlabel(f"{data.title('x')} (log scale)")
     legend(figure, [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows))
-    if data.kind("label") == "language":  # codes beside the points: thirteen names would lie over one another
+    if data.kind("label") == "language":  # codes beside the points: thirteen names would overlap
         figure.supxlabel(_names(data.distinct("label")), fontsize=7.5, color=SOFT, x=0.01, ha="left", linespacing=1.4)
     _label(figure, data, points)
     return figure
@@ -70,7 +70,7 @@ def _point(ax, data: Data, row: dict, x: float, index: int) -> None:
 
 
 def _label(figure: Figure, data: Data, points: list) -> None:
-    """Write each label beside its point, where it covers least of points, intervals and other labels."""
+    """Write each label beside its point, where it covers the least of points, intervals and other labels."""
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     scale = 72 / figure.dpi
@@ -104,14 +104,14 @@ def _label(figure: Figure, data: Data, points: list) -> None:
 
 
 def _names(codes: list) -> str:
-    """`ar Arabic · de German · ...`, in two lines where there are many."""
+    """`ar Arabic · de German · ...`, in two lines if there are many."""
     words = [f"{code} {shown(code, 'language')}" for code in sorted(codes) if code != shown(code, "language")]
     half = len(words) if len(words) <= 7 else (len(words) + 1) // 2
     return "\n".join(" · ".join(part) for part in (words[:half], words[half:]) if part)
 
 
 def forest(data: Data) -> Figure:
-    """Contrasts with intervals about zero, groups under headings, the numbers at the right; thin: simultaneous."""
+    """Contrasts with intervals about zero, groups under headings, numbers at the right; thin lines: simultaneous."""
     groups = data.distinct("series")
     lines = []
     for group in groups:

@@ -3,9 +3,10 @@
     Study -> sections -> Section -> claims, tables, figures
     study_json(study) -> dict -> study_from_json -> an equal Study
 
-A figure is no picture here but a `FigureSpec`: a kind, and for every role (x, y, low, high, ...) the key of a column of
-one table of the same section. So a picture cannot show a number that its table lacks, and the table is what is saved.
-Everything is checked on making it; a wrong name is a `ValueError` that says which, since only a program makes these.
+Here a figure is not a picture but a `FigureSpec`: a kind, and for every role (x, y, low, high, ...) the key of a column
+of one table of the same section. So a picture cannot show a number that its table lacks, and the table is what is
+saved. Everything is checked when it is made; a wrong name is a `ValueError` that gives it, since only programs make
+these.
 
 Values: None is missing (NaN becomes None, infinity is refused); numpy's scalars become Python's. Kinds of columns:
 
@@ -126,7 +127,7 @@ class FigureSpec:
             raise ValueError(f"figure {self.name}: an interval needs both its ends")
 
     def check(self, table: Table) -> None:
-        """Raise `ValueError` where a role names no column of `table`, or one of the wrong kind."""
+        """Raise `ValueError` if a role names no column of `table`, or one of the wrong kind."""
         for role in ROLES:
             if not (key := getattr(self, role)):
                 continue
@@ -142,7 +143,7 @@ class FigureSpec:
 
 @dataclass
 class Claim:
-    """A sentence, the estimate and interval that carry it (None: not estimable), and where it ends.
+    """A sentence, the estimate and interval that carry it (None: not estimable), and its limits.
 
     `kind`: "rate" is drawn from 0 to 1, "difference" about zero, "correlation" from -1 to 1; a "number" (a speed, a
     ratio of costs) has no scale and is not drawn. `level`: of the interval.
@@ -193,7 +194,7 @@ class Section:
 
 @dataclass
 class Study:
-    """The whole study.
+    """A study.
 
     `first`: keys of up to three sections whose first claims open the page (by default the first three with one).
     `latex`: names of the tables set for LaTeX (by default the one behind the first figure). `note`: a line under the
@@ -248,7 +249,7 @@ def study_json(study: Study) -> dict:
 
 
 def study_from_json(value: Mapping) -> Study:
-    """The study that `study_json` gave `value` for; raises `ValueError` or `TypeError` where it is another thing."""
+    """The study of which `study_json` made `value`; raises `ValueError` or `TypeError` for anything else."""
     return Study(**{**value, "sections": [_section(section) for section in value["sections"]]})
 
 
@@ -260,13 +261,13 @@ def _section(value: Mapping) -> Section:
 
 
 def _check_name(what: str, name: str) -> None:
-    # "columns" is taken by the list of columns that lies beside the tables.
+    # "columns" is the name of the list of columns beside the tables.
     if not _NAME.fullmatch(name) or name == "columns":
         raise ValueError(f"a {what} cannot be called {name!r}: a to z, 0 to 9, _ and - (it names a file)")
 
 
 def _value(value, column: Column, table: str):
-    """The value as JSON has it, or `ValueError` where the column's kind does not allow it."""
+    """The value as JSON has it, or `ValueError` if the column's kind does not allow it."""
     value = value.item() if hasattr(value, "item") else value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None

@@ -2,10 +2,10 @@
 
     shown(0.61234, "rate") -> "0.612"     csv_text(table)     html_table(table)     column_list(tables)
 
-CSV: UTF-8 without a byte order mark, `NA` for what is missing, TRUE and FALSE, every digit of a number (`repr`: what is
-read back is the very float), text in quotes. Quotes are not enough for R, which turns a text of digits into a number
-and a long id into a rounded one; columns.csv says each column's class, and read.R reads every table by it. A text that
-is itself the two letters NA cannot be told from a missing one.
+CSV: UTF-8 without a byte order mark, `NA` for what is missing, TRUE and FALSE, every digit of a number (`repr`:
+reading it back gives the same float), text in quotes. Quotes are not enough for R, which turns a text of digits into a
+number and a long id into a rounded one; columns.csv gives each column's class, and read.R reads every table by it. A
+text that consists of the two letters NA cannot be told from a missing one.
 """
 
 from collections.abc import Iterable
@@ -101,7 +101,7 @@ def html_table(table: Table) -> Html:
     rows = [[shown(row[column.key], column.kind) for column in table.columns] for row in table.rows]
     body = grid(header, rows, numbers=numbers, class_="wide")
     notes = tag("p", " ".join(table.notes), class_="note", dir="auto") if table.notes else None
-    where = tag("p", "Every digit: ", tag("code", f"tables/{table.name}.csv"), class_="note")
+    where = tag("p", "Full precision: ", tag("code", f"tables/{table.name}.csv"), class_="note")
     if len(rows) > LONG:
         summary = tag("summary", f"Table: {table.title} ({len(rows):,} rows)")
         return tag("details", summary, body, notes, where, id=f"table-{table.name}")

@@ -61,7 +61,7 @@ def test_what_a_plan_says_decides_its_hash_and_where_it_lies_does_not(tmp_path):
     ("[repeat]", "[train]\nepoch = 1\n[repeat]", ["[train]", "unknown key 'epoch'", "epochs"]),
     ("[repeat]", '[train]\npreset = "papr"\n[repeat]', ["[train]: preset", "'papr'"]),
     ("[repeat]", '[outside]\nen = "x.jsonl"\n[repeat]', ["[outside]: en", "name of a set"]),
-    ("[repeat]", "[repeat]\nfolds = 1", ["[repeat]: folds", "one part"]),
+    ("[repeat]", "[repeat]\nfolds = 1", ["[repeat]: folds", "one fold"]),
     ("[sets]", "[sets]\n[sets]", ["plan.toml"]),
 ])  # fmt: skip
 def test_mistakes_are_named(tmp_path, old, new, words):

@@ -158,7 +158,7 @@ def test_a_declared_pair_is_marked(tmp_path):
 
 def test_no_equal_sets_and_one_fit_are_said_in_words(tmp_path):
     section = confounds(fake_results(tmp_path, "[sets]\nen = { en = 20 }\nboth = { en = 20, es = 20 }\n"))
-    assert section.answer.startswith("No two sets have as many rows (en 20, both 40)")
+    assert section.answer.startswith("No two sets have equally many rows (en 20, both 40)")
     assert any("one fit: nothing to compare it with" in note for note in section.notes)
     assert any("two sets of equal total rows" in note and "several fits of a set" in note for note in section.notes)
     rows = table(section, "confounds_components").rows

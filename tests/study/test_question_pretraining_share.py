@@ -247,7 +247,7 @@ def test_figures_draw_and_the_section_survives_json(section):
 def test_no_listed_share(tmp_path):
     section = bias(fake_results(tmp_path, PLAN + write_shares(tmp_path, {})))
     assert "Nothing can be said: 0" in section.answer
-    assert any("The share of no test language is listed" in note for note in section.notes)
+    assert any("No test language has a listed share" in note for note in section.notes)
     assert any("two are needed" in note for note in section.notes)
     assert {row["regression"] for row in table(section, "bias_effects").rows} == {"with language effects"}
     assert not any("tenfold" in claim.text for claim in section.claims)

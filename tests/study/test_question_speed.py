@@ -101,7 +101,7 @@ def test_cost_follows_from_the_measured_seconds(tmp_path, monkeypatch):
 def test_it_says_on_which_machine_and_what_may_not_be_said(tmp_path, monkeypatch):
     section = speed(study(tmp_path, monkeypatch, CPU))
     assert "On x86_64, 2 threads in float32" in section.answer and "EUR on small" in section.answer
-    assert "Of 2 prices, 1 still to be checked" in section.answer
+    assert "still to be checked against their source: 1 of 2" in section.answer
     assert all("other machine" in claim.may_not_say for claim in section.claims) and len(section.claims) == 2
     claim = section.claims[0]
     assert claim.value == pytest.approx(84.5)

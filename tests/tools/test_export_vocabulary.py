@@ -101,7 +101,7 @@ def test_a_tokenizer_json_of_llama_3s_kind_and_another(tmp_path):
     with pytest.raises(UserError, match=r"'Rand' takes the space around it .* llama.cpp has no place for"):
         read_vocabulary(tmp_path, 300)
     write(GPT2_PATTERN)
-    with pytest.raises(UserError, match=r"tokenizer\.json: cuts texts otherwise than Llama 3 .* llama-bpe"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: splits texts differently from Llama 3 .* llama-bpe"):
         read_vocabulary(tmp_path, 300)
 
 

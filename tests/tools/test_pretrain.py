@@ -107,7 +107,7 @@ def test_texts_of_other_splits_are_never_read(text_files):
 @pytest.mark.parametrize(("content", "says"), [
     ('{"id": 1, "language": "en"}\n', "row 1: has no 'text'"),
     ("[1]\n", "row 1: is not an object"),
-    ('{"id": 1, "language": "en", "text": "a"}\n{"id": 1, "language": "en", "text": "b"}\n', "row 2: id 1 stands"),
+    ('{"id": 1, "language": "en", "text": "a"}\n{"id": 1, "language": "en", "text": "b"}\n', "row 2: id 1 occurs"),
     ("nonsense\n", "row 1: is not JSON"),
 ])  # fmt: skip
 def test_bad_text_files_are_named_with_their_row(tmp_path, content, says):

@@ -1,4 +1,4 @@
-"""A run as files that other programs load: an adapter, a whole model, in 16 bits, 4 bits or GGUF, with its model card.
+"""Export a run for other programs: as an adapter, or as a model in 16 bits, 4 bits or GGUF, each with a model card.
 
     python -m tools.export --run runs/mine --to peft --out exports/mine                    the adapter, for peft
     python -m tools.export --run runs/mine --to merged --out exports/mine                  for transformers
@@ -6,12 +6,12 @@
     python -m tools.export --run runs/mine --to bnb-4bit --out exports/mine                transformers + bitsandbytes
     python -m tools.export --run runs/mine --to gguf-q8_0 --out exports/mine               for llama.cpp
 
-A merged weight is W + s B A, computed in float32 and rounded once. With --base nf4, W is what the adapter was trained
-beside, the 4-bit weights dequantised; with --base original it is what the base's 16-bit files hold, which the adapter
-never saw. Both are in use, and the card says which was taken. Tensors are made, written and forgotten one by one, into
-a folder beside --out that is renamed at the end. README.md is the model card; what the base's licence wants passed on
-is put beside it. What is made from Llama weights is called Llama-...: that is the model's name, and the folder may be
-called anything. No post leaves with a model.
+A merged weight is W + s B A, computed in float32 and rounded once. With --base nf4, W is the dequantised 4-bit weight
+beside which the adapter was trained; with --base original it is the weight in the base's 16-bit files, which the
+adapter never saw. Both are common, and the card says which was used. Tensors are made, written and released one by one,
+into a folder beside --out that is renamed at the end. README.md is the model card; the files that the base's licence
+requires are put beside it. A model made from Llama weights must be named Llama-...; its folder may have any name. No
+post is exported with a model.
 """
 
 import shutil
@@ -63,7 +63,7 @@ class Export:
     private: Private
     codebook: Codebook
     tensors: MergedTensors
-    quantize: str  # how the merged tensors have the base: a key of BASES
+    quantize: str  # how the base enters the merged tensors: a key of BASES
     name: str
 
     def usage(self, kind: str, **words) -> str:
@@ -130,7 +130,7 @@ def write_bnb_4bit(export: Export, folder: Path) -> tuple[list[str], str]:
     export.copy_tokenizer(folder)
     scales = " with quantised scales" if export.options.double else ""
     return [f"the whole model, its linears in bitsandbytes' NF4{scales}: {export.merged_on}",
-            "the merged weights were then quantised to NF4, anew: each moved by up to half a step of its block, which "
+            "the merged weights were then quantised to NF4 again: each moved by up to half a step of its block, which "
             "can be more than the adapter had moved it", *_about_tokenizer(export)], export.usage("merged")
 
 
@@ -166,7 +166,7 @@ def write_modelfile(export: Export, folder: Path, file: str) -> str:
 class Format:
     """One value of --to. library, relation: the Hub's words."""
 
-    write: Callable[[Export, Path], tuple[list[str], str]]  # what the folder now holds, and how it is loaded
+    write: Callable[[Export, Path], tuple[list[str], str]]  # returns what the folder now holds, and how it is loaded
     library: str | None
     relation: str
 
@@ -208,7 +208,7 @@ def main(argv: list[str]) -> None:
 
 
 def prepare(options: ExportOptions, run: RunFolder, place: str) -> Export:
-    """Open the base and the adapter of a run; nothing is merged yet. Raises `UserError` where they do not fit."""
+    """Open the base and the adapter of a run; nothing is merged yet. Raises `UserError` if they do not fit."""
     folder = base_folder(run, options.model, options.cache)
     prompt, trained = run_prompt(run, folder), run.facts["options"]["quantize"]
     quantize = "none" if options.base == "original" else trained
@@ -225,13 +225,13 @@ def prepare(options: ExportOptions, run: RunFolder, place: str) -> Export:
 
 
 def known_name(run: RunFolder) -> str | None:
-    """The base's name on the Hub, where train.py was given one and not a folder."""
+    """The base's name on the Hub, if train.py was given one and not a folder."""
     name = run.facts["options"]["model"]
     return name if is_name(name) and not Path(name).exists() else None
 
 
 def said(export: Export, out: Path, evaluations: list) -> list[str]:
-    """What the terminal shows at the end: what was written, and what should be known before it is passed on."""
+    """What the terminal shows at the end: what was written, and what users should know before they pass it on."""
     size = sum(path.stat().st_size for path in out.iterdir())
     lines = [f"written: {out} ({human_bytes(size)}), {export.options.to}, called {export.name}"]
     if export.options.to != "peft":

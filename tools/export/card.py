@@ -1,4 +1,4 @@
-"""The model card of an export: README.md, made from what the run's folder says of itself, in the Hub's format.
+"""The model card of an export: README.md in the Hub's format, made from the run's folder.
 
 Everything in it is from run.json, the codebook, metrics.json and the base's folder; what they do not say is not said.
 No post stands in it: of the data it has counts, file names and hashes, and it is made from the codebook without its
@@ -83,7 +83,7 @@ class Card:
                      self._figures(), self._limits(codebook), self._licence(), self._cite()]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"run.json: {error} is missing or of another kind; the file was changed by hand, so train "
-                            "anew") from error
+                            "again") from error
         return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
     def own_words(self) -> str:
@@ -111,7 +111,7 @@ class Card:
         lines = [f"# {self.name}", ""]
         lines += [f"**{self.base.built_with}**", ""] if self.base.built_with else []
         lines += [f"Labels short posts by the codebook “{codebook.name}”. Fine-tuned with LoRA from `{self.base.name}` "
-                  f"on labelled posts in {languages}, by Glass Llama."]
+                  f"on labelled posts in {languages}, with Glass Llama."]
         if self.facts["options"]["loss"] == "text":
             lines += ["", f"> **Warning.** {TEXT_LOSS}"]
         return [*lines, "", "## What is in this folder", "", *(f"- {line}" for line in self.holds)]
@@ -182,8 +182,8 @@ class Card:
         return ["## Limits", "",
                 "- It knows the labels as those who labelled its training posts understood them, with their mistakes "
                 "and their views.",
-                f"- Training posts were in {languages}. In other languages it leans on what the base knows; only "
-                "figures of that very language say how far.",
+                f"- Training posts were in {languages}. In other languages it relies on what the base knows; only "
+                "figures for that language show how far.",
                 "- Posts from other times, places and platforms than the training posts may be labelled worse.",
                 "- Its probabilities were not calibrated. Irony, quotations and pictures are often misread.",
                 "- What the base learnt from its texts, prejudice included, is in it.",
@@ -191,8 +191,9 @@ class Card:
                 "", "## What it is for, and what not", "",
                 f"- **For** labelling many posts by the codebook above ({', '.join(codebook.labels)}), to be read as "
                 "counts and shares in research, with a hand-labelled sample beside them in each language.",
-                "- **Not for** decisions about single people or posts (moderation, policing, hiring, credit, migration "
-                "cases), for finding out what a person thinks, or for acting on a label that nobody has checked.",
+                "- **Not for** decisions about individual people or posts (moderation, policing, hiring, credit, "
+                "migration cases), for finding out what a person thinks, or for acting on a label that nobody has "
+                "checked.",
                 "- **Not for** writing text or answering questions."]  # fmt: skip
 
     def _licence(self) -> list[str]:
@@ -201,20 +202,21 @@ class Card:
         if base.llama:
             lines += [f"{base.built_with}. {base.attribution}", ""]
             there = ", ".join(f"`{path.name}`" for path in base.files)
-            lines += [f"The licence and what belongs to it travel with this folder: {there}, `{NOTICE}`."
+            lines += [f"The licence and what belongs to it are in this folder: {there}, `{NOTICE}`."
                       if base.has_licence_text else
                       f"`{NOTICE}` is in this folder. **The licence's text was not in the base's folder and is missing "
                       "here: add it (https://www.llama.com/llama-downloads/) before you pass this model on.**"]
         elif base.licence == "unknown":
-            lines += [f"The folder of `{base.name}` names no licence. Find out which one holds before you pass this "
+            lines += [f"The folder of `{base.name}` names no licence. Find out which one applies before you pass this "
                       "model on."]  # fmt: skip
         else:
-            lines += [f"The base's licence, {base.licence}, holds for what is made from it."]
+            lines += [f"The base's licence, {base.licence}, applies to what is made from it."]
         lines += ["", f"The base's own card is `{BASE_CARD}`."] if base.card.is_file() else []
         return lines
 
     def _cite(self) -> list[str]:
-        return ["## How to cite", "", f"The method and the software; the base (`{self.base.name}`) by its own card:",
+        return ["## How to cite", "",
+                f"Cite the method and the software as below, and the base (`{self.base.name}`) as its own card asks:",
                 "", "```bibtex", CITATION, "```"]
 
 
@@ -250,13 +252,13 @@ def read_evaluations(run: RunFolder, further: list[str]) -> list[Evaluation]:
         try:
             same = [entry for entry in run.facts["scored"] if all(entry[key] == metrics[key] for key in keys)]
             if not same:
-                raise UserError(f"{path}: is no evaluation of {run.path}, whose run.json does not know these figures; "
+                raise UserError(f"{path}: is no evaluation of {run.path}: its run.json does not know these figures; "
                                 "score with eval.py --run, or leave it out")
             times = sum(entry["data_sha256"] == same[-1]["data_sha256"] for entry in run.facts["scored"])
             found.append(Evaluation(metrics, Path(same[-1]["data"]).name, times))
             metrics_table(metrics), findings(metrics)
         except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise UserError(f"{path}: is not what eval.py writes ({type(error).__name__}); score anew") from error
+            raise UserError(f"{path}: is not what eval.py writes ({type(error).__name__}); score again") from error
     return found
 
 

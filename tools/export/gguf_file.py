@@ -9,11 +9,11 @@ What differs from the Hugging Face layout:
 
 - Names: `blk.0.attn_q.weight` for `model.layers.0.self_attn.q_proj.weight`. A tied output matrix is not written twice.
 - Rows of W_q and W_k (and their biases), which lie in interleaved rotary pairs (x[2i], x[2i+1]) instead of halves.
-- Llama 3's stretch of the rotary frequencies, which travels as the tensor `rope_freqs.weight` (h/2,) of the quotients
+- Llama 3's stretch of the rotary frequencies, which is stored as the tensor `rope_freqs.weight` (h/2,) of the quotients
   f_i (plain) / f_i (stretched).
-- Vectors (norms, biases) are F32. Blocks lie within a row, so matrices whose rows are no multiples of 32 stay F16. In
-  a Q4_0 file the matrix that makes the logits (the tied embedding, or the output's) is Q8_0: labels are read there.
-  llama.cpp's own quantiser keeps it finer too.
+- Vectors (norms, biases) are F32. Blocks lie within a row, so matrices whose rows are not multiples of 32 stay
+  F16. In a Q4_0 file the matrix that makes the logits (the tied embedding, or the output's) is Q8_0: labels are read
+  there. llama.cpp's own quantiser keeps it finer too.
 
 The finer 4-bit kinds, such as Q4_K_M, are made by llama.cpp itself, from the F16 file:
 
@@ -49,11 +49,11 @@ LARGEST = torch.finfo(torch.float16).max
 
 
 def write_gguf(tensors: MergedTensors, tokenizer: str | Path | None, path: str | Path, kind: str) -> tuple[str, ...]:
-    """Write the model as "f16", "q8_0" or "q4_0", tensor by tensor; returns what is to be known of its vocabulary.
+    """Write the model as "f16", "q8_0" or "q4_0", tensor by tensor; returns notes on its vocabulary.
 
-    tokenizer: the folder with its files; `None` leaves the vocabulary out, for who feeds token ids in. Quantised in
-    float32. The file appears whole or not at all. Raises `UserError`
-    for a tokenizer that llama.cpp could not reproduce and for weights beyond float16.
+    tokenizer: the folder with its files; `None` leaves the vocabulary out, for users who feed in token ids. Quantised
+    in float32. The file appears complete or not at all. Raises `UserError` for a tokenizer that llama.cpp could not
+    reproduce and for weights beyond float16.
     """
     path, config = Path(path), tensors.config
     vocabulary = None if tokenizer is None else read_vocabulary(tokenizer, config.vocab_size)
@@ -140,7 +140,7 @@ def interleaved(tensor: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def rope_factors(config: LlamaConfig) -> numpy.ndarray | None:
-    """What llama.cpp divides each rotary frequency by: (h/2,) float32, or `None` where nothing is stretched."""
+    """What llama.cpp divides each rotary frequency by: (h/2,) float32, or `None` if nothing is stretched."""
     if config.rope_scaling is None:
         return None
     plain = inverse_frequencies(dataclasses.replace(config, rope_scaling=None))

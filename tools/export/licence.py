@@ -1,8 +1,8 @@
-"""What a base's folder says of its licence, and what of it must travel with everything that is made from the base.
+"""What a base's folder says about its licence, and which parts of it must go with everything made from the base.
 
-Llama's licences ask of who passes a derivative on: a copy of the licence, a notice in a text file, "Built with Llama"
-where people read about it, and a name that begins with "Llama" (Llama 3.2 Community License, 1.b). Whether a base is
-Llama is found out from its folder, in this order, and the first sign counts:
+Llama's licences require of anyone who passes on a derivative: a copy of the licence, a notice in a text file, "Built
+with Llama" where people read about it, and a name that begins with "Llama" (Llama 3.2 Community License, 1.b). Whether
+a base is Llama is determined from its folder, in this order, and the first sign counts:
 
     1. a licence or notice file that names a Llama community licence
     2. its own card (README.md), whose front matter has `license: llama3.2` or the like
@@ -10,8 +10,9 @@ Llama is found out from its folder, in this order, and the first sign counts:
     4. its own card with another licence (apache-2.0, cc-by-sa-4.0, ...): then it is not Llama
     5. "llama" in its name: the folder's, the one given, or `_name_or_path` in config.json
 
-`model_type: llama` is no sign, since many a model has the architecture. The small base that the project ships is told
-by its card (4). Where a sign gives no version, it is 3.2, which this project is for. None of this is legal advice.
+`model_type: llama` is no sign, since many other models have the architecture. The small base that the project ships is
+recognised by its card (4). If a sign gives no version, it is 3.2, which this project is for. None of this is legal
+advice.
 """
 
 import re
@@ -32,7 +33,7 @@ _NAME = re.compile(r"llama[-_ ]?(\d(?:\.\d)?)?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Base:
-    """A base as a card speaks of it. `llama`: the version whose licence it carries, or `None`."""
+    """A base as a card describes it. `llama`: the version whose licence it carries, or `None`."""
 
     folder: Path
     name: str
@@ -42,7 +43,7 @@ class Base:
 
     @property
     def card(self) -> Path:
-        """The base's own card, which need not be there."""
+        """The base's own card, which may be missing."""
         return self.folder / "README.md"
 
     @property
@@ -57,7 +58,7 @@ class Base:
 
     @property
     def attribution(self) -> str:
-        """The notice that Llama's licence wants kept; empty for other bases."""
+        """The notice that Llama's licence requires to be kept; empty for other bases."""
         name = f"{'Meta ' if self.llama == '3' else ''}Llama {self.llama}"
         return "" if self.llama is None else (
             f"{name} is licensed under the {name} Community License, Copyright © Meta Platforms, Inc. All Rights "
@@ -74,7 +75,7 @@ class Base:
         return any(re.match("licen[cs]e", path.name, re.IGNORECASE) for path in self.files)
 
     def model_name(self, given: str | None, place: str) -> str:
-        """The exported model's name: `given`, or its folder's name `place`, then with "Llama-" in front where it must.
+        """The exported model's name: `given`, or its folder's name `place`, with "Llama-" in front if required.
 
         Raises `UserError` for a given name that the licence does not allow (it was chosen, so it is not changed), or
         that the Hub does not.

@@ -1,12 +1,12 @@
-"""Base and adapter as one model's tensors, W + s B A, made when they are asked for, one at a time.
+"""Base and adapter as one model's tensors, W + s B A, each computed when it is read.
 
     tensors = MergedTensors(base, adapter=run / "adapter", quantize="nf4", dtype=torch.bfloat16)
-    tensors["model.layers.0.mlp.up_proj.weight"]        read, dequantised, added to, rounded; and then forgotten
+    tensors["model.layers.0.mlp.up_proj.weight"]        read, dequantised, added to, rounded; then released
     for name, tensor in tensors.items(): ...            the whole model, with the memory of its largest tensor
 
-Nothing is merged here: `LoRALinear.dense_weight` does that, the one place that knows the formula. The model is built on
-the meta device, as `assemble` does it, but each linear is a `FileLinear`, which holds no weight and reads it from the
-file when it is asked. The adapter is then loaded around these linears as around any others.
+The merging itself is done by `LoRALinear.dense_weight`, the one place that knows the formula. The model is built on the
+meta device, as in `assemble`, but each linear is a `FileLinear`, which holds no weight and reads it from the file on
+demand. The adapter is then loaded around these linears as around any others.
 """
 
 import math
@@ -35,7 +35,7 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 class FileLinear(nn.Module):
-    """A linear of the contract whose weight (out, in) stays in its file; `read(dtype)` brings it, each time anew."""
+    """A linear of the contract whose weight (out, in) stays in its file; `read(dtype)` reads it anew each time."""
 
     def __init__(self, shape: tuple[int, int], read: Callable[[torch.dtype], torch.Tensor]):
         super().__init__()
@@ -51,8 +51,8 @@ class MergedTensors(Mapping[str, torch.Tensor]):
     """Every tensor of the merged model under its Hugging Face name, in the model's order.
 
     path: the base's folder. adapter: a PEFT folder, or `None` for the base alone. quantize: "nf4" or "nf4-double" takes
-    the linears of the layers as such a base has them (quantised, then dequantised); "none" as the files have them, of
-    4-bit files dequantised. dtype: of every tensor, rounded from the float32 in which it is computed; "stored" is the
+    the linears of the layers as such a base has them (quantised, then dequantised); "none" as the files have them,
+    dequantised if in 4 bits. dtype: of every tensor, rounded from the float32 in which it is computed; "stored" is the
     embedding's in the file; `None` rounds nothing: linears of the layers are float32, all else is as in the file.
 
     Attributes: `config`; `dtype`; `layout`, name -> dtype and shape; `linears`, the weights of the layers' linears;
@@ -81,7 +81,7 @@ class MergedTensors(Mapping[str, torch.Tensor]):
 
     @property
     def layout(self) -> dict[str, Form]:
-        """dtype and shape of each tensor; nothing is read for it but the files' headers."""
+        """dtype and shape of each tensor; only the files' headers are read for it."""
         return {name: (self.dtype or (torch.float32 if name in self.linears else self._weights.form(name)[0]), shape)
                 for name, shape in self._shapes.items()}
 
@@ -150,7 +150,7 @@ def plan_shards(layout: Mapping[str, Form], largest: int) -> list[list[str]]:
 def write_shards(folder: str | Path, tensors: MergedTensors, largest: int) -> int:
     """Write the tensors as `model.safetensors`, or as shards with an index; returns how many files these are.
 
-    Each file is whole or absent. Raises `UserError` where one cannot be written.
+    Each file is whole or absent. Raises `UserError` if one cannot be written.
     """
     folder, layout = Path(folder), tensors.layout
     shards = plan_shards(layout, largest)
@@ -171,7 +171,7 @@ def write_shards(folder: str | Path, tensors: MergedTensors, largest: int) -> in
 
 
 def merged_config(tensors: MergedTensors) -> dict:
-    """The merged model's config.json: the base's, dense, with its dtype and without the place where the base lay."""
+    """The merged model's config.json: the base's, dense, with its dtype and without the base's path."""
     path = tensors.folder / "config.json"
     config = read_json(path) if path.exists() else tensors.config.to_dict()  # Meta's folders have none
     written = [key for key in ("dtype", "torch_dtype") if key in config] or ["torch_dtype"]

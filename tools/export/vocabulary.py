@@ -1,13 +1,13 @@
-"""A tokenizer's file as the keys of a GGUF file, with which llama.cpp makes ids of text by itself.
+"""A tokenizer's file as the keys of a GGUF file, with which llama.cpp encodes text by itself.
 
     tiktoken, tokenizer.json       model "gpt2": tokens in GPT-2's alphabet (a printable character per byte), merges
     sentencepiece                  model "llama": pieces, scores
     tok512_vocab.json              the same, of llama2.c's stories260K, which comes without a tokenizer.model
 
-llama.cpp finds the pattern that cuts a text before merging by a name, `pre`; here that is Llama 3's, "llama-bpe", and a
-tokenizer.json with any other is refused, since a wrong pattern gives wrong ids and no error. tiktoken's rule (join the
-neighbours that form the token of the lowest id) is written as a list of merges: all cuts of all tokens, in the order of
-the ids. A sentencepiece model must be BPE; llama.cpp has no place for its normaliser, which `notes` then says.
+llama.cpp finds the pattern that splits a text before merging by a name, `pre`; here that is Llama 3's, "llama-bpe", and
+a tokenizer.json with any other is refused, since a wrong pattern gives wrong ids and no error. tiktoken's rule (join
+the neighbours that form the token of the lowest id) is written as a list of merges: all cuts of all tokens, in the
+order of the ids. A sentencepiece model must be BPE; llama.cpp cannot apply its normaliser, and `notes` then says so.
 """
 
 import re
@@ -29,10 +29,10 @@ LLAMA2C = "tok512_vocab.json"
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = (int(kind) for kind in gguf.TokenType)  # as in sentencepiece
 WRITTEN = {byte: char for char, byte in ALPHABET.items()}
 UNIGRAM, BPE = 1, 2  # sentencepiece's model_type
-NO_SCORE = -1000.0  # of a token that no text becomes
+NO_SCORE = -1000.0  # of a token that no text is encoded to
 TURN_ENDS = {"eot": "<|eot_id|>", "eom": "<|eom_id|>"}
-NORMALISER = ("llama.cpp reads the vocabulary in the GGUF file without the normaliser of `tokenizer.model`, and then "
-              "makes other ids of some texts; feed it ids, as below")
+NORMALISER = ("llama.cpp reads the vocabulary in the GGUF file without the normaliser of `tokenizer.model`, and so "
+              "makes different ids of some texts; feed it ids, as below")
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,13 @@ def read_vocabulary(folder: str | Path, vocab_size: int) -> Vocabulary:
 
 def _tiktoken(tokenizer: Tokenizer, words: dict) -> Vocabulary:
     names = {id: name for name, id in tokenizer.special_ids.items()}
-    ids = {tokenizer.token_bytes(id): id for id in range(min(names))}  # specials lie behind
+    ids = {tokenizer.token_bytes(id): id for id in range(min(names))}  # special tokens come after
     tokens = {id: (_written(token), NORMAL, 0.0) for token, id in ids.items()}
     return Vocabulary("gpt2", "llama-bpe", tokens | _control(names), merges=all_cuts(ids), **words)
 
 
 def all_cuts(ids: dict[bytes, int]) -> list[str]:
-    """tiktoken's rule as merges: token -> id to "left right", in the order of the ids; Llama 3's list is this one."""
+    """tiktoken's rule as merges "left right", from token -> id, in the order of the ids; Llama 3's own list is this."""
     merges = []
     for token in sorted(ids, key=ids.get):
         cuts = [(ids[token[:at]], ids[token[at:]], at) for at in range(1, len(token))
@@ -124,7 +124,7 @@ def _sentencepiece(tokenizer: Tokenizer, words: dict) -> Vocabulary:
                           for which in (2, 3))  # trainer_spec, normalizer_spec
     if trained.get(3, UNIGRAM) != BPE:
         raise UserError(f"{tokenizer.source}: is a sentencepiece model of type {trained.get(3, UNIGRAM)}; llama.cpp "
-                        "reads the vocabulary of a Llama as BPE, type 2, and would make other ids")
+                        "reads the vocabulary of a Llama as BPE, type 2, and would make different ids")
     tokens = {}
     for id, piece in enumerate(part for number, part in parts if number == 1):
         found = dict(fields(piece))
@@ -161,7 +161,7 @@ def _written(token: bytes) -> str:
 
 
 def _special(tokenizer: Tokenizer) -> dict[str, int]:
-    """Ids by role. The end of a text is what tokenizer_config.json calls so, else the first of the ends."""
+    """Ids by role. The end of a text is the one that tokenizer_config.json names, else the first of the ends."""
     named = _config(tokenizer.source.parent).get("eos_token")
     named = tokenizer.special_ids.get(named.get("content") if isinstance(named, dict) else named)
     ends = [id for id in [named, *tokenizer.eos_ids] if id is not None]

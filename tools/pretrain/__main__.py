@@ -3,10 +3,10 @@
     text -> vocabulary -> embeddings by latent semantic indexing -> start -> steps -> a Hugging Face folder
 
 A model of a few million parameters and a few million words of text will not learn language. It can learn what makes
-fine-tuning on one language carry over to others: words that translate each other lie close, and the position at which
-a label will be read has gathered the post. The vocabulary is in `pretrain_text`, the starting weights and what is done
-to them by hand in `pretrain_start`, the prompts in `pretrain_prompts`, the objective in `pretrain_batch`; this file
-is the loop around them. A run that is killed continues from its checkpoint and ends in the same bits.
+fine-tuning on one language carry over to others: words that translate each other get similar vectors, and the answer
+position gathers the content of the post. The vocabulary is in `text.py`, the starting weights and what is set in them
+by hand in `start.py`, the prompts in `prompts.py`, the objective in `batch.py`, all in tools/pretrain/; this file is
+the loop around them. A run that is killed continues from its checkpoint and ends in the same bits.
 """
 
 import json
@@ -42,8 +42,8 @@ class Options:
     parallel: list[str] = option((), "parallel text: jsonl with id, language, text, or tsv with a column per language",
                                  metavar="FILE", group="text")  # fmt: skip
     text: list[str] = option((), "files of text without translations: jsonl with text", metavar="FILE", group="text")
-    out: str = option("", "folder for the finished model; a killed run continues from what it left", metavar="DIR")
-    seed: int = option(1, "start of every random number", minimum=0)
+    out: str = option("", "folder for the finished model; a killed run continues from what is there", metavar="DIR")
+    seed: int = option(1, "seed of all random numbers", minimum=0)
     threads: int = option(1, "CPU threads; matrices this small gain nothing from a second one", minimum=1)
     save_every: int = option(50, "steps between checkpoints", minimum=1)
 
@@ -57,7 +57,7 @@ class Options:
     mlp: int = option(512, "width F of the MLP", minimum=8, group="model")
 
     steps: int = option(1500, "optimizer steps", minimum=1, group="training")
-    items: int = option(64, "items of a step; each is shown twice", minimum=2, group="training")
+    items: int = option(64, "items per step; each is shown twice", minimum=2, group="training")
     rows: int = option(32, "rows that share a prompt", minimum=1, group="training")
     lr: float = option(1e-3, "peak learning rate of the layers", above=0, group="training")
     embedding_lr: float = option(3e-4, "peak learning rate of the embeddings", minimum=0, group="training")
@@ -69,7 +69,7 @@ class Options:
     temperature: float = option(0.1, "temperature of the contrastive loss", above=0, group="training")
 
     drop: float = option(0.1, "share of a text's tokens left out", minimum=0, maximum=0.9, group="rows")
-    longest: int = option(48, "tokens of a text kept at most", minimum=4, group="rows")
+    longest: int = option(48, "most tokens that are kept of a text", minimum=4, group="rows")
     post_first: float = option(0.25, "share of prompts whose instruction follows the post", minimum=0, maximum=1,
                                group="rows")  # fmt: skip
     join_share: float = option(0.15, "share of items made of two documents", minimum=0, maximum=1, group="rows")
@@ -106,7 +106,7 @@ def make_optimizer(model: LlamaForCausalLM, o: Options) -> torch.optim.AdamW:
 
 
 def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, targets: Bags, identity: str, out: Path) -> float:
-    """Run the steps that are left; seconds of training so far, interrupted runs included."""
+    """Run the remaining steps; returns the seconds of training so far, interrupted runs included."""
     optimizer, first, seconds = make_optimizer(model, o), 0, 0.0
     path = out / CHECKPOINT
     lines: list[str] = []

@@ -1,8 +1,8 @@
 """Batches and losses of pre-training: what the answer position is asked to know.
 
-A step draws items of one or two documents. Each item is shown twice, in two languages where it has them, in two
+A step draws items of one or two documents. Each item is shown twice, in two languages if it has them, in two
 different prompts. With a_i the hidden state at the answer position of row i, E the tied embedding table, and w_i the
-idf-weighted bag of words of row i's documents in all their languages, at sum 1:
+idf-weighted bag of words of row i's documents in all their languages, scaled to sum 1:
 
     words     mean_i of  - sum_t w_it log softmax(E a_i)_t
     contrast  InfoNCE (van den Oord et al. 2018, arXiv 1807.03748) between the two showings, cosine / temperature
@@ -76,7 +76,7 @@ class Sampler:
 
 
 class Bags:
-    """The target of every document: its idf-weighted words, at sum 1; what stands in one document only is left out."""
+    """The target of every document: its idf-weighted words, scaled to sum 1, without those of one document only."""
 
     def __init__(self, weights: torch.Tensor, idf: torch.Tensor, alone: torch.Tensor | None):
         parts = [_seen_twice(weights)]

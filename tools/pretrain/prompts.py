@@ -1,9 +1,9 @@
 """Rows for pre-training: a post, or a piece of it, inside an instruction that is worded anew for every batch.
 
-Fine-tuning reads a label at one position behind the post and the instruction. So that is where the base must have
-gathered the post, whatever the instruction says and wherever it stands. The wordings below are drawn at random; a
-program's own codebook need not be among them. Posts are cropped, joined, thinned and decorated, because the texts at
-hand are clean sentences and real posts are not.
+Fine-tuning reads a label at one position, after the post and the instruction. There the base must have gathered the
+content of the post, whatever the instruction says and wherever it comes. The wordings below are drawn at random; a
+program's own codebook need not be among them. Posts are cropped, joined, thinned and decorated, because the available
+texts are clean sentences and real posts are not.
 """
 
 import random
@@ -57,7 +57,7 @@ class Wrapper:
 
 
 def draw_wrapper(rng: random.Random, encode, special: dict[str, int], post_first: float) -> Wrapper:
-    """A chat prompt in Llama 3's layout with random words; the instruction follows the post with odds `post_first`."""
+    """A chat prompt in Llama 3's layout in random words; the instruction follows the post with odds `post_first`."""
     subject, other, kind = rng.choice(SUBJECTS), rng.choice(SUBJECTS), rng.choice(KINDS)
     count = rng.randint(2, 8)
     labels = "; ".join(f"{i + 1} = '{label}'" for i, label in enumerate(rng.sample(LABELS, count)))
@@ -78,7 +78,7 @@ def draw_wrapper(rng: random.Random, encode, special: dict[str, int], post_first
 
 
 def roughen(rng: random.Random, text: str) -> str:
-    """A text as it might stand in a post: often a piece of it only, sometimes with a handle, a tag, a link, emoji."""
+    """A text as it might stand in a post: often only a piece of it, sometimes with a handle, a tag, a link, emoji."""
     words = text.split()
     if len(words) > 5 and rng.random() < 0.6:
         size = rng.randint(max(3, len(words) // 4), len(words))
@@ -98,6 +98,6 @@ def roughen(rng: random.Random, text: str) -> str:
 
 
 def thin(rng: random.Random, ids: list[int], drop: float, longest: int) -> list[int]:
-    """`ids` with each one left out at odds `drop`, at most `longest` of them, never none."""
+    """`ids`, each left out with probability `drop`; at least one and at most `longest` are kept."""
     kept = [i for i in ids if rng.random() >= drop][:longest]
     return kept or ids[:1]

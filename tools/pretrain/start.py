@@ -1,12 +1,12 @@
 """Where the base model's weights start: embeddings from parallel text, attention that already averages a post.
 
 **Embeddings.** Cross-lingual latent semantic indexing (Dumais et al. 1997; Landauer & Littman 1990). With n_td the
-count of token t in document d, all its languages together, and df_t the number of documents that hold t, of D:
+count of token t in document d, all its languages together, and df_t the number of documents that contain t, of D:
 
-    idf_t = log((1 + D) / (1 + df_t)),    A_td = idf_t (1 + log n_td), each column at length 1,    A ~ U S V^T
+    idf_t = log((1 + D) / (1 + df_t)),    A_td = idf_t (1 + log n_td), each column scaled to length 1,    A ~ U S V^T
 
-Row t of U S, at length 1, is the token's embedding: words that stand in the same documents, which is what translations
-do, get near vectors. The SVD is the randomised one of Halko, Martinsson & Tropp (2011, arXiv 0909.4061), by hand.
+Row t of U S, scaled to length 1, is the token's embedding: words that occur in the same documents, as translations do,
+get similar vectors. The SVD is the randomised one of Halko, Martinsson & Tropp (2011, arXiv 0909.4061), by hand.
 
 **Reserved coordinates.** The last `RESERVED` coordinates of an embedding are not semantic: one is constant, one holds
 log(idf), the rest are random per token and large for the digits and letters that serve as label symbols.
@@ -31,7 +31,7 @@ SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def bags(documents: list[Document], encode, vocab_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sparse weights idf * (1 + log count) of tokens in documents (D, V), rows at length 1, and idf (V,); float32."""
+    """Sparse weights idf * (1 + log count) of tokens in documents (D, V), rows of length 1, and idf (V,); float32."""
     rows, columns, values = [], [], []
     for row, document in enumerate(documents):
         ids = torch.tensor([i for _, text in document.texts for i in encode(text)])

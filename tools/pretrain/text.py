@@ -1,14 +1,14 @@
 """Texts for the base model: reading them, and a vocabulary that folds away what a small model cannot afford.
 
-Two kinds of files. `--parallel`: JSON lines with `id, language, text`, where rows with one id say the same thing in
-different languages and make one *document*; or a `.tsv` with one document per line, a column per language and a header
-that names them. `--text`: JSON lines with `text`. A row whose `split` is not "train" is never
-read, so that a benchmark's development and test rows stay unseen.
+Two kinds of files. `--parallel`: JSON lines with `id, language, text`, where rows with the same id say the same thing
+in different languages and form one *document*; or a `.tsv` with one document per line, a column per language and a
+header that names them. `--text`: JSON lines with `text`. A row whose `split` is not "train" is never read, so that a
+benchmark's development and test rows stay unseen.
 
 The vocabulary is a sentencepiece BPE (Sennrich et al. 2016, arXiv 1508.07909; Kudo & Richardson 2018, arXiv 1808.06226)
 with byte fallback and Llama 3's control symbols. Its normaliser lower-cases and drops accents, Arabic vowel signs and
-the Devanagari nukta, so that "Inmigración", "INMIGRACION" and "inmigracion" are one word. That costs the case of what
-the model writes and gives more words per piece of the vocabulary: posts are typed in haste.
+the Devanagari nukta, so that "Inmigración", "INMIGRACION" and "inmigracion" are one word. The model then cannot write
+capitals, but each piece of the vocabulary covers more words: posts are typed in haste.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ SINGLE = {"ı": "i", "ł": "l", "đ": "d", "ø": "o", "ى": "ي", "ة": "ه", "�
 
 @dataclass(frozen=True)
 class Document:
-    """One meaning: its text in one language or in several."""
+    """One meaning: its text in one or several languages."""
 
     key: str
     texts: tuple[tuple[str, str], ...]  # (language, text), in the file's order
@@ -48,7 +48,7 @@ def read_parallel(paths: Iterable[str | Path]) -> list[Document]:
         for row, value in rows:
             languages = documents.setdefault(f"{Path(path).stem}:{value['id']}", {})
             if value["language"] in languages:
-                raise UserError(f"{path}: row {row}: id {value['id']} stands there twice in {value['language']}")
+                raise UserError(f"{path}: row {row}: id {value['id']} occurs twice in {value['language']}")
             languages[value["language"]] = value["text"]
     return [Document(key, tuple(texts.items())) for key, texts in documents.items()]
 
@@ -122,7 +122,7 @@ def normaliser_rules() -> str:
 
 
 def train_vocabulary(documents: Iterable[Document], size: int) -> bytes:
-    """A sentencepiece model of `size` pieces: the bytes of `tokenizer.model`. Raises `UserError` if text is short."""
+    """A sentencepiece model of `size` pieces: the bytes of `tokenizer.model`. Raises `UserError` if text is scarce."""
     sentences = [text for document in documents for _, text in document.texts]
     written = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # the model records the rules' path
