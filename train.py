@@ -86,6 +86,9 @@ def fill_in(options: TrainOptions) -> None:
     for key, value in defaults.items():
         if key not in options.given:
             setattr(options, key, value)
+    if not options.resume:
+        for line in options.take_from_split():
+            print(f"  {line}")
     if options.dtype == "float16":
         raise UserError("--dtype float16: small gradients become 0 in it, and there is no loss scaling here; train in "
                         "float32 or bfloat16 (eval.py and classify.py take float16)")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from common.device import MachineOptions
+from common.files import find_path, read_json
 from common.options import option
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
@@ -89,6 +90,22 @@ class TrainOptions(ColumnOptions, MachineOptions):
                            group=RUN)
     save_every: int = option(50, "steps between checkpoints", minimum=1, group=RUN)
     resume: bool = option(False, "continue the run in --out", group=RUN)
+
+
+    def take_from_split(self) -> list[str]:
+        """Columns and codebook that `tools.split` left beside the data, where none are given; says what it took."""
+        folder, said = find_path(self.data[0]).parent, []
+        if (folder / "split.json").is_file():
+            found = read_json(folder / "split.json")
+            before = self.columns()
+            self.remember(found.get("options", {}) if isinstance(found, dict) else {})
+            if self.columns() != before:
+                names = ", ".join(f"{role} '{getattr(self.columns(), role)}'" for role in self.columns().remembered)
+                said.append(f"columns as in {folder / 'split.json'}: {names}")
+        if self.codebook is None and (folder / "codebook.toml").is_file():
+            self.codebook = str(folder / "codebook.toml")
+            said.append(f"labels of {self.codebook}; --codebook names another")
+        return said
 
 
 # The paper's recipe as its repository has it. The constant schedule ignores the warm-up that the authors set.

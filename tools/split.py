@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import ClassVar
 
 from common.errors import UserError, run_program
-from common.files import atomic_folder, check_place, sha256_file, write_json
+from common.files import atomic_folder, atomic_write, check_place, sha256_file, write_json
 from common.options import option, parse_options
 from data.annotators import majority
 from data.checks import check_test, near_pairs
+from data.codebook import Codebook, load_codebook
 from data.columns import is_annotated, open_posts
 from data.damage import Missing
 from data.posts import DATA, ColumnOptions, Columns, Post
 from data.readers import read_posts
+from data.rows import stem
 from data.splits import Split, split_posts
 from data.table import Number
 from data.writers import write_rows
@@ -72,12 +74,37 @@ def main(argv: list[str]) -> None:
         for name, side in zip(split.names, (split.first, split.second), strict=True):
             rows = [as_row(post, written[post.file, post.row], columns) for one in side for post in rows_of[place(one)]]
             write_rows(folder / f"{name}.jsonl", rows)
+        labels = [label for label, _ in Counter(post.label for post in whole if post.label).most_common()]
+        if is_codebook_of_its_own(labels):
+            with atomic_write(folder / "codebook.toml") as handle:
+                handle.write(own_codebook(labels, stem(files[0])))
         write_json(folder / "split.json", {
             "options": asdict(options), "data": {str(path): sha256_file(path) for path in files},
             "read": notes.to_dict(), "split": split.to_dict(), "check": check.to_dict(),
             "near": [[split.first[a].place, split.second[b].place, round(score, 3)] for a, b, score in near],
         })  # fmt: skip
     print(f"written: {out / 'train.jsonl'} and {out / 'test.jsonl'}")
+    if (out / "codebook.toml").exists():
+        print(f"         {out / 'codebook.toml'} with the {len(labels)} labels found; train.py takes it from there; give "
+              "it a question and definitions of your own")
+
+
+def is_codebook_of_its_own(labels: list[str]) -> bool:
+    """Whether `labels` could be a codebook's, and are not those that train.py takes where it is given none."""
+    if set(labels) <= set(load_codebook().labels):
+        return False
+    try:
+        Codebook.from_dict({"name": "labels", "labels": labels})
+    except UserError:
+        return False  # too many, or too long: train.py will ask for a codebook
+    return True
+
+
+def own_codebook(labels: list[str], name: str) -> str:
+    """A codebook of these labels, as TOML."""
+    return ("# Made by tools.split from the labels in the data. data/codebooks/filled_example.toml shows what else may "
+            f"stand here.\nname = {json.dumps(name, ensure_ascii=False)}\n"
+            f"labels = {json.dumps(labels, ensure_ascii=False)}\n")
 
 
 def place(post: Post) -> tuple[str, int, str]:
