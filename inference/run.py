@@ -1,6 +1,7 @@
 """A finished run, opened again to label with: which one, its base, its prompt, its model."""
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -21,14 +22,22 @@ SHIPPED_RUN = ROOT / "base" / "run"
 def newest_run() -> Path | None:
     """The finished run in runs/ that was begun last; one that cannot be read is passed over, and said."""
     finished = []
-    for path in sorted(Path("runs").glob("*/run.json")):
+    for path in sorted(Path("runs").glob("[!.]*/run.json")):  # a name with a dot is half of a run
         try:
             run = RunFolder.open(path.parent)
+            finished += [(begun(run), run.path)] if run.facts["finished"] else []
         except UserError as error:
             print(f"passed over: {error}")
-            continue
-        finished += [run] if run.facts["finished"] else []
-    return max(finished, key=lambda run: run.facts["created"]).path if finished else None
+    return max(finished)[1] if finished else None
+
+
+def begun(run: RunFolder) -> datetime:
+    """The instant at which a run began, whatever the time zone it is written in; without one, it is this machine's."""
+    try:
+        return datetime.fromisoformat(run.facts["created"]).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{run.path / RUN_JSON}: created: '{run.facts['created']}' is no date and time; the file was "
+                        "changed by hand, so train anew") from error
 
 
 def finished_run(path: str | None) -> RunFolder:
