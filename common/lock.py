@@ -132,7 +132,24 @@ def lock_handle(handle) -> bool:
     return True
 
 
-def is_at(handle, path: Path) -> bool:
+def open_locked(path: Path, buffering: int = -1):
+    """Open the file at `path`, made if it is not there, to append and to read: (handle, what `lock_handle` says).
+
+    Raises `BlockingIOError` where another has locked it.
+    """
+    while True:
+        handle = open(path, "a+b", buffering)  # noqa: SIM115 - open for as long as it is locked
+        try:
+            is_locked = lock_handle(handle)
+        except BlockingIOError:
+            handle.close()
+            raise
+        if not is_locked or _is_at(handle, path):
+            return handle, is_locked
+        handle.close()
+
+
+def _is_at(handle, path: Path) -> bool:
     """Whether `path` still names the open file: its last owner may have removed it before it could be locked."""
     try:
         return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
@@ -176,7 +193,12 @@ class _Held(Exception):
 
 def _take(path: Path):
     """The open lock file, with this process as its owner. Raises `_Held`, and `OSError` where it cannot be written."""
-    handle, is_locked = _open_locked(path)
+    try:
+        handle, is_locked = open_locked(path, buffering=0)
+    except BlockingIOError as error:
+        with open(path, "rb") as other:
+            lines = _lines(other)
+        raise _Held(_in_the_way(lines, path)) from error
     try:
         lines = _lines(handle)
         # Where the system locks, whoever is named here from this host has ended, or the file would be locked.
@@ -198,21 +220,6 @@ def _take(path: Path):
     except BaseException:
         handle.close()
         raise
-
-
-def _open_locked(path: Path):
-    """The file at `path`, made if it is not there, and whether the system keeps others out of it."""
-    while True:
-        handle = open(path, "a+b", buffering=0)  # noqa: SIM115 - open for as long as it is held
-        try:
-            is_locked = lock_handle(handle)
-        except BlockingIOError as error:
-            lines = _lines(handle)
-            handle.close()
-            raise _Held(_in_the_way(lines, path)) from error
-        if not is_locked or is_at(handle, path):
-            return handle, is_locked
-        handle.close()
 
 
 def _lines(handle) -> list[tuple[Owner, str]]:

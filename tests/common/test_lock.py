@@ -1,6 +1,6 @@
 """Locks: the second is refused and told who is there, the dead are taken over, other hosts are asked about.
 
-Deliberate break: in common/lock.py let `is_gone` say no where another process has the id, leave out `is_at`, or give
+Deliberate break: in common/lock.py let `is_gone` say no where another process has the id, leave out `_is_at`, or give
 `_Held` up at once although `wait` was asked for.
 """
 
