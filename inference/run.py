@@ -8,6 +8,7 @@ import torch
 
 from common.errors import UserError
 from common.files import ROOT, atomic_folder
+from common.leftovers import clear
 from common.run_json import RUN_JSON, check_adapter, check_finished
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
@@ -57,6 +58,7 @@ def finished_run(path: str | None) -> RunFolder:
         print(f"{chosen} is a copy of the run that comes with the project")
     run = RunFolder.open(chosen)
     check_finished(run.path, run.facts)
+    clear(run.path)  # an evaluation that a killed program had moved aside is back for whoever looks for it
     return run
 
 
