@@ -17,6 +17,7 @@ from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import atomic_folder, check_place, find_path, read_json, sha256_file, write_json
 from common.options import option, parse_options
+from common.run_json import RUN_JSON
 from common.terminal import progress
 from data.annotators import Agreement, read_labelled
 from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
@@ -89,6 +90,8 @@ def main(argv: list[str]) -> None:
     options = parse_options(EvalOptions, argv, program="eval.py", description=__doc__)
     check_together(options)
     run = None if options.predictions else finished_run(options.run)
+    if run is not None:
+        check_place(run.path / RUN_JSON, "--run")  # it will be written down there that this file was scored
     if run is None:
         out = Path(options.out or f"runs/scored-{stem(Path(options.predictions))}")
     else:
@@ -106,20 +109,17 @@ def main(argv: list[str]) -> None:
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
     if agreement is not None:
         metrics["annotators"] = agreement.to_dict()
-    caution = ""
-    if run is not None:
-        scored = max(run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)),
-                                      "n": metrics["n"], "accuracy": metrics["accuracy"],
-                                      "macro_f1": metrics["macro_f1"]}) for name in options.data)
-        if scored > 1:
-            caution = (f"this file was scored {scored} times with this run; a score that guided a choice is too "
-                       "optimistic")
+    files = {str(name): sha256_file(find_path(name)) for name in options.data} if run is not None else {}
+    times = 1 + max((run.times_scored(digest) for digest in files.values()), default=0)
+    caution = (f"this file was scored {times} times with this run, and choosing by its score flatters"
+               if times > 1 else "")
     names, people = {code: language_name(code) for code in metrics["by_language"]}, agreed(agreement)
+    write(options, out, predictions, metrics, facts, {"caution": caution, "names": names, "agreement": people}, run)
+    for name, digest in files.items():  # only now: what failed on the way to its report was never seen
+        run.note_scored({"data": name, "data_sha256": digest, "n": metrics["n"], "accuracy": metrics["accuracy"],
+                         "macro_f1": metrics["macro_f1"]})
     lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
     print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", label_table(metrics)]))
-    write(options, out, predictions, metrics, facts, {"caution": caution, "names": names, "agreement": people}, run)
-    if options.errors:
-        print("\n" + errors_of(predictions))
     print(f"\nreport: {out / 'report.html'}")
 
 

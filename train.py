@@ -9,6 +9,7 @@
 
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 
 import numpy as np
@@ -45,18 +46,24 @@ def main(argv: list[str]) -> None:
     """Read the options, print what is about to happen, train, and leave a run folder."""
     options = parse_options(TrainOptions, argv, program="train.py", description=__doc__, presets=PRESETS)
     fill_in(options)
+    with ExitStack() as held:  # of the run's folder: nobody else writes there before this program has ended
+        work(options, held)
+
+
+def work(options: TrainOptions, held: ExitStack) -> None:
+    """Open the run or begin one, and train it to its end."""
     run = RunFolder.open(options.out) if options.resume else None
     if run is not None:
         check_same(run, options)
+        if not run.facts["finished"]:
+            held.enter_context(run.held())
     elif options.out:
         RunFolder.check_free(options.out)
     torch.manual_seed(options.seed)
     device, dtype, reason = options.set_up()
-    if run is not None:
-        if run.facts["finished"]:
-            print(f"{run.path}: this run is finished; its report is {run.path / 'report.html'}")
-            return
-        run.clear_partial()
+    if run is not None and run.facts["finished"]:
+        print(f"{run.path}: this run is finished; its report is {run.path / 'report.html'}")
+        return
     prepared = prepare(options)
     options.choose_threads(device, read_config(find_base(options.model)))
     print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
@@ -68,11 +75,16 @@ def main(argv: list[str]) -> None:
         check_same_files(run, facts)
     trainer, built = build(options, prepared, device, dtype, reason)
     if run is None:  # only now: a model that cannot be loaded leaves no folder behind
-        run = RunFolder.create(options.out or next_run(prepared.facts["languages"]), facts | built)
+        out = options.out or next_run(prepared.facts["languages"])
+        run = held.enter_context(RunFolder.create(out, facts | built))
     try:
         train(options, prepared, run, trainer)
     except KeyboardInterrupt:
         print(f"to continue from the last checkpoint: python train.py --resume --out {run.path}", file=sys.stderr)
+        raise
+    except UserError:
+        if not options.resume and not run.kept_steps:  # such as a loss that is no number from the first step on
+            run.discard()
         raise
 
 

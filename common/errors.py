@@ -1,56 +1,126 @@
-"""Errors that a user can correct, each told in one line.
+"""Errors that a user can mend, told in one line; and output that no terminal refuses.
 
 Every program's `main` runs inside `run_program`. A `UserError` says where (file, row, key or option), what is wrong and
-what would be right; it reaches the terminal as one line on stderr and exit status 2. Any other exception is a defect of
-this project and keeps its traceback.
+what would be right; it reaches the terminal as one line on stderr and exit status 2. What the machine refuses (memory,
+room on a disk, open files) ends in the same way. Any other exception is a defect of this project and keeps its
+traceback.
 """
 
+import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
+
+LONGEST = 1200  # characters of an error's line
+WHAT_HELPS = {
+    errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "make room",
+    errno.EMFILE: "allow more open files (ulimit -n)", errno.ENFILE: "close other programs",
+    errno.EROFS: "choose a place that can be written to", errno.EIO: "see whether the disk is whole",
+}  # fmt: skip
 
 
 class UserError(Exception):
     """Something that the user can put right; `str(error)` is one line: where, what, and what would be right."""
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(one_line(message))
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    r"""`text` as a terminal may be given it: `one_line("a\x1b[2J\nb") -> "a\\x1b[2J\\nb"`.
+
+    Line breaks, control characters, marks that turn the direction of writing and all else that shows no sign are
+    written as escapes. Of a longer text the beginning and the end are left, since they say where and what would be
+    right.
+    """
+    whole = "".join(char if char.isprintable() else _escaped(char) for char in _shortened(str(text).strip(), longest))
+    return _shortened(whole, longest)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    ahead, behind = longest * 3 // 5, longest * 3 // 10
+    left_out = len(text) - ahead - behind
+    return f"{text[:ahead]} [{left_out:,} characters left out] {text[-behind:]}"
 
 
 def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or out of memory; 130 after Ctrl-C; 141 if
-    nobody reads its output any more."""
-    try:
-        main(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if not is_memory(error):
-            raise
+    """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or where the machine refuses more; 130 after Ctrl-C;
+    141 where nobody reads its output any more.
+
+    A character that the terminal lacks is printed as a question mark. Warnings of libraries go to stdout, a line each,
+    so that an error is all that stands on stderr.
+    """
+    for stream, how in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if hasattr(stream, "reconfigure"):  # a notebook's has no encoding
+            stream.reconfigure(errors=how)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            main(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            print("stopped", file=sys.stderr)
+            sys.exit(130)
+        except BrokenPipeError:
+            _mute_stdout()  # the reader (say, `head`) has gone
+            sys.exit(141)
+        except Exception as error:
+            line = line_of(error)
+            if line is None:
+                raise
+            print(f"error: {one_line(line)}", file=sys.stderr)
+            try:
+                sys.stdout.flush()
+            except OSError:  # it was stdout itself
+                _mute_stdout()
+            sys.exit(2)
+
+
+def _mute_stdout() -> None:
+    """Point stdout elsewhere, or Python complains again while closing it."""
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    print(f"  warning: {one_line(message)}")
+
+
+def line_of(error: Exception) -> str | None:
+    """What the user is told of an exception; `None` where it is a defect of this project."""
+    if isinstance(error, UserError):
+        return str(error)
+    if is_memory(error):
         what = str(error).strip().splitlines()[0][:100] if str(error) else "Python's"
-        print(f"error: not enough memory ({what}); try --quantize nf4, --checkpointing on, fewer "
-              "--micro-tokens or a smaller model", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader (say, `head`) has gone. Point stdout elsewhere, or Python complains again while closing it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        return (f"not enough memory ({what}); what helps: --quantize nf4, --checkpointing on, fewer --micro-tokens, a "
+                "smaller model")
+    if isinstance(error, OSError) and error.errno in WHAT_HELPS:
+        where = error.filename or "the output"
+        return f"{where}: {error.strerror}; {WHAT_HELPS[error.errno]}"
+    if isinstance(error, ValueError) and "integer string conversion" in str(error):
+        return f"a whole number in the input has more than {sys.get_int_max_str_digits():,} digits; write a smaller one"
+    return None
 
 
 def is_memory(error: Exception) -> bool:
     """Whether an exception means that memory ran out: Python's, numpy's, PyTorch's on a GPU, or its CPU allocator's."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "DefaultCPUAllocator" in str(error)
+    said = ("DefaultCPUAllocator", "can't start new thread", "Cannot allocate memory")
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(words in str(error) for words in said)
 
 
 def closest(word: str, candidates) -> str:
     """A hint for a misspelt name: `closest("langages", ["languages"]) -> "; did you mean 'languages'?"`, or ""."""
     import difflib
 
+    if len(str(word)) > 200:  # no name, and comparing takes the square of its length
+        return ""
     match = difflib.get_close_matches(str(word), [str(c) for c in candidates], n=1)
     return f"; did you mean '{match[0]}'?" if match else ""

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
+from common.leftovers import beside, clear, put_folder, remove
 
 ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, base/ and the sample posts are
+
+TOO_LONG = f"holds a whole number of more than {sys.get_int_max_str_digits():,} digits; write a smaller one"
+TOO_DEEP = "is nested too deeply to be read; write it with fewer levels"
 
 
 def find_path(path: str | Path) -> Path:
@@ -24,11 +27,12 @@ def find_path(path: str | Path) -> Path:
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
     """Open a file beside `path`; on success sync and rename it over `path`, on any error remove it."""
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    new = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear(path.parent, path.name)
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-        handle = open(beside, mode, **text)  # noqa: SIM115 - closed below, in a block of its own
+        handle = open(new, mode, **text)  # noqa: SIM115 - closed below, in a block of its own
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     try:
@@ -36,41 +40,80 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(beside, path)
+        os.replace(new, path)
     except OSError as error:
         raise UserError(f"{path}: could not be written whole ({error.strerror}); nothing was left behind") from error
     finally:
-        beside.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Fill a folder beside `path`; on success move it to `path`, on any error remove it."""
+    """Fill a folder beside `path`; on success put it in the place of `path`, on any error remove it.
+
+    Whenever the process is killed, `path` is the old or the new folder; or, where the system cannot swap two names, it
+    is away, and the next call, or the next `check_place`, puts the old one back.
+    """
     path = Path(path)
+    new = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        clear(path.parent, path.name)
+        remove(new)  # what this very process could not remove before
+        new.mkdir()
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     try:
-        beside.chmod(0o755)
-        yield beside
-        if path.exists():
-            old = beside.with_suffix(".old")
-            os.replace(path, old)
-            os.replace(beside, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(beside, path)
+        yield new
+        put_folder(new, path)
     except OSError as error:
         raise UserError(f"{path}: could not be written whole ({error.strerror}); nothing was left behind") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        with suppress(OSError):
+            remove(new)
+
+
+@contextmanager
+def making(folder: str | Path) -> Iterator[None]:
+    """Make a folder; at the block's end, those that were made for it and hold nothing go again."""
+    folder = Path(folder)
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another place") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the first that is not empty ends it
+            for one in made:
+                if one.exists():
+                    one.rmdir()
+
+
+@contextmanager
+def scratch_folder(path: str | Path) -> Iterator[Path]:
+    """A folder beside `path` for the block alone; one that a killed program left there goes first."""
+    path = Path(path)
+    new = beside(path)
+    clear(path.parent, path.name)
+    with making(new):
+        try:
+            yield new
+        finally:
+            with suppress(OSError):
+                remove(new)
 
 
 def check_place(path: str | Path, option: str) -> None:
-    """Raise `UserError` naming `option` if `path` could not be made: before hours of work, not after them."""
+    """Raise `UserError` naming `option` where `path` could not be made: before hours of work, not after them.
+
+    What a program that was killed on its way there has left is cleared up first.
+    """
     path = Path(path)
+    if path.exists() and path.samefile(Path.cwd()):  # and nothing is renamed into its place
+        raise UserError(f"{option} {path}: is the working folder itself; name a place in it")
+    clear(path.parent, path.name)
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
         raise UserError(f"{option} {path}: {there} is a file, so nothing can be put into it; choose another place")
@@ -98,21 +141,29 @@ def read_json(path: str | Path):
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); a JSON file was expected") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists in lists
-        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {TOO_LONG}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: {TOO_DEEP}") from error
 
 
 def read_toml(path: str | Path) -> dict:
     """Read one TOML document (a byte order mark is skipped); what `read_json` refuses is refused here too."""
     path = Path(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        str(values)  # a hexadecimal number of any length can be read, but not shown
+        return values
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); a TOML file was expected") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}), as TOML must be; save it as UTF-8") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: is not TOML ({error})") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {TOO_LONG}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: {TOO_DEEP}") from error
 
 
 def sha256_file(path: str | Path) -> str:

@@ -23,7 +23,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, sha256_file
+from common.lock import open_locked
 
 OUTPUT_FORMATS = (".jsonl", ".csv", ".tsv")
 
@@ -84,16 +85,23 @@ class GrowingFile:
     def __enter__(self) -> "GrowingFile":
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._rows, self._journal = (open(path, "a+b") for path in partial_files(self.path))  # noqa: SIM115
+            rows, journal = partial_files(self.path)
+            self._journal, _ = open_locked(journal)  # first: the rows of another are not even opened
+            is_taken_back = self._take_back(rows)
+            self._rows = open(rows, "a+b")
+        except BlockingIOError as error:
+            raise UserError(f"{self.path}: another program is writing it; wait for its end, or choose another name"
+                            ) from error
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
         try:
-            _lock(self._journal, self.path)
             journal_bytes = self._go_on() if self.resume else 0
             self._rows.truncate(self._bytes)
             self._journal.truncate(journal_bytes)
         except BaseException:
             self._close()
+            if is_taken_back:
+                os.rename(rows, self.path)
             raise
         return self
 
@@ -154,6 +162,19 @@ class GrowingFile:
         self.counts = counts
         return sum(len(line) + 1 for line in lines)
 
+    def _take_back(self, rows: Path) -> bool:
+        """After a kill when the file was in its place and its journal not yet gone: go on behind its last row."""
+        if not self.resume or rows.exists() or not self.path.exists():
+            return False
+        self._journal.seek(0)
+        try:
+            is_whole = json.loads(self._journal.read().splitlines()[-1])["sha256"] == sha256_file(self.path)
+        except (ValueError, TypeError, KeyError, IndexError):
+            return False
+        if is_whole:
+            os.rename(self.path, rows)
+        return is_whole
+
     def _unwritten(self, error: OSError) -> UserError:
         left = "make room, and run the same command again to go on" if self.is_kept else "nothing was left behind"
         return UserError(f"{self.path}: could not be written whole ({error.strerror}); {left}")
@@ -170,15 +191,9 @@ def partial_files(path: str | Path) -> tuple[Path, Path]:
     return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.done.partial")
 
 
-def _lock(handle, path: Path) -> None:
-    """Keep other programs from writing the same output as long as `handle` is open."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"{path}: another program is writing it; wait until it ends, or choose another name") from error
-    except OSError:  # a file system that has no locks
-        return
+def was_stopped(path: str | Path) -> bool:
+    """Whether a `GrowingFile` was stopped on its way to `path`.
+
+    A kill in its very first or its last moment leaves a journal alone, which is nothing to go on with.
+    """
+    return all(part.exists() for part in partial_files(path))

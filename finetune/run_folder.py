@@ -6,6 +6,7 @@
     checkpoint/     state.pt: what resuming needs
     log.jsonl       one line per step and per evaluation
     report.html     and, after eval.py, metrics.json and predictions.jsonl in a folder of their own
+    .lock           who is training, while somebody is
 
 A file is replaced whole or not at all. The checkpoint is read with `weights_only=True`: it holds only tensors and plain
 values.
@@ -13,9 +14,10 @@ values.
 
 import json
 import platform
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,17 +25,21 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.files import ROOT, atomic_write, check_place, write_json
+from common.files import ROOT, atomic_write, check_place, making, write_json
+from common.leftovers import clear_below, holds_nothing, remove
+from common.lock import hold
 from common.options import check_value
 from common.run_json import SCHEMA, read_run_json
 from finetune.options import TrainOptions
 
+PATIENCE = 60  # seconds that a scoring waits to be counted, while another one is
 
 class RunFolder:
     """One run's folder: `facts` is run.json; every method that changes a file leaves it whole."""
 
     def __init__(self, path: Path, facts: dict):
         self.path, self.facts = path, facts
+        self.kept_steps = 0  # of the checkpoint that was last written here
 
     @staticmethod
     def check_free(path: str | Path) -> None:
@@ -41,19 +47,26 @@ class RunFolder:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise UserError(f"--out {path}: is a file; give a folder")
-        if path.exists() and any(not child.name.endswith(".partial") for child in path.iterdir()):
-            hint = "; --resume continues it" if (path / "run.json").exists() else ""
+        if path.exists() and not holds_nothing(path):
+            hint = "; --resume goes on with it" if (path / "run.json").exists() else ""
             raise UserError(f"--out {path}: is not empty{hint}; choose another folder")
         check_place(path / "run.json", "--out")
 
     @classmethod
-    def create(cls, path: str | Path, facts: dict) -> "RunFolder":
-        """Begin a run in an empty or new folder. Raises `UserError` if something is already there."""
+    @contextmanager
+    def create(cls, path: str | Path, facts: dict) -> Iterator["RunFolder"]:
+        """Begin a run in an empty or new folder, and hold it until the block ends.
+
+        Raises `UserError` where something is already there, or another process is at work.
+        """
         path = Path(path)
         cls.check_free(path)
-        run = cls(path, {"schema": SCHEMA, **facts, "finished": False, "scored": []})
-        run.save()
-        return run
+        with making(path), hold(path):
+            cls.check_free(path)  # once more: another process may have begun here meanwhile
+            clear_below(path, locked=True)
+            run = cls(path, {"schema": SCHEMA, **facts, "finished": False, "scored": []})
+            run.save()
+            yield run
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
@@ -112,6 +125,7 @@ class RunFolder:
         """Write the checkpoint, whole or not at all."""
         with atomic_write(self.path / "checkpoint" / "state.pt", "wb") as handle:
             torch.save(state, handle)
+        self.kept_steps = state["trainer"]["step"]
 
     def read_state(self) -> dict | None:
         """The last checkpoint, or `None` if the run was stopped before its first."""
@@ -127,16 +141,33 @@ class RunFolder:
             raise UserError(f"{path}: is not a whole checkpoint ({type(error).__name__}); train anew into another "
                             "folder") from error
 
-    def clear_partial(self) -> None:
-        """Remove what a killed run left half-written."""
-        for path in [*self.path.glob(".*.partial"), *self.path.glob("*/.*.partial"), *self.path.glob(".*.old")]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)  # perhaps in a folder just removed
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from writing until the block ends, and clear up what one that was killed left.
+
+        Raises `UserError` where another process is at work. The facts are read anew: it may have just finished.
+        """
+        with hold(self.path):
+            self.facts = read_run_json(self.path)
+            clear_below(self.path, locked=True)
+            yield
+
+    def discard(self) -> None:
+        """Remove what `create` and the steps behind it made: nothing in it is worth going on with."""
+        for name in ("adapter", "adapter-last", "checkpoint", "log.jsonl", "run.json"):
+            with suppress(OSError):
+                remove(self.path / name)
 
     def note_scored(self, entry: dict) -> int:
-        """Record that a labelled file was scored; returns how often this file (by hash) has now been scored."""
-        self.facts["scored"].append(entry)
-        self.save()
-        return sum(past["data_sha256"] == entry["data_sha256"] for past in self.facts["scored"])
+        """Write down that a labelled file was scored; returns how often this very file (by hash) now was."""
+        with hold(self.path, wait=PATIENCE):  # two scorings at a time are both counted
+            self.facts["scored"] = [*read_run_json(self.path)["scored"], entry]
+            self.save()
+        return self.times_scored(entry["data_sha256"])
+
+    def times_scored(self, data_sha256: str) -> int:
+        """How often a labelled file (by hash) was scored with this run so far."""
+        return sum(past["data_sha256"] == data_sha256 for past in self.facts["scored"])
 
 
 def environment(device: torch.device) -> dict:

@@ -1,12 +1,14 @@
 """A finished run, opened again for labelling: which one, its base, its prompt, its model."""
 
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 import torch
 
 from common.errors import UserError
 from common.files import ROOT, atomic_folder
+from common.leftovers import clear
 from common.run_json import RUN_JSON, check_adapter, check_finished
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
@@ -21,14 +23,22 @@ SHIPPED_RUN = ROOT / "base" / "run"
 def newest_run() -> Path | None:
     """The finished run in runs/ that was begun last; one that cannot be read is skipped, and a line says so."""
     finished = []
-    for path in sorted(Path("runs").glob("*/run.json")):
+    for path in sorted(Path("runs").glob("[!.]*/run.json")):  # a name with a dot is half of a run
         try:
             run = RunFolder.open(path.parent)
+            finished += [(begun(run), run.path)] if run.facts["finished"] else []
         except UserError as error:
-            print(f"skipped: {error}")
-            continue
-        finished += [run] if run.facts["finished"] else []
-    return max(finished, key=lambda run: run.facts["created"]).path if finished else None
+            print(f"passed over: {error}")
+    return max(finished)[1] if finished else None
+
+
+def begun(run: RunFolder) -> datetime:
+    """The instant at which a run began, whatever the time zone it is written in; without one, it is this machine's."""
+    try:
+        return datetime.fromisoformat(run.facts["created"]).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{run.path / RUN_JSON}: created: '{run.facts['created']}' is no date and time; the file was "
+                        "changed by hand, so train anew") from error
 
 
 def finished_run(path: str | None) -> RunFolder:
@@ -48,6 +58,7 @@ def finished_run(path: str | None) -> RunFolder:
         print(f"{chosen} is a copy of the run that comes with the project")
     run = RunFolder.open(chosen)
     check_finished(run.path, run.facts)
+    clear(run.path)  # an evaluation that a killed program had moved aside is back for whoever looks for it
     return run
 
 

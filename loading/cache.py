@@ -18,7 +18,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import atomic_folder, check_place, read_json, sha256_file, sha256_json, write_json
-from common.terminal import progress
+from common.leftovers import clear
 from loading.meta import is_meta
 from loading.weights import checkpoint_files, expected_shapes, read_weights
 from model.config import LlamaConfig
@@ -89,6 +89,7 @@ def quantised_copy(folder: Path, config: LlamaConfig, cache: str | Path, *, doub
     key = sha256_json([FORMAT, mode, weights_sha256(folder, cache), described])[:24]
     copy = cache / f"{mode}-{key}"
     if not _whole(copy):
+        clear(cache)  # copies that a killed program left half-made, of this base or another
         print(f"  {copy}: {'was damaged or changed, so it is' if copy.exists() else 'is'} made from {folder}, once")
         with atomic_folder(copy) as beside:
             _write(folder, config, described, beside, double)

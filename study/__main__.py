@@ -12,13 +12,16 @@ the change affects is made again.
 
 import os
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import ROOT, check_place, find_path, sha256_json
+from common.files import ROOT, check_place, find_path, making, sha256_json
+from common.leftovers import clear_below, holds_nothing
+from common.lock import hold
 from common.options import option, parse_options
 from common.terminal import human_seconds, progress
 from loading.cache import weights_sha256
@@ -77,23 +80,25 @@ def main(argv: list[str]) -> None:
     known = int(material.is_known.sum())
     print(f"  {len({fit.key for fit in fits}):,} models; {len(material.rows):,} test rows, {known:,} of them with the "
           f"text of a training row, left out of the figures\n  {runner.model}: {dtype}, since {reason}")
-    if options.freeze:
-        print(freeze(runner, hashes, every))
-        return
-    caution = check_frozen(runner, hashes)
-    if options.dry_run:
-        print(dry_run(runner, every))
-        return
-    run(runner, every)
-    study = make_study(results, hashes, caution)
-    write_study(out / "report", study)
+    with making(out), hold(out):
+        clear_below(out)  # what one that was killed left half-written
+        if options.freeze:
+            print(freeze(runner, hashes, every))
+            return
+        caution = check_frozen(runner, hashes)
+        if options.dry_run:
+            print(dry_run(runner, every))
+            return
+        run(runner, every)
+        study = make_study(results, hashes, caution)
+        write_study(out / "report", study)
     took = human_seconds(time.perf_counter() - began)
     print(f"\n{summary(study)}\n\nreport: {out / 'report' / 'report.html'}; took {took}")
 
 
 def check_out(out: Path) -> None:
-    """A study may continue in its own folder, but never start in a folder that holds something else."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "fits").is_dir()
+    """A study may go on in its own folder, never begin in anything else."""
+    if out.exists() and (not out.is_dir() or (not holds_nothing(out) and not (out / "fits").is_dir()
                                               and not (out / "frozen.json").exists())):
         raise UserError(f"--out {out}: holds something that is no study; choose another folder")
     check_place(out / "fits", "--out")
@@ -118,11 +123,12 @@ def run(runner: Runner, fits: list[Fit]) -> None:
         asked[fit.key] += [one for one in asked_of(runner.plan, fit) if one not in asked[fit.key]]
     print(cells_table(runner, fits))
     bar = progress(len(asked), "model", "study")
-    for fit in runner.train_all(fits):
-        runner.ask(fit, asked[fit.key])
-        bar.update(1)
-        if bar.disable:
-            print(f"  {fit.title}", flush=True)
+    with closing(runner.train_all(fits)) as ready:  # an error in between ends what is still training
+        for fit in ready:
+            runner.ask(fit, asked[fit.key])
+            bar.update(1)
+            if bar.disable:
+                print(f"  {fit.title}", flush=True)
     bar.close()
 
 

@@ -9,15 +9,14 @@ Other models' steps may be longer or shorter than the measured ones, as their po
 process, which set up its kernels, are the slowest. So the total is a bound to plan with, not a promise.
 """
 
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from common.files import scratch_folder
 from common.terminal import human_bytes, human_seconds, table
 from finetune.loop import steps_per_epoch
 from study.fits import TEST, Asked, Fit, asked_of
@@ -147,16 +146,9 @@ def measure(runner: Runner, fit: Fit) -> Measured:
 
 @contextmanager
 def short_folder(out: Path) -> Iterator[Path]:
-    """A folder in OUT/fits that is removed afterwards, together with any folders above it that were made for it."""
-    made = [folder for folder in (out / "fits", out, *out.parents) if not folder.exists()]
-    (out / "fits").mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".dry-run-", dir=out / "fits"))
-    try:
+    """A folder in OUT/fits that is removed again, with those above it that were not there before."""
+    with scratch_folder(out / "fits" / "dry-run") as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder)
-        for above in made:
-            above.rmdir()
 
 
 def peak_of_children() -> int:

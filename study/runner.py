@@ -6,10 +6,10 @@
     OUT/fits/KEY/train.log      what train.py printed
     OUT/answers/HASH.json       one pass over the test rows: probabilities by language and id, no post text
 
-Existing results are not made again, so a study that was killed continues where it stopped, and a changed plan makes
-only what the change affects. A run that was stopped midway continues from its checkpoint. Each training is a process of
-its own, so that its memory is freed; on a CPU, where small fits gain nothing from more threads, several run at a time.
-Labelling takes place in this process, between trainings.
+What is there is not made again, so a study that was killed goes on, and a changed plan makes only what changed. A run
+that was stopped in the middle goes on from its checkpoint. Training is a process of its own, so its memory is given
+back; several at a time on a CPU, where small fits gain nothing from more threads. They end when the study does
+(`study.child`). Answers are read here, in between.
 """
 
 import json
@@ -28,11 +28,11 @@ import torch
 from common.device import MachineOptions
 from common.errors import UserError
 from common.files import ROOT, atomic_write, find_path, read_json, sha256_json, write_json
+from common.lock import hold
 from data.codebook import Codebook, load_codebook
-from data.posts import Post
 from data.prompt import Prompt
 from finetune.options import TrainOptions
-from finetune.run_folder import RunFolder, device_name
+from finetune.run_folder import PATIENCE, RunFolder, device_name
 from inference.decide import decide
 from inference.labeller import label_probabilities
 from loading import load_model
@@ -58,6 +58,7 @@ class Runner:
     dtype: torch.dtype = torch.float32
 
     def __post_init__(self):
+        self._children, self._is_ending = set(), False
         self.base = find_base(self.model)
         self.tokenizer = load_tokenizer(Source(self.base).tokenizer)
 
@@ -98,7 +99,7 @@ class Runner:
     def train_all(self, fits: Iterable[Fit]) -> Iterator[Fit]:
         """Train what is not yet trained, `jobs` at a time; yields each fit when it is ready, trained ones first.
         """
-        todo = []
+        todo, self._is_ending = [], False
         for fit in {fit.key: fit for fit in fits}.values():
             if self.is_trained(fit):
                 yield fit
@@ -111,7 +112,10 @@ class Runner:
                     done.result()
                     yield pending[done]
             except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                self._is_ending = True
+                for child in list(self._children):
+                    child.terminate()
                 raise
 
     def train(self, fit: Fit, **changes) -> Path:
@@ -121,13 +125,22 @@ class Runner:
         run, words = folder / "run", ["--config", str(folder / "options.toml")]
         if (run / "run.json").exists():
             words = ["--resume", "--out", str(run)]
-        command = [sys.executable, str(ROOT / "train.py"), *words]
+            with hold(run, wait=PATIENCE):  # the training of a study that was killed takes a moment to notice
+                pass
+        command = [sys.executable, str(ROOT / "study" / "child.py"), *words]
         with open(folder / "train.log", "w", encoding="utf-8") as log:
-            child = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if child.returncode:
-            said = (folder / "train.log").read_text(encoding="utf-8").strip().splitlines() or ["nothing"]
-            raise UserError(f"{fit.title}: train.py ended with status {child.returncode}: {said[-1]} (full "
-                            f"output: {folder / 'train.log'})")
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+        with child:  # its input stays open, and empty, for as long as this process lives
+            self._children.add(child)
+            if self._is_ending:
+                child.terminate()
+            status = child.wait()
+            self._children.discard(child)
+        if status:
+            said = (folder / "train.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            said = said or ["nothing"]
+            raise UserError(f"{fit.title}: train.py ended with status {status}: {said[-1]} (all that it "
+                            f"said: {folder / 'train.log'})")
         return run
 
     def write_options(self, fit: Fit, folder: Path, changes: dict) -> None:
@@ -172,6 +185,9 @@ class Runner:
                 if one.quantize == quantize:
                     self._label(model, fit, one, show)
             del model
+        for one in asked:
+            if one.name == PLAIN and fit.kind != ZERO:
+                self._note(fit, one)
 
     def load(self, fit: Fit, quantize: str | None):
         """The fit's model, on the base's weights as in training or in another form."""
@@ -188,9 +204,7 @@ class Runner:
         rows = [prompt.encode(text_of(post, asked.text)) for post in posts]
         found = label_probabilities(model, prompt, rows, micro_tokens=self.machine.micro_tokens)
         seconds = time.perf_counter() - began
-        path = self.answers_path(fit, asked)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {
+        write_json(self.answers_path(fit, asked), {
             "fit": fit.key, "title": fit.title, "asked": asdict(asked), "labels": list(prompt.codebook.labels),
             "seconds": seconds, "posts": len(posts), "tokens": sum(len(row.ids) for row in rows),
             "cut": sum(row.cut for row in rows), "dtype": str(self.dtype).removeprefix("torch."),
@@ -198,18 +212,19 @@ class Runner:
                         "threads": torch.get_num_threads()},
             "rows": [[post.language, post.id, line.tolist()] for post, line in zip(posts, found, strict=True)],
         })  # fmt: skip
-        if asked.name == PLAIN and fit.kind != ZERO:
-            self._note(fit, posts, found)
         show(len(posts))
 
-    def _note(self, fit: Fit, posts: list[Post], found: np.ndarray) -> None:
-        """Note in run.json that the test set was scored once more."""
-        labels = self.material.codebook.labels
-        gold = np.array([labels.index(post.label) for post in posts])
-        right = float((decide(found) == gold).mean())
-        RunFolder.open(self.folder(fit) / "run").note_scored(
-            {"data": "the study's test rows", "data_sha256": posts_hash(self.material.rows), "n": len(posts),
-             "accuracy": right, "macro_f1": None})
+    def _note(self, fit: Fit, asked: Asked) -> None:
+        """run.json counts how often a test set was scored: by a study once, whether it was killed on the way or not."""
+        run, digest = RunFolder.open(self.folder(fit) / "run"), posts_hash(self.material.rows)
+        if run.times_scored(digest):
+            return
+        posts = [post for post in self.material.rows if has_text(post, asked.text)]
+        found = np.array([line for _, _, line in self.read(fit, asked)["rows"]])
+        gold = [self.material.codebook.labels.index(post.label) for post in posts]
+        right = float((decide(found) == np.array(gold)).mean())
+        run.note_scored({"data": "the study's test rows", "data_sha256": digest, "n": len(posts), "accuracy": right,
+                         "macro_f1": None})
 
     def read(self, fit: Fit, asked: Asked) -> dict:
         """The content of the file that `ask` wrote. Raises `UserError` if it is damaged."""

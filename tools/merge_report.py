@@ -21,7 +21,6 @@ out, as in eval.py, and the run records that the file was scored.
 """
 
 import importlib.util
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,16 @@ import torch
 
 from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import atomic_folder, atomic_write, check_place, find_path, read_json, sha256_file, write_json
+from common.files import (
+    atomic_folder,
+    atomic_write,
+    check_place,
+    find_path,
+    read_json,
+    scratch_folder,
+    sha256_file,
+    write_json,
+)
 from common.options import option, parse_options
 from common.terminal import progress, table
 from data.annotators import read_labelled
@@ -92,16 +100,16 @@ def main(argv: list[str]) -> None:
             bar.update()
     labels = Codebook.from_dict(run.facts["codebook"]).labels
     rows = compare(found, posts, labels, options.draws, options.seed)
-    for name in options.data:  # the reference's score: the others are nearly the same answers
-        run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(posts),
-                         "accuracy": rows[0]["accuracy"], "macro_f1": rows[0]["macro_f1"]})
-    print("\n".join(["", shown(rows), "", *(f"  {line}" for line in left_out)]).rstrip())
     with atomic_folder(out) as beside:
         write_json(beside / JSON, {"schema": 1, "run": str(run.path), "data": list(map(str, options.data)),
                                    "n": len(posts), "reference": rows[0]["form"], "draws": options.draws,
                                    "seed": options.seed, "left_out": left_out, "forms": rows})
         with atomic_write(beside / MARKDOWN) as handle:
             handle.write(markdown(rows, len(posts)))
+    for name in options.data:  # the reference's score: the others are the same answers a little moved
+        run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(posts),
+                         "accuracy": rows[0]["accuracy"], "macro_f1": rows[0]["macro_f1"]})
+    print("\n".join(["", shown(rows), "", *(f"  {line}" for line in left_out)]).rstrip())
     print(f"\nreport: {out / JSON}")
 
 
@@ -184,8 +192,8 @@ def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind
     from tools.export.llama_cpp import GGUFModel
 
     rows = [prompt.encode(post.text).ids for post in posts]
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".merge-report.", suffix=".partial") as beside:
-        path = Path(beside) / f"{kind}.gguf"
+    with scratch_folder(index / f"merge-{kind}") as beside:
+        path = beside / f"{kind}.gguf"
         write_gguf(tensors, prompt.tokenizer.source.parent, path, kind)
         model = GGUFModel(path, max(map(len, rows)) + 1, threads)
         logits = np.stack([model.logits(row)[prompt.label_ids] for row in rows]).astype(np.float64)

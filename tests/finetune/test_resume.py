@@ -140,9 +140,10 @@ def test_killed_while_the_run_was_being_closed(unfinished, whole):
     """After the last checkpoint: no step is done again, and what was half written goes away."""
     shutil.rmtree(unfinished / "adapter-last")
     (unfinished / "report.html").unlink()
-    (unfinished / ".adapter-last.abc.partial").mkdir()
-    (unfinished / ".adapter-last.abc.partial" / ".adapter_config.json.12.partial").write_text("{")
-    (unfinished / "checkpoint" / ".state.pt.12.partial").write_bytes(b"half")
+    half = unfinished / ".adapter-last.12-1@elsewhere.partial"
+    half.mkdir()
+    (half / ".adapter_config.json.12-1@elsewhere.partial").write_text("{")
+    (unfinished / "checkpoint" / ".state.pt.12-1@elsewhere.partial").write_bytes(b"half")
     with open(unfinished / "log.jsonl", "a") as log:
         log.write('{"step": 41, "lo')
     here("train.py", "--resume", "--out", "whole", cwd=unfinished.parent)

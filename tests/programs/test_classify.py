@@ -190,6 +190,24 @@ def test_an_input_that_changes_meanwhile(world: World, tmp_path, monkeypatch):
     assert ended.code == 2 and "has changed while it was being labelled" in ended.err and not Path("a.csv").exists()
 
 
+def test_killed_between_the_renaming_and_the_journals_end(world: World, tmp_path, monkeypatch):
+    """The labels are whole, and their journal is still there: --resume finds nothing left to do."""
+    posts = many(tmp_path / "many.jsonl", 40)
+    with monkeypatch.context() as patch:  # the journal stays, as a kill would leave it
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        assert call(classify.main, *words(world, posts, "a.csv")).code == 0
+    whole, journal = Path("a.csv").read_bytes(), partial_files("a.csv")[1].read_bytes()
+    refused(classify.main, *words(world, posts, "a.csv"), says=("exists", "--overwrite"))
+    refused(classify.main, *words(world, posts, "a.csv", "--resume", "--with-texts"), says="another --with-texts")
+    assert Path("a.csv").read_bytes() == whole and partial_files("a.csv")[1].read_bytes() == journal
+    ended = call(classify.main, *words(world, posts, "a.csv", "--resume"))
+    assert ended.code == 0 and "40 rows were labelled before" in ended.out, ended.err
+    assert Path("a.csv").read_bytes() == whole and not any(path.exists() for path in partial_files("a.csv"))
+    partial_files("a.csv")[1].write_bytes(journal)
+    Path("a.csv").unlink()  # a journal alone is no labelling that was stopped
+    assert call(classify.main, *words(world, posts, "a.csv")).code == 0 and Path("a.csv").read_bytes() == whole
+
+
 def test_two_programs_do_not_write_one_file(tmp_path):
     pytest.importorskip("fcntl", reason="locks are tested where fcntl is")
     with GrowingFile("a.jsonl", {}) as first:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from common.files import sha256_file
 from data.codebook import load_codebook
 from data.prompt import Prompt
+from finetune import loop
 from finetune.options import PAPER
 from lora.inject import expected_count
 from model.tokenizer import load_tokenizer
@@ -201,7 +202,21 @@ def test_refusals(first, place):
     assert not (place / "nothing").exists()
 
 
-def test_a_loss_that_explodes_is_one_line_and_keeps_no_adapter(place):
-    said = train(place, "burst", "--learning-rate", "1e30", "--clip", "0", "--validation", "0", code=2)
-    assert "the loss is" in said and "smaller --learning-rate" in said
-    assert not (place / "burst" / "adapter").exists() and not facts(place / "burst")["finished"]
+def test_a_loss_that_explodes_is_one_line_and_the_same_command_is_free(place):
+    """Nothing is kept that would be worth going on with, so the folder does not stand in the way of a smaller rate."""
+    for made_before in (False, True):
+        if made_before:
+            (place / "burst").mkdir()
+        said = train(place, "burst", "--learning-rate", "1e30", "--clip", "0", "--validation", "0", code=2)
+        assert "the loss is" in said and "smaller --learning-rate" in said
+        assert (place / "burst").exists() == made_before and not list(place.glob("burst/*"))
+    train(place, "burst", "--learning-rate", "1e-3", "--clip", "0", "--validation", "0")
+    assert facts(place / "burst")["finished"]
+
+
+def test_a_loss_that_explodes_behind_a_checkpoint_keeps_it(place, monkeypatch):
+    step = loop.Trainer.step
+    monkeypatch.setattr(loop.Trainer, "step", lambda self: step(self) | (
+        {"loss": torch.tensor(float("nan"))} if self.step_count == 4 else {}))
+    assert "step 4: the loss is nan" in train(place, "late", "--save-every", "2", code=2)
+    assert not facts(place / "late")["finished"] and (place / "late" / "checkpoint" / "state.pt").exists()

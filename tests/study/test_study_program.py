@@ -1,8 +1,10 @@
 """The study as a program: a tiny study from end to end, killed and resumed, and changed; and what is made again.
 
-Deliberate break: in study/runner.py let `is_trained` say no, or `answers_path` leave the fit's key out of the hash.
+Deliberate break: in study/runner.py let `is_trained` say no, or `answers_path` leave the fit's key out of the hash; or
+start train.py itself instead of study/child.py.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -13,9 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from common import lock
+from common.errors import UserError
 from common.files import ROOT
 from report.figures import STYLE
 from study import __main__ as study
+from study.runner import ZERO
 from tests.programs.hostile import call, in_an_empty_folder  # noqa: F401
 from tests.small import here
 from tests.study.fake_study import few_languages
@@ -39,6 +44,8 @@ tfidf = false
 first = "multi"
 second = "en"
 """
+
+MANY_STEPS = PLAN.replace("max_steps = 2", "max_steps = 40").replace("epochs = 1", "epochs = 40")
 
 
 @pytest.fixture(autouse=True)
@@ -79,26 +86,71 @@ def test_a_study_from_end_to_end_and_again(tmp_path, monkeypatch):
     here("train.py", "--config", options, "--out", tmp_path / "again", cwd=ROOT)  # the command that the report prints
 
 
-def test_a_killed_study_goes_on(tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)  # as the child; files are remembered by the names that they were found by
-    text = PLAN.replace("max_steps = 2", "max_steps = 16\nbatch_size = 4").replace("epochs = 1", "epochs = 40")
-    (tmp_path / "plan.toml").write_text(text + few_languages(tmp_path), encoding="utf-8")
+def test_a_killed_study_goes_on(tmp_path):
+    (tmp_path / "plan.toml").write_text(MANY_STEPS)
     words = [sys.executable, "-m", "study", "--plan", str(tmp_path / "plan.toml"), "--out",
              str(tmp_path / "out"), "--jobs", "1", "--threads", "1"]
-    child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                             start_new_session=True)
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not any(path.stat().st_size for path in tmp_path.glob(
-            "out/fits/*/run/log.jsonl")):
-        time.sleep(0.05)
-    os.killpg(child.pid, signal.SIGKILL)
+    child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    training = started(tmp_path / "out")
+    child.kill()  # the study alone: what it was training notices, and ends
     child.wait()
-    runs = list(tmp_path.glob("out/fits/*/run/run.json"))
-    assert len(runs) == 1 and not json.loads(runs[0].read_text())["finished"]
-    done = run(tmp_path, text=text)
-    assert done.code == 0, done.err
-    facts = json.loads(runs[0].read_text())
-    assert facts["finished"] and "continuing after step" in (runs[0].parent.parent / "train.log").read_text()
+    while lock.born(training) is not None:
+        time.sleep(0.05)
+    run = next(tmp_path.glob("out/fits/*/run/run.json"))
+    assert not json.loads(run.read_text())["finished"]
+    assert "the study that began this training has ended" in (run.parent.parent / "train.log").read_text()
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for place, process in (("out", child.pid), ("run", training)):
+        assert f"{place}: taken over from process {process}, which has ended" in done.stdout
+    said = (run.parent.parent / "train.log").read_text()
+    assert json.loads(run.read_text())["finished"] and "going on after step" in said
+    assert not list((tmp_path / "out").rglob(".*"))
+
+
+def started(out: Path) -> int:
+    """Wait for the first steps of a study's training; returns the process that does them."""
+    while True:
+        for path in out.glob(f"fits/*/run/{lock.LOCK}"):
+            log = path.with_name("log.jsonl")
+            if log.exists() and log.stat().st_size:
+                with contextlib.suppress(FileNotFoundError):  # it has just ended; the next will come
+                    return json.loads(path.read_text())["pid"]
+        time.sleep(0.05)
+
+
+def test_a_second_study_in_one_folder_is_refused(tmp_path):
+    (tmp_path / "out").mkdir()
+    with lock.hold(tmp_path / "out"):
+        done = run(tmp_path)
+        assert os.listdir(tmp_path / "out") == [lock.LOCK]
+    assert done.code == 2 and done.err.count("\n") == 1 and f"process {os.getpid()} has been writing" in done.err
+
+
+def test_ctrl_c_ends_a_study_and_what_it_trains(tmp_path):
+    (tmp_path / "plan.toml").write_text(MANY_STEPS)
+    words = [sys.executable, "-m", "study", "--plan", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"),
+             "--jobs", "2", "--threads", "1"]
+    child = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    training = started(tmp_path / "out")
+    child.send_signal(signal.SIGINT)  # to the study alone
+    assert child.communicate()[1] == b"stopped\n" and child.returncode == 130
+    assert lock.born(training) is None
+
+
+def test_an_error_in_between_ends_what_is_still_training(tmp_path, monkeypatch):
+    """The first model is asked while the second trains: an error there must not wait for it."""
+    trainings = []
+
+    def failing(self, fit, asked, show=None):
+        if fit.kind != ZERO:
+            trainings.append(started(tmp_path / "out"))
+            raise UserError("no such answer")
+
+    monkeypatch.setattr(study.Runner, "ask", failing)
+    done = run(tmp_path, text=MANY_STEPS)
+    assert done.code == 2 and done.err == "error: no such answer\n"
+    assert len(trainings) == 1 and lock.born(trainings[0]) is None
 
 
 @pytest.mark.parametrize("change, words", [
