@@ -35,7 +35,8 @@ from data.inputs import STDIN, expand, outputs_for, spooled
 from data.notes import Notes
 from data.posts import ColumnOptions, Post
 from data.prompt import Prompt
-from data.readers import check_posts, is_empty, iter_posts
+from data.readers import check_posts, iter_posts
+from data.visible import is_empty
 from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files, was_stopped
 from finetune.run_folder import RunFolder
 from inference.decide import Label, as_labels
@@ -211,10 +212,10 @@ def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
     rows, journal = partial_files(output)
     is_whole = output.exists() and not (options.resume and journal.exists() and not rows.exists())
     if is_whole and not options.overwrite and options.output is not None:
-        raise UserError(f"--output {output}: exists; choose another name or say --overwrite")
+        raise UserError(f"--output {output}: exists; choose another name or give --overwrite")
     if was_stopped(output) and not options.overwrite and not options.resume:
-        raise UserError(f"--output {output}: a labelling was stopped on its way there; --resume goes on with it, "
-                        "--overwrite starts anew")
+        raise UserError(f"--output {output}: labelling into it was stopped; --resume continues it, --overwrite "
+                        "starts again")
 
 
 def output_row(post: Post, found: Label, codebook: Codebook, options: ClassifyOptions, kept: list[str]) -> dict:

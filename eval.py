@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
         metrics["annotators"] = agreement.to_dict()
     files = {str(name): sha256_file(find_path(name)) for name in options.data} if run is not None else {}
     times = 1 + max((run.times_scored(digest) for digest in files.values()), default=0)
-    caution = (f"this file was scored {times} times with this run, and choosing by its score flatters"
+    caution = (f"this file was scored {times} times with this run; a score that guided a choice is too optimistic"
                if times > 1 else "")
     names, people = {code: language_name(code) for code in metrics["by_language"]}, agreed(agreement)
     write(options, out, predictions, metrics, facts, {"caution": caution, "names": names, "agreement": people}, run)
@@ -120,6 +120,8 @@ def main(argv: list[str]) -> None:
                          "macro_f1": metrics["macro_f1"]})
     lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
     print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", label_table(metrics)]))
+    if options.errors:
+        print("\n" + errors_of(predictions))
     print(f"\nreport: {out / 'report.html'}")
 
 

@@ -90,7 +90,7 @@ class GrowingFile:
             is_taken_back = self._take_back(rows)
             self._rows = open(rows, "a+b")
         except BlockingIOError as error:
-            raise UserError(f"{self.path}: another program is writing it; wait for its end, or choose another name"
+            raise UserError(f"{self.path}: another program is writing it; wait until it ends, or choose another name"
                             ) from error
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error

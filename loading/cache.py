@@ -19,6 +19,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import atomic_folder, check_place, read_json, sha256_file, sha256_json, write_json
 from common.leftovers import clear
+from common.terminal import progress
 from loading.meta import is_meta
 from loading.weights import checkpoint_files, expected_shapes, read_weights
 from model.config import LlamaConfig

@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
                                    "seed": options.seed, "left_out": left_out, "forms": rows})
         with atomic_write(beside / MARKDOWN) as handle:
             handle.write(markdown(rows, len(posts)))
-    for name in options.data:  # the reference's score: the others are the same answers a little moved
+    for name in options.data:  # the reference's score: the others are nearly the same answers
         run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(posts),
                          "accuracy": rows[0]["accuracy"], "macro_f1": rows[0]["macro_f1"]})
     print("\n".join(["", shown(rows), "", *(f"  {line}" for line in left_out)]).rstrip())
@@ -192,7 +192,7 @@ def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind
     from tools.export.llama_cpp import GGUFModel
 
     rows = [prompt.encode(post.text).ids for post in posts]
-    with scratch_folder(index / f"merge-{kind}") as beside:
+    with scratch_folder(folder / f"merge-{kind}") as beside:
         path = beside / f"{kind}.gguf"
         write_gguf(tensors, prompt.tokenizer.source.parent, path, kind)
         model = GGUFModel(path, max(map(len, rows)) + 1, threads)
