@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
     by_label = {json.loads(line)["label"]: line for line in lines}
     four.write_text("\n".join(by_label.values()) + "\n", encoding="utf-8")
     shutil.rmtree(run, ignore_errors=True)
-    load = f"from assemble import load_model; load_model({str(checkpoint)!r}, quantize='nf4')"
+    load = f"from loading import load_model; load_model({str(checkpoint)!r}, quantize='nf4')"
     jobs = {
         "load as NF4": ["-c", load],
         "load, train 3 steps of one post": ["train.py", "--model", str(checkpoint), "--data", str(four), "--out",

@@ -196,7 +196,8 @@ def _take(path: Path):
     try:
         handle, is_locked = open_locked(path, buffering=0)
     except BlockingIOError as error:
-        with open(path, "rb") as other:
+        lines = []
+        with suppress(FileNotFoundError), open(path, "rb") as other:  # it may have been let go of since
             lines = _lines(other)
         raise _Held(_in_the_way(lines, path)) from error
     try:

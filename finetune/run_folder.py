@@ -48,7 +48,7 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"--out {path}: is a file; give a folder")
         if path.exists() and not holds_nothing(path):
-            hint = "; --resume goes on with it" if (path / "run.json").exists() else ""
+            hint = "; --resume continues it" if (path / "run.json").exists() else ""
             raise UserError(f"--out {path}: is not empty{hint}; choose another folder")
         check_place(path / "run.json", "--out")
 

@@ -28,7 +28,7 @@ def newest_run() -> Path | None:
             run = RunFolder.open(path.parent)
             finished += [(begun(run), run.path)] if run.facts["finished"] else []
         except UserError as error:
-            print(f"passed over: {error}")
+            print(f"skipped: {error}")
     return max(finished)[1] if finished else None
 
 

@@ -67,7 +67,7 @@ def test_a_run_that_is_trained_is_refused_and_a_killed_one_goes_on(world: World,
     monkeypatch.setattr(train.Trainer, "step", lambda self: (_ for _ in ()).throw(UserError("far enough")))
     ended = call(train.main, "--resume", "--out", "run")
     assert f"run: taken over from process {training.pid}, which has ended" in ended.out
-    assert "going on after step" in ended.out and ended.err == "error: far enough\n"
+    assert "continuing after step" in ended.out and ended.err == "error: far enough\n"
     assert not (tmp_path / "run" / LOCK).exists()
 
 
@@ -166,7 +166,7 @@ def test_a_scoring_counts_when_its_report_stands(world: World, tmp_path, monkeyp
 def test_a_run_that_cannot_be_written_is_told_before_anything_is_scored(world: World, tmp_path, monkeypatch):
     run = world.copy(world.run, tmp_path)
     monkeypatch.setattr(files.os, "access", lambda path, mode: "run" not in Path(path).parts[-1:])
-    refused(evaluation.main, "--run", run, "--data", world.test, "--out", "e", says=("--run", "may not be written"))
+    refused(evaluation.main, "--run", run, "--data", world.test, "--out", "e", says=("--run", "is not writable"))
 
 
 def test_an_evaluation_that_was_moved_aside_is_put_back_by_the_next_call(world: World, tmp_path):
@@ -205,7 +205,7 @@ def test_the_newest_run_is_the_one_that_began_last(capsys):
     begun_at(".half.12-1@elsewhere.partial", "2027-01-01T00:00:00+0000")  # a copy that a kill left
     begun_at("strange", "yesterday")
     assert newest_run() == denver
-    assert "passed over: runs/strange/run.json: created: 'yesterday' is no date and time" in capsys.readouterr().out
+    assert "skipped: runs/strange/run.json: created: 'yesterday' is no date and time" in capsys.readouterr().out
     here = datetime.now(timezone(timedelta(hours=14))).replace(tzinfo=None)  # written without a zone: this machine's
     assert newest_run() == denver
     plain = begun_at("plain", (here + timedelta(days=2)).isoformat())
