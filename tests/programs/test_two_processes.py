@@ -59,7 +59,7 @@ def test_a_run_that_is_trained_is_refused_and_a_killed_one_goes_on(world: World,
     assert ended.code == 2 and ended.err.count("\n") == 1, ended.err
     assert f"run: process {training.pid} has been writing here since" in ended.err and ended.out == ""
     again = call(train.main, "--model", world.base, "--data", world.posts, "--out", "run", *QUICK)
-    assert again.code == 2 and "--resume goes on with it" in again.err
+    assert again.code == 2 and "--resume continues it" in again.err
     assert training.poll() is None and (tmp_path / "run" / "run.json").read_bytes() == facts
     training.send_signal(signal.SIGKILL)
     training.communicate()

@@ -104,7 +104,7 @@ def test_a_killed_study_goes_on(tmp_path):
     for place, process in (("out", child.pid), ("run", training)):
         assert f"{place}: taken over from process {process}, which has ended" in done.stdout
     said = (run.parent.parent / "train.log").read_text()
-    assert json.loads(run.read_text())["finished"] and "going on after step" in said
+    assert json.loads(run.read_text())["finished"] and "continuing after step" in said
     assert not list((tmp_path / "out").rglob(".*"))
 
 
