@@ -66,7 +66,7 @@ def damage_value(value, draw):
         owner = owner[step]
     kind = draw.randrange(5)
     if kind < 3:
-        owner[key] = draw.choice(VALUES)
+        owner[key] = copy.deepcopy(draw.choice(VALUES))
     elif kind == 3:
         del owner[key]
     elif isinstance(owner, list):
