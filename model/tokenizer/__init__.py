@@ -29,7 +29,8 @@ from model.tokenizer.split import SPACE
 from model.tokenizer.spm import read_sentencepiece
 
 FILE_NAMES = ("tokenizer.model", "tokenizer.json")  # in a folder, the first that is there
-MOST_BYTES = 1 << 28  # of a tokenizer file; the largest published ones have a few tens of millions
+MOST_BYTES = 1 << 26  # of a tokenizer file; the largest published ones have about half of it
+MOST_ENDS = 1_000
 BOS_NAMES = ("<|begin_of_text|>", "<s>", "<|startoftext|>")
 EOS_NAMES = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "</s>", "<|endoftext|>", "<|im_end|>")
 
@@ -115,15 +116,18 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     beside = Neighbours(file.parent)
     engine, notes = _read(file, beside), []
     special_ids = _special_ids(engine, beside, file)
+    numbers = set(special_ids.values())
     names = beside.map | {key: value for key, value in beside.tokenizer.items() if value}
 
     def known(source: str, key: str, values) -> list[int]:
-        found = []
-        for value in map(content, values if isinstance(values, list) else [] if values is None else [values]):
+        found, values = [], values if isinstance(values, list) else [] if values is None else [values]
+        if len(values) > MOST_ENDS:
+            raise UserError(f"{file.parent / source}: {key}: lists {len(values):,} tokens; one or a few were expected")
+        for value in map(content, values):
             if isinstance(value, bool) or not isinstance(value, str | int):
                 raise UserError(f"{file.parent / source}: {key}: {short(value)}: a token or its id was expected")
             id = special_ids.get(value, value)
-            if id in special_ids.values():
+            if id in numbers:
                 found.append(id)
             else:
                 notes.append(f"{source}: {key} {short(value)} is not a special token of {file.name}; it is "

@@ -29,7 +29,7 @@ from pathlib import Path
 import regex
 
 from common.errors import UserError
-from model.tokenizer.bpe import MOST_IDS
+from model.tokenizer.bpe import LONGEST_TOKEN, MOST_IDS
 from model.tokenizer.neighbours import Neighbours, is_text
 from model.tokenizer.pattern import short
 
@@ -71,6 +71,8 @@ def read_added_words(file: Path, entries, beside: Neighbours) -> list[AddedWord]
         if not content or not 0 <= id < MOST_IDS:
             raise UserError(f"{file}: added_tokens: entry {row} "
                             + ("is an empty word" if not content else "has an id that no vocabulary has"))
+        if len(content) > LONGEST_TOKEN:
+            raise UserError(f"{file}: added_tokens: {short(content)} has {len(content):,} characters, more than a word")
         if content in contents or id in ids:
             raise UserError(f"{file}: added_tokens: {short(content)} (id {id}) is there twice")
         contents.add(content)

@@ -29,6 +29,7 @@ from model.tokenizer.split import SPACE, Splitter
 DIRECT_CHARACTERS = 25_000
 CACHED_CHARACTERS = 64  # the merge loop remembers pieces up to this length: most of any text is words seen before
 
+LONGEST_TOKEN = 1_000  # bytes or characters; work that takes the square of a token's length stays small
 MOST_IDS = 1 << 24  # no vocabulary comes near it; a file that names a larger id is damaged, or made to fill the memory
 
 
@@ -213,6 +214,9 @@ def read_tiktoken(file: Path, data: bytes) -> TiktokenFile:
             raise UserError(f"{file}: row {row}: has {len(parts)} fields; one token and its rank were expected")
         if len(digits) > 8 or int(digits) >= MOST_IDS:
             raise UserError(f"{file}: row {row}: a rank of {len(digits)} digits is beyond any vocabulary; the file is "
+                            "damaged, fetch it again")
+        if len(token) > LONGEST_TOKEN:
+            raise UserError(f"{file}: row {row}: a token of {len(token):,} bytes is longer than any; the file is "
                             "damaged, fetch it again")
         rank = int(digits)
         if rank in rows or token in ranks:

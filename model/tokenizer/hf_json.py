@@ -16,7 +16,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import read_json
 from model.tokenizer.added import AddedWord, AddedWords, read_added_words
-from model.tokenizer.bpe import ALPHABET, MOST_IDS, MergedBPE, RankedBPE, written
+from model.tokenizer.bpe import ALPHABET, LONGEST_TOKEN, MOST_IDS, MergedBPE, RankedBPE, written
 from model.tokenizer.neighbours import Neighbours, is_text
 from model.tokenizer.pattern import short
 from model.tokenizer.split import SPACE, Normaliser, Splitter, flatten, read_normalisers, read_splitter
@@ -213,6 +213,8 @@ def _is_ranked(ranks: dict[bytes, int], merges: Merges) -> bool:
 
     Llama 3 is such a case, since its list was made from tiktoken's file: 280,147 cuts of 128,000 tokens.
     """
+    if max(map(len, ranks)) > LONGEST_TOKEN:
+        return False
     results = [result for _, result in merges.values()]  # in the order of the list
     cuts = sum(token[:i] in ranks and token[i:] in ranks for token in ranks for i in range(1, len(token)))
     return (len(merges) == cuts and results == sorted(results)

@@ -11,8 +11,11 @@ name otherwise:
     ( ) (?: )  alternatives; no repetition but `?`        (?!...)   `(?i:'s|'t|'re|'ve|'m|'ll|'d)`
     ? * + {m} {m,} {m,n}   of one character, up to MOST_REPETITIONS; `?+`, `*+`, `++`, `??`, `*?`, `+?`
 
-What is left takes a power of the text's length at worst, and is stopped after SECONDS of processor time.
+What is left takes a power of the text's length at worst. A pattern that takes longer than SECONDS of processor time,
+and SECONDS_PER_CHARACTER for each character of the text, is stopped.
 """
+
+import time
 
 import regex
 
@@ -28,7 +31,7 @@ SCRIPTS = "Arabic|Cyrillic|Devanagari|Greek|Han|Hangul|Hebrew|Hiragana|Katakana|
 MOST_CHARACTERS = 2_000  # of one pattern; the longest published one has a few hundred
 MOST_REPETITIONS = 1_000
 MOST_NESTED = 20
-SECONDS = 10.0  # of processor time, for one text
+SECONDS, SECONDS_PER_CHARACTER = 5.0, 1e-4
 
 _SIGN = r"\\[rnt]|\\[!-/:-@\[-`{-~]"
 _KIND = rf"\\[sSdD]|\\[pP]\{{(?:[CLMNPSZ][a-z]?|{SCRIPTS})\}}"
@@ -59,16 +62,21 @@ class Pattern:
             raise UserError(f"{where}: the pattern {short(text)} is not understood ({error})") from error
         if self._regex.match(""):
             raise UserError(f"{where}: the pattern {short(text)} matches where there is no text; it must not")
-        self._seconds = None if text in (LLAMA3_PATTERN, GPT2_PATTERN) else SECONDS
+        self._left = None if text in (LLAMA3_PATTERN, GPT2_PATTERN) else SECONDS
 
     def spans(self, piece: str) -> list[tuple[int, int]]:
-        """Where it matches, in turn. Raises `UserError` where that takes too long."""
+        """Where it matches, in turn. Raises `UserError` if that takes too long."""
+        if self._left is None:
+            return [match.span() for match in self._regex.finditer(piece)]
+        began = time.thread_time()
+        self._left += SECONDS_PER_CHARACTER * len(piece)
         try:
-            return [match.span() for match in self._regex.finditer(piece, timeout=self._seconds)]
+            return [match.span() for match in self._regex.finditer(piece, timeout=max(self._left, 0.001))]
         except TimeoutError as error:
-            raise UserError(f"{self.where}: the pattern {short(self.text)} takes more than {SECONDS:g} seconds for "
-                            f"a text of {len(piece):,} characters; give a tokenizer with a published pattern"
-                            ) from error
+            raise UserError(f"{self.where}: the pattern {short(self.text)} takes too long (stopped at a text of "
+                            f"{len(piece):,} characters); give a tokenizer with a published pattern") from error
+        finally:
+            self._left = min(SECONDS, self._left - (time.thread_time() - began))
 
 
 def _wrong(text: str) -> str | None:

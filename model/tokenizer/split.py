@@ -21,7 +21,7 @@ from common.errors import UserError
 from model.tokenizer.pattern import GPT2_PATTERN, LLAMA3_PATTERN, Pattern, short
 
 SPACE = "▁"  # U+2581, which stands for a space in the vocabulary of a Llama 2
-MOST_STEPS = 100
+MOST_STEPS = 20
 Normaliser = Callable[[str], str]
 
 

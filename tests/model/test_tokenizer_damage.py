@@ -13,6 +13,7 @@ import json
 import random
 
 import pytest
+import sentencepiece
 
 from common.errors import UserError
 from model.tokenizer import load_tokenizer
@@ -66,7 +67,7 @@ def damage_value(value, draw):
         owner = owner[step]
     kind = draw.randrange(5)
     if kind < 3:
-        owner[key] = draw.choice(VALUES)
+        owner[key] = copy.deepcopy(draw.choice(VALUES))
     elif kind == 3:
         del owner[key]
     elif isinstance(owner, list):
@@ -129,6 +130,20 @@ def trial(sources, folder, seed):
 
 def test_damaged_files_end_in_one_line_or_do_no_harm(sources, tmp_path):
     assert sum(trial(sources, tmp_path, seed) for seed in range(600)) > 200  # most damage is found
+
+
+def test_a_damaged_table_of_characters_is_refused(tmp_path):
+    """A normaliser's table is a trie of offsets; sentencepiece before 0.2.2 followed them out of it, and crashed."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([text for text in TRICKY if text.strip()] * 3), model_prefix=str(tmp_path / "tokenizer"),
+        vocab_size=450, model_type="bpe", byte_fallback=True, normalization_rule_name="nmt_nfkc", minloglevel=2)
+    data = bytearray((tmp_path / "tokenizer.model").read_bytes())
+    assert load_tokenizer(tmp_path).encode("ﬁ") == load_tokenizer(tmp_path).encode("fi")
+    start = len(data) // 4  # well inside the table, which is most of the file
+    data[start : start + 4_000] = random.Random(0).randbytes(4_000)
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    with pytest.raises(UserError, match="is no tokenizer"):
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.slow
