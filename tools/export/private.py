@@ -4,19 +4,19 @@
     .public(codebook)             the codebook as it may be shown: made first, so that a card is made from nothing else
     .check(folder, ...)           the finished files, searched; a find is an error, and the export is not written
 
-A passage is private where it is one of the following and more than a word. Signs, case, spaces, and the escapes of
-JSON, HTML and Markdown make no difference.
+A passage is private where it is one of the following and more than a word. Case, spaces, and the escapes of JSON, HTML
+and Markdown make no difference.
 
-    an example        whole, or `RUN` words in a row of a longer one
+    an example        whole, or `RUN` words in a row of a longer one, whatever signs stand between them
     a training text   by its hash. Of its training texts a run keeps hashes of what `normalise` makes of them; so every
                       passage of up to `WORDS` words is normalised, hashed and compared, and every passage within a line
                       that begins with the line or at a sign, however long it is
 
 So the search proves, of each text file, that no example and no training text stands in it. It cannot prove that no part
-of a training text does, nor one in other words, since a hash tells whole texts only; and it says nothing of what the
-weights can repeat. Passed over are files that are byte for byte the base's, since nothing of the run is in them, and
-words that stand there anyhow: in a card without codebook and names, in labels, in the questions that this project
-ships. A post that says "How to use it" does not forbid that heading.
+of a training text does, nor one with other words or signs, since a hash tells whole texts only; and it says nothing of
+what the weights can repeat. Passed over are files that are byte for byte the base's, since nothing of the run is in
+them, and words that stand there anyhow: in a card without codebook and names, in labels, in the questions that this
+project ships. A post that says "How to use it" does not forbid that heading.
 """
 
 import codecs
