@@ -5,19 +5,28 @@ import json
 import os
 import shutil
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import UserError
+from common.reading import check_path, open_plain
+from common.reading import read_json as read_json
+from common.reading import read_toml as read_toml
 
 ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, base/ and the sample posts are
 
 
 def find_path(path: str | Path) -> Path:
-    """A path as the user wrote it, or, for what the project ships, seen from the project's root."""
-    return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
+    """A path as the user wrote it, or, for what the project ships, seen from the project's root.
+
+    Raises `UserError` for a path that no file can have.
+    """
+    for place in (Path(path), ROOT / path):
+        check_path(place)
+        if place.exists():
+            return place
+    return Path(path)
 
 
 @contextmanager
@@ -85,38 +94,10 @@ def write_json(path: str | Path, value) -> None:
         handle.write("\n")
 
 
-def read_json(path: str | Path):
-    """Read one JSON document; a missing file, bytes that are not UTF-8 and broken JSON are one-line errors."""
-    path = Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); a JSON file was expected") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg})") from error
-
-
-def read_toml(path: str | Path) -> dict:
-    """Read one TOML document (a byte order mark is passed over); what `read_json` refuses is refused here too."""
-    path = Path(path)
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); a TOML file was expected") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}), as TOML must be; save it so") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: is not TOML ({error})") from error
-
-
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits; a file that cannot be read is a `UserError`."""
     try:
-        with open(path, "rb") as handle:
+        with open_plain(path) as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
