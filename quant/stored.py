@@ -16,7 +16,6 @@ size would be finite, of the right shape, and wrong.
 
 import json
 import math
-import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -24,6 +23,8 @@ import torch
 
 from common.errors import UserError, closest
 from common.files import write_json
+from common.patterns import Matcher, check_expression
+from common.reading import Unreadable, json_value
 from common.safetensors_writer import Form, safetensors_writer
 from quant.double_quant import NESTED_BLOCK, Scales, dynamic_map
 from quant.nf4 import BLOCK, NF4_CODE, block_count, dequantize_nf4, packed_bytes, quantize_nf4
@@ -31,6 +32,7 @@ from quant.nf4 import BLOCK, NF4_CODE, block_count, dequantize_nf4, packed_bytes
 STATE = "quant_state.bitsandbytes__nf4"
 PACKED = "packed"  # a group's key for the weight's own tensor; the other keys are what its name is followed by
 DTYPES = ("float32", "float16", "bfloat16")
+MOST = 10_000  # bytes of a weight's JSON; it takes some two hundred
 _LARGEST = torch.finfo(torch.float32).max
 _ULP = 2.0**-23  # the dynamic map is computed where the file is written; its last bit may come out otherwise there
 # quantization_config: what is read here, with the values that it may have, and what concerns other computations.
@@ -87,14 +89,19 @@ def _read_state(group: Mapping[str, torch.Tensor], shape: tuple[int, ...], where
         found = f"has {kinds[0]}" if kinds else "is 4-bit without its quant_state"
         raise UserError(f"{where}: {found}; {STATE} beside it was expected")
     try:
-        state = json.loads(bytes(group[STATE].tolist()))
-    except (ValueError, TypeError, RecursionError) as error:
+        if group[STATE].numel() > MOST:
+            raise Unreadable(f"has {group[STATE].numel():,} bytes; at most {MOST:,} are read")
+        state = json_value(bytes(group[STATE].tolist()))
+    except Unreadable as error:
+        raise UserError(f"{where}: .{STATE} {error}") from error
+    except (ValueError, TypeError) as error:
         raise UserError(f"{where}: .{STATE} is not JSON") from error
     fixed = {"quant_type": ("nf4",), "blocksize": (BLOCK,), "dtype": DTYPES, "shape": (list(shape),)}
     if isinstance(state, dict) and any(key.startswith("nested") for key in state):
         fixed |= {"nested_blocksize": (NESTED_BLOCK,), "nested_dtype": ("float32",), "nested_offset": None}
     if not isinstance(state, dict) or state.keys() != fixed.keys():
-        raise UserError(f"{where}: .{STATE} has {', '.join(state) or 'nothing'}; {', '.join(fixed)} were expected")
+        found = ", ".join(state) if isinstance(state, dict) else ""
+        raise UserError(f"{where}: .{STATE} has {found or 'nothing'}; {', '.join(fixed)} were expected")
     for key, allowed in fixed.items():
         value = state[key]
         if allowed is not None and value not in allowed:
@@ -156,8 +163,12 @@ def check_quantization(value: dict, packed: Collection[str], linears: Collection
     try:
         if not isinstance(skips, list):
             raise TypeError
-        skipped = {name for name in linears if any(_skips(entry, name.removesuffix(".weight")) for entry in skips)}
-    except (re.error, TypeError) as error:
+        for entry in skips:
+            check_expression(entry, f"{where}: llm_int8_skip_modules")
+        matcher = Matcher(f"{where}: llm_int8_skip_modules")
+        skipped = {name for name in linears
+                   if any(_skips(entry, name.removesuffix(".weight"), matcher) for entry in skips)}
+    except TypeError as error:
         raise UserError(f"{where}: llm_int8_skip_modules: {skips!r} is not a list of module names") from error
     for name in sorted(packed):
         if name not in linears:
@@ -169,10 +180,10 @@ def check_quantization(value: dict, packed: Collection[str], linears: Collection
         raise UserError(f"{where}: {dense[0]} is not in 4 bits in the file, and llm_int8_skip_modules does not name it")
 
 
-def _skips(entry: str, module: str) -> bool:
+def _skips(entry: str, module: str, matcher: Matcher) -> bool:
     """Whether transformers keeps `module` as it is for this entry: whole words of its name, as a regular expression, or
     its end. Versions differ in where the words may stand; here they may stand anywhere."""
-    return module.endswith(entry) or re.search(rf"(^|\.)(?:{entry})(\.|$)", module) is not None
+    return module.endswith(entry) or matcher.full(rf"(.*\.)?(?:{entry})(\..*)?", module)
 
 
 def write_stored(folder: str | Path, config: dict, layout: Mapping[str, Form], linears: Collection[str],

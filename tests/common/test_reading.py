@@ -1,7 +1,7 @@
 """The door for JSON, TOML and plain files: what is hostile ends in one line at once, what is sane comes through.
 
-Deliberate break that turns this red: in common/reading.py, let `check_plain` return before it asks for the kind of file,
-or leave `except RecursionError` out of `json_value`.
+Deliberate break that turns this red: in common/reading.py, let `check_plain` return before it asks what kind of file
+it is, or leave `except RecursionError` out of `json_value`.
 """
 
 import json
@@ -104,7 +104,7 @@ def test_what_is_no_plain_file_is_one_line(reader, strange):
 
 
 def test_a_path_that_no_file_can_have_is_found_out_when_it_is_looked_for(strange):
-    for path in strange[-4:] + [strange[3]]:
+    for path in [*strange[-4:], strange[3]]:
         with pytest.raises(UserError):
             check_path(path)
         with pytest.raises(UserError):

@@ -74,6 +74,8 @@ BYTES = {
     "has quant_type, blocksize, dtype, shape, zero_point;": state(zero_point=8),
     "is not JSON": tensor(STATE, torch.tensor([123, 34], dtype=torch.uint8)),
     f"{STATE} is not JSON": tensor(STATE, torch.ones(3)),
+    f"{STATE} has 10,003 bytes": tensor(STATE, torch.tensor(list(b" " * 10_001 + b"{}"), dtype=torch.uint8)),
+    f"{STATE} is nested too deep": tensor(STATE, torch.tensor(list(b"[" * 5000), dtype=torch.uint8)),
     f"{STATE} has nothing": tensor(STATE, torch.tensor(list(b"[]"), dtype=torch.uint8)),
     ".absmax is missing; its quant_state means single": drop("absmax"),
     ".quant_map is missing": drop("quant_map"),
@@ -89,9 +91,9 @@ BYTES = {
 NESTED = {
     "nested_blocksize is 128": state(nested_blocksize=128),
     "nested_dtype is 'float16'": state(nested_dtype="float16"),
-    "nested_offset is nan": state(nested_offset=float("nan")),
+    f"{STATE} holds NaN": state(nested_offset=float("nan")),
     "nested_offset is 1e+39": state(nested_offset=1e39),
-    "nested_offset is 1000": state(nested_offset=10**400),
+    f"{STATE} holds a whole number of 401 digits": state(nested_offset=10**400),
     "nested_offset is True": state(nested_offset=True),
     "has quant_type, blocksize, dtype, shape, nested_blocksize, nested_dtype;": state(nested_offset=None),
     ".nested_absmax is missing; its quant_state means double": drop("nested_absmax"),
@@ -143,7 +145,9 @@ CONFIGS = {
     "llm_int8_skip_modules leaves model.layers.1.mlp.up_proj.weight out, but": config(
         llm_int8_skip_modules=["lm_head", "model.layers.1.mlp.up_proj"]),
     "leaves model.layers.0.self_attn.k_proj.weight out": config(llm_int8_skip_modules=["self_attn"]),
-    "llm_int8_skip_modules: ['('] is not a list of module names": config(llm_int8_skip_modules=["("]),
+    "llm_int8_skip_modules: '(' is not a regular expression": config(llm_int8_skip_modules=["("]),
+    "llm_int8_skip_modules: '((a{999}){999}){999}' repeats too much": config(
+        llm_int8_skip_modules=["((a{999}){999}){999}"]),
     "llm_int8_skip_modules: [7] is not a list": config(llm_int8_skip_modules=[7]),
     "llm_int8_skip_modules: 'lm_head' is not a list": config(llm_int8_skip_modules="lm_head"),
     "llm_int8_skip_modules: 5 is not a list": config(llm_int8_skip_modules=5),
