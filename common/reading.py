@@ -7,6 +7,7 @@ number that is too large for a float, NaN and infinity, half a surrogate pair, w
     open_plain, read_bytes      a plain file, or a `UserError` that says what is there instead
     read_json, read_toml        a whole document out of one
     json_value                  a document that is at hand already: a line of a log, the bytes of a tensor
+    whole_lines                 the lines of a log that is written to
 """
 
 import json
@@ -14,12 +15,14 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import UserError
 
 DOCUMENT, LARGE, TOML = 64 * 2**20, 2**30, 4 * 2**20  # bytes of a JSON file, of one with an entry per post, of TOML
+LINE = 2**20  # bytes of a line of a log
 DEEPEST = 100  # lists and tables inside one another
 DIGITS = 300  # of a whole number: any such number is a finite float too
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of a surrogate, half a pair or not
@@ -111,6 +114,18 @@ def json_value(text: str | bytes, number=None):
         except UnicodeEncodeError as error:
             raise Unreadable("holds half a surrogate pair (\\ud800 to \\udfff alone), which is no character") from error
     return value
+
+
+def whole_lines(handle: BinaryIO) -> Iterator[bytes]:
+    """The lines of a log, without their ends; a last one that a kill tore is left out.
+
+    Raises `Unreadable` for a line without end.
+    """
+    while line := handle.readline(LINE + 1):
+        if len(line) > LINE:
+            raise Unreadable(f"has a line of more than {LINE:,} bytes")
+        if line.endswith(b"\n"):
+            yield line[:-1]
 
 
 def read_toml(path: str | Path) -> dict:
