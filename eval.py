@@ -16,6 +16,7 @@ from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import atomic_folder, check_place, find_path, read_json, sha256_file, write_json
 from common.options import option, parse_options
+from common.reading import check_path
 from common.terminal import progress
 from data.annotators import Agreement, read_labelled
 from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
@@ -60,7 +61,7 @@ class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
     group_by: str | None = option(None, "column (such as author) whose posts the bootstrap draws together",
                                   metavar="NAME", group=DATA)
     by: list[str] = option((), "also score each value of these columns", metavar="COLUMN", group=SCORING)
-    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, group=SCORING)
+    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, maximum=10**6, group=SCORING)
     seed: int = option(0, "seed of the bootstrap", minimum=0, group=SCORING)
     with_texts: bool = option(False, "write the posts' texts into report.html and predictions.jsonl", group=SCORING)
 
@@ -130,6 +131,7 @@ def check_together(options: EvalOptions) -> None:
 
 def check_out(out: Path, explicit: bool) -> None:
     """An evaluation may be written over an earlier one of ours, never over anything else."""
+    check_path(out / "metrics.json")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").exists())):
         option = f"--out {out}" if explicit else str(out)
         raise UserError(f"{option}: holds something that is no evaluation; choose another folder")

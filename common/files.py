@@ -80,6 +80,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 def check_place(path: str | Path, option: str) -> None:
     """Raise `UserError` naming `option` where `path` could not be made: before hours of work, not after them."""
     path = Path(path)
+    check_path(path)
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
         raise UserError(f"{option} {path}: {there} is a file, so nothing can lie in it; choose another place")

@@ -10,6 +10,7 @@ number that is too large for a float, NaN and infinity, half a surrogate pair, w
     whole_lines                 the lines of a log that is written to
 """
 
+import errno
 import json
 import os
 import re
@@ -62,14 +63,25 @@ def check_path(path: str | Path) -> None:
 
     Behind it `Path.exists` says yes or no, and raises nothing.
     """
+    check_name(path)
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise UserError(f"{path}: cannot be looked at ({error.strerror}); give another path") from error
+
+
+def check_name(path: str | Path) -> None:
+    """Raise `UserError` for a path that no file can have, whoever looks; whether one is there does not matter."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UserError(f"{str(path)[:60]}...: can be no file's name ({error.strerror}); give another path"
+                            ) from error
     except ValueError as error:  # NUL, or half a surrogate pair
-        raise UserError(f"{str(path)!r}: can be no file's name ({error}); give another path") from error
+        raise UserError(f"{str(path)[:60]!r}: can be no file's name ({error}); give another path") from error
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:

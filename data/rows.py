@@ -21,6 +21,7 @@ from itertools import chain
 from pathlib import Path
 
 from common.errors import UserError
+from common.reading import check_path
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -85,6 +86,7 @@ def open_table(path: Path, delimiter: str = "", quote: str = '"') -> Table:
     A file that is absent, a folder, empty, of a foreign kind, not UTF-8, cut off or not well formed is a `UserError`
     that names it (and the row); problems inside rows are raised when that row is reached.
     """
+    check_path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")
     kind = file_format(path)

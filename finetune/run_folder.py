@@ -41,6 +41,7 @@ class RunFolder:
     def check_free(path: str | Path) -> None:
         """Raise `UserError` unless a run can begin in `path`: an empty folder, or a new one."""
         path = Path(path)
+        check_path(path / "run.json")
         if path.exists() and not path.is_dir():
             raise UserError(f"--out {path}: is a file; give a folder")
         if path.exists() and any(not child.name.endswith(".partial") for child in path.iterdir()):

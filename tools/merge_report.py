@@ -33,6 +33,7 @@ from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import atomic_folder, atomic_write, check_place, find_path, read_json, sha256_file, write_json
 from common.options import option, parse_options
+from common.reading import check_path
 from common.terminal import progress, table
 from data.annotators import read_labelled
 from data.checks import TrainingTexts, check_test, refuse_unlearnt
@@ -70,7 +71,7 @@ class ReportOptions(ColumnOptions, MachineOptions):
                        choices=("auto", "on", "off"))
     drop_known: str = option("same", "leave out posts whose text was trained on, as eval.py does",
                              choices=("same", "exact", "none"), group=DATA)
-    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0)
+    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, maximum=10**6)
     seed: int = option(0, "seed of the bootstrap", minimum=0)
 
 
@@ -79,6 +80,7 @@ def main(argv: list[str]) -> None:
     options = parse_options(ReportOptions, argv, program="python -m tools.merge_report", description=__doc__)
     run = finished_run(options.run)
     out = Path(options.out) if options.out else run.path / f"merge-{stem(Path(options.data[0]))}"
+    check_path(out / JSON)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / JSON).exists())):
         raise UserError(f"--out {out}: holds something that is no merge report; choose another folder")
     check_place(out, "--out")

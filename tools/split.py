@@ -18,6 +18,7 @@ from pathlib import Path
 from common.errors import UserError, run_program
 from common.files import atomic_folder, check_place, sha256_file, write_json
 from common.options import option, parse_options
+from common.reading import check_path
 from data.annotators import majority
 from data.checks import check_test, near_pairs
 from data.posts import DATA, ColumnOptions, Columns, Post
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> None:
     if options.split_at and "test" in options.given:
         raise UserError("--test and --split-at: both say how large the test is; give one")
     out = Path(options.out)
+    check_path(out / "train.jsonl")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: {'is not empty' if out.is_dir() else 'is a file'}; choose a new folder")
     check_place(out, "--out")

@@ -203,7 +203,8 @@ LOGS = {
     "validation is a list": log(b'{"step": 3, "validation": []}\n'), "no step": log(b"{}\n"), "empty": log(b"\n"),
     "validation of text": log(b'{"step": 3, "validation": {"macro_f1": "high"}}\n'),
     "validation too deep": log(b'{"step": 3, "validation": {"macro_f1": {"a": 1}}}\n'),
-    "a number": log(b"3\n"), "nested": log(b"[" * 10**5 + b"\n"), "long number": log(b'{"step": ' + b"9" * 5000 + b"}\n"),
+    "a number": log(b"3\n"), "nested": log(b"[" * 10**5 + b"\n"),
+    "long number": log(b'{"step": ' + b"9" * 5000 + b"}\n"),
     "infinite": log(b'{"step": 3, "loss": 1e999}\n'), "no text": log(b'{"step": 3, "\xff": 1}\n'),
     "a line without end": log(b" " * (2**20 + 1)),
 }  # fmt: skip
@@ -221,7 +222,7 @@ def test_pipes_in_the_place_of_a_runs_files(name, run, world: World):  # noqa: F
     (run / name).unlink()
     os.mkfifo(run / name)
     if name in ("run.json", "log.jsonl", "checkpoint/state.pt"):
-        refused(train.main, "--resume", "--out", run, says=(name, "a pipe or a device"), under=run / "adapter")
+        refused(train.main, "--resume", "--out", run, says=(name, "a pipe or a device"), under=world.folder)
     else:
         edit(run, finished=True)
-        refused(evaluation.main, "--run", run, "--data", world.test, "--out", "e", says=str(run), under=run.parent / "e")
+        refused(evaluation.main, "--run", run, "--data", world.test, "--out", "e", says=str(run), under=world.folder)

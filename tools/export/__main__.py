@@ -26,6 +26,7 @@ from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_folder, atomic_write, check_place, find_path, read_json, write_json
 from common.options import option, parse_options
+from common.reading import check_path
 from common.terminal import human_bytes, progress
 from data.prompt import Prompt
 from finetune.run_folder import RunFolder
@@ -216,6 +217,7 @@ def check_options(options: ExportOptions) -> Path:
             raise UserError(f"--report {name}: there is no such file; name labelled posts")
     shard_bytes(options.shard_size)
     out = Path(options.out)
+    check_path(out / "README.md")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: {'is not empty' if out.is_dir() else 'is a file'}; choose a new folder")
     check_place(out, "--out")
