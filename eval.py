@@ -14,7 +14,7 @@ import numpy as np
 
 from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import atomic_folder, check_place, find_path, read_json, sha256_file, write_json
+from common.files import atomic_folder, check_place, find_path, sha256_file, write_json
 from common.options import option, parse_options
 from common.reading import check_path
 from common.terminal import progress
@@ -146,7 +146,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     groups = grouped(options, posts)
     print("\n".join([f"run {run.path}: fine-tuned on {', '.join(run.facts['languages'])}", *notes.lines(),
                      *(agreement.lines() if agreement else [])]))
-    check = check_test(TrainingTexts.from_dict(read_json(run.path / "training_texts.json")), posts, options.drop_known)
+    check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts, options.drop_known)
     if not run.facts["options"]["allow_missing_labels"]:
         refuse_unlearnt(check)
     print("\n".join(check.lines()))

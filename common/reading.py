@@ -157,7 +157,7 @@ def _toml_value(text: str) -> dict:
     if _LONG_KEY.search(_TOML_STRING.sub("s", text)):
         raise Unreadable(f"has a key of more than {DEEPEST} parts")
     try:
-        value = tomllib.loads(text, parse_float=_real)
+        value = tomllib.loads(text, parse_float=_toml_real)
     except RecursionError as error:
         raise Unreadable(f"is nested too deep (more than {DEEPEST} lists and tables inside one another)") from error
     except tomllib.TOMLDecodeError:
@@ -198,6 +198,10 @@ def _real(text: str) -> float:
         raise Unreadable(f"holds the number {text[:20]}{'...' if len(text) > 20 else ''}, which is not finite as a "
                          "float")
     return value
+
+
+def _toml_real(text: str) -> float:
+    return float(text) if text.lstrip("+-") in ("inf", "nan") else _real(text)  # TOML has words for these
 
 
 def _constant(name: str):

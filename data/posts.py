@@ -32,7 +32,7 @@ class Columns:
     """Which column holds what, and how csv and tsv are written; each is an option of the programs.
 
     `delimiter` "" means by the file's name (comma for .csv, tab for .tsv); "tab" and "semicolon" are words for the
-    characters. `quote` "none" reads files that do not quote at all.
+    characters. `quote` "none" reads files that do not quote at all. `longest`: megabytes that a row may take.
     """
 
     text: str = "text"
@@ -43,6 +43,7 @@ class Columns:
     annotator: str = "annotator"
     delimiter: str = ""
     quote: str = '"'
+    longest: int = 16
 
     def __post_init__(self):
         object.__setattr__(self, "delimiter", WORDED_DELIMITERS.get(self.delimiter, self.delimiter))
@@ -73,8 +74,11 @@ class ColumnOptions:
     bad_labels: str = option("error", "rows without a label that the codebook has: stop, or drop and count them",
                              choices=("error", "drop"), group=DATA)
 
+    longest_row: int = option(16, "megabytes that a row of a file may take; a longer one is refused while it is read",
+                              minimum=1, maximum=10_000, group=DATA)
+
     def columns(self) -> Columns:
         """The same as `data.posts.Columns`."""
         return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
                        id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
-                       delimiter=self.delimiter, quote=self.quote)
+                       delimiter=self.delimiter, quote=self.quote, longest=self.longest_row)

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from common.errors import UserError, closest
+from common.reading import check_path
 from data.languages import reduce_language
 from data.notes import Notes
 from data.posts import Columns, Post
@@ -80,7 +81,7 @@ def iter_posts(
     first_bad: list[str] = []
     for path in _paths(paths):
         notes.files.append(path.name)
-        table = open_table(path, columns.delimiter, columns.quote)
+        table = open_table(path, columns.delimiter, columns.quote, columns.longest)
         rows_before = notes.rows
         names = table.names
         if names is not None:
@@ -117,6 +118,8 @@ def _paths(paths) -> list[Path]:
     several = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not several:
         raise UserError("--data: names no file; name one or several .jsonl, .csv or .tsv files")
+    for path in several:
+        check_path(path)
     resolved = [path.resolve() for path in several]
     for path, full in zip(several, resolved, strict=True):
         if resolved.count(full) > 1:

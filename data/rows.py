@@ -10,10 +10,8 @@ stray quote for an opening one and swallow rows without a word.
 """
 
 import csv
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,35 +19,17 @@ from itertools import chain
 from pathlib import Path
 
 from common.errors import UserError
-from common.reading import check_path
+from common.reading import Unreadable, check_path, json_value
+from data.lines import Place, is_array, read_lines, too_long
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-FIELD_LIMIT = 100_000_000  # characters; the csv module's own 131,072 is less than some scraped fields
-UTF_16 = b"\xff\xfe"
-FOREIGN = {  # first bytes of files that are often taken for text tables
-    b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
-    b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV UTF-8",
-    UTF_16: "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
-    b"\xfe\xff": "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
-    b"PAR1": "is a parquet file; name it .parquet",
-}
+LONGEST = 16  # megabytes of a row; the csv module's own 131,072 characters of a cell are less than some scraped ones
 
 
 class Number(str):
     """A number as its file spells it; told apart from a string, so that a number where text belongs is noticed."""
-
-
-@dataclass
-class Place:
-    """Where reading stands; `str(place)` is "posts.csv: row 3". `row` is the row being read."""
-
-    path: Path
-    row: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.path}: row {self.row}"
 
 
 @dataclass
@@ -80,8 +60,11 @@ def stem(path: Path) -> str:
     return Path(name).stem
 
 
-def open_table(path: Path, delimiter: str = "", quote: str = '"') -> Table:
+def open_table(path: Path, delimiter: str = "", quote: str = '"', longest: int = LONGEST) -> Table:
     """Open a file as rows; the file is read as the rows are taken and closed after the last one.
+
+    longest: megabytes that a row may take. It is held while reading, so that a line without end, a quote that is never
+    closed or a gzipped file of a thousand times its size takes no more memory than that.
 
     A file that is absent, a folder, empty, of a foreign kind, not UTF-8, cut off or not well formed is a `UserError`
     that names it (and the row); problems inside rows are raised when that row is reached.
@@ -96,65 +79,12 @@ def open_table(path: Path, delimiter: str = "", quote: str = '"') -> Table:
         raise UserError(f"{path}: is not a plain file; write the posts into a file first")
     place = Place(path)
     if kind == "parquet":
-        return _parquet(path, place)
-    lines = _lines(path, place)
+        return _parquet(path, place, longest)
+    lines = read_lines(path, place, longest)
     if kind == "jsonl":
         return Table(place, None, _json_rows(lines, place))
+    csv.field_size_limit(longest * 2**20)
     return _csv(lines, place, delimiter or DELIMITERS[kind], quote)
-
-
-def _open(path: Path):
-    try:
-        with open(path, "rb") as handle:
-            start = handle.read(2)
-        if not start:
-            raise UserError(f"{path}: is empty; a file of posts was expected")
-        # By content: a gzipped file is read under any name.
-        zipped = start == b"\x1f\x8b"
-        if path.suffix.lower() == ".gz" and not zipped:
-            raise UserError(f"{path}: is named .gz but is not gzipped; take .gz off its name")
-        return gzip.open(path, "rb") if zipped else open(path, "rb")  # closed by `_lines`
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-
-
-def _lines(path: Path, place: Place) -> Iterator[str]:
-    """Decoded lines with their line ends; a byte order mark is left out; errors name the row being read."""
-    offset = 0
-    with closing(_open(path)) as handle:
-        while True:
-            try:
-                line = handle.readline()
-            except (EOFError, zlib.error, OSError) as error:
-                why = "is cut off" if isinstance(error, EOFError) else f"is damaged ({error})"
-                raise UserError(
-                    f"{path}: row {place.row + 1}: the gzipped data {why} after {offset:,} bytes of text; "
-                    "copy the file again"
-                ) from error
-            if not line:
-                return
-            if offset == 0:
-                foreign = next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None)
-                if foreign:
-                    raise UserError(f"{path}: {foreign.format(name=path.name)}")
-                if line.startswith(b"\xef\xbb\xbf"):
-                    line, offset = line[3:], 3
-            if line.count(0) * 3 > len(line):
-                raise UserError(f"{path}: {FOREIGN[UTF_16].format(name=path.name)}")
-            if b"\0" in line:
-                raise UserError(
-                    f"{path}: row {place.row + 1}: byte {offset + line.index(0):,} is NUL, which no text file holds; "
-                    "save the file as UTF-8 text"
-                )
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}: row {place.row + 1}: byte {offset + error.start:,} (0x{line[error.start]:02x}) is not "
-                    f"UTF-8; save it as UTF-8, or: iconv -f CP1252 -t UTF-8 {path.name} > utf8-{path.name}"
-                ) from error
-            offset += len(line)
-            yield text
 
 
 def _json_rows(lines: Iterator[str], place: Place) -> Iterator[dict]:
@@ -164,17 +94,14 @@ def _json_rows(lines: Iterator[str], place: Place) -> Iterator[dict]:
         if not line.strip():
             continue
         if first and line.lstrip().startswith("["):
-            name = place.path.name
-            raise UserError(
-                f"{place.path}: is one JSON array; write one object per line: jq -c '.[]' {name} > lines.jsonl"
-            )
+            raise is_array(place.path)
         first = False
         try:
-            value = json.loads(line.rstrip(), parse_int=Number, parse_float=Number, parse_constant=lambda name: None)
+            value = json_value(line.rstrip(), Number)
         except json.JSONDecodeError as error:
             what = f"{error.msg}, column {error.pos + 1}"
             raise UserError(f'{place}: is not JSON ({what}); each line is one object, {{"text": "..."}}') from error
-        except RecursionError as error:
+        except Unreadable as error:
             raise UserError(f"{place}: is nested too deep to be a post; each line is one flat object") from error
         if not isinstance(value, dict):
             raise UserError(f'{place}: is {kind_of(value)}, not an object; each line is one object, {{"text": "..."}}')
@@ -191,7 +118,6 @@ def kind_of(value: object) -> str:
 
 
 def _csv(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Table:
-    csv.field_size_limit(FIELD_LIMIT)
     first = next(lines, None)
     mark = re.fullmatch(r'"?sep=(.)"?\s*', first or "", re.IGNORECASE)
     if mark:  # Excel's own line about its delimiter, which it hides and does not count
@@ -244,10 +170,7 @@ def _records(reader, place: Place) -> Iterator[list[str]]:
             record = next(reader, None)
         except csv.Error as error:
             text = str(error)
-            if "field limit" in text:
-                why = (f"has a cell of more than {FIELD_LIMIT:,} characters; perhaps a quote opens here and is never "
-                       "closed")
-            elif "unexpected end of data" in text:
+            if "unexpected end of data" in text:
                 why = "a quote that opens here is never closed; double the quotes inside fields, or set --quote none"
             elif "expected after" in text:
                 why = "a quote inside a quoted field is not doubled; double it, or set --quote none"
@@ -263,7 +186,7 @@ def _records(reader, place: Place) -> Iterator[list[str]]:
             yield record
 
 
-def _parquet(path: Path, place: Place) -> Table:
+def _parquet(path: Path, place: Place, longest: int) -> Table:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -276,8 +199,10 @@ def _parquet(path: Path, place: Place) -> Table:
 
     def rows() -> Iterator[dict]:
         with closing(file):
-            for batch in file.iter_batches(batch_size=4096):
+            for batch in file.iter_batches(batch_size=64):
                 for row in batch.to_pylist():
+                    if any(isinstance(value, str) and len(value) > longest * 2**20 for value in row.values()):
+                        raise too_long(place, longest)
                     place.row += 1
                     yield {name: _plain(value) for name, value in row.items()}
 

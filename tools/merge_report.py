@@ -31,7 +31,7 @@ import torch
 
 from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import atomic_folder, atomic_write, check_place, find_path, read_json, sha256_file, write_json
+from common.files import atomic_folder, atomic_write, check_place, find_path, sha256_file, write_json
 from common.options import option, parse_options
 from common.reading import check_path
 from common.terminal import progress, table
@@ -112,7 +112,7 @@ def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
     files = [find_path(name) for name in options.data]
     posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
                                     bad_labels=options.bad_labels)
-    check = check_test(TrainingTexts.from_dict(read_json(run.path / "training_texts.json")), posts,
+    check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts,
                        options.drop_known)
     if not run.facts["options"]["allow_missing_labels"]:
         refuse_unlearnt(check)

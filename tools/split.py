@@ -127,7 +127,7 @@ def rows_as_written(files: list[Path], columns: Columns) -> dict[tuple[str, int]
     """Every row of the files by `place`, with the names and values that it has there."""
     written = {}
     for path in files:
-        table = open_table(path, columns.delimiter, columns.quote)
+        table = open_table(path, columns.delimiter, columns.quote, columns.longest)
         for row in table.rows:
             written[str(path), table.place.row] = row
     return written
@@ -141,12 +141,20 @@ def as_row(post: Post, row: dict, columns: Columns) -> dict:
         if not key:  # spreadsheets leave columns without a name
             continue
         if isinstance(value, Number) and key not in known:
-            number = json.loads(value)
-            value = number if math.isfinite(number) else str(value)
+            value = as_number(value)
         elif isinstance(value, str):
             value = known.get(key, post.extra.get(key, value.encode("utf-8", "replace").decode()))
         result[key] = known.get(key, value)
     return result
+
+
+def as_number(written: str) -> int | float | str:
+    """A number as JSON has it; the text itself where it is beyond a float or has thousands of digits."""
+    try:
+        number = json.loads(written)
+    except ValueError:  # Python's own limit of digits
+        return str(written)
+    return number if math.isfinite(number) else str(written)
 
 
 if __name__ == "__main__":

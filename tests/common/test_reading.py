@@ -5,6 +5,7 @@ it is, or leave `except RecursionError` out of `json_value`.
 """
 
 import json
+import math
 import os
 import socket
 
@@ -43,7 +44,6 @@ TOML = {
     "5,000 hexadecimal digits": ("a = [1, 0x" + "f" * 5000 + "]", "64 bits"),
     "65 bits": ("a = {b = 9223372036854775808}", "64 bits"),
     "too large for a float": ("a = 1e999", "1e999"),
-    "infinity": ("a = -inf", "-inf"),
     "no TOML": ("a = ", "is not TOML"),
     "NUL": ("a = '\0'", "is not TOML"),
 }
@@ -77,8 +77,9 @@ def test_what_is_sane_comes_through(tmp_path):
     assert json_value("[1.50, 007e1]".replace("007", "7"), str) == ["1.50", "7e1"]
     assert json_value("[1e999, NaN]", str) == ["1e999", None]
     words = "word." * DEEP
-    (tmp_path / "f.toml").write_text(f"\ufeffa = '{words}' # {words}\nb = \"\"\"{words}\n{words}\"\"\"\nc.d = 1.5\n")
-    assert read_toml(tmp_path / "f.toml") == {"a": words, "b": f"{words}\n{words}", "c": {"d": 1.5}}
+    text = f"\ufeffa = '{words}' # {words}\nb = \"\"\"{words}\n{words}\"\"\"\nc.d = 1.5\ne = -inf\n"
+    (tmp_path / "f.toml").write_text(text)
+    assert read_toml(tmp_path / "f.toml") == {"a": words, "b": f"{words}\n{words}", "c": {"d": 1.5}, "e": -math.inf}
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json
+from common.reading import check_path
 from data.codebook import Codebook
 from finetune.run_folder import RunFolder
 from report.tables import groups_of_rows
@@ -226,6 +227,8 @@ def read_evaluations(run: RunFolder, further: list[str]) -> list[Evaluation]:
 
     Raises `UserError` for one that run.json does not know of, or that is not what eval.py wrote.
     """
+    for name in further:
+        check_path(name)
     paths = [Path(name) / "metrics.json" if Path(name).is_dir() else Path(name) for name in further]
     inside = [path for path in sorted(run.path.glob("*/metrics.json")) if path.resolve() not in
               {given.resolve() for given in paths}]
@@ -240,7 +243,7 @@ def read_evaluations(run: RunFolder, further: list[str]) -> list[Evaluation]:
             times = sum(entry["data_sha256"] == same[-1]["data_sha256"] for entry in run.facts["scored"])
             found.append(Evaluation(metrics, Path(same[-1]["data"]).name, times))
             metrics_table(metrics), findings(metrics)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError) as error:
             raise UserError(f"{path}: is not what eval.py writes ({type(error).__name__}); score anew") from error
     return found
 
