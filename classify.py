@@ -42,7 +42,8 @@ from inference.run import finished_run, open_model
 
 READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
 # What --text does not go with.
-FILES = ("input", "output", "overwrite", "resume", "with_texts", *(field.name for field in fields(ColumnOptions)))
+FILES = ("input", "output", "overwrite", "resume", "with_texts", "safe_cells",
+         *(field.name for field in fields(ColumnOptions)))
 
 
 @dataclass
@@ -58,6 +59,8 @@ class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
     overwrite: bool = option(False, "replace the output file if it exists, or what a stopped labelling left of it")
     resume: bool = option(False, "go on with a labelling that was killed; and keep what is done if this one is stopped")
     with_texts: bool = option(False, "write the posts' texts beside their labels")
+    safe_cells: bool = option(False, "in csv and tsv, put an apostrophe before cells that a spreadsheet would take for "
+                              "a formula: those that begin with =, +, - or @")
 
 
 def main(argv: list[str]) -> None:
@@ -73,7 +76,7 @@ def main(argv: list[str]) -> None:
         notes = check_posts([source], options.columns(), show=bar.update, **READING)
     print("\n".join([f"run {run.path}", *notes.lines()]))
     model, prompt = ready(run, options)
-    file = GrowingFile(output, made_from(run, source, options, model.dtype), options.resume)
+    file = GrowingFile(output, made_from(run, source, options, model.dtype), options.resume, options.safe_cells)
     try:
         label(model, prompt, source, file, notes, options)
     except KeyboardInterrupt:
@@ -120,7 +123,7 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
                 lines = [output_row(*pair, prompt.codebook, options.with_texts)
                          for pair in zip(window.posts, found, strict=True)]
                 file.add(lines, texts=sum(line["predicted"] is not None for line in lines), cut=window.cut)
-        if file.counts["rows"] != notes.kept:
+        if file.counts["rows"] != notes.kept or notes.have_changed():
             raise UserError(f"{source}: has changed while it was labelled; label it again")
     counts, seconds = file.counts, time.perf_counter() - began
     print(f"  {counts['texts']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
@@ -133,12 +136,14 @@ def made_from(run: RunFolder, source: Path, options: ClassifyOptions, dtype: tor
     """What decides the rows of the output: a labelling that was stopped goes on only where all of it is the same."""
     adapter = {path.name: sha256_file(path) for path in sorted((run.path / "adapter").iterdir())}
     return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter]), "input": sha256_file(source),
-            "columns": asdict(options.columns()), "dtype": str(dtype), "--with-texts": options.with_texts}
+            "columns": asdict(options.columns()), "dtype": str(dtype), "--with-texts": options.with_texts,
+            "--safe-cells": options.safe_cells}
 
 
 def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
     """Refuse an unknown format, the input itself, and what is already there, whole or as far as it came."""
-    output_format(output)
+    if output_format(output) == ".jsonl" and options.safe_cells:
+        raise UserError(f"--safe-cells: concerns spreadsheets, and {output} is none; name a .csv or .tsv")
     check_place(output, "--output")
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; name a file")

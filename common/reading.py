@@ -84,6 +84,16 @@ def check_name(path: str | Path) -> None:
         raise UserError(f"{str(path)[:60]!r}: can be no file's name ({error}); give another path") from error
 
 
+def file_state(path: str | Path) -> tuple[int, ...] | None:
+    """What tells a file from another and from itself after a change (device, inode, size, time); None where it is gone.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def read_bytes(path: str | Path, limit: int) -> bytes:
     """The bytes of a plain file of at most `limit` bytes; else a `UserError`."""
     with open_plain(path) as handle:

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 from common.errors import UserError, closest
-from common.reading import check_path
+from common.reading import check_path, file_state
 from data.languages import reduce_language
 from data.notes import Notes
 from data.posts import Columns, Post
@@ -81,6 +81,7 @@ def iter_posts(
     first_bad: list[str] = []
     for path in _paths(paths):
         notes.files.append(path.name)
+        notes.states[str(path)] = file_state(path)
         table = open_table(path, columns.delimiter, columns.quote, columns.longest)
         rows_before = notes.rows
         names = table.names
