@@ -84,7 +84,7 @@ class Card:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"run.json: {error} is missing or of another kind; the file was changed by hand, so train "
                             "anew") from error
-        return "\n\n".join("\n".join(part) for part in parts) + "\n"
+        return "\n\n".join("\n".join(map(_safe, part)) for part in parts) + "\n"
 
     def _front(self) -> list[str]:
         languages = [code for code in self.facts["languages"] if code != "und"]
@@ -93,7 +93,7 @@ class Card:
                   "base_model_relation": self.relation if self.base.on_hub else None,
                   "tags": [*(["llama"] if self.base.llama else []), "lora", "glass-llama"],
                   "model_name": self.name}  # fmt: skip
-        return ["---", *(f"{key}: {json.dumps(value)}" for key, value in matter.items() if value), "---"]
+        return ["---", *(Code(f"{key}: {json.dumps(value)}") for key, value in matter.items() if value), "---"]
 
     def _head(self, codebook: Codebook) -> list[str]:
         languages = ", ".join(map(language_name, self.facts["languages"]))
@@ -116,7 +116,8 @@ class Card:
             lines += ["", f"The prompt also showed {counted(len(codebook.examples), 'example')}, left out here because "
                       "they may be posts. Without them the answers differ: ask whoever trained the model for them."]
         imports, _, rest = self.code.partition("\n\n")
-        return [*lines, "", "```python", imports, "", *self._constants(codebook), "", rest, "```"]
+        code = ["```python", imports, "", *self._constants(codebook), "", rest, "```"]
+        return [*lines, "", *map(Code, code)]
 
     def _constants(self, codebook: Codebook) -> list[str]:
         labels = dict(zip(self.facts["prompt"]["label_ids"], codebook.labels, strict=True))
@@ -201,7 +202,20 @@ class Card:
 
     def _cite(self) -> list[str]:
         return ["## How to cite", "", f"The method and the software; the base (`{self.base.name}`) by its own card:",
-                "", "```bibtex", CITATION, "```"]
+                "", *map(Code, ["```bibtex", CITATION, "```"])]
+
+
+class Code(str):
+    """Lines of code, or of the front matter: written as they are."""
+
+
+def _safe(line: str) -> str:
+    """A line of the card with no HTML in it and no line break but its last; Markdown would let both through."""
+    if isinstance(line, Code):
+        return line
+    body = line.removesuffix("\n")
+    end = line[len(body) :]
+    return " ".join(body.splitlines()).replace("<", "&lt;") + end
 
 
 def metrics_table(metrics: Mapping) -> list[str]:
