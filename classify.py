@@ -47,7 +47,7 @@ from inference.run import finished_run, open_model
 
 READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
 # What --text does not go with.
-FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns",
+FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns", "safe_cells",
          *(field.name for field in fields(ColumnOptions)))
 
 
@@ -70,6 +70,8 @@ class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
     with_texts: bool = option(False, "write the posts' texts beside their labels")
     keep_columns: list[str] = option(("all",), "the input's own columns to write as well: all (but the text), none, or "
                                      "their names", metavar="NAME,NAME")
+    safe_cells: bool = option(False, "in csv and tsv, put an apostrophe before cells that a spreadsheet would take for "
+                              "a formula: those that begin with =, +, - or @")
 
 
 def main(argv: list[str]) -> None:
@@ -121,7 +123,8 @@ def label_files(run: RunFolder, jobs: list[tuple[Path, Path]], options: Classify
         return
     model, prompt = ready(run, options)
     for (source, output), (notes, kept) in zip(todo, found, strict=True):
-        file = GrowingFile(output, made_from(run, source, options, kept, model.dtype), options.resume)
+        file = GrowingFile(output, made_from(run, source, options, kept, model.dtype), options.resume,
+                           options.safe_cells)
         try:
             label(model, prompt, source, file, notes, kept, options)
         except KeyboardInterrupt:
@@ -184,7 +187,7 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
                 lines = [output_row(*pair, prompt.codebook, options, kept)
                          for pair in zip(window.posts, found, strict=True)]
                 file.add(lines, texts=sum(line["predicted"] is not None for line in lines), cut=window.cut)
-        if file.counts["rows"] != notes.kept:
+        if file.counts["rows"] != notes.kept or notes.have_changed():
             raise UserError(f"{source}: has changed while it was being labelled; label it again")
     counts, seconds = file.counts, time.perf_counter() - began
     print(f"  {counts['texts']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
@@ -198,12 +201,13 @@ def made_from(run: RunFolder, source: Path, options: ClassifyOptions, kept: list
     adapter = {path.name: sha256_file(path) for path in sorted((run.path / "adapter").iterdir())}
     return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter]), "input": sha256_file(source),
             "columns": asdict(options.columns()), "dtype": str(dtype), "--with-texts": options.with_texts,
-            "--keep-columns": kept}
+            "--keep-columns": kept, "--safe-cells": options.safe_cells}
 
 
 def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
     """Refuse an unknown format, the input itself, and an output that is already there, complete or in part."""
-    output_format(output)
+    if output_format(output) == ".jsonl" and options.safe_cells:
+        raise UserError(f"--safe-cells: concerns spreadsheets, and {output} is none; name a .csv or .tsv")
     check_place(output, "--output")
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; name a file")

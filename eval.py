@@ -15,8 +15,9 @@ import numpy as np
 
 from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import atomic_folder, check_place, find_path, read_json, sha256_file, write_json
+from common.files import atomic_folder, check_place, find_path, sha256_file, write_json
 from common.options import option, parse_options
+from common.reading import check_path
 from common.run_json import RUN_JSON
 from common.terminal import progress
 from data.annotators import Agreement, read_labelled
@@ -65,7 +66,7 @@ class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
     group_by: str | None = option(None, "column (such as author): the bootstrap draws posts with the same value "
                                   "together", metavar="NAME", group=DATA)
     by: list[str] = option((), "also score each value of these columns", metavar="COLUMN", group=SCORING)
-    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, group=SCORING)
+    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, maximum=10**6, group=SCORING)
     seed: int = option(0, "seed of the bootstrap", minimum=0, group=SCORING)
     errors: bool = option(False, "print the surest errors, by human and predicted label, with their texts",
                           group=SCORING)
@@ -151,6 +152,7 @@ def check_together(options: EvalOptions) -> None:
 
 def check_out(out: Path, explicit: bool) -> None:
     """An evaluation may be written over an earlier one of ours, never over anything else."""
+    check_path(out / "metrics.json")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").exists())):
         option = f"--out {out}" if explicit else str(out)
         raise UserError(f"{option}: holds something that is not an evaluation; choose another folder")
@@ -166,7 +168,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     groups = grouped(options, posts)
     print("\n".join([f"run {run.path}: fine-tuned on {', '.join(run.facts['languages'])}", *notes.lines(),
                      *(agreement.lines() if agreement else [])]))
-    check = check_test(TrainingTexts.from_dict(read_json(run.path / "training_texts.json")), posts, options.drop_known)
+    check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts, options.drop_known)
     if not run.facts["options"]["allow_missing_labels"]:
         refuse_unlearnt(check)
     print("\n".join(check.lines()))

@@ -147,7 +147,8 @@ class MachineOptions:
                         choices=("auto", *DTYPES))
     micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses (train.py: by the memory at "
                                "hand)", minimum=0, group=MACHINE)
-    threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, group=MACHINE)
+    threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, maximum=4096,
+                          group=MACHINE)
     deterministic: bool = option(False, "on CUDA: only algorithms that give the same bits each time (a CPU does)",
                                  group=MACHINE)
     cache: str | None = option(None, "folder that keeps a 4-bit copy of the base and the hashes of its files, so that "

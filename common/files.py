@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
 from common.leftovers import beside, clear, put_folder, remove
+from common.reading import check_path, open_plain
+from common.reading import read_json as read_json
+from common.reading import read_toml as read_toml
 
 ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, base/ and the sample posts are
 
@@ -19,8 +21,15 @@ TOO_DEEP = "is nested too deeply to be read; write it with fewer levels"
 
 
 def find_path(path: str | Path) -> Path:
-    """A path as the user wrote it, or, for a file that only the project has, relative to the project's root."""
-    return Path(path) if Path(path).exists() else ROOT / path if (ROOT / path).exists() else Path(path)
+    """A path as the user wrote it, or, for what the project ships, seen from the project's root.
+
+    Raises `UserError` for a path that no file can have.
+    """
+    for place in (Path(path), ROOT / path):
+        check_path(place)
+        if place.exists():
+            return place
+    return Path(path)
 
 
 @contextmanager
@@ -111,6 +120,7 @@ def check_place(path: str | Path, option: str) -> None:
     What a program that was killed on its way there has left is cleared up first.
     """
     path = Path(path)
+    check_path(path)
     if path.exists() and path.samefile(Path.cwd()):  # and nothing is renamed into its place
         raise UserError(f"{option} {path}: is the working folder itself; name a place in it")
     clear(path.parent, path.name)
@@ -128,48 +138,10 @@ def write_json(path: str | Path, value) -> None:
         handle.write("\n")
 
 
-def read_json(path: str | Path):
-    """Read one JSON document; a missing file, bytes that are not UTF-8 and broken JSON are one-line errors."""
-    path = Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); a JSON file was expected") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: line {error.lineno}: is not JSON ({error.msg})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: {TOO_LONG}") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: {TOO_DEEP}") from error
-
-
-def read_toml(path: str | Path) -> dict:
-    """Read one TOML document (a byte order mark is skipped); what `read_json` refuses is refused here too."""
-    path = Path(path)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-        str(values)  # a hexadecimal number of any length can be read, but not shown
-        return values
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); a TOML file was expected") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}), as TOML must be; save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: is not TOML ({error})") from error
-    except ValueError as error:
-        raise UserError(f"{path}: {TOO_LONG}") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: {TOO_DEEP}") from error
-
-
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits; a file that cannot be read is a `UserError`."""
     try:
-        with open(path, "rb") as handle:
+        with open_plain(path) as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error

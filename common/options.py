@@ -25,6 +25,7 @@ from types import NoneType, UnionType
 
 from common.errors import UserError, closest
 from common.files import read_toml
+from common.reading import check_name
 
 
 def option(default, help: str, *, choices=None, minimum=None, above=None, maximum=None, metavar=None, group=None):
@@ -186,8 +187,16 @@ def _checked(value, kind, metadata, where: str):
         value = _READ["files" if is_files else name](value)
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {value!r} is not {_WORDS[name]}") from error
+    if metadata["metavar"] in ("FILE", "DIR", "PATH"):
+        for path in value if isinstance(value, list) else [value]:
+            try:
+                check_name(path)
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
     items = value.values() if name == "dict" else value if name == "numbers" else [value]
     for item in items if name in ("int", "float", "dict", "numbers") else []:
+        if isinstance(item, int) and abs(item) >= 2**63:
+            raise UserError(f"{where}: {item} has more than the 64 bits that a whole number may have")
         if metadata["minimum"] is not None and item < metadata["minimum"]:
             raise UserError(f"{where}: {item} is below the smallest value, {metadata['minimum']}")
         if metadata["above"] is not None and item <= metadata["above"]:

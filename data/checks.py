@@ -22,8 +22,10 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 
 from common.errors import UserError
+from common.reading import LARGE, read_json
 from data.posts import Post
 
 MASKS = re.compile(
@@ -87,13 +89,22 @@ class TrainingTexts:
         }
 
     @classmethod
+    def from_file(cls, path: str | Path) -> "TrainingTexts":
+        """Back from the JSON of `to_dict`. Raises `UserError` for a file that holds another."""
+        try:
+            return cls.from_dict(read_json(path, LARGE))
+        except UserError as error:
+            raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+
+    @classmethod
     def from_dict(cls, stored: dict) -> "TrainingTexts":
         """Back from `to_dict`."""
         if not isinstance(stored, dict) or stored.get("schema") != 1:
             raise UserError("the run's list of training texts has a schema that is not known here; train the run again")
         good = all(isinstance(stored.get(key), list) and all(isinstance(one, str) for one in stored[key])
                    for key in ("exact", "same"))  # fmt: skip
-        if not good or not all(isinstance(stored.get(key), dict) for key in ("labels", "languages")):
+        if not good or not all(isinstance(stored.get(key), dict) and all(type(n) is int for n in stored[key].values())
+                               for key in ("labels", "languages")):
             raise UserError("the run's list of training texts was changed by hand; train the run again")
         sets = (frozenset(stored["exact"]), frozenset(stored["same"]))
         return cls(*sets, Counter(stored["labels"]), Counter(stored["languages"]))

@@ -21,7 +21,7 @@ def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = T
 
     That is noted in the table's findings. A delimiter that is given is taken as it is.
     """
-    table = open_table(path, columns.delimiter, columns.quote)
+    table = open_table(path, columns.delimiter, columns.quote, columns.longest)
     if table.names is None or (columns.delimiter and "delimiter" not in columns.remembered):
         return table
     missing = [name for name in _needed(table.names, columns, labels, text).values() if name not in table.names]
@@ -29,7 +29,7 @@ def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = T
     if other is None:
         return table
     name = DELIMITER_NAMES.get(table.delimiter, repr(table.delimiter))
-    table = open_table(path, other, columns.quote)
+    table = open_table(path, other, columns.quote, columns.longest)
     table.findings.append(("other_delimiter", path.name, f"{path.name}: {DELIMITER_NAMES[other]}, not {name}"))
     return table
 

@@ -25,7 +25,6 @@ from data.table import Place, Table
 
 AUTO = "auto"
 DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
-FIELD_LIMIT = 100_000_000  # characters; the csv module's own 131,072 is less than some scraped fields
 _IMPORT_ID = re.compile(r'\s*\{\s*"ImportId"')  # what Qualtrics writes under each column
 _WORDS = MISSING_WORDS | {NO_TEXT}
 
@@ -45,9 +44,9 @@ class _Lines:
         return line
 
 
-def csv_table(lines: Iterator[str], place: Place, delimiter: str, quote: str) -> Table:
+def csv_table(lines: Iterator[str], place: Place, delimiter: str, quote: str, longest: int) -> Table:
     """The table in `lines`, its header read; `place` moves along. Raises `UserError`, also while rows are taken."""
-    csv.field_size_limit(FIELD_LIMIT)
+    csv.field_size_limit(longest * 2**20)  # the module's own 131,072 characters are less than some scraped cells
     first = next(lines, None)
     mark = re.fullmatch(r'"?sep=(.)"?\s*', first or "", re.IGNORECASE)
     if mark:  # Excel's own line about its delimiter, which it hides and does not count
@@ -174,8 +173,6 @@ def _records(reader, taken: _Lines, table: Table) -> Iterator[list[str]]:
 
 def _in_words(error: csv.Error) -> str:
     text = str(error)
-    if "field limit" in text:
-        return f"has a cell of more than {FIELD_LIMIT:,} characters; perhaps a quote opens here and is never closed"
     if "unexpected end of data" in text:
         return "a quote that opens here is never closed; double the quotes inside fields, or set --quote none"
     if "expected after" in text:

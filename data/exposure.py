@@ -70,13 +70,13 @@ def load_shares(path: str | Path | None = None) -> Shares:
     path = Path(path) if path is not None else SHARES
     data = read_toml(path)
     _check(data, KEYS, f"{path}", optional=("note", "shares"))
-    if not 0 < data["tokens"] < float("inf"):
+    if not 1 <= data["tokens"] < float("inf"):
         raise UserError(f"{path}: key 'tokens' is {data['tokens']}; a positive number of tokens was expected")
     percent, sources = {}, {}
     for number, row in enumerate(data.get("shares", []), 1):
         where = f"{path}: shares[{number}]"
         _check(row, ROW_KEYS, where)
-        if not 0 <= row["percent"] <= 100:
+        if not (1e-9 <= row["percent"] <= 100 or row["percent"] == 0):
             raise UserError(f"{where}: key 'percent' is {row['percent']}; a number from 0 to 100 was expected")
         if row["language"] in percent:
             raise UserError(f"{where}: language '{row['language']}' is listed twice; keep one row")

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 
 from common.errors import UserError
+from common.reading import Unreadable, check_depth
 from data.table import Number, Place
 
 SHAPE = 'each line is one object, {"text": "..."}'
@@ -41,7 +42,7 @@ def json_rows(lines: Iterator[str], place: Place) -> Iterator[dict]:
             yield from _array(line.lstrip()[1:], lines, place)
             return
         first = False
-        value = _decoded(lambda text: _DECODER.decode(text), line.rstrip(), place)
+        value = _decoded(_DECODER.decode, line.rstrip(), place)
         if not isinstance(value, dict):
             raise UserError(f"{place}: is {kind_of(value)}, not an object; {SHAPE}")
         yield value
@@ -71,8 +72,9 @@ def _array(text: str, lines: Iterator[str], place: Place) -> Iterator[dict]:
                 if not piece:
                     _decoded(lambda whole, at=at: _DECODER.raw_decode(whole, at), text, place)
                 text, at, more = text[at:] + piece, 0, 2 * more
-            except (_Doubled, RecursionError, ValueError):
+            except (_Doubled, RecursionError):
                 _decoded(lambda whole, at=at: _DECODER.raw_decode(whole, at), text, place)
+        _decoded(lambda _, value=value: value, text, place)
         if not isinstance(value, dict):
             raise UserError(f'{place}: is {kind_of(value)}, not an object; each entry is one object, {{"text": "..."}}')
         yield value
@@ -90,12 +92,14 @@ def _skip(text: str, at: int, lines: Iterator[str], place: Place) -> tuple[int, 
 def _decoded(decode, text: str, place: Place):
     """`decode(text)`; what is wrong with it as a `UserError`."""
     try:
-        return decode(text)
+        value = decode(text)
+        check_depth(value)
+        return value
     except _Doubled as error:
         raise UserError(f"{place}: has the key '{str(error)[:40]}' twice; rename one of them") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{place}: is not JSON ({error.msg}, column {error.pos + 1}); {SHAPE}") from error
-    except RecursionError as error:
+    except (RecursionError, Unreadable) as error:
         raise UserError(f"{place}: is nested too deeply to be a post; each line is one flat object") from error
 
 

@@ -7,6 +7,8 @@ a wording (the line in the terminal), a count, and the first few rows in which i
 from collections import Counter
 from dataclasses import dataclass, field
 
+from common.reading import file_state
+
 SHOWN = 3  # places or details that a line names; it ends with how many more there are
 KEPT = 10  # places that run.json names
 DISTINCT = 200  # details that are counted separately: setting --label-column to the text column must not fill memory
@@ -52,6 +54,11 @@ class Notes:
     details: dict[str, Counter] = field(default_factory=dict)
     places: dict[str, list[str]] = field(default_factory=dict)
     cells: Counter = field(default_factory=Counter)
+    states: dict[str, tuple | None] = field(default_factory=dict)  # of the files, when they were opened
+
+    def have_changed(self) -> list[str]:
+        """The files that were replaced, removed, cut or written to since they were opened."""
+        return [path for path, state in self.states.items() if file_state(path) != state]
 
     def keep(self, language: str, label: str | None) -> None:
         """Count one post that was kept."""

@@ -36,6 +36,7 @@ class Columns:
     "tab" and "semicolon" are words for the characters. `quote`: see `data.csv_rows`. `others`: further columns that
     options name, such as --group-by's; they may not come twice either. A name with points, such as `data.text`, is a
     path into nested JSON where no column is called so.
+    `longest`: megabytes that a row may take.
     """
 
     text: str = "text"
@@ -48,6 +49,7 @@ class Columns:
     quote: str = "auto"
     others: tuple[str, ...] = ()
     remembered: tuple[str, ...] = ()  # roles whose name comes from a run: a file may lack them
+    longest: int = 16
 
     def __post_init__(self):
         object.__setattr__(self, "delimiter", WORDED_DELIMITERS.get(self.delimiter, self.delimiter))
@@ -88,6 +90,8 @@ class ColumnOptions:
                 self._remembered = (*self._remembered, name.removesuffix("_column"))
 
     _remembered = ()  # no field: what `remember` took over
+    longest_row: int = option(16, "megabytes that a row of a file may take; a longer one is refused while it is read",
+                              minimum=1, maximum=10_000, group=DATA)
 
     def columns(self) -> Columns:
         """The same as `data.posts.Columns`."""
@@ -95,4 +99,4 @@ class ColumnOptions:
         return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
                        id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
                        delimiter=self.delimiter, quote=self.quote, others=tuple(name for name in others if name),
-                       remembered=self._remembered)
+                       remembered=self._remembered, longest=self.longest_row)

@@ -19,6 +19,7 @@ from itertools import islice
 from pathlib import Path
 
 from common.errors import UserError, closest
+from common.reading import check_path, file_state
 from data.columns import (
     absent_columns,
     check_columns,
@@ -98,6 +99,7 @@ def iter_posts(
     first_bad: list[str] = []
     for path in _paths(paths):
         notes.files.append(path.name)
+        notes.states[str(path)] = file_state(path)
         table = open_posts(path, columns, require_labels, require_text)
         rows_before = notes.rows
         names = table.names
@@ -145,6 +147,8 @@ def _paths(paths) -> list[Path]:
     several = [Path(paths)] if isinstance(paths, (str, Path)) else [Path(path) for path in paths]
     if not several:
         raise UserError("--data: names no file; name one or several .jsonl, .csv or .tsv files")
+    for path in several:
+        check_path(path)
     resolved = [path.resolve() for path in several]
     for path, full in zip(several, resolved, strict=True):
         if resolved.count(full) > 1:

@@ -6,28 +6,21 @@ that an error can give the row and the offset of a byte that is not UTF-8. Strin
 become `Number`, a string as the file spells it (`1e5`, `007` in quotes), so that no id is ever reformatted.
 """
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 from common.errors import UserError
+from common.reading import check_path
 from data.csv_rows import csv_table
 from data.json_rows import json_rows
+from data.lines import read_lines, too_long
 from data.table import Number, Place, Table
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "tsv",
            ".parquet": "parquet"}  # .txt is what Excel calls its own tab-separated text
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-UTF_16 = b"\xff\xfe"
-FOREIGN = {  # first bytes of files that are often taken for text tables
-    b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
-    b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV UTF-8",
-    UTF_16: "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
-    b"\xfe\xff": "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
-    b"PAR1": "is a parquet file; name it .parquet",
-}
+LONGEST = 16  # megabytes of a row
 
 
 def file_format(path: Path) -> str:
@@ -47,12 +40,16 @@ def stem(path: Path) -> str:
     return Path(name).stem
 
 
-def open_table(path: Path, delimiter: str = "", quote: str = "auto") -> Table:
+def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: int = LONGEST) -> Table:
     """Open a file as rows; the file is read as the rows are taken and closed after the last one.
 
-    Raises `UserError`, naming the file (and the row), if it is missing, a folder, empty, of an unknown kind, not UTF-8,
-    cut off or malformed; a problem inside a row is raised when that row is reached.
+    longest: megabytes that a row may take. It is held while reading, so that a line without end, a quote that is never
+    closed or a gzipped file of a thousand times its size takes no more memory than that.
+
+    A file that is absent, a folder, empty, of a foreign kind, not UTF-8, cut off or not well formed is a `UserError`
+    that names it (and the row); problems inside rows are raised when that row is reached.
     """
+    check_path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")
     kind = file_format(path)
@@ -62,68 +59,14 @@ def open_table(path: Path, delimiter: str = "", quote: str = "auto") -> Table:
         raise UserError(f"{path}: is not a plain file; write the posts into a file first")
     place = Place(path)
     if kind == "parquet":
-        return _parquet(path, place)
-    lines = _lines(path, place)
+        return _parquet(path, place, longest)
+    lines = read_lines(path, place, longest)
     if kind == "jsonl":
         return Table(place, None, json_rows(lines, place))
-    return csv_table(lines, place, delimiter or DELIMITERS[kind], quote)
+    return csv_table(lines, place, delimiter or DELIMITERS[kind], quote, longest)
 
 
-def _open(path: Path):
-    try:
-        with open(path, "rb") as handle:
-            start = handle.read(2)
-        if not start:
-            raise UserError(f"{path}: is empty; a file of posts was expected")
-        # The content decides: a gzipped file is read whatever its name.
-        zipped = start == b"\x1f\x8b"
-        if path.suffix.lower() == ".gz" and not zipped:
-            raise UserError(f"{path}: is named .gz but is not gzipped; take .gz off its name")
-        return gzip.open(path, "rb") if zipped else open(path, "rb")  # closed by `_lines`
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
-
-
-def _lines(path: Path, place: Place) -> Iterator[str]:
-    """Decoded lines with their line ends and without a byte order mark; errors name the row being read."""
-    offset = 0
-    with closing(_open(path)) as handle:
-        while True:
-            try:
-                line = handle.readline()
-            except (EOFError, zlib.error, OSError) as error:
-                why = "is cut off" if isinstance(error, EOFError) else f"is damaged ({error})"
-                raise UserError(
-                    f"{path}: row {place.row + 1}: the gzipped data {why} after {offset:,} bytes of text; "
-                    "copy the file again"
-                ) from error
-            if not line:
-                return
-            if offset == 0:
-                foreign = next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None)
-                if foreign:
-                    raise UserError(f"{path}: {foreign.format(name=path.name)}")
-                if line.startswith(b"\xef\xbb\xbf"):
-                    line, offset = line[3:], 3
-            if line.count(0) * 3 > len(line):
-                raise UserError(f"{path}: {FOREIGN[UTF_16].format(name=path.name)}")
-            if b"\0" in line:
-                raise UserError(
-                    f"{path}: row {place.row + 1}: byte {offset + line.index(0):,} is NUL, which no text file holds; "
-                    "save the file as UTF-8 text"
-                )
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}: row {place.row + 1}: byte {offset + error.start:,} (0x{line[error.start]:02x}) is not "
-                    f"UTF-8; save it as UTF-8, or: iconv -f CP1252 -t UTF-8 {path.name} > utf8-{path.name}"
-                ) from error
-            offset += len(line)
-            yield text
-
-
-def _parquet(path: Path, place: Place) -> Table:
+def _parquet(path: Path, place: Place, longest: int) -> Table:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -136,8 +79,10 @@ def _parquet(path: Path, place: Place) -> Table:
 
     def rows() -> Iterator[dict]:
         with closing(file):
-            for batch in file.iter_batches(batch_size=4096):
+            for batch in file.iter_batches(batch_size=64):
                 for row in batch.to_pylist():
+                    if any(isinstance(value, str) and len(value) > longest * 2**20 for value in row.values()):
+                        raise too_long(place, longest)
                     place.row += 1
                     yield {name: _plain(value) for name, value in row.items()}
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.reading import LARGE, read_bytes
 from data.languages import language_name, one_language
 from data.posts import Post
 from data.splits import hash_order
@@ -75,8 +76,8 @@ def only_posts(posts: Sequence[Post], path: str | Path) -> list[Post]:
     """
     wanted = {}
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bytes(path, LARGE).decode("utf-8").splitlines()
+    except (UserError, UnicodeDecodeError) as error:
         raise UserError(f"--rows {path}: cannot be read ({error})") from error
     for number, line in enumerate(lines, 1):
         language, tab, id = line.partition("\t")

@@ -25,7 +25,9 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import atomic_write, sha256_file
 from common.lock import open_locked
+from common.reading import check_plain, json_value, whole_lines
 
+FORMULA = ("=", "+", "-", "@")  # what a cell begins with that a spreadsheet computes
 OUTPUT_FORMATS = (".jsonl", ".csv", ".tsv")
 
 
@@ -39,23 +41,29 @@ def output_format(path: str | Path) -> str:
     return suffix
 
 
-def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True) -> bytes:
+def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True, safe: bool = False) -> bytes:
     """The bytes of a file named `path` with `rows` (all with the same keys) or, without `header`, of its continuation.
 
     `None` is null in jsonl and an empty cell in csv and tsv. These follow RFC 4180 (quotes if needed, CRLF), which
     spreadsheets and pandas read as it is. Gzipped pieces may be concatenated: each is a complete member of the file.
+    safe: in csv and tsv, cells that a spreadsheet would take for a formula get an apostrophe in front.
     """
     kind, text = output_format(path), io.StringIO(newline="")
     if kind == ".jsonl":
         text.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     else:
-        writer = csv.DictWriter(text, list(rows[0]) if rows else [], delimiter="," if kind == ".csv" else "\t")
-        if header:
-            writer.writeheader()
-        writer.writerows(rows)
+        writer = csv.writer(text, delimiter="," if kind == ".csv" else "\t")
+        names = list(rows[0]) if rows else []
+        cells = [*([names] if header and rows else []), *([row[name] for name in names] for row in rows)]
+        writer.writerows([[_safe(cell) for cell in line] for line in cells] if safe else cells)
     content = text.getvalue().encode("utf-8")
     # The gzip header has no name and no time, so the same rows give the same bytes.
     return gzip.compress(content, mtime=0) if str(path).lower().endswith(".gz") else content
+
+
+def _safe(cell):
+    """`_safe("=1+1") -> "'=1+1"`: spreadsheets compute what begins so; a tab or line break in front they pass over."""
+    return f"'{cell}" if isinstance(cell, str) and cell.lstrip("\t\r\n ")[:1] in FORMULA else cell
 
 
 def write_rows(path: str | Path, rows: Sequence[dict]) -> None:
@@ -69,11 +77,11 @@ class GrowingFile:
 
     `made_from`: JSON values that decide the rows. With `resume` an interrupted file is continued, an error or Ctrl-C
     leaves the rows so far, and a file that was made from something else is a `UserError`. `counts` holds what `add` has
-    counted since the file's beginning, including "rows".
+    counted since the file's beginning, including "rows". safe: as `encode_rows` takes it.
     """
 
-    def __init__(self, path: str | Path, made_from: dict, resume: bool = False):
-        self.path, self.resume = Path(path), resume
+    def __init__(self, path: str | Path, made_from: dict, resume: bool = False, safe: bool = False):
+        self.path, self.resume, self.safe = Path(path), resume, safe
         self.made_from = json.loads(json.dumps(made_from))  # as the journal will give it back
         self.counts, self._bytes, self._hash = Counter(), 0, hashlib.sha256()
 
@@ -83,6 +91,9 @@ class GrowingFile:
         return self.resume and self.counts["rows"] > 0
 
     def __enter__(self) -> "GrowingFile":
+        for path in partial_files(self.path):
+            if path.exists():
+                check_plain(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             rows, journal = partial_files(self.path)
@@ -107,7 +118,7 @@ class GrowingFile:
 
     def add(self, rows: Sequence[dict], **counts: int) -> None:
         """Append a window of rows and add `counts` to the counts. Raises `UserError` if they cannot be written."""
-        piece = encode_rows(self.path, rows, header=not self._bytes)
+        piece = encode_rows(self.path, rows, header=not self._bytes, safe=self.safe)
         lines = [] if self._bytes else [self.made_from]
         self._hash.update(piece)
         self._bytes += len(piece)
@@ -141,14 +152,18 @@ class GrowingFile:
     def _go_on(self) -> int:
         """Continue from what an interrupted program left; returns the number of valid bytes in its journal."""
         self._journal.seek(0)
-        lines = self._journal.read().split(b"\n")[:-1]  # what follows the last newline is torn
-        if len(lines) < 2:
-            return 0
+        first, last, taken = b"", b"", 0
         try:
-            made_from, last = json.loads(lines[0]), json.loads(lines[-1])
-            different = [key for key, value in self.made_from.items() if made_from[key] != value]
-            counts, size, digest = Counter(last["counts"]), int(last["bytes"]), last["sha256"]
-        except (ValueError, TypeError, KeyError) as error:
+            for number, line in enumerate(whole_lines(self._journal)):
+                first, last, taken = (first if number else line), line, taken + len(line) + 1
+            if taken <= len(first) + 1:  # none, or no window behind the first line
+                return 0
+            made_from, window = json_value(first), json_value(last)
+            different = [key for key, value in self.made_from.items() if made_from.get(key) != value]
+            counts, size, digest = _counts(window["counts"]), window["bytes"], window["sha256"]
+            if type(size) is not int or size < 0:
+                raise ValueError("bytes is no size")
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{partial_files(self.path)[1]}: is damaged; start anew with --overwrite") from error
         if different:
             raise UserError(f"--resume: {self.path} was begun with another {', '.join(different)}; resume with "
@@ -157,10 +172,10 @@ class GrowingFile:
         while piece := self._rows.read(min(1 << 20, size - self._bytes)):
             self._hash.update(piece)
             self._bytes += len(piece)
-        if self._hash.hexdigest() != digest:
+        if self._bytes != size or self._hash.hexdigest() != digest:
             raise UserError(f"{partial_files(self.path)[0]}: is not as it was left; start anew with --overwrite")
         self.counts = counts
-        return sum(len(line) + 1 for line in lines)
+        return taken
 
     def _take_back(self, rows: Path) -> bool:
         """After a kill when the file was in its place and its journal not yet gone: go on behind its last row."""
@@ -183,6 +198,13 @@ class GrowingFile:
         for handle in (self._rows, self._journal):
             with suppress(OSError):  # what could not be flushed has been reported
                 handle.close()
+
+
+def _counts(value) -> Counter:
+    """What a journal counted. Raises `ValueError` for anything but names with whole numbers."""
+    if not isinstance(value, dict) or not all(type(count) is int and 0 <= count < 2**63 for count in value.values()):
+        raise ValueError("counts are of another kind")
+    return Counter(value)
 
 
 def partial_files(path: str | Path) -> tuple[Path, Path]:

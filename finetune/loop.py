@@ -26,6 +26,7 @@ from common.device import or_halve
 from common.errors import UserError
 from common.packed import PackedBatch
 from data.batching import even_plan, make_batch, shared_prefix
+from finetune.checkpoint import check_trainer
 from lora.inject import trainable_parameters
 
 LOSSES = ("label", "vocabulary", "text")
@@ -199,10 +200,8 @@ class Trainer:
         }  # fmt: skip
 
     def load_state(self, state: dict) -> None:
-        """Continue from what `state()` gave."""
-        shapes = {name: p.shape for name, p in self.named.items()}
-        if {name: p.shape for name, p in state["parameters"].items()} != shapes:
-            raise ValueError("the checkpoint belongs to another set of adapters")
+        """Continue from what `state()` gave. Raises `ValueError` for what it cannot have given."""
+        check_trainer(state, self.state(), self.total_steps)
         with torch.no_grad():
             for name, parameter in self.named.items():
                 parameter.copy_(state["parameters"][name])

@@ -29,7 +29,10 @@ from common.files import ROOT, atomic_write, check_place, making, write_json
 from common.leftovers import clear_below, holds_nothing, remove
 from common.lock import hold
 from common.options import check_value
+from common.reading import check_path, json_value, open_plain, whole_lines
 from common.run_json import SCHEMA, read_run_json
+from common.states import read_state
+from finetune.checkpoint import check_parts
 from finetune.options import TrainOptions
 
 PATIENCE = 60  # seconds that a scoring waits to be counted, while another one is
@@ -45,6 +48,7 @@ class RunFolder:
     def check_free(path: str | Path) -> None:
         """Raise `UserError` unless a run can begin in `path`: an empty folder, or a new one."""
         path = Path(path)
+        check_path(path / "run.json")
         if path.exists() and not path.is_dir():
             raise UserError(f"--out {path}: is a file; give a folder")
         if path.exists() and not holds_nothing(path):
@@ -72,6 +76,7 @@ class RunFolder:
     def open(cls, path: str | Path) -> "RunFolder":
         """Open what `create` began. Raises `UserError` if there is no run, or one of another schema."""
         path = Path(path)
+        check_path(path / "run.json")
         if not path.is_dir():
             raise UserError(f"{path}: there is no such run folder; train.py --out makes one")
         if not (path / "run.json").exists():
@@ -101,19 +106,15 @@ class RunFolder:
         """The log's lines, up to a step if one is given; a last line torn by a kill is left out."""
         if not self.log_path.exists():
             return []
-        lines = self.log_path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is torn
-        parsed = []
-        for number, line in enumerate(lines, 1):
-            try:
-                value = json.loads(line)
-                json.dumps(value, allow_nan=False)
-                figures = [value["step"], *value.values(), *value.get("validation", {}).values()]
-                if any(not isinstance(figure, int | float | dict | None) for figure in figures):
-                    raise ValueError("not a number")
-                parsed.append((int(value["step"]), value))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise UserError(f"{self.log_path}: line {number}: is not a log's; take the line out") from error
-        return [line for step, line in parsed if up_to is None or step <= up_to]
+        lines = []
+        try:
+            with open_plain(self.log_path) as handle:
+                for line in whole_lines(handle):
+                    lines.append(_log_line(json_value(line)))
+        except (ValueError, OSError) as error:
+            raise UserError(f"{self.log_path}: line {len(lines) + 1}: is not a log's; take the line out"
+                            ) from error
+        return [line for line in lines if up_to is None or line["step"] <= up_to]
 
     def cut_log(self, step: int) -> None:
         """Drop what was logged after `step`: a resumed run does those steps again."""
@@ -133,10 +134,11 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if not {"trainer", "watch", "seconds"} <= set(state):
-                raise ValueError("a part is missing")
+            state = read_state(path)
+            check_parts(state)
             return state
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"{path}: is not a whole checkpoint ({type(error).__name__}); train anew into another "
                             "folder") from error
@@ -168,6 +170,22 @@ class RunFolder:
     def times_scored(self, data_sha256: str) -> int:
         """How often a labelled file (by hash) was scored with this run so far."""
         return sum(past["data_sha256"] == data_sha256 for past in self.facts["scored"])
+
+
+def _log_line(value) -> dict:
+    """A line of log.jsonl as its readers take it: a step, numbers, and the figures of an evaluation."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int or value["step"] < 0:
+        raise ValueError("not a step")
+    figures = value.get("validation", {})
+    if not isinstance(figures, dict) or not all(_is_number(number) or number is None for number in figures.values()):
+        raise ValueError("not the figures of an evaluation")
+    if not all(_is_number(number) for key, number in value.items() if key != "validation"):
+        raise ValueError("not a number")
+    return value
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**1000
 
 
 def environment(device: torch.device) -> dict:

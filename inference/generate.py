@@ -98,7 +98,7 @@ def choose(logits: torch.Tensor, temperature: float, top_p: float, generator: to
     if not torch.isfinite(logits).all():
         raise UserError("the model's logits are not finite; its weights are damaged, or float16 is too narrow for "
                         "them (try --dtype float32)")
-    if temperature == 0:
+    if temperature < 1e-30:  # float32 divides by no smaller number; the draw would be the largest logit anyway
         return int((logits == logits.max()).nonzero()[0])
     probabilities = nucleus(logits.cpu(), temperature, top_p)  # (V,)
     return int(torch.multinomial(probabilities, 1, generator=generator))

@@ -9,6 +9,7 @@ import torch
 from common.errors import UserError
 from common.files import ROOT, atomic_folder
 from common.leftovers import clear
+from common.reading import check_path
 from common.run_json import RUN_JSON, check_adapter, check_finished
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
@@ -48,6 +49,8 @@ def finished_run(path: str | None) -> RunFolder:
     was stopped early.
     """
     chosen = Path(path) if path else newest_run()
+    if chosen is not None:
+        check_path(chosen)
     if chosen is None or chosen.resolve() == SHIPPED_RUN:
         if not (SHIPPED_RUN / "run.json").exists():
             raise UserError("there is no run in runs/ yet; `python train.py` makes one")

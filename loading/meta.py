@@ -21,8 +21,10 @@ import torch
 
 from common.errors import UserError, closest
 from common.files import read_json
+from common.reading import open_plain
 from common.safetensors_writer import DTYPES
-from model.config import LlamaConfig, Reader
+from common.states import is_plain, read_state
+from model.config import LARGEST, LlamaConfig, Reader
 
 PARAMS = "params.json"
 _OF_MODEL = {"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output"}
@@ -74,7 +76,7 @@ def to_config(params: dict, where: str, rope_scaling: dict | None = None, *, voc
     sizes = (dim, read.integer("n_layers"), heads, read.integer("n_kv_heads", heads), vocab_size)
     if dim % heads:
         raise UserError(f"{where}: dim {dim} is not a multiple of n_heads {heads}")
-    width = int(read.number("ffn_dim_multiplier", 1.0) * int(8 * dim / 3))
+    width = int(min(read.number("ffn_dim_multiplier", 1.0), LARGEST) * int(8 * dim / 3))
     multiple, theta = read.integer("multiple_of", 256), read.number("rope_theta", 10000.0)
     scaled, eps = read.boolean("use_scaled_rope", False), read.number("norm_eps", None)
     unknown = sorted(params.keys() - read.used - _HARMLESS - {"vocab_size", "rope_scaling"})
@@ -165,8 +167,8 @@ class MetaFiles:
     def _tied(self) -> bool:
         """Whether the head is the embedding: absent, or present with the same numbers."""
         pairs = [(part.get("output.weight"), part["tok_embeddings.weight"]) for part in self.parts]
-        return all(head is None or (head.shape == table.shape and all(map(torch.equal, head.split(4096),
-                                                                         table.split(4096)))) for head, table in pairs)
+        return all(head is None or ((head.shape, head.dtype) == (table.shape, table.dtype) and all(
+            map(torch.equal, head.split(4096), table.split(4096)))) for head, table in pairs)
 
     def keys(self) -> list[str]:
         return list(self.names)
@@ -212,17 +214,14 @@ def half_split(weight: torch.Tensor, head_dim: int) -> torch.Tensor:
 
 def _open(path: Path) -> dict[str, torch.Tensor]:
     """A file's tensors by name, mapped and not yet read; old copies of the rotary frequencies are left out."""
-    try:
-        with open(path, "rb") as handle:
-            head = handle.read(64)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    with open_plain(path) as handle:
+        head = handle.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` in that folder")
     if not head.startswith(b"PK\x03\x04"):
         raise UserError(f"{path}: is not a file of PyTorch 1.6 or later; download it again, or save it anew")
     try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        state = read_state(path, mmap=True)
     except Exception as error:  # a damaged or hostile pickle can fail in any way
         raise UserError(f"{path}: is not a plain state dict, whole and of nothing but tensors "
                         f"({type(error).__name__}); anything else is not opened, because it can run code") from error
@@ -230,7 +229,7 @@ def _open(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: is not a plain state dict but a {type(state).__name__}; names and tensors were "
                         "expected")
     for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        if not isinstance(name, str) or not is_plain(value):
             raise UserError(f"{path}: is not a plain state dict: under {str(name)[:60]!r} it holds a "
                             f"{type(value).__name__}; names and tensors were expected")
     return {name: value.detach() for name, value in state.items() if not name.endswith("rope.freqs")}

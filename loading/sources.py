@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import find_path
+from common.reading import check_path
 from common.run_json import RUN_JSON, check_adapter, check_finished, read_run_json
 from loading import hub
 from loading.cache import weights_sha256
@@ -46,6 +47,7 @@ class Source:
 def find_folder(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
     """The folder that a path or a name on the Hub stands for; it need not exist, which whoever reads it reports."""
     found = find_path(name)
+    check_path(found / RUN_JSON)  # a folder that may not be looked into, too
     return hub.snapshot(str(name), revision, weights) if not found.exists() and hub.is_name(str(name)) else found
 
 

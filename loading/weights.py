@@ -9,6 +9,7 @@ are mapped: a tensor takes memory only when it is read, and they are read one at
 are opened: only Meta's are opened, and only as plain data.
 """
 
+import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 
 from common.errors import UserError, closest
 from common.files import read_json
+from common.reading import check_path, open_plain
 from common.safetensors_writer import DTYPES, Form
+from common.terminal import human_bytes
 from loading.meta import PARAMS, MetaFiles, consolidated, is_meta
 from model.config import LlamaConfig
 from quant.stored import check_method
@@ -31,6 +34,7 @@ _PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")
 def checkpoint_folder(path) -> Path:
     """`path` as a folder with a config.json, or Meta's, or a `UserError` that says what is there instead."""
     folder = Path(path)
+    check_path(folder / "config.json")  # a folder that may not be looked into, too
     if not folder.exists():
         raise UserError(f"{folder}: there is no such folder; give a checkpoint folder with config.json and safetensors")
     if not folder.is_dir():
@@ -45,8 +49,36 @@ def read_config(folder: str | Path, rope_scaling: dict | None = None) -> LlamaCo
     """The model's config, from a checkpoint folder; `rope_scaling` is used if the files lack it."""
     folder = checkpoint_folder(folder)
     if is_meta(folder):
-        return MetaFiles(folder).config(rope_scaling)
-    return LlamaConfig.from_file(folder / "config.json", rope_scaling)
+        files = MetaFiles(folder)
+        config, paths, described = files.config(rope_scaling), files.paths, folder / PARAMS
+    else:
+        described, paths = folder / "config.json", sorted(folder.glob("*.safetensors"))
+        config = LlamaConfig.from_file(described, rope_scaling)
+    check_sizes(config, paths, described)
+    return config
+
+
+def check_sizes(config: LlamaConfig, paths: list[Path], described: Path) -> None:
+    """Raise `UserError` where a description means many times the bytes of its tensor files: before a model is built.
+
+    What is less far apart is for `read_weights` to say, tensor by tensor. Without files there is nothing to compare.
+    """
+    there = sum(path.stat().st_size for path in paths if path.is_file())
+    least = least_bytes(config)
+    if there and least > 4 * there + 2**16:
+        for path in paths:
+            if path.suffix == ".safetensors":
+                _open(path)  # says so where it is cut
+        raise UserError(f"{described}: means a model of {human_bytes(least)} at the least, but the tensor files beside "
+                        f"it have {human_bytes(there)}; the two are not of one model")
+
+
+def least_bytes(config: LlamaConfig) -> int:
+    """What the weights take at the least: two bytes each, or half a byte where the linears may be in 4 bits."""
+    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
+    linears = config.hidden_size * (heads * config.head_dim + 3 * config.intermediate_size) * config.num_hidden_layers
+    tables = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    return int(linears * (2 if config.quantization is None else 0.5) + 2 * tables)
 
 
 def checkpoint_files(folder: str | Path) -> list[Path]:
@@ -85,6 +117,7 @@ def _from_index(folder: Path) -> dict[Path, list[str] | None]:
                             "point elsewhere")
         shards.setdefault(folder / file, []).append(name)
     for file in shards:
+        check_path(file)
         if not file.exists():
             raise UserError(f"{file}: is missing, although {INDEX} places {len(shards[file])} tensors in it")
     return shards
@@ -167,15 +200,12 @@ class Weights:
 
 def _natural(name: str) -> tuple:
     """Layer 2 before layer 10."""
-    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in name.split("."))
+    return tuple((int(part), "") if re.fullmatch("[0-9]{1,9}", part) else (-1, part) for part in name.split("."))
 
 
 def _open(path: Path):
-    try:
-        with open(path, "rb") as handle:
-            head = handle.read(64)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    with open_plain(path) as handle:
+        head = handle.read(64)
     # A safetensors header begins with { at byte 8; its length, in front, may begin with any bytes, even a pickle's.
     if head[8:9] != b"{" and (head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"):
         raise UserError(f"{path}: is a pickle under the name of a safetensors file; it is not opened")

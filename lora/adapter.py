@@ -23,10 +23,14 @@ from torch import nn
 
 from common.errors import UserError, closest
 from common.files import atomic_folder, atomic_write, read_json, write_json
+from common.patterns import Matcher, check_expression
+from common.reading import check_plain
 from lora.inject import ALL, adapters, by_pattern, linears, match, replace
 from lora.layer import LoRALinear
 
 CONFIG, TENSORS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+MOST = 2**20  # bytes of an adapter_config.json; a rank of its own for every linear of the largest Llama takes a tenth
+DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _OURS = {CONFIG, TENSORS, "README.md"}  # what an adapter folder may hold and still be overwritten
 # Read by `read_config`, or about training and provenance only: no effect on what a loaded adapter computes.
 _READ = {"peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "rank_pattern",
@@ -58,23 +62,25 @@ class AdapterConfig:
     base_name: str | None = None
     revision: str | None = None  # of the base, if its name is one on the Hugging Face Hub
 
-    def modules(self, names: list[str]) -> list[str]:
-        """Those of `names` that get an adapter, by PEFT's rules."""
-        chosen, _ = match(names, self.targets)
+    def modules(self, names: list[str], where: str = CONFIG) -> list[str]:
+        """Those of `names` that get an adapter, by PEFT's rules; errors begin with `where`."""
+        chosen, _ = match(names, self.targets, f"{where}: target_modules")
         named = () if isinstance(self.targets, str) else self.targets  # whole names, which no layer's number narrows
-        return [name for name in chosen if not self._excluded(name) and (
-            not self.layers or name in named or self._layer(name) in self.layers)]
+        excluder, matcher = Matcher(f"{where}: exclude_modules"), Matcher(f"{where}: layers_pattern")
+        return [name for name in chosen if not self._excluded(name, excluder) and (
+            not self.layers or name in named or self._layer(name, matcher) in self.layers)]
 
-    def _excluded(self, name: str) -> bool:
+    def _excluded(self, name: str, matcher: Matcher) -> bool:
         """A string is a regular expression for the whole name; a list holds names and ends of names."""
         if isinstance(self.exclude, str):
-            return re.fullmatch(self.exclude, name) is not None
+            return bool(matcher.full(self.exclude, name))
         return any(name == part or name.endswith(f".{part}") for part in self.exclude)
 
-    def _layer(self, name: str) -> int | None:
+    def _layer(self, name: str, matcher: Matcher) -> int | None:
         patterns = [rf"(?:^|.*?\.){part}\.(\d+)\." for part in self.layers_pattern] or [r".*?\.[^.]*\.(\d+)\."]
-        found = next((hit for hit in (re.match(pattern, name) for pattern in patterns) if hit), None)
-        return int(found[1]) if found else None
+        found = next((hit for hit in (matcher.start(pattern, name) for pattern in patterns) if hit), None)
+        number = found[found.re.groups] if found else None  # the last group: the part may have groups of its own
+        return int(number) if number and number.isdecimal() else None
 
 
 def read_config(folder: str | Path) -> AdapterConfig:
@@ -82,7 +88,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise UserError(f"{folder}: has no {CONFIG}; give a folder that holds a PEFT adapter")
-    raw = read_json(path)
+    raw = read_json(path, MOST)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: an object was expected")
     if str(raw.get("peft_type")).upper() != "LORA":
@@ -109,7 +115,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
         good = lambda value: value != [] and all(isinstance(word, str) for word in value)  # noqa: E731
         value = get(key, (str, list, tuple), "a name, a list of names or a regular expression", default, good)
         for word in [value] if isinstance(value, str) else value:
-            _check_expression(path, key, word)
+            check_expression(word, f"{path}: {key}")
         return value if isinstance(value, str) else tuple(value)
 
     def pattern(key, kinds, right):
@@ -117,7 +123,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
         for name, number in value.items():
             if isinstance(number, bool) or not isinstance(number, kinds) or not 0 < number < math.inf:
                 raise UserError(f"{path}: {key}: {name} is {number!r}; {right} was expected")
-            _check_expression(path, key, name)
+            check_expression(name, f"{path}: {key}")
         return value
 
     layers = get("layers_to_transform", (int, list), "a layer's number or a list of them", default=[],
@@ -140,13 +146,6 @@ def read_config(folder: str | Path) -> AdapterConfig:
 
 def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else value
-
-
-def _check_expression(path: Path, key: str, text: str) -> None:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise UserError(f"{path}: {key}: '{text}' is not a regular expression ({error})") from error
 
 
 def adapter_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -208,15 +207,16 @@ def load_adapter(model: nn.Module, folder: str | Path, trainable: bool = False) 
     if adapters(model):
         raise UserError(f"{folder}: the model already carries an adapter; load the base again")
     config, every = read_config(folder), linears(model)
-    names = config.modules(list(every))
+    names = config.modules(list(every), str(folder / CONFIG))
     if not names:
         leaves = sorted({name.rpartition(".")[2] for name in every})
         raise UserError(f"{folder / CONFIG}: target_modules {config.targets!r} matches no linear of this model; "
                         f"there are {', '.join(leaves)}, or {ALL}")
-    wrapped, expected = {}, {}
+    wrapped, expected, matcher = {}, {}, Matcher(f"{folder / CONFIG}: rank_pattern, alpha_pattern")
     for name in names:
         base = every[name]
-        r, alpha = by_pattern(config.rank_pattern, name, config.r), by_pattern(config.alpha_pattern, name, config.alpha)
+        r = by_pattern(config.rank_pattern, name, config.r, matcher)
+        alpha = by_pattern(config.alpha_pattern, name, config.alpha, matcher)
         expected[f"{PREFIX}{name}.lora_A.weight"] = (r, base.in_features)
         expected[f"{PREFIX}{name}.lora_B.weight"] = (base.out_features, r)
         wrapped[name] = (r, alpha)
@@ -245,6 +245,7 @@ def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str,
         pickle = (folder / "adapter_model.bin").exists()
         why = " (adapter_model.bin is a pickle, which is not opened)" if pickle else ""
         raise UserError(f"{folder}: has no {TENSORS}{why}; give a folder that holds a PEFT adapter")
+    check_plain(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
@@ -260,7 +261,9 @@ def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str,
         if tuple(tensor.shape) != expected[name]:
             raise UserError(f"{path}: tensor {name} has shape {tuple(tensor.shape)}; {CONFIG} and the model call for "
                             f"{expected[name]}{hint}")
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor.float()).all()):
+        if tensor.dtype not in DTYPES:
+            raise UserError(f"{path}: tensor {name} is of {tensor.dtype}; float32, float16 or bfloat16 was expected")
+        if not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{path}: tensor {name} holds values that are not finite numbers; the file is damaged")
     missing = [name for name in expected if name not in tensors]
     if missing:

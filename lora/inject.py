@@ -5,13 +5,13 @@ parts; a single target that is not such a name is a regular expression for the w
 of the model. The output head is never one of them: labels are read from its rows directly.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
 from common.errors import UserError, closest
+from common.patterns import Matcher
 from lora.layer import LoRALinear, check_numbers
 
 ALL = "all-linear"
@@ -25,22 +25,26 @@ def linears(model: nn.Module) -> dict[str, nn.Module]:
             if hasattr(module, "dense_weight") and name not in wrapped and name.rpartition(".")[2] != HEAD}
 
 
-def match(names: Iterable[str], targets: str | Iterable[str]) -> tuple[list[str], list[str]]:
+def match(names: Iterable[str], targets: str | Iterable[str], where: str = "LoRA target"
+          ) -> tuple[list[str], list[str]]:
     """`match(["a.q_proj", "a.k_proj"], ["q_proj", "w"]) -> (["a.q_proj"], ["w"])`: names chosen, targets unmatched.
 
-    Raises `UserError` for a target that is neither a name nor a regular expression.
+    Raises `UserError`, beginning with `where`, for what is neither a name nor a regular expression.
     """
     names = list(names)
     parts = [targets] if isinstance(targets, str) else list(targets)
     if len(parts) == 1 and parts[0].lower() == ALL:
         return names, []
-    hits = {part: {name for name in names if name == part or name.endswith(f".{part}")} for part in parts}
+    hits: dict[str, set[str]] = {part: set() for part in parts}
+    for name in names:
+        end = name
+        while end:  # a.b.c, then b.c, then c
+            if end in hits:
+                hits[end].add(name)
+            end = end.partition(".")[2]
     if len(parts) == 1 and not hits[parts[0]]:
-        try:
-            hits[parts[0]] = {name for name in names if re.fullmatch(parts[0], name)}
-        except re.error as error:
-            raise UserError(f"LoRA target '{parts[0]}': is neither a name nor a regular expression "
-                            f"({error})") from error
+        matcher = Matcher(where)
+        hits[parts[0]] = {name for name in names if matcher.full(parts[0], name)}
     chosen = set().union(*hits.values())
     return [name for name in names if name in chosen], [part for part in parts if not hits[part]]
 
@@ -78,17 +82,19 @@ def inject(model: nn.Module, targets: str | Iterable[str], r: int, alpha: float,
         raise UserError("LoRA: the model already carries an adapter; merge it or load the base again")
     names = resolve(model, targets)
     model.requires_grad_(False)
+    matcher = Matcher("LoRA: rank_pattern, alpha_pattern")
     for name in names:
-        rank, own_alpha = by_pattern(rank_pattern, name, r), by_pattern(alpha_pattern, name, alpha)
+        rank = by_pattern(rank_pattern, name, r, matcher)
+        own_alpha = by_pattern(alpha_pattern, name, alpha, matcher)
         layer = LoRALinear.from_base(model.get_submodule(name), rank, own_alpha, dropout, rslora, generator)
         replace(model, name, layer)
     return names
 
 
-def by_pattern(pattern: Mapping | None, name: str, default):
+def by_pattern(pattern: Mapping | None, name: str, default, matcher: Matcher):
     """PEFT's rule: the value of the first key that matches `name` from a dot or the start to the end, or `default`."""
     for key, value in (pattern or {}).items():
-        if re.match(rf"(.*\.)?({key})$", name):
+        if matcher.full(rf"(.*\.)?({key})", name):
             return value
     return default
 

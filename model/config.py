@@ -49,6 +49,10 @@ _FIXED = {
     "output_router_logits": (False,),
     "model_type": ("llama",),  # last: what makes another family's block another is the better answer
 }
+# Beyond any model's: what is built of such a size would fill memory, or time, before a tensor is looked at.
+LARGEST = 2**24
+_LARGEST = {"num_hidden_layers": 1000, "n_layers": 1000, "num_attention_heads": 2**13, "n_heads": 2**13,
+            "num_key_value_heads": 2**13, "n_kv_heads": 2**13, "head_dim": 2**13, "max_position_embeddings": 2**40}
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 FULL = "full_attention"
 
@@ -169,6 +173,9 @@ class Reader:
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{self.where}: {key}: {value!r} is not a whole number above 0")
+        if value > _LARGEST.get(key, LARGEST):
+            raise UserError(f"{self.where}: {key}: {value:,} is beyond any model's; at most "
+                            f"{_LARGEST.get(key, LARGEST):,} is read")
         return value
 
     def number(self, key: str, default: float | None) -> float:

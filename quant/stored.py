@@ -17,7 +17,6 @@ would be finite, of the right shape, and wrong.
 
 import json
 import math
-import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -25,6 +24,8 @@ import torch
 
 from common.errors import UserError, closest
 from common.files import write_json
+from common.patterns import Matcher, check_expression
+from common.reading import Unreadable, json_value
 from common.safetensors_writer import Form, safetensors_writer
 from quant.double_quant import NESTED_BLOCK, Scales, dynamic_map
 from quant.nf4 import BLOCK, NF4_CODE, block_count, dequantize_nf4, packed_bytes, quantize_nf4
@@ -32,6 +33,7 @@ from quant.nf4 import BLOCK, NF4_CODE, block_count, dequantize_nf4, packed_bytes
 STATE = "quant_state.bitsandbytes__nf4"
 PACKED = "packed"  # a group's key for the weight's own tensor; the other keys are the suffixes of its name
 DTYPES = ("float32", "float16", "bfloat16")
+MOST = 10_000  # bytes of a weight's JSON; it takes some two hundred
 _LARGEST = torch.finfo(torch.float32).max
 _ULP = 2.0**-23  # the dynamic map is computed by the file's writer, whose last bit may differ from ours
 # quantization_config: keys that are read here, with the values that they may have, and keys of other computations.
@@ -93,14 +95,19 @@ def _read_state(group: Mapping[str, torch.Tensor], shape: tuple[int, ...], where
         found = f"has {kinds[0]}" if kinds else "is 4-bit without its quant_state"
         raise UserError(f"{where}: {found}; {STATE} beside it was expected")
     try:
-        state = json.loads(bytes(group[STATE].tolist()))
-    except (ValueError, TypeError, RecursionError) as error:
+        if group[STATE].numel() > MOST:
+            raise Unreadable(f"has {group[STATE].numel():,} bytes; at most {MOST:,} are read")
+        state = json_value(bytes(group[STATE].tolist()))
+    except Unreadable as error:
+        raise UserError(f"{where}: .{STATE} {error}") from error
+    except (ValueError, TypeError) as error:
         raise UserError(f"{where}: .{STATE} is not JSON") from error
     fixed = {"quant_type": ("nf4",), "blocksize": (BLOCK,), "dtype": DTYPES, "shape": (list(shape),)}
     if isinstance(state, dict) and any(key.startswith("nested") for key in state):
         fixed |= {"nested_blocksize": (NESTED_BLOCK,), "nested_dtype": ("float32",), "nested_offset": None}
     if not isinstance(state, dict) or state.keys() != fixed.keys():
-        raise UserError(f"{where}: .{STATE} has {', '.join(state) or 'nothing'}; {', '.join(fixed)} were expected")
+        found = ", ".join(state) if isinstance(state, dict) else ""
+        raise UserError(f"{where}: .{STATE} has {found or 'nothing'}; {', '.join(fixed)} were expected")
     for key, allowed in fixed.items():
         value = state[key]
         if allowed is not None and value not in allowed:
@@ -176,8 +183,12 @@ def check_quantization(value: dict, packed: Collection[str], linears: Collection
     try:
         if not isinstance(skips, list):
             raise TypeError
-        skipped = {name for name in linears if any(_skips(entry, name.removesuffix(".weight")) for entry in skips)}
-    except (re.error, TypeError) as error:
+        for entry in skips:
+            check_expression(entry, f"{where}: llm_int8_skip_modules")
+        matcher = Matcher(f"{where}: llm_int8_skip_modules")
+        skipped = {name for name in linears
+                   if any(_skips(entry, name.removesuffix(".weight"), matcher) for entry in skips)}
+    except TypeError as error:
         raise UserError(f"{where}: llm_int8_skip_modules: {skips!r} is not a list of module names") from error
     for name in sorted(packed):
         if name not in linears:
@@ -189,10 +200,10 @@ def check_quantization(value: dict, packed: Collection[str], linears: Collection
         raise UserError(f"{where}: {dense[0]} is not in 4 bits in the file, and llm_int8_skip_modules does not name it")
 
 
-def _skips(entry: str, module: str) -> bool:
+def _skips(entry: str, module: str, matcher: Matcher) -> bool:
     """Whether this entry makes transformers leave `module` alone: it matches whole words of the name, as a regular
     expression, or the name's end. Versions differ in where the words may be; here they may be anywhere."""
-    return module.endswith(entry) or re.search(rf"(^|\.)(?:{entry})(\.|$)", module) is not None
+    return module.endswith(entry) or matcher.full(rf"(.*\.)?(?:{entry})(\..*)?", module)
 
 
 def write_stored(folder: str | Path, config: dict, layout: Mapping[str, Form], linears: Collection[str],

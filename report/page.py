@@ -3,9 +3,9 @@
     page(metrics, facts, steps=...)  -> str      an evaluation, a training run, or both: empty parts are left out
     write_page(path, metrics, facts, ...)        the same, written completely or not at all
 
-It contains no scripts, fonts or addresses, so opening it loads nothing else. Post texts appear only in `posts`, which a
-program passes only if the user asks for it. Every string goes through report/markup.py. Pictures are SVG elements of
-the page; report/page.css is copied into it.
+It contains no scripts, fonts or addresses, and a content security policy that would stop one. Post texts appear only in
+`posts`, which a program passes only if the user asks for it. Every string goes through report/markup.py. Pictures are
+SVG elements of the page; report/page.css is copied into it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +20,8 @@ from report.tables import MARKS, cells_of, groups_of_rows, header_of
 from report.words import counted, findings, interval, language_name, number, percent, rate
 
 STYLE = Path(__file__).with_name("page.css")
+# A browser loads nothing and runs nothing for such a page, whatever a string in it turned out to be.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 POSTS = 500  # at most so many posts are listed; a browser must still be able to open the page
 
 
@@ -52,6 +54,7 @@ def page(
         sections.append(_dropped(metrics))
     sections += [_training(steps), _posts(posts, names), _facts(facts or {}), _reading(metrics)]
     head = join([tag("meta", charset="utf-8"),
+                 tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
                  tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
                  tag("meta", name="color-scheme", content="light dark"),
                  tag("title", title), tag("style", Html(STYLE.read_text(encoding="utf-8")))])

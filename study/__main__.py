@@ -23,6 +23,7 @@ from common.files import ROOT, check_place, find_path, making, sha256_json
 from common.leftovers import clear_below, holds_nothing
 from common.lock import hold
 from common.options import option, parse_options
+from common.reading import check_path
 from common.terminal import human_seconds, progress
 from loading.cache import weights_sha256
 from loading.sources import EMBEDDED
@@ -48,10 +49,11 @@ class StudyOptions(MachineOptions):
     out: str | None = option(None, "folder of the study (default: studies/ and the plan's name)", metavar="DIR")
     model: str | None = option(None, "the base model, in place of the plan's", metavar="DIR")
     jobs: int = option(0, "models trained at the same time; 0: one, or on a CPU with the embedded base as many as it "
-                       "has cores", minimum=0)
+                       "has cores", minimum=0, maximum=4096)
     dry_run: bool = option(False, "print every model, its cost by a short measured run, and the order; train nothing")
     freeze: bool = option(False, "write the plan and the hashes of all it reads to frozen.json, for preregistration")
-    folds: int | None = option(None, "parts of the cross-validation, in place of the plan's", minimum=0)
+    folds: int | None = option(None, "parts of the cross-validation, in place of the plan's", minimum=0,
+                               maximum=1000)
 
 
 def main(argv: list[str]) -> None:
@@ -98,6 +100,7 @@ def main(argv: list[str]) -> None:
 
 def check_out(out: Path) -> None:
     """A study may go on in its own folder, never begin in anything else."""
+    check_path(out / "fits")
     if out.exists() and (not out.is_dir() or (not holds_nothing(out) and not (out / "fits").is_dir()
                                               and not (out / "frozen.json").exists())):
         raise UserError(f"--out {out}: holds something that is no study; choose another folder")

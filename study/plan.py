@@ -55,8 +55,9 @@ class Repeat:
     seeds: list[int] = option((123,), "seeds of training", minimum=0)
     draws: list[int] = option((123,), "seeds for drawing rows", minimum=0)
     templates: list[str] = option(("instruction-first",), "templates to train with", choices=TEMPLATES)
-    folds: int = option(0, "folds of the cross-validation of small languages; 0 for none", minimum=0)
-    rounds: int = option(1, "how often the cross-validation is done, each time with different folds", minimum=1)
+    folds: int = option(0, "folds of the cross-validation of small languages; 0 for none", minimum=0, maximum=1000)
+    rounds: int = option(1, "how often the cross-validation is done, each time with different folds", minimum=1,
+                         maximum=1000)
     folded: list[str] = option((), "languages that are cross-validated (none named: those with fewer than 100 test "
                                "rows)")
 
@@ -98,7 +99,7 @@ class Baselines:
 class Statistics:
     """`[statistics]`: how intervals and tests are computed."""
 
-    draws: int = option(10_000, "bootstrap draws", minimum=100)
+    draws: int = option(10_000, "bootstrap draws", minimum=100, maximum=10**6)
     seed: int = option(0, "seed of bootstrap and permutations", minimum=0)
 
 

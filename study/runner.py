@@ -27,8 +27,9 @@ import torch
 
 from common.device import MachineOptions
 from common.errors import UserError
-from common.files import ROOT, atomic_write, find_path, read_json, sha256_json, write_json
+from common.files import ROOT, atomic_write, find_path, sha256_json, write_json
 from common.lock import hold
+from common.run_json import read_run_json
 from data.codebook import Codebook, load_codebook
 from data.prompt import Prompt
 from finetune.options import TrainOptions
@@ -40,6 +41,7 @@ from loading.sources import Source, find_base
 from model.tokenizer import load_tokenizer
 from study.fits import PLAIN, Asked, Fit
 from study.inputs import Material, has_text, posts_hash, text_of
+from study.kept import is_finished, read_answers
 from study.plan import Plan
 
 ZERO = "zero-shot"  # the base without an adapter, as a fit of its own
@@ -91,8 +93,7 @@ class Runner:
 
     def is_trained(self, fit: Fit) -> bool:
         """Whether the fit's run is finished; the base itself needs no training."""
-        path = self.folder(fit) / "run" / "run.json"
-        return fit.kind == ZERO or (path.exists() and bool(read_json(path).get("finished")))
+        return fit.kind == ZERO or is_finished(self.folder(fit) / "run" / "run.json")
 
     # -- training
 
@@ -228,19 +229,15 @@ class Runner:
 
     def read(self, fit: Fit, asked: Asked) -> dict:
         """The content of the file that `ask` wrote. Raises `UserError` if it is damaged."""
-        path = self.answers_path(fit, asked)
-        found = read_json(path)
-        if not isinstance(found, dict) or not isinstance(found.get("rows"), list):
-            raise UserError(f"{path}: holds no answers; remove it, and they are made again")
-        return found
+        return read_answers(self.answers_path(fit, asked), len(self.material.codebook.labels))
 
     def facts(self, fit: Fit) -> dict:
         """The fit's run.json."""
-        return read_json(self.folder(fit) / "run" / "run.json")
+        return read_run_json(self.folder(fit) / "run")
 
 
 COLUMNS = ("text_column", "label_column", "language_column", "id_column", "predicted_column", "annotator_column",
-           "delimiter", "quote", "bad_labels")
+           "delimiter", "quote", "bad_labels", "longest_row")
 
 
 def zero_shot(plan: Plan, hashes: dict) -> Fit:

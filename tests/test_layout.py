@@ -30,7 +30,7 @@ RULE = {
 }  # fmt: skip
 # Packages from outside, for the folders that a reader meets first.
 OUTSIDE = {
-    "common": {"torch", "tqdm"},
+    "common": {"torch", "tqdm", "regex"},
     "model": {"torch", "tiktoken", "sentencepiece", "regex"},
     "quant": {"torch"}, "lora": {"torch", "safetensors"},
     "data": {"torch", "numpy", "pyarrow", "regex"}, "report": {"numpy", "matplotlib"}, "stats": {"numpy"},

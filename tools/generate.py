@@ -11,10 +11,12 @@ import sys
 import time
 import unicodedata
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.device import DTYPES, choose_device, choose_dtype
 from common.errors import UserError, run_program
 from common.options import option, parse_options
+from common.reading import check_path
 from inference.generate import TextStream, chat_ids, generate
 from loading import load_model
 from loading.assemble import QUANTIZE
@@ -55,6 +57,8 @@ def main(argv: list[str]) -> None:
     for name in ("system", "date_header"):
         if not options.chat and name in options.given:
             raise UserError(f"--{name.replace('_', '-')}: belongs to the chat format; add --chat")
+    if options.tokenizer is not None:
+        check_path(Path(options.tokenizer) / "tokenizer.model")
     source = find_source(options.model)
     tokenizer = load_tokenizer(options.tokenizer or source.tokenizer)
     for note in tokenizer.notes:

@@ -35,12 +35,12 @@ from common.files import (
     atomic_write,
     check_place,
     find_path,
-    read_json,
     scratch_folder,
     sha256_file,
     write_json,
 )
 from common.options import option, parse_options
+from common.reading import check_path
 from common.terminal import progress, table
 from data.annotators import read_labelled
 from data.checks import TrainingTexts, check_test, refuse_unlearnt
@@ -78,7 +78,7 @@ class ReportOptions(ColumnOptions, MachineOptions):
                        choices=("auto", "on", "off"))
     drop_known: str = option("same", "leave out posts whose text was trained on, as eval.py does",
                              choices=("same", "exact", "none"), group=DATA)
-    draws: int = option(2000, "bootstrap draws for the intervals", minimum=0)
+    draws: int = option(2000, "bootstrap draws for the intervals", minimum=0, maximum=10**6)
     seed: int = option(0, "seed of the bootstrap", minimum=0)
 
 
@@ -87,6 +87,7 @@ def main(argv: list[str]) -> None:
     options = parse_options(ReportOptions, argv, program="python -m tools.merge_report", description=__doc__)
     run = finished_run(options.run)
     out = Path(options.out) if options.out else run.path / f"merge-{stem(Path(options.data[0]))}"
+    check_path(out / JSON)
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / JSON).exists())):
         raise UserError(f"--out {out}: holds something that is no merge report; choose another folder")
     check_place(out, "--out")
@@ -118,7 +119,7 @@ def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
     files = [find_path(name) for name in options.data]
     posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
                                     bad_labels=options.bad_labels)
-    check = check_test(TrainingTexts.from_dict(read_json(run.path / "training_texts.json")), posts,
+    check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts,
                        options.drop_known)
     if not run.facts["options"]["allow_missing_labels"]:
         refuse_unlearnt(check)

@@ -19,6 +19,7 @@ from typing import ClassVar
 from common.errors import UserError, run_program
 from common.files import atomic_folder, atomic_write, check_place, sha256_file, write_json
 from common.options import option, parse_options
+from common.reading import check_path
 from data.annotators import majority
 from data.checks import check_test, near_pairs
 from data.codebook import Codebook, load_codebook
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> None:
     if options.split_at and "test" in options.given:
         raise UserError("--test and --split-at: both say how large the test is; give one")
     out = Path(options.out)
+    check_path(out / "train.jsonl")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: {'is not empty' if out.is_dir() else 'is a file'}; choose a new folder")
     check_place(out, "--out")
@@ -171,8 +173,7 @@ def as_row(post: Post, row: dict, columns: Columns) -> dict:
         if not key:  # spreadsheets leave columns without a name
             continue
         if isinstance(value, Number) and key not in known:
-            number = json.loads(value)
-            value = number if math.isfinite(number) else str(value)
+            value = as_number(value)
         elif isinstance(value, Missing):
             value = None
         elif isinstance(value, str):
@@ -180,6 +181,15 @@ def as_row(post: Post, row: dict, columns: Columns) -> dict:
         result[key] = known.get(key, value)
     # A path into nested JSON becomes a column of its own, which readers prefer to the path.
     return result | {key: value for key, value in known.items() if key not in result}
+
+
+def as_number(written: str) -> int | float | str:
+    """A number as JSON has it; the text itself where it is beyond a float or has thousands of digits."""
+    try:
+        number = json.loads(written)
+    except ValueError:  # Python's own limit of digits
+        return str(written)
+    return number if math.isfinite(number) else str(written)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ import numpy as np
 from baselines import tfidf as baselines
 from baselines.encoder import Settings, fine_tune, set_fit
 from common.errors import UserError
-from common.files import find_path, read_json, sha256_file, sha256_json, write_json
+from common.files import find_path, sha256_file, sha256_json, write_json
 from data.posts import Post
 from inference.decide import decide
 from stats.predictions import Predictions
 from study.fits import Fit
 from study.inputs import Material, posts_hash
+from study.kept import read_probabilities
 from study.results import Results
 
 Found = tuple[np.ndarray, np.ndarray]  # indices (n,) and probabilities (n, C)
@@ -103,12 +104,8 @@ def kept(results: Results, what: list, train: list[Post], asked: list[Post], mak
     name = sha256_json([what, list(labels), posts_hash(train), posts_hash(asked)])
     path = results.runner.out / "baselines" / f"{name[:16]}.json"
     if path.exists():
-        found = read_json(path)
-        if isinstance(found, dict) and np.shape(found.get("rows")) == (len(asked), len(labels)):
-            probabilities = np.array(found["rows"], dtype=np.float64)
-            return decide(probabilities), probabilities
-        raise UserError(f"{path}: holds no answers to the study's {len(asked):,} rows; remove it, and they are made "
-                        "again")
+        probabilities = read_probabilities(path, len(asked), len(labels))
+        return decide(probabilities), probabilities
     predicted, probabilities = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {"what": what, "labels": list(labels), "rows": probabilities.tolist()})

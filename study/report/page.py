@@ -9,19 +9,19 @@ of the CSV files, rounded. Other files in the folder are left alone; each file o
 at all, the page last, so that it is never older than what it describes.
 """
 
+import html
 from pathlib import Path
 
 from common.files import atomic_folder, atomic_write, write_json
 from report.figures import save, svg
 from report.markup import Html, escape, facts, grid, join, tag
-from report.page import STYLE
+from report.page import POLICY, STYLE
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
 from study.report.section import Claim, FigureSpec, Section, Study, Table, study_json
 from study.report.tables import READ_R, column_list, csv_text, html_table
 
 STYLES = [STYLE, Path(__file__).with_name("study.css")]  # the page of one run, and what a study has beside it
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def study_page(study: Study) -> str:
@@ -53,7 +53,7 @@ def write_study(folder: str | Path, study: Study) -> None:
         _write(inner / "columns.csv", column_list(study.tables))
         _write(inner / "read.R", READ_R)
     write_json(folder / "study.json", study_json(study))
-    _write(folder / "methods.md", study.methods.strip() + "\n")
+    _write(folder / "methods.md", html.escape(study.methods.strip(), quote=False) + "\n")  # Markdown lets HTML through
     _write(folder / "table.tex", latex)
     _write(folder / "report.html", page)
 

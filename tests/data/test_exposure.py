@@ -102,5 +102,5 @@ def test_a_bad_table_is_named_in_one_line(tmp_path, change, message):
 
 
 def test_a_missing_table_is_named(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="no such file"):
         load_shares(tmp_path / "none.toml")

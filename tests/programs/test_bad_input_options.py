@@ -38,7 +38,7 @@ TRAIN = {
     "validation of all": (["--validation", "1"], ("--validation", "0.9")),
     "unknown target": (["--targets", "q_projj"], ("LoRA target 'q_projj'", "did you mean 'q_proj'?")),
     "target is the head": (["--targets", "lm_head"], ("lm_head",)),
-    "target is a broken expression": (["--targets", "("], ("LoRA target '('", "regular expression")),
+    "target is a broken expression": (["--targets", "("], ("LoRA target: '('", "regular expression")),
     "unknown schedule": (["--schedule", "cosin"], ("--schedule", "constant, linear, cosine")),
     "unknown preset": (["--preset", "papre"], ("--preset", "paper")),
     "threads below 0": (["--threads", "-1"], ("--threads", "0")),
@@ -48,7 +48,7 @@ TRAIN = {
     "unknown dtype": (["--dtype", "float8"], ("--dtype", "bfloat16")),
     "training in float16": (["--dtype", "float16"], ("--dtype float16", "float32 or bfloat16")),
     "resume without out": (["--resume"], ("--resume", "--out")),
-    "no such config": (["--config", "none.toml"], ("none.toml", "cannot be read")),
+    "no such config": (["--config", "none.toml"], ("none.toml", "no such file")),
     "empty out": (["--out", ""], ("--out", "empty")),
     "empty codebook": (["--codebook", ""], ("--codebook", "empty")),
 }

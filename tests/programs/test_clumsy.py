@@ -12,7 +12,6 @@ import pytest
 import classify
 import eval as evaluation
 import train
-from data import csv_rows
 from tests.programs.hostile import (
     QUICK,
     TOPICS,
@@ -124,7 +123,6 @@ def test_unruly_posts_are_counted_cut_and_labelled(world: World, tmp_path):
 
 
 def test_a_cell_that_swallows_the_file(world: World, tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_rows, "FIELD_LIMIT", 5000)
-    (tmp_path / "posts.csv").write_text("text,label,language\nfirst,neutral,en\n" + "x" * 9000 + ",neutral,en\n")
+    (tmp_path / "posts.csv").write_text("text,label,language\nfirst,neutral,en\n" + "x" * 2**21 + ",neutral,en\n")
     refused(classify.main, "--run", world.run, "--input", "posts.csv", "--output", "a.csv",
-            says=("row 3", "5,000 characters"))  # fmt: skip
+            "--longest-row", "1", says=("row 3", "more than 1 MB", "--longest-row"))  # fmt: skip

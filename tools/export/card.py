@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json
+from common.reading import check_path
 from data.codebook import Codebook
 from finetune.run_folder import RunFolder
 from report.tables import groups_of_rows
@@ -84,7 +85,7 @@ class Card:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"run.json: {error} is missing or of another kind; the file was changed by hand, so train "
                             "again") from error
-        return "\n\n".join("\n".join(part) for part in parts) + "\n"
+        return "\n\n".join("\n".join(map(_safe, part)) for part in parts) + "\n"
 
     def own_words(self) -> str:
         """The card's text without the words of others: codebook (but for its labels), names of model, base, files."""
@@ -104,7 +105,7 @@ class Card:
                   "base_model_relation": self.relation if self.base.on_hub else None,
                   "tags": [*(["llama"] if self.base.llama else []), "lora", "glass-llama"],
                   "model_name": self.name}  # fmt: skip
-        return ["---", *(f"{key}: {json.dumps(value)}" for key, value in matter.items() if value), "---"]
+        return ["---", *(Code(f"{key}: {json.dumps(value)}") for key, value in matter.items() if value), "---"]
 
     def _head(self, codebook: Codebook) -> list[str]:
         languages = ", ".join(map(language_name, self.facts["languages"]))
@@ -125,7 +126,8 @@ class Card:
                   "one, token for token; the numbers in it are ids of special tokens."]
         lines += self._left_out(codebook)
         imports, _, rest = self.code.partition("\n\n")
-        return [*lines, "", "```python", imports, "", *self._constants(codebook), "", rest, "```"]
+        code = ["```python", imports, "", *self._constants(codebook), "", rest, "```"]
+        return [*lines, "", *map(Code, code)]
 
     def _left_out(self, codebook: Codebook) -> list[str]:
         examples = (f"The prompt also showed {counted(len(codebook.examples), 'example')}, left out here because they "
@@ -217,7 +219,20 @@ class Card:
     def _cite(self) -> list[str]:
         return ["## How to cite", "",
                 f"Cite the method and the software as below, and the base (`{self.base.name}`) as its own card asks:",
-                "", "```bibtex", CITATION, "```"]
+                "", *map(Code, ["```bibtex", CITATION, "```"])]
+
+
+class Code(str):
+    """Lines of code, or of the front matter: written as they are."""
+
+
+def _safe(line: str) -> str:
+    """A line of the card with no HTML in it and no line break but its last; Markdown would let both through."""
+    if isinstance(line, Code):
+        return line
+    body = line.removesuffix("\n")
+    end = line[len(body) :]
+    return " ".join(body.splitlines()).replace("<", "&lt;") + end
 
 
 def metrics_table(metrics: Mapping) -> list[str]:
@@ -243,6 +258,8 @@ def read_evaluations(run: RunFolder, further: list[str]) -> list[Evaluation]:
 
     Raises `UserError` for one that run.json does not know of, or that is not what eval.py wrote.
     """
+    for name in further:
+        check_path(name)
     paths = [Path(name) / "metrics.json" if Path(name).is_dir() else Path(name) for name in further]
     inside = [path for path in sorted(run.path.glob("*/metrics.json")) if path.resolve() not in
               {given.resolve() for given in paths}]
@@ -257,7 +274,7 @@ def read_evaluations(run: RunFolder, further: list[str]) -> list[Evaluation]:
             times = sum(entry["data_sha256"] == same[-1]["data_sha256"] for entry in run.facts["scored"])
             found.append(Evaluation(metrics, Path(same[-1]["data"]).name, times))
             metrics_table(metrics), findings(metrics)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, AttributeError, IndexError, ValueError, ArithmeticError) as error:
             raise UserError(f"{path}: is not what eval.py writes ({type(error).__name__}); score again") from error
     return found
 

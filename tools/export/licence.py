@@ -22,6 +22,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json
+from common.reading import DOCUMENT, read_bytes
 
 TRAVELLING = re.compile(r"(licen[cs]e|use_policy|notice|copying|attribution)", re.IGNORECASE)
 LLAMA_3_VOCABULARY = 128256
@@ -117,6 +118,7 @@ def describe_base(folder: str | Path, vocab_size: int, name: str | None = None) 
 
 def _llama_version(folder: Path, vocab_size: int, name: str, files: tuple[Path, ...], licence: str) -> str | None:
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = config if isinstance(config, dict) else {}  # beside Meta's files, whose reader asks for none
     names = [name, folder.resolve().name, str(config.get("_name_or_path") or "")]
     hits = [hit for hit in map(_NAME.search, names) if hit]
     version = next((hit[1] for hit in hits if hit[1]), _DEFAULT)
@@ -140,7 +142,4 @@ def _name_of(folder: Path) -> str:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    return read_bytes(path, DOCUMENT).decode("utf-8", "replace") if path.is_file() else ""

@@ -24,6 +24,7 @@ from safetensors.torch import save as as_bytes
 from common.errors import UserError, run_program
 from common.files import atomic_write, sha256_file, sha256_json, write_json
 from common.options import option, parse_options
+from common.states import read_state
 from common.terminal import human_seconds, progress
 from model.attention import attend_padded
 from model.config import LlamaConfig, RopeScaling
@@ -111,12 +112,20 @@ def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, targets: Bags, 
     path = out / CHECKPOINT
     lines: list[str] = []
     if path.exists():
-        state = torch.load(path, weights_only=True)
-        if state["identity"] != identity:
+        try:
+            state = read_state(path)
+            is_ours = state["identity"] == identity
+            if is_ours:
+                model.load_state_dict(state["model"])
+                optimizer.load_state_dict(state["optimizer"])
+                first, seconds, lines = state["step"], state["seconds"], state["log"]
+        except UserError:
+            raise
+        except Exception as error:  # what a damaged or hostile pickle ends in is not to be foreseen
+            raise UserError(f"{path}: is not a whole checkpoint ({type(error).__name__}); remove it or choose another "
+                            "--out") from error
+        if not is_ours:
             raise UserError(f"{path}: belongs to a run with other options or texts; remove it or choose another --out")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, seconds, lines = state["step"], state["seconds"], state["log"]
     began = time.monotonic() - seconds
     with progress(o.steps, "step", "pre-training", initial=first) as bar:
         for step in range(first, o.steps):

@@ -13,7 +13,6 @@ capitals, but each piece of the vocabulary covers more words: posts are typed in
 
 import contextlib
 import io
-import json
 import sys
 import tempfile
 import unicodedata
@@ -24,6 +23,7 @@ from pathlib import Path
 import sentencepiece
 
 from common.errors import UserError
+from common.reading import LARGE, json_value, read_bytes
 
 CONTROL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 MASKS = ("@user", "http")  # what masked handles and links look like in published data sets of posts
@@ -65,17 +65,17 @@ def read_text(paths: Iterable[str | Path]) -> list[Document]:
 
 def _lines(path: str | Path) -> list[str]:
     try:
-        return Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_bytes(path, LARGE).decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text ({error})") from error
 
 
 def _rows(path: str | Path, columns: tuple[str, ...]):
     for row, line in enumerate(_lines(path), start=1):
         try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: row {row}: is not JSON ({error.msg}); one object a line was expected") from error
+            value = json_value(line)
+        except ValueError as error:
+            raise UserError(f"{path}: row {row}: is not JSON ({error}); one object a line was expected") from error
         if not isinstance(value, dict):
             raise UserError(f"{path}: row {row}: is not an object with the keys {', '.join(columns)}")
         missing = [name for name in columns if name not in value]

@@ -1,0 +1,102 @@
+"""A file's decoded lines, gzipped or not, one at a time and never more of them than a row may take.
+
+A byte that is not UTF-8 is named by its row and its place in the file; what is often taken for a text table (a
+workbook, an archive, UTF-16) is told by its first bytes.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from common.errors import UserError
+from data.table import Place
+
+UTF_16 = b"\xff\xfe"
+FOREIGN = {  # first bytes of files that are often taken for text tables
+    b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
+    b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV UTF-8",
+    UTF_16: "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+    b"\xfe\xff": "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+    b"PAR1": "is a parquet file; name it .parquet",
+}
+
+
+def _open(path: Path):
+    try:
+        with open(path, "rb") as handle:
+            start = handle.read(2)
+        if not start:
+            raise UserError(f"{path}: is empty; a file of posts was expected")
+        # By content: a gzipped file is read under any name.
+        zipped = start == b"\x1f\x8b"
+        if path.suffix.lower() == ".gz" and not zipped:
+            raise UserError(f"{path}: is named .gz but is not gzipped; take .gz off its name")
+        return gzip.open(path, "rb") if zipped else open(path, "rb")  # closed by `_lines`
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
+    """Decoded lines with their line ends; a byte order mark is left out; errors name the row being read.
+
+    longest: megabytes that the lines of one row may take together; `place.row`, which the caller moves on, says which
+    belong to one.
+    """
+    offset, row, taken = 0, -1, 0
+    with closing(_open(path)) as handle:
+        while True:
+            try:
+                line = handle.readline(longest * 2**20 + 1)
+            except (EOFError, zlib.error, OSError) as error:
+                why = "is cut off" if isinstance(error, EOFError) else f"is damaged ({error})"
+                raise UserError(
+                    f"{path}: row {place.row + 1}: the gzipped data {why} after {offset:,} bytes of text; "
+                    "copy the file again"
+                ) from error
+            if not line:
+                return
+            if offset == 0:
+                foreign = next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None)
+                if foreign:
+                    raise UserError(f"{path}: {foreign.format(name=path.name)}")
+            if row != place.row:  # else the row goes on in a further line
+                row, taken = place.row, 0
+            taken += len(line)
+            if taken > longest * 2**20:
+                raise too_long(place, longest, line[:1000])
+            if offset == 0 and line.startswith(b"\xef\xbb\xbf"):
+                line, offset = line[3:], 3
+            if line.count(0) * 3 > len(line):
+                raise UserError(f"{path}: {FOREIGN[UTF_16].format(name=path.name)}")
+            if b"\0" in line:
+                raise UserError(
+                    f"{path}: row {place.row + 1}: byte {offset + line.index(0):,} is NUL, which no text file holds; "
+                    "save the file as UTF-8 text"
+                )
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}: row {place.row + 1}: byte {offset + error.start:,} (0x{line[error.start]:02x}) is not "
+                    f"UTF-8; save it as UTF-8, or: iconv -f CP1252 -t UTF-8 {path.name} > utf8-{path.name}"
+                ) from error
+            offset += len(line)
+            yield text
+
+
+def too_long(place: Place, longest: int, begins: bytes = b"") -> UserError:
+    """The error of a row that takes more than `longest` megabytes, with what its beginning looks like."""
+    if place.row == 0 and begins.lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
+        return is_array(place.path)
+    hint = "in csv, perhaps a quote opens here and is never closed"
+    if b"\r" in begins:
+        hint = "its lines end in a lone carriage return; save it with ordinary line ends"
+    return UserError(f"{place.path}: row {place.row + 1}: takes more than {longest} MB; mend the file ({hint}), or say "
+                     "--longest-row")
+
+
+def is_array(path: Path) -> UserError:
+    """The error of a file that is one JSON array."""
+    return UserError(f"{path}: is one JSON array; write one object per line: jq -c '.[]' {path.name} > lines.jsonl")
