@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,8 +15,6 @@ from common.reading import read_toml as read_toml
 
 ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, base/ and the sample posts are
 
-TOO_LONG = f"holds a whole number of more than {sys.get_int_max_str_digits():,} digits; write a smaller one"
-TOO_DEEP = "is nested too deeply to be read; write it with fewer levels"
 
 
 def find_path(path: str | Path) -> Path:
