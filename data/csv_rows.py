@@ -30,17 +30,35 @@ _WORDS = MISSING_WORDS | {NO_TEXT}
 
 
 class _Lines:
-    """The file's lines, counted; `record` has those that the reader took since it was last emptied."""
+    """The file's lines, counted; `record` has those that the reader took since `begin`, `count` how many these are.
+
+    Of a record of more than `MOST` characters only the beginning is kept: a quote that is never closed takes the rest
+    of the file, and the reader holds that already.
+    """
+
+    MOST = 2**18
 
     def __init__(self, lines: Iterator[str]):
-        self._lines, self.record = lines, []
+        self._lines, self.record, self.count, self._size = lines, [], 0, 0
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the record has more than `MOST` characters."""
+        return self._size > self.MOST
+
+    def begin(self) -> None:
+        """The next line begins a record."""
+        self.record, self.count, self._size = [], 0, 0
 
     def __iter__(self) -> "_Lines":
         return self
 
     def __next__(self) -> str:
         line = next(self._lines)
-        self.record.append(line)
+        self.count += 1
+        self._size += len(line)
+        if not self.is_large:
+            self.record.append(line)
         return line
 
 
@@ -92,8 +110,8 @@ def _rows(records: Iterator[list[str]], taken: _Lines, table: Table, character: 
                 f"{place}: has {len(record)} fields where the header has {len(names)}; put quotes around a field "
                 f"that holds {DELIMITER_NAMES.get(table.delimiter, table.delimiter)} or line breaks"
             )
-        if is_auto and len(taken.record) > 1:
-            _check_swallowed(record, taken.record, table)
+        if is_auto and taken.count > 1:
+            _check_swallowed(record, taken, table)
         where = f"{place.path.name}: row {place.row}"
         if record[0].strip() == names[0] and [cell.strip() for cell in record] == names:
             table.findings.append(("repeated_header", where, ""))
@@ -101,9 +119,9 @@ def _rows(records: Iterator[list[str]], taken: _Lines, table: Table, character: 
         row = dict(zip(names, _with_missing(record, taken.record, character), strict=True))
         if held is not None:  # the first two rows wait until it is known whether Qualtrics wrote them
             held.append((where, place.row, row))
-            if len(held) < 2:
+            if len(held) < 2 and not taken.is_large:
                 continue
-            if _is_import_ids(record):
+            if len(held) == 2 and _is_import_ids(record):
                 table.findings += [("survey_rows", held_at, "") for held_at, _, _ in held]
                 held = None
                 continue
@@ -124,17 +142,17 @@ def _is_import_ids(record: list[str]) -> bool:
     return bool(filled) and all(_IMPORT_ID.match(cell) for cell in filled)
 
 
-def _check_swallowed(record: list[str], lines: list[str], table: Table) -> None:
+def _check_swallowed(record: list[str], taken: _Lines, table: Table) -> None:
     """Raise where a quoted cell may be several rows of a file that does not quote."""
     inside = [cell for cell in record if table.delimiter in cell and ("\n" in cell or "\r" in cell)]
     if not inside:
         return
     if table.delimiter in ",;":
-        counts = {len(line.rstrip("\r\n").split(table.delimiter)) for line in lines}
+        counts = {len(line.rstrip("\r\n").split(table.delimiter)) for line in taken.record}
         if counts != {len(table.names)}:
             return
     name = DELIMITER_NAMES.get(table.delimiter, repr(table.delimiter))
-    raise UserError(f"{table.place}: a quoted cell holds both {name} and a line break ({len(lines)} lines), as if a "
+    raise UserError(f"{table.place}: a quoted cell holds both {name} and a line break ({taken.count} lines), as if a "
                     "post only began with a quote; --quote none reads quotes as text, and --quote '\"' says that this "
                     "is one cell")
 
@@ -157,17 +175,17 @@ def _raising(error: UserError) -> Iterator[dict]:
 def _records(reader, taken: _Lines, table: Table) -> Iterator[list[str]]:
     place = table.place
     while True:
-        taken.record.clear()
+        taken.begin()
         try:
             record = next(reader, None)
         except csv.Error as error:
             raise UserError(f"{place.path}: row {place.row + 1}: {_in_words(error)}") from error
-        table.lines += len(taken.record)
+        table.lines += taken.count
         if record is None:
             return
         place.row += 1
         if record:
-            table.long_rows += len(taken.record) > 1
+            table.long_rows += taken.count > 1
             yield record
 
 

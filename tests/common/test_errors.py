@@ -64,7 +64,7 @@ def test_a_hint_is_not_sought_for_what_is_no_name():
     assert closest("langages", ["languages"]) == "; did you mean 'languages'?"
     assert closest("languages" * 1_000_000, ["languages"]) == ""
 
-NOT_HELD = "(holds a whole number of more than 4,300 digits|is nested too deeply)"
+NOT_HELD = "(holds a whole number of |is nested too deep)"
 
 
 @pytest.mark.parametrize("text", ['{"a": %s}' % ("9" * 5000), "[" * 200_000, '{"a":' * 200_000])

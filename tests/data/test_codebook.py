@@ -134,7 +134,7 @@ WRONG = {
     "no labels": ({"labels": None}, "key 'labels' is missing; a codebook needs its labels: labels ="),
     "two equal labels": ({"labels": ["good", "good"]}, "'good' and 'good' are the same"),
     "equal but for case": ({"labels": ["Straße", "STRASSE"]}, "'Straße' and 'STRASSE' are the same"),
-    "equal but for spaces inside": ({"labels": ["so so", "so  So"]}, "'so so' and 'so So' are the same"),
+    "equal but for spaces inside": ({"labels": ["so so", "so  So"]}, "'so so' and 'so  So' are the same"),
     "space around a label": ({"labels": ["good ", "bad"]}, "labels[1].name 'good ' has spaces around it"),
     "line break in a label": ({"labels": ["go\nod", "bad"]}, "write 'go od'"),
     "one label": ({"labels": ["good"]}, "too few labels (1)"),
