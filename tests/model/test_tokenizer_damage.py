@@ -3,8 +3,8 @@
 Values of a JSON file become values of another kind, deep lists, long numbers; bytes of any file are changed, cut out
 and put in. The seeds are fixed, so that a trial that fails is the same tomorrow; `--slow` tries many more.
 
-Deliberate break: in `model/tokenizer/split.py` let `flatten` take steps of any kind, or in `neighbours.py` let `_added`
-take keys of any length.
+Deliberate break: in `model/tokenizer/split.py` let `flatten` take steps of any kind, or in `added.py` let
+`read_added_words` take ids of any kind.
 """
 
 import base64
