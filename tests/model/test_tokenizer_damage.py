@@ -142,7 +142,7 @@ def test_a_damaged_table_of_characters_is_refused(tmp_path):
     start = len(data) // 4  # well inside the table, which is most of the file
     data[start : start + 4_000] = random.Random(0).randbytes(4_000)
     (tmp_path / "tokenizer.model").write_bytes(data)
-    with pytest.raises(UserError, match="is no tokenizer"):
+    with pytest.raises(UserError, match="nor a sentencepiece model"):
         load_tokenizer(tmp_path)
 
 
