@@ -126,7 +126,7 @@ class Cutter:
                 continue
             for length in self._lengths[char]:
                 word = self._words.get(text[start : start + length])
-                if word is not None:
+                if word is not None and start + length <= len(text):
                     end = start + length
                     yield start, end, word
                     break

@@ -8,7 +8,8 @@ in `\\s+(?!\\S)` sees the end of a piece where it would have seen a digit.
 
 Patterns run in the `regex` module (which comes with tiktoken). It reads the same classes \\p{L}, \\p{N} and \\s as
 tokenizers' Oniguruma for every character up to Unicode 14; characters added since may be letters for the newer of the
-two only.
+two only. NFC is Python's; tokenizers' tables are older, and do not put the marks of the newest scripts (Yezidi,
+Sogdian) in order.
 """
 
 import unicodedata

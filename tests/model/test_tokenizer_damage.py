@@ -3,8 +3,8 @@
 Values of a JSON file become values of another kind, deep lists, long numbers; bytes of any file are changed, cut out
 and put in. The seeds are fixed, so that a trial that fails is the same tomorrow; `--slow` tries many more.
 
-Deliberate break: in `model/tokenizer/split.py` let `flatten` take steps of any kind, or in `neighbours.py` let `_added`
-take keys of any length.
+Deliberate break: in `model/tokenizer/split.py` let `flatten` take steps of any kind, or in `added.py` let
+`read_added_words` take ids of any kind.
 """
 
 import base64
@@ -142,7 +142,7 @@ def test_a_damaged_table_of_characters_is_refused(tmp_path):
     start = len(data) // 4  # well inside the table, which is most of the file
     data[start : start + 4_000] = random.Random(0).randbytes(4_000)
     (tmp_path / "tokenizer.model").write_bytes(data)
-    with pytest.raises(UserError, match="is no tokenizer"):
+    with pytest.raises(UserError, match="nor a sentencepiece model"):
         load_tokenizer(tmp_path)
 
 
