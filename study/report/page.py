@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.files import atomic_folder, atomic_write, write_json
 from report.figures import save, svg
-from report.markup import Html, escape, facts, grid, join, tag
+from report.markup import Html, escape, facts, folded, grid, join, tag
 from report.page import STYLE
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
@@ -132,17 +132,13 @@ def _ending(study: Study) -> Html:
     paragraphs = [tag("p", part.strip(), dir="auto") for part in study.methods.split("\n\n") if part.strip()]
     parts = [tag("h2", "Methods"), *paragraphs,
              tag("p", "To paste: ", tag("code", "methods.md"), ", ", tag("code", "table.tex"), ".", class_="note"),
-             tag("h3", "LaTeX"), _folded("The tables, ready to paste", tag("pre", latex_text(study), class_="latex")),
-             tag("h3", "The run"), _folded("Settings (the manifest)", facts(study.manifest)),
-             _folded("The plan", facts(study.plan))]
+             tag("h3", "LaTeX"), folded("The tables, ready to paste", tag("pre", latex_text(study), class_="latex")),
+             tag("h3", "The run"), folded("Settings (the manifest)", facts(study.manifest)),
+             folded("The plan", facts(study.plan))]
     if study.cells:
         keys = list(dict.fromkeys(key for cell in study.cells for key in cell))
         numbers = [all(isinstance(cell.get(key), int | float | None) for cell in study.cells) for key in keys]
         rows = [[facts(cell.get(key)) for key in keys] for cell in study.cells]
-        parts.append(_folded(f"Cells: every model trained and scored ({len(rows):,})",
+        parts.append(folded(f"Cells: every model trained and scored ({len(rows):,})",
                              grid([key.replace("_", " ") for key in keys], rows, numbers=numbers, class_="wide")))
     return tag("section", *parts, id="methods")
-
-
-def _folded(summary: str, inner: Html) -> Html:
-    return tag("details", tag("summary", summary), inner)
