@@ -47,8 +47,10 @@ def bias(results: Results) -> Section:
                                                     related)], []
     claims, answer = [*share_claims(chosen, related)], share_answer(chosen, related, listed)
     figures.append(FigureSpec(
-        "scatter", languages.name, "Each point is one language. Read the panels with English covered as well: it lies "
-        "far to the right of all others. Languages in the strip have no listed share.",
+        "scatter", languages.name, "Each point is one language." + (
+            " Read the panels with English covered as well: it lies far to the right of all others."
+            if "en" in listed and len(listed) > 1 else "") + (
+            " Languages in the strip have no listed share." if set(results.kept.languages) - set(listed) else ""),
         "That a slope through a dozen languages is about pre-training: what else differs between them is not in the "
         "picture, and the points' own intervals are not in the test.", name="bias-share",
         title="Accuracy of each language by its share of pre-training", x="share", y="accuracy", low="low", high="high",

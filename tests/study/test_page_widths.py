@@ -7,12 +7,16 @@ Deliberate break: let `looks.whisker` draw its line without the arrow, or give `
 import pytest
 
 from report.figures import NARROW, WIDE
+from study.questions.pretraining_share import bias
+from study.questions.transfer import of_cells
 from study.report.figures import figure_of, interval_picture
 from study.report.page import study_page
 from study.report.section import Claim, Column, FigureSpec, Table
 from tests.browser import PROGRAM, Browser
 from tests.report.test_page_folds import PHONE, SMALLEST, inside_of, pictures_of
-from tests.study.made_study import made_study
+from tests.study.fake_study import fake_results
+from tests.study.made_study import LANGUAGES, made_study
+from tests.study.test_question_pretraining_share import PLAN, write_shares
 
 FIGURES = {spec.name: (spec, table) for table, spec in made_study().figures}
 
@@ -92,3 +96,21 @@ def test_a_legend_explains_only_what_is_drawn():
     assert any("small cell" in words for words in legend_of(spec, table.rows, table))
     plain = [{**row, "small": False} for row in table.rows]
     assert not any("small cell" in words for words in legend_of(spec, plain, table))
+
+
+def test_a_matrix_without_small_cells_speaks_of_none():
+    table = FIGURES["transfer"][1]
+    assert "hatched" in of_cells(table)
+    plain = Table("t", "", table.columns, [{**row, "small": False} for row in table.rows])
+    assert "hatched" not in of_cells(plain) and of_cells(plain).startswith("That ")
+
+
+
+def test_a_scatter_speaks_of_its_strip_and_of_english_only_where_they_are(tmp_path):
+    def caption(shares):
+        return bias(fake_results(tmp_path, PLAN + write_shares(tmp_path, shares))).figures[0].caption
+
+    every = {code: 0.1 + 0.01 * k for k, code in enumerate(LANGUAGES)}
+    assert "English" in caption(every) and "strip" not in caption(every)
+    without = {code: share for code, share in every.items() if code != "en"}
+    assert "English" not in caption(without) and "strip" in caption(without)
