@@ -36,7 +36,7 @@ class _Lines:
     of the file, and the reader holds that already.
     """
 
-    MOST = 2**18
+    MOST = 2**16
 
     def __init__(self, lines: Iterator[str]):
         self._lines, self.record, self.count, self._size = lines, [], 0, 0

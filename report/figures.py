@@ -10,6 +10,7 @@ HTML and `save` writes a file (.svg, .png, .pdf). Choices:
   fonts, so no glyph is missing and every script is shaped correctly. Dollar signs do not start formulas
   (`text.parse_math` is off).
 - Pooled rows are set apart from single languages, and seen languages from unseen ones.
+- A figure is drawn for a width in inches: WIDE fills the page's text, NARROW fits a phone; letters keep their size.
 """
 
 import io
@@ -30,6 +31,7 @@ from common.files import atomic_write
 from report.intervals import wilson
 from report.tables import groups_of_rows, marked
 
+WIDE, NARROW = 10.6, 4.2  # a hundredth of the pixels that a page has on a desk and on a phone
 SEEN, UNSEEN, GREY, INK = "#0072B2", "#D55E00", "#8a8a8a", "#222222"
 SHADES = LinearSegmentedColormap.from_list("paper to ink", ["#f5f8fb", "#a9cbe2", "#3f86b8", "#0b3c66"])
 STYLE = {
@@ -48,12 +50,13 @@ def styled():
         yield
 
 
-def _rows(metrics: Mapping, names) -> list[tuple[float, str, dict, str]]:
-    """(y, name, cell, group) from top to bottom, with a gap between groups."""
+def _rows(metrics: Mapping, names, width: float) -> list[tuple[float, str, dict, str]]:
+    """(y, name, cell, group) from top to bottom, with a gap between groups; a long name is cut to fit the width."""
     rows, y = [], 0.0
     for heading, lines in groups_of_rows(metrics, names):
         for name, cell in lines:
             group = name if heading == "Together" else heading
+            name = name if len(name) <= 5 * width else name[: int(5 * width) - 1] + "…"
             rows.append((y, f"{name} ({cell['n']:,}){marked(cell)[0]}", cell, group))
             y += 1.0
         y += 0.45
@@ -66,17 +69,18 @@ def _colour(group: str) -> tuple[str, str]:
             "Not seen in training": (UNSEEN, "o")}.get(group, (INK, "D"))
 
 
-def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure:
+def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = None, width: float = WIDE) -> Figure:
     """Accuracy of label, topic and stance per language with intervals; grey bars mark the best constant answer."""
     panels = [("Label", lambda cell: cell)]
     if metrics["topic"]:
         panels.append(("Topic: related or not", lambda cell: cell["topic"]))
     if metrics["stance"]:
         panels.append(("Stance, where found related", lambda cell: cell["stance"]["given_detection"]))
-    rows = _rows(metrics, names)
+    rows = _rows(metrics, names, width)
     with styled():
-        figure = Figure(figsize=(2.0 + 2.35 * len(panels), 0.75 + 0.235 * (rows[-1][0] + 1)), layout="constrained")
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        down, across = (len(panels), 1) if width < WIDE else (1, len(panels))
+        figure = Figure(figsize=(width, down * (0.75 + 0.235 * (rows[-1][0] + 1))), layout="constrained")
+        axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
         for ax, (title, of) in zip(axes, panels, strict=True):
             for y, _, cell, group in rows:
                 part, (colour, marker) = of(cell), _colour(group)
@@ -100,7 +104,7 @@ def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = No
     return figure
 
 
-def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure:
+def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None, width: float = WIDE) -> Figure:
     """Rows: pooled, then languages; columns: the figures; each cell shows its number (a dash: not estimable)."""
     columns = [("accuracy", lambda c: c["accuracy"]), ("best\nconstant", lambda c: c["majority"]["accuracy"]),
                ("macro-F1", lambda c: c["macro_f1"])]
@@ -110,9 +114,10 @@ def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure
     if metrics["stance"]:
         columns += [(f"stance\n{words}", lambda c, key=key: c["stance"][key]["accuracy"])
                     for words, key in (("end to end", "end_to_end"), ("if detected", "given_detection"))]
-    rows = _rows(metrics, names)
+    rows = _rows(metrics, names, width)
     with styled():
-        figure = Figure(figsize=(1.7 + 0.82 * len(columns), 0.6 + 0.27 * (rows[-1][0] + 1)), layout="constrained")
+        upright = width >= WIDE
+        figure = Figure(figsize=(width, (0.6 if upright else 1.2) + 0.27 * (rows[-1][0] + 1)), layout="constrained")
         ax = figure.subplots()
         for y, _, cell, _ in rows:
             for x, (title, of) in enumerate(columns):
@@ -126,7 +131,9 @@ def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure
                 dark = value is not None and value > 0.58 and not constant
                 ax.text(x, y, text, ha="center", va="center", color="white" if dark else INK, fontsize=8.5)
         ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(rows[-1][0] + 0.55, -0.55))
-        ax.set_xticks(range(len(columns)), [title for title, _ in columns], fontsize=8)
+        turned = {} if upright else {"rotation": 60, "ha": "left", "rotation_mode": "anchor"}
+        ax.set_xticks(range(len(columns)), [title if upright else title.replace("\n", " ") for title, _ in columns],
+                      fontsize=8, **turned)
         ax.set_yticks([y for y, *_ in rows], [name for _, name, *_ in rows])
         ax.xaxis.tick_top()
         ax.tick_params(length=0)
@@ -135,30 +142,36 @@ def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None) -> Figure
     return figure
 
 
-def confusion_matrix(cell: Mapping) -> Figure:
-    """Row: human label, column: the model's; shade and percentage give the share of the row, with the count below."""
+def confusion_matrix(cell: Mapping, width: float = WIDE) -> Figure:
+    """Row: human label, column: the model's; shade and percentage give the share of the row, with the count below.
+
+    Many labels leave no room for the counts, and very many none for percentages.
+    """
     labels, counts = cell["confusion"]["labels"], numpy.array(cell["confusion"]["counts"])
     columns = [*labels, "other answer"]
     if not counts[:, -1].any():
         columns, counts = columns[:-1], counts[:, :-1]
     share = counts / numpy.maximum(counts.sum(1, keepdims=True), 1)
-    words = ["\n".join(textwrap.wrap(name, 18)[:3]) for name in columns]
-    dense = len(labels) > 8
+    words = ["\n".join(textwrap.wrap(name, 18 if width >= WIDE else 14)[:3]) for name in columns]
+    dense, room = len(labels) > 8, 72 * (width - 1.6) / len(columns)  # points across a cell
     with styled():
-        side = 1.05 if not dense else 0.55
-        figure = Figure(figsize=(1.9 + side * len(columns), 1.1 + 0.72 * side * len(labels)), layout="constrained")
+        side = 0.76 if not dense else 0.4 if width >= WIDE else 0.28
+        figure = Figure(figsize=(width, 1.3 + side * len(labels)), layout="constrained")
         ax = figure.subplots()
         for i in range(len(labels)):
             for k in range(len(columns)):
                 ax.add_patch(Rectangle((k - 0.48, i - 0.48), 0.96, 0.96, facecolor=SHADES(share[i, k]),
                                        edgecolor=INK if i == k else "none", lw=1.1))
                 colour = "white" if share[i, k] > 0.58 else INK
+                if room < 9:
+                    continue
                 ax.text(k, i - (0 if dense else 0.12), f"{100 * share[i, k]:.0f}{'' if dense else ' %'}", ha="center",
-                        va="center", color=colour, fontsize=7 if dense else 9.5)
+                        va="center", color=colour, fontsize=min(7, room / 2) if dense else 9.5)
                 if not dense:
                     ax.text(k, i + 0.23, f"{counts[i, k]:,}", ha="center", va="center", color=colour, fontsize=7.5)
         ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(len(labels) - 0.45, -0.55))
-        ax.set_xticks(range(len(columns)), words, rotation=60 if dense else 0, ha="left" if dense else "center")
+        turned = {"rotation": 60, "ha": "left", "rotation_mode": "anchor"} if dense or width < WIDE else {}
+        ax.set_xticks(range(len(columns)), words, **turned)
         ax.set_yticks(range(len(labels)), [f"{word}\n({int(n):,})" if not dense else word
                                            for word, n in zip(words, counts.sum(1), strict=False)])
         ax.xaxis.tick_top()
@@ -171,14 +184,15 @@ def confusion_matrix(cell: Mapping) -> Figure:
     return figure
 
 
-def reliability(cell: Mapping) -> Figure | None:
-    """How often answers with a given probability are right, with intervals, above their number; None without bins."""
+def reliability(cell: Mapping, width: float = WIDE) -> Figure | None:
+    """How often answers with a given probability are right, with intervals, beside their number; None without bins."""
     bins = (cell["calibration"] or {}).get("bins")
     if not bins:
         return None
     with styled():
-        figure = Figure(figsize=(4.2, 4.2), layout="constrained")
-        top, low = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        figure = Figure(figsize=(width, 4.2), layout="constrained")
+        top, low = (figure.subplots(1, 2, sharex=True) if width >= WIDE else
+                    figure.subplots(2, 1, sharex=True, height_ratios=[3, 1]))
         top.plot([0, 1], [0, 1], color=GREY, lw=1, ls=(0, (4, 3)))
         for b in bins:
             pair = wilson(b["right"], b["n"])
@@ -186,11 +200,13 @@ def reliability(cell: Mapping) -> Figure | None:
             top.plot(b["confidence"], b["right"] / b["n"], "o", color=SEEN, ms=5, mec="white", clip_on=False)
         top.set(ylim=(0, 1), ylabel="share of right answers", title="Dashed line: right as often as stated")
         low.bar([(b["low"] + b["high"]) / 2 for b in bins], [b["n"] for b in bins], 0.094, color="#a9cbe2")
-        low.set(xlim=(0, 1), xlabel="probability of the answer", ylabel="posts")
+        low.set(xlim=(0, 1), ylabel="posts")
+        for ax in (top, low) if width >= WIDE else (low,):
+            ax.set_xlabel("probability of the answer")
     return figure
 
 
-def loss_curve(steps: Iterable[Mapping]) -> Figure | None:
+def loss_curve(steps: Iterable[Mapping], width: float = WIDE) -> Figure | None:
     """Training loss (raw, smoothed) and validation macro-F1 over steps, from the lines of log.jsonl; None without any.
     """
     steps = list(steps)
@@ -201,13 +217,13 @@ def loss_curve(steps: Iterable[Mapping]) -> Figure | None:
         return None
     x, y = numpy.array(loss, dtype=float).T
     with styled():
-        figure = Figure(figsize=(6.8, 4.0 if validation else 2.7), layout="constrained")
+        figure = Figure(figsize=(width, 4.0 if validation else 2.7), layout="constrained")
         heights = [3, 2] if validation else [1]
         parts = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
         top = parts[0, 0]
         top.plot(x, y, color="#a9cbe2", lw=0.8)
         top.plot(x, smoothed(y), color=SEEN, lw=2)
-        top.set(title="Training loss (pale: each step; dark: smoothed)", ylim=(0, None))
+        top.set(title="Training loss", ylim=(0, None))
         if validation:
             at, score = zip(*validation, strict=True)
             low, best = parts[1, 0], int(numpy.argmax(score))
@@ -232,7 +248,7 @@ def smoothed(values: numpy.ndarray) -> numpy.ndarray:
 
 
 def svg(figure: Figure, name: str) -> str:
-    """The figure as an `<svg>` element for an HTML page; `name` keeps the ids of several figures apart."""
+    """The figure as an `<svg>` element as wide as what is around it; `name` keeps the ids of several figures apart."""
     with styled(), matplotlib.rc_context({"svg.hashsalt": name}):
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -241,13 +257,10 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     # An HTML parser knows these namespaces itself; without them the page contains no address at all.
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-    width = float(re.search(r'width="([\d.]+)pt"', text).group(1)) * 4 / 3
     text = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", text, count=2)
     used = set(re.findall(r'#([\w-]+)["\)]', text))  # matplotlib names every group; twice on a page would be wrong
     text = re.sub(r' id="([^"]+)"', lambda found: found.group(0) if found.group(1) in used else "", text)
-    # A figure may shrink a little and stay legible; on a narrower screen it scrolls within its frame.
-    style = f"width:{width:.0f}px;min-width:{0.78 * width:.0f}px"
-    return text.replace("<svg", f'<svg role="img" style="{style}"', 1).strip()
+    return text.replace("<svg", '<svg role="img"', 1).strip()
 
 
 def save(figure: Figure, path: str | Path) -> None:

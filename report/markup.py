@@ -61,6 +61,11 @@ def grid(header: Sequence, rows: Iterable[Sequence | str], *, numbers: Sequence[
     return tag("div", inner, class_="scroll", tabindex="0")
 
 
+def folded(summary: str, *inner) -> Html:
+    """What a reader opens with a click; a print shows it open (report/page.css)."""
+    return tag("details", tag("summary", summary), *inner)
+
+
 def facts(value, depth: int = 0) -> Html:
     """Any JSON value as lists and tables: dicts as names and values, lists of dicts as a table, the rest as text."""
     if isinstance(value, Mapping):

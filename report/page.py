@@ -5,18 +5,19 @@
 
 It contains no scripts, fonts or addresses, and a content security policy that would stop one. Post texts appear only in
 `posts`, which a program passes only if the user asks for it. Every string goes through report/markup.py. Pictures are
-SVG elements of the page; report/page.css is copied into it.
+SVG elements of the page, each drawn twice, for a desk and for a phone; report/page.css is copied into the page and
+shows one of them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.files import atomic_write
-from report import figures
+from report import captions, figures
 from report.cells import MIN_ROWS
-from report.markup import Html, escape, grid, join, tag
+from report.markup import Html, escape, folded, grid, join, tag
 from report.markup import facts as facts_list
-from report.tables import MARKS, cells_of, groups_of_rows, header_of
+from report.tables import cells_of, groups_of_rows, header_of, short_cells, short_header
 from report.words import counted, findings, interval, language_name, number, percent, rate
 
 STYLE = Path(__file__).with_name("page.css")
@@ -96,40 +97,45 @@ def _section(title: str, *parts) -> Html:
     return tag("section", tag("h2", title), *parts)
 
 
-def _figure(figure, name: str, caption: str) -> Html | None:
-    if figure is None:
+def _figure(draw: Callable, name: str, caption: Callable) -> Html | None:
+    """`draw(width)` as the page shows it, with `caption(figure)`, which is read from the figure; None without one."""
+    if (wide := draw(figures.WIDE)) is None:
         return None
-    picture = figures.svg(figure, name).replace("<svg", f'<svg aria-label="{escape(caption)}"', 1)
-    return tag("figure", tag("div", Html(picture), class_="scroll", tabindex="0"), tag("figcaption", caption))
+    return tag("figure", *both_widths(wide, draw(figures.NARROW), name, caption(wide)),
+               tag("figcaption", caption(wide)))
+
+
+def both_widths(wide, narrow, name: str, words: str) -> list[Html]:
+    """The figure drawn for a desk and the same for a phone; the style shows one. `words`: said in place of it."""
+    return [tag("div", Html(figures.svg(figure, own).replace("<svg", f'<svg aria-label="{escape(words)}"', 1)),
+                class_=f"picture {which}")
+            for figure, own, which in ((wide, name, "desk"), (narrow, f"{name}-phone", "phone"))]
 
 
 def _pictures(metrics: Mapping, names) -> Html:
-    sides = " Blue squares: languages seen in training; orange dots: not seen." if metrics["seen"] else ""
-    level = f"{metrics['intervals']['level'] * 100:g} %"
+    level = metrics["intervals"]["level"]
     return join([
         _section("How often the model is right, by language", _figure(
-            figures.intervals_by_language(metrics, names), "intervals",
-            f"Accuracy with its {level} interval (line).{sides} Grey bar: the accuracy of always giving that row's "
-            "most frequent label. If the line crosses the bar, no difference from that constant answer can be shown.")),
+            lambda width: figures.intervals_by_language(metrics, names, width), "intervals",
+            lambda figure: captions.of_intervals(figure, level))),
         _section("All figures, by language", _figure(
-            figures.heat_map(metrics, names), "heat",
-            f"Darker is higher; the number of posts is in brackets. {'; '.join(MARKS)}.")),
+            lambda width: figures.heat_map(metrics, names, width), "heat", captions.of_heat_map)),
         _section("Which labels are confused", _figure(
-            figures.confusion_matrix(metrics), "confusion",
-            "Each row shows how the model labelled the posts with that human label: the percentage and, if there is "
-            "room, the number of posts below it. Framed cells are right answers.")),
+            lambda width: figures.confusion_matrix(metrics, width), "confusion", captions.of_confusion)),
     ])
 
 
 def _table(metrics: Mapping, names, agreement, agreement_name: str) -> Html:
     codes = {id(cell): code for code, cell in metrics["by_language"].items()} | {id(metrics): "all"}
     rows: list = []
+    short: list = []
     for heading, lines in groups_of_rows(metrics, names):
         rows += [heading] if heading != "Together" else []
+        short += [heading] if heading != "Together" else []
         for name, cell in lines:
             shared = (agreement or {}).get(codes.get(id(cell), ""))
             rows.append([name, *cells_of(cell, shared, bool(agreement))])
-    header = header_of(metrics, bool(agreement))
+            short.append(_short(name, cell))
     words = (f" people: {agreement_name} among the annotators, who do not always agree with each other either."
              if agreement else "")
     means = metrics["mean_over_languages"]
@@ -139,8 +145,21 @@ def _table(metrics: Mapping, names, agreement, agreement_name: str) -> Html:
         if metrics[key] and metrics[key]["n"]:
             m = metrics[key]["mean_over_languages"]
             lines.append(f"{which.capitalize()} ({m['languages']}): {number(m['accuracy'])}, {number(m['macro_f1'])}.")
-    return _section("Every language, with intervals", grid(header, rows, class_="wide"),
-                    tag("p", " ".join(lines), class_="note"), tag("p", "; ".join(MARKS) + "." + words, class_="note"))
+    return _section("Every language, with intervals", grid(short_header(metrics), short, class_="wide"),
+                    _marks(short), tag("p", " ".join(lines), class_="note"),
+                    folded("All figures", grid(header_of(metrics, bool(agreement)), rows, class_="wide"),
+                           _marks(rows, words)))
+
+
+def _short(name: str, cell: Mapping) -> list:
+    return [name, *(join([figure, tag("small", below) if below else ""], "") for figure, below in short_cells(cell))]
+
+
+def _marks(rows: Sequence, more: str = "") -> Html | None:
+    """What the signs in these rows mean."""
+    found = captions.marks_in(" ".join(cell for row in rows if not isinstance(row, str) for cell in row[1:]))
+    text = ("; ".join(found) + "." if found else "") + more
+    return tag("p", text.strip(), class_="note") if text else None
 
 
 def _labels(metrics: Mapping) -> Html:
@@ -171,9 +190,11 @@ def _columns(metrics: Mapping) -> Html | None:
         return None
     parts = []
     for column, values in metrics["by"].items():
-        header = [column, *header_of(metrics)[1:]]
-        parts += [tag("h3", f"By {column}"), grid(header, [[name, *cells_of(cell)] for name, cell in values.items()],
-                                                  class_="wide")]
+        short = [_short(name, cell) for name, cell in values.items()]
+        rows = [[name, *cells_of(cell)] for name, cell in values.items()]
+        parts += [tag("h3", f"By {column}"), grid([column, *short_header(metrics)[1:]], short, class_="wide"),
+                  _marks(short), folded(f"All figures by {column}", grid([column, *header_of(metrics)[1:]], rows,
+                                                                         class_="wide"))]
     return _section("Other groups", *parts)
 
 
@@ -184,10 +205,8 @@ def _probabilities(metrics: Mapping) -> Html | None:
     ece = (f"; on average, stated probabilities differ from the share of right answers by {found['ece']:.3f} (expected "
            "calibration error)") if found["ece"] is not None else ""
     words = f"Log loss {found['log_loss']:.3f}, Brier score {found['brier']:.3f} (for both, smaller is better){ece}."
-    caption = ("A point on the dashed line: answers with that probability are right that often. Below the line, the "
-               "model is overconfident; above it, underconfident. Bars: the number of posts.")
     return _section("Are the probabilities honest?", tag("p", words, class_="before"),
-                    _figure(figures.reliability(metrics), "reliability", caption))
+                    _figure(lambda width: figures.reliability(metrics, width), "reliability", captions.of_reliability))
 
 
 def _dropped(metrics: Mapping) -> Html | None:
@@ -207,11 +226,8 @@ def _dropped(metrics: Mapping) -> Html | None:
 
 
 def _training(steps: Sequence[Mapping]) -> Html | None:
-    figure = figures.loss_curve(steps)
-    if figure is None:
-        return None
-    return _section("Training", _figure(figure, "loss", "The loss at each optimiser step and, if there were validation "
-                                        "posts, the score on them."))
+    picture = _figure(lambda width: figures.loss_curve(steps, width), "loss", captions.of_loss)
+    return None if picture is None else _section("Training", picture)
 
 
 def _posts(posts: Sequence[Mapping] | None, names) -> Html | None:
@@ -234,7 +250,7 @@ def _facts(facts: Mapping) -> Html | None:
         if isinstance(value, Mapping | list | tuple) and value:
             words = str(key).replace("_", " ")
             parts += [tag("h3", words[:1].upper() + words[1:]), facts_list(value)]
-    return _section("Facts about the run", *parts)
+    return _section("Facts about the run", folded("Facts and options", *parts))
 
 
 def _reading(metrics: Mapping | None) -> Html | None:
@@ -254,4 +270,5 @@ def _reading(metrics: Mapping | None) -> Html | None:
                      f"languages (seed {i['seed']}), from {i['clusters']:,} groups of posts with the same text or "
                      f"author. A label with fewer than {MIN_ROWS} posts has no interval.",
     }
+    terms = {k: v for k, v in terms.items() if k not in ("topic", "stance") or metrics[k]}
     return _section("How to read this", tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in terms.items())))

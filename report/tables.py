@@ -2,6 +2,7 @@
 
     text = language_table(metrics)                                                # ready to print
     header_of(metrics), groups_of_rows(metrics), cells_of(cell)                   # the same cells for the page
+    short_header(metrics), short_cells(cell)                                      # six of them: the page's first table
 
 Marks: ° a cell with fewer than 30 rows; † a macro-F1 that includes a class with fewer than ten rows and so has no
 interval. A dash is a figure that cannot be estimated; `notes` in metrics.json gives the reason.
@@ -68,6 +69,19 @@ def header_of(metrics: Mapping, with_agreement: bool = False) -> list[str]:
     head += ["by sum"] if metrics["topic"] and metrics["topic"]["by_sum"] else []
     head += ["stance", "detected"] if metrics["stance"] else []
     return [*head, "people"] if with_agreement else head
+
+
+def short_header(metrics: Mapping) -> list[str]:
+    """At most six columns, the name's among them: what most readers want to know first."""
+    return ["", "n", "accuracy", "base", "macro-F1", *(["topic macro-F1"] if metrics["topic"] else [])]
+
+
+def short_cells(cell: Mapping) -> list[tuple[str, str]]:
+    """One row's cells under `short_header`, after the name: a figure and, below accuracy, its interval."""
+    small, few = marked(cell)
+    row = [(f"{cell['n']:,}{small}", ""), (number(cell["accuracy"]), interval(cell["accuracy_ci"])),
+           (number(cell["majority"]["accuracy"]), ""), (number(cell["macro_f1"]) + few, "")]
+    return [*row, (number(cell["topic"]["macro_f1"]), "")] if cell["topic"] else row
 
 
 def language_table(metrics: Mapping, *, names: Mapping[str, str] | None = None,

@@ -83,8 +83,9 @@ def contrasts(results: Results) -> Section | None:
                         "first fits.", name="contrasts", x="value", y="contrast", low="low", high="high",
                         wider_low="simultaneous_low", wider_high="simultaneous_high")
     outside = sum(row["simultaneous_low"] > 0 or row["simultaneous_high"] < 0 for row in rows)
-    answer = (f"Of {counted(len(rows), 'declared contrast')}, {outside} {'has' if outside == 1 else 'have'} a "
+    answer = (f"Of {counted(len(rows), 'declared contrast')}, {outside or 'none'} {'have' if outside > 1 else 'has'} a "
               "simultaneous interval that leaves out zero (first fits).")
+    answer = answer if outside else f"No difference is shown. {answer}"
     return Section("contrasts", "Declared contrasts", "Which of the comparisons declared in the plan stand out?",
                    answer, claims, [table], [figure])
 

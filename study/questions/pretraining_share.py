@@ -47,8 +47,10 @@ def bias(results: Results) -> Section:
                                                     related)], []
     claims, answer = [*share_claims(chosen, related)], share_answer(chosen, related, listed)
     figures.append(FigureSpec(
-        "scatter", languages.name, "Each point is one language. Read the panels with English covered as well: it lies "
-        "far to the right of all others. Languages in the strip have no listed share.",
+        "scatter", languages.name, "Each point is one language." + (
+            " Read the panels with English covered as well: it lies far to the right of all others."
+            if "en" in listed and len(listed) > 1 else "") + (
+            " Languages in the strip have no listed share." if set(results.kept.languages) - set(listed) else ""),
         "That a slope through a dozen languages is about pre-training: what else differs between them is not in the "
         "picture, and the points' own intervals are not in the test.", name="bias-share",
         title="Accuracy of each language by its share of pre-training", x="share", y="accuracy", low="low", high="high",
@@ -200,10 +202,21 @@ def share_answer(chosen: str, related: Sequence[dict], listed: Sequence[str]) ->
     if not rows:
         return (f"Nothing can be said: {counted(len(listed), 'test language')} with a listed share, but three are "
                 "needed that differ in share and in accuracy.")
-    words = f"For {chosen}, accuracy against log share: {one_association(rows[0])}"
+    words = f"For {chosen}, {whether_associated(rows[0], 'accuracy')} ({one_association(rows[0])})"
     if len(rows) > 1:
-        words += f"; without English, {one_association(rows[1])}"
+        words += f"; without English, {whether_associated(rows[1], 'accuracy')} ({one_association(rows[1])})"
     return f"{words}. This can be no more than an association among these languages."
+
+
+def whether_associated(row: dict, figure: str) -> str:
+    """What was found, without numbers: whether the test finds the two to go together."""
+    if is_associated(row):
+        return f"{figure} and the share of pre-training are associated among these {row['n']} languages"
+    return f"no association of {figure} with the share of pre-training is shown among these {row['n']} languages"
+
+
+def is_associated(row: dict) -> bool:
+    return row["p"] <= 1 - LEVEL + 1e-9
 
 
 def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
@@ -214,8 +227,9 @@ def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
         without = "" if row["english"] or len(rows) == 1 else ", without English"
         beside = f"; without English, {one_association(rows[1])}" if row["english"] and len(rows) > 1 else ""
         claims.append(Claim(
-            f"{chosen}: accuracy per tenfold share of pre-training{without}; {one_association(row)}{beside}.",
-            row["slope"], row["low"], row["high"], what_may_be_said(row, "accuracy"),
+            f"{chosen}{without}: {whether_associated(row, 'accuracy')} (drawn: accuracy per tenfold share).",
+            row["slope"], row["low"], row["high"],
+            f"{what_may_be_said(row, 'accuracy')} In numbers: {one_association(row)}{beside}.",
             "That share causes accuracy, that anything follows for individual posts or for languages without a listed "
             "share, or that a bias is corrected."))
     return claims
@@ -223,7 +237,7 @@ def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
 
 def what_may_be_said(row: dict, figure: str) -> str:
     """An association if the test finds one; else that none is shown."""
-    if row["p"] <= 1 - LEVEL + 1e-9:
+    if is_associated(row):
         return (f"Among these {row['n']} languages, {figure} and share are associated: they go together as closely as "
                 f"here in {row['p']:.2g} of the orders.")
     return (f"Among these {row['n']} languages, no association of {figure} with share is shown ({p_words(row['p'])}; "
@@ -271,8 +285,9 @@ def exposure_claims(results: Results, table: Table, tests: Table) -> list[Claim]
     if row is None:
         return []
     most = max(line["rows"] for line in table.rows)
-    return [Claim(f"Change in accuracy with {most} rows of the language, per tenfold share; {one_association(row)}.",
+    words = whether_associated(row, "the change in accuracy")
+    return [Claim(f"With {most} rows of the language added, {words} (drawn: change per tenfold share).",
                   row["slope"], row["low"], row["high"],
-                  what_may_be_said(row, "the change in accuracy"),
+                  f"{what_may_be_said(row, 'the change in accuracy')} In numbers: {one_association(row)}.",
                   "That the rows corrected a bias of pre-training: languages that are low before have more room, and "
                   "rise by chance alone; or that the share causes the change.")]

@@ -90,8 +90,7 @@ def topic(results: Results) -> Section:
             "or that a single language behaves like the mean."))
     matrix.notes = ["Mean over the set's fits; intervals by bootstrap over test posts, copies of a text together."]
     figures = [FigureSpec("matrix", matrix.name, "Each row is one train set. Outlined cells are languages it was "
-                          "trained on; a set whose other cells are as high carries over.",
-                          "That two hatched cells differ: they hold fewer than 30 posts, or fewer than 10 of a label.",
+                          "trained on; a set whose other cells are as high carries over.", of_cells(matrix),
                           name="topic-transfer", title=f"{title_of(name)} by train set and test language", x="language",
                           y="train", value="value", outlined="seen", hatched="small"),
                FigureSpec("forest", "topic_differences", f"Differences from {multi}; an interval beyond the zero line "
@@ -108,6 +107,13 @@ def topic(results: Results) -> Section:
         figures.pop()
     return Section("topic", "Topic transfer", "Does the topic carry over to languages that a model was never trained "
                    "on?", answer, claims, [matrix, sets, *([apart] if apart.rows else []), shrunk], figures, notes)
+
+
+def of_cells(table: Table) -> str:
+    """What a matrix does not show: that small cells differ, if it has any; else that any two do."""
+    if any(row["small"] for row in table.rows):
+        return "That two hatched cells differ: they hold fewer than 30 posts, or fewer than 10 of a label."
+    return "That two cells differ: their intervals are in the table only."
 
 
 def is_shown(found: Mapping) -> bool:

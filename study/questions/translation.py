@@ -16,7 +16,7 @@ from stats.paired import mcnemar, permutation
 from stats.predictions import Predictions, Rows
 from study.inputs import has_text, text_of
 from study.questions.scopes import main_figures, part, scopes, spread, table_part
-from study.questions.transfer import title_of, widest
+from study.questions.transfer import of_cells, title_of, widest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 
@@ -173,9 +173,8 @@ def figures_of_section(results: Results, by_set: Table, by_language: Table) -> l
                    series="figure"),
         FigureSpec("matrix", by_language.name, "Blue cells are better on the translation, orange ones worse. Outlined: "
                    "languages that the set was trained on.",
-                   "That two hatched cells differ: they hold fewer than 30 posts, or fewer than 10 of a label.",
-                   name="translation-languages", title=f"{title}, translation less own text", x="language", y="train",
-                   value=key, outlined="seen", hatched="small", label="n")]
+                   of_cells(by_language), name="translation-languages", title=f"{title}, translation less own text",
+                   x="language", y="train", value=key, outlined="seen", hatched="small", label="n")]
 
 
 def short(figure: str) -> str:

@@ -15,11 +15,11 @@ def curves(data: Data) -> Figure:
     """
     facets, series = data.distinct("facet"), data.distinct("series")
     steps = sorted(value for value in data.distinct("x") if value is not None)
-    figure, axes = panels(len(facets), 3 if len(facets) != 4 else 2, 2.55, 2.25 if data.spec.second else 1.95)
+    across = min(len(facets), 1 if data.narrow else 3 if len(facets) != 4 else 2)
+    figure, axes = panels(len(facets), across, 2.55, 2.25 if data.spec.second else 1.95, whole=data.width)
     ends = [v for row in data.rows for role in ("y", "low", "high") if (v := data.of(row, role)) is not None]
     low, high = min(ends, default=0.0), max(ends, default=1.0)
     room = 0.06 * ((high - low) or 1)
-    across = min(len(facets), 3 if len(facets) != 4 else 2)
     for place, (ax, facet) in enumerate(zip(axes, facets, strict=True)):
         mine = data.where("facet", facet)
         for index, one in enumerate(series):
@@ -77,11 +77,11 @@ def _second_axis(ax, data: Data, rows: list[dict], steps: list) -> None:
 def reliability(data: Data) -> Figure:
     """A panel per facet: the share that is right over the stated probability, above bars that count the answers."""
     facets, series = data.distinct("facet"), data.distinct("series")
-    across = min(len(facets), 4)
+    across = min(len(facets), 1 if data.narrow else 4)
     down = math.ceil(len(facets) / across)
     counts = bool(data.spec.value)
-    figure = Figure(figsize=(0.7 + (2.3 if len(facets) > 1 else 3.4) * across, 0.8 + (3.2 if counts else 2.4) * down),
-                    layout="constrained")
+    wide = data.width or 0.7 + (2.3 if len(facets) > 1 else 3.4) * across
+    figure = Figure(figsize=(wide, 0.8 + (3.2 if counts else 2.4) * down), layout="constrained")
     heights = [3, 1] * down if counts else [1] * down
     grid = figure.subplots(len(heights), across, squeeze=False, sharex=True, height_ratios=heights)
     rows_each = 2 if counts else 1

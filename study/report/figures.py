@@ -4,9 +4,11 @@
     interval_picture(claim) -> Html                    an SVG in the page's own colours
 """
 
+import textwrap
+
 from matplotlib.figure import Figure
 
-from report.figures import styled
+from report.figures import WIDE, styled
 from report.markup import Html, join, tag
 from study.report.curves import curves, reliability
 from study.report.heat import confusion, matrix
@@ -20,15 +22,19 @@ DRAW = {"matrix": matrix, "curves": curves, "scatter": scatter, "reliability": r
 WIDTH, EDGE = 320, 14  # of the small picture, in its own units
 
 
-def figure_of(spec: FigureSpec, table: Table) -> Figure:
-    """The figure that `spec` describes, from the rows of `table`; `ValueError` if the two do not fit."""
+def figure_of(spec: FigureSpec, table: Table, width: float = 0.0) -> Figure:
+    """The figure that `spec` describes, from the rows of `table`, drawn for a width in inches (0: its own choice).
+
+    Raises `ValueError` if the two do not fit.
+    """
     with styled():
-        figure = DRAW[spec.kind](Data(spec, table))
+        figure = DRAW[spec.kind](Data(spec, table, width))
+        title = "\n".join(textwrap.wrap(spec.title, int(11 * (width or WIDE))))
         above = [legend for legend in figure.legends if legend.get_alignment() == "left"]
         if spec.title and above:  # a title of its own would be drawn over the legend
-            above[0].set_title(spec.title, prop={"weight": "bold", "size": 10.5})
+            above[0].set_title(title, prop={"weight": "bold", "size": 10.5})
         elif spec.title:
-            figure.suptitle(spec.title, x=0.01, ha="left", fontweight="bold", fontsize=10.5)
+            figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=10.5)
     return figure
 
 
@@ -56,8 +62,15 @@ def interval_picture(claim: Claim, reach: float) -> Html | None:
         parts.append(tag("line", x1=at(0), x2=at(0), y1=6, y2=34, class_="zero"))
     if claim.low is not None:
         parts.append(_line(at(claim.low), at(claim.high), 26, "span"))
-        parts += [tag("line", x1=at(v), x2=at(v), y1=19, y2=33, class_="cap") for v in (claim.low, claim.high)]
-    parts.append(tag("circle", cx=at(claim.value), cy=26, r=6.5, class_="point"))
+        parts += [tag("line", x1=at(v), x2=at(v), y1=19, y2=33, class_="cap") for v in (claim.low, claim.high)
+                  if low <= v <= high]
+    ends = [v for v in (claim.value, claim.low, claim.high) if v is not None]
+    for edge, outward, beyond in ((EDGE, -1, min(ends) < low), (WIDTH - EDGE, 1, max(ends) > high)):
+        if beyond:  # the interval goes on beyond the scale
+            tip, back = edge + 9 * outward, edge - 3 * outward
+            parts.append(tag("polygon", points=f"{tip},26 {back},18 {back},34", class_="beyond"))
+    if low <= claim.value <= high:
+        parts.append(tag("circle", cx=at(claim.value), cy=26, r=6.5, class_="point"))
     words = [_shown(v, claim).rstrip("0").rstrip(".") if v else "0" for v, _ in marks]
     x = {"start": EDGE - 10, "middle": WIDTH / 2, "end": WIDTH - EDGE + 10}
     parts += [tag("text", w, x=x[a], y=49, text_anchor=a) for w, (_, a) in zip(words, marks, strict=True)]

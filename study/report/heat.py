@@ -20,9 +20,10 @@ def matrix(data: Data) -> Figure:
         raise ValueError(f"figure {data.spec.name}: table {data.table.name} has two rows for one cell of the matrix")
     shade, low, high = shading([v for row in data.rows if (v := data.of(row, "value")) is not None], kind)
     tall = 0.5 if data.spec.label else 0.4
-    names = [data.name("y", y) for y in ys]
+    names = [data.lines(data.name("y", y)) for y in ys]
     left = 0.45 + 0.068 * max(map(len, names))
-    figure = Figure(figsize=(left + 0.56 * len(xs), 1.35 + tall * len(ys)), layout="constrained")
+    figure = Figure(figsize=(data.width or left + 0.56 * len(xs), (1.8 if data.narrow else 1.35) + tall * len(ys)),
+                    layout="constrained")
     ax = figure.subplots()
     for i, y in enumerate(ys):
         for k, x in enumerate(xs):
@@ -36,14 +37,14 @@ def matrix(data: Data) -> Figure:
     bare(ax)
     middle = (low + high) / 2
     keys = [Patch(facecolor=shade(v), edgecolor="#cccccc", lw=0.5, label=short(v, kind)) for v in (low, middle, high)]
-    if data.spec.outlined:
+    if any(data.of(row, "outlined") for row in cells.values()):
         keys.append(Patch(facecolor="white", edgecolor="black", lw=1.8, label="seen in training"))
-    if data.spec.hatched:
+    if any(data.of(row, "hatched") and data.of(row, "value") is not None for row in cells.values()):
         keys.append(Patch(facecolor="#e8eef4", edgecolor="#7a8794", hatch=HATCH, lw=0, label="small cell"))
     if any(data.of(row, "value") is None for row in cells.values()) or len(cells) < len(xs) * len(ys):
         keys.append(Patch(facecolor="white", edgecolor="#d5d5d5", lw=0.6, label="– not estimable"))
-    figure.legend(handles=keys, loc="outside lower left", ncols=len(keys), frameon=False, fontsize=8,
-                  handlelength=1.6, handleheight=1.1, columnspacing=1.3)
+    figure.legend(handles=keys, loc="outside lower left", ncols=3 if data.narrow else len(keys), frameon=False,
+                  fontsize=8, handlelength=1.6, handleheight=1.1, columnspacing=1.3)
     return figure
 
 
@@ -63,8 +64,8 @@ def _cell(ax, k: int, i: int, data: Data, row, value, shade, kind: str) -> None:
     # The number stands on the cell's own shade, so that stripes never run through it.
     behind = {"facecolor": face, "edgecolor": "none", "pad": 0.9} if small else None
     under = row is not None and data.spec.label and data.of(row, "label") is not None
-    ax.text(k, i - (0.13 if under else 0), short(value, kind), ha="center", va="center", color=ink, fontsize=9,
-            bbox=behind, zorder=4)
+    ax.text(k, i - (0.13 if under else 0), short(value, kind), ha="center", va="center", color=ink,
+            fontsize=7.5 if data.narrow else 9, bbox=behind, zorder=4)
     if under:
         ax.text(k, i + 0.24, data.text(row, "label"), ha="center", va="center", color=ink, fontsize=6.5, bbox=behind,
                 zorder=4)
@@ -73,11 +74,12 @@ def _cell(ax, k: int, i: int, data: Data, row, value, shade, kind: str) -> None:
 def confusion(data: Data) -> Figure:
     """A panel per facet; rows: human labels, columns: the model's, in each cell the share of its row in per cent."""
     facets, xs, ys = data.distinct("facet"), data.distinct("x"), data.distinct("y")
-    side = 0.37 if len(xs) <= 5 else 0.31
-    across = min(len(facets), max(1, int(8.6 / (side * len(xs) + 0.2))))
+    side = 0.37 if len(xs) <= 5 and not data.narrow else 0.31
+    across = min(len(facets), max(1, int(((data.width or 9.9) - 1.3) / (side * len(xs) + 0.2))))
     names = {role: ["\n".join(textwrap.wrap(data.name(role, v), 14)[:2]) for v in values]
              for role, values in (("x", xs), ("y", ys))}
-    figure, axes = panels(len(facets), across, side * len(xs) + 0.22, side * len(ys) + 0.45, (1.3, 1.35))
+    figure, axes = panels(len(facets), across, side * len(xs) + 0.22, side * len(ys) + 0.45, (1.3, 1.35),
+                          data.width)
     for place, (ax, facet) in enumerate(zip(axes, facets, strict=True)):
         rows = data.where("facet", facet)
         for row in rows:
@@ -101,7 +103,8 @@ def confusion(data: Data) -> Figure:
     figure.supylabel(f"{data.title('y')} (rows)", fontsize=8.5, color=SOFT)
     keys = [Patch(facecolor="white", edgecolor=INK, lw=1.1, label="right")]
     keys += [Patch(facecolor=SHADES(v), edgecolor="#d5d5d5", lw=0.5, label=f"{100 * v:.0f} %") for v in (0.0, 0.5, 1.0)]
-    words = f"per cent of the row; columns: {data.title('x')}" + "; ° small cell" * bool(data.spec.hatched)
+    small = any(data.of(row, "hatched") for row in data.rows)
+    words = data.lines(f"per cent of the row; columns: {data.title('x')}" + "; ° small cell" * small)
     keys.append(Patch(facecolor="none", edgecolor="none", label=words))
     legend(figure, keys)
     return figure

@@ -6,13 +6,14 @@ the higher contrast (WCAG 2.2, 1.4.3): at least 4.5 to 1 on any shade.
 """
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from report.figures import GREY, INK, SEEN, SHADES, UNSEEN
+from report.figures import GREY, INK, SEEN, SHADES, UNSEEN, WIDE
 from study.report.section import FigureSpec, Table
 from study.report.tables import shown
 
@@ -29,9 +30,18 @@ LINE = "#e4e4e4"
 class Data:
     """The rows of a table, read by the roles of a figure."""
 
-    def __init__(self, spec: FigureSpec, table: Table):
+    def __init__(self, spec: FigureSpec, table: Table, width: float = 0.0):
+        """`width`: inches to draw for; 0 lets the figure be as wide as its rows and columns need."""
         spec.check(table)
-        self.spec, self.table, self.rows = spec, table, table.rows
+        self.spec, self.table, self.rows, self.width = spec, table, table.rows, width
+
+    @property
+    def narrow(self) -> bool:
+        return 0 < self.width < WIDE
+
+    def lines(self, words: str) -> str:
+        """A name beside a row: on lines of their own where there is little room, else as it is."""
+        return "\n".join(textwrap.wrap(words, 20)) if self.narrow else words
 
     def of(self, row: dict, role: str):
         """The value under a role; None if it is missing or the figure has no such role."""
@@ -89,11 +99,16 @@ def shading(values: Sequence[float], kind: str):
     return (lambda v: SHADES(float(v - low) / span)), low, high
 
 
-def panels(count: int, across: int, width: float, height: float, extra: tuple[float, float] = (0.9, 0.8)):
-    """A figure with `count` panels in rows of at most `across`; spare places stay empty. -> (figure, axes by panel)."""
+def panels(count: int, across: int, width: float, height: float, extra: tuple[float, float] = (0.9, 0.8),
+           whole: float = 0.0):
+    """A figure with `count` panels in rows of at most `across`; spare places stay empty. -> (figure, axes by panel).
+
+    `whole`: the figure's own width in inches, by default what its panels need.
+    """
     across = min(across, count)
     down = math.ceil(count / across)
-    figure = Figure(figsize=(extra[0] + width * across, extra[1] + height * down), layout="constrained")
+    size = (whole or extra[0] + width * across, extra[1] + height * down)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
     for ax in axes.flat[count:]:
         ax.set_visible(False)
@@ -113,6 +128,15 @@ def bare(ax) -> None:
         spine.set_visible(False)
 
 
+def whisker(ax, low: float, high: float, y: float, **style) -> None:
+    """An interval as a horizontal line within the axis' limits, which are set; an arrow where it goes beyond them."""
+    left, right = ax.get_xlim()
+    ax.plot([min(max(v, left), right) for v in (low, high)], [y, y], **style)
+    for edge, beyond, marker in ((left, low < left, "<"), (right, high > right, ">")):
+        if beyond:
+            ax.plot(edge, y, marker, color=style["color"], ms=6, mec="none", clip_on=False, zorder=style["zorder"])
+
+
 def handle(index: int, label: str, *, line: bool = False, hollow: bool = False) -> Line2D:
     """A line of the legend for series `index`."""
     colour = PALETTE[index % len(PALETTE)]
@@ -125,8 +149,10 @@ def hollow_handle(label: str = "small cell") -> Line2D:
 
 
 def legend(figure: Figure, handles: Sequence, columns: int = 6) -> None:
-    """One legend above all panels."""
+    """One legend above all panels, in as many columns as there is room for."""
     if handles:
+        room, long = figure.get_size_inches()[0], [0.6 + 0.062 * len(one.get_label()) for one in handles]
+        columns = columns if sum(long) <= room else min(columns, max(1, int(room / max(long))))
         figure.legend(handles=handles, loc="outside upper left", alignment="left",
                       ncols=min(columns, len(handles)), frameon=False, fontsize=8.5, handletextpad=0.5,
                       columnspacing=1.4, borderaxespad=0.2, handlelength=2.4)

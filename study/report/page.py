@@ -13,9 +13,9 @@ import html
 from pathlib import Path
 
 from common.files import atomic_folder, atomic_write, write_json
-from report.figures import save, svg
-from report.markup import Html, escape, facts, grid, join, tag
-from report.page import POLICY, STYLE
+from report.figures import NARROW, WIDE, save
+from report.markup import Html, facts, folded, grid, join, tag
+from report.page import POLICY, STYLE, both_widths
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
 from study.report.section import Claim, FigureSpec, Section, Study, Table, study_json
@@ -82,10 +82,21 @@ def _card(claim: Claim, reach: float, number: int | None = None, section: Sectio
         more.append(tag("a", f"Behind it: {section.title}", href=f"#section-{section.key}"))
     heading = tag("h2", claim.text, dir="auto") if section else tag("h4", claim.text, dir="auto")
     value, interval = in_numbers(claim)
+    seen = verdict(claim)
     found = tag("div", tag("p", f"Claim {number}", class_="claim-number") if number else None, heading,
-                interval_picture(claim, reach), tag("p", tag("strong", value), " ", interval, class_="numbers"))
+                tag("p", seen, class_="verdict") if seen else None, interval_picture(claim, reach),
+                tag("p", tag("strong", value), " ", interval, class_="numbers"))
     return tag("article", found, said,
                tag("p", *more, class_="more") if more else None, class_="card")
+
+
+def verdict(claim: Claim) -> str:
+    """What a difference's interval says about zero, in words that stand before the numbers; "" for other claims."""
+    if claim.low is None or claim.kind not in ("difference", "correlation"):
+        return ""
+    if claim.low <= 0 <= claim.high:
+        return f"No {'difference' if claim.kind == 'difference' else 'relation'} is shown: the interval contains zero."
+    return f"The whole interval lies {'above' if claim.low > 0 else 'below'} zero."
 
 
 def _contents(study: Study) -> Html:
@@ -120,11 +131,10 @@ def _section(number: int, section: Section, reach: float) -> Html:
 
 
 def _figure(spec: FigureSpec, table: Table) -> Html:
-    picture = svg(figure_of(spec, table), spec.name)
-    picture = Html(picture.replace("<svg", f'<svg aria-label="{escape(spec.caption)}"', 1))
+    pictures = both_widths(figure_of(spec, table, WIDE), figure_of(spec, table, NARROW), spec.name, spec.caption)
     caption = tag("figcaption", tag("p", tag("strong", "See: "), spec.caption, dir="auto"),
                   tag("p", tag("strong", "Do not conclude: "), spec.not_to_conclude, dir="auto"))
-    return tag("figure", tag("div", picture, class_="scroll", tabindex="0"), caption, id=f"figure-{spec.name}")
+    return tag("figure", *pictures, caption, id=f"figure-{spec.name}")
 
 
 def _ending(study: Study) -> Html:
@@ -132,17 +142,13 @@ def _ending(study: Study) -> Html:
     paragraphs = [tag("p", part.strip(), dir="auto") for part in study.methods.split("\n\n") if part.strip()]
     parts = [tag("h2", "Methods"), *paragraphs,
              tag("p", "To paste: ", tag("code", "methods.md"), ", ", tag("code", "table.tex"), ".", class_="note"),
-             tag("h3", "LaTeX"), _folded("The tables, ready to paste", tag("pre", latex_text(study), class_="latex")),
-             tag("h3", "The run"), _folded("Settings (the manifest)", facts(study.manifest)),
-             _folded("The plan", facts(study.plan))]
+             tag("h3", "LaTeX"), folded("The tables, ready to paste", tag("pre", latex_text(study), class_="latex")),
+             tag("h3", "The run"), folded("Settings (the manifest)", facts(study.manifest)),
+             folded("The plan", facts(study.plan))]
     if study.cells:
         keys = list(dict.fromkeys(key for cell in study.cells for key in cell))
         numbers = [all(isinstance(cell.get(key), int | float | None) for cell in study.cells) for key in keys]
         rows = [[facts(cell.get(key)) for key in keys] for cell in study.cells]
-        parts.append(_folded(f"Cells: every model trained and scored ({len(rows):,})",
+        parts.append(folded(f"Cells: every model trained and scored ({len(rows):,})",
                              grid([key.replace("_", " ") for key in keys], rows, numbers=numbers, class_="wide")))
     return tag("section", *parts, id="methods")
-
-
-def _folded(summary: str, inner: Html) -> Html:
-    return tag("details", tag("summary", summary), inner)

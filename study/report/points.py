@@ -9,7 +9,19 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from report.figures import GREY, INK
-from study.report.looks import HATCHES, LINE, MARKERS, PALETTE, SOFT, Data, handle, hollow_handle, legend, plain
+from study.report.looks import (
+    HATCHES,
+    LINE,
+    MARKERS,
+    PALETTE,
+    SOFT,
+    Data,
+    handle,
+    hollow_handle,
+    legend,
+    plain,
+    whisker,
+)
 from study.report.tables import shown, signed
 
 NEAR = [(8, 0), (-8, 0), (7, 7), (-7, 7), (7, -7), (-7, -7), (0, 10), (0, -10), (13, 4), (-13, 4), (13, -5),
@@ -25,7 +37,7 @@ def scatter(data: Data) -> Figure:
     placed = [row for row in data.rows if (data.of(row, "x") or 0) > 0]
     apart = [row for row in data.rows if not (data.of(row, "x") or 0) > 0]
     loose = data.distinct("label", apart) if apart else []
-    figure = Figure(figsize=(7.6, 1.3 + 2.7 * len(series)), layout="constrained")
+    figure = Figure(figsize=(data.width or 7.6, 1.3 + 2.7 * len(series)), layout="constrained")
     widths = [max(0.14, 0.05 * len(loose)), 1]
     grid = figure.subplots(len(series), 2, sharey=True, sharex="col", squeeze=False, width_ratios=widths)
     shares = [data.of(row, "x") for row in placed] or [0.1, 10]
@@ -56,7 +68,8 @@ def scatter(data: Data) -> Figure:
     grid[-1, 1].set_xlabel(f"{data.title('x')} (log scale)")
     legend(figure, [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows))
     if data.kind("label") == "language":  # codes beside the points: thirteen names would overlap
-        figure.supxlabel(_names(data.distinct("label")), fontsize=7.5, color=SOFT, x=0.01, ha="left", linespacing=1.4)
+        figure.supxlabel(_names(data.distinct("label"), data.narrow), fontsize=7.5, color=SOFT, x=0.01, ha="left",
+                         linespacing=1.4)
     _label(figure, data, points)
     return figure
 
@@ -103,11 +116,11 @@ def _label(figure: Figure, data: Data, points: list) -> None:
                     fontsize=8, color=INK, zorder=5, annotation_clip=False)
 
 
-def _names(codes: list) -> str:
-    """`ar Arabic · de German · ...`, in two lines if there are many."""
+def _names(codes: list, narrow: bool) -> str:
+    """`ar Arabic · de German · ...`, in two lines if there are many, in more if the figure is narrow."""
     words = [f"{code} {shown(code, 'language')}" for code in sorted(codes) if code != shown(code, "language")]
-    half = len(words) if len(words) <= 7 else (len(words) + 1) // 2
-    return "\n".join(" · ".join(part) for part in (words[:half], words[half:]) if part)
+    each = 4 if narrow else len(words) if len(words) <= 7 else (len(words) + 1) // 2
+    return "\n".join(" · ".join(words[k : k + each]) for k in range(0, len(words), each or 1))
 
 
 def forest(data: Data) -> Figure:
@@ -116,9 +129,10 @@ def forest(data: Data) -> Figure:
     lines = []
     for group in groups:
         lines += [(group, None)] * (group is not None) + [(group, row) for row in data.where("series", group)]
-    names = [data.text(row, "y") for _, row in lines if row]
+    names = [data.lines(data.text(row, "y")) for _, row in lines if row]
     left = 0.3 + 0.066 * max(map(len, names), default=1)
-    figure = Figure(figsize=(min(left, 4.2) + 5.4, 1.0 + 0.27 * len(lines)), layout="constrained")
+    tall = 0.27 if not data.narrow else 0.16 * (1 + max((name.count("\n") + 1 for name in names), default=1))
+    figure = Figure(figsize=(data.width or min(left, 4.2) + 5.4, 1.0 + tall * len(lines)), layout="constrained")
     ax = figure.subplots()
     ends = [v for row in data.rows for role in ("x", "low", "high", "wider_low", "wider_high")
             if (v := data.of(row, role)) is not None]
@@ -128,9 +142,9 @@ def forest(data: Data) -> Figure:
     for group, row in lines:
         if row is None:
             y += 0.35 * (y > 0)
-            ticks.append((y, data.name("series", group), True))
+            ticks.append((y, data.lines(data.name("series", group)), True))
         else:
-            ticks.append((y, data.text(row, "y"), False))
+            ticks.append((y, data.lines(data.text(row, "y")), False))
             _contrast(ax, data, row, y, groups.index(group))
         y += 1
     ax.set_yticks([place for place, *_ in ticks], [name for _, name, _ in ticks])
@@ -159,19 +173,21 @@ def _contrast(ax, data: Data, row: dict, y: float, index: int) -> None:
     text = signed(value, 3)
     if low is not None and high is not None:
         ax.plot([low, high], [y, y], color=colour, lw=3.2, solid_capstyle="butt", zorder=2)
-        text += f" [{signed(low, 3)}, {signed(high, 3)}]"
+        text += ("\n" if data.narrow else " ") + f"[{signed(low, 3)}, {signed(high, 3)}]"
     ax.plot(value, y, MARKERS[index % len(MARKERS)], color=colour, ms=6, mec="white" if not data.of(row, "hatched")
             else colour, mfc="white" if data.of(row, "hatched") else colour, mew=0.9, zorder=3)
-    ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center_baseline", fontsize=8, color=INK)
+    ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center" if data.narrow else
+            "center_baseline", fontsize=7.5 if data.narrow else 8, color=INK)
 
 
 def bars(data: Data) -> Figure:
     """A bar per name, hatched by series; on a log scale, where length means nothing, a point on a line instead."""
     series, log = data.distinct("series"), data.spec.log
     values = [v for row in data.rows if (v := data.of(row, "x")) is not None and (v > 0 or not log)]
-    names = [data.text(row, "y") for row in data.rows]
+    names = [data.lines(data.text(row, "y")) for row in data.rows]
     left = 0.3 + 0.066 * max(map(len, names), default=1)
-    figure = Figure(figsize=(min(left, 4.2) + 4.9, 1.0 + 0.29 * len(data.rows)), layout="constrained")
+    tall = 0.29 if not data.narrow else 0.16 * (1 + max((name.count("\n") + 1 for name in names), default=1))
+    figure = Figure(figsize=(data.width or min(left, 4.2) + 4.9, 1.0 + tall * len(data.rows)), layout="constrained")
     ax = figure.subplots()
     if log:
         ax.set_xscale("log")
@@ -180,6 +196,7 @@ def bars(data: Data) -> Figure:
         ax.set_xlim(low, high)
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         ax.xaxis.set_minor_formatter(NullFormatter())
+    whiskers = []  # drawn once the axis has its limits
     for y, row in enumerate(data.rows):
         index, value = series.index(data.of(row, "series")), data.of(row, "x")
         colour = PALETTE[index % len(PALETTE)]
@@ -192,10 +209,15 @@ def bars(data: Data) -> Figure:
             ax.plot(value, y, MARKERS[index % len(MARKERS)], color=colour, ms=7, mec="white", mew=0.8, zorder=3)
         else:
             ax.barh(y, value, 0.66, color=colour, hatch=HATCHES[index % len(HATCHES)], edgecolor="white", lw=0)
-        if None not in ends and (ends[0] > 0 or not log):
-            ax.plot(ends, [y, y], color=INK if not log else colour, lw=2.2 if log else 1.4, zorder=2)
+        if None not in ends:
+            whiskers.append((*ends, y, {"color": colour if log else INK, "lw": 2.2 if log else 1.4, "zorder": 2}))
         ax.text(1.02, y, shown(value, data.kind("x")), transform=ax.get_yaxis_transform(), va="center_baseline",
                 fontsize=8)
+    if whiskers and not log:
+        ax.update_datalim([(end, y) for *ends, y, _ in whiskers for end in ends])
+        ax.autoscale_view(scaley=False)
+    for low, high, y, style in whiskers:
+        whisker(ax, low, high, y, **style)
     ax.set_yticks(range(len(names)), names)
     ax.set(ylim=(len(names) - 0.4, -0.6), xlabel=data.title("x") + " (log scale)" * log)
     plain(ax, "x")

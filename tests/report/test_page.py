@@ -97,7 +97,7 @@ def test_page_of_an_evaluation_holds_all_parts_and_asks_nobody():
                   "0.810", "Krippendorff",
                   "given that it was found related", "How to read this"):
         assert words in shown, words
-    assert reader.elements.count("svg") == 5
+    assert reader.elements.count("svg") == 2 * 5  # each for a desk and for a phone
     assert ("meta", "name", "viewport") in reader.attributes and "@media print" in text
     assert "id-0" not in text  # no row appears by itself
 

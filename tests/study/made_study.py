@@ -82,7 +82,7 @@ def exposure(rng) -> Section:
     return Section(
         "exposure", "Minimal exposure", "How few rows of a language help?",
         "From 25 rows on the curve of the added language leaves those of both placebos in the made-up numbers.",
-        [Claim("Seventy-five rows of a language raise its stance F1 by more than as many English rows.", 0.1241,
+        [Claim("Seventy-five rows of a language against as many English rows: its stance F1.", 0.1241,
                -0.0139, 0.2621, "The estimate is 12 points, and no difference is within the interval.",
                "That an exposure ratio of 10⁻¹¹ corrects a bias: the ratio's denominator is a guess.")],
         [table], [FigureSpec("curves", "exposure", "The solid line rises above both placebos.",

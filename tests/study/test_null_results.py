@@ -1,0 +1,57 @@
+"""A result that shows nothing opens with that, and numbers follow; nothing is claimed with more certainty than before.
+
+Deliberate break: in `study.report.page.verdict` write `claim.low < 0 < claim.high` (an interval that ends at zero then
+lies "below" it), or put `one_association(row)` back into the text of a claim in study/questions/pretraining_share.py.
+"""
+
+import re
+
+import pytest
+
+from study.questions.pretraining_share import share_answer, share_claims
+from study.report.page import study_page, verdict
+from study.report.section import Claim, Section
+from study.write_up import contrasts
+from tests.report.test_page import Reader
+from tests.study.fake_study import PLAN, fake_results, few_languages
+from tests.study.made_study import made_study
+
+ROW = {"model": "multi", "figure": "accuracy", "over": "all", "measure": "pearson, log10 share", "r": 0.32, "n": 9,
+       "exact": True, "orders": 362_880, "smallest_p": 1 / 362_880, "slope": 0.03, "low": -0.02, "high": 0.09}
+NUMBERS = re.compile(r"\bp [=<]|\br =|\d\.\d|p-value")
+
+
+@pytest.mark.parametrize("p, words", [(0.41, "no association of accuracy with the share of pre-training is shown"),
+                                      (0.004, "accuracy and the share of pre-training are associated")])
+def test_a_claim_on_share_says_what_was_found_before_any_p(p, words):
+    related = [{**ROW, "p": p, "english": True}, {**ROW, "p": 0.6, "english": False, "n": 8}]
+    claim, without = share_claims("multi", related)
+    assert words in claim.text and "9 languages" in claim.text and not NUMBERS.search(claim.text)
+    assert "no association" in without.text and "without English" in without.text and not NUMBERS.search(without.text)
+    assert "r = " in claim.may_say and "p = " in claim.may_say and "362,880 orders" in claim.may_say
+    assert "no p below" in without.may_say  # how little the test could have found stays there
+    answer = share_answer("multi", related, list("abcdefghi"))
+    assert answer.index(words) < NUMBERS.search(answer).start()
+    assert "no association" in answer and "no more than an association" in answer
+
+
+def test_a_difference_is_said_in_words_before_its_numbers():
+    def said(low, high, kind="difference"):
+        return verdict(Claim("a", 0.0, low, high, "", "", kind))
+
+    assert said(-0.1, 0.2) == said(0.0, 0.1) == "No difference is shown: the interval contains zero."
+    assert said(-0.4, 0.5, "correlation") == "No relation is shown: the interval contains zero."
+    assert "above zero" in said(0.01, 0.1) and "below zero" in said(-0.2, -0.1)
+    assert said(None, None) == said(0.2, 0.4, "rate") == said(1.0, 2.0, "number") == ""
+    null = Section("s", "One", "What?", "Nothing.", [Claim("a against b.", -0.01, -0.09, 0.07, "may", "may not")])
+    shown = " ".join(Reader(study_page(made_study(sections=[null], latex=[]))).text)
+    assert shown.index("No difference is shown") < shown.index("−0.010")
+
+
+def test_contrasts_that_show_nothing_say_so_first(tmp_path):
+    plan = re.sub(r"\[\[contrast\]\].*", "", PLAN, flags=re.S)
+    plan += '[[contrast]]\nfirst = "en"\nsecond = "es"\nlanguages = ["tr", "ko"]\n' + few_languages(tmp_path)
+    section = contrasts(fake_results(tmp_path, plan))
+    (row,) = section.tables[0].rows
+    assert row["simultaneous_low"] <= 0 <= row["simultaneous_high"]
+    assert section.answer.startswith("No difference is shown. Of 1 declared contrast, none has")
