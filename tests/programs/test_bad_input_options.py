@@ -17,6 +17,7 @@ import eval as evaluation
 import train
 from tests.model import make_golden
 from tests.programs.hostile import QUICK, World, call, in_an_empty_folder, listing, refused, world  # noqa: F401
+from tests.small import LABELS
 from tools import generate, split
 
 TRAIN = {
@@ -165,7 +166,8 @@ RUNS = {
     "run.json is absent": (lambda run: (run / "run.json").unlink(), ("run.json",)),
     "adapter is absent": (lambda run: shutil.rmtree(run / "adapter"), ("has no adapter/", "train again")),
     "training was stopped": (lambda run: edit(run, finished=False), ("stopped early", "--resume")),
-    "codebook changed by hand": (lambda run: edit(run, codebook={"labels": ["a", "b"]}), ("role",)),
+    "codebook changed by hand": (lambda run: edit(run, codebook={"labels": list(LABELS)}), ("another prompt",)),
+    "codebook without labels": (lambda run: edit(run, codebook={"role": "You."}), ("labels", "missing",)),
     "prompt is of another run": (lambda run: edit(run, prompt={}), ("prompt",)),
 }  # fmt: skip
 
