@@ -30,7 +30,9 @@ def choose_device(name: str | None = None) -> torch.device:
         raise UserError(f"--device {name}: PyTorch sees no CUDA device here; use cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
-    if device.type not in ("cpu", "cuda", "mps"):
+    if device.type == "mps":
+        raise UserError(f"--device {name}: nothing here was ever run on Apple's GPUs; use cpu")
+    if device.type not in ("cpu", "cuda"):
         raise UserError(f"--device {name}: is not supported; use cpu or cuda")
     return device
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from common import device
-from common.device import MachineOptions, best_threads, how_busy, threads_for
+from common.device import MachineOptions, best_threads, choose_device, how_busy, threads_for
+from common.errors import UserError
 
 SMALL, LARGE = SimpleNamespace(hidden_size=192, intermediate_size=512), SimpleNamespace(hidden_size=2048,
                                                                                         intermediate_size=8192)
@@ -21,6 +22,13 @@ def two_threads():
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("name", "says"), [("mps", "nothing here was ever run on Apple's GPUs; use cpu"),
+                                            ("xpu", "use cpu"), ("what", "there is no such device")])
+def test_devices_that_were_never_tried_are_refused_by_name(name, says):
+    with pytest.raises(UserError, match=f"--device {name}.*{says}"):
+        choose_device(name)
 
 
 def test_small_models_get_one_thread():
