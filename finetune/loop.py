@@ -81,7 +81,8 @@ def token_losses(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Te
 def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """-log softmax(logits)[label] of each post: (R, C) in at least float32 and (R,) int64 -> (R,).
 
-    Another kind of task (ordinal labels, several labels a post) changes this and `inference.decide`.
+    Ordinal labels, or other costs, change this and `inference.decide.decide` and nothing else. Several labels a post
+    also change what a post's gold label is (`data.posts`), the softmax in `Labeller.give`, and `report.metrics`.
     """
     return F.cross_entropy(logits, labels, reduction="none")
 

@@ -51,7 +51,7 @@ class Label:
 def decide(probabilities: np.ndarray) -> np.ndarray:
     """Index of the most probable label, the first of equals: (n, C) -> (n,) int64; `NO_LABEL` for a row with NaN.
 
-    Another kind of task (ordinal labels, several labels a post) changes this and `finetune.loop.label_loss`.
+    Ordinal labels, or other costs, change this and `finetune.loop.label_loss`; see there for several labels a post.
     """
     compared = np.asarray(probabilities, np.promote_types(probabilities.dtype, np.float32))
     return np.where(np.isnan(compared).any(1), NO_LABEL, compared.argmax(1)).astype(np.int64)

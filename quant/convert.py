@@ -2,7 +2,8 @@
 
 It replaces the linears of the decoder's layers (`model.layers.*`) and nothing else. Embedding, norms and the output
 head keep their dtype: they are a small part of a large model, and an error in them reaches every token. A linear is
-whatever has `dense_weight` (the contract of all linears here), so nothing here depends on the model's classes.
+whatever has `dense_weight` (the contract of all linears here), so nothing here depends on the model's classes. When a
+model is loaded its linears are empty, so that here only their kind changes; `NF4Linear.load_dense` then quantises.
 
 Labelling many posts multiplies by the same weights again and again. If there is enough memory, `make_resident` keeps
 them dequantised: the same weights and the same results bit for bit, without the time that dequantising takes.
