@@ -17,7 +17,7 @@ import torch
 
 from common.device import available_memory
 from common.errors import UserError, run_program
-from common.files import ROOT, find_path, sha256_json, write_json
+from common.files import ROOT, check_place, find_path, sha256_json, write_json
 from common.options import parse_options
 from common.terminal import human_bytes, human_seconds, progress
 from data.batching import group_by_length
@@ -59,6 +59,8 @@ def work(options: TrainOptions, held: ExitStack) -> None:
             held.enter_context(run.held())
     elif options.out:
         RunFolder.check_free(options.out)
+    else:
+        check_place("runs/run", "--out")
     torch.manual_seed(options.seed)
     device, dtype, reason = options.set_up()
     if run is not None and run.facts["finished"]:

@@ -7,6 +7,7 @@ traceback.
 """
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -54,14 +55,15 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
     """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or where the machine refuses more; 130 after Ctrl-C;
     141 where nobody reads its output any more.
 
-    A character that the terminal lacks is printed as a question mark. Warnings of libraries go to stdout, a line each,
-    so that an error is all that stands on stderr.
+    A character that the terminal lacks is printed as a question mark. What libraries warn of goes to stdout, a line
+    each, so that an error is all that stands on stderr.
     """
     for stream, how in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):  # a notebook's has no encoding
             stream.reconfigure(errors=how)
     with warnings.catch_warnings():
-        warnings.showwarning = _show_warning
+        warnings.showwarning = lambda message, *_: _show_warning(message)
+        logging.lastResort = _ShownWarnings(logging.WARNING)  # of those that nobody else handles
         try:
             main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
@@ -89,8 +91,15 @@ def _mute_stdout() -> None:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def _show_warning(message) -> None:
     print(f"  warning: {one_line(message)}")
+
+
+class _ShownWarnings(logging.Handler):
+    """What libraries log, a line each: matplotlib does where it cannot keep its fonts."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _show_warning(record.getMessage())
 
 
 def line_of(error: Exception) -> str | None:

@@ -8,10 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
-from common.leftovers import beside, clear, put_folder, remove
-from common.reading import check_path, open_plain
-from common.reading import read_json as read_json
-from common.reading import read_toml as read_toml
+from common.leftovers import beside, clear, meant, put_folder, remove
 
 ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, base/ and the sample posts are
 
@@ -40,17 +37,28 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
         text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
         handle = open(new, mode, **text)  # noqa: SIM115 - closed below, in a block of its own
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+        raise UserError(f"{meant(path)}: cannot be written ({error.strerror}); choose another place") from error
     try:
         with handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(new, path)
-    except OSError as error:
-        raise UserError(f"{path}: could not be written whole ({error.strerror}); nothing was left behind") from error
+    except (OSError, RuntimeError) as error:
+        said = behind(error)
+        if said is None:
+            raise
+        raise UserError(f"{meant(path)}: could not be written whole ({said.strerror}); nothing was left behind"
+                        ) from error
     finally:
         new.unlink(missing_ok=True)
+
+
+def behind(error: BaseException | None) -> OSError | None:
+    """What the system said: PyTorch's writer of checkpoints fails once more while it closes, and hides it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 @contextmanager

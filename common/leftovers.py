@@ -35,6 +35,12 @@ def _short(name: str) -> str:
     return name if len(in_bytes) <= LONGEST else HASHED + hashlib.sha256(in_bytes).hexdigest()[:32]
 
 
+def meant(path: Path) -> Path:
+    """A path as it is called once all is in its place: `runs/mine/a` for `runs/.mine.4711-88345@node17.partial/a`."""
+    found = [(NAME.fullmatch(part), part) for part in path.parts]
+    return Path(*(match["name"] if match else part for match, part in found))
+
+
 def holds_nothing(folder: Path) -> bool:
     """Whether a folder is empty but for a lock and what was left half-written."""
     return all(child.name == LOCK or (child.name.startswith(".") and child.name.endswith((PARTIAL, OLD)))

@@ -218,7 +218,10 @@ def _take(path: Path):
         if first[0] != me:
             raise _Held(_in_the_way([first], path))
         return handle
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):  # no room for the line: an empty file is of no use to anybody
+            with suppress(OSError):
+                path.unlink()
         handle.close()
         raise
 

@@ -99,7 +99,13 @@ class GrowingFile:
             rows, journal = partial_files(self.path)
             self._journal, _ = open_locked(journal)  # first: the rows of another are not even opened
             is_taken_back = self._take_back(rows)
-            self._rows = open(rows, "a+b")
+            try:
+                self._rows = open(rows, "a+b")
+            except OSError:
+                self._journal.close()
+                if not journal.stat().st_size:
+                    journal.unlink()
+                raise
         except BlockingIOError as error:
             raise UserError(f"{self.path}: another program is writing it; wait until it ends, or choose another name"
                             ) from error

@@ -57,7 +57,9 @@ def finished_run(path: str | None) -> RunFolder:
         chosen = Path("runs") / "shipped"
         if not (chosen / "run.json").exists():
             with atomic_folder(chosen) as folder:
-                shutil.copytree(SHIPPED_RUN, folder, dirs_exist_ok=True)
+                shutil.copytree(SHIPPED_RUN, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+                for inner in (folder, *folder.rglob("*/")):  # the project may lie where nothing may be written
+                    inner.chmod(0o755)
         print(f"{chosen} is a copy of the run that comes with the project")
     run = RunFolder.open(chosen)
     check_finished(run.path, run.facts)

@@ -1,38 +1,45 @@
-"""Processes that are killed with SIGKILL at the n-th thing that they do to a file.
+"""Something that happens at the n-th thing that a process does to a file: a kill, or a disk that is full.
 
-`die_at(n)` is for a process of one's own (a forked one, or a program's). The functions of `os` that change the file
-system are counted, opening a file to write, each write into one, and the swap of two folders. A kill falls ahead of
-the n-th operation; within a write, behind the first half of what was to be written.
+The functions of `os` that change the file system are counted, opening a file to write, writes into one, and the
+swap of two folders. What happens, happens ahead of the n-th of them; within a write, behind the first half of it.
 """
 
 import builtins
 import contextlib
+import errno
 import io
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from common import leftovers
 
-OPERATIONS = ("replace", "rename", "unlink", "rmdir", "mkdir", "fsync")
+CHANGES = ("replace", "rename", "unlink", "rmdir", "mkdir", "fsync")
+NEEDS_ROOM = ("replace", "rename", "fsync")
 
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Dying:
-    """A file that counts its writes; all else is the file's own."""
+def no_room() -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Counted:
+    """A file whose first, second, fourth, eighth ... write is counted (JSON has thousands); all else is its own."""
 
     def __init__(self, handle, count: Callable[..., None]):
-        self._handle, self._count = handle, count
+        self._handle, self._count, self._writes = handle, count, 0
 
     def write(self, data):
         def half():
             self._handle.write(data[: len(data) // 2])
             self._handle.flush()
 
-        self._count(half)
+        self._writes += 1
+        if self._writes.bit_count() == 1:
+            self._count(half)
         return self._handle.write(data)
 
     def writelines(self, lines):
@@ -53,19 +60,19 @@ class Dying:
         return getattr(self._handle, name)
 
 
-def die_at(number: int, of=lambda path: True) -> Callable[[], int]:
-    """Let this process kill itself at its `number`-th operation from now on; returns a function that counts them.
+@contextlib.contextmanager
+def at_operation(number: int, happens: Callable[[], None], functions=CHANGES, under: str = "") -> Iterator[list[int]]:
+    """Let `happens` happen at the `number`-th operation in the block; gives a list whose only item counts them.
 
-    of: whether a file that is opened to be written takes part.
+    under: count opening files whose path begins so, and writing into them; other files are let alone.
     """
-    done = 0
+    done = [0]
 
     def count(first=lambda: None) -> None:
-        nonlocal done
-        done += 1
-        if done == number:
+        done[0] += 1
+        if done[0] == number:
             first()
-            die()
+            happens()
 
     def counted(function):
         def call(*args, **kwargs):
@@ -74,20 +81,27 @@ def die_at(number: int, of=lambda path: True) -> Callable[[], int]:
 
         return call
 
-    for name in OPERATIONS:
-        setattr(os, name, counted(getattr(os, name)))
-    leftovers.exchange = counted(leftovers.exchange)
     opened = io.open
 
     def open_counted(file, mode="r", *args, **kwargs):
-        if set(mode).isdisjoint("wax+") or isinstance(file, int) or not of(file):
+        if set(mode).isdisjoint("wax+") or isinstance(file, int) or not os.path.abspath(file).startswith(under):
             return opened(file, mode, *args, **kwargs)
         count()
-        handle = opened(file, mode, *args, **kwargs)
-        return Dying(handle, count)
+        return Counted(opened(file, mode, *args, **kwargs), count)
 
-    builtins.open = io.open = open_counted
-    return lambda: done
+    kept = {name: getattr(os, name) for name in functions}
+    exchange = leftovers.exchange
+    try:
+        for name in functions:
+            setattr(os, name, counted(kept[name]))
+        leftovers.exchange = counted(exchange)
+        builtins.open = io.open = open_counted
+        yield done
+    finally:
+        builtins.open = io.open = opened
+        leftovers.exchange = exchange
+        for name in functions:
+            setattr(os, name, kept[name])
 
 
 def killed_at(number: int, work: Callable[[], None]) -> bool:
@@ -96,8 +110,7 @@ def killed_at(number: int, work: Callable[[], None]) -> bool:
     if not pid:
         status = 1
         try:
-            die_at(number)
-            with contextlib.redirect_stdout(io.StringIO()):
+            with at_operation(number, die), contextlib.redirect_stdout(io.StringIO()):
                 work()
             status = 0
         finally:

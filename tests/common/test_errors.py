@@ -117,10 +117,27 @@ def test_a_defect_keeps_its_traceback(error):
 def test_warnings_go_to_the_output_and_nothing_stands_ahead_of_an_error(capsys):
     def main(argv):
         warnings.warn("beta\n\x1b[31m state", stacklevel=1)
+        print("fine")
         raise UserError("a: wrong")
 
-    assert ended(main, capsys) == (2, "  warning: beta\\n\\x1b[31m state\n", "error: a: wrong\n")
+    assert ended(main, capsys) == (2, "  warning: beta\\n\\x1b[31m state\nfine\n", "error: a: wrong\n")
     assert warnings.showwarning.__module__ != "common.errors"
+
+
+LOGGING = """
+import logging
+from common.errors import UserError, run_program
+def main(argv):
+    logging.getLogger("some.library").warning("no %s", "home")
+    logging.getLogger("some.library").info("much else")
+    raise UserError("a: wrong")
+run_program(main)
+"""
+
+
+def test_what_libraries_log_goes_to_the_output_too():
+    child = subprocess.run([sys.executable, "-c", LOGGING], capture_output=True, text=True, cwd=ROOT)
+    assert (child.returncode, child.stdout, child.stderr) == (2, "  warning: no home\n", "error: a: wrong\n")
 
 
 SHOUTING = """
