@@ -9,6 +9,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.leftovers import beside, clear, meant, put_folder, remove
+from common.reading import check_path, open_plain
+from common.reading import read_json as read_json
+from common.reading import read_toml as read_toml
 
 ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, base/ and the sample posts are
 
