@@ -20,6 +20,7 @@ import re
 import shutil
 import textwrap
 import typing
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 
@@ -133,7 +134,13 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
 def check_value(cls, name: str, value, where: str):
     """`value` as the field `name` of the dataclass `cls` would take it from a TOML file; else a `UserError`."""
     field = next(field for field in dataclasses.fields(cls) if field.name == name)
-    return _checked(value, _kind(typing.get_type_hints(cls)[name]), field.metadata, f"{where}: {name}")
+    return _checked(value, _kinds(cls)[name], field.metadata, f"{where}: {name}")
+
+
+@cache
+def _kinds(cls) -> dict[str, tuple[str, bool]]:
+    """`_kind` of every annotation; a run.json has dozens of options to check."""
+    return {name: _kind(annotation) for name, annotation in typing.get_type_hints(cls).items()}
 
 
 def _kind(annotation) -> tuple[str, bool]:

@@ -96,14 +96,17 @@ def file_state(path: str | Path) -> tuple[int, ...] | None:
 
 def read_bytes(path: str | Path, limit: int) -> bytes:
     """The bytes of a plain file of at most `limit` bytes; else a `UserError`."""
+    pieces, size = [], 0
     with open_plain(path) as handle:
         try:
-            data = handle.read(limit + 1)
+            while piece := handle.read(2**20):  # asked for more, Python would set that much memory aside
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    raise UserError(f"{path}: is larger than such a file can be (more than {limit // 2**20} MB)")
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(data) > limit:
-        raise UserError(f"{path}: is larger than such a file can be (more than {limit // 2**20} MB)")
-    return data
+    return b"".join(pieces)
 
 
 def read_json(path: str | Path, limit: int = DOCUMENT):

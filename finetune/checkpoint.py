@@ -53,8 +53,8 @@ def check_trainer(found, fresh: Mapping, total_steps: int) -> None:
 def _check_optimizer(found: dict, fresh: dict, parameters: list[torch.Tensor], step: int) -> None:
     """AdamW with the same settings (the rate alone is set anew at each step), and moments for every parameter."""
     groups = found.get("param_groups")
-    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups) or [
-            {**group, "lr": 0.0} for group in groups] != [{**group, "lr": 0.0} for group in fresh["param_groups"]]:
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups) or not _is_same(
+            [{**group, "lr": 0.0} for group in groups], [{**group, "lr": 0.0} for group in fresh["param_groups"]]):
         raise ValueError("the optimiser has other settings")
     moments = found.get("state")
     numbers = set(range(len(parameters))) if step else set()
@@ -65,6 +65,17 @@ def _check_optimizer(found: dict, fresh: dict, parameters: list[torch.Tensor], s
                 _is_like(part[name], parameters[number]) for name in MOMENTS - {"step"}) or not (
                 is_plain(part["step"]) and part["step"].numel() == 1 and part["step"].is_floating_point()):
             raise ValueError("the optimiser's moments are of another kind")
+
+
+def _is_same(found, value) -> bool:
+    """Whether plain values are equal, kinds included; a tensor among them is no plain value and not asked."""
+    if type(found) is not type(value):
+        return False
+    if isinstance(value, dict):
+        return found.keys() == value.keys() and all(_is_same(found[key], value[key]) for key in value)
+    if isinstance(value, list | tuple):
+        return len(found) == len(value) and all(map(_is_same, found, value))
+    return found == value
 
 
 def _is_like(found, tensor: torch.Tensor) -> bool:

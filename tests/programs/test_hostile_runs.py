@@ -159,6 +159,8 @@ STATES = {
     "groups are a number": optimizer(lambda found: found.update(param_groups=3)),
     "another group": optimizer(lambda found: found["param_groups"].append({})),
     "another setting": optimizer(lambda found: found["param_groups"][0].update(betas=(0.9, 2.0))),
+    "a setting is a tensor": optimizer(lambda found: found["param_groups"][0].update(eps=torch.ones(3))),
+    "a setting holds a tensor": optimizer(lambda found: found["param_groups"][0].update(betas=(torch.ones(2), 1))),
     "a setting of another kind": optimizer(lambda found: found["param_groups"][0].update(fused="yes")),
     "no moments": optimizer(lambda found: found.update(state={})),
     "moments of another": optimizer(lambda found: found["state"].update({99: found["state"][0]})),
