@@ -112,6 +112,7 @@ def open_world(world: World, monkeypatch):  # noqa: F811
 def test_folders_that_may_not_be_looked_into(open_world):
     """As another user, who may not look into the folder: a line, where `Path.exists` would raise."""
     based = ("--model", "base", "--data", "posts.jsonl")
+    os.chmod("run", 0o777)  # eval.py writes into its run, and is to get as far as --out
     calls = [
         (train.main, "--model", "secret/base", "--data", "posts.jsonl", "--out", "r"),
         (train.main, *based, "--out", "secret/r"), (train.main, "--config", "secret/o.toml"),

@@ -62,7 +62,7 @@ RUN_JSON = {
     "options: micro_tokens": within("options", micro_tokens={"a": 1}),
     "options: model": within("options", model=["base"]),
     "can be no file's name": within("options", model="a\0b"),
-    "cannot be looked at": within("options", model="n" * 300),
+    "File name too long": within("options", model="n" * 300),
     "holds NaN": within("options", alpha=float("nan")),
     "nested too deep": lambda run: (run / "run.json").write_text('{"schema": 1, "a": ' + "[" * 10**5 + "]" * 10**5),
     "digits": lambda run: (run / "run.json").write_text('{"schema": ' + "9" * 5000 + "}"),

@@ -19,7 +19,9 @@ BOOK = {"name": "b", "role": "r", "question": "q", "introduction": '"{post}"', "
 
 def scored(folder: Path, rows: list[tuple], evaluation: str = "eval-test", labels=LABELS) -> Path:
     """A run that was scored: rows of (id, language, gold, predicted, probability)."""
-    facts = {"schema": 1, "created": "", "finished": True, "environment": {}, "hashes": {"weights": {}}, "prompt": {},
+    facts = {"schema": 1, "created": "", "finished": True, "prompt": {},
+             "environment": {"device_name": "cpu", "dtype": "float32", "threads": 1, "packages": {}},
+             "hashes": {"weights": {}},
              "languages": [], "scored": [], "codebook": BOOK | {"labels": [{"name": label} for label in labels]},
              "options": {"model": "m", "template": "paper", "max_tokens": 9, "quantize": "nf4", "seed": 1,
                          "allow_missing_labels": False}}  # fmt: skip

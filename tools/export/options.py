@@ -7,6 +7,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import check_place, find_path
 from common.options import option
+from common.reading import check_path
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 TAKES = {  # what --to may be, and which of the options below mean something for it
@@ -53,6 +54,7 @@ def check_options(options: ExportOptions) -> Path:
             raise UserError(f"--report {name}: there is no such file; name labelled posts")
     shard_bytes(options.shard_size)
     out = Path(options.out)
+    check_path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out}: {'is not empty' if out.is_dir() else 'is a file'}; choose a new folder")
     check_place(out, "--out")

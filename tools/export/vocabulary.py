@@ -104,8 +104,8 @@ def _json(tokenizer: Tokenizer, words: dict) -> Vocabulary:
         raise UserError(f"{file}: is a Llama 2 vocabulary without the scores that llama.cpp needs; put the "
                         "tokenizer.model of the same release beside it")
     if tokenizer.pattern != LLAMA3_PATTERN or not model.get("ignore_merges"):
-        raise UserError(f"{file}: cuts texts otherwise than Llama 3 before it merges; a GGUF file would have to name "
-                        "llama.cpp's own word for that, and only llama-bpe is known here")
+        raise UserError(f"{file}: splits texts differently from Llama 3 before it merges; a GGUF file would have to "
+                        "name llama.cpp's own word for that, and only llama-bpe is known here")
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     ordinary = [word for word in added if not word["special"] and word["content"] not in tokenizer.special_ids]
     flagged = [word["content"] for word in ordinary if word["lstrip"] or word["rstrip"] or word["single_word"]]

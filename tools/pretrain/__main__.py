@@ -141,7 +141,7 @@ def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, targets: Bags, 
             shown = {name: round(float(value.detach()), 4) for name, value in values.items()}
             seconds = time.monotonic() - began
             lines.append(json.dumps({"step": step + 1, **shown, "seconds": round(seconds, 1)}))
-            bar.set_postfix(loss=shown["loss"])
+            bar.set_postfix_str(f"loss {shown['loss']}")
             bar.update()
             if (step + 1) % o.save_every == 0 or step + 1 == o.steps:
                 with atomic_write(out / "log.jsonl") as handle:
