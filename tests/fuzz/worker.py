@@ -132,12 +132,12 @@ def _work(name, seconds, seed, limits, place, shared, writes, findings, engine) 
     def call(data: bytes) -> None:
         path.write_bytes(data)
         shared[2] = time.monotonic()
-        kind = attempt(reader.read, path, limits, shared)
+        kind, trace = attempt(reader.read, path, limits, shared)
         shared[2], shared[0] = 0.0, shared[0] + 1
         if kind:
             said[kind] = said.get(kind, 0) + 1
             if said[kind] <= 3:
-                keep(findings, name, data, kind, traceback.format_exc())
+                keep(findings, name, data, kind, trace)
             writes.send(kind)
 
     end = time.monotonic() + seconds
@@ -149,8 +149,8 @@ def _work(name, seconds, seed, limits, place, shared, writes, findings, engine) 
         call(reader.mutate(good, random.Random(f"{seed}/{name}/{number}")))
 
 
-def attempt(read, path: Path, limits: Limits, shared) -> str:
-    """One call; returns the reason where its end is a finding, else ""."""
+def attempt(read, path: Path, limits: Limits, shared) -> tuple[str, str]:
+    """One call; returns the reason and the traceback where its end is a finding, else ""."""
     try:
         signal.setitimer(signal.ITIMER_PROF, limits.seconds)
         try:
@@ -158,15 +158,15 @@ def attempt(read, path: Path, limits: Limits, shared) -> str:
             shared[1] += 1
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        return ""
+        return "", ""
     except UserError as error:
-        return "" if "\n" not in str(error) and str(error).strip() else "an error of several lines"
+        return "" if "\n" not in str(error) and str(error).strip() else "an error of several lines", ""
     except Slow:
-        return f"takes more than {limits.seconds:g} s: {_where()}"
+        return f"takes more than {limits.seconds:g} s: {_where()}", traceback.format_exc()
     except BaseException as error:
         if isinstance(error, Exception) and is_memory(error):
-            return f"takes more than {limits.megabytes} MB: {_where()}"
-        return f"{type(error).__name__}: {_where()}"
+            return f"takes more than {limits.megabytes} MB: {_where()}", traceback.format_exc()
+        return f"{type(error).__name__}: {_where()}", traceback.format_exc()
 
 
 def _where() -> str:
