@@ -25,16 +25,14 @@ from data.posts import Columns, Post
 from data.prompt import check_fingerprint
 from data.readers import by_id, iter_posts, read_predictions
 from data.sampling import only_posts
-from data.writers import GrowingFile, partial_files
 from finetune.checkpoint import check_trainer
 from finetune.loop import Watch
 from finetune.options import TrainOptions
 from finetune.run_folder import RunFolder
 from inference.prices import load_prices
 from loading import load_model
-from loading.cache import _whole, quantised_copy, weights_sha256
 from loading.sources import find_source
-from loading.weights import find_shards, read_config
+from loading.weights import find_shards
 from lora.adapter import load_adapter
 from lora.inject import adapters
 from model.tokenizer import load_tokenizer
@@ -42,8 +40,8 @@ from quant.stored import STATE, read_group
 from report.page import page, training_findings
 from study.kept import read_answers, read_probabilities
 from study.plan import load_plan
-from study.preregistration import differences, read_frozen
 from tests.fuzz import fixtures
+from tests.fuzz.kept import answers, cache_of, froze, frozen, go_on, journal, kept
 from tests.fuzz.mutate import Mutate, change_value, mutate
 from tools.export.card import metrics_table, read_evaluations
 
@@ -187,30 +185,6 @@ def texts(path: Path) -> None:
     check_test(TrainingTexts.from_file(path), [post, post]).lines()
 
 
-MADE_FROM = {"run": "a", "input": "b", "columns": {"text": "text"}}
-
-
-def journal(folder: Path) -> Path:
-    file = GrowingFile(folder / "labels.csv", MADE_FROM, resume=True)
-    try:
-        with file:
-            file.add([{"id": "a", "predicted": "neutral"}], texts=1, cut=0)
-            raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        return partial_files(folder / "labels.csv")[1]
-
-
-def go_on(path: Path) -> None:
-    rows = path.with_name(".labels.csv.partial")
-    whole = b"id,predicted\r\na,neutral\r\n"
-    rows.write_bytes(whole)
-    try:
-        with GrowingFile(path.parent / "labels.csv", MADE_FROM, resume=True) as file:
-            file.add([{"id": "b", "predicted": "neutral"}], texts=1)
-    finally:
-        (path.parent / "labels.csv").unlink(missing_ok=True)
-
-
 def tokenizer(path: Path) -> None:
     found = load_tokenizer(path.parent)
     ids = found.encode(TEXT)
@@ -223,44 +197,6 @@ def beside(name: str, data: Callable[[], bytes]) -> Callable[[Path], Path]:
         return file_of(name, data)(folder)
 
     return make
-
-
-def frozen(folder: Path) -> Path:
-    from common.files import sha256_json
-
-    facts = {"schema": 1, "plan": {"title": "a", "data": {"train": ["x"]}}, "hashes": {"base": "x"},
-             "posts": {"test posts": "y"}, "date": "2026"}
-    write_json(folder / "frozen.json", facts | {"plan_hash": sha256_json(facts["plan"])})
-    return folder / "frozen.json"
-
-
-def froze(path: Path) -> None:
-    found = read_frozen(path)
-    differences(found, {"plan": {"data": {}}, "hashes": {}, "posts": {}}), f"{found['date']}"
-
-
-def answers() -> bytes:
-    return json.dumps({"rows": [["en", "a", fixtures.PROBABILITIES]] * 2, "seconds": 1.5, "posts": 2, "tokens": 40,
-                       "dtype": "float32", "machine": {"device": "cpu", "threads": 2}}).encode()
-
-
-def kept(name: str) -> Callable[[Path], Path]:
-    """A folder with a base and what the cache keeps of it."""
-    def make(folder: Path) -> Path:
-        source = fixtures.dense(folder / "base")
-        weights_sha256(source, folder / "cache")
-        quantised_copy(source, read_config(source), folder / "cache", double=False)
-        known = {str((source / "config.json").resolve()): [[1, 2, 3, 4], "0" * 64]}
-        write_json(folder / "cache" / "hashes.json", known)
-        return next((folder / "cache").rglob(name))
-
-    return make
-
-
-def cache_of(path: Path) -> None:
-    folder = next(parent for parent in path.parents if (parent / "base").is_dir())
-    weights_sha256(folder / "base", folder / "cache")
-    _whole(next((folder / "cache").glob("nf4*")))
 
 
 def stored_group(path: Path) -> None:

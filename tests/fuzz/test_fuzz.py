@@ -6,6 +6,7 @@ Deliberate break that turns this red: in tests/fuzz/worker.py, let `attempt` tak
 common/reading.py, leave `except RecursionError` out of `json_value`.
 """
 
+import faulthandler
 import json
 import os
 import random
@@ -50,6 +51,7 @@ def test_three_minutes_over_every_reader_find_nothing(tmp_path):
 
 
 def crash(path):
+    faulthandler.disable()
     os.abort()
 
 
