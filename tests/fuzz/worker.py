@@ -106,7 +106,9 @@ def _wait(child, shared, seconds: float, limits: Limits, reads, kinds: dict[str,
 def _work(name, seconds, seed, limits, place, shared, writes, findings, engine) -> None:
     """The child: make the reader's files, then mutate, write, call, until the time is over."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    sys.stdout, sys.stderr = open(os.devnull, "w"), open(place / "said", "w")  # noqa: SIM115
+    sys.stdout = sys.stderr = open(place / "said", "w", buffering=1)  # noqa: SIM115 - as long as the process lives
+    for number in (1, 2):  # what libraries say, too
+        os.dup2(sys.stderr.fileno(), number)
     warnings.simplefilter("ignore")
     import torch
 
@@ -127,7 +129,7 @@ def _work(name, seconds, seed, limits, place, shared, writes, findings, engine) 
     reader.read(path)  # what is good is taken, or the reader's calls are wrong
     signal.signal(signal.SIGPROF, _too_slow)
     _limit_memory(limits)
-    said: dict[str, int] = {}
+    kept: dict[str, int] = {}
 
     def call(data: bytes) -> None:
         path.write_bytes(data)
@@ -135,8 +137,8 @@ def _work(name, seconds, seed, limits, place, shared, writes, findings, engine) 
         kind, trace = attempt(reader.read, path, limits, shared)
         shared[2], shared[0] = 0.0, shared[0] + 1
         if kind:
-            said[kind] = said.get(kind, 0) + 1
-            if said[kind] <= 3:
+            kept[kind] = kept.get(kind, 0) + 1
+            if kept[kind] <= 3:
                 keep(findings, name, data, kind, trace)
             writes.send(kind)
 
