@@ -1,7 +1,7 @@
 """Regular expressions from files: ordinary ones match as in Python, hostile ones end in one line at once.
 
-Deliberate break that turns this red: in common/patterns.py, let `check_expression` count the pairs of braces instead of
-multiplying what is in them, or leave `timeout=` out of `_timed`.
+Deliberate break that turns this red: in common/patterns.py, let `check_expression` take an expression of any length.
+(Where counts or time have no limit, the tests take the machine's memory or no end.)
 """
 
 import re

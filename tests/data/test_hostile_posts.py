@@ -1,7 +1,6 @@
 """Files of posts that were made to hang a reader or to fill memory: one line, and memory that stays bounded.
 
-Deliberate break that turns this red: in data/lines.py, let `read_lines` call `handle.readline()` without a size, or add
-up what a row takes for each line anew.
+Deliberate break that turns this red: in data/lines.py, let `read_lines` call `handle.readline()` without a size.
 """
 
 import gzip

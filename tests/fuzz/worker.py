@@ -106,7 +106,9 @@ def _wait(child, shared, seconds: float, limits: Limits, reads, kinds: dict[str,
 def _work(name, seconds, seed, limits, place, shared, writes, findings, engine) -> None:
     """The child: make the reader's files, then mutate, write, call, until the time is over."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    sys.stdout, sys.stderr = open(os.devnull, "w"), open(place / "said", "w")  # noqa: SIM115
+    sys.stdout = sys.stderr = open(place / "said", "w", buffering=1)  # noqa: SIM115 - as long as the process lives
+    for number in (1, 2):  # what libraries say, too
+        os.dup2(sys.stderr.fileno(), number)
     warnings.simplefilter("ignore")
     import torch
 
@@ -127,17 +129,17 @@ def _work(name, seconds, seed, limits, place, shared, writes, findings, engine) 
     reader.read(path)  # what is good is taken, or the reader's calls are wrong
     signal.signal(signal.SIGPROF, _too_slow)
     _limit_memory(limits)
-    said: dict[str, int] = {}
+    kept: dict[str, int] = {}
 
     def call(data: bytes) -> None:
         path.write_bytes(data)
         shared[2] = time.monotonic()
-        kind = attempt(reader.read, path, limits, shared)
+        kind, trace = attempt(reader.read, path, limits, shared)
         shared[2], shared[0] = 0.0, shared[0] + 1
         if kind:
-            said[kind] = said.get(kind, 0) + 1
-            if said[kind] <= 3:
-                keep(findings, name, data, kind, traceback.format_exc())
+            kept[kind] = kept.get(kind, 0) + 1
+            if kept[kind] <= 3:
+                keep(findings, name, data, kind, trace)
             writes.send(kind)
 
     end = time.monotonic() + seconds
@@ -149,8 +151,8 @@ def _work(name, seconds, seed, limits, place, shared, writes, findings, engine) 
         call(reader.mutate(good, random.Random(f"{seed}/{name}/{number}")))
 
 
-def attempt(read, path: Path, limits: Limits, shared) -> str:
-    """One call; returns the reason where its end is a finding, else ""."""
+def attempt(read, path: Path, limits: Limits, shared) -> tuple[str, str]:
+    """One call; returns the reason and the traceback where its end is a finding, else ""."""
     try:
         signal.setitimer(signal.ITIMER_PROF, limits.seconds)
         try:
@@ -158,15 +160,15 @@ def attempt(read, path: Path, limits: Limits, shared) -> str:
             shared[1] += 1
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
-        return ""
+        return "", ""
     except UserError as error:
-        return "" if "\n" not in str(error) and str(error).strip() else "an error of several lines"
+        return "" if "\n" not in str(error) and str(error).strip() else "an error of several lines", ""
     except Slow:
-        return f"takes more than {limits.seconds:g} s: {_where()}"
+        return f"takes more than {limits.seconds:g} s: {_where()}", traceback.format_exc()
     except BaseException as error:
         if isinstance(error, Exception) and is_memory(error):
-            return f"takes more than {limits.megabytes} MB: {_where()}"
-        return f"{type(error).__name__}: {_where()}"
+            return f"takes more than {limits.megabytes} MB: {_where()}", traceback.format_exc()
+        return f"{type(error).__name__}: {_where()}", traceback.format_exc()
 
 
 def _where() -> str:
