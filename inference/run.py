@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.files import ROOT, atomic_folder
+from common.files import ROOT, atomic_folder, making
 from common.leftovers import clear
+from common.lock import hold
 from common.reading import check_path
 from common.run_json import RUN_JSON, check_adapter, check_finished
 from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
-from finetune.run_folder import RunFolder
+from finetune.run_folder import PATIENCE, RunFolder
 from loading import load_model
 from loading.sources import Source, check_base, find_base, find_folder
 from model.tokenizer import load_tokenizer
@@ -56,15 +57,22 @@ def finished_run(path: str | None) -> RunFolder:
             raise UserError("there is no run in runs/ yet; `python train.py` makes one")
         chosen = Path("runs") / "shipped"
         if not (chosen / "run.json").exists():
-            with atomic_folder(chosen) as folder:
-                shutil.copytree(SHIPPED_RUN, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
-                for inner in (folder, *folder.rglob("*/")):  # the project may lie where nothing may be written
-                    inner.chmod(0o755)
+            copy_shipped(chosen)
         print(f"{chosen} is a copy of the run that comes with the project")
     run = RunFolder.open(chosen)
     check_finished(run.path, run.facts)
     clear(run.path)  # an evaluation that a killed program had moved aside is back for whoever looks for it
     return run
+
+
+def copy_shipped(to: Path) -> None:
+    """A copy of the shipped run that may be written to, wherever the project lies; one at a time makes it."""
+    with making(to.parent), hold(to.parent, wait=PATIENCE):
+        if not (to / "run.json").exists():
+            with atomic_folder(to) as folder:
+                shutil.copytree(SHIPPED_RUN, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+                for inner in (folder, *folder.rglob("*/")):
+                    inner.chmod(0o755)
 
 
 def base_folder(run: RunFolder, model: str | None = None, cache: str | None = None) -> Path:

@@ -124,10 +124,11 @@ class Runner:
         folder = self.folder(fit)
         self.write_options(fit, folder, changes)
         run, words = folder / "run", ["--config", str(folder / "options.toml")]
-        if (run / "run.json").exists():
-            words = ["--resume", "--out", str(run)]
+        if run.is_dir():
             with hold(run, wait=PATIENCE):  # the training of a study that was killed takes a moment to notice
                 pass
+        if (run / "run.json").exists():
+            words = ["--resume", "--out", str(run)]
         command = [sys.executable, str(ROOT / "study" / "child.py"), *words]
         with open(folder / "train.log", "w", encoding="utf-8") as log:
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)

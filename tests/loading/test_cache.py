@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from common.errors import UserError
 from common.files import sha256_file
+from common.lock import Owner
 from loading import cache, load_model
 from loading.cache import weights_sha256
 from tests.quant.stored import edit_tensors
@@ -166,6 +167,17 @@ def test_a_copy_that_could_not_be_finished_leaves_nothing(base, monkeypatch):
     monkeypatch.undo()
     assert [path.name for path in kept.iterdir()] == ["hashes.json"]
     assert torch.equal(logits(folder, cache=kept), logits(folder))
+
+
+def test_a_copy_that_a_killed_program_left_half_made_goes(base, capsys):
+    """Also that of another base, which nobody may ever make again."""
+    folder, kept = base
+    dead, alive = f".nf4-0.{10**9}-1@{Owner.me().host}.partial", f".nf4-1.{Owner.me()}.partial"
+    for name in (dead, alive):
+        (kept / name).mkdir(parents=True)
+    load_model(folder, quantize="nf4", cache=kept)
+    assert [path.name for path in kept.glob(".*")] == [alive]
+    assert f"{kept / dead}: removed" in capsys.readouterr().out
 
 
 def test_a_weight_that_is_not_finite_is_named(base):

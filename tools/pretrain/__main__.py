@@ -22,7 +22,8 @@ import torch
 from safetensors.torch import save as as_bytes
 
 from common.errors import UserError, run_program
-from common.files import atomic_write, sha256_file, sha256_json, write_json
+from common.files import atomic_write, making, sha256_file, sha256_json, write_json
+from common.lock import hold
 from common.options import option, parse_options
 from common.states import read_state
 from common.terminal import human_seconds, progress
@@ -187,13 +188,14 @@ def main(argv: list[str]) -> None:
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters:,} parameters; {o.steps} steps of 2 x {o.items} rows; seed {o.seed}")
     sampler = Sampler(parallel, alone, tokenizer, special, o)
-    out.mkdir(parents=True, exist_ok=True)
-    seconds = train(o, model, sampler, Bags(weights, idf, own_words), sha256_json([options, files]), out)
-    versions = {"python": platform.python_version(), "torch": torch.__version__,
-                "sentencepiece": sentencepiece.__version__}
-    save(model, config, vocabulary, {"options": options, "files": files, "parameters": parameters, "versions": versions,
-                                     "machine": platform.machine(), "minutes": round(seconds / 60, 1)}, out)
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    with making(out), hold(out):
+        seconds = train(o, model, sampler, Bags(weights, idf, own_words), sha256_json([options, files]), out)
+        versions = {"python": platform.python_version(), "torch": torch.__version__,
+                    "sentencepiece": sentencepiece.__version__}
+        record = {"options": options, "files": files, "parameters": parameters, "versions": versions,
+                  "machine": platform.machine(), "minutes": round(seconds / 60, 1)}
+        save(model, config, vocabulary, record, out)
+        (out / CHECKPOINT).unlink(missing_ok=True)
     print(f"{out}: written after {human_seconds(seconds)} of training")
 
 
