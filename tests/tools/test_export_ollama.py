@@ -178,6 +178,14 @@ def test_there_is_none_where_the_prompt_must_not_be_shown(run, tmp_path, monkeyp
     assert "no `Modelfile` for Ollama: the prompt holds examples or posts" in card(tmp_path / "out")
 
 
+def test_there_is_none_where_llama_cpp_lacks_the_normaliser(tmp_path):
+    """The shipped base's vocabulary folds case: through text, llama.cpp would get other ids for the instruction too."""
+    pytest.importorskip("gguf")
+    export(ROOT / "base" / "run", "gguf-q8_0", tmp_path / "out")
+    assert not (tmp_path / "out" / "Modelfile").exists()
+    assert "no `Modelfile` for Ollama: it takes text, of which llama.cpp makes other ids here" in card(tmp_path / "out")
+
+
 def test_llama_cpp_makes_these_ids(run, tmp_path):
     llama_cpp = pytest.importorskip("llama_cpp")
     pytest.importorskip("gguf")
@@ -185,6 +193,24 @@ def test_llama_cpp_makes_these_ids(run, tmp_path):
     commands = dict(parse((tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")))
     model = llama_cpp.Llama(str(tmp_path / "out" / commands["FROM"]), vocab_only=True, verbose=False)
     prompt = Prompt(load_codebook(), load_tokenizer(run.parent / "base"), "instruction-first")
+    same_ids(model, commands["TEMPLATE"], prompt)
+
+
+@pytest.mark.parametrize("family, size", [("llama3", 128256), ("llama2", 32000)])
+def test_llama_cpp_with_llama_3s_and_llama_2s_vocabularies(shared_data, tmp_path, family, size):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    pytest.importorskip("gguf")
+    from tests.tools.test_export_vocabulary import keys
+    from tools.export.vocabulary import read_vocabulary
+
+    keys(read_vocabulary(shared_data / family, size), tmp_path / "a.gguf", size)
+    model = llama_cpp.Llama(str(tmp_path / "a.gguf"), vocab_only=True, verbose=False)
+    for kind in TEMPLATES:
+        prompt = Prompt(nasty(), load_tokenizer(shared_data / family), kind)
+        same_ids(model, dict(parse(modelfile(prompt, "a.gguf", 4096)))["TEMPLATE"], prompt)
+
+
+def same_ids(model, template, prompt):
     for post in PLAIN:
-        ids = model.tokenize(execute(commands["TEMPLATE"], post).encode(), add_bos=True, special=True)
+        ids = model.tokenize(execute(template, post).encode(), add_bos=True, special=True)
         assert ids == prompt.encode(post).ids, post

@@ -147,13 +147,20 @@ def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
     export.copy_tokenizer(folder)
     return [f"the whole model for llama.cpp, `{file}`: {export.merged_on}",
             f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit", *notes,
-            write_modelfile(export, folder, file)], export.usage("gguf", file=file)
+            write_modelfile(export, folder, file, exact=not notes)], export.usage("gguf", file=file)
 
 
-def write_modelfile(export: Export, folder: Path, file: str) -> str:
-    """The file with which Ollama takes the GGUF `file`, and what is to be known of it; or why there is none."""
-    hidden = "the prompt holds examples or posts" if export.codebook != export.prompt.codebook else ""
-    reason = hidden or why_not(export.prompt)
+def write_modelfile(export: Export, folder: Path, file: str, exact: bool) -> str:
+    """The file with which Ollama takes the GGUF `file`, and what is to be known of it; or why there is none.
+
+    exact: whether llama.cpp makes the tokenizer's ids of any text.
+    """
+    if not exact:
+        reason = "it takes text, of which llama.cpp makes other ids here"
+    elif export.codebook != export.prompt.codebook:
+        reason = "the prompt holds examples or posts"
+    else:
+        reason = why_not(export.prompt)
     if reason:
         return f"no `Modelfile` for Ollama: {reason}"
     with atomic_write(folder / "Modelfile") as handle:
