@@ -26,6 +26,7 @@ from common.errors import UserError, closest
 from common.terminal import table
 from data.posts import Columns, Post
 from data.readers import is_annotated, read_posts
+from data.shipped_labels import hint_of_codebook
 
 Votes = dict[str, str]  # annotator -> label, of one post
 
@@ -102,7 +103,9 @@ def combine(posts: Sequence[Post], codebook=None, columns: Columns | None = None
     """
     columns = columns or Columns()
     if any(is_annotated(post.extra) for post in posts):
-        voted = [(_without_votes(post), _wide_votes(post, codebook)) for post in posts]
+        voted = [(_without_votes(post), _wide_votes(post)) for post in posts]
+        if codebook is not None:
+            _check_votes(voted, codebook)
     elif any(columns.annotator in post.extra for post in posts):
         voted = _gather_long(posts, columns.annotator)
     else:
@@ -188,17 +191,23 @@ def _without_votes(post: Post) -> Post:
     return replace(post, extra={key: value for key, value in post.extra.items() if not key.startswith("label_")})
 
 
-def _wide_votes(post: Post, codebook) -> Votes:
+def _wide_votes(post: Post) -> Votes:
     votes = {key.removeprefix("label_"): value.strip() for key, value in post.extra.items() if key.startswith("label_")}
-    votes = {name: label for name, label in votes.items() if label}
-    for name, label in votes.items():
-        if codebook is not None and label not in codebook.labels:
-            shown = ", ".join(list(codebook.labels)[:12])
-            raise UserError(
-                f"{post.place}: label_{name} '{label[:40]}' is not in the codebook, which has {shown}"
-                f"{closest(label, codebook.labels)} (columns label_* are annotators' labels)"
-            )
-    return votes
+    return {name: label for name, label in votes.items() if label}
+
+
+def _check_votes(voted: Sequence[tuple[Post, Votes]], codebook) -> None:
+    """Every vote is a label of the codebook; if one is not, all of them tell whose labels these are."""
+    unknown = ((post, name, label) for post, votes in voted for name, label in votes.items()
+               if label not in codebook.labels)
+    if first := next(unknown, None):
+        post, name, label = first
+        hint = hint_of_codebook((label for _, votes in voted for label in votes.values()), codebook.labels)
+        raise UserError(
+            f"{post.place}: label_{name} '{label[:40]}' is not in the codebook, which has "
+            f"{', '.join(list(codebook.labels)[:12])}{'' if hint else closest(label, codebook.labels)} "
+            f"(columns label_* are annotators' labels){hint}"
+        )
 
 
 def _gather_long(posts: Sequence[Post], column: str) -> list[tuple[Post, Votes]]:

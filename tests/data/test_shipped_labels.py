@@ -7,6 +7,7 @@ cases without a hint turn red.
 import pytest
 
 from common.errors import UserError
+from data.annotators import read_labelled
 from data.codebook import SHIPPED, Codebook, load_codebook
 from data.readers import read_posts
 from data.shipped_labels import hint_of_codebook
@@ -50,6 +51,16 @@ def test_a_file_of_another_codebook(tmp_path):
     write_jsonl(path, [{"text": "a", "label": "neutral"}, {"text": "b"}, {"text": "c", "label": "unrelated"}])
     with pytest.raises(UserError, match=r"has no label; label it, leave the row out, or set --bad-labels drop$"):
         read_posts(path, codebook=load_codebook())
+
+
+def test_annotators_columns_of_another_codebook(tmp_path):
+    rows = [f"{place},a sentence {place},{SIB[place % 7]},{SIB[place % 5]}" for place in range(21)]
+    path = tmp_path / "posts.csv"
+    path.write_text("\n".join(["id,text,label_ann,label_bob", *rows]) + "\n")
+    with pytest.raises(UserError) as error:
+        read_labelled(path, codebook=load_codebook())
+    assert "row 2: label_ann" in str(error.value) and str(error.value).endswith(HINT.format("sib200"))
+    assert len(read_labelled(path, codebook=load_codebook("sib200"))[0])
 
 
 def test_train_says_what_to_add(tmp_path):
