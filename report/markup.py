@@ -76,6 +76,8 @@ def facts(value, depth: int = 0) -> Html:
     if isinstance(value, list | tuple):
         if value and all(isinstance(item, Mapping) for item in value):
             columns = list(dict.fromkeys(key for item in value for key in item))
+            if not columns:
+                return escape("none")
             right = [all(isinstance(item.get(c), int | float | None) for item in value) for c in columns]
             body = [[facts(item.get(c), depth + 1) for c in columns] for item in value]
             return grid([_words(c) for c in columns], body, numbers=right)

@@ -48,6 +48,7 @@ def compare(tmp_path, *words, config=TINY, code=0):
     return printed, json.loads(out.read_text()) if code == 0 else None
 
 
+@pytest.mark.slow
 def test_the_whole(tmp_path, monkeypatch):
     """Every job was timed at both depths, the sides agreed, and each figure is where a reader of the file looks."""
     needs("transformers", "peft", "bitsandbytes")

@@ -268,9 +268,9 @@ def measured(kind: type[Work], place: Path, begin) -> tuple[dict, int, float]:
 
 
 @pytest.mark.parametrize(("kind", "kills"), [
-    (Training, 4), (Labelling, 4), (StudyOfTrained, 2),
+    (Training, 4), (Labelling, 4),
     *(pytest.param(kind, kills, marks=pytest.mark.slow) for kind, kills in (
-        (Training, 36), (Labelling, 36), (StudyOfTrained, 18), (Study, 10))),
+        (Training, 36), (Labelling, 36), (StudyOfTrained, 20), (Study, 10))),
 ])
 def test_killed_again_and_again(place, begin, kind, kills, record_property):
     whole, operations, seconds = measured(Study if kind is StudyOfTrained else kind, place, begin)

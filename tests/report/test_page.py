@@ -239,4 +239,5 @@ def test_markup_by_hand():
     assert tag("td", "<b>", class_="n") == '<td class="n">&lt;b&gt;</td>'
     assert tag("p", Html("<b>x</b>"), id=None) == "<p><b>x</b></p>" and escape(None) == "–"
     assert facts({"a_b": True, "n": 12345, "x": 9.615e-11}).count("<dt>") == 3
+    assert facts([{}]) == facts([{}, {}]) == facts({}) == facts([]) == "none"  # a table needs columns
     assert "12,345" in facts({"n": 12345}) and "9.615e-11" in facts({"x": 9.615e-11}) and "yes" in facts({"a": True})

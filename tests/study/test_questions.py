@@ -90,6 +90,7 @@ def test_a_plan_without_exposure_has_no_such_section(tmp_path):
     assert exposure(fake_results(tmp_path, PLAN.split("[exposure]")[0])) is None
 
 
+@pytest.mark.slow
 def test_the_whole_study(tmp_path, monkeypatch):
     from study.report.page import write_study
     from study.write_up import make_study, summary

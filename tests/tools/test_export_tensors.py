@@ -159,7 +159,8 @@ def large(run, tmp_path_factory):
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc is not there to read memory from")
-@pytest.mark.parametrize("kind", ["merged", "bnb-4bit", "peft"])
+@pytest.mark.parametrize("kind", ["merged", *(pytest.param(kind, marks=pytest.mark.slow)
+                                              for kind in ("bnb-4bit", "peft"))])
 def test_an_export_takes_the_memory_of_its_largest_tensors(large, tmp_path, kind):
     words = ["--run", str(large), "--to", kind, "--out", str(tmp_path / "out")]
     child = subprocess.run([sys.executable, "-c", CHILD, *words], capture_output=True, text=True,

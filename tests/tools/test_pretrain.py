@@ -62,6 +62,7 @@ def test_the_loss_falls_and_every_step_is_logged(finished):
     assert not (finished / pretrain.CHECKPOINT).exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_in_the_same_bits(finished, text_files, tmp_path, monkeypatch):
     arguments = ["--parallel", *text_files, "--out", str(tmp_path / "base"), *TINY]
     draw, kill_at = pretrain.Sampler.draw, iter((11, 19))
