@@ -7,6 +7,8 @@ Deliberate break: let `TrainOptions.take_from_split` return at once; the second 
 import csv
 import re
 
+import pytest
+
 import classify
 import eval as evaluation
 import train
@@ -28,13 +30,14 @@ def sheet(path, count: int, labelled: bool) -> None:
             writer.writerow([number, text, f"p{number % 97}", *([label] if labelled else [])])
 
 
-def test_the_four_lines_of_the_readme(world: World, tmp_path):
+@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_the_four_lines_of_the_readme(world: World, tmp_path, count):
     lines = re.findall(r"^\.venv/bin/python (?:-m )?(\S+) +(--.*)$", (ROOT / "README.md").read_text(encoding="utf-8"),
                        re.MULTILINE)
     given = {name: words.split() for name, words in lines if "runs/mine" in words or "posts.csv" in words}
     assert {"tools.split", "train.py", "eval.py", "classify.py"} <= set(given)
     sheet(tmp_path / "posts.csv", 420, True)
-    sheet(tmp_path / "unlabelled.csv", 2000, False)
+    sheet(tmp_path / "unlabelled.csv", count, False)
     more = ["--text-column", "Beitrag (Text)", "--label-column", "Einschätzung"]
     ended = call(split.main, *given["tools.split"], *more)
     assert ended.code == 0 and "codebook.toml with the 3 labels found" in ended.out, ended.err
@@ -45,8 +48,8 @@ def test_the_four_lines_of_the_readme(world: World, tmp_path):
     ended = call(evaluation.main, *given["eval.py"], "--draws", "10")
     assert ended.code == 0, ended.err
     ended = call(classify.main, *given["classify.py"])
-    assert ended.code == 0 and "2,000 of 2,000 posts labelled" in ended.out, ended.err
+    assert ended.code == 0 and f"{count:,} of {count:,} posts labelled" in ended.out, ended.err
     with open("labels.csv", encoding="utf-8", newline="") as handle:
         rows = list(csv.DictReader(handle))
-    assert len(rows) == 2000 and {row["predicted"] for row in rows} <= set(LABELS)
+    assert len(rows) == count and {row["predicted"] for row in rows} <= set(LABELS)
     assert rows[5]["Nr."] == "5" and rows[5]["author"] == "p5" and "Beitrag (Text)" not in rows[5]
