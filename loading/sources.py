@@ -18,7 +18,7 @@ from common.reading import check_path
 from common.run_json import RUN_JSON, check_adapter, check_finished, read_run_json
 from loading import hub
 from loading.cache import weights_sha256
-from loading.weights import checkpoint_folder
+from loading.weights import find_checkpoint
 from lora.adapter import CONFIG, read_config
 from model.tokenizer import FILE_NAMES
 
@@ -57,7 +57,7 @@ def find_source(name: str | Path) -> Source:
     if (folder / RUN_JSON).is_file():
         return _of_run(folder)
     if not (folder / CONFIG).is_file():
-        return Source(checkpoint_folder(folder))
+        return Source(find_checkpoint(folder))
     if any(folder.glob("model*.safetensors")):
         raise UserError(f"{folder}: holds a whole model and {CONFIG}, an adapter; put them into folders of their own")
     config = read_config(folder)
@@ -93,7 +93,7 @@ def find_base(name: str | Path, revision: str | None = None, weights: bool = Tru
     kinds = [kind for file, kind in ((RUN_JSON, "a run"), (CONFIG, "an adapter")) if (folder / file).is_file()]
     if kinds:
         raise UserError(f"{name}: is {kinds[0]}, not a whole model; give its base, or merge the two and give that")
-    return checkpoint_folder(folder)
+    return find_checkpoint(folder)
 
 
 def find_adapter(name: str | Path) -> Path:
