@@ -21,6 +21,7 @@ views of the file's map. (Names and order of rows: llama.cpp, `convert_hf_to_ggu
 import dataclasses
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy
@@ -60,12 +61,12 @@ def gguf_name(name: str) -> str:
     return f"blk.{layer}.{OF_LAYER[part]}.{leaf}"
 
 
-def gguf_in(folder: Path) -> Path | None:
-    """The one GGUF model of a folder, of a split one its first file; None without any; `UserError` with several."""
-    there = sorted(path for path in folder.glob("*.gguf") if is_gguf(path))
+def one_model(paths: Iterable[Path], where: str | Path) -> Path | None:
+    """The GGUF model among `paths`, of a split one its first file; None without any, `UserError` with several."""
+    there = sorted(path for path in paths if is_gguf(path))
     models = [path for path in there if not (part := _SPLIT.fullmatch(path.name)) or int(part[2]) == 1] or there[:1]
     if len(models) > 1:
-        raise UserError(f"{folder}: holds {len(models)} GGUF files; give one of them: "
+        raise UserError(f"{where}: holds {len(models)} GGUF files; give one of them: "
                         f"{', '.join(path.name for path in models[:12])}{', ...' if len(models) > 12 else ''}")
     return models[0] if models else None
 
@@ -210,6 +211,10 @@ class GGUFFiles:
         """The file that holds a tensor."""
         return self.files[self.names[name]].path
 
+    def is_view(self, name: str) -> bool:
+        """Whether `get_tensor(name)` may lie on the map, so that who keeps it must copy it."""
+        return self._tensor(name).type in _PLAIN
+
     def get_slice(self, name: str) -> Header:
         return Header(DTYPES[self._dtype(name)], self._tensor(name).shape)
 
@@ -246,7 +251,7 @@ def find_scaling(factors: torch.Tensor, plain: LlamaConfig, window: int | None =
     factor = _shortest(float(factors.max()))
     if not bool(torch.isfinite(factors).all()) or float(factors.min()) < 1 - _CLOSE or factor == 1:
         return None
-    windows = [window] if isinstance(window, int) and 0 < window < 2**40 else [8192, *(2**n for n in range(8, 21))]
+    windows = [window] if isinstance(window, int) and 0 < window < 2**40 else [8192, *(2**n for n in range(4, 21))]
     numbers = [(1.0, 4.0, W) for W in windows]
     frequencies = inverse_frequencies(plain)
     c, f = factors.double(), frequencies.double()

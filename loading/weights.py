@@ -23,7 +23,7 @@ from common.gguf import is_gguf
 from common.reading import check_path, open_plain
 from common.safetensors_writer import DTYPES, Form
 from common.terminal import human_bytes
-from loading.gguf import GGUFFiles, gguf_in, split_files
+from loading.gguf import GGUFFiles, one_model, split_files
 from loading.meta import PARAMS, MetaFiles, consolidated, is_meta
 from model.config import LlamaConfig
 from quant.stored import check_method
@@ -34,10 +34,7 @@ _PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")
 
 
 def find_checkpoint(path) -> Path:
-    """`path` as a folder with a config.json, or Meta's, or a GGUF file; a `UserError` says what is there instead.
-
-    A folder with a GGUF file and no other weights stands for that file.
-    """
+    """`path` as a folder with a config.json, or Meta's, or the GGUF file that it is or holds; else a `UserError`."""
     folder = Path(path)
     check_path(folder / "config.json")  # a folder that may not be looked into, too
     if is_gguf(folder):
@@ -45,10 +42,9 @@ def find_checkpoint(path) -> Path:
     if not folder.exists():
         raise UserError(f"{folder}: there is no such folder; give a checkpoint folder with config.json and safetensors")
     if not folder.is_dir():
-        raise UserError(f"{folder}: is a file, and not a GGUF file; give the folder that holds config.json and the "
-                        "weights")
+        raise UserError(f"{folder}: is a file; give the folder that holds config.json and the weights, or a GGUF file")
     others = is_meta(folder) or any(folder.glob("model*.safetensors*"))
-    file = None if others else gguf_in(folder)
+    file = None if others else one_model(folder.glob("*.gguf"), folder)
     if file is None and not (folder / "config.json").exists() and not is_meta(folder):
         raise UserError(f"{folder}: has no config.json; give a checkpoint folder, Hugging Face's (config.json, "
                         f"safetensors) or Meta's ({PARAMS}, consolidated.00.pth), or a GGUF file")
@@ -59,7 +55,7 @@ def read_config(folder: str | Path, rope_scaling: dict | None = None) -> LlamaCo
     """The model's config, from a checkpoint; `rope_scaling` is used if the files lack it."""
     folder = find_checkpoint(folder)
     if folder.is_file():
-        return GGUFFiles(folder).config(rope_scaling)  # the shapes of all tensors are at hand, to be compared next
+        return GGUFFiles(folder).config(rope_scaling)
     if is_meta(folder):
         files = MetaFiles(folder)
         config, paths, described = files.config(rope_scaling), files.paths, folder / PARAMS
@@ -182,6 +178,11 @@ class Weights:
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor: a view of the memory map, or made of what is there."""
         return self.handles[self.owner[name]].get_tensor(name)
+
+    def is_view(self, name: str) -> bool:
+        """Whether `tensor(name)` lies on the memory map: true of all that is not made of a GGUF file's blocks."""
+        handle = self.handles[self.owner[name]]
+        return not isinstance(handle, GGUFFiles) or handle.is_view(name)
 
     def form(self, name: str) -> Form:
         """dtype and shape of a dense tensor, from the file's header."""

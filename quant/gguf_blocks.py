@@ -26,7 +26,7 @@ import torch
 
 from common.errors import UserError
 
-_SLICE = 1 << 19  # weights at a time: few enough to stay in a CPU's cache, and whole blocks of every type
+_SLICE = 1 << 17  # weights at a time: few enough to stay in a CPU's cache, and whole blocks of every type
 
 
 @torch.no_grad()
