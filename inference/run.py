@@ -16,7 +16,7 @@ from data.codebook import Codebook
 from data.prompt import Prompt, check_fingerprint
 from finetune.run_folder import PATIENCE, RunFolder
 from loading import load_model
-from loading.sources import Source, check_base, find_base, find_folder
+from loading.sources import Source, check_base, find_base, find_place
 from model.tokenizer import load_tokenizer
 
 SHIPPED_RUN = ROOT / "base" / "run"
@@ -76,14 +76,14 @@ def copy_shipped(to: Path) -> None:
 
 
 def base_folder(run: RunFolder, model: str | None = None, cache: str | None = None) -> Path:
-    """The folder of a run's base; `model` says where it now is, `cache` is `load_model`'s.
+    """The folder or GGUF file of a run's base; `model` says where it now is, `cache` is `load_model`'s.
 
     Raises `UserError` if the base or the run's adapter is missing, or if the base's bytes are not those that the run
     was made with.
     """
     check_adapter(run.path)
     name = model or run.facts["options"]["model"]
-    if not find_folder(name).is_dir():
+    if not find_place(name).exists():
         raise UserError(f"{run.path / 'run.json'}: the base model {name} is not there; --model says where it is now")
     folder = find_base(name)
     check_base(folder, run.facts["hashes"]["weights"], run.path, cache)

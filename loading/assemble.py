@@ -76,7 +76,7 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     # Quantising looks at every value anyway, and a kept copy was made from values that had been looked at.
     with progress(len(weights.owner), "tensor", "loading", delay=2) as bar:
         for name, found in weights.read(unchecked=weights.owner if kept else in_four_bits):
-            place(model, name, found, weights.owner[name], device, dtype, copy=not kept)
+            place(model, name, found, weights.owner[name], device, dtype, copy=not kept and weights.is_view(name))
             bar.update()
     model.requires_grad_(False)
     if adapter is not None:
@@ -98,7 +98,7 @@ def place(model: torch.nn.Module, name: str, found: torch.Tensor | dict, path: P
           dtype: torch.dtype, copy: bool = True) -> None:
     """Hand a tensor or packed group of the file `path` to the module that owns it.
 
-    With `copy`, nothing stays on the memory map; without it, tensors that need no other device or dtype do.
+    With `copy`, nothing stays on the memory map; without it, tensors that need no other device or dtype are kept.
     """
     owner, leaf = name.rsplit(".", 1)
     module = model.get_submodule(owner)

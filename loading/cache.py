@@ -86,7 +86,7 @@ def quantised_copy(folder: Path, config: LlamaConfig, cache: str | Path, *, doub
     """
     cache, mode = Path(cache), "nf4-double" if double else "nf4"
     check_place(cache / "hashes.json", "--cache")
-    described = config.to_dict() if is_meta(folder) else read_json(folder / "config.json")
+    described = config.to_dict() if is_meta(folder) or folder.is_file() else read_json(folder / "config.json")
     key = sha256_json([FORMAT, mode, weights_sha256(folder, cache), described])[:24]
     copy = cache / f"{mode}-{key}"
     if not _whole(copy):

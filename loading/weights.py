@@ -4,9 +4,9 @@ A weight that the file holds in 4 bits comes as a packed group: its tensor and t
 (`X.weight`, `X.weight.absmax`, ...), as a dict by the suffix. What they mean is defined in `quant/`.
 
 A Hugging Face folder holds `model.safetensors`, or shards with `model.safetensors.index.json`, whose `weight_map` says
-which file holds which tensor. Meta's folders are read through `loading.meta`, under the same names. Both kinds of file
-are mapped: a tensor takes memory only when it is read, and they are read one at a time. Pickles can run code when they
-are opened: only Meta's are opened, and only as plain data.
+which file holds which tensor. Meta's folders are read through `loading.meta` and GGUF files through `loading.gguf`,
+under the same names. All kinds of file are mapped: a tensor takes memory only when it is read, and they are read one at
+a time. Pickles can run code when they are opened: only Meta's are opened, and only as plain data.
 """
 
 import re
@@ -19,9 +19,11 @@ from safetensors import SafetensorError, safe_open
 
 from common.errors import UserError, closest
 from common.files import read_json
+from common.gguf import is_gguf
 from common.reading import check_path, open_plain
 from common.safetensors_writer import DTYPES, Form
 from common.terminal import human_bytes
+from loading.gguf import GGUFFiles, one_model, split_files
 from loading.meta import PARAMS, MetaFiles, consolidated, is_meta
 from model.config import LlamaConfig
 from quant.stored import check_method
@@ -31,23 +33,29 @@ HEAD = "lm_head.weight"
 _PICKLES = ("*.bin", "*.pth", "*.pt", "*.pkl", "*.ckpt")
 
 
-def checkpoint_folder(path) -> Path:
-    """`path` as a folder with a config.json, or Meta's, or a `UserError` that says what is there instead."""
+def find_checkpoint(path) -> Path:
+    """`path` as a folder with a config.json, or Meta's, or the GGUF file that it is or holds; else a `UserError`."""
     folder = Path(path)
     check_path(folder / "config.json")  # a folder that may not be looked into, too
+    if is_gguf(folder):
+        return folder
     if not folder.exists():
         raise UserError(f"{folder}: there is no such folder; give a checkpoint folder with config.json and safetensors")
     if not folder.is_dir():
-        raise UserError(f"{folder}: is a file; give the folder that holds config.json and the weights")
-    if not (folder / "config.json").exists() and not is_meta(folder):
+        raise UserError(f"{folder}: is a file; give the folder that holds config.json and the weights, or a GGUF file")
+    others = is_meta(folder) or any(folder.glob("model*.safetensors*"))
+    file = None if others else one_model(folder.glob("*.gguf"), folder)
+    if file is None and not (folder / "config.json").exists() and not is_meta(folder):
         raise UserError(f"{folder}: has no config.json; give a checkpoint folder, Hugging Face's (config.json, "
-                        f"safetensors) or Meta's ({PARAMS}, consolidated.00.pth)")
-    return folder
+                        f"safetensors) or Meta's ({PARAMS}, consolidated.00.pth), or a GGUF file")
+    return file or folder
 
 
 def read_config(folder: str | Path, rope_scaling: dict | None = None) -> LlamaConfig:
-    """The model's config, from a checkpoint folder; `rope_scaling` is used if the files lack it."""
-    folder = checkpoint_folder(folder)
+    """The model's config, from a checkpoint; `rope_scaling` is used if the files lack it."""
+    folder = find_checkpoint(folder)
+    if folder.is_file():
+        return GGUFFiles(folder).config(rope_scaling)
     if is_meta(folder):
         files = MetaFiles(folder)
         config, paths, described = files.config(rope_scaling), files.paths, folder / PARAMS
@@ -82,8 +90,10 @@ def least_bytes(config: LlamaConfig) -> int:
 
 
 def checkpoint_files(folder: str | Path) -> list[Path]:
-    """Every file that decides what the model of a checkpoint folder computes."""
-    folder = checkpoint_folder(folder)
+    """Every file that decides what the model of a checkpoint computes."""
+    folder = find_checkpoint(folder)
+    if folder.is_file():
+        return split_files(folder)
     if is_meta(folder):
         return [*consolidated(folder), folder / PARAMS]
     index = [folder / INDEX] if (folder / INDEX).exists() else []
@@ -137,7 +147,10 @@ def read_weights(folder: str | Path, config: LlamaConfig, expected: dict[str, tu
     folder = Path(folder)
     if config.quantization is not None:  # first: of another method, all names of tensors are strange
         check_method(config.quantization, f"{folder / 'config.json'}: quantization_config")
-    if is_meta(folder):
+    if folder.is_file():
+        files, described = GGUFFiles(folder), "its metadata"
+        handles, owner = dict.fromkeys(files.paths, files), {name: files.path_of(name) for name in files.names}
+    elif is_meta(folder):
         files = MetaFiles(folder)
         handles, described = {files.paths[0]: files}, PARAMS
         owner = dict.fromkeys(files.keys(), files.paths[0])
@@ -158,13 +171,18 @@ class Weights:
     """A checkpoint's open files: `owner` maps a tensor to its file, `groups` a packed weight to its parts."""
 
     tied: bool
-    handles: dict[Path, safe_open | MetaFiles]
+    handles: dict[Path, safe_open | MetaFiles | GGUFFiles]
     owner: dict[str, Path]
     groups: dict[str, dict[str, str]]  # packed weight -> suffix ("packed": itself) -> full name
 
     def tensor(self, name: str) -> torch.Tensor:
-        """One tensor as a view of the memory map."""
+        """One tensor: a view of the memory map, or made of what is there."""
         return self.handles[self.owner[name]].get_tensor(name)
+
+    def is_view(self, name: str) -> bool:
+        """Whether `tensor(name)` lies on the memory map: true of all that is not made of a GGUF file's blocks."""
+        handle = self.handles[self.owner[name]]
+        return not isinstance(handle, GGUFFiles) or handle.is_view(name)
 
     def form(self, name: str) -> Form:
         """dtype and shape of a dense tensor, from the file's header."""

@@ -21,6 +21,7 @@ from quant.convert import dense_linears
 from quant.double_quant import Scales
 from quant.nf4 import quantize_nf4
 from quant.stored import STATE, make_group, write_stored
+from tests.loading.gguf import write_llama
 from tests.loading.meta import meta_state, write_meta
 
 SHAPE = {"model_type": "llama", "vocab_size": 24, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
@@ -82,6 +83,11 @@ def stored(folder: Path, double: bool = True) -> Path:
 def meta(folder: Path) -> Path:
     """Meta's folder, of two files."""
     return write_meta(folder, PARAMS, meta_state(PARAMS), files=2)
+
+
+def gguf(folder: Path) -> Path:
+    """A GGUF file of blocks, with a scaled rope."""
+    return write_llama(folder / "model.gguf", tiny_model(hidden_size=32, intermediate_size=64, head_dim=16), "Q4_1")
 
 
 def adapter(folder: Path) -> Path:

@@ -1,7 +1,8 @@
 """Bytes to other bytes: what breaks readers, put at random into files that are good.
 
-What a file is, its bytes say: gzipped, a zip archive of PyTorch's, safetensors, JSON, lines of JSON, or any text. Where
-it has an inner form, the damage is done inside of it as often as to the bytes, so that it gets past the first check.
+What a file is, its bytes say: gzipped, a zip archive of PyTorch's, safetensors, GGUF, JSON, lines of JSON, or any text.
+Where it has an inner form, the damage is done inside of it as often as to the bytes, so that it gets past the first
+check.
 """
 
 import gzip
@@ -47,7 +48,7 @@ def _inside(data: bytes, rng: random.Random) -> bytes:
     """A change inside the form that the bytes have, or to the bytes."""
     if rng.random() < 0.25:
         return damage(data, rng)
-    for form in (_gzipped, _archive, _safetensors, _json, _json_lines):
+    for form in (_gzipped, _archive, _safetensors, _gguf, _json, _json_lines):
         changed = form(data, rng)
         if changed is not None:
             return changed
@@ -161,6 +162,19 @@ def _safetensors(data: bytes, rng: random.Random) -> bytes | None:
     else:
         body = damage(body, rng)
     return struct.pack("<Q", len(header)) + header + body
+
+
+def _gguf(data: bytes, rng: random.Random) -> bytes | None:
+    """A number of the header (a count, a length, a kind, an offset) that is another one, mostly one that hurts."""
+    if data[:4] != b"GGUF" or len(data) < 40 or rng.random() < 0.3:
+        return None
+    place = rng.randrange(4, min(len(data), 4000))
+    form = rng.choice("BIIQQ")
+    most = 2 ** (8 * struct.calcsize(form)) - 1
+    number = rng.choice((0, 1, 2, 8, 9, 12, 31, 255, 2**16, 2**31, 2**32 - 1, 2**40, 2**61, 2**63, 2**64 - 1,
+                         rng.randrange(64)))
+    packed = struct.pack(f"<{form}", min(number, most))
+    return data[:place] + packed + data[place + len(packed) :]
 
 
 def _archive(data: bytes, rng: random.Random) -> bytes | None:

@@ -93,6 +93,11 @@ def model(path: Path) -> None:
     load_model(path.parent, dtype=torch.float32, quantize=("stored", "none", "nf4")[path.stat().st_size % 3])
 
 
+def gguf_model(path: Path) -> None:
+    """A whole model from a file."""
+    load_model(path, dtype=torch.float32, quantize=("stored", "none", "nf4")[path.stat().st_size % 3])
+
+
 @cache
 def base() -> torch.nn.Module:
     return fixtures.tiny_model()
@@ -254,6 +259,7 @@ READERS = {reader.name: reader for reader in [
     Reader("stored/model.safetensors", inside(fixtures.stored, "model.safetensors"), model),
     Reader("params.json", inside(fixtures.meta, "params.json"), model),
     Reader("consolidated.00.pth", inside(fixtures.meta, "consolidated.00.pth"), model, mutate_state),
+    Reader("model.gguf", fixtures.gguf, gguf_model),
     Reader("adapter_config.json", inside(fixtures.adapter, "adapter_config.json"), adapted),
     Reader("adapter_model.safetensors", inside(fixtures.adapter, "adapter_model.safetensors"), adapted),
     Reader("run.json", inside(run, "run.json"), run_json),

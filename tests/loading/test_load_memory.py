@@ -1,6 +1,6 @@
 """What loading takes: the finished model and one tensor, never the checkpoint twice; from a kept copy next to nothing.
 
-A child process loads a checkpoint of more than 100 MB while a thread reads its anonymous memory (RssAnon in /proc,
+A child process loads a large checkpoint while a thread reads its anonymous memory (RssAnon in /proc,
 which does not count the mapped files) a thousand times a second; a second copy would stay for far longer than that.
 
 Deliberate break: let `loading/weights.py: read_weights` collect all tensors, cloned, in a list before it yields them;
@@ -16,6 +16,9 @@ import pytest
 import torch
 
 from common.files import ROOT
+from model.config import LlamaConfig
+from model.llama import LlamaForCausalLM
+from tests.loading.gguf import write_llama
 from tests.loading.meta import PARAMS, meta_state, write_meta
 from tests.tiny import reference_model, write_checkpoint
 
@@ -85,6 +88,20 @@ def test_metas_files_are_joined_one_tensor_at_a_time(metas, quantize):
     found = load_in_a_child(metas, quantize)
     whole = sum(path.stat().st_size for path in metas.glob("*.pth"))
     assert whole > 100e6 and found["taken"] <= found["model"] + 2 * 8000 * 768 * 4 + SLACK
+
+
+def test_blocks_are_dequantised_one_tensor_at_a_time(tmp_path):
+    """A GGUF file whose dense float32 would be five times the model in 4 bits."""
+    config = LlamaConfig.from_dict({
+        "model_type": "llama", "vocab_size": 8000, "hidden_size": 768, "intermediate_size": 2048, "head_dim": 64,
+        "num_hidden_layers": 9, "num_attention_heads": 12, "num_key_value_heads": 4, "tie_word_embeddings": True})
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter.data, std=0.1)
+    found = load_in_a_child(write_llama(tmp_path / "m.gguf", model, "Q4_K"), "nf4")
+    dense = 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert found["taken"] <= found["model"] + 8000 * 768 * 4 + SLACK and dense > 5 * found["model"] > 200e6
 
 
 @pytest.mark.parametrize("quantize", ["nf4", "nf4-double"])

@@ -234,7 +234,7 @@ def prepare(options: ExportOptions, run: RunFolder, place: str) -> Export:
 def known_name(run: RunFolder) -> str | None:
     """The base's name on the Hub, if train.py was given one and not a folder."""
     name = run.facts["options"]["model"]
-    return name if is_name(name) and not Path(name).exists() else None
+    return name.partition(":")[0] if is_name(name) and not Path(name).exists() else None  # org/name:Q4_K_M, too
 
 
 def said(export: Export, out: Path, evaluations: list) -> list[str]:

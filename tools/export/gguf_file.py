@@ -31,18 +31,13 @@ from gguf import GGMLQuantizationType as Kind
 
 from common.errors import UserError
 from common.files import atomic_write
+from loading.gguf import gguf_name
 from model.config import LlamaConfig
 from model.rope import inverse_frequencies
 from tools.export.tensors import EMBEDDING, MergedTensors
 from tools.export.vocabulary import read_vocabulary
 
 HEAD = "lm_head.weight"
-OUTSIDE = {EMBEDDING: "token_embd.weight", "model.norm.weight": "output_norm.weight", HEAD: "output.weight"}
-NAMES = {
-    "input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
 KINDS = {"f16": (Kind.F16, gguf.LlamaFileType.MOSTLY_F16), "q8_0": (Kind.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
          "q4_0": (Kind.Q4_0, gguf.LlamaFileType.MOSTLY_Q4_0)}  # fmt: skip
 LARGEST = torch.finfo(torch.float16).max
@@ -102,14 +97,6 @@ def _add_config(writer: gguf.GGUFWriter, config: LlamaConfig) -> None:
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-
-
-def gguf_name(name: str) -> str:
-    """`gguf_name("model.layers.3.mlp.up_proj.weight") -> "blk.3.ffn_up.weight"`."""
-    if name in OUTSIDE:
-        return OUTSIDE[name]
-    _, _, layer, *middle, leaf = name.split(".")
-    return f"blk.{layer}.{NAMES['.'.join(middle)]}.{leaf}"
 
 
 def stored_as(name: str, shape: tuple[int, ...], kind: Kind, config: LlamaConfig) -> Kind:

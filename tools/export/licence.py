@@ -10,6 +10,9 @@ a base is Llama is determined from its folder, in this order, and the first sign
     4. its own card with another licence (apache-2.0, cc-by-sa-4.0, ...): then it is not Llama
     5. "llama" in its name: the folder's, the one given, or `_name_or_path` in config.json
 
+A GGUF file may lie among files that are not its own: of it, `general.license` and `general.name` stand for the card
+and the config.json.
+
 `model_type: llama` is no sign, since many other models have the architecture. The small base that the project ships is
 recognised by its card (4). If a sign gives no version, it is 3.2, which this project is for. None of this is legal
 advice.
@@ -22,6 +25,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json
+from common.gguf import read_gguf
 from common.reading import DOCUMENT, read_bytes
 
 TRAVELLING = re.compile(r"(licen[cs]e|use_policy|notice|copying|attribution)", re.IGNORECASE)
@@ -106,8 +110,14 @@ class Base:
 
 
 def describe_base(folder: str | Path, vocab_size: int, name: str | None = None) -> Base:
-    """Read the signs in the base's folder; `name` is what its user calls it, such as meta-llama/Llama-3.2-3B."""
+    """Read the signs in the base's folder or GGUF file; `name` is what its user calls it: meta-llama/Llama-3.2-3B."""
     folder = Path(folder)
+    if folder.is_file():
+        said = read_gguf(folder).metadata
+        licence = str(said.get("general.license", ""))[:60].lower()
+        name = name or _name_of(folder)
+        llama = _llama_version(folder, vocab_size, f"{name} {said.get('general.name', '')}", (), licence)
+        return Base(folder, name, f"llama{llama}" if llama else licence or "unknown", llama, ())
     files = tuple(sorted(path for path in folder.iterdir() if path.is_file() and TRAVELLING.match(path.name)))
     found = re.search(r"\A---\n.*?^license:\s*[\"']?([\w.-]+)", _text(folder / "README.md").partition("\n---\n")[0],
                       re.MULTILINE | re.DOTALL)
@@ -135,10 +145,11 @@ def _llama_version(folder: Path, vocab_size: int, name: str, files: tuple[Path, 
 
 
 def _name_of(folder: Path) -> str:
-    """owner/model for a snapshot in the Hub's cache (models--owner--model/snapshots/...), else the folder's name."""
-    folder = folder.resolve()
-    cached = next((part for part in folder.parts[::-1] if part.startswith("models--")), "")
-    return "/".join(cached.split("--")[1:]) or folder.name
+    """owner/model for a snapshot in the Hub's cache (models--owner--model/snapshots/...), else the folder's or the
+    file's own name.
+    """
+    cached = next((part for part in folder.resolve().parts[::-1] if part.startswith("models--")), "")
+    return "/".join(cached.split("--")[1:]) or (folder.stem if folder.is_file() else folder.resolve().name)
 
 
 def _text(path: Path) -> str:

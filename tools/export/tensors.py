@@ -21,7 +21,7 @@ from common.errors import UserError
 from common.files import read_json, write_json
 from common.safetensors_writer import Form, safetensors_writer
 from loading.assemble import place
-from loading.weights import INDEX, SINGLE, checkpoint_folder, expected_shapes, read_config, read_weights
+from loading.weights import INDEX, SINGLE, expected_shapes, find_checkpoint, read_config, read_weights
 from lora.adapter import load_adapter
 from lora.inject import replace
 from model.config import LlamaConfig
@@ -61,7 +61,7 @@ class MergedTensors(Mapping[str, torch.Tensor]):
     """
 
     def __init__(self, path, *, adapter=None, quantize: str = "none", dtype: torch.dtype | str | None = None):
-        self.folder = folder = checkpoint_folder(path)
+        self.folder = folder = find_checkpoint(path)
         self.config = read_config(folder)
         self._model = LlamaForCausalLM.empty(self.config)
         self._shapes = expected_shapes(self._model)
