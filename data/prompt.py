@@ -167,8 +167,9 @@ class Prompt:
         else:
             pieces = [*([] if bare else [book.role, "\n\n"]), *user, "\n\n", Mark.ANSWER]
             finish = min(tokenizer.eos_ids) if tokenizer.eos_ids else None
-        runs: list = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-        words = "" if tokenizer.bos_id is None else names.get(tokenizer.bos_id, "<bos>")
+        begins = tokenizer.adds_bos or (self.layout != "plain" and tokenizer.bos_id is not None)
+        runs: list = [tokenizer.bos_id] if begins else []
+        words = names.get(tokenizer.bos_id, "<bos>") if begins else ""
         for piece in pieces:
             if isinstance(piece, tuple):  # a special token's name
                 runs.append(tokenizer.special(piece[0]))

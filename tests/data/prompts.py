@@ -81,7 +81,7 @@ def tweets(shared_data):
 class Letters:
     """The smallest tokenizer that the contract allows: one id per character; `pairs` are merged greedily."""
 
-    special_ids, bos_id, eos_ids, hash = {"<s>": 0, "</s>": 1}, 0, [1], "letters"
+    special_ids, bos_id, adds_bos, eos_ids, hash = {"<s>": 0, "</s>": 1}, 0, True, [1], "letters"
 
     def __init__(self, *pairs):
         self.pairs = pairs
