@@ -42,11 +42,13 @@ class Tokenizer:
     none. eos_ids: ids that end a turn or a text. vocab_size: the largest id + 1. hash: SHA-256 of the tokenizer file.
     unmarked: control words that the file does not mark as such; whoever reads it with another library must be told.
     pattern: the published pattern that cuts a text before its bytes are merged, if nothing else happens to it, or None.
-    notes: what a neighbouring file said and was not used.
+    notes: what a neighbouring file said and was not used. adds_bos: whether texts begin with BOS, as the files say.
+    chat_template: the model's, in Jinja, or None.
     """
 
     def __init__(self, engine, special_ids: dict[str, int], bos_id: int | None, eos_ids: list[int], hash: str,
-                 source: Path, notes: tuple[str, ...] = ()):
+                 source: Path, notes: tuple[str, ...] = (), adds_bos: bool = True, chat_template: str | None = None):
+        self.adds_bos, self.chat_template = adds_bos, chat_template
         self._engine, self.kind, self.source, self.hash, self.notes = engine, engine.kind, source, hash, notes
         self.special_ids, self.bos_id, self.eos_ids = special_ids, bos_id, eos_ids
         self.unmarked: tuple[str, ...] = engine.unmarked
@@ -143,7 +145,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
            or known("tokenizer_config.json", "eos_token", names.get("eos_token"))
            or [special_ids[name] for name in EOS_NAMES if name in special_ids] or engine.eos)
     return Tokenizer(engine, special_ids, bos[0] if bos else None, sorted(set(eos)), sha256_file(file), file,
-                     tuple(notes))
+                     tuple(notes), beside.tokenizer.get("add_bos_token") is not False, beside.chat_template)
 
 
 def _find(path: Path) -> Path:

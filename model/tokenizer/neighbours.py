@@ -26,6 +26,8 @@ class Neighbours:
         self._names |= {name for roles in (self.tokenizer, self.map) for key, value in roles.items()
                         if ROLE.fullmatch(key) for name in _names(value)}
         self._names |= _literals(self._template())
+        found = self.tokenizer.get("chat_template")
+        self.chat_template: str | None = found if isinstance(found, str) else None
         self._ids = {id for ids in (self.generation, self.config) for key in ROLE_IDS for id in _ids(ids.get(key))}
 
     def marks(self, word: str, id: int) -> bool:
