@@ -1,8 +1,8 @@
 """Chat layouts: how the turns of a conversation are written for a model, and which layout a tokenizer's model has.
 
     plain      {text}\\n\\n{text}\\n\\n{text}                                     a base model: it knows no turns
-    llama-3    <|start_header_id|>{role}<|end_header_id|>\\n\\n{text}<|eot_id|>   Llama 3 (without the lines of the date)
-    chatml     <|im_start|>{role}\\n{text}<|im_end|>\\n                           SmolLM2, and many whose layout is Qwen's
+    llama-3    <|start_header_id|>{role}<|end_header_id|>\\n\\n{text}<|eot_id|>   Llama 3 (but for the date)
+    chatml     <|im_start|>{role}\\n{text}<|im_end|>\\n                           SmolLM2, Qwen and many more
     llama-2    [INST] <<SYS>>\\n{text}\\n<</SYS>>\\n\\n{text} [/INST] {text} </s>   Llama 2's chat models
     zephyr     <|{role}|>\\n{text}</s>\\n                                         TinyLlama's chat model, Zephyr
 
@@ -41,7 +41,8 @@ class Layout:
 
     after_system: the user's turn behind a system turn, if that differs. special: words that must be special tokens.
     marks: words that are ordinary text with most tokenizers. begins: whether the template itself writes BOS, so that it
-    is there whatever the tokenizer's files say. strips: the template takes white space off the ends of a turn.
+    is there whatever the tokenizer's files say. strips: roles of the turns from whose ends the
+    template takes white space.
     written: what its templates write, one set or the other; see `chat_template.writings`.
     """
 
@@ -52,7 +53,7 @@ class Layout:
     special: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     begins: bool = False
-    strips: bool = False
+    strips: tuple[str, ...] = ()
     written: tuple[frozenset[str], ...] = ()
 
     def around(self, role: str, follows: str | None) -> tuple[str, str]:
@@ -61,6 +62,13 @@ class Layout:
             "system": self.system, "user": self.user, "assistant": self.assistant}[role]  # fmt: skip
         before, after = pattern.split(TEXT)
         return (before.removeprefix(BOS) if follows is None else before), after
+
+
+    def strip(self, text: str, role: str, follows: str | None) -> str:
+        """The text of a message as the template takes it; behind a system turn inside it, the beginning stays."""
+        if role not in self.strips:
+            return text
+        return text.rstrip() if role == "user" and follows == "system" and self.after_system else text.strip()
 
 
 def _headed(pattern: str, **more) -> Layout:
@@ -72,11 +80,11 @@ def _headed(pattern: str, **more) -> Layout:
 
 LAYOUTS = {
     "plain": Layout("{text}\n\n", "{text}\n\n", "{text}{eos}"),
-    "llama-3": _headed("<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>", begins=True, strips=True,
+    "llama-3": _headed("<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>", begins=True, strips=ROLES,
                        special=("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")),
     "chatml": _headed("<|im_start|>{role}\n{text}<|im_end|>\n", special=("<|im_start|>", "<|im_end|>")),
     "llama-2": Layout("{bos}[INST] <<SYS>>\n{text}\n<</SYS>>\n\n", "{bos}[INST] {text} [/INST]", " {text} {eos}",
-                      after_system="{text} [/INST]", begins=True, strips=True,
+                      after_system="{text} [/INST]", begins=True, strips=ROLES[1:],
                       special=(EOS,), marks=("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),
                       written=(frozenset(("<<SYS>>\n{text}\n<</SYS>>\n\n{text}", "{bos}[INST] {text} [/INST]",
                                           " {text} {eos}")),)),
@@ -121,7 +129,7 @@ def choose(tokenizer, stored: str | None = None) -> Choice:
     A stored layout that is unknown, or that this tokenizer cannot write, is passed over: the run's fingerprint shows
     the difference.
     """
-    if stored in LAYOUTS and not _lacks(stored, tokenizer):
+    if stored in list(LAYOUTS) and not _lacks(stored, tokenizer):
         return Choice(stored, "the run was made with it")
     if tokenizer.chat_template is None:
         if not _lacks("llama-3", tokenizer):
@@ -154,7 +162,8 @@ def pieces(layout: Layout, tokenizer, turns: list[tuple[str, list]], lead=(), an
         before, after = layout.around(role, follows)
         found += [*_cut(layout, tokenizer, before), *contents, *_cut(layout, tokenizer, after)]
         follows = role
-    return found + (_cut(layout, tokenizer, layout.around("assistant", follows)[0]) if answer else [])
+    opening = layout.around("assistant", follows)[0].rstrip(" ")  # a token of the answer may begin with the space
+    return found + (_cut(layout, tokenizer, opening) if answer else [])
 
 
 def end_of_turn(layout: Layout, tokenizer) -> list:
@@ -166,6 +175,12 @@ def end_of_turn(layout: Layout, tokenizer) -> list:
 def imitated(layout: Layout, tokenizer) -> tuple[str, ...]:
     """The layout's marks that are ordinary text with this tokenizer, so that a post can hold them."""
     return tuple(mark for mark in layout.marks if not tokenizer.has_special(mark))
+
+
+def imitation(count: int, marks: tuple[str, ...]) -> str:
+    """What programs say of so many posts that hold one of the marks."""
+    return (f"{count:,} posts hold a mark of the chat layout ({', '.join(marks)}), which is ordinary text with this "
+            "tokenizer: the model can take it for the end of the post")
 
 
 def check_chat(choice: Choice, tokenizer) -> None:

@@ -24,6 +24,7 @@ that position.
 """
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -133,6 +134,10 @@ class Prompt:
         while count and not (_is_boundary(text, count) and fits(count)):
             count -= 1
         return text[:count], count < len(text)
+
+    def imitating(self, texts: Iterable[str]) -> int:
+        """How many of `texts` hold a mark of the layout's turns that is ordinary text with this tokenizer."""
+        return sum(any(mark in text for mark in self.imitated) for text in texts) if self.imitated else 0
 
     def fingerprint(self) -> dict:
         """Everything that decides the ids of the rows, for run.json; `check_fingerprint` compares two of them."""

@@ -6,9 +6,9 @@ words a template holds; in `data/chat_template.py` let `_outside` return its tex
 
 import pytest
 
-from data.chat import KNOWN, LAYOUTS, choose
+from data.chat import KNOWN, LAYOUTS
 from data.codebook import load_codebook
-from data.prompt import AUTHORS, PROBES, TEMPLATES, Prompt
+from data.prompt import PROBES, TEMPLATES, Prompt
 from model.tokenizer import load_tokenizer
 from tests.data import chats
 from tests.data.prompts import NASTY, paper_turns
@@ -68,14 +68,14 @@ def test_ids_equal_apply_chat_template(folder, kind, template):
 
 def test_where_the_answer_begins_is_where_the_template_lets_it_begin(folder, kind):
     ours, theirs = load_tokenizer(folder), chats.theirs(folder)
-    text = theirs.apply_chat_template(conversation("paper", "a post", "")[:2], tokenize=False, date_string="26 Jul 2024",
-                                      add_generation_prompt=True).replace(DATES, "")
+    turns = conversation("paper", "a post", "")[:2]
+    text = theirs.apply_chat_template(turns, tokenize=False, date_string="26 Jul 2024", add_generation_prompt=True)
     prompt = Prompt(load_codebook(), ours)
     *before, last = prompt.parts()
     spelled = {id: name for name, id in ours.special_ids.items()}
     written = "".join(spelled.get(part, part) for part in [*before, last.removesuffix("Answer = [1]. ")])
-    bos = "<s>" if prompt.layout == "zephyr" else ""
-    assert written.replace("{post}", "a post") == bos + text + (" " if prompt.layout == "llama-2" else "")
+    bos, space = "<s>" if prompt.layout == "zephyr" else "", " " if prompt.layout == "llama-2" else ""
+    assert written.replace("{post}", "a post") == bos + text.replace(DATES, "") + space
 
 
 def test_smollm2s_own_default_is_not_there_beside_a_system_turn(tmp_path):
