@@ -143,10 +143,10 @@ def choose(tokenizer, stored: str | None = None) -> Choice:
                                                                  for wanted in layout.written)]
         if len(names) != 1:
             return Choice("plain", f"{named} is none that is known here")
-    name, says = (known.layout, f"is {known.model}") if known else (names[0], "writes such turns")
+    name, says = (known.layout, f"is {known.model}") if known else (names[0], f"writes {names[0]} turns")
     lacks = _lacks(name, tokenizer)
     if lacks:
-        return Choice("plain", f"{named} {says if known else f'writes {name} turns'}, but {lacks} is no special token")
+        return Choice("plain", f"{named} {says}, but {lacks} is no special token")
     return Choice(name, f"{named} {says}", known)
 
 
@@ -156,8 +156,8 @@ def pieces(layout: Layout, tokenizer, turns: list[tuple[str, list]], lead=(), an
     turns: (role, contents), a system turn only as the first. lead: pieces between BOS and the first turn. answer: end
     where the assistant's answer begins.
     """
-    bos = [] if tokenizer.bos_id is None or not (layout.begins or tokenizer.adds_bos) else [tokenizer.bos_id]
-    found, follows = [*bos, *lead], None
+    begins = tokenizer.adds_bos or (layout.begins and tokenizer.bos_id is not None)
+    found, follows = [*([tokenizer.bos_id] if begins else []), *lead], None
     for role, contents in turns:
         before, after = layout.around(role, follows)
         found += [*_cut(layout, tokenizer, before), *contents, *_cut(layout, tokenizer, after)]

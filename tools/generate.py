@@ -69,11 +69,11 @@ def main(argv: list[str]) -> None:
         date = time.strftime("%d %b %Y") if options.date_header else None
         ids = chat_ids(tokenizer, [*messages, ("user", options.prompt)], date)
     else:
-        ids = [tokenizer.bos_id] if tokenizer.bos_id is not None and tokenizer.adds_bos else []
+        ids = [tokenizer.bos_id] if tokenizer.adds_bos else []
         ids += tokenizer.encode(options.prompt)
     stop_ids = {*tokenizer.eos_ids, *map(tokenizer.special, options.stop)}
     if not ids:
-        raise UserError("--prompt: is empty, and this tokenizer has no token that begins a text; give some text")
+        raise UserError("--prompt: is empty, and this model wants no token that begins a text; give some text")
     device = choose_device(options.device)
     dtype, _ = choose_dtype(device, options.dtype)
     tokenizer.check_fits(read_config(source.base).vocab_size, ids)

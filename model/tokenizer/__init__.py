@@ -48,7 +48,7 @@ class Tokenizer:
 
     def __init__(self, engine, special_ids: dict[str, int], bos_id: int | None, eos_ids: list[int], hash: str,
                  source: Path, notes: tuple[str, ...] = (), adds_bos: bool = True, chat_template: str | None = None):
-        self.adds_bos, self.chat_template = adds_bos, chat_template
+        self.adds_bos, self.chat_template = adds_bos and bos_id is not None, chat_template
         self._engine, self.kind, self.source, self.hash, self.notes = engine, engine.kind, source, hash, notes
         self.special_ids, self.bos_id, self.eos_ids = special_ids, bos_id, eos_ids
         self.unmarked: tuple[str, ...] = engine.unmarked

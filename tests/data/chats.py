@@ -45,6 +45,13 @@ CHATML = (
     "add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )  # Qwen 1.5's and 2's
 
+LLAMA3 = (
+    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
+    "message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}"
+    "{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ "
+    "'<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)  # Llama 3's, before 3.1
+
 
 def write_config(folder: Path, template: str | None, bos: str | None, eos: str, **more) -> Path:
     """tokenizer_config.json in a folder; returns the folder."""

@@ -58,8 +58,8 @@ def why_not(prompt: Prompt) -> str:
 def template(prompt: Prompt) -> str:
     """The prompt up to the label as a template of Go's: special tokens by name, `{{ .Prompt }}` for the post."""
     names = {id: name for name, id in prompt.tokenizer.special_ids.items()}
-    runs = prompt.parts()
-    runs = runs[1:] if runs[0] == prompt.tokenizer.bos_id else runs  # Ollama puts it there
+    runs, tokenizer = prompt.parts(), prompt.tokenizer
+    runs = runs[1:] if tokenizer.adds_bos and runs[0] == tokenizer.bos_id else runs  # Ollama puts it there
     text = "".join(names[run] if isinstance(run, int) else run for run in runs)
     answer = prompt.codebook.answer_text(prompt.codebook.labels[0])
     text = text.removesuffix(answer) + prompt.codebook.answer.partition("{symbol}")[0]
@@ -96,7 +96,7 @@ def ids_of(prompt: Prompt, text: str) -> list[int]:
     """The ids of one text with names of special tokens in it, behind the one that begins a text."""
     tokenizer = prompt.tokenizer
     names = sorted(tokenizer.special_ids, key=len, reverse=True)
-    ids = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
+    ids = [tokenizer.bos_id] if tokenizer.adds_bos else []
     for piece in filter(None, re.split(f"({'|'.join(map(re.escape, names))})", text) if names else [text]):
         ids += [tokenizer.special_ids[piece]] if piece in names else tokenizer.encode(piece)
     return ids
