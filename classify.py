@@ -30,6 +30,7 @@ from common.errors import UserError, closest, run_program
 from common.files import check_place, sha256_file, sha256_json
 from common.options import option, parse_options
 from common.terminal import bars, human_seconds, printable, progress
+from data.chat import imitation
 from data.codebook import Codebook
 from data.inputs import STDIN, expand, outputs_for, spooled
 from data.notes import Notes
@@ -177,6 +178,7 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
     """Labels for the posts of `source` that `file` does not have yet, window by window."""
     with file:
         rows, texts, began = file.counts["rows"], file.counts["texts"], time.perf_counter()
+        imitating = 0  # of those that are labelled now
         if rows:
             print(f"  {rows:,} rows were labelled before; continuing after them")
         posts = islice(iter_posts([source], options.columns(), check_ids=False, **READING), rows, None)
@@ -187,11 +189,14 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
                 lines = [output_row(*pair, prompt.codebook, options, kept)
                          for pair in zip(window.posts, found, strict=True)]
                 file.add(lines, texts=sum(line["predicted"] is not None for line in lines), cut=window.cut)
+                imitating += prompt.imitating(post.text for post in window.posts)
         if file.counts["rows"] != notes.kept or notes.have_changed():
             raise UserError(f"{source}: has changed while it was being labelled; label it again")
     counts, seconds = file.counts, time.perf_counter() - began
     print(f"  {counts['texts']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
           + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else ""))
+    if imitating:
+        print(f"  {imitation(imitating, prompt.imitated)}")
     if labeller.halvings:
         print(f"  {labeller.remark()}")
 

@@ -21,6 +21,7 @@ from common.reading import check_path
 from common.run_json import RUN_JSON
 from common.terminal import progress
 from data.annotators import Agreement, read_labelled
+from data.chat import imitation
 from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
 from data.codebook import Codebook, load_codebook
 from data.languages import language_name, reduce_language
@@ -184,6 +185,9 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     cut = sum(window.cut for window in windows)
     if cut:
         print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt and were cut")
+    imitating = prompt.imitating(post.text for post in posts)
+    if imitating:
+        print(f"  {imitation(imitating, prompt.imitated)}")
     if labeller.halvings:
         print(f"  {labeller.remark()}")
     predicted = [codebook.labels[index] for index in decide(probabilities)]

@@ -66,7 +66,7 @@ def work(options: TrainOptions, held: ExitStack) -> None:
     if run is not None and run.facts["finished"]:
         print(f"{run.path}: this run is finished; its report is {run.path / 'report.html'}")
         return
-    prepared = prepare(options)
+    prepared = prepare(options, run.facts["prompt"].get("layout") if run is not None else None)
     options.choose_threads(device, read_config(find_base(options.model)))
     print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
     print(exposure_table(prepared.exposure))
@@ -140,6 +140,7 @@ def check_same_files(run: RunFolder, facts: dict) -> None:
 def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trainer, dict]:
     """The trainer, and what run.json records of how it was built; prints both."""
     print(f"model {options.model}: {dtype}, since {reason}; weights {options.quantize}")
+    print(f"  chat layout {prepared.prompt.layout}, since {prepared.prompt.why}")
     began = time.perf_counter()
     model = load_model(find_base(options.model), device=device, dtype=dtype, quantize=options.quantize,
                        cache=options.cache)

@@ -11,7 +11,8 @@ A third, `authors`, is the one with which the paper's authors queried their fine
 the system turn and without quotes around the post, after a stray end of turn. It is there to measure that mismatch;
 train.py does not offer it.
 
-The chat layout is Llama 3's (headers, no date) if the tokenizer has its special tokens, else plain paragraphs.
+The chat layout is the one that the model was taught, as `chat.py` finds it from the tokenizer; the templates above hold
+the texts of the turns, whatever the layout.
 
 All ordinary text between two special tokens is encoded in one call. It is a common mistake to encode the parts of the
 prompt separately and to join them: the last characters of one part and the first of the next would often have been one
@@ -23,16 +24,17 @@ that position.
 """
 
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 from common.errors import UserError, closest
 from common.files import sha256_json
+from data import chat
 from data.codebook import Codebook
 
 TEMPLATES = ("paper", "instruction-first")
 AUTHORS = "authors"
-HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
 
 # First characters of a post that a tokenizer may merge with the text ahead of it: ASCII, scripts, marks, emoji.
 FIRST_CHARACTERS = [chr(code) for code in range(32, 127)] + list(
@@ -62,16 +64,20 @@ class Prompt:
     """Turns posts into token ids for one codebook, tokenizer and template.
 
     `max_tokens` bounds `len(encode(text).ids)`: a longer post loses its end; the instruction and the answer are never
-    cut. Raises `UserError` for an unknown template, for a `max_tokens` that the instruction alone exceeds, and for
-    labels that cannot be told apart by the first token in which the answers differ.
+    cut. `layout` is that of a run that is opened again; without it, `chat.choose` says which it is, and `why`. Raises
+    `UserError` for an unknown template, for a `max_tokens` that the instruction alone exceeds, and for labels that
+    cannot be told apart by the first token in which the answers differ.
     """
 
-    def __init__(self, codebook: Codebook, tokenizer, template: str = "paper", max_tokens: int | None = None):
+    def __init__(self, codebook: Codebook, tokenizer, template: str = "paper", max_tokens: int | None = None,
+                 layout: str | None = None):
         if template not in (*TEMPLATES, AUTHORS):
             raise UserError(f"--template {template}: is unknown{closest(template, TEMPLATES)}; "
                             f"known are {', '.join(TEMPLATES)}")
         self.codebook, self.tokenizer, self.template, self.max_tokens = codebook, tokenizer, template, max_tokens
-        self.layout = "llama-3" if all(map(tokenizer.has_special, HEADERS)) else "plain"
+        chosen = chat.choose(tokenizer, layout)
+        self.layout, self.why = chosen.name, chosen.why
+        self.imitated = chat.imitated(chosen.layout, tokenizer)
         self._runs, self._end, self.text = self._lay_out()
         self._known: dict[str, list[int]] = {}  # ids of the runs without the post, encoded once
         label_ids, self._endings = self._answers()
@@ -129,6 +135,10 @@ class Prompt:
             count -= 1
         return text[:count], count < len(text)
 
+    def imitating(self, texts: Iterable[str]) -> int:
+        """How many of `texts` hold a mark of the layout's turns that is ordinary text with this tokenizer."""
+        return sum(any(mark in text for mark in self.imitated) for text in texts) if self.imitated else 0
+
     def fingerprint(self) -> dict:
         """Everything that decides the ids of the rows, for run.json; `check_fingerprint` compares two of them."""
         rows = [self._raw(FIXED_PROBE, self.codebook.answer_text(label)) + self._end for label in self.codebook.labels]
@@ -157,30 +167,23 @@ class Prompt:
             user = [head, Mark.POST, f"{tail}\n{book.instruction()}"]
         else:
             user = [f"{book.instruction()}\n{head}", Mark.POST, tail]
-        names = {number: name for name, number in tokenizer.special_ids.items()}
-        if self.layout == "llama-3":
-            start, end, turn = HEADERS
-            opening = [(turn,)] if bare else [(start,), "system", (end,), "\n\n", book.role, (turn,)]
-            pieces = [*opening, (start,), "user", (end,), "\n\n", *user,
-                      (turn,), (start,), "assistant", (end,), "\n\n", Mark.ANSWER]
-            finish = tokenizer.special(turn)
-        else:
-            pieces = [*([] if bare else [book.role, "\n\n"]), *user, "\n\n", Mark.ANSWER]
-            finish = min(tokenizer.eos_ids) if tokenizer.eos_ids else None
-        begins = tokenizer.adds_bos or (self.layout != "plain" and tokenizer.bos_id is not None)
-        runs: list = [tokenizer.bos_id] if begins else []
-        words = names.get(tokenizer.bos_id, "<bos>") if begins else ""
-        for piece in pieces:
-            if isinstance(piece, tuple):  # a special token's name
-                runs.append(tokenizer.special(piece[0]))
-                words += piece[0]
-                continue
-            if not runs or isinstance(runs[-1], int):
-                runs.append(())
-            runs[-1] += (piece,)
-            words += book.answer if piece is Mark.ANSWER else piece.value if piece is Mark.POST else piece
-        words += "" if finish is None else names.get(finish, "<eos>")
-        return runs, [] if finish is None else [finish], words
+        layout, names = chat.LAYOUTS[self.layout], {number: name for name, number in tokenizer.special_ids.items()}
+        turns = [*([] if bare else [("system", [book.role])]), ("user", user), ("assistant", [Mark.ANSWER])]
+        pieces = chat.pieces(layout, tokenizer, turns, chat.end_of_turn(layout, tokenizer) if bare else [])
+        place = pieces.index(Mark.ANSWER) + 1
+        behind = [piece for piece in pieces[place:] if isinstance(piece, int)][:1]
+        if place < len(pieces) and isinstance(pieces[place], str) and not book.answer.endswith(pieces[place]):
+            place += 1  # Llama 2's space, which most answers end in
+        runs: list = []
+        for piece in pieces[:place]:
+            if isinstance(piece, int):
+                runs.append(piece)
+            elif runs and not isinstance(runs[-1], int):
+                runs[-1] += (piece,)
+            else:
+                runs.append((piece,))
+        spelled = {Mark.POST: Mark.POST.value, Mark.ANSWER: book.answer} | names
+        return runs, behind, "".join(spelled.get(piece, piece) for piece in [*pieces[:place], *behind])
 
     def _raw(self, post: str, answer: str) -> list[int]:
         """The ids of the prompt with `post` and the whole `answer`, without the end of turn."""

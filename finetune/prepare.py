@@ -10,9 +10,10 @@ from common.errors import UserError
 from common.files import find_path, sha256_file, sha256_json
 from common.terminal import table
 from data.annotators import read_labelled
+from data.chat import imitation
 from data.checks import Repeats, TrainingTexts, find_repeats
 from data.codebook import Codebook, load_codebook
-from data.exposure import count_tokens, exposure, load_shares
+from data.exposure import count_tokens, exposure, shares_of
 from data.posts import Post
 from data.prompt import EncodedPost, Prompt
 from data.sampling import choose_posts, only_posts
@@ -22,8 +23,6 @@ from finetune.options import ENOUGH
 from loading.sources import Source, find_base
 from loading.weights import read_config
 from model.tokenizer import load_tokenizer
-
-SHARES = "pretraining_shares.toml"
 
 
 @dataclass
@@ -60,8 +59,11 @@ class Prepared:
         return table(["language", *labels, "posts"], rows)
 
 
-def prepare(options) -> Prepared:
-    """Read and check all that `options` (train.py's) names. Raises `UserError` before anything is written or loaded."""
+def prepare(options, layout: str | None = None) -> Prepared:
+    """Read and check all that `options` (train.py's) names; layout: the chat layout of a run that goes on.
+
+    Raises `UserError` before anything is written or loaded.
+    """
     codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
     folder = find_base(options.model)
     config = read_config(folder)
@@ -76,18 +78,18 @@ def prepare(options) -> Prepared:
                           seed=options.seed)
     split = part(chosen, options)
     check_labels(split.first, codebook, options.allow_missing_labels)
-    prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens)
+    prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens, layout=layout)
     tokenizer.check_fits(config.vocab_size, [*prompt.prefix_ids, *prompt.label_ids])
     repeats = find_repeats(split.first, codebook.labels)
     whole = options.loss == "text"
     rows = [prompt.encode_whole(post.text, post.label) if whole else prompt.encode(post.text) for post in split.first]
     validation_rows = [prompt.encode(post.text) for post in split.second]
-    shares = folder / SHARES  # a base may bring its own table; the shipped one is Llama 3.2's
+    shares, why = shares_of(folder, tokenizer, config)
     steps = steps_per_epoch(len(rows), options.batch_size)
     epochs = min(options.epochs, options.max_steps / steps) if options.max_steps else options.epochs
-    shown = exposure(count_tokens(split.first, rows, prompt), epochs,
-                     load_shares(shares if shares.exists() else None), f"{tokenizer.kind} tokenizer of {options.model}")
-    fingerprint = prompt.fingerprint()
+    shown = exposure(count_tokens(split.first, rows, prompt), epochs, shares,
+                     f"{tokenizer.kind} tokenizer of {options.model}", why)
+    fingerprint, imitating = prompt.fingerprint(), prompt.imitating(post.text for post in split.first + split.second)
     facts = {
         "hashes": {"data": {str(path): sha256_file(path) for path in files}, "codebook": codebook.hash,
                    "prompt": sha256_json(fingerprint)},
@@ -95,7 +97,8 @@ def prepare(options) -> Prepared:
         "languages": sorted({post.language for post in split.first}),
         "rows": {"read": notes.to_dict(), "split": split.to_dict(), "repeats": repeats.to_dict(),
                  "train": cells(split.first), "validation": cells(split.second),
-                 "cut": sum(row.cut for row in rows), "tokens_per_epoch": sum(len(row.ids) for row in rows)},
+                 "cut": sum(row.cut for row in rows), "imitating": imitating,
+                 "tokens_per_epoch": sum(len(row.ids) for row in rows)},
         "annotators": agreement.to_dict() if agreement else None,
         "exposure": shown,
     }  # fmt: skip
@@ -103,6 +106,7 @@ def prepare(options) -> Prepared:
     cut = sum(row.cut for row in rows + validation_rows)
     lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut to fit, with their prompt, "
                  f"into --max-tokens {options.max_tokens}")
+    lines += [f"  {imitation(imitating, prompt.imitated)}"] * bool(imitating)
     return Prepared(codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines, shown)
 
 

@@ -16,43 +16,49 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from common.errors import UserError
+from data import chat
 from model.kv_cache import KVCache
 from model.llama import LlamaForCausalLM
 from model.tokenizer import Tokenizer
 
-CHAT_TOKENS = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
+DATE_LINES = "Cutting Knowledge Date: December 2023\nToday Date: {}\n\n"
 PREFILL = 256  # prompt positions per call: the model gives logits for all of them, (256, 128256) is 131 MB in float32
 
 
 def chat_ids(tokenizer: Tokenizer, messages: Iterable[tuple[str, str]], date: str | None = None) -> list[int]:
-    """Ids of a conversation in Llama 3's chat format, up to where the assistant's answer begins.
+    """Ids of a conversation in the model's chat layout (`data.chat`), up to where the assistant's answer begins.
 
         <|begin_of_text|><|start_header_id|>user<|end_header_id|>\\n\\nHello<|eot_id|><|start_header_id|>assistant...
 
-    As in the published template, message by message, each stripped of white space at its ends; all ordinary text
-    between two special tokens is encoded in one call. `date` ("26 Jul 2024") adds the template's date lines to the
-    system message; without it there are none, and no system turn either if there is no system message (the template
-    would write an empty one; Meta's own code writes none). Raises `UserError` if the tokenizer lacks the chat tokens.
+    As in the published templates, message by message, white space at a message's ends taken off where the template does
+    so; all ordinary text between two special tokens is encoded in one call. `date` ("26 Jul 2024") adds the two date
+    lines of Llama 3's template to the system message; without it there are none, and no system turn either if there is
+    no system message (that template would write an empty one; Meta's own code writes none). Where a known template
+    has a default system message (SmolLM2's), it is written as there. Raises `UserError` if the model has no chat
+    layout, for `date` in another layout than Llama 3's, and for a role that the layout lacks or has in another place.
     """
-    for name in CHAT_TOKENS:
-        if not tokenizer.has_special(name):
-            raise UserError(f"{tokenizer.source}: --chat: has no {name}; Llama 3's chat format needs it")
-    start, end, eot = map(tokenizer.special, CHAT_TOKENS)
-    messages = list(messages)
-    if date is not None:
-        system = messages.pop(0)[1].strip() if messages and messages[0][0] == "system" else ""
-        head = f"Cutting Knowledge Date: December 2023\nToday Date: {date}\n\n{system}"
-        ids = [*_turn(tokenizer, start, end, "system", head), eot]
-    else:
-        ids = []
+    chosen, messages = chat.choose(tokenizer), list(messages)
+    chat.check_chat(chosen, tokenizer)
+    if date is not None and chosen.name != "llama-3":
+        raise UserError(f"--date-header: Llama 3's layout has these lines, and the model's is {chosen.name}")
+    if not messages or messages[0][0] != "system":
+        system = "" if date is not None else chosen.known.system if chosen.known else None
+        messages = [("system", system)] * (system is not None) + messages
+    turns, follows = [], None
     for role, content in messages:
-        ids += [*_turn(tokenizer, start, end, role, content.strip()), eot]
-    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    return bos + ids + _turn(tokenizer, start, end, "assistant", "")
-
-
-def _turn(tokenizer: Tokenizer, start: int, end: int, role: str, content: str) -> list[int]:
-    return [start, *tokenizer.encode(role), end, *tokenizer.encode("\n\n" + content)]
+        if role not in chat.ROLES or (role == "system" and follows):
+            raise UserError(f"role '{role}': a system message may come first, then messages of user and assistant")
+        lines = DATE_LINES.format(date) if role == "system" and date is not None else ""
+        turns.append((role, [lines + chosen.layout.strip(content, role, follows)]))
+        follows = role
+    ids, text = [], ""
+    for piece in [*chat.pieces(chosen.layout, tokenizer, turns, answer=True), None]:
+        if isinstance(piece, str):
+            text += piece
+            continue
+        ids += tokenizer.encode(text) if text else []
+        ids, text = ids + [piece] * (piece is not None), ""
+    return ids
 
 
 def generate(model: LlamaForCausalLM, ids: list[int], max_new_tokens: int, stop_ids=(), *, temperature: float = 0.0,

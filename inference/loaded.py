@@ -23,6 +23,7 @@ import numpy as np
 from common.device import best_threads, choose_device, choose_dtype
 from common.errors import UserError, closest
 from common.terminal import progress
+from data.chat import imitation
 from data.languages import reduce_language
 from data.readers import mend
 from data.visible import is_empty
@@ -107,6 +108,9 @@ class LoadedRun:
         if cut:
             print(f"{cut:,} of {len(texts):,} texts were too long and cut: with their prompt, more than "
                   f"{self.prompt.max_tokens} tokens")
+        imitating = self.prompt.imitating(mended)
+        if imitating:
+            print(imitation(imitating, self.prompt.imitated))
         if self._labeller.halvings > before:
             print("memory ran out, so labelling went on in smaller batches")
         return np.concatenate([np.empty((0, len(self.codebook.labels)), np.float32),

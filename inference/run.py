@@ -94,7 +94,8 @@ def run_prompt(run: RunFolder, folder: Path) -> Prompt:
     """The run's prompt with the tokenizer in the base's folder. Raises `UserError` if it is not the run's own."""
     facts = run.facts
     prompt = Prompt(Codebook.from_dict(facts["codebook"]), load_tokenizer(Source(folder).tokenizer),
-                    template=facts["options"]["template"], max_tokens=facts["options"]["max_tokens"])
+                    template=facts["options"]["template"], max_tokens=facts["options"]["max_tokens"],
+                    layout=facts["prompt"].get("layout"))
     check_fingerprint(facts["prompt"], prompt.fingerprint(), str(run.path / RUN_JSON))
     return prompt
 

@@ -1,8 +1,9 @@
 """Text from a checkpoint, token by token: `python -m tools.generate --model DIR --prompt "Once upon a time"`.
 
-`inference.generate` chooses the tokens, greedily or by sampling from the nucleus. `--chat` writes the prompt in Llama
-3's chat format. The date lines that the published template puts into every conversation are written only on request
-(`--date-header`): a text that depends on today's date cannot be reproduced.
+`inference.generate` chooses the tokens, greedily or by sampling from the nucleus. `--chat` writes the prompt in the
+layout of the model's own chat template (Llama 3's, ChatML, Llama 2's or Zephyr's). The date lines that Llama 3's
+template puts into every conversation are written only on request (`--date-header`): a text that depends on today's date
+cannot be reproduced.
 
 The small base in `base/` was never trained to predict the next token: it labels posts, and what it writes is noise.
 """
@@ -38,9 +39,9 @@ class Options:
                           maximum=1)
     seed: int = option(0, "seed for sampling", minimum=0)
     stop: list[str] = option((), "special tokens that also end the text", metavar="NAME")
-    chat: bool = option(False, "write the prompt in Llama 3's chat format and print only the answer", group="chat")
+    chat: bool = option(False, "write the prompt in the model's chat layout and print only the answer", group="chat")
     system: str | None = option(None, "the system message", group="chat")
-    date_header: bool = option(False, "write the template's two date lines, with today's date", group="chat")
+    date_header: bool = option(False, "write the two date lines of Llama 3's template, with today's date", group="chat")
     tokenizer: str | None = option(None, "tokenizer file or folder, if it is not in the model's folder",
                                    metavar="PATH", group="loading")
     adapter: str | None = option(None, "LoRA adapter folder in PEFT's layout", metavar="DIR", group="loading")

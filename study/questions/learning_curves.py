@@ -169,6 +169,8 @@ def ratio_notes(results: Results) -> list[str]:
     """The denominator, the tokenizer and the table of shares, in words."""
     for fit in results.fits:
         facts = results.runner.facts(fit).get("exposure") if fit.kind == "exposure" and fit.added[1] else None
+        if facts and facts["model"] is None:
+            return [f"There is no ratio: {facts['note']}. Tokens counted by the {facts['tokenizer']}."]
         if facts:
             return [f"Denominator: {facts['pretraining_tokens']:.3g} tokens ({facts['model']}; {facts['source']}). "
                     f"Tokens counted by the {facts['tokenizer']}. {facts['note']}".strip()]

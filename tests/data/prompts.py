@@ -82,6 +82,7 @@ class Letters:
     """The smallest tokenizer that the contract allows: one id per character; `pairs` are merged greedily."""
 
     special_ids, bos_id, adds_bos, eos_ids, hash = {"<s>": 0, "</s>": 1}, 0, True, [1], "letters"
+    chat_template = None
 
     def __init__(self, *pairs):
         self.pairs = pairs

@@ -1,19 +1,32 @@
 """Exposure: tokens counted per language, divided by what the table says, every source named.
 
 Deliberate break: in `exposure`, multiply the shares by `tokens` without dividing by 100; or in `count_tokens`, count
-the row's tokens as the post's. Both turn red.
+the row's tokens as the post's; or in `shares_of` leave out the vocabulary or the shape. All turn red.
 """
 # ruff: noqa: F401, F811  (fixtures are imported by name and then named as arguments)
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 
 from common.errors import UserError
 from data.codebook import load_codebook
-from data.exposure import SHARES, TokenCount, count_tokens, exposure, exposure_table, load_shares
+from data.exposure import (
+    SHARES,
+    TokenCount,
+    count_tokens,
+    exposure,
+    exposure_table,
+    load_shares,
+    shares_of,
+    vocabulary_sha256,
+)
 from data.prompt import Prompt
+from loading.weights import read_config
+from model.tokenizer import load_tokenizer
 from tests.data.prompts import Letters, llama3
+from tests.model.tokenizer_cases import llama3_json
 
 
 @dataclass
@@ -74,6 +87,34 @@ def test_the_ratios_are_numerator_over_denominator():
     assert next(line for line in text.splitlines() if line.strip().startswith("tr")).rstrip().endswith("–")
 
 
+def test_the_shipped_shares_are_used_for_llama_32_alone(llama3, shared_data, tmp_path):
+    """By vocabulary and size: neither the same size with other tokens nor the same tokens at another size will do."""
+    real = read_config(shared_data / "llama3/hf_3b_instruct")
+    assert shares_of(tmp_path, llama3, real) == (load_shares(), "")
+    assert shares_of(tmp_path, llama3, read_config(shared_data / "llama3/hf_1b"))[0] == load_shares()
+    other = SimpleNamespace(vocab_size=128_256, token_bytes=lambda id: llama3.token_bytes(id ^ 1))
+    small = SimpleNamespace(vocab_size=49_152)
+    smaller = replace(real, num_hidden_layers=real.num_hidden_layers - 1)
+    for tokenizer, config in ((other, real), (small, real), (llama3, smaller)):
+        shares, why = shares_of(tmp_path, tokenizer, config)
+        assert shares is None
+        result = exposure({"en": TokenCount(10, 400, 1030)}, 2, shares, "a tokenizer", why)
+        lines = exposure_table(result).splitlines()
+        assert lines[-2].split() == ["en", "10", "800", "2,060", "–", "–", "–", "–"]
+        assert lines[-1] == "  no ratio: the shipped shares are Llama 3.2's; this model's folder has no " + SHARES.name
+        assert "Llama 2" not in exposure_table(result) and result["languages"]["en"]["ratio"] is None
+    (tmp_path / SHARES.name).write_text(SHARES.read_text().replace("Llama 3.2", "Its own"))
+    for place in (tmp_path, tmp_path / "model.gguf"):
+        (tmp_path / "model.gguf").touch()
+        assert shares_of(place, small, real)[0].model == "Its own"
+
+
+@pytest.mark.slow
+def test_the_vocabulary_is_known_in_tokenizer_json_too(shared_data, tmp_path):
+    tokenizer = load_tokenizer(llama3_json(shared_data, tmp_path))
+    assert vocabulary_sha256(tokenizer) == load_shares().vocabulary != tokenizer.hash
+
+
 def test_the_papers_figure_is_75_posts_of_20_tokens():
     # 9.62e-11 of the pre-training tokens: 1,500 tokens over Llama 3's 15.6e12 is the nearest round match.
     assert f"{75 * 20 / 15.6e12:.3e}" == "9.615e-11"
@@ -90,6 +131,8 @@ def test_the_papers_figure_is_75_posts_of_20_tokens():
     (("percent = 0.17", "percent = 17.0"), "the shares add up to 107.4 per cent"),
     (("percent = 0.17", "percent = true"), "shares[2]: key 'percent' is True; a number was expected"),
     (('language = "de"', 'language = "en"'), "shares[2]: language 'en' is listed twice"),
+    (("[[2048, 16]", "[[2048]"), "key 'shapes': pairs of a hidden size and a number of layers were expected"),
+    (("shapes = ", "shapes = 1 #"), "key 'shapes' is 1; a list of pairs was expected"),
     (("[[shares]]", "[[share]]"), "key 'share' is unknown; did you mean 'shares'"),
     (('model = "Llama 3.2"', "model = Llama 3.2"), "is not TOML"),
 ])

@@ -8,6 +8,7 @@ template behind the label in `tools.export.ollama.template`; cases below turn re
 """
 
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from common.files import ROOT
 from data.codebook import Codebook, load_codebook
 from data.prompt import AUTHORS, PROBES, TEMPLATES, Prompt
 from model.tokenizer import load_tokenizer
+from tests.data import chats
 from tests.tools.exports import WHOLE, card, export, train_run
 from tools.export.ollama import SPECIMENS, modelfile, why_not
 from tools.export.private import PASSAGE, Private
@@ -90,6 +92,12 @@ def theirs(folder, tokenizer):
         cut = re.compile("(" + "|".join(map(re.escape, special)) + ")")
         return lambda text: [pieces.bos_id(), *(id for part in cut.split(text) if part for id in (
             [special[part]] if part in special else pieces.encode(part)))]
+    if tokenizer.kind == "bpe":
+        from tokenizers import Tokenizer
+
+        whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return lambda text: [*([tokenizer.bos_id] if tokenizer.adds_bos else []),
+                             *whole.encode(text, add_special_tokens=False).ids]
     import tiktoken
     from tiktoken.load import load_tiktoken_bpe
 
@@ -130,6 +138,21 @@ def test_with_llama_3s_and_llama_2s_tokenizers(shared_data, kind):
         commands = check(shared_data / family, nasty(), kind)
         stops = [value for name, value in commands if name == "stop"]
         assert stops == ["<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "]."] if family == "llama3" else ["</s>", "]."]
+
+
+@pytest.mark.parametrize("layout, template, stops", [
+    ("llama-2", chats.LLAMA2, ["</s>"]), ("zephyr", chats.ZEPHYR, ["</s>"]), ("chatml", chats.CHATML, ["<|im_end|>"]),
+])
+def test_in_the_other_chat_layouts(shared_data, tmp_path, layout, template, stops):
+    if layout == "chatml":
+        chats.small(tmp_path, template, bos="<|im_start|>", add_bos_token=False)  # as SmolLM2's files say it
+    else:
+        shutil.copyfile(shared_data / "llama2/tokenizer.model", tmp_path / "tokenizer.model")
+        chats.write_config(tmp_path, template, "<s>", "</s>")
+    for kind in (*TEMPLATES, AUTHORS):
+        assert Prompt(nasty(), load_tokenizer(tmp_path), kind).layout == layout
+        commands = check(tmp_path, nasty(), kind)
+        assert [value for name, value in commands if name == "stop"] == [*stops, "]."]
 
 
 def test_parameters_and_answers():

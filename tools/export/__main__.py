@@ -80,7 +80,7 @@ class Export:
     @property
     def shown(self) -> Prompt:
         """The prompt as it may be shown."""
-        return Prompt(self.codebook, self.prompt.tokenizer, self.prompt.template)
+        return Prompt(self.codebook, self.prompt.tokenizer, self.prompt.template, layout=self.prompt.layout)
 
     def check_posts(self, folder: Path, card: Card) -> None:
         """Raise `UserError` where the finished folder would publish a post."""

@@ -159,7 +159,8 @@ class Card:
         facts, options = self.facts, self.facts["options"]
         shown = {words: options[key] for key, words in RECIPE.items() if key in options} | {"languages":
                                                                                             facts["languages"]}
-        shown |= {"steps": f"{facts['step']:,} of {facts['steps']:,} ({facts['ended']})",
+        shown |= {"chat layout": facts["prompt"]["layout"],
+                  "steps": f"{facts['step']:,} of {facts['steps']:,} ({facts['ended']})",
                   "adapter": facts["adapter_from"], "posts seen": f"{facts['posts_seen']:,}",
                   "arithmetic": f"{facts['environment']['dtype']} on {facts['environment']['device_name']}",
                   "PyTorch": facts["environment"]["packages"]["torch"], "commit": facts["environment"]["commit"],
