@@ -166,7 +166,7 @@ def choose_forms(options: ReportOptions, run: RunFolder, folder: Path, prompt: P
             raise UserError(f"needs {' and '.join(missing)}: the extra 'peers' has both")
         from tools.export.vocabulary import read_vocabulary
 
-        read_vocabulary(prompt.tokenizer.source.parent, tensors().config.vocab_size)
+        read_vocabulary(prompt.tokenizer.source, tensors().config.vocab_size)
     except UserError as error:
         if options.gguf == "on":
             raise UserError(f"--gguf on: {error}") from error
@@ -195,7 +195,7 @@ def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind
     rows = [prompt.encode(post.text).ids for post in posts]
     with scratch_folder(folder / f"merge-{kind}") as beside:
         path = beside / f"{kind}.gguf"
-        write_gguf(tensors, prompt.tokenizer.source.parent, path, kind)
+        write_gguf(tensors, prompt.tokenizer.source, path, kind)
         model = GGUFModel(path, max(map(len, rows)) + 1, threads)
         logits = np.stack([model.logits(row)[prompt.label_ids] for row in rows]).astype(np.float64)
         model.close()

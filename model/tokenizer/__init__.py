@@ -1,8 +1,9 @@
-"""Text to token ids and back, from the three kinds of public tokenizer files, told apart by their content.
+"""Text to token ids and back, from the four kinds of public tokenizer files, told apart by their content.
 
     tiktoken text      lines of `base64 rank`                      Meta's Llama 3 `tokenizer.model`
     tokenizer.json     BPE, vocabulary and merges                  Hugging Face's Llama 3, SmolLM2; Llama 2 as of late
     sentencepiece      a protobuf                                  Llama 2's `tokenizer.model`, and our own base
+    GGUF               one of the last two, beside the weights     llama.cpp's models
 
 Two rules hold for all of them. `encode` adds nothing: no BOS, and text that looks like a special token ("<|eot_id|>" in
 a post) stays ordinary text, since a post must not be able to end its own turn; special ids come from `special(name)`.
@@ -13,7 +14,7 @@ The special ids come from the file itself and from `tokenizer_config.json` besid
 gets Llama 3.2's published 256. BOS and the ids that end a turn come from the neighbouring files
 `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json` and `config.json`, in that order for BOS.
 An id that they name but that is not a special token here is not used, and `notes` has a line about it: a config.json
-often keeps the defaults 1 and 2 of another vocabulary.
+often keeps the defaults 1 and 2 of another vocabulary. A GGUF file says all of this itself, and no other file is read.
 """
 
 import re
@@ -21,7 +22,9 @@ from pathlib import Path
 
 from common.errors import UserError, closest
 from common.files import sha256_file
+from common.gguf import is_gguf
 from model.tokenizer.bpe import read_tiktoken
+from model.tokenizer.gguf import gguf_vocabulary
 from model.tokenizer.hf_json import read_tokenizer_json
 from model.tokenizer.neighbours import Neighbours, content
 from model.tokenizer.pattern import short
@@ -39,20 +42,24 @@ class Tokenizer:
     """One vocabulary: `encode`, `decode`, `token_bytes`, `special`, and the ids that begin and end a text.
 
     kind: "tiktoken", "bpe" or "sentencepiece". special_ids: name -> id. bos_id: an id, or None if the vocabulary has
-    none. eos_ids: ids that end a turn or a text. vocab_size: the largest id + 1. hash: SHA-256 of the tokenizer file.
+    none. adds_bos: whether the model wants `bos_id` before a plain text: `add_bos_token` where a file has it, else what
+    tokenizer.json's post-processor does, else True. eos_ids: ids that end a turn or a text. vocab_size: the largest
+    id + 1. chat_template: as the files have it, in Jinja, or None. hash: SHA-256 of the tokenizer file, or of what
+    decides ids in a GGUF file, whose weights may be gigabytes.
     unmarked: control words that the file does not mark as such; whoever reads it with another library must be told.
-    pattern: the published pattern that cuts a text before its bytes are merged, if nothing else happens to it, or None.
-    notes: what a neighbouring file said and was not used. adds_bos: whether texts begin with BOS, as the files say.
-    chat_template: the model's, in Jinja, or None.
+    pre: llama.cpp's name for how a text is cut before its bytes are merged, if nothing else happens to it, or None.
+    notes: what a neighbouring file said and was not used.
     """
 
-    def __init__(self, engine, special_ids: dict[str, int], bos_id: int | None, eos_ids: list[int], hash: str,
-                 source: Path, notes: tuple[str, ...] = (), adds_bos: bool = True, chat_template: str | None = None):
-        self.adds_bos, self.chat_template = adds_bos and bos_id is not None, chat_template
+    def __init__(self, engine, beside: Neighbours, special_ids: dict[str, int], bos_id: int | None, eos_ids: list[int],
+                 hash: str, source: Path, notes: tuple[str, ...] = ()):
         self._engine, self.kind, self.source, self.hash, self.notes = engine, engine.kind, source, hash, notes
         self.special_ids, self.bos_id, self.eos_ids = special_ids, bos_id, eos_ids
+        wanted = engine.adds_bos if beside.adds_bos is None else beside.adds_bos
+        self.adds_bos: bool = wanted and bos_id is not None
+        self.chat_template: str | None = beside.chat_template
         self.unmarked: tuple[str, ...] = engine.unmarked
-        self.pattern: str | None = engine.pattern
+        self.pre: str | None = engine.pre
         self._tokens: dict[int, bytes] = engine.tokens | {id: name.encode() for name, id in special_ids.items()}
         self.vocab_size = max(self._tokens) + 1
         self._special = frozenset(special_ids.values())
@@ -115,13 +122,15 @@ class Tokenizer:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer in a file, or in a folder's `tokenizer.model` or `tokenizer.json`; raises `UserError`."""
     file = _find(Path(path))
-    beside = Neighbours(file.parent)
-    engine, notes = _read(file, beside), []
+    inside = gguf_vocabulary(file) if is_gguf(file) else None
+    beside = inside.beside if inside else Neighbours(file.parent)
+    engine, notes = inside.engine(beside) if inside else _read(file, beside), []
     special_ids = _special_ids(engine, beside, file)
     numbers = set(special_ids.values())
     names = beside.map | {key: value for key, value in beside.tokenizer.items() if value}
 
     def known(source: str, key: str, values) -> list[int]:
+        source = file.name if inside else source
         found, values = [], values if isinstance(values, list) else [] if values is None else [values]
         if len(values) > MOST_ENDS:
             raise UserError(f"{file.parent / source}: {key}: lists {len(values):,} tokens; one or a few were expected")
@@ -144,8 +153,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
            or known("config.json", "eos_token_id", beside.config.get("eos_token_id"))
            or known("tokenizer_config.json", "eos_token", names.get("eos_token"))
            or [special_ids[name] for name in EOS_NAMES if name in special_ids] or engine.eos)
-    return Tokenizer(engine, special_ids, bos[0] if bos else None, sorted(set(eos)), sha256_file(file), file,
-                     tuple(notes), beside.tokenizer.get("add_bos_token") is not False, beside.chat_template)
+    return Tokenizer(engine, beside, special_ids, bos[0] if bos else None, sorted(set(eos)),
+                     inside.hash if inside else sha256_file(file), file, tuple(notes))
 
 
 def _find(path: Path) -> Path:

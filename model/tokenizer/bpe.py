@@ -181,10 +181,11 @@ def merge(ids: list[int], merges: dict[tuple[int, int], tuple[int, int]]) -> lis
 class TiktokenFile:
     """Meta's tiktoken text as an engine: its tokens, and the 256 published special tokens behind the last rank."""
 
-    kind, pattern, adds_space, specials_by_rule = "tiktoken", LLAMA3_PATTERN, False, True
+    kind, pre, adds_space, specials_by_rule = "tiktoken", "llama-bpe", False, True
     bos: tuple = ()
     eos: tuple = ()
     unmarked: tuple = ()
+    adds_bos = True
 
     def __init__(self, ranks: dict[bytes, int]):
         self.tokens = {id: token for token, id in ranks.items()}

@@ -5,8 +5,9 @@ printable character. In that of a Llama 2 they are characters, with U+2581 for a
 for what has none (`byte_fallback`); transformers 5 writes such a file in place of `tokenizer.model`.
 
 What the file says about the text before BPE (`normalizer`, `pre_tokenizer`, `added_tokens`) and about the merges is
-honoured; what would change ids and is not known here is an error that names it. `post_processor` (it would add BOS),
-`truncation` and `padding` have no say: `encode` gives the ids of the text alone.
+honoured; what would change ids and is not known here is an error that names it. `truncation` and `padding` have no
+say, and of `post_processor` only whether it puts BOS before a text: `encode` gives the ids of the text alone. Even that
+is not asked of a Llama 2, which wants BOS; transformers 5 writes a post-processor for it that adds none.
 """
 
 import re
@@ -31,7 +32,8 @@ Merges = dict[tuple[int, int], tuple[int, int]]
 class TokenizerJson:
     """A tokenizer.json as an engine: its tokens as bytes, its control words by name, `encode`.
 
-    unmarked: control words that the file does not call special.
+    unmarked: control words that the file does not call special. pre: llama.cpp's name for how texts are cut, or None.
+    adds_bos: whether the file would have texts begin with BOS.
     """
 
     kind, specials_by_rule = "bpe", False
@@ -39,8 +41,8 @@ class TokenizerJson:
     eos: tuple = ()
 
     def __init__(self, model: MergedBPE | RankedBPE, tokens: dict[int, bytes], added: AddedWords,
-                 words: list[AddedWord], adds_space: bool, pattern: str | None):
-        self._model, self._added, self.adds_space, self.pattern = model, added, adds_space, pattern
+                 words: list[AddedWord], adds_space: bool, pre: str | None, adds_bos: bool):
+        self._model, self._added, self.adds_space, self.pre, self.adds_bos = model, added, adds_space, pre, adds_bos
         self.specials = {word.content: word.id for word in words if word.control}
         self.unmarked = tuple(word.content for word in words if word.control and not word.special)
         self.tokens = tokens
@@ -55,7 +57,11 @@ class TokenizerJson:
 
 def read_tokenizer_json(file: Path, beside: Neighbours) -> TokenizerJson:
     """The engine of a tokenizer.json; raises `UserError` naming the key that is wrong or not supported."""
-    content = read_json(file)
+    return json_engine(file, read_json(file), beside)
+
+
+def json_engine(file: Path, content, beside: Neighbours) -> TokenizerJson:
+    """The engine of what a tokenizer.json holds; `file` is what errors name."""
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
         raise UserError(f"{file}: has no model with a vocab; a tokenizer.json was expected")
@@ -83,7 +89,8 @@ def read_tokenizer_json(file: Path, beside: Neighbours) -> TokenizerJson:
     tokens = {word.id: word.content.encode() for word in words if not word.control} | tokens
     adds_space = normalise("a") != "a" or (split.spaces is not None and split.spaces.before != "never")
     return TokenizerJson(engine, tokens, AddedWords(file, words, normalise), words, adds_space,
-                         None if steps else split.whole)
+                         None if steps else split.pre,
+                         _adds_bos(file, content.get("post_processor")) or not split.byte_level)
 
 
 def _engine(file: Path, model: dict, split: Splitter, vocab: dict[str, int], tokens: dict[int, bytes], merges: Merges,
@@ -111,6 +118,18 @@ def _check_model(file: Path, model: dict) -> None:
     for key in FLAGS:
         if not isinstance(model.get(key), bool | None):
             raise UserError(f"{file}: model: {key} must be true or false")
+
+
+def _adds_bos(file: Path, processor) -> bool:
+    """Whether a post-processor puts a token before a text."""
+    for step in flatten(str(file), "post_processor", processor, "processors"):
+        single = step.get("single")
+        if step["type"] == "TemplateProcessing" and isinstance(single, list) and single:
+            if isinstance(single[0], dict) and "SpecialToken" in single[0]:
+                return True
+        elif step["type"] in ("BertProcessing", "RobertaProcessing"):
+            return True
+    return False
 
 
 def _check_decoder(file: Path, decoder, byte_level: bool) -> None:

@@ -1,7 +1,8 @@
 """The files beside a tokenizer: what they call special, and where a text begins and ends.
 
 `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json`, `config.json`, and the chat template,
-which may be a file of its own. None of them need be there.
+which may be a file of its own. None of them need be there. A GGUF file says the same of itself, and none of them is
+read for it.
 """
 
 import re
@@ -15,19 +16,27 @@ ROLE_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class Neighbours:
-    """The JSON objects beside a tokenizer, empty where there is none, and what they say of its words."""
+    """The JSON objects beside a tokenizer, empty where there is none, and what they say of its words.
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.tokenizer, self.map, self.generation, self.config = (_read(folder / name) for name in (
+    chat_template: the one that is used, in Jinja, or None. adds_bos: whether texts begin with BOS, where a file says
+    so, else None.
+    """
+
+    def __init__(self, folder: Path, stated: dict[str, dict] | None = None):
+        """stated: what a GGUF file says in their place, by their names."""
+        self.folder, self._stated = folder, stated
+        self.tokenizer, self.map, self.generation, self.config = map(self._object, (
             "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json"))
         self.added = self._added()
+        templates = self._templates()
+        self.chat_template = next((text for text, name in templates if name in ("", "default")), None)
+        self.adds_bos = self.tokenizer.get("add_bos_token")
+        if not isinstance(self.adds_bos, bool | None):
+            raise UserError(f"{folder / 'tokenizer_config.json'}: add_bos_token: must be true or false")
         self._names = {name for name, special in self.added.values() if special}
         self._names |= {name for roles in (self.tokenizer, self.map) for key, value in roles.items()
                         if ROLE.fullmatch(key) for name in _names(value)}
-        self._names |= _literals(self._template())
-        found = self.tokenizer.get("chat_template")
-        self.chat_template: str | None = found if isinstance(found, str) else None
+        self._names |= _literals("\n{{}}".join(text for text, _ in templates))
         self._ids = {id for ids in (self.generation, self.config) for key in ROLE_IDS for id in _ids(ids.get(key))}
 
     def marks(self, word: str, id: int) -> bool:
@@ -48,17 +57,27 @@ class Neighbours:
             found[int(digits[1])] = name, isinstance(token, dict) and token.get("special") is True
         return found
 
-    def _template(self) -> str:
-        """Everything that is a chat template, one after the other."""
-        found = [self.tokenizer.get("chat_template"), _read(self.folder / "chat_template.json").get("chat_template")]
-        if (self.folder / "chat_template.jinja").is_file():
+    def _object(self, name: str) -> dict:
+        """The JSON object in a file, or an empty one where there is no file."""
+        if self._stated is not None or not (self.folder / name).is_file():
+            return (self._stated or {}).get(name, {})
+        value = read_json(self.folder / name)
+        if not isinstance(value, dict):
+            raise UserError(f"{self.folder / name}: holds a {type(value).__name__}; a JSON object was expected")
+        return value
+
+    def _templates(self) -> list[tuple[str, str]]:
+        """Every chat template and its name, "" where it has none; the first of a name counts, as in transformers."""
+        found, path = [], self.folder / "chat_template.jinja"
+        if self._stated is None and path.is_file():
             try:
-                found.append((self.folder / "chat_template.jinja").read_text(encoding="utf-8"))
+                found.append(path.read_text(encoding="utf-8"))
             except (OSError, UnicodeDecodeError) as error:
-                raise UserError(f"{self.folder / 'chat_template.jinja'}: is no text in UTF-8 ({error})") from error
-        named = [entry.get("template") for entries in found if isinstance(entries, list) for entry in entries
-                 if isinstance(entry, dict)]
-        return "\n{{}}".join(text for text in [*found, *named] if isinstance(text, str))
+                raise UserError(f"{path}: is no text in UTF-8 ({error})") from error
+        found += [self.tokenizer.get("chat_template"), self._object("chat_template.json").get("chat_template")]
+        named = [(entry.get("template"), entry.get("name")) for entries in found if isinstance(entries, list)
+                 for entry in entries if isinstance(entry, dict)]
+        return [(text, name) for text, name in [*((text, "") for text in found), *named] if isinstance(text, str)]
 
 
 def content(value):
@@ -96,13 +115,3 @@ def _literals(template: str) -> set[str]:
             if text and not text.isalnum():
                 found.add(text)
     return found
-
-
-def _read(path: Path) -> dict:
-    """The JSON object in a file, or an empty one where there is no file."""
-    if not path.is_file():
-        return {}
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: holds a {type(value).__name__}; a JSON object was expected")
-    return value

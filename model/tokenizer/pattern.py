@@ -26,6 +26,10 @@ LLAMA3_PATTERN = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+DIGIT_PATTERN = r"\p{N}"
+PUBLISHED = (LLAMA3_PATTERN, GPT2_PATTERN, DIGIT_PATTERN)
+# llama.cpp's names of what cuts a text (`tokenizer.ggml.pre`): patterns that are applied one after the other.
+PRE_PATTERNS = {"llama-bpe": (LLAMA3_PATTERN,), "smollm": (DIGIT_PATTERN, GPT2_PATTERN), "gpt-2": (GPT2_PATTERN,)}
 
 SCRIPTS = "Arabic|Cyrillic|Devanagari|Greek|Han|Hangul|Hebrew|Hiragana|Katakana|Latin|Thai"
 MOST_CHARACTERS = 2_000  # of one pattern; the longest published one has a few hundred
@@ -62,7 +66,7 @@ class Pattern:
             raise UserError(f"{where}: the pattern {short(text)} is not understood ({error})") from error
         if self._regex.match(""):
             raise UserError(f"{where}: the pattern {short(text)} matches where there is no text; it must not")
-        self._left = None if text in (LLAMA3_PATTERN, GPT2_PATTERN) else SECONDS
+        self._left = None if text in PUBLISHED else SECONDS
 
     def spans(self, piece: str) -> list[tuple[int, int]]:
         """Where it matches, in turn. Raises `UserError` if that takes too long."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import regex
 
 from common.errors import UserError
-from model.tokenizer.pattern import GPT2_PATTERN, LLAMA3_PATTERN, Pattern, short
+from model.tokenizer.pattern import DIGIT_PATTERN, GPT2_PATTERN, PRE_PATTERNS, Pattern, short
 
 SPACE = "▁"  # U+2581, which stands for a space in the vocabulary of a Llama 2
 MOST_STEPS = 20
@@ -43,14 +43,17 @@ class Splitter:
     """A chain of patterns: `Splitter([(Pattern("", LLAMA3_PATTERN), True)])("Ab 12345") -> "Ab", " ", "123", "45"`.
 
     Each step is (pattern, keep): its matches are pieces, and what lies between them is a piece too if `keep`, else
-    dropped. spaces: what is done to the text before. byte_level: whether bytes are merged, or characters. `whole` is
-    the pattern, where the chain is one published pattern that tiktoken may run by itself.
+    dropped. spaces: what is done to the text before. byte_level: whether bytes are merged, or characters. `pre` is
+    llama.cpp's name for the chain, where it has one that is known here; `whole` is the pattern, where the chain is one
+    published pattern that tiktoken may run by itself.
     """
 
     def __init__(self, steps: list[tuple[Pattern, bool]], spaces: Spaces | None = None, byte_level: bool = True):
         self.steps, self.spaces, self.byte_level = steps, spaces, byte_level
-        alone = len(steps) == 1 and spaces is None and steps[0][0].text in (LLAMA3_PATTERN, GPT2_PATTERN)
-        self.whole = steps[0][0].text if alone else None
+        patterns = tuple(pattern.text for pattern, keep in steps if keep)
+        same = spaces is None and byte_level and len(patterns) == len(steps)
+        self.pre = next((name for name, known in PRE_PATTERNS.items() if same and patterns == known), None)
+        self.whole = patterns[0] if self.pre is not None and len(patterns) == 1 else None
 
     def __call__(self, text: str, first: bool = True) -> Iterator[str]:
         """The pieces of a text; `first`: it stands at the beginning, not behind an added word."""
@@ -150,7 +153,7 @@ def _split_step(where: str, step: dict) -> list[tuple[Pattern, bool]]:
 
 
 def _digits_step(where: str, step: dict) -> list[tuple[Pattern, bool]]:
-    return [(Pattern(where, r"\p{N}" if step.get("individual_digits") else r"\p{N}+"), True)]
+    return [(Pattern(where, DIGIT_PATTERN if step.get("individual_digits") else r"\p{N}+"), True)]
 
 
 def _byte_level_step(where: str, step: dict) -> list[tuple[Pattern, bool]]:

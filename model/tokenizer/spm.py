@@ -26,7 +26,7 @@ class SentencePiece:
     unmarked: user-defined symbols of the file that are control symbols here.
     """
 
-    kind, pattern, specials_by_rule = "sentencepiece", None, False
+    kind, pre, specials_by_rule, adds_bos = "sentencepiece", None, False, True
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor, unmarked: tuple[str, ...] = ()):
         self._processor, self.unmarked = processor, unmarked

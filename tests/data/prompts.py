@@ -81,8 +81,8 @@ def tweets(shared_data):
 class Letters:
     """The smallest tokenizer that the contract allows: one id per character; `pairs` are merged greedily."""
 
-    special_ids, bos_id, eos_ids, hash = {"<s>": 0, "</s>": 1}, 0, [1], "letters"
-    adds_bos, chat_template = True, None
+    special_ids, bos_id, adds_bos, eos_ids, hash = {"<s>": 0, "</s>": 1}, 0, True, [1], "letters"
+    chat_template = None
 
     def __init__(self, *pairs):
         self.pairs = pairs

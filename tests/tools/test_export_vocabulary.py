@@ -1,7 +1,7 @@
 """Vocabularies in GGUF files: against the files they come from, and the ids that llama.cpp makes with them.
 
-Deliberate break: let `all_cuts` leave out cuts behind the first byte, leave the scores out of `_sentencepiece`, or call
-every token NORMAL; cases below turn red.
+Deliberate break: let `all_cuts` leave out cuts behind the first byte, leave the scores out of `_sentencepiece`, call
+every token NORMAL, or write "gpt-2" as every `pre`; cases below turn red.
 """
 
 import json
@@ -15,7 +15,8 @@ from common.files import ROOT
 from model.tokenizer import load_tokenizer
 from model.tokenizer.bpe import ALPHABET
 from model.tokenizer.pattern import GPT2_PATTERN, LLAMA3_PATTERN
-from tests.model.tokenizer_cases import characters, word
+from tests.model.gguf_vocabularies import of_json, of_sentencepiece, write
+from tests.model.tokenizer_cases import TRICKY, characters, random_strings, trained_json, word
 from tests.small import posts, write_base
 
 gguf = pytest.importorskip("gguf")
@@ -101,8 +102,8 @@ def test_a_tokenizer_json_of_llama_3s_kind_and_another(tmp_path):
     with pytest.raises(UserError, match=r"'Rand' takes the space around it .* llama.cpp has no place for"):
         read_vocabulary(tmp_path, 300)
     write(GPT2_PATTERN)
-    with pytest.raises(UserError, match=r"tokenizer\.json: splits texts differently from Llama 3 .* llama-bpe"):
-        read_vocabulary(tmp_path, 300)
+    with pytest.raises(UserError, match=r"tokenizer\.json: splits or merges .* only llama-bpe, smollm, gpt-2 are known"):
+        read_vocabulary(tmp_path, 300)  # with ignore_merges, which llama.cpp knows for Llama 3's alone
 
 
 def test_a_llama_2_vocabulary_without_scores_is_refused(tmp_path):
@@ -118,6 +119,70 @@ def test_a_unigram_model_is_refused(tmp_path):
             model_type="unigram", minloglevel=2)
     with pytest.raises(UserError, match=r"tokenizer\.model: is a sentencepiece model of type 1; .* as BPE, type 2"):
         read_vocabulary(tmp_path, 60)
+
+
+SMALL = [*TRICKY, *random_strings(200, seed=8), "<|im_end|> 12345 <|endoftext|>"]
+
+
+@pytest.fixture(params=["smollm", "gpt-2"])
+def small(request, tmp_path):
+    """A folder with a tokenizer.json of this kind, which wants no BOS, and llama.cpp's name for it."""
+    trained_json(tmp_path / "tokenizer.json", {"smollm": "smollm2", "gpt-2": "gpt2"}[request.param])
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({
+        "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "chat_template": "{{ messages }}"}))
+    return tmp_path, request.param
+
+
+def test_other_ways_to_split(small):
+    """The file names the way to split and the end, wants no BOS, and read back makes the same ids."""
+    folder, pre = small
+    right = load_tokenizer(folder)
+    fields = keys(read_vocabulary(folder, 800), folder / "a.gguf", 800)
+    assert (fields["tokenizer.ggml.pre"], fields["tokenizer.ggml.add_bos_token"]) == (pre, False)
+    assert (fields["tokenizer.ggml.bos_token_id"], fields["tokenizer.ggml.eos_token_id"]) == (1, 2)
+    assert fields["tokenizer.chat_template"] == "{{ messages }}"
+    ours = load_tokenizer(folder / "a.gguf")
+    assert [ours.encode(text) for text in SMALL] == [right.encode(text) for text in SMALL]
+    assert (ours.bos_id, ours.eos_ids, ours.adds_bos, ours.vocab_size) == (1, [2], False, 800)
+
+
+def test_llama_cpp_splits_in_the_same_ways(small):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    folder, _ = small
+    keys(read_vocabulary(folder, 800), folder / "a.gguf", 800)
+    theirs, right = llama_cpp.Llama(str(folder / "a.gguf"), vocab_only=True, verbose=False), load_tokenizer(folder)
+    for text in (text.replace("\0", "") for text in SMALL):
+        assert theirs.tokenize(text.encode(), add_bos=False, special=False) == right.encode(text)
+
+
+def test_bytes_that_become_an_unknown_token_are_refused(small):
+    folder, _ = small
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["unk_token"] = "<|endoftext|>"
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    assert read_vocabulary(folder, 800).special["eos"] == 2
+    rest = {token: id for token, id in content["model"]["vocab"].items() if token != "Ā"}
+    content["model"] |= {"vocab": rest, "merges": [pair for pair in content["model"]["merges"] if "Ā" not in pair]}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"makes unk_token of bytes that are not in the vocab; llama.cpp leaves them"):
+        read_vocabulary(folder, 800)
+
+
+@pytest.mark.parametrize("model", ["gpt2", "llama"])
+def test_of_a_gguf_file(tmp_path, model):
+    """Key by key what it was, but for roles that mean nothing to a Llama; further rows are filled up."""
+    more = {"eot_token_id": 2, "padding_token_id": 0, "add_bos_token": False, "template": "{{ messages }}"}
+    if model == "gpt2":
+        content = of_json(trained_json(tmp_path / "tokenizer.json", "smollm2"), "smollm", bos_token_id=1, **more)
+    else:
+        write_base(tmp_path)
+        content = of_sentencepiece(tmp_path / "tokenizer.model", add_space_prefix=True, **more)
+    vocabulary = read_vocabulary(write(tmp_path / "base.gguf", content), 800)
+    fields = keys(vocabulary, tmp_path / "a.gguf", len(content["tokens"]))
+    expected = {f"tokenizer.ggml.{name}": value for name, value in content.items() if name != "template"}
+    assert {name: value for name, value in fields.items() if name.startswith("tokenizer.ggml.")} == expected
+    assert fields["tokenizer.chat_template"] == "{{ messages }}"
+    assert len(keys(vocabulary, tmp_path / "b.gguf", 800)["tokenizer.ggml.tokens"]) == 800
 
 
 @pytest.mark.parametrize("family, size", [("llama3", 128256), ("llama2", 32000)])

@@ -31,7 +31,6 @@ from data.prompt import Prompt
 from finetune.run_folder import RunFolder
 from inference.run import base_folder, finished_run, run_prompt
 from loading.hub import is_name
-from loading.sources import Source
 from lora.adapter import CONFIG, TENSORS
 from quant.stored import write_stored
 from tools.export.card import TEXT_LOSS, Card, read_evaluations
@@ -41,9 +40,8 @@ from tools.export.options import TAKES, ExportOptions, check_options, shard_byte
 from tools.export.private import Private
 from tools.export.snippet import usage
 from tools.export.tensors import MergedTensors, merged_config, write_shards
+from tools.export.tokenizer_files import GENERATION, TOKENIZER, write_generation, write_tokenizer
 
-TOKENIZER = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-             "added_tokens.json", "chat_template.jinja", "chat_template.json")  # fmt: skip
 BASES = {"none": "as it is in its 16-bit files",
          "nf4": "dequantised from NF4, as it was in training",
          "nf4-double": "dequantised from NF4 with quantised scales, as it was in training"}  # fmt: skip
@@ -67,28 +65,17 @@ class Export:
     name: str
 
     def usage(self, kind: str, **words) -> str:
-        tokenizer = self.prompt.tokenizer
-        at = tokenizer.source.relative_to(self.base.folder).as_posix()
-        return usage(kind, name=self.name, base=self.base.name, tokenizer=tokenizer, at=at, **words)
+        return usage(kind, name=self.name, base=self.base.name, tokenizer=self.prompt.tokenizer, **words)
 
     @property
     def merged_on(self) -> str:
         dtype = "" if self.tensors.dtype is None else f" and rounded to {_word(self.tensors.dtype)}"
         return f"base and adapter merged, computed in float32{dtype}; the base was taken {BASES[self.quantize]}"
 
-    @property
-    def tokenizer(self) -> Path:
-        return Source(self.base.folder).tokenizer
-
-    @property
-    def beside_model(self) -> list[Path]:
-        """The tokenizer's files and what transformers needs beside a whole model, where the base has them."""
-        paths = [*(self.tokenizer / name for name in TOKENIZER), self.base.folder / "generation_config.json"]
-        return [path for path in paths if path.is_file()]
-
-    def copy_tokenizer(self, folder: Path) -> None:
-        for path in self.beside_model:
-            shutil.copyfile(path, folder / path.name)
+    def write_beside(self, folder: Path) -> None:
+        """The tokenizer's files and what transformers needs beside a whole model."""
+        write_tokenizer(self.prompt.tokenizer, folder)
+        write_generation(self.prompt.tokenizer, self.base.folder, folder)
 
     @property
     def shown(self) -> Prompt:
@@ -97,14 +84,16 @@ class Export:
 
     def check_posts(self, folder: Path, card: Card) -> None:
         """Raise `UserError` where the finished folder would publish a post."""
-        self.private.check(folder, [*self.beside_model, *self.base.copied], card.own_words())
+        of_base = [folder / name for name in (*TOKENIZER, GENERATION) if (folder / name).is_file()]
+        self.private.check(folder, [*of_base, *self.base.copied], card.own_words())
 
 
 def write_peft(export: Export, folder: Path) -> tuple[list[str], str]:
-    """adapter_config.json, naming the base as others know it, and the adapter's tensors, byte for byte."""
+    """adapter_config.json, naming the base as others know it, the adapter's tensors byte for byte, the tokenizer."""
     adapter = export.run.path / "adapter"
     write_json(folder / CONFIG, read_json(adapter / CONFIG) | {"base_model_name_or_path": export.base.name})
     shutil.copyfile(adapter / TENSORS, folder / TENSORS)
+    write_tokenizer(export.prompt.tokenizer, folder)
     trained = export.run.facts["options"]["quantize"]
     four_bits = trained if trained != "none" and not export.tensors.packed else None
     return [f"a LoRA adapter in peft's layout, for `{export.base.name}`",
@@ -117,7 +106,7 @@ def write_merged(export: Export, folder: Path) -> tuple[list[str], str]:
     """config.json, safetensors in shards, tokenizer, generation config."""
     count = write_shards(folder, export.tensors, shard_bytes(export.options.shard_size))
     write_json(folder / "config.json", merged_config(export.tensors))
-    export.copy_tokenizer(folder)
+    export.write_beside(folder)
     return [f"the whole model in {count} safetensors file{'s' * (count > 1)}: {export.merged_on}",
             *_about_tokenizer(export)], export.usage("merged")
 
@@ -127,7 +116,7 @@ def write_bnb_4bit(export: Export, folder: Path) -> tuple[list[str], str]:
     tensors = export.tensors
     write_stored(folder, merged_config(tensors), tensors.layout, tensors.linears, tensors.items(),
                  double=export.options.double)
-    export.copy_tokenizer(folder)
+    export.write_beside(folder)
     scales = " with quantised scales" if export.options.double else ""
     return [f"the whole model, its linears in bitsandbytes' NF4{scales}: {export.merged_on}",
             "the merged weights were then quantised to NF4 again: each moved by up to half a step of its block, which "
@@ -143,8 +132,8 @@ def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
                         ) from error
     kind = export.options.to.removeprefix("gguf-")
     file = f"{export.name}-{kind.upper()}.gguf"
-    notes = write(export.tensors, export.tokenizer, folder / file, kind)
-    export.copy_tokenizer(folder)
+    notes = write(export.tensors, export.prompt.tokenizer.source, folder / file, kind)
+    export.write_beside(folder)
     return [f"the whole model for llama.cpp, `{file}`: {export.merged_on}",
             f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit", *notes,
             write_modelfile(export, folder, file, exact=not notes)], export.usage("gguf", file=file)

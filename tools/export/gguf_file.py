@@ -51,7 +51,7 @@ LARGEST = torch.finfo(torch.float16).max
 def write_gguf(tensors: MergedTensors, tokenizer: str | Path | None, path: str | Path, kind: str) -> tuple[str, ...]:
     """Write the model as "f16", "q8_0" or "q4_0", tensor by tensor; returns notes on its vocabulary.
 
-    tokenizer: the folder with its files; `None` leaves the vocabulary out, for users who feed in token ids. Quantised
+    tokenizer: its file or folder; `None` leaves the vocabulary out, for users who feed in token ids. Quantised
     in float32. The file appears complete or not at all. Raises `UserError` for a tokenizer that llama.cpp could not
     reproduce and for weights beyond float16.
     """

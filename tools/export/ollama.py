@@ -58,7 +58,7 @@ def why_not(prompt: Prompt) -> str:
 def template(prompt: Prompt) -> str:
     """The prompt up to the label as a template of Go's: special tokens by name, `{{ .Prompt }}` for the post."""
     names = {id: name for name, id in prompt.tokenizer.special_ids.items()}
-    runs, tokenizer = prompt.parts(), prompt.tokenizer
+    tokenizer, runs = prompt.tokenizer, prompt.parts()
     runs = runs[1:] if tokenizer.adds_bos and runs[0] == tokenizer.bos_id else runs  # Ollama puts it there
     text = "".join(names[run] if isinstance(run, int) else run for run in runs)
     answer = prompt.codebook.answer_text(prompt.codebook.labels[0])

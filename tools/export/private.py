@@ -14,9 +14,9 @@ and Markdown make no difference.
 
 So the search proves, of each text file, that no example and no training text stands in it. It cannot prove that no part
 of a training text does, nor one with other words or signs, since a hash tells whole texts only; and it says nothing of
-what the weights can repeat. Passed over are files that are byte for byte the base's, since nothing of the run is in
-them, and words that stand there anyhow: in a card without codebook and names, in labels, in the questions that this
-project ships. A post that says "How to use it" does not forbid that heading.
+what the weights can repeat. Passed over are files that are the base's, or made of the base's alone, since nothing of
+the run is in them, and words that stand there anyhow: in a card without codebook and names, in labels, in the
+questions that this project ships. A post that says "How to use it" does not forbid that heading.
 """
 
 import codecs

@@ -3,14 +3,15 @@
 It stands below the card's PROMPT and LABELS, runs as it is where FOLDER and BASE are found, and needs nothing of this
 project. Texts between special tokens are encoded one by one, as in training. Each vocabulary is read with the library
 that it was made for. transformers gets other ids from some of them: it leaves out the normaliser of a sentencepiece
-vocabulary, and it may build a tokenizer.json anew, by the class that tokenizer_config.json names. Control words that
+vocabulary. Control words that
 the file does not mark as such are named in the program, so that no post can become one there either.
 """
 
 import json
-from pathlib import PurePath
 
 from model.tokenizer import Tokenizer
+from model.tokenizer.pattern import LLAMA3_PATTERN
+from tools.export.tokenizer_files import tokenizer_name
 
 IMPORTS = {"peft": "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM",
            "merged": "from transformers import AutoModelForCausalLM",
@@ -64,19 +65,17 @@ def next_logits(ids):
 """
 
 
-def usage(kind: str, *, name: str, base: str, tokenizer: Tokenizer, at: str, four_bits: str | None = None,
+def usage(kind: str, *, name: str, base: str, tokenizer: Tokenizer, four_bits: str | None = None,
           file: str = "") -> str:
     """The program for a "peft", "merged" (also in 4 bits) or "gguf" export called `name`.
 
-    at: the tokenizer's file, seen from the base's folder. four_bits: for "peft", how the base was quantised in
+    four_bits: for "peft", how the base was quantised in
     training, "nf4" or "nf4-double". file: of a "gguf", its name.
     """
     torch = kind != "gguf"
-    modules, encode = _encoder(tokenizer, f"cached_file(BASE, {json.dumps(at)})" if kind == "peft" else
-                               f'f"{{FOLDER}}/{PurePath(at).name}"')  # fmt: skip
+    modules, encode = _encoder(tokenizer, f'f"{{FOLDER}}/{tokenizer_name(tokenizer)}"')
     imports = [f"import {module}" for module in [*modules, *["torch"] * torch]] + [IMPORTS[kind]]
     imports += ["from tokenizers import Tokenizer"] if "Tokenizer." in encode else []
-    imports += ["from transformers.utils import cached_file"] if kind == "peft" else []
     places = [f"FOLDER = {json.dumps(name)}  # where this folder is"]
     if kind == "peft":
         places.append(f"BASE = {json.dumps(base)}  # where the base is")
@@ -93,7 +92,7 @@ def _encoder(tokenizer: Tokenizer, file: str) -> tuple[list[str], str]:
     """Modules to import, and the lines that make `encode` of the file at the expression `file`."""
     words = json.dumps(tokenizer.unmarked, ensure_ascii=False)
     if tokenizer.kind == "tiktoken":
-        return ["base64", "tiktoken"], TIKTOKEN.format(file=file, pattern=tokenizer.pattern).strip()
+        return ["base64", "tiktoken"], TIKTOKEN.format(file=file, pattern=LLAMA3_PATTERN).strip()
     if tokenizer.kind == "bpe":
         mark = MARK.format(words=words) if tokenizer.unmarked else ""
         return ["json"], TOKENIZER_JSON.format(file=file, mark=mark).strip()

@@ -4,10 +4,13 @@
     sentencepiece                  model "llama": pieces, scores
     tok512_vocab.json              the same, of llama2.c's stories260K, which comes without a tokenizer.model
 
-llama.cpp finds the pattern that splits a text before merging by a name, `pre`; here that is Llama 3's, "llama-bpe", and
-a tokenizer.json with any other is refused, since a wrong pattern gives wrong ids and no error. tiktoken's rule (join
-the neighbours that form the token of the lowest id) is written as a list of merges: all cuts of all tokens, in the
-order of the ids. A sentencepiece model must be BPE; llama.cpp cannot apply its normaliser, and `notes` then says so.
+    GGUF                           as it is, where the base is such a file
+
+llama.cpp finds the pattern that splits a text before merging by a name, `pre`: "llama-bpe", "smollm" or "gpt-2". A
+tokenizer.json that splits otherwise is refused, since a wrong pattern gives wrong ids and no error. tiktoken's rule
+(join the neighbours that form the token of the lowest id) is written as a list of merges: all cuts of all tokens, in
+the order of the ids. A sentencepiece model must be BPE; llama.cpp cannot apply its normaliser, and `notes` then says
+so.
 """
 
 import re
@@ -19,9 +22,11 @@ import numpy
 
 from common.errors import UserError
 from common.files import read_json
+from common.gguf import is_gguf
 from model.tokenizer import FILE_NAMES, Tokenizer, load_tokenizer
 from model.tokenizer.bpe import ALPHABET
-from model.tokenizer.pattern import LLAMA3_PATTERN, short
+from model.tokenizer.gguf import gguf_vocabulary
+from model.tokenizer.pattern import PRE_PATTERNS, short
 from model.tokenizer.split import SPACE
 from model.tokenizer.spm import fields
 
@@ -30,6 +35,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = (int(kind) for kind in gg
 WRITTEN = {byte: char for char, byte in ALPHABET.items()}
 UNIGRAM, BPE = 1, 2  # sentencepiece's model_type
 NO_SCORE = -1000.0  # of a token that no text is encoded to
+ROLES = {"bos": "bos", "eos": "eos", "eot": "eot", "eom": "eom", "unknown": "unk", "padding": "pad"}
 TURN_ENDS = {"eot": "<|eot_id|>", "eom": "<|eom_id|>"}
 NORMALISER = ("llama.cpp reads the vocabulary in the GGUF file without the normaliser of `tokenizer.model`, and so "
               "makes different ids of some texts; feed it ids, as below")
@@ -42,7 +48,8 @@ class Vocabulary:
     model: str
     pre: str
     tokens: dict[int, tuple[str, int, float]]
-    special: dict[str, int]  # "bos", "eos", "eot", "eom", "unk"
+    special: dict[str, int]  # "bos", "eos", "eot", "eom", "unk", "pad"
+    add_bos: bool
     merges: list[str] | None = None
     add_space: bool = False
     template: str | None = None  # of a chat, in Jinja
@@ -63,20 +70,33 @@ class Vocabulary:
             writer.add_token_merges(self.merges)
         for role, id in self.special.items():
             getattr(writer, f"add_{role}_token_id")(id)
-        writer.add_add_bos_token("bos" in self.special)
+        writer.add_add_bos_token(self.add_bos)
         if self.template is not None:
             writer.add_chat_template(self.template)
 
 
-def read_vocabulary(folder: str | Path, vocab_size: int) -> Vocabulary:
-    """The vocabulary of the tokenizer in a folder; raises `UserError` for one that llama.cpp could not reproduce."""
-    folder = Path(folder)
-    if (folder / LLAMA2C).is_file() and not any((folder / name).is_file() for name in FILE_NAMES):
-        return _llama2c(folder / LLAMA2C)
-    tokenizer = load_tokenizer(folder)
+def read_vocabulary(path: str | Path, vocab_size: int) -> Vocabulary:
+    """The vocabulary of a tokenizer, in its file or its folder; raises `UserError` for one that llama.cpp could not
+    reproduce."""
+    path = Path(path)
+    if (path / LLAMA2C).is_file() and not any((path / name).is_file() for name in FILE_NAMES):
+        return _llama2c(path / LLAMA2C)
+    tokenizer = load_tokenizer(path)
     tokenizer.check_fits(vocab_size)
+    if is_gguf(tokenizer.source):
+        return _gguf(tokenizer.source)
     make = {"tiktoken": _tiktoken, "bpe": _json, "sentencepiece": _sentencepiece}[tokenizer.kind]
-    return make(tokenizer, {"special": _special(tokenizer), "template": _template(tokenizer.source.parent)})
+    return make(tokenizer, {"special": _special(tokenizer), "add_bos": tokenizer.adds_bos,
+                            "template": tokenizer.chat_template})
+
+
+def _gguf(file: Path) -> Vocabulary:
+    found = gguf_vocabulary(file)
+    scores = found.scores or [0.0] * len(found.tokens)
+    tokens = dict(enumerate(zip(found.tokens, found.kinds, scores, strict=True)))
+    special = {ROLES[role]: id for role, id in found.roles.items() if role in ROLES}
+    return Vocabulary(found.model, found.pre, tokens, special, found.add_bos, found.merges, found.add_space,
+                      found.template)
 
 
 def _tiktoken(tokenizer: Tokenizer, words: dict) -> Vocabulary:
@@ -103,9 +123,11 @@ def _json(tokenizer: Tokenizer, words: dict) -> Vocabulary:
     if tokenizer.adds_space:
         raise UserError(f"{file}: is a Llama 2 vocabulary without the scores that llama.cpp needs; put the "
                         "tokenizer.model of the same release beside it")
-    if tokenizer.pattern != LLAMA3_PATTERN or not model.get("ignore_merges"):
-        raise UserError(f"{file}: splits texts differently from Llama 3 before it merges; a GGUF file would have to "
-                        "name llama.cpp's own word for that, and only llama-bpe is known here")
+    if tokenizer.pre is None or bool(model.get("ignore_merges")) != (tokenizer.pre == "llama-bpe"):
+        raise UserError(f"{file}: splits or merges texts in a way of its own; a GGUF file would have to name "
+                        f"llama.cpp's own word for that, and only {', '.join(PRE_PATTERNS)} are known here")
+    if model.get("unk_token") is not None and not ALPHABET.keys() <= model["vocab"].keys():
+        raise UserError(f"{file}: model: makes unk_token of bytes that are not in the vocab; llama.cpp leaves them out")
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     ordinary = [word for word in added if not word["special"] and word["content"] not in tokenizer.special_ids]
     flagged = [word["content"] for word in ordinary if word["lstrip"] or word["rstrip"] or word["single_word"]]
@@ -115,7 +137,7 @@ def _json(tokenizer: Tokenizer, words: dict) -> Vocabulary:
     tokens = {id: (text, NORMAL, 0.0) for text, id in model["vocab"].items()}
     tokens |= {word["id"]: (word["content"], USER_DEFINED, 0.0) for word in ordinary}
     names = {id: name for name, id in tokenizer.special_ids.items()}
-    return Vocabulary("gpt2", "llama-bpe", tokens | _control(names), merges=merges, **words)
+    return Vocabulary("gpt2", tokenizer.pre, tokens | _control(names), merges=merges, **words)
 
 
 def _sentencepiece(tokenizer: Tokenizer, words: dict) -> Vocabulary:
@@ -148,7 +170,7 @@ def _llama2c(file: Path) -> Vocabulary:
         elif re.fullmatch(r"<0x[0-9A-F]{2}>", entry["piece"]):
             text, kind = entry["piece"], BYTE
         tokens[id] = (text, kind, float(entry["score"]))
-    return Vocabulary("llama", "default", tokens, {"unk": 0, "bos": 1, "eos": 2}, add_space=True)
+    return Vocabulary("llama", "default", tokens, {"unk": 0, "bos": 1, "eos": 2}, True, add_space=True)
 
 
 def _control(names: dict[int, str]) -> dict[int, tuple[str, int, float]]:
@@ -168,16 +190,6 @@ def _special(tokenizer: Tokenizer) -> dict[str, int]:
     found = {"bos": tokenizer.bos_id, "eos": ends[0] if ends else None}
     found |= {role: tokenizer.special_ids.get(name) for role, name in TURN_ENDS.items()}
     return {role: id for role, id in found.items() if id is not None}
-
-
-def _template(folder: Path) -> str | None:
-    """The chat template beside a tokenizer: a file of its own, or in tokenizer_config.json, perhaps under a name."""
-    if (folder / "chat_template.jinja").is_file():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    found = _config(folder).get("chat_template")
-    if isinstance(found, list):
-        found = next((entry.get("template") for entry in found if entry.get("name") == "default"), None)
-    return found if isinstance(found, str) else None
 
 
 def _config(folder: Path) -> dict:
