@@ -84,8 +84,8 @@ def test_ids_equal_apply_chat_template(model, template):
             row = [*row[:-2], row[-1]]
         ids = theirs(rendered(theirs, conversation(template, post)), add_special_tokens=False)["input_ids"]
         assert row == before + ids[: len(ids) - after], post
-        made = [id for part in prompt.parts()  # as a model card's program does it
-                for id in (ours.encode(part.replace("{post}", post)) if isinstance(part, str) else [part])]
+        made = [id for part in prompt.parts() for id in (  # as a model card's program does it
+            [part] if isinstance(part, int) else ours.encode(part.replace("{post}", post)))]
         assert made[: len(prompt.encode(post).ids)] == prompt.encode(post).ids
 
 
@@ -96,7 +96,7 @@ def test_where_the_answer_begins_is_where_the_template_lets_it_begin(model):
     spelled = {id: name for name, id in ours.special_ids.items()}
     written = "".join(spelled.get(part, part) for part in [*before, last.removesuffix("Answer = [1]. ")])
     text = rendered(theirs, conversation("paper", "a post")[:2], add_generation_prompt=True)
-    bos, space = "<s>" if layout == "zephyr" else "", " " if layout == "llama-2" else ""
+    bos, space = "<s>" if layout == "zephyr" and ours.adds_bos else "", " " if layout == "llama-2" else ""
     assert written.replace("{post}", "a post") == bos + text + space
 
 
@@ -128,7 +128,8 @@ def test_the_authors_prompt_has_its_stray_end_of_turn_in_each_layout(model):
     text = Prompt(load_codebook(), ours, AUTHORS).text
     lead = {"llama-3": "<|eot_id|><|start_header_id|>user", "chatml": "<|im_end|>\n<|im_start|>user",
             "llama-2": "[INST] The", "zephyr": "</s>\n<|user|>"}  # fmt: skip
-    begins = "" if layout == "chatml" else "<|begin_of_text|>" if "<|begin_of_text|>" in ours.special_ids else "<s>"
+    spelled = {id: name for name, id in ours.special_ids.items()}
+    begins = spelled[ours.bos_id] if ours.adds_bos or LAYOUTS[layout].begins else ""
     assert text.startswith(begins + lead[layout]) and load_codebook().role not in text
 
 

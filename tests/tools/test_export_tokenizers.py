@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from data.codebook import load_codebook
 from finetune.run_folder import RunFolder
 from inference.run import open_model
+from tests.data.chats import LLAMA3
 from tests.data.prompts import NASTY
 from tests.model.tokenizer_cases import TRICKY, llama2_json, trained_json, word
 from tests.small import WORDS, here, posts, random_model, write_base, write_jsonl
@@ -40,7 +41,7 @@ def derived_llama3(folder):
         entry["special"] = False
     content["truncation"] = {"direction": "Right", "max_length": 50, "strategy": "LongestFirst", "stride": 0}
     path.write_text(json.dumps(content))
-    (folder / "chat_template.jinja").write_text("{{ '### Reply:\n' }}")
+    (folder / "chat_template.jinja").write_text(LLAMA3 + "{% if x %}{{ '### Reply:\\n' }}{% endif %}")
     (folder / "tokenizer.model").unlink()
 
 
