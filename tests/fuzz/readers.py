@@ -36,6 +36,7 @@ from loading.weights import find_shards
 from lora.adapter import load_adapter
 from lora.inject import adapters
 from model.tokenizer import load_tokenizer
+from model.tokenizer.gguf import generation_config, gguf_vocabulary, tokenizer_config, tokenizer_json
 from quant.stored import STATE, read_group
 from report.page import page, training_findings
 from study.kept import read_answers, read_probabilities
@@ -43,6 +44,8 @@ from study.plan import load_plan
 from tests.fuzz import fixtures
 from tests.fuzz.kept import answers, cache_of, froze, frozen, go_on, journal, kept
 from tests.fuzz.mutate import Mutate, change_value, mutate
+from tests.loading.gguf import packed
+from tests.model.gguf_vocabularies import GOOD, LLAMA, keys
 from tools.export.card import metrics_table, read_evaluations
 
 TEXT = "we open the door 123 <|eot_id|> <w> é\u0301"
@@ -196,6 +199,13 @@ def tokenizer(path: Path) -> None:
     found.decode(ids), found.check_fits(10**6, ids)
 
 
+def vocabulary(path: Path) -> None:
+    found, inside = load_tokenizer(path), gguf_vocabulary(path)
+    ids = found.encode(TEXT)
+    found.decode(ids), found.check_fits(10**6, ids)
+    tokenizer_config(inside), generation_config(inside), tokenizer_json(inside)
+
+
 def beside(name: str, data: Callable[[], bytes]) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         (folder / "tokenizer.json").write_bytes(fixtures.tokenizer_json())
@@ -242,6 +252,7 @@ FILES = {
     "tokenizer.json": (fixtures.tokenizer_json, tokenizer),
     "tiktoken/tokenizer.model": (fixtures.tiktoken, tokenizer),
     "sentencepiece/tokenizer.model": (fixtures.sentences, tokenizer),
+    "bytes.gguf": (packed(keys(GOOD)), vocabulary), "pieces.gguf": (packed(keys(LLAMA)), vocabulary),
 }  # fmt: skip
 NEIGHBOURS = {
     "tokenizer_config.json": fixtures.tokenizer_config,

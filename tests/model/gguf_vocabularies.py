@@ -2,12 +2,20 @@
 
 import json
 
+from model.tokenizer.bpe import ALPHABET
 from tests.loading.gguf import packed, pair
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 FORMS = {"model": "string", "pre": "string", "tokens": ("array", "string"), "token_type": ("array", "int32"),
          "merges": ("array", "string"), "scores": ("array", "float32"), "add_bos_token": "bool",
          "add_space_prefix": "bool"}  # fmt: skip
+LETTERS = [*ALPHABET, "ab", "abc", "<|end|>", "haha"]
+KINDS = [NORMAL] * 258 + [CONTROL, USER_DEFINED]
+GOOD = {"model": "gpt2", "pre": "smollm", "tokens": LETTERS, "token_type": KINDS, "merges": ["a b", "ab c"],
+        "eos_token_id": 258, "padding_token_id": 2**32 - 1}  # fmt: skip
+PIECES = ["<unk>", "<s>", "</s>", "▁", "a", "▁a"]
+LLAMA = {"model": "llama", "pre": "default", "tokens": PIECES, "token_type": [2, 3, 3, 1, 1, 1],
+         "scores": [0.0, 0.0, 0.0, -1.0, -2.0, -3.0]}  # fmt: skip
 
 
 def keys(content: dict) -> list[bytes]:

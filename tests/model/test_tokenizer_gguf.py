@@ -14,10 +14,19 @@ from common.errors import UserError
 from data.codebook import load_codebook
 from data.prompt import Prompt
 from model.tokenizer import load_tokenizer
-from model.tokenizer.bpe import ALPHABET
 from model.tokenizer.gguf import generation_config, gguf_vocabulary, tokenizer_config, tokenizer_json, tokenizer_model
 from tests.data.prompts import tiny  # noqa: F401 - a fixture
-from tests.model.gguf_vocabularies import CONTROL, NORMAL, USER_DEFINED, of_json, of_sentencepiece, write
+from tests.model.gguf_vocabularies import (
+    GOOD,
+    KINDS,
+    LETTERS,
+    LLAMA,
+    PIECES,
+    USER_DEFINED,
+    of_json,
+    of_sentencepiece,
+    write,
+)
 from tests.model.tokenizer_cases import TRICKY, languages, random_strings, reference, trained_json
 from tests.small import write_base
 
@@ -169,14 +178,6 @@ def test_bos_and_template_of_the_other_kinds(tmp_path):
     assert not load_tokenizer(tmp_path / "base").adds_bos
 
 
-LETTERS = [*ALPHABET, "ab", "abc", "<|end|>", "haha"]
-KINDS = [NORMAL] * 258 + [CONTROL, USER_DEFINED]
-GOOD = {"model": "gpt2", "pre": "smollm", "tokens": LETTERS, "token_type": KINDS, "merges": ["a b", "ab c"],
-        "eos_token_id": 258, "padding_token_id": 2**32 - 1}  # fmt: skip
-PIECES = ["<unk>", "<s>", "</s>", "▁", "a", "▁a"]
-LLAMA = {"model": "llama", "pre": "default", "tokens": PIECES, "token_type": [2, 3, 3, 1, 1, 1],
-         "scores": [0.0, 0.0, 0.0, -1.0, -2.0, -3.0]}  # fmt: skip
-STRINGS, NUMBERS = ("array", "string"), ("array", "int32")
 HOSTILE = {
     "another model": (GOOD | {"model": "bert"}, r"tokenizer\.ggml\.model is 'bert'; .* gpt2 and llama"),
     "no model": (GOOD | {"model": None}, r"tokenizer\.ggml\.model is missing"),

@@ -77,6 +77,8 @@ def test_llama_3(shared_data, tmp_path):
     assert found.special["eos"] == 128009
     template = json.loads((tmp_path / "tokenizer_config.json").read_text()).get("chat_template")
     assert found.template == template
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+    assert read_vocabulary(tmp_path, 128256).template == "{{ messages }}"
 
 
 def test_a_tokenizer_json_of_llama_3s_kind_and_another(tmp_path):
@@ -94,15 +96,13 @@ def test_a_tokenizer_json_of_llama_3s_kind_and_another(tmp_path):
     write(LLAMA3_PATTERN)
     found = read_vocabulary(tmp_path, 300)
     assert found.merges == ["a b", "ab c"] and found.special == {"eos": 258}
-    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
-    assert found.template is None and read_vocabulary(tmp_path, 300).template == "{{ messages }}"
     assert [found.tokens[id][:2] for id in (257, 258, 259, 260)] == [
         ("abc", 1), ("<|end_of_text|>", 3), ("Wort", 4), ("<|im_start|>", 3)]
     write(LLAMA3_PATTERN, word(261, "Rand", lstrip=True))
     with pytest.raises(UserError, match=r"'Rand' takes the space around it .* llama.cpp has no place for"):
         read_vocabulary(tmp_path, 300)
     write(GPT2_PATTERN)
-    with pytest.raises(UserError, match=r"json: splits or merges .* only llama-bpe, smollm, gpt-2 are known"):
+    with pytest.raises(UserError, match=r"tokenizer\.json: splits or merges .* only llama-bpe, smollm, gpt-2"):
         read_vocabulary(tmp_path, 300)  # with ignore_merges, which llama.cpp knows for Llama 3's alone
 
 
