@@ -8,9 +8,14 @@ import gguf
 import numpy
 import torch
 
+from tests.small import random_model
 from tests.tools.gguf_files import turned
 
 ROPE = "rope_freqs.weight"
+SIZES = dict(vocab_size=96, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, head_dim=64, max_position_embeddings=512, rope_parameters=None)
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 KINDS = {"uint8": 0, "int8": 1, "uint16": 2, "int16": 3, "uint32": 4, "int32": 5, "float32": 6, "bool": 7, "string": 8,
          "array": 9, "uint64": 10, "int64": 11, "float64": 12}  # fmt: skip
 FORMS = dict(zip(KINDS, ["B", "b", "H", "h", "I", "i", "f", "?", "", "", "Q", "q", "d"], strict=True))
@@ -48,6 +53,11 @@ def packed(pairs=(), infos=(), body: bytes = b"", *, magic: bytes = b"GGUF", ver
     head = magic + struct.pack("<IQQ", version, len(infos) if tensors is None else tensors,
                                len(pairs) if keys is None else keys) + b"".join([*pairs, *infos])
     return head + bytes(-len(head) % aligned) + body
+
+
+def model_of(**changes):
+    """A random model whose rows are whole blocks of every kind."""
+    return random_model(**SIZES | changes)
 
 
 def blocks_of(tensor: torch.Tensor, kind: str) -> numpy.ndarray:
