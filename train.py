@@ -32,6 +32,7 @@ from inference.decide import decide
 from inference.labeller import label_probabilities
 from loading import load_model
 from loading.cache import weights_sha256
+from loading.gguf import in_blocks
 from loading.sources import EMBEDDED, find_base
 from loading.weights import read_config
 from lora.adapter import save_adapter
@@ -141,8 +142,10 @@ def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trai
     """The trainer, and what run.json records of how it was built; prints both."""
     print(f"model {options.model}: {dtype}, since {reason}; weights {options.quantize}")
     print(f"  chat layout {prepared.prompt.layout}, since {prepared.prompt.why}")
-    began = time.perf_counter()
-    model = load_model(find_base(options.model), device=device, dtype=dtype, quantize=options.quantize,
+    base, began = find_base(options.model), time.perf_counter()
+    if options.quantize != "none" and in_blocks(base):
+        print("  its linears lie in blocks of a few bits each, and are rounded once more; --quantize none keeps them")
+    model = load_model(base, device=device, dtype=dtype, quantize=options.quantize,
                        cache=options.cache)
     targets = options.targets[0] if len(options.targets) == 1 else list(options.targets)
     inject(model, targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,

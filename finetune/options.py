@@ -23,8 +23,9 @@ class TrainOptions(ColumnOptions, MachineOptions):
 
     FIRST: ClassVar = ("data", "model", "out", "languages", "codebook", "epochs")
 
-    model: str = option(EMBEDDED, "checkpoint folder, Hugging Face's or Meta's, with its tokenizer; or a name on the "
-                        "Hugging Face Hub, such as meta-llama/Llama-3.2-3B-Instruct", metavar="DIR")
+    model: str = option(EMBEDDED, "checkpoint folder, Hugging Face's or Meta's, with its tokenizer; or a GGUF file; or "
+                        "a name on the Hugging Face Hub, such as meta-llama/Llama-3.2-3B-Instruct; or smollm2",
+                        metavar="DIR")
     data: list[str] = option(("data/samples/train.jsonl",), "labelled posts: .jsonl, .csv or .tsv, also .gz",
                              metavar="FILE")
     out: str | None = option(None, "folder of the run (default: the next free name in runs/)",

@@ -69,7 +69,8 @@ def prepare(options, layout: str | None = None) -> Prepared:
     config = read_config(folder)
     if options.max_tokens > config.max_position_embeddings:
         raise UserError(f"--max-tokens {options.max_tokens}: the model has {config.max_position_embeddings} positions "
-                        "(max_position_embeddings in its config.json); give no more than these")
+                        "(max_position_embeddings in its config.json, llama.context_length in a GGUF file); give no "
+                        "more than these")
     tokenizer = load_tokenizer(Source(folder).tokenizer)
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)

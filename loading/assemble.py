@@ -33,12 +33,13 @@ KEEP_DTYPE = ("model.embed_tokens.weight", "lm_head.weight")
 def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=None, rope_scaling=None,
                trainable=False, cache=None) -> LlamaForCausalLM:
     """A ready model from whatever `path` stands for: a checkpoint folder, Hugging Face's (16-bit, or in bitsandbytes'
-    NF4) or Meta's, a PEFT adapter, a run, a merged model, or the name of one of these on the Hub; see `sources`.
+    NF4) or Meta's, a GGUF file, a PEFT adapter, a run, a merged model, or the name of one of these on the Hub; see
+    `sources`.
 
-    quantize: "stored" (as the files are, or as the run had them), "none" (dense), "nf4" or "nf4-double" (linears of the
-    blocks in 4 bits). If the folder is already in 4 bits, "none" dequantises the weights, and "nf4" and "nf4-double"
-    keep the packed bytes; only the scales are converted, to float32 or to their quantised form, if they are not in it
-    yet.
+    quantize: "stored" (as the files are, or as the run had them; a GGUF file's blocks are dequantised), "none" (dense),
+    "nf4" or "nf4-double" (linears of the layers in 4 bits). If the folder is already in bitsandbytes' 4 bits, "none"
+    dequantises the weights, and "nf4" and "nf4-double" keep the packed bytes; only the scales are converted, to float32
+    or to their quantised form, if they are not in it yet.
     dtype: the compute dtype; `None` takes bfloat16 on a GPU that multiplies it natively and float32 elsewhere.
     adapter: a PEFT adapter, if `path` brings none. rope_scaling: a `rope_scaling` object as in Hugging Face's
     config.json, used if the files lack one (as Meta's folders of unpublished sizes do).

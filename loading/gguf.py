@@ -71,6 +71,12 @@ def one_model(paths: Iterable[Path], where: str | Path) -> Path | None:
     return models[0] if models else None
 
 
+def in_blocks(path: Path) -> bool:
+    """Whether `path` is a GGUF file whose linears have been rounded already: NF4 would round them a second time."""
+    return is_gguf(path) and any(tensor.type not in _PLAIN for name, tensor in read_gguf(path).tensors.items()
+                                 if name.startswith("blk."))
+
+
 def split_files(path: Path) -> list[Path]:
     """The files of a model that was split (NAME-00001-of-00003.gguf, ...), else `path`; `UserError` if one is away."""
     part = _SPLIT.fullmatch(path.name)

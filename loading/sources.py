@@ -132,6 +132,7 @@ def check_base(base: Path, hashes: dict[str, str], run: Path, cache: str | Path 
     """Raise `UserError` unless the base's files are, by SHA-256, those that `run` was made with."""
     folder = base.parent if base.is_file() else base
     for name, digest in weights_sha256(base, cache).items():
-        if hashes.get(name) != digest:
+        renamed = base.is_file() and digest in hashes.values()  # a GGUF file may have any name
+        if hashes.get(name) != digest and not renamed:
             raise UserError(f"{folder / name}: is not the file that {run} was fine-tuned on; give that base model with "
                             "--model")

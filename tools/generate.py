@@ -30,7 +30,8 @@ from model.tokenizer import load_tokenizer
 class Options:
     """Options of `python -m tools.generate`."""
 
-    model: str | None = option(None, "checkpoint folder, run, PEFT adapter, or a name on the Hugging Face Hub",
+    model: str | None = option(None, "checkpoint folder, GGUF file, run, PEFT adapter, or a name on the Hugging Face "
+                               "Hub",
                                metavar="DIR")
     prompt: str = option("", "the text to continue, or with --chat the user's message")
     max_new_tokens: int = option(200, "stop after this many tokens", minimum=1)

@@ -30,7 +30,7 @@ CARDS = (6, 8, 12, 16, 24, 48)  # GiB
 class FitsOptions:
     """Options of this program."""
 
-    model: str = option("base", "checkpoint folder, or a name on the Hugging Face Hub", metavar="DIR")
+    model: str = option("base", "checkpoint folder, GGUF file, or a name on the Hugging Face Hub", metavar="DIR")
     rank: int = option(16, "rank of the adapters", minimum=1)
     targets: list[str] = option(("all-linear",), "linear layers that get an adapter", metavar="q_proj,v_proj")
     quantize: str = option("nf4", "how the base's weights are stored", choices=("nf4", "nf4-double", "none"))

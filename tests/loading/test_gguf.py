@@ -1,8 +1,8 @@
-"""GGUF files as checkpoints: every type's weights as `gguf` and transformers read them, llama.cpp's order of rows and
-scaled rope undone, files told by their content, and what is not read refused in one line.
+"""GGUF files as checkpoints: every type's weights as `gguf` and transformers read them, llama.cpp's order of rows
+undone, files told by their content, and what is not read refused in one line.
 
-Deliberate break: in `loading/gguf.py`, leave `half_split` out of `get_tensor`, take `(1.0, 4.0, W)` for the right
-scaling without a look at `factors`, or let `config` pass over unknown keys; tests below turn red.
+Deliberate break: in `loading/gguf.py`, leave `half_split` out of `get_tensor`, or let `config` pass over unknown keys;
+tests below turn red.
 """
 
 import dataclasses
@@ -18,26 +18,16 @@ from common.errors import UserError
 from common.files import sha256_file
 from loading import load_model
 from loading.cache import weights_sha256
-from loading.gguf import GGUFFiles, find_scaling, gguf_name
-from loading.sources import Source, find_base, find_source
-from loading.weights import read_config
-from model.config import LlamaConfig, RopeScaling
-from model.rope import inverse_frequencies
+from loading.gguf import GGUFFiles, gguf_name, in_blocks
+from loading.sources import Source, check_base, find_base, find_source
+from model.config import LlamaConfig
 from quant.nf4 import quantize_nf4
-from tests.loading.gguf import ROPE, factors, packed, pair, write_llama, written
+from tests.loading.gguf import LLAMA3, SIZES, model_of, packed, pair, write_llama, written
 from tests.small import random_model
 from tests.tools.gguf_files import read
 
 KINDS = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
-SIZES = dict(vocab_size=96, hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4,
-             num_key_value_heads=2, head_dim=64, max_position_embeddings=512, rope_parameters=None)
-LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "low_freq_factor": 1.0,
-          "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 IDS = torch.arange(80).view(2, 40)
-
-
-def model_of(**changes):
-    return random_model(**SIZES | changes)
 
 
 @torch.no_grad()
@@ -117,46 +107,6 @@ def test_float16_loses_less_than_bfloat16_of_what_blocks_give():
         lost = [float((exact.to(dtype).float() - exact).norm() / exact.norm())
                 for dtype in (torch.float16, torch.bfloat16)]
         assert lost[0] < 2**-12 < 5 * lost[0] < lost[1] < 2**-9
-
-
-SCALINGS = [(32.0, 1.0, 4.0, 8192, 500000.0, 64), (8.0, 1.0, 4.0, 8192, 500000.0, 128), (8.0, 1.0, 4.0, 64, 10000.0, 8),
-            (4.0, 1.0, 8.0, 3000, 10000.0, 128), (16.0, 2.0, 5.0, 10000, 500000.0, 128),
-            (2.5, 1.0, 2.0, 1024, 100000.0, 96)]  # fmt: skip
-
-
-@pytest.mark.parametrize("case", SCALINGS)
-def test_llama_3s_scaling_is_found_again(case):
-    *numbers, theta, head_dim = case
-    plain = LlamaConfig.from_dict({"model_type": "llama", **SIZES, "head_dim": head_dim, "rope_theta": theta})
-    scaled = dataclasses.replace(plain, rope_scaling=RopeScaling(*numbers))
-    for window in (None, numbers[3]):
-        found = find_scaling(factors(scaled), plain, window)
-        assert found.pop("rope_type") == "llama3"
-        again = RopeScaling(**found)
-        torch.testing.assert_close(inverse_frequencies(dataclasses.replace(plain, rope_scaling=again)),
-                                   inverse_frequencies(scaled), rtol=1e-4, atol=0)
-        if numbers[1] == 1.0 or window:  # else only the quotients to it are in the file
-            assert tuple(vars(again).values()) == tuple(numbers)
-        elif len(factors(scaled)[(factors(scaled) > 1) & (factors(scaled) < numbers[0])]) > 1:
-            assert again.high_freq_factor == pytest.approx(numbers[2] / numbers[1], rel=1e-3)
-
-
-def test_another_scaling_is_refused(tmp_path):
-    model, plain = model_of(rope_parameters=LLAMA3), model_of().config
-    right = factors(model.config)
-    for wrong in (right.flip(0), right * 2, torch.linspace(1, 32, 32), right.sqrt(), torch.full((32,), torch.nan),
-                  torch.full((32,), 4.0), torch.full((32,), torch.inf), torch.zeros(32), -right):  # fmt: skip
-        assert find_scaling(wrong, plain) is None
-        path = write_llama(tmp_path / "m", model, more={ROPE: wrong})
-        with pytest.raises(UserError, match="does not divide the rotary frequencies as Llama 3 does"):
-            read_config(path)
-    path = write_llama(tmp_path / "m", model, more={ROPE: right[:16]})
-    with pytest.raises(UserError, match=r"rope_freqs.weight: is F32 \(16,\); F32 \(32,\) was expected"):
-        load_model(path)
-    assert read_config(write_llama(tmp_path / "m", model, more={ROPE: torch.ones(32)})).rope_scaling is None
-    bare = write_llama(tmp_path / "m", model, leave_out=(ROPE,))
-    assert read_config(bare).rope_scaling is None
-    assert read_config(bare, LLAMA3 | {"rope_theta": 10000.0}).rope_scaling.factor == 32
 
 
 REFUSED = {
@@ -286,3 +236,18 @@ def test_plain_types_are_views_of_the_map(tmp_path):
     files = GGUFFiles(write_llama(tmp_path / "m", model_of(), "F16"))
     first, second = (files.get_tensor("model.layers.0.mlp.up_proj.weight") for _ in range(2))
     assert first.data_ptr() == second.data_ptr() and Path(files.path_of("model.norm.weight")) == tmp_path / "m"
+
+
+def test_what_is_rounded_twice_is_said(tmp_path):
+    for kind in ("F16", "Q8_0", "Q4_K"):
+        assert in_blocks(write_llama(tmp_path / "m", model_of(), kind)) == (kind != "F16")
+    assert not in_blocks(tmp_path)
+
+
+def test_a_run_knows_its_gguf_file_by_its_bytes(tmp_path):
+    path = write_llama(tmp_path / "m.gguf", model_of(), "Q8_0")
+    hashes = weights_sha256(path)
+    check_base(path.rename(tmp_path / "sha256-01"), hashes, tmp_path / "run")
+    other = write_llama(tmp_path / "m.gguf", random_model(1, **SIZES), "Q8_0")
+    with pytest.raises(UserError, match=rf"^{other}: is not the file that .*run was fine-tuned on"):
+        check_base(other, hashes, tmp_path / "run")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from common.errors import UserError
+from common.files import ROOT
 from common.gguf import TYPES, read_gguf
 from quant import gguf_blocks
 from quant.gguf_blocks import KINDS, dequantize_blocks
@@ -46,6 +47,10 @@ def same_bits(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     number = ~theirs.isnan()
     return torch.equal(ours.view(-1).view(torch.int32)[number], theirs.view(torch.int32)[number]) and torch.equal(
         ours.view(-1).isnan(), theirs.isnan())
+
+
+def test_the_readme_names_the_types():
+    assert f"({', '.join(KINDS)})" in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 
 
 def test_sizes_are_the_containers():

@@ -11,7 +11,8 @@ import pytest
 
 from common.errors import UserError
 from common.files import ROOT
-from tests.small import here
+from tests.loading.gguf import write_llama
+from tests.small import here, random_model
 from tests.tools.exports import KINDS, card, export, make_run, matter, train_run
 from tools.export.licence import Base, describe_base
 
@@ -117,3 +118,17 @@ def test_the_shipped_base_is_not_llama_and_shares_alike(tmp_path):
     assert not (tmp_path / "out" / "NOTICE").exists()
     assert (tmp_path / "out" / "BASE_README.md").read_bytes() == (ROOT / "base" / "README.md").read_bytes()
     assert "read the vocabulary with sentencepiece" in card(tmp_path / "out")
+
+
+def test_a_gguf_file_says_its_licence_itself(tmp_path):
+    """What lies beside it may belong to something else."""
+    (tmp_path / "LICENSE").write_text("Llama 3.1 Community License")
+    (tmp_path / "README.md").write_text("---\nlicense: llama3.1\n---\n")
+    cases = {("apache-2.0", "A model"): ("apache-2.0", None), ("llama3.2", "A model"): ("llama3.2", "3.2"),
+             (None, "Meta Llama 3.1 8B"): ("llama3.1", "3.1"), (None, "A model"): ("unknown", None)}
+    for (licence, name), (word, llama) in cases.items():
+        path = write_llama(tmp_path / "mine.gguf", random_model(hidden_size=32), changes={
+            "general.license": licence, "general.name": name})
+        base = describe_base(path, 600)
+        assert (base.licence, base.llama, base.name, base.files, base.copied) == (word, llama, "mine", (), [])
+    assert describe_base(path, 128256).llama == "3.2" and describe_base(path, 600, "meta-llama/Llama-2-7b").llama == "2"

@@ -130,7 +130,7 @@ def _llama_version(folder: Path, vocab_size: int, name: str, files: tuple[Path, 
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     config = config if isinstance(config, dict) else {}  # beside Meta's files, whose reader asks for none
     names = [name, folder.resolve().name, str(config.get("_name_or_path") or "")]
-    hits = [hit for hit in map(_NAME.search, names) if hit]
+    hits = [hit for word in names for hit in _NAME.finditer(word)]  # of meta-llama/Llama-2-7b the second says it
     version = next((hit[1] for hit in hits if hit[1]), _DEFAULT)
     written = next((hit for hit in (_LICENCE.search(" ".join(_text(path).split())) for path in files) if hit), None)
     if written:
