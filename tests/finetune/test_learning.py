@@ -91,7 +91,7 @@ def test_a_real_run_that_learns_late_is_warned_once_and_then_told():
 
 
 def test_shipped_recipes_are_not_warned():
-    """The run that is shipped with the base (the demonstration's), and the small base's recipe on thirteen languages."""
+    """The run shipped with the base (the demonstration), and the small base's recipe on thirteen languages."""
     lines = [json.loads(line) for line in (ROOT / "base/run/log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert told([line["loss"] for line in lines if "loss" in line])[0] == []
     small = [1.58, 1.31, 1.56, 1.49, 1.68, 1.41, 1.37, 1.36, 1.42, 1.42, 1.32, 1.23, 1.47, 1.43, 1.14, 1.16,
