@@ -67,7 +67,7 @@ def test_a_run_leaves_the_documented_files_and_no_others(first):
 def test_run_json_has_every_fact(first, place):
     told, tokenizer = facts(first[0]), load_tokenizer(place / "tiny")
     options = told["options"]
-    assert (options["seed"], options["epochs"], options["rank"], options["quantize"]) == (11, 2, 4, "nf4")
+    assert (options["seed"], options["epochs"], options["rank"], options["quantize"]) == (11, 2, 4, "none")
     assert options["schedule"] == "linear" and options["weight_decay"] == 0.0  # resolved, not only what was given
     environment = told["environment"]
     assert environment["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
