@@ -9,6 +9,7 @@
 
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 
@@ -168,8 +169,7 @@ def validator(prepared: Prepared, trainer: Trainer):
         topic = (figures["topic"] or {}).get("macro_f1")
         return figures["macro_f1"], {"n": figures["n"], "macro_f1": figures["macro_f1"],
                                      "accuracy": figures["accuracy"], "topic_macro_f1": topic,
-                                     "answers": answers_of(predicted, [post.label for post in posts], codebook.labels,
-                                                           "validation posts")}
+                                     "answers": dict(Counter(predicted))}
 
     return evaluate
 
@@ -242,15 +242,18 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
 
 def answers(prepared: Prepared, run: RunFolder, trainer: Trainer, watch: Watch) -> dict:
     """What the kept adapter answers: on the validation posts, where there are some, else on a few training posts."""
+    labels = prepared.codebook.labels
     if watch.best is not None:
-        return next(line["validation"]["answers"] for line in reversed(run.read_log())
-                    if line["step"] == watch.best_step and "validation" in line)
+        given = next(line["validation"].get("answers") for line in reversed(run.read_log())
+                     if line["step"] == watch.best_step and "validation" in line)
+        if given:  # an older version, which began this run, did not count
+            people = Counter(post.label for post in prepared.validation)
+            return answers_of(Counter(given), people, labels, "validation posts")
     some = sample(len(prepared.train))
     rows = [prepared.prompt.encode(prepared.train[index].text) for index in some]
     found = label_probabilities(trainer.model.eval(), prepared.prompt, rows, micro_tokens=trainer.micro_tokens)
-    labels = prepared.codebook.labels
-    return answers_of([labels[index] for index in decide(found)], [prepared.train[index].label for index in some],
-                      labels, "training posts")
+    return answers_of(Counter(labels[index] for index in decide(found)),
+                      Counter(prepared.train[index].label for index in some), labels, "training posts")
 
 
 def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str, seconds: float) -> None:

@@ -153,7 +153,7 @@ def advice(options, small: bool) -> list[str]:
     tries.append(f"--epochs {2 * options.epochs}")
     if options.learning_rate > 2 * RATE:
         tries.append(f"--learning-rate {options.learning_rate / 5:g}, if the loss rose")
-    if options.targets != ["all-linear"]:
+    if list(options.targets) != ["all-linear"]:
         tries.append("--targets all-linear")
     tries.append("a look at the data: does each post's label follow from its text?")
     return tries
@@ -173,14 +173,14 @@ def sample(count: int) -> list[int]:
     return [place * count // some for place in range(some)]
 
 
-def answers_of(predicted: Sequence[str], gold: Sequence[str], labels: Sequence[str], source: str) -> dict:
+def answers_of(given: Counter, people: Counter, labels: Sequence[str], source: str) -> dict:
     """What the model answers, for run.json: counts by label, the most frequent one, and a sentence.
 
-    source: "validation posts" or "training posts", which the sentence names.
+    given, people: how often the model and people gave each label; source: "validation posts" or "training posts".
     """
-    given, people = Counter(predicted), Counter(gold)
     top = max(labels, key=lambda label: given[label])
-    n, others = len(predicted), len(predicted) - given[top]
+    n = sum(given.values())
+    others = n - given[top]
     usual = top == max(labels, key=lambda label: people[label])
     which = f"“{top}”, the most frequent one" if usual else f"“{top}”, which is not even the most frequent one"
     beside = f"people gave it to {people[top]:,}"

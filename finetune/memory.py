@@ -10,7 +10,8 @@ The estimate counts what must be in memory at the same time:
                  S keys in all. Per layer, in numbers of the compute dtype:
                    N (2 F + 2 H h)       gate and up; queries, and attention's output
                    N (D + H h + D + F)   the inputs of adapters: on q, k, v; on o; on gate, up; on down. With dropout
-                                         each adapter's own masked input instead, and a byte a number for the mask
+                                         each adapter's own masked input instead, and as much for the mask (on a GPU a
+                                         byte a number)
                    N r                   each adapter's thin product
                    2 K h (N + S)         keys and values, and the copy that each row sees, the prefix in front (on a
                                          GPU 2 H h S: for each query head, rows filled up to the longest)
@@ -109,7 +110,7 @@ def layer_bytes(model, piece: Piece, dtype: torch.dtype, gpu: bool) -> tuple[int
     inputs = sum(reads.values()) * dtype.itemsize
     dropped = sum(layer.in_features for layer in there.values() if layer.dropout)
     if dropped:
-        inputs = -(-dropped // depth) * (dtype.itemsize + 1)
+        inputs = -(-dropped // depth) * (dtype.itemsize + (1 if gpu else dtype.itemsize))
     thin = -(-sum(layer.r for layer in there.values()) // depth) * dtype.itemsize
     seen = 2 * heads * (piece.padded or n) if gpu else 2 * keys * (n + piece.keys)
     attention = (seen + piece.mask) * dtype.itemsize

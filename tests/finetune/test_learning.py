@@ -6,6 +6,7 @@ learnt nothing turn red. Or let `add` subtract `self.entropy` always; the compar
 
 import json
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -151,7 +152,7 @@ def test_advice_fits_the_run():
     ("a" * 30 + "b" * 10, "answers more than its most frequent label: of 40 validation posts, 30 get “a”"),
 ])
 def test_what_the_model_answers(given, words):
-    found = answers_of(list(given), list("a" * 20 + "b" * 10 + "c" * 10), ("a", "b", "c"), "validation posts")
+    found = answers_of(Counter(given), Counter(a=20, b=10, c=10), ("a", "b", "c"), "validation posts")
     assert words in found["sentence"] and found["given"]["c"] == 0 and found["posts"] == 40
     assert found["most_frequent"] == max("ab", key=given.count)
 

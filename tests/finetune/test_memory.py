@@ -52,7 +52,7 @@ def test_the_estimate_is_near_what_autograd_keeps(dtype, prefix, dropout):
     batch = make_batch(rows, list(range(12)), prefix)
     expected = activation_bytes(model, Piece.of([60] * 12, prefix), dtype, False)
     kept = kept_for_backward(model, batch, False)
-    assert 0.93 * expected < kept < 1.07 * expected
+    assert 0.85 * expected < kept < 1.1 * expected
     again = activation_bytes(model, Piece.of([60] * 12, prefix), dtype, True)
     assert kept_for_backward(model, batch, True) < again < 0.6 * kept  # and one layer's at a time in backward
 
@@ -98,7 +98,8 @@ def test_bytes_by_hand(three_billion):
     assert found.adapter == 16 * 24_000_000 + 3072 * 8192 * 2
     four_bits = 28 * (3072 * (3072 + 2 * 1024 + 3072) + 3 * 3072 * 8192) * (0.5 + 4 / 64)
     rest = (128256 * 3072 + 57 * 3072) * 2  # embedding and norms
-    assert found.model == four_bits + rest and found.total == found.program + found.model + found.adapter + found.activations
+    assert found.model == four_bits + rest
+    assert found.total == found.program + found.model + found.adapter + found.activations
     assert "free" in str(found) and "kept for backward" in str(found)
     whole = plan(three_billion, 100, 1000, False, loss="text")
     assert whole.activations - found.activations == 3 * LOGIT_CHUNK * 128256 * 4 + 1000 * (layer - last)
