@@ -9,6 +9,7 @@
 
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 
@@ -17,30 +18,34 @@ import torch
 
 from common.device import available_memory
 from common.errors import UserError, run_program
-from common.files import ROOT, check_place, find_path, sha256_json, write_json
+from common.files import check_place, sha256_json, write_json
 from common.options import parse_options
 from common.terminal import human_bytes, human_seconds, progress
 from data.batching import group_by_length
 from data.exposure import exposure_table
-from data.sampling import class_weights, order_by_epoch
-from finetune.loop import Recipe, Trainer, Watch, fit, steps_per_epoch
-from finetune.memory import MemoryPlan, plan_memory
-from finetune.options import DEMO, PRESETS, SMALL, TrainOptions
+from data.sampling import order_by_epoch
+from finetune.build import make_trainer, what_comes
+from finetune.learning import Learning, advice, answers_of, sample
+from finetune.loop import Trainer, Watch, fit
+from finetune.memory import fullest, plan_memory
+from finetune.options import DEMO, PRESETS, SMALL, TrainOptions, is_embedded
 from finetune.prepare import Prepared, prepare
+from finetune.resume import check_same, check_same_files
 from finetune.run_folder import RunFolder, environment, next_run
+from finetune.weights import resolve, show_price
 from inference.decide import decide
 from inference.labeller import label_probabilities
 from loading import load_model
 from loading.cache import weights_sha256
+from loading.choice import Choice, is_small
 from loading.gguf import in_blocks
-from loading.sources import EMBEDDED, find_base
+from loading.sources import find_base
 from loading.weights import read_config
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
+from model.llama import LlamaForCausalLM
+from quant.convert import model_bytes
 from report.metrics import Scored, score
-
-# May change when a run is resumed: they decide where and how fast it runs, and at most the last bits of its results.
-FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache")
 
 
 def main(argv: list[str]) -> None:
@@ -69,6 +74,9 @@ def work(options: TrainOptions, held: ExitStack) -> None:
         return
     prepared = prepare(options, run.facts["prompt"].get("layout") if run is not None else None)
     options.choose_threads(device, read_config(find_base(options.model)))
+    order = choose_order(options, prepared)
+    piece = fullest(prepared.rows, order(0), options.batch_size, prepared.shared_ids(options))
+    choice = resolve(options, device, dtype, piece)
     print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
     print(exposure_table(prepared.exposure))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
@@ -76,7 +84,18 @@ def work(options: TrainOptions, held: ExitStack) -> None:
     facts["hashes"]["weights"] = weights_sha256(find_base(options.model), options.cache)
     if run is not None:
         check_same_files(run, facts)
-    trainer, built = build(options, prepared, device, dtype, reason)
+    print(f"model {options.model}: {dtype}, since {reason}; weights {choice or options.quantize}")
+    print(f"  chat layout {prepared.prompt.layout}, since {prepared.prompt.why}")
+    if options.quantize != "none" and in_blocks(find_base(options.model)):
+        print("  its linears lie in blocks of a few bits each, and are rounded once more; --quantize none keeps them")
+    model, built = load(options, prepared, device, dtype, choice)
+    memory = plan_memory(model, built["parameters"]["trainable"], micro_tokens=options.micro_tokens or None,
+                         checkpointing=options.recompute, available=available_memory(device), loss=options.loss,
+                         piece=piece)
+    print(f"  memory: {memory}")
+    trainer = make_trainer(options, prepared, model, memory, order)
+    built |= {"memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}
+    print("\n".join(f"  {line}" for line in what_comes(options, prepared, trainer)))
     if run is None:  # only now: a model that cannot be loaded leaves no folder behind
         out = options.out or next_run(prepared.facts["languages"])
         run = held.enter_context(RunFolder.create(out, facts | built))
@@ -94,7 +113,7 @@ def work(options: TrainOptions, held: ExitStack) -> None:
 def fill_in(options: TrainOptions) -> None:
     """Defaults that depend on other options: the small base and the sample posts have recipes of their own."""
     defaults = {}
-    if find_path(options.model).resolve() == ROOT / EMBEDDED:  # not any folder of that name
+    if is_embedded(options):
         defaults |= SMALL
         if not {"data", "languages", "per_language"} & options.given:
             defaults |= DEMO
@@ -111,82 +130,21 @@ def fill_in(options: TrainOptions) -> None:
         raise UserError("--resume: needs --out, the folder of the run to continue")
 
 
-def check_same(run: RunFolder, options: TrainOptions) -> None:
-    """A resumed run must be the same run: every option that is not given again keeps its value."""
-    stored = run.facts["options"]
-    for key, value in asdict(options).items():
-        before = stored.get(key)
-        same = list(value) == list(before or []) if isinstance(value, list | tuple) else value == before
-        if key not in FREE_ON_RESUME and not same and key in options.given:
-            raise UserError(f"--{key.replace('_', '-')} {value}: the run in {run.path} began with {before}; leave the "
-                            "option out, or train anew into another folder")
-        if key not in options.given and key not in ("resume", "out"):
-            setattr(options, key, before)
-    if not options.threads:  # how a sum is divided among threads decides its last bits
-        options.threads = run.facts["environment"]["threads"]
-
-
-def check_same_files(run: RunFolder, facts: dict) -> None:
-    """A resumed run must read the same bytes; print a line if another machine will change its last bits."""
-    for key, hashes in facts["hashes"].items():
-        if run.facts["hashes"].get(key) != hashes:
-            raise UserError(f"{run.path}: {key} changed since this run began, so it cannot give the same result")
-    before, now = run.facts["environment"], facts["environment"]
-    keys = [key for key in ("device_name", "dtype", "threads", "packages") if before[key] != now[key]]
-    if keys:
-        print(f"  {', '.join(keys)} changed since this run began: the result will be as good, but not the same to the "
-              "bit")
-
-
-def build(options, prepared: Prepared, device, dtype, reason: str) -> tuple[Trainer, dict]:
-    """The trainer, and what run.json records of how it was built; prints both."""
-    print(f"model {options.model}: {dtype}, since {reason}; weights {options.quantize}")
-    print(f"  chat layout {prepared.prompt.layout}, since {prepared.prompt.why}")
-    base, began = find_base(options.model), time.perf_counter()
-    if options.quantize != "none" and in_blocks(base):
-        print("  its linears lie in blocks of a few bits each, and are rounded once more; --quantize none keeps them")
-    model = load_model(base, device=device, dtype=dtype, quantize=options.quantize,
+def load(options, prepared: Prepared, device, dtype, choice: Choice | None) -> tuple[LlamaForCausalLM, dict]:
+    """The base with fresh adapters, and what run.json records of it; prints both."""
+    began = time.perf_counter()
+    model = load_model(find_base(options.model), device=device, dtype=dtype, quantize=options.quantize,
                        cache=options.cache)
-    targets = options.targets[0] if len(options.targets) == 1 else list(options.targets)
-    inject(model, targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,
+    seconds = time.perf_counter() - began
+    size = model_bytes(model)
+    weights = choice and choice.to_dict() | {"price": show_price(options, prepared, choice, model)}
+    inject(model, options.lora_targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,
            generator=torch.Generator().manual_seed(options.seed))
     trainable = sum(p.numel() for p in trainable_parameters(model).values())
     total = sum(p.numel() for p in model.parameters())
     total += sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "load_packed"))  # in 4 bits
-    print(f"  {total:,} parameters, {trainable:,} of them trainable, loaded in "
-          f"{human_seconds(time.perf_counter() - began)}")
-    checkpointing = {"auto": None, "on": True, "off": False}[options.checkpointing]
-    memory = plan_memory(model, trainable, micro_tokens=options.micro_tokens or None, checkpointing=checkpointing,
-                         available=available_memory(device), loss=options.loss)
-    print(f"  memory: {memory}")
-    trainer = make_trainer(options, prepared, model, memory)
-    print(f"  {trainer.total_steps:,} steps of {options.batch_size} posts: AdamW, rate {options.learning_rate:g} "
-          f"{options.schedule}, loss {options.loss}; rank {options.rank} on {', '.join(options.targets)}")
-    if options.loss == "text":
-        print("  loss over the whole text: the adapter also learns to write such posts")
-    elif options.dropout and prepared.prompt.prefix_ids:
-        prefix = len(prepared.prompt.prefix_ids)
-        average = sum(len(row.ids) for row in prepared.rows) / len(prepared.rows)
-        print(f"  dropout {options.dropout}: the prompt's first {prefix} tokens are computed for every post "
-              f"({average:.0f} tokens a post instead of {average - prefix:.0f})")
-    return trainer, {"parameters": {"total": total, "trainable": trainable, "bytes": memory.model},
-                     "memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}
-
-
-def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan) -> Trainer:
-    """Rows, labels, weights and recipe put together; with dropout no prefix is shared."""
-    labels = [prepared.codebook.index(post.label) for post in prepared.train]
-    weights = [1.0] * len(labels)
-    if options.class_weights:
-        by_label = class_weights(prepared.train, prepared.codebook.labels)
-        weights = [float(by_label[index]) for index in labels]
-    recipe = Recipe(options.learning_rate, options.schedule, options.warmup, options.weight_decay, options.clip,
-                    options.batch_size, options.loss)
-    steps = steps_per_epoch(len(labels), options.batch_size) * options.epochs
-    return Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids, choose_order(options, prepared),
-                   [] if options.dropout else prepared.prompt.prefix_ids, recipe,
-                   min(steps, options.max_steps) if options.max_steps else steps,
-                   memory.micro_tokens, memory.checkpointing)
+    print(f"  {total:,} parameters, {trainable:,} of them trainable, loaded in {human_seconds(seconds)}")
+    return model, {"parameters": {"total": total, "trainable": trainable, "bytes": size}, "weights": weights}
 
 
 def choose_order(options, prepared: Prepared):
@@ -214,7 +172,8 @@ def validator(prepared: Prepared, trainer: Trainer):
                                codebook.related), draws=0)
         topic = (figures["topic"] or {}).get("macro_f1")
         return figures["macro_f1"], {"n": figures["n"], "macro_f1": figures["macro_f1"],
-                                     "accuracy": figures["accuracy"], "topic_macro_f1": topic}
+                                     "accuracy": figures["accuracy"], "topic_macro_f1": topic,
+                                     "answers": dict(Counter(predicted))}
 
     return evaluate
 
@@ -236,6 +195,9 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
     else:  # how steps are cut is now fixed, whatever memory a resumed run finds
         run.write_state({"trainer": trainer.state(), "watch": asdict(watch), "seconds": 0.0})
     run.cut_log(trainer.step_count)
+    learning = Learning.of(trainer)
+    for line in run.read_log():
+        learning.add(line)
     keep = lambda name: save_adapter(trainer.model, run.path / name, base_name=options.model)  # noqa: E731
     evaluate = validator(prepared, trainer)
     size = options.batch_size
@@ -248,14 +210,22 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
         posts_done += line["posts"]
         bar.update(size)
         if not bar.disable and line["step"] % 5 == 0:  # reading the loss waits for a GPU
-            bar.set_postfix_str(f"loss {line['loss'].item():.3f}" + (
+            beside = f" beside {learning.entropy:.3f}" if learning.compared else ""
+            bar.set_postfix_str(f"loss {line['loss'].item():.3f}{beside}" + (
                 "" if watch.best is None else f", best macro-F1 {watch.best:.3f}"))
 
     def log(line: dict) -> None:
         run.append_log(line)
+        if told := learning.add(line):
+            if not bar.disable:
+                bar.clear()
+            tries = advice(options, is_small(trainer.model.config))
+            words = learning.warning(tries) if told == "warn" else [f"step {line['step']}: {learning.beside()}: it has "
+                                                                    "left the constant answer"]
+            print("\n".join(f"  {said}" for said in words), flush=True)
         if bar.disable and "validation" in line:
             seconds = time.perf_counter() - began
-            print(f"  step {line['step']} of {trainer.total_steps}: validation macro-F1 "
+            print(f"  step {line['step']} of {trainer.total_steps}: {learning.beside()}, validation macro-F1 "
                   f"{line['validation']['macro_f1']:.3f}, {posts_done / seconds:.1f} posts/s", flush=True)
 
     def save() -> None:
@@ -269,7 +239,25 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
     keep("adapter-last")
     if evaluate is None:
         keep("adapter")
-    finish(prepared, run, trainer, watch, ended, earlier + time.perf_counter() - began)
+    seconds = earlier + time.perf_counter() - began
+    run.facts |= {"learning": learning.to_dict(), "answers": answers(prepared, run, trainer, watch)}
+    finish(prepared, run, trainer, watch, ended, seconds)
+
+
+def answers(prepared: Prepared, run: RunFolder, trainer: Trainer, watch: Watch) -> dict:
+    """What the kept adapter answers: on the validation posts, where there are some, else on a few training posts."""
+    labels = prepared.codebook.labels
+    if watch.best is not None:
+        given = next(line["validation"].get("answers") for line in reversed(run.read_log())
+                     if line["step"] == watch.best_step and "validation" in line)
+        if given:  # an older version, which began this run, did not count
+            people = Counter(post.label for post in prepared.validation)
+            return answers_of(Counter(given), people, labels, "validation posts")
+    some = sample(len(prepared.train))
+    rows = [prepared.prompt.encode(prepared.train[index].text) for index in some]
+    found = label_probabilities(trainer.model.eval(), prepared.prompt, rows, micro_tokens=trainer.micro_tokens)
+    return answers_of(Counter(labels[index] for index in decide(found)),
+                      Counter(prepared.train[index].label for index in some), labels, "training posts")
 
 
 def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str, seconds: float) -> None:
@@ -288,6 +276,7 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
     run.save()
     print(f"trained {trainer.step_count} steps in {human_seconds(seconds)} ({ended}); adapter of the "
           f"{run.facts['adapter_from']}")
+    print("\n".join(f"  {run.facts[key]['sentence']}" for key in ("learning", "answers")))
     size = sum(path.stat().st_size for path in (run.path / "adapter").iterdir())
     print(f"run: {run.path} (adapter {human_bytes(size)}); next: python eval.py --run {run.path} --data FILE")
 

@@ -15,7 +15,7 @@ posts). In the last one every token counts, with its row's weight: the sums run 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +52,14 @@ class Recipe:
 def steps_per_epoch(posts: int, batch_size: int) -> int:
     """Steps that show each post once; the last one may be smaller."""
     return math.ceil(posts / batch_size)
+
+
+def shares_of(labels: Sequence[int], weights: Sequence[float], places: Sequence[int], classes: int) -> list[float]:
+    """Each label's share of the rows `places` (an epoch's, which may name a row twice) by weight: (classes,)."""
+    sums = [0.0] * classes
+    for place in places:
+        sums[labels[place]] += weights[place]
+    return [part / sum(sums) for part in sums]
 
 
 def learning_rate(step: int, total: int, recipe: Recipe) -> float:
@@ -133,6 +141,12 @@ class Trainer:
         self.step_count = 0
         self.halvings = 0
         self._epoch, self._places = 0, order(0)
+        # What a constant answer, each label's share of an epoch, gets on each row (see `learning`); of the text loss,
+        # whose tokens are not labels, there is none. A row that this epoch's draw left out counts as half a row.
+        self.shares = shares_of(labels, weights, self._places, len(label_ids))
+        least = 0.5 / len(self._places)
+        self.constant = None if recipe.loss == "text" else torch.tensor(
+            [-math.log(max(self.shares[label], least)) for label in labels], dtype=torch.float64)
         self.steps_per_epoch = steps_per_epoch(len(self._places), recipe.batch_size)
 
     def indices(self, step: int) -> list[int]:
@@ -162,8 +176,12 @@ class Trainer:
         self.optimizer.step()
         self.step_count += 1
         tokens = sum(len(self.rows[index].ids) for index in indices)
-        return {"step": self.step_count, "loss": loss, "grad_norm": norm, "lr": rate, "posts": len(indices),
+        line = {"step": self.step_count, "loss": loss, "grad_norm": norm, "lr": rate, "posts": len(indices),
                 "tokens": tokens}
+        if self.constant is not None:
+            weights = self.weights[indices]
+            line["constant"] = ((self.constant[indices] * weights).sum() / weights.sum()).item()
+        return line
 
     def _accumulate(self, indices: list[int]) -> torch.Tensor:
         """Gradients of the step's mean loss, summed over its micro-batches; returns that loss (a scalar tensor)."""

@@ -2,34 +2,65 @@
 
 The estimate counts what must be in memory at the same time:
 
+    program      on a CPU: Python, PyTorch, what the first step loads, the kernels' scratch and the allocator's holes
     model        bytes of all parameters and buffers, as they are after loading
     adapter      16 bytes per trainable number: value, gradient, two moments, each float32
-    buffer       the largest linear once, dequantised
-    activations  per packed token and layer: 7 D + 4 H h + 3 F numbers that backward needs (two norms; queries, keys,
-                 values and output of attention; gate, up and their product), and with dropout each adapter's masked
-                 input and the mask; with checkpointing only the layer's input D, and one layer's activations at a time.
-                 If only answers are read, the last layer keeps 3 D + 4 K h numbers instead: the norm's, keys, values
-                 and the inputs of the adapters on these
+    buffer       the largest linear once, dequantised, if linears are in 4 bits
+    activations  what backward needs of the fullest piece: N packed tokens, of R rows behind a shared prefix, that see
+                 S keys in all. Per layer, in numbers of the compute dtype:
+                   N (2 F + 2 H h)       gate and up; queries, and attention's output
+                   N (D + H h + D + F)   the inputs of adapters: on q, k, v; on o; on gate, up; on down. With dropout
+                                         each adapter's own masked input instead, and as much for the mask (on a GPU a
+                                         byte a number)
+                   N r                   each adapter's thin product
+                   2 K h (N + S)         keys and values, and the copy that each row sees, the prefix in front (on a
+                                         GPU 2 H h S: for each query head, rows filled up to the longest)
+                   sum of T S            the mask of each row of T tokens, if there is a prefix
+                 and N 2 D numbers in at least float32, the norms' inputs. If only answers are read, the last layer
+                 keeps one norm's input, the inputs of adapters on q, k, v, and keys and values. With checkpointing only
+                 each layer's input N D is kept, and one layer's activations at a time
+    gradients    of one layer in backward: N (4 F + 4 D)
     logits       for the losses over the whole vocabulary: one chunk's logits, their softmax and gradient in float32,
                  and a slice of the head in the compute dtype if it is stored in another
 
-Left out: the copy of a shared prefix that attention keeps for each row, and the rank-r outputs that adapters keep. The
-share of the memory that a plan leaves free has room for both.
+It is within a quarter of the measured peak of anonymous memory on a CPU, in the settings that
+tests/finetune/test_measured_memory.py holds it against.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from common.terminal import human_bytes
+from data.batching import even_plan, shared_prefix
 from finetune.loop import LOGIT_CHUNK
-from lora.inject import adapters
+from loading.choice import SHARE, empty_model
+from lora.inject import adapters, inject, trainable_parameters
 from model.config import LlamaConfig
 from model.llama import HEAD_CHUNK
 from quant.convert import model_bytes
 
 MICRO_TOKEN_CHOICES = (8192, 4096, 2048, 1024, 512)
-SHARE = 0.7  # of the free memory may be filled by a plan: the allocator, Python and the data need the rest
+PROGRAM = 400_000_000  # bytes, measured at eight settings as 380 to 460 MB (LOG.md); of it 155 MB before any model
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What goes through the model at once: N tokens, S keys over all rows, the sum of T S, and the padded sizes."""
+
+    tokens: int
+    keys: int = 0  # S, with a shared prefix counted for each row; 0 without one: rows then see no copies
+    mask: int = 0
+    padded: int = 0  # keys, with each row filled up to the longest
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], prefix: int) -> "Piece":
+        """Rows with `lengths` tokens of their own (the T) behind a shared prefix."""
+        tokens, longest = prefix + sum(lengths), max(lengths)
+        keys = sum(prefix + own for own in lengths)
+        return cls(tokens, keys if prefix else 0, sum(own * (prefix + own) for own in lengths) if prefix else 0,
+                   len(lengths) * (prefix + longest))
 
 
 @dataclass(frozen=True)
@@ -42,33 +73,60 @@ class MemoryPlan:
     adapter: int
     activations: int
     available: int
+    program: int = 0
+    tokens: int = 0  # in the fullest piece, at most `micro_tokens`
 
     @property
     def total(self) -> int:
-        return self.model + self.adapter + self.activations
+        return self.program + self.model + self.adapter + self.activations
+
+    @property
+    def fits(self) -> bool:
+        """Whether what comes beside the model fills at most `SHARE` of what is free beside it."""
+        return self.adapter + self.activations <= SHARE * self.available
 
     def __str__(self) -> str:
         how = "recomputed in backward" if self.checkpointing else "kept for backward"
-        return (f"about {human_bytes(self.total)}: model {human_bytes(self.model)}, adapter and optimiser "
-                f"{human_bytes(self.adapter)}, activations of {self.micro_tokens:,} tokens {how} "
+        program = f"program {human_bytes(self.program)}, " if self.program else ""
+        return (f"about {human_bytes(self.total)}: {program}model {human_bytes(self.model)}, adapter and optimiser "
+                f"{human_bytes(self.adapter)}, activations of {self.tokens:,} tokens {how} "
                 f"{human_bytes(self.activations)}; {human_bytes(self.available)} is free")
 
 
-def activation_bytes(config: LlamaConfig, tokens: int, dtype: torch.dtype, checkpointing: bool, dropped: int = 0,
-                     answers_only: bool = True) -> int:
-    """Bytes that `tokens` packed tokens keep for backward, by the formula above.
+def layer_bytes(model, piece: Piece, dtype: torch.dtype, gpu: bool) -> tuple[int, int]:
+    """Bytes that a layer keeps for backward, and the last one if only answers are read, by the formula above.
 
-    `dropped`: how many numbers per token go through dropout, over all layers.
+    Of a model without adapters, those of adapters on all linears.
     """
-    heads, depth = config.num_attention_heads * config.head_dim, config.num_hidden_layers
-    layer = (7 * config.hidden_size + 4 * heads + 3 * config.intermediate_size) * dtype.itemsize
-    layer += -(-dropped // depth) * (dtype.itemsize + 1)
+    config, n, wide = model.config, piece.tokens, torch.promote_types(dtype, torch.float32).itemsize
+    size, inner, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    heads, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    there = adapters(model)
+    names = {name.rsplit(".", 1)[-1] for name in there}
+    reads = {"qkv": size * (not there or bool(names & {"q_proj", "k_proj", "v_proj"})),
+             "o": heads * (not there or "o_proj" in names),
+             "mlp": size * (not there or bool(names & {"gate_proj", "up_proj"})),
+             "down": inner * (not there or "down_proj" in names)}
+    inputs = sum(reads.values()) * dtype.itemsize
+    dropped = sum(layer.in_features for layer in there.values() if layer.dropout)
+    if dropped:
+        inputs = -(-dropped // depth) * (dtype.itemsize + (1 if gpu else dtype.itemsize))
+    thin = -(-sum(layer.r for layer in there.values()) // depth) * dtype.itemsize
+    seen = 2 * heads * (piece.padded or n) if gpu else 2 * keys * (n + piece.keys)
+    attention = (seen + piece.mask) * dtype.itemsize
+    layer = n * ((2 * inner + 2 * heads) * dtype.itemsize + inputs + thin + 2 * size * wide) + attention
+    last = n * (reads["qkv"] * dtype.itemsize + size * wide) + attention
+    return layer, last
+
+
+def activation_bytes(model, piece: Piece, dtype: torch.dtype, checkpointing: bool, answers_only: bool = True,
+                     gpu: bool = False) -> int:
+    """Bytes that a piece keeps for backward, without the gradients of backward itself."""
+    config = model.config
+    layer, last = layer_bytes(model, piece, dtype, gpu)
     if checkpointing:
-        return tokens * (depth * config.hidden_size * dtype.itemsize + layer)
-    if not answers_only:
-        return tokens * depth * layer
-    last = (3 * config.hidden_size + 4 * config.num_key_value_heads * config.head_dim) * dtype.itemsize
-    return tokens * ((depth - 1) * layer + last)
+        return config.num_hidden_layers * piece.tokens * config.hidden_size * dtype.itemsize + layer
+    return (config.num_hidden_layers - 1) * layer + (last if answers_only else layer)
 
 
 def logit_bytes(model, loss: str) -> int:
@@ -80,24 +138,62 @@ def logit_bytes(model, loss: str) -> int:
     return 3 * 4 * LOGIT_CHUNK * head.shape[0] + cast
 
 
+def fullest(rows: Sequence, places: Sequence[int], batch_size: int, prefix: Sequence[int]) -> Callable[[int], Piece]:
+    """micro_tokens -> the fullest piece of the fullest step of an epoch, `places` in its order.
+
+    Another epoch puts other posts together; its fullest step is about as full.
+    """
+    steps = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
+    step = [rows[index] for index in max(steps, key=lambda step: sum(len(rows[index].ids) for index in step))]
+
+    def piece(micro_tokens: int) -> Piece:
+        found = []
+        for group in even_plan(step, micro_tokens, prefix=prefix):
+            shared = shared_prefix(prefix, [step[index] for index in group])
+            found.append(Piece.of([len(step[index].ids) - shared for index in group], shared))
+        return max(found, key=lambda piece: piece.tokens)
+
+    return piece
+
+
 def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointing: bool | None, available: int,
-                loss: str = "label") -> MemoryPlan:
+                loss: str = "label", piece: Callable[[int], Piece] = Piece, gpu: bool | None = None) -> MemoryPlan:
     """Choose what is `None` so that the estimate fills at most `SHARE` of what is free beside the loaded model.
 
     Plans without checkpointing are tried first, down to micro-batches of 1,024 tokens: cutting steps smaller costs less
     than computing activations twice. Plans with checkpointing follow, again from large micro-batches to small. If
     nothing fits, the smallest plan is returned, and its estimate shows that.
+    piece: micro_tokens -> the fullest piece of that size that the posts make (`fullest`); by default a full one without
+    a prefix. gpu: `None` takes the model's own device.
     """
     config, dtype = model.config, model.dtype
-    size = model_bytes(model)
+    gpu = model.device.type == "cuda" if gpu is None else gpu
+    packed = any(hasattr(module, "load_packed") for module in model.modules())
     largest = max(config.hidden_size * config.intermediate_size, config.hidden_size**2) * dtype.itemsize
-    adapter = 16 * trainable + largest
+    adapter = 16 * trainable + largest * packed
     ways = [False, True] if checkpointing is None else [checkpointing]
     sizes = MICRO_TOKEN_CHOICES if micro_tokens is None else (micro_tokens,)
-    dropped = sum(layer.in_features for layer in adapters(model).values() if layer.dropout)
-    logits = logit_bytes(model, loss)
-    kept = lambda tokens, way: activation_bytes(config, tokens, dtype, way, dropped, loss != "text")  # noqa: E731
-    plans = [MemoryPlan(tokens, way, size, adapter, kept(tokens, way) + logits, available)
+    logits, answers_only = logit_bytes(model, loss), loss != "text"
+    backward = (4 * config.intermediate_size + 4 * config.hidden_size) * dtype.itemsize
+
+    def planned(tokens: int, way: bool) -> MemoryPlan:
+        full = piece(tokens)
+        kept = activation_bytes(model, full, dtype, way, answers_only, gpu) + full.tokens * backward + logits
+        return MemoryPlan(tokens, way, model_bytes(model), adapter, kept, available, 0 if gpu else PROGRAM, full.tokens)
+
+    plans = [planned(tokens, way)
              for way in ways for tokens in (sizes if way or len(ways) == 1 or len(sizes) == 1 else sizes[:4])]
-    fitting = (plan for plan in plans if plan.adapter + plan.activations <= SHARE * plan.available)
-    return next(fitting, plans[-1])
+    return next((plan for plan in plans if plan.fits), plans[-1])
+
+
+def expected_plan(config: LlamaConfig, dtype: torch.dtype, quantize: str, targets, rank: int, free: int, *,
+                  dropout: float = 0.0, gpu: bool = False, **more) -> MemoryPlan:
+    """The plan for a model that is not loaded, when `free` bytes are free before it is; nothing is allocated.
+
+    more: `plan_memory`'s own arguments.
+    """
+    model = empty_model(config, dtype, quantize)
+    inject(model, targets, rank, 2 * rank, dropout, generator=torch.Generator())
+    trainable = sum(parameter.numel() for parameter in trainable_parameters(model).values())
+    more = {"micro_tokens": None, "checkpointing": None} | more
+    return plan_memory(model, trainable, available=max(0, free - model_bytes(model)), gpu=gpu, **more)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from common.device import MachineOptions
-from common.files import find_path, read_json
+from common.files import ROOT, find_path, read_json
 from common.options import option
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
@@ -59,8 +59,9 @@ class TrainOptions(ColumnOptions, MachineOptions):
     max_tokens: int = option(512, "longest prompt in tokens, post included; a longer post is cut", minimum=8,
                             group=PROMPT)
 
-    quantize: str = option("nf4", "weights of the base: 4 bits, 4 bits with quantised scales, or as they are",
-                           choices=("nf4", "nf4-double", "none"), group=ADAPTER)
+    quantize: str = option("auto", "weights of the base: 4 bits, 4 bits with quantised scales, or dense; auto: dense "
+                           "where the model is small or fits into the free memory, else 4 bits",
+                           choices=("auto", "nf4", "nf4-double", "none"), group=ADAPTER)
     targets: list[str] = option(("all-linear",), "linear layers that get an adapter", metavar="q_proj,v_proj",
                                 group=ADAPTER)
     rank: int = option(16, "rank r", minimum=1, maximum=4096, group=ADAPTER)
@@ -92,6 +93,15 @@ class TrainOptions(ColumnOptions, MachineOptions):
     save_every: int = option(50, "steps between checkpoints", minimum=1, group=RUN)
     resume: bool = option(False, "continue the run in --out", group=RUN)
 
+    @property
+    def lora_targets(self) -> str | list[str]:
+        """`targets` as `lora.inject` takes them: a single name may stand for several linears."""
+        return self.targets[0] if len(self.targets) == 1 else list(self.targets)
+
+    @property
+    def recompute(self) -> bool | None:
+        """Whether activations are computed twice; `None` leaves that to the memory at hand."""
+        return {"auto": None, "on": True, "off": False}[self.checkpointing]
 
     def take_from_split(self) -> list[str]:
         """Columns and codebook that `tools.split` left beside the data, where none are given; says what it took."""
@@ -119,7 +129,12 @@ PAPER = {
 # The shipped base is hundreds of times smaller than the models that the defaults are meant for, so its rate is larger.
 # Chosen on SIB-200's development rows and on training rows of other languages; more epochs hurt unseen languages
 # (LOG.md).
-SMALL = {"learning_rate": 2e-3, "epochs": 3}
+SMALL = {"learning_rate": 2e-3, "epochs": 3, "quantize": "nf4"}
 # The demonstration: two languages of the sample posts. With 78 posts an epoch is five steps, so it takes more of them.
 DEMO = {"languages": ["en", "es"], "learning_rate": 1e-3, "epochs": 15}
 PRESETS = {"paper": PAPER, "small-base": SMALL}
+
+
+def is_embedded(options: TrainOptions) -> bool:
+    """Whether the base is the project's own small one, not any folder of that name."""
+    return find_path(options.model).resolve() == ROOT / EMBEDDED

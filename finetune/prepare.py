@@ -44,6 +44,10 @@ class Prepared:
         """Hashes of every text that training has seen, also of the validation posts: they chose the adapter."""
         return TrainingTexts.of(self.train + self.validation)
 
+    def shared_ids(self, options) -> list[int]:
+        """Ids that the rows of a step may share: the prompt's prefix; none with dropout or a loss on every token."""
+        return [] if options.dropout or options.loss == "text" else self.prompt.prefix_ids
+
     def counts_table(self) -> str:
         """Rows per language and label, "training + validation" where there are both."""
         first = Counter((post.language, post.label) for post in self.train)

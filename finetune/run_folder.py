@@ -177,7 +177,9 @@ def _log_line(value) -> dict:
     if not isinstance(value, dict) or type(value.get("step")) is not int or value["step"] < 0:
         raise ValueError("not a step")
     figures = value.get("validation", {})
-    if not isinstance(figures, dict) or not all(_is_number(number) or number is None for number in figures.values()):
+    counts = figures.get("answers", {}) if isinstance(figures, dict) else None
+    if not isinstance(counts, dict) or not all(_is_number(number) or number is None for number in
+                                               [*counts.values(), *({**figures, "answers": None}.values())]):
         raise ValueError("not the figures of an evaluation")
     if not all(_is_number(number) for key, number in value.items() if key != "validation"):
         raise ValueError("not a number")

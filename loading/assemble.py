@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-from common.device import choose_device, choose_dtype
+from common.device import available_memory, choose_device, choose_dtype
 from common.errors import UserError
 from common.terminal import progress
 from loading.cache import quantised_copy
+from loading.choice import choose_weights
 from loading.sources import check_base, find_adapter, find_source
 from loading.weights import Weights, expected_shapes, read_config, read_weights
 from lora.adapter import load_adapter
@@ -25,7 +26,7 @@ from quant.convert import dense_linears, replace_linears
 from quant.double_quant import Scales
 from quant.stored import check_quantization, read_group, unpacked
 
-QUANTIZE = ("stored", "none", "nf4", "nf4-double")
+QUANTIZE = ("stored", "auto", "none", "nf4", "nf4-double")
 # These keep the file's dtype: rows are cast when they are looked up, and the tables are most of a small model's bytes.
 KEEP_DTYPE = ("model.embed_tokens.weight", "lm_head.weight")
 
@@ -36,10 +37,11 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     NF4) or Meta's, a GGUF file, a PEFT adapter, a run, a merged model, or the name of one of these on the Hub; see
     `sources`.
 
-    quantize: "stored" (as the files are, or as the run had them; a GGUF file's blocks are dequantised), "none" (dense),
-    "nf4" or "nf4-double" (linears of the layers in 4 bits). If the folder is already in bitsandbytes' 4 bits, "none"
-    dequantises the weights, and "nf4" and "nf4-double" keep the packed bytes; only the scales are converted, to float32
-    or to their quantised form, if they are not in it yet.
+    quantize: "stored" (as the files are, or as the run had them; a GGUF file's blocks are dequantised), "auto" (as a
+    run had them; else dense or "nf4", by the rule of `choice`), "none" (dense), "nf4" or "nf4-double" (linears of the
+    layers in 4 bits). If the folder is already in bitsandbytes' 4 bits, "none" dequantises the weights, and "nf4" and
+    "nf4-double" keep the packed bytes; only the scales are converted, to float32 or to their quantised form, if they
+    are not in it yet.
     dtype: the compute dtype; `None` takes bfloat16 on a GPU that multiplies it natively and float32 elsewhere.
     adapter: a PEFT adapter, if `path` brings none. rope_scaling: a `rope_scaling` object as in Hugging Face's
     config.json, used if the files lack one (as Meta's folders of unpublished sizes do).
@@ -56,11 +58,13 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     folder, adapter = source.base, source.adapter if adapter is None else find_adapter(adapter)
     if source.hashes is not None:
         check_base(folder, source.hashes, path, cache)
-    if source.quantize is not None and quantize == "stored":
+    if source.quantize is not None and quantize in ("stored", "auto"):
         quantize = source.quantize
     device = choose_device(str(device))
     dtype, _ = choose_dtype(device, dtype)
     config = read_config(folder, rope_scaling)
+    if quantize == "auto":
+        quantize = choose_weights(config, dtype, available_memory(device)).quantize
     kept = cache is not None and quantize.startswith("nf4") and config.quantization is None
     if kept:
         folder = quantised_copy(folder, config, cache, double=quantize == "nf4-double")

@@ -46,7 +46,8 @@ def page(
     the third line, for example that the rows were also used to choose the adapter.
     """
     steps = list(steps)
-    found = findings(metrics, caution=caution, names=names) if metrics else training_findings(steps)
+    found = findings(metrics, caution=caution, names=names) if metrics else \
+        training_findings(steps, facts or {})
     sections = [tag("h1", title), tag("div", *(tag("p", line) for line in found), class_="found")]
     if metrics and metrics["n"]:
         sections += [_pictures(metrics, names), _table(metrics, names, agreement, agreement_name),
@@ -71,8 +72,9 @@ def write_page(path: str | Path, metrics: Mapping | None = None, facts: Mapping 
         handle.write(text)
 
 
-def training_findings(steps: Sequence[Mapping]) -> list[str]:
-    """The first three lines for a run without an evaluation: the loss, the best validation score, what is missing."""
+def training_findings(steps: Sequence[Mapping], facts: Mapping) -> list[str]:
+    """The first lines for a run without an evaluation: the loss, whether it left a constant answer and what the model
+    answers (as run.json tells), the best validation score, what is missing."""
     losses = [line["loss"] for line in steps if isinstance(line.get("loss"), int | float)]
     if not losses:
         return ["Nothing was trained or scored.", "There is nothing to compare.", "No conclusion can be drawn."]
@@ -80,6 +82,8 @@ def training_findings(steps: Sequence[Mapping]) -> list[str]:
     first, last = sum(losses[:share]) / share, sum(losses[-share:]) / share
     lines = [f"Over {counted(len(losses), 'step')}, the training loss went from {first:.3f} to {last:.3f} "
              f"(means of the first and the last {counted(share, 'step')})."]
+    told = [facts.get(key) for key in ("learning", "answers")]
+    lines += [part["sentence"] for part in told if isinstance(part, Mapping) and isinstance(part.get("sentence"), str)]
     scores = [(line["validation"]["macro_f1"], line["step"]) for line in steps
               if isinstance(line.get("validation"), Mapping) and line["validation"].get("macro_f1") is not None]
     if scores:

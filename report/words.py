@@ -3,19 +3,22 @@
 The three lines are made from `metrics.json` alone, so they claim no more than it holds:
 
     1. what was found on all rows, with its interval, beside the best constant answer
-    2. seen against unseen languages as a difference with its interval (if training is unknown: topic and stance alone)
+    2. seen against unseen languages as a difference with its interval, beside what each side's own most frequent answer
+       gets; where the answers are too near to constant ones, that instead (if training is unknown: topic and stance
+       alone)
     3. what limits this: small cells, answers that are not labels, rows left out, repeated rows, and what no interval
        covers
 
-Two rates are called different only if the interval of their difference excludes zero. "No difference can be shown" does
-not mean that there is none, and the lines never claim that.
+Two rates are called different only if the interval of their difference excludes zero, and also what the most frequent
+answers differ by. "No difference can be shown" does not mean that there is none, and the lines never claim that.
 """
 
 from collections.abc import Mapping, Sequence
 
-from report.intervals import rate_difference
+from report.intervals import rate_difference, wilson
 
 SMALL = 30  # a language with fewer rows is marked: an accuracy of .5 is then uncertain by 17 points or more either way
+NEAR = 0.1  # to 0 or 1: so near to a constant answer nothing is said about transfer
 NAMES = {
     "ar": "Arabic", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "hi": "Hindi", "hu": "Hungarian",
     "id": "Indonesian", "it": "Italian", "ko": "Korean", "pl": "Polish", "pt": "Portuguese", "tr": "Turkish",
@@ -97,18 +100,74 @@ def _comparison(metrics: Mapping) -> str:
     others = f"{len(unseen['languages'])} unseen ones" if len(unseen["languages"]) > 1 else "one unseen language"
     opening = (f"Of the {counted(seen['n'], 'post')} in the {trained} seen in training and the {unseen['n']:,} in the "
                f"{others},")
-    parts = []
-    for words, one, two in _questions(seen, unseen):
-        part = f"{words} {rate(one)} and {rate(two)}"
-        found = rate_difference((one["accuracy"] * one["n"], one["n"]), (two["accuracy"] * two["n"], two["n"]),
-                                metrics["intervals"]["level"]) if one["n"] and two["n"] else None
-        if found:
-            gap, low, high = (-100 * found[0], -100 * found[2], -100 * found[1])
-            verdict = "lower" if gap < 0 else "higher"
-            verdict = "so no difference can be shown" if low <= 0 <= high else f"{verdict} in the unseen languages"
-            part += f": {gap:+.1f} points ({low:+.1f} to {high:+.1f}), {verdict}".replace("-", "−")
-        parts.append(part)
-    return f"{opening} {'; '.join(parts)}."
+    questions = _questions(seen, unseen)
+    flat = [f"in the {side} languages {words}" for side, cell in (("seen", seen), ("unseen", unseen))
+            if (words := constant_like(cell))]
+    if flat:
+        words, one, two = questions[0]
+        return (f"{opening} nothing can be said about transfer: {'; '.join(flat)}. {words[:1].upper()}{words[1:]} "
+                f"{rate(one)} and {rate(two)}, beside {_constants(one, two)}.")
+    level = metrics["intervals"]["level"]
+    return f"{opening} {'; '.join(_compared(words, one, two, level) for words, one, two in questions)}."
+
+
+def _compared(words: str, one: Mapping, two: Mapping, level: float) -> str:
+    """One question's rates in the seen and the unseen languages, what may be said of their difference, and beside them
+    what each side's own most frequent answer gets: it differs where the answers' shares do, whatever the model does."""
+    part = f"{words} {rate(one)} and {rate(two)}"
+    if not one["n"] or not two["n"]:
+        return part
+    found = rate_difference((one["accuracy"] * one["n"], one["n"]), (two["accuracy"] * two["n"], two["n"]), level)
+    gap, low, high = (-100 * found[0], -100 * found[2], -100 * found[1])
+    shift = 100 * (two["majority"]["accuracy"] - one["majority"]["accuracy"])
+    if low <= 0 <= high:
+        verdict = "so no difference can be shown"
+    else:
+        verdict = "lower in the unseen languages" if gap < 0 else "higher in the unseen languages"
+        if (high if gap < 0 else -low) - (shift if gap < 0 else -shift) >= 0:
+            verdict = f"no more than the most frequent answers' own difference of {shift:+.1f} points explains"
+    part += f": {gap:+.1f} points ({low:+.1f} to {high:+.1f}), {verdict}".replace("-", "−")
+    return f"{part}, beside {_constants(one, two)}"
+
+
+def _constants(one: Mapping, two: Mapping) -> str:
+    """What always giving the most frequent answer gets on each side, and the model's macro-F1 beside it."""
+    first, second = one["majority"], two["majority"]
+    same = first["label"] == second["label"]
+    which = f"“{first['label']}”" if same else f"“{first['label']}” and “{second['label']}”"
+    return (f"{percent(first['accuracy'])} and {percent(second['accuracy'])} for always {which} (macro-F1 "
+            f"{number(one['macro_f1'])} and {number(two['macro_f1'])}, beside {number(first['macro_f1'])} and "
+            f"{number(second['macro_f1'])})")
+
+
+def constant_like(cell: Mapping) -> str:
+    """What the model does where its answers are too near to a constant one to compare anything; else "".
+
+    Near: the interval of the topic's recall reaches below `NEAR`; or it reaches above 1 - `NEAR`, and the specificity's
+    below `NEAR`. (A recall near 1 alone is what a good model has.) Without a topic: the same of the label that is
+    given most often, with all the others in the place of the unrelated.
+    """
+    topic = cell["topic"]
+    if topic:
+        if topic["recall"] is None or topic["specificity"] is None:
+            return ""
+        if topic["recall_ci"][0] < NEAR:
+            return (f"the model finds {rate(topic, 'recall')} of the related posts, too near to always answering "
+                    "“unrelated”")
+        if topic["recall_ci"][1] > 1 - NEAR and topic["specificity_ci"][0] < NEAR:
+            return (f"the model recognises {rate(topic, 'specificity')} of the unrelated posts, too near to always "
+                    "answering “related”")
+        return ""
+    most = max(cell["labels"], key=lambda name: cell["labels"][name]["predicted"])
+    support = cell["labels"][most]["support"]
+    hits = [row[column] for column, row in enumerate(cell["confusion"]["counts"])]
+    own = hits[cell["confusion"]["labels"].index(most)]
+    others = wilson(sum(hits) - own, cell["n"] - support)
+    if others is None or not support or others[0] >= NEAR or wilson(own, support)[1] <= 1 - NEAR:
+        return ""
+    return (f"the model gets {percent((sum(hits) - own) / (cell['n'] - support))} ({100 * others[0]:.1f} to "
+            f"{100 * others[1]:.1f} %) of the posts with another label than “{most}” right, too near to always "
+            f"answering “{most}”")
 
 
 def _questions(first: Mapping, second: Mapping) -> list[tuple[str, Mapping, Mapping]]:

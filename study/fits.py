@@ -24,6 +24,7 @@ from study.plan import ALL, OTHERS, Plan
 ENGLISH = "en"
 PLAIN = "test"  # asked of every fit: the test rows as they are
 NO_FOLD = (0, 0)
+QUANTIZE = "nf4"  # the base's weights, where a plan does not say; train.py is told it, and no key holds it
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,6 @@ def asked_of(plan: Plan, fit: Fit) -> list[Asked]:
     if plan.data.translation:
         asked.append(Asked("translation", text=plan.data.translation))
     asked += [Asked(f"prompt {name}", template=name) for name in plan.variants.prompts if name != fit.template]
-    own = fit.options.get("quantize", "nf4")
+    own = fit.options.get("quantize", QUANTIZE)
     asked += [Asked(f"weights {name}", quantize=name) for name in plan.variants.quantize if name != own]
     return asked

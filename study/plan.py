@@ -200,7 +200,11 @@ def _train(values: dict, path: Path) -> dict:
         if key not in known:
             raise UserError(f"{where}: unknown key '{key}'{closest(key, known)}; options of train.py are known")
     filled = {key: value for key, value in PRESETS.get(preset, {}).items() if key not in OWN}
+    if preset == "small-base":  # what a plan gets that does not say (`fits.QUANTIZE`); a key hashes only what is set
+        filled.pop("quantize")
     checked = {key: check_value(TrainOptions, key, value, where) for key, value in (filled | values).items()}
+    if checked.get("quantize") == "auto":
+        raise UserError(f"{where}: quantize: 'auto' would depend on the machine; give none, nf4 or nf4-double")
     if checked.get("balance", BALANCES[0]) != BALANCES[0] and checked.get("group_by_length"):
         raise UserError(f"{where}: keys 'balance' and 'group_by_length' both decide the order; choose one")
     return checked

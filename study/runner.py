@@ -39,7 +39,7 @@ from inference.labeller import label_probabilities
 from loading import load_model
 from loading.sources import Source, find_base
 from model.tokenizer import load_tokenizer
-from study.fits import PLAIN, Asked, Fit
+from study.fits import PLAIN, QUANTIZE, Asked, Fit
 from study.inputs import Material, has_text, posts_hash, text_of
 from study.kept import is_finished, read_answers
 from study.plan import Plan
@@ -153,7 +153,7 @@ class Runner:
             handle.writelines(f"{language}\t{name}\n" for language, name in sorted(fit.keys))
         files = [*data.train, *(data.test if self.material.folded else ())]
         options = {
-            **fit.options, "model": self.model, "data": [str(find_path(file)) for file in files],
+            "quantize": QUANTIZE, **fit.options, "model": self.model, "data": [str(find_path(file)) for file in files],
             "rows": str(folder / "rows.tsv"), "out": str(folder / "run"), "seed": fit.seed, "template": fit.template,
             "validation": 0.0, **{name: getattr(data, name) for name in COLUMNS},
             **{name: getattr(self.machine, name) for name in ("device", "dtype", "micro_tokens", "cache")},
@@ -195,7 +195,7 @@ class Runner:
         """The fit's model, on the base's weights as in training or in another form."""
         adapter = None if fit.kind == ZERO else self.folder(fit) / "run" / "adapter"
         model = load_model(self.base, device=self.device, dtype=self.dtype,
-                           quantize=quantize or fit.options.get("quantize", self.option("quantize")),
+                           quantize=quantize or fit.options.get("quantize", QUANTIZE),
                            adapter=adapter, cache=self.machine.cache)
         return model.eval()
 

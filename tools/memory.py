@@ -14,13 +14,10 @@ import torch
 from common.errors import run_program
 from common.options import option, parse_options
 from common.terminal import human_bytes, table
-from finetune.memory import MemoryPlan, plan_memory
+from finetune.memory import MemoryPlan, expected_plan
 from loading.sources import find_base
 from loading.weights import read_config
-from lora.inject import expected_count
 from model.config import LlamaConfig
-from model.llama import LlamaForCausalLM
-from quant.convert import model_bytes, replace_linears
 
 CUDA_ITSELF = 0.7e9  # context and libraries of one process, bytes: a round number, not measured on every card
 CARDS = (6, 8, 12, 16, 24, 48)  # GiB
@@ -36,15 +33,10 @@ class FitsOptions:
     quantize: str = option("nf4", "how the base's weights are stored", choices=("nf4", "nf4-double", "none"))
 
 
-def expected_plan(config: LlamaConfig, card: float, quantize: str = "nf4", targets="all-linear", rank: int = 16
-                  ) -> MemoryPlan:
+def on_card(config: LlamaConfig, card: float, quantize: str = "nf4", targets="all-linear", rank: int = 16
+            ) -> MemoryPlan:
     """The plan for a card of `card` GiB, in bfloat16; nothing is allocated."""
-    model = LlamaForCausalLM.empty(config).to(torch.bfloat16)
-    if quantize != "none":
-        replace_linears(model, double=quantize == "nf4-double")
-    trainable = expected_count(model, targets, rank)
-    free = max(0, int(card * 2**30 - CUDA_ITSELF - model_bytes(model)))
-    return plan_memory(model, trainable, micro_tokens=None, checkpointing=None, available=free)
+    return expected_plan(config, torch.bfloat16, quantize, targets, rank, int(card * 2**30 - CUDA_ITSELF), gpu=True)
 
 
 def row(card: int, plan: MemoryPlan) -> list[str]:
@@ -59,7 +51,7 @@ def main(argv: list[str]) -> None:
     options = parse_options(FitsOptions, argv, program="python -m tools.memory", description=__doc__)
     config = read_config(find_base(options.model, weights=False))
     print(table(["card", "expected", "how a step is cut"],
-                [row(card, expected_plan(config, card, options.quantize, options.targets, options.rank))
+                [row(card, on_card(config, card, options.quantize, options.targets, options.rank))
                  for card in CARDS]))
 
 

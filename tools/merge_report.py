@@ -16,8 +16,9 @@ The first is the reference. For every other form x and posts i with label probab
     F1 gain  macro-F1 of x minus the reference's on the same posts, with a paired bootstrap (95 %, clusters of equal
              texts, by language); an interval that contains 0 shows no change that this file could tell from chance
 
-One model is in memory at a time. Writes merge_report.json and merge_report.md. Posts whose text was trained on are left
-out, as in eval.py, and the run records that the file was scored.
+A form that rounds the merged weights again, and certainly changes labels by it, is warned of. One model is in memory at
+a time. Writes merge_report.json and merge_report.md. Posts whose text was trained on are left out, as in eval.py, and
+the run records that the file was scored.
 """
 
 import importlib.util
@@ -55,12 +56,15 @@ from inference.labeller import label_probabilities
 from inference.run import base_folder, finished_run, open_model, run_prompt
 from quant.nf4 import dequantize_nf4, quantize_nf4
 from report.counts import figures
-from report.intervals import bootstrap, patterns
+from report.intervals import bootstrap, patterns, wilson
 from report.words import interval, number
 from tools.export.tensors import MergedTensors, build_model
 
 JSON, MARKDOWN = "merge_report.json", "merge_report.md"
 GGUF = {"f16": "GGUF F16", "q8_0": "GGUF Q8_0", "q4_0": "GGUF Q4_0"}
+# Forms that round the merged weights again: an error that the adapter has never seen.
+ROUNDED = ("merged, in NF4", GGUF["q8_0"], GGUF["q4_0"])
+FEW_FLIPS = 0.02  # of the posts: a form that certainly changes more labels is warned of
 REFERENCE = {"none": "16-bit base + adapter", "nf4": "NF4 + adapter", "nf4-double": "NF4, double + adapter"}
 
 
@@ -101,16 +105,18 @@ def main(argv: list[str]) -> None:
             bar.update()
     labels = Codebook.from_dict(run.facts["codebook"]).labels
     rows = compare(found, posts, labels, options.draws, options.seed)
+    warnings = warnings_of(rows, len(posts))
     with atomic_folder(out) as beside:
         write_json(beside / JSON, {"schema": 1, "run": str(run.path), "data": list(map(str, options.data)),
                                    "n": len(posts), "reference": rows[0]["form"], "draws": options.draws,
-                                   "seed": options.seed, "left_out": left_out, "forms": rows})
+                                   "seed": options.seed, "left_out": left_out, "forms": rows,
+                                   "warnings": warnings})
         with atomic_write(beside / MARKDOWN) as handle:
-            handle.write(markdown(rows, len(posts)))
+            handle.write(markdown(rows, len(posts), warnings))
     for name in options.data:  # the reference's score: the others are nearly the same answers
         run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(posts),
                          "accuracy": rows[0]["accuracy"], "macro_f1": rows[0]["macro_f1"]})
-    print("\n".join(["", shown(rows), "", *(f"  {line}" for line in left_out)]).rstrip())
+    print("\n".join(["", shown(rows), "", *(f"  {line}" for line in warnings + left_out)]).rstrip())
     print(f"\nreport: {out / JSON}")
 
 
@@ -222,6 +228,19 @@ def compare(found: dict[str, np.ndarray], posts: list[Post], labels: tuple[str, 
     return rows
 
 
+def warnings_of(rows: list[dict], count: int) -> list[str]:
+    """A line for each form that rounds the merged weights again and changes labels for it, of `count` posts: the flips'
+    95 % interval (Wilson) lies above `FEW_FLIPS`, or that of the F1 gain below 0."""
+    lines = []
+    for row in rows[1:]:
+        worse = row["f1_gain_ci"] is not None and row["f1_gain_ci"][1] < 0
+        if row["form"] in ROUNDED and count and (wilson(row["flips"], count)[0] > FEW_FLIPS or worse):
+            lines.append(f"warning: {row['form']} gives {row['flips']:,} of {count:,} posts another label: rounding "
+                         "the merged weights again costs this model too much; release the adapter or 16 bits "
+                         "(tools.export --to peft, merged or gguf-f16)")
+    return lines
+
+
 def divergence(p: np.ndarray, q: np.ndarray) -> float:
     """Mean KL(p || q) of rows (n, C), in nats; a probability of 0 counts as the smallest normal float32."""
     p, q = (np.maximum(part.astype(np.float64), np.finfo(np.float32).tiny) for part in (p, q))
@@ -263,12 +282,13 @@ def shown(rows: list[dict]) -> str:
     return table(*cells(rows))
 
 
-def markdown(rows: list[dict], count: int) -> str:
-    """The same as a Markdown table, with a line that says what it is."""
+def markdown(rows: list[dict], count: int, warnings: list[str]) -> str:
+    """The same as a Markdown table, with a line that says what it is, and the warnings."""
     header, body = cells(rows)
     lines = [header, ["---"] * len(header), *[["–" if cell is None else cell for cell in row] for row in body]]
     table_lines = ["| " + " | ".join(line) + " |" for line in lines]
-    return "\n".join([f"{count:,} posts; flips, KL and F1 gain against the first line.", "", *table_lines, ""])
+    return "\n".join([f"{count:,} posts; flips, KL and F1 gain against the first line.", "", *table_lines, "",
+                      *(line for words in warnings for line in (words, ""))])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The memory plan: its formula against what autograd really keeps, and sensible, monotone choices.
 
-Deliberate break: in `memory.activation_bytes` leave `dropped` out; the comparison with what autograd keeps turns red.
+Deliberate break: in `memory.layer_bytes` leave `dropped` out; the comparison with what autograd keeps turns red.
 """
 
 import pytest
@@ -10,8 +10,8 @@ from common.device import available_memory
 from data.batching import make_batch
 from data.prompt import EncodedPost
 from finetune.loop import LOGIT_CHUNK, batch_loss
-from finetune.memory import MICRO_TOKEN_CHOICES, SHARE, activation_bytes, logit_bytes, plan_memory
-from lora.inject import adapters, inject
+from finetune.memory import MICRO_TOKEN_CHOICES, SHARE, Piece, activation_bytes, fullest, logit_bytes, plan_memory
+from lora.inject import inject
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from quant.convert import replace_linears
@@ -50,11 +50,11 @@ def test_the_estimate_is_near_what_autograd_keeps(dtype, prefix, dropout):
     rows = [EncodedPost(list(range(prefix)) + [(7 * n + i) % 600 for n in range(60)], prefix + 59, False)
             for i in range(12)]
     batch = make_batch(rows, list(range(12)), prefix)
-    dropped = sum(layer.in_features for layer in adapters(model).values()) if dropout else 0
-    expected = activation_bytes(model.config, len(batch.tokens), dtype, False, dropped)
-    # Measured: 0.82 to 1.05. A shared prefix is kept once more for each row, which the share left free pays for.
-    assert 0.7 * expected < kept_for_backward(model, batch, False) < 1.1 * expected
-    assert kept_for_backward(model, batch, True) < 0.45 * kept_for_backward(model, batch, False)
+    expected = activation_bytes(model, Piece.of([60] * 12, prefix), dtype, False)
+    kept = kept_for_backward(model, batch, False)
+    assert 0.85 * expected < kept < 1.1 * expected
+    again = activation_bytes(model, Piece.of([60] * 12, prefix), dtype, True)
+    assert kept_for_backward(model, batch, True) < again < 0.6 * kept  # and one layer's at a time in backward
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +90,35 @@ def test_what_the_user_sets_stands(three_billion):
 
 def test_bytes_by_hand(three_billion):
     found = plan(three_billion, 100, 1000, False)
-    layer = 7 * 3072 + 4 * 3072 + 3 * 8192
-    last = 3 * 3072 + 4 * 8 * 128  # only answers go past its keys and values
-    assert found.activations == 1000 * (27 * layer + last) * 2  # bfloat16
-    assert plan(three_billion, 100, 1000, True).activations == 1000 * (28 * 3072 + layer) * 2
+    layer = 2 * (2 * 8192 + 2 * 3072 + (3 * 3072 + 8192) + 2 * 1024) + 4 * 2 * 3072  # bfloat16; norms in float32
+    last = 2 * (3072 + 2 * 1024) + 4 * 3072  # only answers go past its keys and values
+    backward = 2 * (4 * 8192 + 4 * 3072)
+    assert found.activations == 1000 * (27 * layer + last + backward)
+    assert plan(three_billion, 100, 1000, True).activations == 1000 * (28 * 3072 * 2 + layer + backward)
     assert found.adapter == 16 * 24_000_000 + 3072 * 8192 * 2
     four_bits = 28 * (3072 * (3072 + 2 * 1024 + 3072) + 3 * 3072 * 8192) * (0.5 + 4 / 64)
     rest = (128256 * 3072 + 57 * 3072) * 2  # embedding and norms
-    assert found.model == four_bits + rest and found.total == found.model + found.adapter + found.activations
+    assert found.model == four_bits + rest
+    assert found.total == found.program + found.model + found.adapter + found.activations
     assert "free" in str(found) and "kept for backward" in str(found)
     whole = plan(three_billion, 100, 1000, False, loss="text")
-    assert whole.activations - found.activations == 3 * LOGIT_CHUNK * 128256 * 4 + 1000 * (layer - last) * 2
+    assert whole.activations - found.activations == 3 * LOGIT_CHUNK * 128256 * 4 + 1000 * (layer - last)
+
+
+def test_a_piece_is_no_larger_than_the_posts_make_it(three_billion):
+    rows = [EncodedPost(list(range(40)) + [7] * own, 39 + own, False) for own in (5, 30, 10, 20, 8, 9)]
+    piece = fullest(rows, [0, 1, 2, 3, 4, 5], 3, list(range(40)))
+    assert piece(8192) == Piece.of([5, 30, 10], 40) == Piece(85, 165, 5 * 45 + 30 * 70 + 10 * 50, 3 * 70)
+    assert piece(70).tokens == 70 and fullest(rows, range(6), 3, [])(8192).keys == 0
+    few, many = (plan(three_billion, 500, piece=one) for one in (piece, Piece))
+    assert (few.micro_tokens, few.tokens, many.tokens) == (8192, 85, 8192) and few.activations < many.activations / 80
+    assert plan(three_billion, 3, piece=piece).checkpointing is False is not plan(three_billion, 3).checkpointing
+
+
+def test_a_gpu_repeats_keys_and_has_no_program_of_ours(three_billion):
+    piece = lambda tokens: Piece.of([60] * 16, 90)  # noqa: E731
+    here, there = (plan(three_billion, 500, 8192, False, piece=piece, gpu=gpu) for gpu in (False, True))
+    assert there.program == 0 < here.program and there.activations > here.activations
 
 
 def test_a_head_of_another_dtype_is_counted_where_it_is_cast():

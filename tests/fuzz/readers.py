@@ -185,7 +185,7 @@ def mutate_state(data: bytes, rng: random.Random) -> bytes:
 
 def log(path: Path) -> None:
     lines = RunFolder(path.parent, {}).read_log()
-    training_findings(lines), sum(line.get("posts", 0) for line in lines)
+    training_findings(lines, {}), sum(line.get("posts", 0) for line in lines)
 
 
 def texts(path: Path) -> None:

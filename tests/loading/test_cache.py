@@ -257,7 +257,8 @@ def test_programs_with_a_cache_give_what_they_give_without(tmp_path):
     write_base(tmp_path / "base")
     write_jsonl(tmp_path / "train.jsonl", posts(24, 1))
     write_jsonl(tmp_path / "test.jsonl", posts(12, 2))
-    common = ("--model", "base", "--data", "train.jsonl", "--rank", "4", "--max-steps", "3", "--threads", "1")
+    common = ("--model", "base", "--data", "train.jsonl", "--rank", "4", "--max-steps", "3", "--threads", "1",
+              "--quantize", "nf4")
     here("train.py", *common, "--out", "plain", cwd=tmp_path)
     out = here("train.py", *common, "--out", "kept", "--cache", "copies", cwd=tmp_path)
     assert "copies/nf4-" in out and len(copies(tmp_path / "copies")) == 1

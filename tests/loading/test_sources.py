@@ -24,7 +24,8 @@ from tests.small import here, posts, write_base, write_jsonl
 from tests.tiny import read_reference, reference_model, write_checkpoint
 
 IDS = torch.arange(60).view(2, 30)
-QUICK = ("--max-steps", 2, "--batch-size", 4, "--rank", 2, "--micro-tokens", 4096, "--dtype", "float32")
+QUICK = ("--max-steps", 2, "--batch-size", 4, "--rank", 2, "--micro-tokens", 4096, "--dtype", "float32",
+         "--quantize", "nf4")
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)
 
 

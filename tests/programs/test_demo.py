@@ -26,9 +26,17 @@ def run(folder: Path, program: str, *words: str) -> str:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    run(folder, "train.py")
+    (folder / "train.txt").write_text(run(folder, "train.py"), encoding="utf-8")
     (folder / "eval.txt").write_text(run(folder, "eval.py", "--draws", "200"), encoding="utf-8")
     return folder
+
+
+def test_a_run_that_learns_is_not_warned(place):
+    said, facts = ((place / name).read_text(encoding="utf-8") for name in ("train.txt", "runs/en-es-1/run.json"))
+    told = json.loads(facts)
+    assert "warning" not in said and "price of 4 bits" not in said and told["options"]["quantize"] == "nf4"
+    assert told["learning"]["left"] is True and told["learning"]["sentence"] in said
+    assert told["answers"]["sentence"].startswith("The model answers more than its most frequent label")
 
 
 def test_two_languages_carry_over_to_eleven(place):

@@ -112,7 +112,7 @@ def test_drop_known(fresh, rule, rows):
 
 
 def test_predictions_are_those_of_the_model_row_by_row(scored, place):
-    model = load_model(place / "tiny", quantize="nf4", dtype=torch.float32, adapter=place / "run" / "adapter")
+    model = load_model(place / "tiny", quantize="none", dtype=torch.float32, adapter=place / "run" / "adapter")
     prompt = Prompt(load_codebook(), load_tokenizer(place / "tiny"), "instruction-first", 512)
     lines, given = read(scored[0] / "predictions.jsonl"), read(place / "test.jsonl")
     assert [(line["id"], line["label"], line["language"]) for line in lines] == [

@@ -18,7 +18,7 @@ from finetune.options import TrainOptions
 from model.config import LlamaConfig
 from study.__main__ import StudyOptions
 from tools.export.options import ExportOptions
-from tools.memory import FitsOptions, expected_plan
+from tools.memory import FitsOptions, on_card
 from tools.split import SplitOptions
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ SIZES = [
 @pytest.mark.parametrize("card", [6, 8, 12, 24])
 def test_memory_table(card):
     row = next(line for line in TEXT.splitlines() if line.startswith(f"| {card} GB"))
-    plans = [expected_plan(LlamaConfig.from_dict(size), card) for size in SIZES]
+    plans = [on_card(LlamaConfig.from_dict(size), card) for size in SIZES]
     assert [cell.strip() for cell in row.split("|")[2:4]] == [human_bytes(plan.total) for plan in plans]
     assert all(plan.total < card * 2**30 for plan in plans)
 

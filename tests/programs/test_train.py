@@ -67,7 +67,7 @@ def test_a_run_leaves_the_documented_files_and_no_others(first):
 def test_run_json_has_every_fact(first, place):
     told, tokenizer = facts(first[0]), load_tokenizer(place / "tiny")
     options = told["options"]
-    assert (options["seed"], options["epochs"], options["rank"], options["quantize"]) == (11, 2, 4, "nf4")
+    assert (options["seed"], options["epochs"], options["rank"], options["quantize"]) == (11, 2, 4, "none")
     assert options["schedule"] == "linear" and options["weight_decay"] == 0.0  # resolved, not only what was given
     environment = told["environment"]
     assert environment["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
@@ -99,6 +99,22 @@ def test_run_json_has_every_fact(first, place):
     assert told["memory_expected"]["total"] > told["parameters"]["bytes"] > 600 * 32 * 4
     assert (told["finished"], told["ended"], told["step"], told["scored"]) == (True, "all steps", 14, [])
     assert told["posts_seen"] == 100 and told["languages"] == ["en", "es", "pl"] and told["seconds"] > 0
+
+
+def test_a_run_that_cannot_learn_is_told_so_once(place):
+    """The posts' labels take turns, whatever their texts say, and the rate is next to nothing."""
+    said = train(place, "hopeless", "--epochs", "7", "--learning-rate", "1e-6", "--validation", "0.2")
+    told = facts(place / "hopeless")
+    learning, answers = told["learning"], told["answers"]
+    assert said.count("warning: after") == 1 and learning["warned_at"] == 10 and learning["left"] is False
+    assert "  1. --batch-size 4" in said and f"beside {learning['label_entropy']:.3f}" in said
+    assert "gets a loss of 1.384 nats" in said and "warning: only 49 updates" in said
+    page = (place / "hopeless" / "report.html").read_text(encoding="utf-8")
+    for part in (learning, answers):
+        assert part["sentence"] in said and part["sentence"].replace("“", "“") in page
+    assert answers["of"] == "validation posts" and answers["posts"] == sum(answers["given"].values()) == 12
+    resumed = here("train.py", "--resume", "--out", "hopeless", cwd=place)
+    assert "is finished" in resumed
 
 
 def test_the_log_has_one_line_per_step_and_per_evaluation(first):

@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 
 from common.errors import UserError
-from common.files import ROOT
-from study.fits import asked_of, equal_steps, evenly
-from study.inputs import read_material
+from common.files import ROOT, sha256_json
+from study.fits import Choice, asked_of, equal_steps, evenly
+from study.inputs import posts_hash, read_material
 from tests.study.fake_study import HASHES, PLAN, fake_results
 
 
@@ -64,6 +64,22 @@ def test_the_first_fit_is_asked_the_variants(tmp_path):
     results = fake_results(tmp_path, PLAN.replace('quantize = ["none"]', 'quantize = ["none", "nf4"]\nsets = ["en"]'))
     names = [[one.name for one in asked_of(results.plan, fit)] for fit in results.fits]
     assert names.count(["test", "prompt authors", "weights none"]) == 1 and names.count(["test"]) == len(names) - 1
+
+
+@pytest.mark.parametrize(("train", "options"), [
+    ("", {}), ('[train]\npreset = "small-base"\n', {"learning_rate": 2e-3, "epochs": 3}),
+    ('[train]\nquantize = "none"\n', {"quantize": "none"}),
+])
+def test_the_weights_of_a_plan_that_does_not_say_are_in_no_key(tmp_path, train, options):
+    """train.py's own default depends on the machine; a fit's does not, and keys are those of before there was one."""
+    results = fake_results(tmp_path, PLAN + train)
+    fit = results.fits[0]
+    rows = Choice(results.plan, results.material).rows(fit.name, fit.draw, fit.fold)
+    determined_by = [posts_hash(rows), options, fit.seed, fit.template, HASHES[f"prompt {fit.template}"],
+                     HASHES["base"]]
+    assert fit.key == sha256_json(determined_by)[:16]
+    with pytest.raises(UserError, match="'auto' would depend on the machine"):
+        fake_results(tmp_path, PLAN + '[train]\nquantize = "auto"\n')
 
 
 def test_a_key_follows_texts_labels_and_options(tmp_path):

@@ -83,6 +83,7 @@ def test_a_study_from_end_to_end_and_again(tmp_path, monkeypatch):
     after = stamps(out, "fits/*/run/adapter/*")
     assert before.items() <= after.items() and len(after) == len(before) * 3 // 2  # one model more, none anew
     options = next(out.glob("fits/*/options.toml"))
+    assert 'quantize = "nf4"\n' in options.read_text()  # whatever train.py's own default is on this machine
     here("train.py", "--config", options, "--out", tmp_path / "again", cwd=ROOT)  # the command that the report prints
 
 

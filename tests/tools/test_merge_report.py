@@ -1,7 +1,8 @@
 """tools.merge_report: its figures from the definitions, and its forms against the exports that they stand for.
 
 Deliberate break: swap p and q in `divergence`, count flips against the gold labels, resample the two predictions of
-`gain_interval` apart, or give `in_nf4` the base without its adapter; cases below turn red.
+`gain_interval` apart, give `in_nf4` the base without its adapter, or empty `ROUNDED`; cases below
+turn red.
 """
 
 import importlib.util
@@ -19,7 +20,7 @@ from loading import load_model
 from tests.quant.stored import write_by_transformers
 from tests.small import here, posts, write_jsonl
 from tests.tools.exports import WHOLE, export, make_run, train_run
-from tools.merge_report import compare, divergence
+from tools.merge_report import compare, divergence, warnings_of
 
 HAS_LLAMA = all(importlib.util.find_spec(name) for name in ("gguf", "llama_cpp"))
 
@@ -76,6 +77,17 @@ def test_the_interval_is_paired():
     assert same["f1_gain_ci"] == [0.0, 0.0] and same["kl"] == 0.0
     low, high = other["f1_gain_ci"]
     assert low < other["f1_gain"] < high
+
+
+def test_forms_that_round_again_and_change_labels_are_warned_of():
+    def row(form, flips, gain=(-0.1, 0.1)):
+        return {"form": form, "flips": flips, "f1_gain_ci": list(gain)}
+
+    first = {"form": "16-bit base + adapter"}
+    said = warnings_of([first, row("merged", 40), row("merged, in NF4", 40), row("GGUF Q8_0", 0)], 40)
+    assert len(said) == 1 and "merged, in NF4 gives 40 of 40 posts another label" in said[0] and "--to peft" in said[0]
+    assert not warnings_of([first, row("merged, in NF4", 1), row("GGUF Q4_0", 8)], 400)  # 0.3 %; [1.0, 3.9] %
+    assert warnings_of([first, row("GGUF Q4_0", 1, (-0.2, -0.01))], 400)  # few labels, and the wrong ones
 
 
 def test_forms_are_the_exports(run, data, tmp_path):

@@ -1,0 +1,45 @@
+"""What a fine-tune is made of, put together, and what it is about to do, in words."""
+
+from data.sampling import class_weights
+from finetune.learning import Learning, few_steps
+from finetune.loop import Recipe, Trainer, steps_per_epoch
+from finetune.memory import MemoryPlan
+from finetune.options import is_embedded
+from finetune.prepare import Prepared
+
+
+def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order) -> Trainer:
+    """Rows, labels, weights and recipe put together."""
+    labels = [prepared.codebook.index(post.label) for post in prepared.train]
+    weights = [1.0] * len(labels)
+    if options.class_weights:
+        by_label = class_weights(prepared.train, prepared.codebook.labels)
+        weights = [float(by_label[index]) for index in labels]
+    recipe = Recipe(options.learning_rate, options.schedule, options.warmup, options.weight_decay, options.clip,
+                    options.batch_size, options.loss)
+    steps = steps_per_epoch(len(labels), options.batch_size) * options.epochs
+    return Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids, order,
+                   prepared.shared_ids(options), recipe,
+                   min(steps, options.max_steps) if options.max_steps else steps,
+                   memory.micro_tokens, memory.checkpointing)
+
+
+def what_comes(options, prepared: Prepared, trainer: Trainer) -> list[str]:
+    """Lines about the steps that are about to be made."""
+    lines = [f"{trainer.total_steps:,} steps of {options.batch_size} posts: AdamW, rate {options.learning_rate:g} "
+             f"{options.schedule}, loss {options.loss}; rank {options.rank} on {', '.join(options.targets)}"]
+    few = "" if is_embedded(options) else few_steps(trainer.total_steps)  # that base has a recipe of its own
+    if few:
+        lines.append(f"warning: {few}")
+    if options.loss == "text":
+        return [*lines, "loss over the whole text: the adapter also learns to write such posts; there is no constant "
+                "answer to compare it with"]
+    lines.append("a constant answer, each label as often as the recipe shows it, gets a loss of "
+                 f"{Learning.of(trainer).entropy:.3f} nats; a model whose loss stays there has learnt nothing from the "
+                 "posts")
+    if options.dropout and prepared.prompt.prefix_ids:
+        prefix = len(prepared.prompt.prefix_ids)
+        average = sum(len(row.ids) for row in prepared.rows) / len(prepared.rows)
+        lines.append(f"dropout {options.dropout}: the prompt's first {prefix} tokens are computed for every post "
+                     f"({average:.0f} tokens a post instead of {average - prefix:.0f})")
+    return lines

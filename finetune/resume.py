@@ -1,0 +1,38 @@
+"""Whether a run may be continued: a resumed run must be the same run, on the same bytes."""
+
+from dataclasses import asdict
+
+from common.errors import UserError
+from finetune.options import TrainOptions
+from finetune.run_folder import RunFolder
+
+# May change when a run is resumed: they decide where and how fast it runs, and at most the last bits of its results.
+FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache")
+
+
+def check_same(run: RunFolder, options: TrainOptions) -> None:
+    """A resumed run must be the same run: every option that is not given again keeps its value."""
+    stored = run.facts["options"]
+    given = options.given - ({"quantize"} if options.quantize == "auto" else set())  # as it was resolved then
+    for key, value in asdict(options).items():
+        before = stored.get(key)
+        same = list(value) == list(before or []) if isinstance(value, list | tuple) else value == before
+        if key not in FREE_ON_RESUME and not same and key in given:
+            raise UserError(f"--{key.replace('_', '-')} {value}: the run in {run.path} began with {before}; leave the "
+                            "option out, or train anew into another folder")
+        if key not in given and key not in ("resume", "out"):
+            setattr(options, key, before)
+    if not options.threads:  # how a sum is divided among threads decides its last bits
+        options.threads = run.facts["environment"]["threads"]
+
+
+def check_same_files(run: RunFolder, facts: dict) -> None:
+    """A resumed run must read the same bytes; print a line if another machine will change its last bits."""
+    for key, hashes in facts["hashes"].items():
+        if run.facts["hashes"].get(key) != hashes:
+            raise UserError(f"{run.path}: {key} changed since this run began, so it cannot give the same result")
+    before, now = run.facts["environment"], facts["environment"]
+    keys = [key for key in ("device_name", "dtype", "threads", "packages") if before[key] != now[key]]
+    if keys:
+        print(f"  {', '.join(keys)} changed since this run began: the result will be as good, but not the same to the "
+              "bit")
