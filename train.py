@@ -25,10 +25,11 @@ from data.batching import group_by_length
 from data.exposure import exposure_table
 from data.sampling import order_by_epoch
 from finetune.build import make_trainer, what_comes
+from finetune.defaults import fill_in
 from finetune.learning import Learning, advice, answers_of, sample
 from finetune.loop import Trainer, Watch, fit
 from finetune.memory import fullest, plan_memory
-from finetune.options import DEMO, PRESETS, SMALL, TrainOptions, is_embedded
+from finetune.options import PRESETS, TrainOptions
 from finetune.prepare import Prepared, prepare
 from finetune.resume import check_same, check_same_files
 from finetune.run_folder import RunFolder, environment, next_run
@@ -51,7 +52,7 @@ from report.metrics import Scored, score
 def main(argv: list[str]) -> None:
     """Read the options, print what is about to happen, train, and leave a run folder."""
     options = parse_options(TrainOptions, argv, program="train.py", description=__doc__, presets=PRESETS)
-    fill_in(options)
+    complete(options)
     with ExitStack() as held:  # of the run's folder: nobody else writes there before this program has ended
         work(options, held)
 
@@ -110,16 +111,9 @@ def work(options: TrainOptions, held: ExitStack) -> None:
         raise
 
 
-def fill_in(options: TrainOptions) -> None:
-    """Defaults that depend on other options: the small base and the sample posts have recipes of their own."""
-    defaults = {}
-    if is_embedded(options):
-        defaults |= SMALL
-        if not {"data", "languages", "per_language"} & options.given:
-            defaults |= DEMO
-    for key, value in defaults.items():
-        if key not in options.given:
-            setattr(options, key, value)
+def complete(options: TrainOptions) -> None:
+    """Defaults that depend on other options, and what cannot be."""
+    fill_in(options)
     if not options.resume:
         for line in options.take_from_split():
             print(f"  {line}")

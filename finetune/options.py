@@ -22,6 +22,7 @@ class TrainOptions(ColumnOptions, MachineOptions):
     """The options of one fine-tune; run.json holds all of them."""
 
     FIRST: ClassVar = ("data", "model", "out", "languages", "codebook", "epochs")
+    least_steps = 0  # no option: what `finetune.defaults` asks for where the user says nothing of epochs
 
     model: str = option(EMBEDDED, "checkpoint folder, Hugging Face's or Meta's, with its tokenizer; or a GGUF file; or "
                         "a name on the Hugging Face Hub, such as meta-llama/Llama-3.2-3B-Instruct; or smollm2",
@@ -132,7 +133,9 @@ PAPER = {
 SMALL = {"learning_rate": 2e-3, "epochs": 3, "quantize": "nf4"}
 # The demonstration: two languages of the sample posts. With 78 posts an epoch is five steps, so it takes more of them.
 DEMO = {"languages": ["en", "es"], "learning_rate": 1e-3, "epochs": 15}
-PRESETS = {"paper": PAPER, "small-base": SMALL}
+# A real model of some hundred million parameters, such as SmolLM2. Found on development rows (docs/recipes.md).
+SMALL_MODEL = {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.06, "batch_size": 4, "epochs": 2}
+PRESETS = {"paper": PAPER, "small-base": SMALL, "small-model": SMALL_MODEL}
 
 
 def is_embedded(options: TrainOptions) -> bool:

@@ -18,6 +18,7 @@ from data.posts import Post
 from data.prompt import EncodedPost, Prompt
 from data.sampling import choose_posts, only_posts
 from data.splits import Split, split_posts
+from finetune.defaults import enough_epochs
 from finetune.loop import steps_per_epoch
 from finetune.options import ENOUGH
 from loading.sources import Source, find_base
@@ -91,6 +92,7 @@ def prepare(options, layout: str | None = None) -> Prepared:
     validation_rows = [prompt.encode(post.text) for post in split.second]
     shares, why = shares_of(folder, tokenizer, config)
     steps = steps_per_epoch(len(rows), options.batch_size)
+    options.epochs = enough_epochs(options, steps)
     epochs = min(options.epochs, options.max_steps / steps) if options.max_steps else options.epochs
     shown = exposure(count_tokens(split.first, rows, prompt), epochs, shares,
                      f"{tokenizer.kind} tokenizer of {options.model}", why)

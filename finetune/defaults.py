@@ -1,0 +1,42 @@
+"""What train.py fills in where the user says nothing: a recipe by the base's size, and epochs by the steps they make.
+
+    the project's own base, of 5 million parameters      `SMALL`, and `DEMO` on the sample posts
+    real models of 50 to 500 million, such as SmolLM2    `SMALL_MODEL`, and at least `LEAST_STEPS` steps
+    larger ones                                          the defaults of `TrainOptions`
+
+How the second was found, and why the third differs, is in docs/recipes.md.
+"""
+
+import math
+
+from finetune.options import DEMO, SMALL, SMALL_MODEL, TrainOptions, is_embedded
+from loading.choice import SMALL_MODEL as FEWER
+from loading.choice import parameters
+from loading.sources import find_base
+from loading.weights import read_config
+
+MORE = 50_000_000  # parameters; a smaller model has hardly learnt a language, and no recipe is known for it
+LEAST_STEPS = 300  # of a small model; it needs about a hundred of them to leave the constant answer (docs/recipes.md)
+MOST_EPOCHS = 15  # however few the posts are: beyond these it knows them by heart
+
+
+def fill_in(options: TrainOptions) -> None:
+    """Set what is not given to the recipe of the base, by its size."""
+    recipe = SMALL if is_embedded(options) else SMALL_MODEL if is_small_model(options) else {}
+    if recipe is SMALL and not {"data", "languages", "per_language"} & options.given:
+        recipe = SMALL | DEMO
+    if recipe is SMALL_MODEL and not {"epochs", "max_steps"} & options.given:
+        options.least_steps = LEAST_STEPS
+    for key, value in recipe.items():
+        if key not in options.given:
+            setattr(options, key, value)
+
+
+def is_small_model(options: TrainOptions) -> bool:
+    """Whether the base is of the size that `SMALL_MODEL` was found for."""
+    return MORE <= parameters(read_config(find_base(options.model))) < FEWER
+
+
+def enough_epochs(options: TrainOptions, steps: int) -> int:
+    """The option, or more where an epoch of `steps` steps is so short that `least_steps` would not be made."""
+    return max(options.epochs, min(MOST_EPOCHS, math.ceil(options.least_steps / steps)))

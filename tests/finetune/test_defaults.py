@@ -1,0 +1,55 @@
+"""Which recipe a base gets where the user says nothing, by its size alone, and how many epochs few posts make.
+
+Deliberate break: in finetune/defaults.py let `fill_in` ignore `options.given`, or `enough_epochs` return the option.
+"""
+
+import json
+
+import pytest
+
+from common.options import parse_options
+from finetune.defaults import LEAST_STEPS, MOST_EPOCHS, enough_epochs, fill_in
+from finetune.options import DEMO, PRESETS, SMALL, SMALL_MODEL, TrainOptions
+
+SMOLLM2 = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+           "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
+SIZES = {"135 million": {}, "1 billion": {"hidden_size": 2304, "intermediate_size": 6144, "num_hidden_layers": 20},
+         "a toy": {"hidden_size": 72, "intermediate_size": 100, "num_hidden_layers": 2}}
+
+
+def given(*words) -> TrainOptions:
+    options = parse_options(TrainOptions, list(words), program="train.py", description="", presets=PRESETS)
+    fill_in(options)
+    return options
+
+
+@pytest.fixture(params=SIZES)
+def base(request, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(SMOLLM2 | SIZES[request.param]))
+    return request.param, str(tmp_path)
+
+
+def test_a_base_of_some_hundred_million_parameters_has_its_own_recipe(base):
+    size, folder = base
+    options, plain = given("--model", folder), TrainOptions()
+    for key, value in SMALL_MODEL.items():
+        assert getattr(options, key) == (value if size == "135 million" else getattr(plain, key)), key
+    assert options.least_steps == (LEAST_STEPS if size == "135 million" else 0)
+    options = given("--model", folder, "--learning-rate", "3e-4", "--epochs", "1")
+    assert (options.learning_rate, options.epochs, options.least_steps) == (3e-4, 1, 0)
+    assert given("--model", folder, "--preset", "paper").schedule == "constant"
+
+
+def test_the_projects_own_base_keeps_its_recipes():
+    shipped, mine = given(), given("--data", "posts.csv")
+    assert all(getattr(shipped, key) == value for key, value in (SMALL | DEMO).items())
+    assert all(getattr(mine, key) == value for key, value in SMALL.items()) and not mine.languages
+    assert shipped.least_steps == mine.least_steps == 0
+
+
+@pytest.mark.parametrize("steps, epochs", [(212, 2), (1000, 2), (100, 3), (20, MOST_EPOCHS), (1, MOST_EPOCHS)])
+def test_few_posts_are_seen_more_often(steps, epochs):
+    options = TrainOptions(epochs=2)
+    assert enough_epochs(options, steps) == 2
+    options.least_steps = LEAST_STEPS
+    assert enough_epochs(options, steps) == epochs
