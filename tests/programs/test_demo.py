@@ -1,7 +1,7 @@
 """The demonstration as a person runs it: programs with no arguments, on the shipped base and the sample posts.
 
-Deliberate break: let `finetune/defaults.py: fill_in` forget the demonstration's languages, or change base/model.safetensors;
-the tests turn red.
+Deliberate break: let `finetune/defaults.py: fill_in` forget the demonstration's languages, or change
+base/model.safetensors; the tests turn red.
 """
 
 import json
