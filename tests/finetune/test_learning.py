@@ -91,6 +91,16 @@ def test_a_real_run_that_learns_late_is_warned_once_and_then_told():
     assert found.to_dict()["left_at"] == found.left_at
 
 
+# The same base and posts with the defaults of before (NF4, batches of 16, rate 2e-4): the first 20 of 76 steps.
+STUCK = [1.37, 1.41, 1.52, 1.44, 1.48, 1.23, 1.44, 1.63, 1.37, 1.52, 1.38, 1.11, 1.39, 1.41, 1.15, 1.37, 1.31, 1.4,
+         1.43, 1.35]
+
+
+def test_a_real_run_that_learns_nothing_is_warned():
+    said, found = told(STUCK, LATE_SHARES, total=76)
+    assert said == ["warn"] and found.warned_at == 16 and "learnt next to nothing" in found.sentence()
+
+
 def test_shipped_recipes_are_not_warned():
     """The run shipped with the base (the demonstration), and the small base's recipe on thirteen languages."""
     lines = [json.loads(line) for line in (ROOT / "base/run/log.jsonl").read_text(encoding="utf-8").splitlines()]
