@@ -93,7 +93,7 @@ def theirs(folder, tokenizer):
     import tiktoken
     from tiktoken.load import load_tiktoken_bpe
 
-    from model.tokenizer.split import LLAMA3_PATTERN
+    from model.tokenizer.pattern import LLAMA3_PATTERN
 
     encoding = tiktoken.Encoding("x", pat_str=LLAMA3_PATTERN, special_tokens=tokenizer.special_ids,
                                  mergeable_ranks=load_tiktoken_bpe(str(folder / "tokenizer.model")))
