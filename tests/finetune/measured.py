@@ -76,7 +76,7 @@ def main(setting: dict) -> None:
         while not done.wait(0.001):
             peak[0] = max(peak[0], anonymous())
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     model = random_base(config, dtype, setting["quantize"])
     thread.start()
     inject(model, "all-linear", 16, 32, generator=torch.Generator().manual_seed(0))
