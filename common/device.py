@@ -38,12 +38,13 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) -> tuple[torch.dtype, str]:
-    """The compute dtype, and why: bfloat16 on a GPU that multiplies it natively, else float32."""
+    """The compute dtype, and why: bfloat16 on a GPU that multiplies it natively, else float32; "fast" takes it on such
+    a CPU, too."""
     if isinstance(name, torch.dtype):
         return name, "it was requested"
-    if name not in (None, "auto"):
+    if name not in (None, "auto", "fast"):
         if name not in DTYPES:
-            raise UserError(f"--dtype {name}: is not one of {', '.join(DTYPES)}")
+            raise UserError(f"--dtype {name}: is not one of auto, fast, {', '.join(DTYPES)}")
         return DTYPES[name], "it was requested"
     if device.type == "cuda":
         if torch.cuda.get_device_capability(device) >= (8, 0):
@@ -51,7 +52,9 @@ def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) ->
         # float16's range is too small for gradients without loss scaling; for labelling alone it can be chosen.
         return torch.float32, "this GPU has no native bfloat16"
     if device.type == "cpu" and multiplies_bfloat16():
-        return torch.float32, "it is more exact; this CPU multiplies bfloat16 faster: --dtype bfloat16"
+        if name == "fast":
+            return torch.bfloat16, "this CPU multiplies bfloat16 faster"
+        return torch.float32, "it is more exact; this CPU multiplies bfloat16 faster: --dtype fast"
     return torch.float32, "bfloat16 products are slow on this device"
 
 
@@ -145,8 +148,8 @@ class MachineOptions:
 
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME",
                          group=MACHINE)
-    dtype: str = option("auto", "compute dtype of the model", group=MACHINE,
-                        choices=("auto", *DTYPES))
+    dtype: str = option("auto", "compute dtype of the model; fast: bfloat16 wherever the device multiplies it natively, "
+                        "which auto does on a GPU alone", group=MACHINE, choices=("auto", "fast", *DTYPES))
     micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses (train.py: by the memory at "
                                "hand)", minimum=0, group=MACHINE)
     threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, maximum=4096,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from common import device
-from common.device import MachineOptions, best_threads, choose_device, how_busy, threads_for
+from common.device import MachineOptions, best_threads, choose_device, choose_dtype, how_busy, threads_for
 from common.errors import UserError
 
 SMALL, LARGE = SimpleNamespace(hidden_size=192, intermediate_size=512), SimpleNamespace(hidden_size=2048,
@@ -29,6 +29,17 @@ def two_threads():
 def test_devices_that_were_never_tried_are_refused_by_name(name, says):
     with pytest.raises(UserError, match=f"--device {name}.*{says}"):
         choose_device(name)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_fast_is_bfloat16_where_it_is_faster(native, monkeypatch):
+    monkeypatch.setattr(device, "multiplies_bfloat16", lambda: native)
+    cpu = torch.device("cpu")
+    assert choose_dtype(cpu)[0] == choose_dtype(cpu, "auto")[0] == torch.float32
+    assert choose_dtype(cpu, "fast")[0] == (torch.bfloat16 if native else torch.float32)
+    assert ("--dtype fast" in choose_dtype(cpu)[1]) == native
+    with pytest.raises(UserError, match="--dtype quick: is not one of auto, fast, float32"):
+        choose_dtype(cpu, "quick")
 
 
 def test_small_models_get_one_thread():
