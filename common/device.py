@@ -148,8 +148,8 @@ class MachineOptions:
 
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME",
                          group=MACHINE)
-    dtype: str = option("auto", "compute dtype of the model; fast: bfloat16 wherever the device multiplies it natively, "
-                        "which auto does on a GPU alone", group=MACHINE, choices=("auto", "fast", *DTYPES))
+    dtype: str = option("auto", "compute dtype of the model; fast: bfloat16 wherever the device multiplies it "
+                        "natively, which auto does on a GPU alone", group=MACHINE, choices=("auto", "fast", *DTYPES))
     micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses (train.py: by the memory at "
                                "hand)", minimum=0, group=MACHINE)
     threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, maximum=4096,
