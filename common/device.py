@@ -120,7 +120,8 @@ def how_busy() -> str:
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load <= cores:
         return ""
-    return f"this machine is busy: {load:.1f} programs want its {cores} cores, so all will take longer"
+    return (f"this machine is busy: {load:.1f} programs want its {cores} cores, so all will take longer; --threads 1 "
+            "may take less than more threads that wait for one another")
 
 
 def or_halve(owner, compute: Callable[[], T], longest: int, failed: str) -> T | None:

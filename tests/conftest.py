@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from pathlib import Path
 
 import numpy
@@ -20,6 +21,8 @@ def pytest_configure(config):
     if config.getoption("numprocesses", None):  # pytest-xdist: its workers, and what they start, have one thread each
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job ignores Ctrl-C, and so would
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # every process that a test starts and interrupts
 
 
 def pytest_collection_modifyitems(config, items):

@@ -70,7 +70,9 @@ def test_a_library_gives_them_back():
 def test_a_busy_machine_is_said(monkeypatch, capsys):
     monkeypatch.setattr(device.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(device.os, "getloadavg", lambda: (5.3, 0.0, 0.0), raising=False)
-    assert how_busy() == "this machine is busy: 5.3 programs want its 2 cores, so all will take longer"
+    assert how_busy() == (
+        "this machine is busy: 5.3 programs want its 2 cores, so all will take longer; --threads 1 may take less than "
+        "more threads that wait for one another")
     MachineOptions(threads=2).choose_threads(torch.device("cpu"), SMALL)
     assert "this machine is busy" in capsys.readouterr().out
     monkeypatch.setattr(device.os, "getloadavg", lambda: (2.0, 0.0, 0.0), raising=False)

@@ -106,8 +106,8 @@ def trainer() -> Trainer:
     """A trainer of a tiny adapter that has made one step, as far as its state shows it."""
     model = tiny_model()
     inject(model, ["q_proj"], 2, 4)
-    made = Trainer(model, [], [], [], [1, 2], lambda epoch: [0], [], Recipe(1e-3, "linear", 0.0, 0.0, 1.0, 4, "label"),
-                   3, 64)
+    recipe = Recipe(1e-3, "linear", 0.0, 0.0, 1.0, 4, "label")
+    made = Trainer(model, [], [0], [1.0], [1, 2], lambda epoch: [0], [], recipe, 3, 64)
     for parameter in trainable_parameters(model).values():
         parameter.grad = torch.ones_like(parameter)
     made.optimizer.step()
