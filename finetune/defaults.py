@@ -1,7 +1,7 @@
 """What train.py fills in where the user says nothing: a recipe by the base's size, and epochs by the steps they make.
 
     the project's own base, of 5 million parameters      `SMALL`, and `DEMO` on the sample posts
-    real models of 50 to 500 million, such as SmolLM2    `SMALL_MODEL`, and at least `LEAST_STEPS` steps
+    real models of 50 to 500 million, such as SmolLM2    `SMALL_MODEL`, and `LEAST_STEPS` steps if `MOST_EPOCHS` allow
     larger ones                                          the defaults of `TrainOptions`
 
 How the second was found, and why the third differs, is in docs/recipes.md.
@@ -17,7 +17,7 @@ from loading.weights import read_config
 
 MORE = 50_000_000  # parameters; a smaller model has hardly learnt a language, and no recipe is known for it
 LEAST_STEPS = 300  # of a small model; it needs about a hundred of them to leave the constant answer (docs/recipes.md)
-MOST_EPOCHS = 15  # however few the posts are: beyond these it knows them by heart
+MOST_EPOCHS = 15  # also where fewer steps come of it: beyond these the model knows so few posts by heart
 
 
 def fill_in(options: TrainOptions) -> None:

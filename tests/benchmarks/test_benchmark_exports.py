@@ -25,6 +25,7 @@ def whole(tmp_path, *words, code=0):
     return printed, json.loads(out.read_text())
 
 
+@pytest.mark.slow
 def test_two_formats(tmp_path):
     pytest.importorskip("gguf")
     printed, result = whole(tmp_path, "--formats", "merged float32,gguf-q4_0")

@@ -211,7 +211,7 @@ def test_runs_that_are_refused(run, trained, tmp_path):
         ({"path": "none"}, "none: there is no such run folder"), ({"path": ""}, "path: '' names no folder"),
         ({"path": 3}, "path: 3 names no folder"), ({"model": ""}, "model: '' names no folder"),
         ({"path": broken}, "stopped early"), ({"model": "none"}, "the base model none is not there"),
-        ({"device": "gpu"}, "there is no such device"), ({"dtype": "float8"}, "is not one of float32"),
+        ({"device": "gpu"}, "there is no such device"), ({"dtype": "float8"}, "is not one of auto, fast, float32"),
         ({"model": str(write_base(tmp_path / "other", seed=5))}, "model.safetensors"),
     ]:  # fmt: skip
         with pytest.raises(UserError, match=says):

@@ -10,6 +10,7 @@ import re
 import pytest
 
 import eval as evaluation
+from report.figures import STYLE
 from report.page import POLICY
 from study.report.page import write_study
 from tests.programs.hostile import World, call, in_an_empty_folder, world  # noqa: F401
@@ -20,21 +21,28 @@ EVIL = '<script>alert("1")</script>\n\n```\n<img src=x onerror=alert(1)>\n    ~~
 HEAD = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'.replace("'", "&#x27;")
 
 
-def test_every_report_has_the_policy(world: World, tmp_path):  # noqa: F811
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study's report whose methods hold HTML, with coarse pictures."""
+    folder, made = tmp_path_factory.mktemp("study"), made_study()
+    made.methods = f"We fine-tuned {EVIL} & more."
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STYLE, "savefig.dpi", 40)
+        write_study(folder, made)
+    return folder
+
+
+def test_every_report_has_the_policy(world: World, tmp_path, study):  # noqa: F811
     ended = call(evaluation.main, "--run", world.run, "--data", world.test, "--out", "e", "--draws", "5")
     assert ended.code == 0, ended.err
-    write_study(tmp_path / "study", made_study())
-    for page in (world.run / "report.html", tmp_path / "e" / "report.html", tmp_path / "study" / "report.html"):
+    for page in (world.run / "report.html", tmp_path / "e" / "report.html", study / "report.html"):
         text = page.read_text(encoding="utf-8")
         assert text.count(HEAD) == 1 and text.index(HEAD) < text.index("<style>"), page
     assert "default-src 'none'" in POLICY and "script-src" not in POLICY
 
 
-def test_methods_are_markdown_without_html(tmp_path):
-    study = made_study()
-    study.methods = f"We fine-tuned {EVIL} & more."
-    write_study(tmp_path, study)
-    text = (tmp_path / "methods.md").read_text(encoding="utf-8")
+def test_methods_are_markdown_without_html(study):
+    text = (study / "methods.md").read_text(encoding="utf-8")
     assert "<" not in text and "&lt;script&gt;" in text and "&amp; more" in text
 
 
