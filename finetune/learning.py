@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from finetune.loop import Trainer
 
 SHARE = 0.05  # of H: how far below a constant answer the loss must lie
-PART = 0.2  # of all steps: after these, a loss that has not left is worth a warning
+PART = 0.2  # of all steps, after which a loss that has not left is worth a warning (`look`)
 WINDOW = 0.1  # of all steps: so many of the last ones are looked at, but not fewer than half of FIRST_LOOK
 FIRST_LOOK = 10  # steps before which nothing is said: the standard error of fewer than five is too unsure
 # Updates below which train.py says that they are few: in 76 steps of 16 posts at rates from 5e-5 to 2e-3 a real model
@@ -39,6 +39,16 @@ SAMPLE = 64  # training posts that are labelled at the end where there are no va
 HARDLY = 0.05  # a model that gives fewer other answers than this share says hardly anything but one label
 RATE = 1e-3  # no larger learning rate is proposed
 SMALL_BATCH = 4  # no smaller batch is proposed
+
+
+def look(total: int) -> int:
+    """The step after which a loss that has not left is worth a warning.
+
+    A fifth of the steps; but in a run that makes enough of them, not before `FEW_STEPS` or half: a real small model
+    that learnt in the end was seen to leave the constant answer only at step 125 of 300 (LOG.md).
+    """
+    patience = min(FEW_STEPS, total // 2) if total >= FEW_STEPS else 0
+    return max(FIRST_LOOK, math.ceil(PART * total), patience)
 
 
 def entropy(shares: Sequence[float]) -> float:
@@ -78,7 +88,7 @@ class Learning:
             return ""
         self._losses.append(line["loss"])
         self._apart.append(line["loss"] - line.get("constant", self.entropy))
-        if len(self._losses) == max(FIRST_LOOK, math.ceil(PART * self.total)) and self.left is False:
+        if len(self._losses) == look(self.total) and self.left is False:
             self.warned_at = line["step"]
             return "warn"
         if self.warned_at and not self.left_at and self.left:

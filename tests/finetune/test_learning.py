@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from common.files import ROOT
-from finetune.learning import FEW_STEPS, Learning, advice, answers_of, entropy, few_steps, sample
+from finetune.learning import FEW_STEPS, Learning, advice, answers_of, entropy, few_steps, look, sample
 from finetune.loop import shares_of
 from tests.finetune.test_loop import make_model, make_rows, trainer
 
@@ -49,8 +49,13 @@ def test_a_run_at_the_constant_answer_is_warned_and_one_that_learns_is_not(steps
         for seed in range(20):
             losses, constants = simulated(seed, steps, batch, gain)
             said, found = told(losses, SHARES, constants=constants)
-            warned[name] += said[:1] == ["warn"] and found.warned_at == max(10, math.ceil(0.2 * steps))
+            warned[name] += said[:1] == ["warn"] and found.warned_at == look(steps)
     assert warned["nothing"] >= 18 and warned["worse"] == 20 and warned["learns"] == 0
+
+
+@pytest.mark.parametrize("total, step", [(9, 10), (76, 16), (149, 30), (150, 75), (300, 150), (424, 150), (2000, 400)])
+def test_when_a_run_is_looked_at(total, step):
+    assert look(total) == step
 
 
 def test_the_same_posts_are_compared():
@@ -86,7 +91,7 @@ LATE_SHARES = [94 / 600, 101 / 600, 146 / 600, 259 / 600]
 
 def test_a_real_run_that_learns_late_is_warned_once_and_then_told():
     said, found = told(LATE, LATE_SHARES, constants=LATE_CONSTANT)
-    assert said == ["warn", "left"] and found.warned_at == 30 and 130 <= found.left_at <= 150
+    assert said == ["warn", "left"] and found.warned_at == 75 and 130 <= found.left_at <= 150
     assert found.left and "beside" in found.sentence() and "nothing" not in found.sentence()
     assert found.to_dict()["left_at"] == found.left_at
 
