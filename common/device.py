@@ -118,7 +118,7 @@ def how_busy() -> str:
     if not hasattr(os, "getloadavg"):
         return ""
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    if load <= cores:
+    if load <= cores + 0.5:  # a program that has just ended is still in the load
         return ""
     return (f"this machine is busy: {load:.1f} programs want its {cores} cores, so all will take longer; --threads 1 "
             "may take less than more threads that wait for one another")
