@@ -30,9 +30,8 @@ from model.tokenizer import load_tokenizer
 class Options:
     """Options of `python -m tools.generate`."""
 
-    model: str | None = option(None, "checkpoint folder, GGUF file, run, PEFT adapter, or a name on the Hugging Face "
-                               "Hub",
-                               metavar="DIR")
+    model: str | None = option(None, "checkpoint folder, GGUF file, run, PEFT adapter, a name on the Hugging Face Hub, "
+                               "or smollm2", metavar="DIR")
     prompt: str = option("", "the text to continue, or with --chat the user's message")
     max_new_tokens: int = option(200, "stop after this many tokens", minimum=1)
     temperature: float = option(0.0, "0 takes the most probable token; 1 samples as the model predicts", minimum=0)
@@ -48,7 +47,8 @@ class Options:
     adapter: str | None = option(None, "LoRA adapter folder in PEFT's layout", metavar="DIR", group="loading")
     quantize: str = option("stored", "weights as stored, dense, or in 4 bits", choices=QUANTIZE, group="loading")
     device: str = option("auto", "cpu, cuda or cuda:0", group="loading")
-    dtype: str = option("auto", "compute dtype", choices=("auto", *DTYPES), group="loading")
+    dtype: str = option("auto", "compute dtype; fast: bfloat16 wherever the device multiplies it natively",
+                        choices=("auto", "fast", *DTYPES), group="loading")
 
 
 def main(argv: list[str]) -> None:
