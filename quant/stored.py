@@ -165,7 +165,7 @@ def check_method(value: dict, where: str) -> None:
         if (key in value or key in _NEEDED) and value.get(key) != right:
             raise UserError(f"{where}: {key} is {value.get(key)!r}; only 4-bit weights of bitsandbytes are read, which "
                             f"have {right!r}")
-    if value.get(_STORAGE, "uint8") not in _STORAGES:
+    if value.get(_STORAGE, "uint8") not in [*_STORAGES]:  # in a dict, a list or an object would be an error of its own
         raise UserError(f"{where}: {_STORAGE} is {value[_STORAGE]!r}; one of {', '.join(_STORAGES)} was expected")
     unknown = sorted(value.keys() - {*_NEEDED, *_FIXED, *_EIGHT_BITS, _STORAGE} - _HARMLESS)
     if unknown:

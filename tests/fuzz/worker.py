@@ -76,7 +76,8 @@ def fuzz(tally: Tally, seconds: float, seed: int, limits: Limits, findings: Path
                 raise RuntimeError(f"{name}: the good file was not taken: {(place / 'said').read_text()[-3000:]}")
             if reason:
                 tally.kinds[reason] = tally.kinds.get(reason, 0) + 1
-                keep(findings, name, Path((place / "path").read_text()).read_bytes(), reason)
+                keep(findings, name, Path((place / "path").read_text()).read_bytes(), reason,
+                     (place / "said").read_text(encoding="utf-8", errors="replace"))
             shutil.rmtree(place, ignore_errors=True)
     tally.seconds += time.monotonic() - began
 

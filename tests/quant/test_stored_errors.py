@@ -146,6 +146,7 @@ CONFIGS = {
         llm_int8_skip_modules=["lm_head", "model.layers.1.mlp.up_proj"]),
     "leaves model.layers.0.self_attn.k_proj.weight out": config(llm_int8_skip_modules=["self_attn"]),
     "bnb_4bit_quant_storage is 'int4'; one of uint8, int8": config(bnb_4bit_quant_storage="int4"),
+    "bnb_4bit_quant_storage is {'a': []}; one of uint8, int8": config(bnb_4bit_quant_storage={"a": []}),
     "llm_int8_skip_modules: '(' is not a regular expression": config(llm_int8_skip_modules=["("]),
     "llm_int8_skip_modules: '((a{999}){999}){999}' repeats too much": config(
         llm_int8_skip_modules=["((a{999}){999}){999}"]),
