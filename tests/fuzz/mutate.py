@@ -156,7 +156,8 @@ def _safetensors(data: bytes, rng: random.Random) -> bytes | None:
         return None
     kind, header, body = rng.random(), data[8 : 8 + size], data[8 + size :]
     if kind < 0.1:
-        return struct.pack("<Q", rng.choice((0, 1, size - 1, size + 1, 10**8, 10**18, 2**63, 2**64 - 1))) + data[8:]
+        changed = rng.choice((0, 1, size - 1, size + 1, 10**8, 10**18, 2**63, 2**64 - 1))
+        return struct.pack("<Q", changed % 2**64) + data[8:]
     if kind < 0.8:
         header = _json(header.rstrip(), rng) or damage(header, rng)
     else:
