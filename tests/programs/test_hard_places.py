@@ -69,10 +69,10 @@ def test_too_few_open_files_is_one_line(tmp_path):
 @UNIX
 @pytest.mark.slow
 def test_a_checkpoint_larger_than_the_memory_that_is_allowed(world: World, tmp_path):
-    """A file of holes that says five gigabytes of embeddings, in a process that may have four."""
+    """A file of holes that says three gigabytes of embeddings, in a process that may have four with PyTorch in it."""
     base = world.copy(world.base, tmp_path)
     config, tensors = json.loads((base / "config.json").read_text()), load_file(base / "model.safetensors")
-    config["vocab_size"] = 5 * 10**9 // 4 // config["hidden_size"]
+    config["vocab_size"] = 3 * 10**9 // 4 // config["hidden_size"]  # more rows are refused, whatever the memory
     (base / "config.json").write_text(json.dumps(config))
     header, end = {}, 0
     for name, tensor in tensors.items():
