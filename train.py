@@ -40,8 +40,6 @@ from loading import load_model
 from loading.cache import weights_sha256
 from loading.choice import Choice, is_small
 from loading.gguf import in_blocks
-from loading.sources import find_base
-from loading.weights import read_config
 from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
 from model.llama import LlamaForCausalLM
@@ -74,20 +72,20 @@ def work(options: TrainOptions, held: ExitStack) -> None:
         print(f"{run.path}: this run is finished; its report is {run.path / 'report.html'}")
         return
     prepared = prepare(options, run.facts["prompt"].get("layout") if run is not None else None)
-    options.choose_threads(device, read_config(find_base(options.model)))
+    options.choose_threads(device, prepared.config)
     order = choose_order(options, prepared)
     piece = fullest(prepared.rows, order(0), options.batch_size, prepared.shared_ids(options))
-    choice = resolve(options, device, dtype, piece)
+    choice = resolve(options, prepared.config, device, dtype, piece)
     print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
     print(exposure_table(prepared.exposure))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
              "environment": environment(device) | {"dtype": str(dtype).removeprefix("torch.")}, **prepared.facts}
-    facts["hashes"]["weights"] = weights_sha256(find_base(options.model), options.cache)
+    facts["hashes"]["weights"] = weights_sha256(prepared.base, options.cache)
     if run is not None:
         check_same_files(run, facts)
     print(f"model {options.model}: {dtype}, since {reason}; weights {choice or options.quantize}")
     print(f"  chat layout {prepared.prompt.layout}, since {prepared.prompt.why}")
-    if options.quantize != "none" and in_blocks(find_base(options.model)):
+    if options.quantize != "none" and in_blocks(prepared.base):
         print("  its linears lie in blocks of a few bits each, and are rounded once more; --quantize none keeps them")
     model, built = load(options, prepared, device, dtype, choice)
     memory = plan_memory(model, built["parameters"]["trainable"], micro_tokens=options.micro_tokens or None,
@@ -127,8 +125,7 @@ def complete(options: TrainOptions) -> None:
 def load(options, prepared: Prepared, device, dtype, choice: Choice | None) -> tuple[LlamaForCausalLM, dict]:
     """The base with fresh adapters, and what run.json records of it; prints both."""
     began = time.perf_counter()
-    model = load_model(find_base(options.model), device=device, dtype=dtype, quantize=options.quantize,
-                       cache=options.cache)
+    model = load_model(prepared.base, device=device, dtype=dtype, quantize=options.quantize, cache=options.cache)
     seconds = time.perf_counter() - began
     size = model_bytes(model)
     weights = choice and choice.to_dict() | {"price": show_price(options, prepared, choice, model)}

@@ -41,9 +41,8 @@ class Layout:
 
     after_system: the user's turn behind a system turn, if that differs. special: words that must be special tokens.
     marks: words that are ordinary text with most tokenizers. begins: whether the template itself writes BOS, so that it
-    is there whatever the tokenizer's files say. strips: roles of the turns from whose ends the
-    template takes white space.
-    written: what its templates write, one set or the other; see `chat_template.writings`.
+    is there whatever the tokenizer's files say. strips: roles of the turns from whose ends the template takes white
+    space. written: what its templates write, one set or the other; see `chat_template.writings`.
     """
 
     system: str
@@ -62,7 +61,6 @@ class Layout:
             "system": self.system, "user": self.user, "assistant": self.assistant}[role]  # fmt: skip
         before, after = pattern.split(TEXT)
         return (before.removeprefix(BOS) if follows is None else before), after
-
 
     def strip(self, text: str, role: str, follows: str | None) -> str:
         """The text of a message as the template takes it; behind a system turn inside it, the beginning stays."""

@@ -10,12 +10,11 @@ How the second was found, and why the third differs, is in docs/recipes.md.
 import math
 
 from finetune.options import DEMO, SMALL, SMALL_MODEL, TrainOptions, is_embedded
-from loading.choice import SMALL_MODEL as FEWER
-from loading.choice import parameters
+from loading.choice import SMALL_BELOW, parameters
 from loading.sources import find_base
 from loading.weights import read_config
 
-MORE = 50_000_000  # parameters; a smaller model has hardly learnt a language, and no recipe is known for it
+SMALL_FROM = 50_000_000  # parameters; a smaller model has hardly learnt a language, and no recipe is known for it
 LEAST_STEPS = 300  # of a small model; it needs about a hundred of them to leave the constant answer (docs/recipes.md)
 MOST_EPOCHS = 15  # also where fewer steps come of it: beyond these the model knows so few posts by heart
 
@@ -34,7 +33,7 @@ def fill_in(options: TrainOptions) -> None:
 
 def is_small_model(options: TrainOptions) -> bool:
     """Whether the base is of the size that `SMALL_MODEL` was found for."""
-    return MORE <= parameters(read_config(find_base(options.model))) < FEWER
+    return SMALL_FROM <= parameters(read_config(find_base(options.model))) < SMALL_BELOW
 
 
 def enough_epochs(options: TrainOptions, steps: int) -> int:

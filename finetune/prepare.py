@@ -5,6 +5,7 @@ train.py does this once, before anything is loaded; what it finds is shown, and 
 
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from common.errors import UserError
 from common.files import find_path, sha256_file, sha256_json
@@ -23,13 +24,16 @@ from finetune.loop import steps_per_epoch
 from finetune.options import ENOUGH
 from loading.sources import Source, find_base
 from loading.weights import read_config
+from model.config import LlamaConfig
 from model.tokenizer import load_tokenizer
 
 
 @dataclass
 class Prepared:
-    """Everything that training needs from the data, and what was found on the way."""
+    """The base and everything that training needs from the data, and what was found on the way."""
 
+    base: Path
+    config: LlamaConfig
     codebook: Codebook
     prompt: Prompt
     train: list[Post]
@@ -70,13 +74,13 @@ def prepare(options, layout: str | None = None) -> Prepared:
     Raises `UserError` before anything is written or loaded.
     """
     codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
-    folder = find_base(options.model)
-    config = read_config(folder)
+    base = find_base(options.model)
+    config = read_config(base)
     if options.max_tokens > config.max_position_embeddings:
         raise UserError(f"--max-tokens {options.max_tokens}: the model has {config.max_position_embeddings} positions "
                         "(max_position_embeddings in its config.json, llama.context_length in a GGUF file); give no "
                         "more than these")
-    tokenizer = load_tokenizer(Source(folder).tokenizer)
+    tokenizer = load_tokenizer(Source(base).tokenizer)
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
     posts = only_posts(posts, find_path(options.rows)) if options.rows else posts
@@ -90,7 +94,7 @@ def prepare(options, layout: str | None = None) -> Prepared:
     whole = options.loss == "text"
     rows = [prompt.encode_whole(post.text, post.label) if whole else prompt.encode(post.text) for post in split.first]
     validation_rows = [prompt.encode(post.text) for post in split.second]
-    shares, why = shares_of(folder, tokenizer, config)
+    shares, why = shares_of(base, tokenizer, config)
     steps = steps_per_epoch(len(rows), options.batch_size)
     options.epochs = enough_epochs(options, steps)
     epochs = min(options.epochs, options.max_steps / steps) if options.max_steps else options.epochs
@@ -114,7 +118,8 @@ def prepare(options, layout: str | None = None) -> Prepared:
     lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut to fit, with their prompt, "
                  f"into --max-tokens {options.max_tokens}")
     lines += [f"  {imitation(imitating, prompt.imitated)}"] * bool(imitating)
-    return Prepared(codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines, shown)
+    return Prepared(base, config, codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines,
+                    shown)
 
 
 def part(posts: list[Post], options) -> Split:

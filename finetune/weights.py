@@ -20,8 +20,7 @@ from finetune.memory import Piece, expected_plan
 from finetune.prepare import Prepared
 from loading import load_model
 from loading.choice import Choice, choose_weights
-from loading.sources import find_base
-from loading.weights import read_config
+from model.config import LlamaConfig
 
 POSTS = 64  # whose price is measured
 PIECE = 4096  # packed tokens that go through the model at once there
@@ -41,14 +40,15 @@ class Price:
                 f"{self.nf4_loss:.3f} instead of {self.dense_loss:.3f}")
 
 
-def resolve(options, device: torch.device, dtype: torch.dtype, piece: Callable[[int], Piece]) -> Choice | None:
+def resolve(options, config: LlamaConfig, device: torch.device, dtype: torch.dtype,
+            piece: Callable[[int], Piece]) -> Choice | None:
     """Put what "auto" means here into `options.quantize`; `None` if the options say it themselves.
 
     piece: micro_tokens -> the fullest piece that the posts make (`memory.fullest`).
     """
     if options.quantize != "auto":
         return None
-    config, free = read_config(find_base(options.model)), available_memory(device)
+    free = available_memory(device)
     memory = expected_plan(config, dtype, "none", options.lora_targets, options.rank, free, dropout=options.dropout,
                            gpu=device.type == "cuda", micro_tokens=options.micro_tokens or None,
                            checkpointing=options.recompute, loss=options.loss, piece=piece)
@@ -79,7 +79,7 @@ def read_both(model, prepared: Prepared) -> tuple[torch.Tensor, float]:
 def price(options, prepared: Prepared, dense) -> Price:
     """What 4 bits would cost `dense`, a bare dense base; a second copy is loaded in 4 bits for it, and dropped."""
     exact, dense_loss = read_both(dense, prepared)
-    rounded, nf4_loss = read_both(load_model(find_base(options.model), device=dense.device, dtype=dense.dtype,
+    rounded, nf4_loss = read_both(load_model(prepared.base, device=dense.device, dtype=dense.dtype,
                                              quantize="nf4", cache=options.cache), prepared)
     kl = (exact.exp() * (exact - rounded)).sum(-1).mean().item()
     return Price(len(exact), kl, dense_loss, nf4_loss)

@@ -18,7 +18,7 @@ from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
 from quant.convert import model_bytes, replace_linears
 
-SMALL_MODEL = 500_000_000  # parameters; the smallest Llama 3.2 has 1.2 billion, and is usually fine-tuned in 4 bits
+SMALL_BELOW = 500_000_000  # parameters; the smallest Llama 3.2 has 1.2 billion, and is usually fine-tuned in 4 bits
 SHARE = 0.7  # of the free memory may be filled by a plan: the allocator, Python and the data need the rest
 
 
@@ -58,7 +58,7 @@ def parameters(config: LlamaConfig) -> int:
 
 def is_small(config: LlamaConfig) -> bool:
     """Whether four bits would cost the model a lot and save little."""
-    return parameters(config) < SMALL_MODEL
+    return parameters(config) < SMALL_BELOW
 
 
 def choose_weights(config: LlamaConfig, dtype: torch.dtype, available: int, beside: int = 0) -> Choice:
