@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""Fine-tune a LLaMA checkpoint on labelled posts: frozen weights in 4 bits, LoRA adapters, loss on the answer.
+"""Fine-tune a LLaMA checkpoint on labelled posts: frozen weights (dense or 4-bit), LoRA adapters, loss on the answer.
 
     python train.py                                                    the small base on English and Spanish samples
     python train.py --data data/samples/train.jsonl --languages en,de --out runs/mine
     python train.py --model Llama-3.2-3B-Instruct --data posts.csv --out runs/mine
+    python train.py --model smollm2 --data posts.csv --out runs/mine   a small real model, which needs no account
     python train.py --resume --out runs/mine                           continue a killed run, to the same bits
 """
 

@@ -113,15 +113,16 @@ def best_threads(config) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def how_busy() -> str:
-    """A line where other programs already want more than this machine's cores; else "" (also where nobody can say)."""
+def how_busy(threads: int) -> str:
+    """A line where other programs already want more than this machine's cores, for a program of so many threads; else
+    "" (also where nobody can say)."""
     if not hasattr(os, "getloadavg"):
         return ""
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     if load <= cores + 0.5:  # a program that has just ended is still in the load
         return ""
-    return (f"this machine is busy: {load:.1f} programs want its {cores} cores, so all will take longer; --threads 1 "
-            "may take less than more threads that wait for one another")
+    line = f"this machine is busy: {load:.1f} programs want its {cores} cores, so all will take longer"
+    return line if threads == 1 else f"{line}; --threads 1 may take less than more threads that wait for one another"
 
 
 def or_halve(owner, compute: Callable[[], T], longest: int, failed: str) -> T | None:
@@ -175,11 +176,10 @@ class MachineOptions:
         whether the machine is busy."""
         if device.type != "cpu":
             return
-        if busy := how_busy():
+        if not self.threads:
+            count, why = threads_for(config.hidden_size, config.intermediate_size)
+            if count != torch.get_num_threads():
+                torch.set_num_threads(count)
+                print(f"  {count} CPU thread{'s' * (count > 1)}, since {why}; --threads sets another number")
+        if busy := how_busy(torch.get_num_threads()):
             print(f"  {busy}")
-        if self.threads:
-            return
-        count, why = threads_for(config.hidden_size, config.intermediate_size)
-        if count != torch.get_num_threads():
-            torch.set_num_threads(count)
-            print(f"  {count} CPU thread{'s' * (count > 1)}, since {why}; --threads sets another number")

@@ -79,7 +79,8 @@ class TrainOptions(ColumnOptions, MachineOptions):
     weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0, group=RECIPE)
     clip: float = option(1.0, "largest norm of a step's gradient; 0 for no limit", minimum=0, group=RECIPE)
     batch_size: int = option(16, "posts per step", minimum=1, group=RECIPE)
-    epochs: int = option(3, "how often each post is seen", minimum=1, group=RECIPE)
+    epochs: int = option(3, "how often each post is seen; small models have a number of their own", minimum=1,
+                         group=RECIPE)
     max_steps: int = option(0, "stop after this many steps; 0 for no limit", minimum=0, group=RECIPE)
     loss: str = option("label", "softmax over the labels, over the whole vocabulary, or the paper's loss over the "
                        "whole text, which also teaches the model to write such posts", choices=LOSSES, group=RECIPE)

@@ -50,7 +50,7 @@ def test_small_models_get_one_thread():
 
 
 def test_the_programs_set_it_and_say_so(capsys, monkeypatch):
-    monkeypatch.setattr(device, "how_busy", lambda: "")
+    monkeypatch.setattr(device, "how_busy", lambda threads: "")
     MachineOptions().choose_threads(torch.device("cpu"), LARGE)
     assert torch.get_num_threads() == 2 and capsys.readouterr().out == ""
     MachineOptions(threads=2).choose_threads(torch.device("cpu"), SMALL)
@@ -70,12 +70,12 @@ def test_a_library_gives_them_back():
 def test_a_busy_machine_is_said(monkeypatch, capsys):
     monkeypatch.setattr(device.os, "cpu_count", lambda: 2)
     monkeypatch.setattr(device.os, "getloadavg", lambda: (5.3, 0.0, 0.0), raising=False)
-    assert how_busy() == (
-        "this machine is busy: 5.3 programs want its 2 cores, so all will take longer; --threads 1 may take less than "
-        "more threads that wait for one another")
+    line = "this machine is busy: 5.3 programs want its 2 cores, so all will take longer"
+    assert how_busy(2) == f"{line}; --threads 1 may take less than more threads that wait for one another"
+    assert how_busy(1) == line  # who has one thread need not be told
     MachineOptions(threads=2).choose_threads(torch.device("cpu"), SMALL)
     assert "this machine is busy" in capsys.readouterr().out
     monkeypatch.setattr(device.os, "getloadavg", lambda: (2.0, 0.0, 0.0), raising=False)
-    assert how_busy() == ""
+    assert how_busy(2) == ""
     monkeypatch.delattr(device.os, "getloadavg")
-    assert how_busy() == ""
+    assert how_busy(2) == ""
