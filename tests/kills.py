@@ -1,4 +1,5 @@
-"""Something that happens at the n-th thing that a process does to a file: a kill, or a disk that is full.
+"""Something that happens at the n-th thing that a process does to a file: a kill, or a disk that is full; and processes
+that are cheap to start anew.
 
 The functions of `os` that change the file system are counted, opening a file to write, writes into one, and the
 swap of two folders. What happens, happens ahead of the n-th of them; within a write, behind the first half of it.
@@ -8,11 +9,15 @@ import builtins
 import contextlib
 import errno
 import io
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator
 
+import pytest
+
 from common import leftovers
+from common.files import ROOT
 
 CHANGES = ("replace", "rename", "unlink", "rmdir", "mkdir", "fsync")
 NEEDS_ROOM = ("replace", "rename", "fsync")
@@ -118,3 +123,23 @@ def killed_at(number: int, work: Callable[[], None]) -> bool:
     ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert ended in (0, -signal.SIGKILL), ended
     return ended != 0
+
+
+@contextlib.contextmanager
+def forked(leg: Callable[..., None], *modules: str) -> Iterator[Callable[..., multiprocessing.Process]]:
+    """start(folder, *words) -> a running process that calls `leg(str(folder), *words)`, forked from one that has
+    imported `modules` and leg's own, so that it costs no import."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system cannot fork processes")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*modules, "report.page", "torch._dynamo", "pytest", leg.__module__])
+
+    def start(folder, *words):
+        process = context.Process(target=leg, args=(str(folder), *words))
+        process.start()
+        return process
+
+    with pytest.MonkeyPatch.context() as patch:  # the server imports by itself, with no sys.path of ours
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield start

@@ -8,7 +8,6 @@ out of train.py (steps are logged twice).
 
 import contextlib
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common.files import ROOT
+from tests.kills import forked
 from tests.small import here, posts, write_base, write_jsonl
 
 OPTIONS = ("--model", "tiny", "--data", "train.jsonl", "--rank", "2", "--batch-size", "4", "--epochs", "4",
@@ -30,7 +29,7 @@ STEPS = 40  # 40 posts to train on, 4 a step, 4 epochs
 KILLS = 10
 
 
-def leg(folder: str, words: tuple) -> None:
+def leg(folder: str, *words: str) -> None:
     """One process of a run: train.py in `folder`, both outputs into a file beside it."""
     from tqdm import tqdm
 
@@ -46,21 +45,8 @@ def leg(folder: str, words: tuple) -> None:
 
 @pytest.fixture(scope="module")
 def begin():
-    """begin(folder, *words) -> a running process."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        pytest.skip("this system cannot fork processes")
-    context = multiprocessing.get_context("forkserver")
-    # The optimiser imports torch._dynamo when the first one is made.
-    context.set_forkserver_preload(["train", "report.page", "torch._dynamo", "pytest", __name__])
-
-    def start(folder, *words):
-        process = context.Process(target=leg, args=(str(folder), words))
-        process.start()
-        return process
-
-    with pytest.MonkeyPatch.context() as patch:  # the server imports by itself, with no sys.path of ours
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("OMP_NUM_THREADS", "1")
+    """begin(folder, *words) -> a running process. (The optimiser imports torch._dynamo when the first one is made.)"""
+    with forked(leg, "train") as start:
         yield start
 
 

@@ -11,7 +11,6 @@ data/writers.py leave out `_take_back`, or in study/runner.py count a scoring ah
 import contextlib
 import functools
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -22,8 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from common.files import ROOT
-from tests.kills import at_operation, die
+from tests.kills import at_operation, die, forked
 from tests.programs.hostile import World, jsonl, post_rows
 from tests.small import WORDS
 
@@ -47,7 +45,7 @@ tfidf = false
 """
 
 
-def leg(folder: str, program: str, words: tuple, number: int) -> None:
+def leg(folder: str, program: str, words: tuple, number: int = 0) -> None:
     """One process: a program in `folder` that kills itself at its `number`-th file operation there (0: never)."""
     import importlib
 
@@ -71,20 +69,7 @@ def leg(folder: str, program: str, words: tuple, number: int) -> None:
 @pytest.fixture(scope="module")
 def begin():
     """begin(folder, program, words, number) -> a running process."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        pytest.skip("this system cannot fork processes")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["train", "classify", "study.__main__", "report.page", "torch._dynamo", "pytest",
-                                    __name__])
-
-    def start(folder, program, words, number=0):
-        process = context.Process(target=leg, args=(str(folder), program, words, number))
-        process.start()
-        return process
-
-    with pytest.MonkeyPatch.context() as patch:  # the server imports by itself, with no sys.path of ours
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("OMP_NUM_THREADS", "1")
+    with forked(leg, "train", "classify", "study.__main__") as start:
         yield start
 
 
