@@ -1,0 +1,72 @@
+"""The parts of the measurement in their order, and the process that makes them.
+
+Started by benchmarks/gpu.py: `python -m benchmarks.card.parts SETTINGS`. It gets a part's name on each line of its
+standard input and answers each with one line. What a part finds is in its own file from the moment it is found, so a
+process that is stopped, or that the card's driver ends, loses nothing.
+"""
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.card.state import State
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part: its title, its share of the time, what makes it, and why a rehearsal leaves it out (else "")."""
+
+    title: str
+    seconds: float  # of 480; the whole is scaled to --seconds
+    file: str
+    function: str
+    card_only: str = ""
+
+    def make(self) -> Callable[[State], None]:
+        """The function; imported here, so that one part's missing package does not stop the others."""
+        from importlib import import_module
+
+        return getattr(import_module(f"benchmarks.card.{self.file}"), self.function)
+
+
+PARTS = {
+    "machine": Part("The machine", 20, "speed", "machine"),
+    "correct": Part("Is it right? Beside the CPU", 90, "correct", "check"),
+    "large": Part("A model of 3 billion weights", 40, "speed", "make_large"),
+    "waits": Part("Does anything wait for the card?", 20, "correct", "synchronisations",
+                  "a CPU has no queue to wait for"),
+    "kernels": Part("Kernels beside plain PyTorch", 40, "kernels", "compare", "Triton's kernels need a card"),
+    "label": Part("Labelling", 80, "speed", "labelling"),
+    "train": Part("Training", 80, "speed", "training"),
+    "usual": Part("Beside the usual stack", 80, "usual", "in_turns"),
+    "attention": Part("Attention for all rows at once", 30, "speed", "attentions"),
+}
+
+
+def main() -> None:
+    """Make one part after another, as their names come."""
+    settings = json.loads(Path(sys.argv[1]).read_text())
+    wire = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever libraries print goes to the log, and cannot mix with the answers
+    state = State(Path(), settings["rehearse"])
+    for line in sys.stdin:
+        name, seconds = line.split()
+        state.out = Path(settings["out"]) / f"{name}.json"
+        state.begin(float(seconds))
+        error = ""
+        try:
+            PARTS[name].make()(state)
+        except Exception as problem:  # the parent notes it and goes on to the next part
+            traceback.print_exc()
+            error = f"{type(problem).__name__}: {problem}".splitlines()[0][:500]
+        print(json.dumps({"error": error}), file=wire, flush=True)
+        if "CUDA error" in error or "device-side" in error:  # the process's card is lost
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""How fast: the card itself, labelling and training at the size of Llama 3.2-3B, and attention's ways side by side."""
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.card.state import TEMPLATES, FixedPrompt, State, make_trainer
+from benchmarks.machine import PACKAGES, installed
+from benchmarks.products import Recorder, as_counter, copy_bandwidth, work
+from common.kernels import plain_kernels
+from common.packed import Layout
+from common.terminal import human_bytes
+from inference.labeller import Labeller
+from model import attention
+from quant.convert import make_resident
+from quant.linear import NF4Linear
+
+POSTS = 875  # the paper's test tweets
+PRODUCTS = ((8192, 8192, 8192), (4096, 3072, 8192), (4096, 8192, 3072), (4096, 3072, 3072), (1024, 3072, 8192))
+LABELLING_GOAL, TRAINING_GOAL = 0.60, 0.50  # share of the product limit
+MEMORY_GOAL = 4e9  # bytes, of a step of 16 posts without resident weights
+
+
+def machine(state: State) -> None:
+    """Versions, the bandwidth of a copy, and the rate of products."""
+    state.note("PyTorch, Python", f"{torch.__version__}, {platform.python_version()}")
+    for name in ("triton", *PACKAGES[1:]):
+        state.note(name, installed(name) or "not installed")
+    if state.rehearse:
+        state.note("device", "this CPU, in a rehearsal")
+    else:
+        facts = torch.cuda.get_device_properties(0)
+        state.note("card", f"{facts.name}, {human_bytes(facts.total_memory)}, compute {facts.major}.{facts.minor}, "
+                           f"CUDA {torch.version.cuda}")
+    size = 1 << (20 if state.rehearse else 31)
+    state.note("copy, read and written", copy_bandwidth(state.device, size) / 1e12, "TB/s")
+    for rows, inner, columns in PRODUCTS:
+        scale = 64 if state.rehearse else 1
+        left = torch.randn(rows // scale, inner // scale, device=state.device, dtype=state.dtype)
+        weight = torch.randn(columns // scale, inner // scale, device=state.device, dtype=state.dtype)
+        seconds = state.time(lambda left=left, weight=weight: F.linear(left, weight), 20, 5)
+        state.note(f"product {rows} x {inner} x {columns}", 2 * rows * inner * columns / scale**3 / seconds / 1e12,
+                   "TFLOP/s")
+
+
+def make_large(state: State) -> None:
+    """The model of 3 billion weights, from random bytes drawn on the card."""
+    with state.peak() as memory:
+        seconds = state.time(lambda: state.large, 1, 0)
+    state.note("made in", seconds, "s")
+    weights = sum(m.in_features * m.out_features for m in state.large.modules() if isinstance(m, NF4Linear))
+    state.note("weights in NF4", weights / 1e9, "billion")
+    state.note("attention", state.large.attend.__name__)
+    if memory:
+        state.note("allocated at most", memory["bytes"] / 1e9, "GB")
+
+
+@contextmanager
+def resident(state: State, wanted: bool) -> Iterator[None]:
+    """Dense copies of the weights inside a `with` block, where wanted."""
+    if wanted:
+        make_resident(state.large, state.dtype)
+    try:
+        yield
+    finally:
+        for module in state.large.modules():
+            if isinstance(module, NF4Linear):
+                module.resident = None
+
+
+def ways(state: State) -> Iterator[tuple[str, bool, bool]]:
+    """How weights come: name, whether resident, whether plain; the kernels only where they can run."""
+    if not state.rehearse:
+        yield "NF4", False, False
+    yield "NF4, plain PyTorch", False, True
+    yield "resident", True, False
+
+
+def limit_of(state: State, task) -> float:
+    """Seconds of the matrix products alone in `task()`: the shapes that make up 99 % of the work, each measured by
+    itself."""
+    with Recorder(True) as recorder:
+        task()
+    counts = as_counter(recorder.counts())
+    whole, done, seconds = sum(work(shape, count) for shape, count in counts.items()), 0.0, 0.0
+    for shape, count in counts.items():  # the most work first
+        rows, inner, columns, left_lies, right_lies = shape
+        left = torch.randn((inner, rows) if left_lies else (rows, inner), device=state.device, dtype=state.dtype)
+        weight = torch.randn((columns, inner) if right_lies else (inner, columns), device=state.device,
+                             dtype=state.dtype)
+        product = partial(torch.mm, left.t() if left_lies else left, weight.t() if right_lies else weight)
+        seconds += count / 4 * state.time(partial(repeat, product, 4), 3, 1)
+        done += work(shape, count)
+        if done > 0.99 * whole:
+            break
+    return seconds * whole / done
+
+
+def repeat(task, times: int) -> None:
+    """Call it so often."""
+    for _ in range(times):
+        task()
+
+
+def label(labeller: Labeller, rows) -> object:
+    """Probabilities of all rows as one window."""
+    return labeller.give(rows)()
+
+
+def steps(trainer) -> None:
+    """Two steps."""
+    trainer.step()
+    trainer.step()
+
+
+def labelling(state: State) -> None:
+    """Posts a second of 875 posts, and the share of what their products alone would take."""
+    count = 24 if state.rehearse else POSTS
+    for template in TEMPLATES:
+        rows, prompt = state.rows(template, count), FixedPrompt(state.prefix(template))
+        limit = None
+        for tokens in (16384, 4096):
+            for name, dense, plain in ways(state):
+                if state.left < 12 and not state.rehearse:
+                    return
+                labeller = Labeller(state.large, prompt, tokens)
+                with resident(state, dense), plain_kernels() if plain else nullcontext():
+                    task = partial(label, labeller, rows)
+                    if limit is None:
+                        limit = limit_of(state, task)
+                        state.note(f"label, {template}: products alone", count / limit, "posts/s")
+                    with state.peak() as memory:
+                        seconds = state.time(task, 3, 1)
+                share = limit / seconds
+                best = tokens == 16384 and name == "resident"
+                state.note(f"label, {template}, {tokens:,} tokens, {name}", count / seconds, "posts/s")
+                state.note("  share of the products' limit", 100 * share, "%",
+                           f"{LABELLING_GOAL:.0%}" if best else "", share >= LABELLING_GOAL if best else None)
+                if memory:
+                    state.note("  allocated at most", memory["bytes"] / 1e9, "GB")
+
+
+def training(state: State) -> None:
+    """Posts a second in steps of 16 and 64 posts, and the memory that a step takes."""
+    for template in TEMPLATES:
+        for size in (4, 8) if state.rehearse else (64, 16):
+            rows = state.rows(template, 4 * size)
+            prefix, limit = state.prefix(template), None
+            for name, dense, plain in ways(state):
+                if state.left < 10 and not state.rehearse:
+                    return
+                with resident(state, dense), plain_kernels() if plain else nullcontext():
+                    trainer = make_trainer(state.large, rows, prefix, size, 1000, 16384)
+                    if limit is None:
+                        limit = limit_of(state, trainer.step)
+                        state.note(f"train, {template}, {size} posts a step: products alone", size / limit, "posts/s")
+                    trainer.step()
+                    with state.peak() as memory:
+                        seconds = state.time(partial(steps, trainer), 3, 1) / 2
+                share, best = limit / seconds, size == 64 and name == "resident"
+                state.note(f"train, {template}, {size} posts a step, {name}", size / seconds, "posts/s")
+                state.note("  share of the products' limit", 100 * share, "%",
+                           f"{TRAINING_GOAL:.0%}" if best else "", share >= TRAINING_GOAL if best else None)
+                if memory:
+                    small = size == 16 and not dense
+                    state.note("  allocated at most", memory["bytes"] / 1e9, "GB", "4 GB" if small else "",
+                               memory["bytes"] <= MEMORY_GOAL if small else None)
+
+
+def attentions(state: State) -> None:
+    """One layer's attention, forward and with backward, by every way that takes these tensors."""
+    heads, keys, size = (state.config.num_attention_heads, state.config.num_key_value_heads, state.config.head_dim)
+    chosen = state.large.attend
+    for template in TEMPLATES:
+        prefix = len(state.prefix(template))
+        for tokens in (256,) if state.rehearse else (4096, 16384):
+            starts = [prefix]
+            for row in state.rows(template, 400):
+                if starts[-1] + len(row.ids) - prefix > tokens:
+                    break
+                starts.append(starts[-1] + len(row.ids) - prefix)
+            layout = Layout(tuple(starts), prefix)
+            q = torch.randn(starts[-1], heads, size, device=state.device, dtype=state.dtype, requires_grad=True)
+            k, v = (torch.randn(starts[-1], keys, size, device=state.device, dtype=state.dtype, requires_grad=True)
+                    for _ in range(2))
+            grad = torch.randn_like(q)
+            for attend in dict.fromkeys((chosen, attention.attend_padded, attention.attend_sdpa)):
+                if attend is attention.attend_sdpa and tokens > 4096:
+                    continue
+
+                def forward(attend=attend, q=q, k=k, v=v, layout=layout):
+                    with torch.no_grad():
+                        return attend(q, k, v, layout)
+
+                def both(attend=attend, q=q, k=k, v=v, layout=layout, grad=grad):
+                    attend(q, k, v, layout).backward(grad)
+
+                name = f"{attend.__name__}, {template}, {len(starts) - 1} rows, {starts[-1]:,} tokens"
+                state.note(f"{name}: forward", 1e3 * state.time(forward, 5), "ms a layer")
+                state.note(f"{name}: with backward", 1e3 * state.time(both, 5), "ms a layer")

@@ -1,0 +1,188 @@
+"""The usual stack in turns with ours, on the same weights: transformers + peft, with bitsandbytes' 4 bits where that is
+installed, and dense in 16 bits where not.
+
+Its batches are padded as its users pad them. To train, the logits of every position are made, as a model's forward
+gives them unless told otherwise; to label, a few tokens are generated for each batch, as the paper's authors did, or
+the last position's logits alone are read.
+"""
+
+import importlib.util
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.card.speed import label, resident
+from benchmarks.card.state import LABELS, TEMPLATES, FixedPrompt, State, make_trainer
+from benchmarks.worker import padded
+from inference.labeller import Labeller
+from lora.inject import adapters, trainable_parameters
+from quant.linear import NF4Linear
+
+NEW_TOKENS = 3  # that are generated for a label, as in the paper
+GOALS = {("train", "paper"): 4, ("train", "instruction-first"): 8, ("label", "paper"): 6,
+         ("label", "instruction-first"): 15}
+
+
+def peer(state: State, in_four_bits: bool):
+    """transformers' model with our very weights, and peft's adapter with our values."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import LlamaConfig as TheirConfig
+    from transformers import LlamaForCausalLM as Theirs
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    config = state.config
+    scaling = config.rope_scaling
+    rope = {"rope_type": "llama3", "rope_theta": config.rope_theta, "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_max_position_embeddings}
+    theirs = TheirConfig(
+        hidden_size=config.hidden_size, intermediate_size=config.intermediate_size, vocab_size=config.vocab_size,
+        num_hidden_layers=config.num_hidden_layers, num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads, head_dim=config.head_dim, rms_norm_eps=config.rms_norm_eps,
+        max_position_embeddings=config.max_position_embeddings, rope_parameters=rope, tie_word_embeddings=True,
+        attn_implementation="sdpa", dtype=state.dtype, bos_token_id=1, eos_token_id=2)  # fmt: skip
+    with torch.device("meta"):
+        model = Theirs(theirs)
+    model.model.rotary_emb = LlamaRotaryEmbedding(theirs).to(state.device)
+    for name, module in dict(state.large.named_modules()).items():
+        if name.endswith(".base"):
+            continue
+        target = name
+        if hasattr(module, "lora_A"):
+            put(model, target, linear(module.base, state.dtype, in_four_bits))
+        elif isinstance(getattr(module, "weight", None), torch.nn.Parameter):
+            model.get_submodule(target).weight = torch.nn.Parameter(module.weight.data, requires_grad=False)
+    model.tie_weights()
+    model.is_loaded_in_4bit = in_four_bits
+    first = next(iter(adapters(state.large).values()))
+    model = get_peft_model(model, LoraConfig(r=first.r, lora_alpha=first.alpha, target_modules="all-linear",
+                                             lora_dropout=0.0, task_type="CAUSAL_LM"))
+    ours = trainable_parameters(state.large)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            plain = name.removeprefix("base_model.model.").replace(".default.weight", "")
+            parameter.data = ours[plain].detach().clone().to(state.device)
+    return model
+
+
+def put(model, name: str, module) -> None:
+    """Replace a module by its dotted name."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+def linear(base: NF4Linear, dtype: torch.dtype, in_four_bits: bool) -> torch.nn.Module:
+    """bitsandbytes' layer over the same bytes and scales, or a dense one over what they stand for."""
+    shape = (base.out_features, base.in_features)
+    if not in_four_bits:
+        with torch.device("meta"):
+            dense = torch.nn.Linear(base.in_features, base.out_features, bias=False)
+        dense.weight = torch.nn.Parameter(base.dense_weight(dtype), requires_grad=False)
+        return dense
+    from bitsandbytes.functional import QuantState, get_4bit_type
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    quant_state = QuantState(absmax=base.absmax, shape=torch.Size(shape), dtype=dtype, blocksize=64, quant_type="nf4",
+                             code=get_4bit_type("nf4", device=base.packed.device, blocksize=64))
+    with torch.device("meta"):
+        layer = Linear4bit(base.in_features, base.out_features, bias=False, compute_dtype=dtype, quant_type="nf4")
+    layer.weight = Params4bit(base.packed.view(-1, 1), requires_grad=False, quant_state=quant_state, blocksize=64,
+                              quant_type="nf4", bnb_quantized=True)
+    layer.weight.module = layer
+    layer.quant_state = quant_state
+    return layer
+
+
+def in_turns(state: State) -> None:
+    """Seconds of ours and of theirs, A B A B, and their ratio; first, whether both compute the same."""
+    four = importlib.util.find_spec("bitsandbytes") is not None
+    missing = [name for name in ("transformers", "peft") if importlib.util.find_spec(name) is None]
+    if missing:
+        state.note("left out", f"{' and '.join(missing)} not installed")
+        return
+    kind = "bitsandbytes' NF4" if four else "dense weights"
+    theirs = peer(state, four)
+    size = 4 if state.rehearse else 16
+    check_same(state, theirs, size)
+    for template in TEMPLATES:
+        rows, prefix = state.rows(template, 4 * size), state.prefix(template)
+        ours = make_trainer(state.large, rows, prefix, size, 1000, 16384)
+        optimiser = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=2e-4, weight_decay=0.0,
+                                      fused=True)
+        with resident(state, True):
+            pair(state, f"train, {template}, {size} posts a step", size, ours.step,
+                 partial(their_step, state, theirs, optimiser, rows, size), kind, GOALS["train", template])
+        rows = state.rows(template, 4 * size if state.rehearse else 160)
+        labeller = Labeller(state.large, FixedPrompt(prefix), 16384)
+        ways = {"generating": True} if template == TEMPLATES[0] else {"generating": True, "last logits": False}
+        for name, generated in ways.items():
+            if state.left < 6 and not state.rehearse:
+                return
+            with resident(state, True):
+                pair(state, f"label, {template}, {name}", len(rows), partial(label, labeller, rows),
+                     partial(their_labels, state, theirs, rows, 2 * size, generated), kind,
+                     GOALS["label", template] if generated else None)
+
+
+def pair(state: State, what: str, posts: int, ours, theirs, kind: str, goal: float | None) -> None:
+    """Two rounds of each in turns after one that does not count; posts a second of both, and the ratio."""
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for turn in range(1 if state.rehearse else 3):
+        for name, work in (("ours", ours), ("theirs", theirs)):
+            seconds = state.time(work, 1, 0)
+            if turn or state.rehearse:
+                times[name].append(seconds)
+    best = {name: min(found) for name, found in times.items()}
+    ratio = best["theirs"] / best["ours"]
+    state.note(f"{what}: ours, resident", posts / best["ours"], "posts/s")
+    state.note(f"{what}: transformers + peft, {kind}", posts / best["theirs"], "posts/s")
+    state.note("  times as fast", ratio, "", f"{goal}" if goal else "",
+               ratio >= goal if goal and not state.rehearse else None)
+
+
+def check_same(state: State, theirs, size: int) -> None:
+    """The label probabilities of both on a few posts."""
+    rows, prefix = state.rows("paper", size), state.prefix("paper")
+    mine = torch.from_numpy(Labeller(state.large, FixedPrompt(prefix), 4096).give(rows)())
+    found = their_labels(state, theirs, rows, size, False)
+    worst = (found.cpu() - mine).abs().max().item()
+    limit = 1e-3 if state.rehearse else 0.1
+    state.note("probabilities, largest difference from theirs", f"{worst:.1e}", "", f"at most {limit:g}",
+               worst <= limit)
+
+
+def their_step(state: State, model, optimiser, rows, size: int) -> None:
+    """A step of the first `size` posts: padded on the right, logits of all positions, loss at the answers."""
+    model.train()
+    optimiser.zero_grad(set_to_none=True)
+    batch = padded([row.ids for row in rows[:size]], "right", state.device)
+    del batch["position_ids"]  # on the right they are counted from 0 anyway
+    logits = model(**batch, use_cache=False).logits  # (B, T, V)
+    answers = torch.tensor([row.answer_index for row in rows[:size]], device=state.device)
+    logits = logits[torch.arange(size, device=state.device), answers][:, 3 : 3 + LABELS]
+    labels = torch.arange(size, device=state.device) % LABELS
+    F.cross_entropy(logits.float(), labels).backward()
+    torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+    optimiser.step()
+
+
+@torch.inference_mode()
+def their_labels(state: State, model, rows, size: int, generated: bool) -> torch.Tensor:
+    """Label probabilities (n, C), batch after batch, by generation or from the last position's logits."""
+    from transformers import GenerationConfig
+
+    model.eval()
+    parts = []
+    for start in range(0, len(rows), size):
+        batch = padded([row.ids for row in rows[start : start + size]], "left", state.device)
+        if generated:
+            del batch["position_ids"]  # generate makes them from the mask
+            config = GenerationConfig(max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False,
+                                      pad_token_id=0, eos_token_id=None, output_logits=True,
+                                      return_dict_in_generate=True)
+            logits = model.generate(**batch, generation_config=config).logits[0]
+        else:
+            logits = model(**batch, use_cache=False, logits_to_keep=1).logits[:, -1]
+        parts.append(logits[:, 3 : 3 + LABELS].float().softmax(-1))
+    return torch.cat(parts)
