@@ -53,7 +53,7 @@ def look(total: int) -> int:
 
 def entropy(shares: Sequence[float]) -> float:
     """- sum p ln p in nats; a share of 0 adds nothing."""
-    return -sum(p * math.log(p) for p in shares if p > 0)
+    return sum(-p * math.log(p) for p in shares if p > 0)
 
 
 @dataclass

@@ -12,86 +12,15 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from benchmarks.card.peer import peer
 from benchmarks.card.speed import label, resident
 from benchmarks.card.state import LABELS, TEMPLATES, FixedPrompt, State, make_trainer
 from benchmarks.worker import padded
 from inference.labeller import Labeller
-from lora.inject import adapters, trainable_parameters
-from quant.linear import NF4Linear
 
 NEW_TOKENS = 3  # that are generated for a label, as in the paper
 GOALS = {("train", "paper"): 4, ("train", "instruction-first"): 8, ("label", "paper"): 6,
          ("label", "instruction-first"): 15}
-
-
-def peer(state: State, in_four_bits: bool):
-    """transformers' model with our very weights, and peft's adapter with our values."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaConfig as TheirConfig
-    from transformers import LlamaForCausalLM as Theirs
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-    config = state.config
-    scaling = config.rope_scaling
-    rope = {"rope_type": "llama3", "rope_theta": config.rope_theta, "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_max_position_embeddings}
-    theirs = TheirConfig(
-        hidden_size=config.hidden_size, intermediate_size=config.intermediate_size, vocab_size=config.vocab_size,
-        num_hidden_layers=config.num_hidden_layers, num_attention_heads=config.num_attention_heads,
-        num_key_value_heads=config.num_key_value_heads, head_dim=config.head_dim, rms_norm_eps=config.rms_norm_eps,
-        max_position_embeddings=config.max_position_embeddings, rope_parameters=rope, tie_word_embeddings=True,
-        attn_implementation="sdpa", dtype=state.dtype, bos_token_id=1, eos_token_id=2)  # fmt: skip
-    with torch.device("meta"):
-        model = Theirs(theirs)
-    model.model.rotary_emb = LlamaRotaryEmbedding(theirs).to(state.device)
-    for name, module in dict(state.large.named_modules()).items():
-        if name.endswith(".base"):
-            continue
-        target = name
-        if hasattr(module, "lora_A"):
-            put(model, target, linear(module.base, state.dtype, in_four_bits))
-        elif isinstance(getattr(module, "weight", None), torch.nn.Parameter):
-            model.get_submodule(target).weight = torch.nn.Parameter(module.weight.data, requires_grad=False)
-    model.tie_weights()
-    model.is_loaded_in_4bit = in_four_bits
-    first = next(iter(adapters(state.large).values()))
-    model = get_peft_model(model, LoraConfig(r=first.r, lora_alpha=first.alpha, target_modules="all-linear",
-                                             lora_dropout=0.0, task_type="CAUSAL_LM"))
-    ours = trainable_parameters(state.large)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            plain = name.removeprefix("base_model.model.").replace(".default.weight", "")
-            parameter.data = ours[plain].detach().clone().to(state.device)
-    return model
-
-
-def put(model, name: str, module) -> None:
-    """Replace a module by its dotted name."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
-
-
-def linear(base: NF4Linear, dtype: torch.dtype, in_four_bits: bool) -> torch.nn.Module:
-    """bitsandbytes' layer over the same bytes and scales, or a dense one over what they stand for."""
-    shape = (base.out_features, base.in_features)
-    if not in_four_bits:
-        with torch.device("meta"):
-            dense = torch.nn.Linear(base.in_features, base.out_features, bias=False)
-        dense.weight = torch.nn.Parameter(base.dense_weight(dtype), requires_grad=False)
-        return dense
-    from bitsandbytes.functional import QuantState, get_4bit_type
-    from bitsandbytes.nn import Linear4bit, Params4bit
-
-    quant_state = QuantState(absmax=base.absmax, shape=torch.Size(shape), dtype=dtype, blocksize=64, quant_type="nf4",
-                             code=get_4bit_type("nf4", device=base.packed.device, blocksize=64))
-    with torch.device("meta"):
-        layer = Linear4bit(base.in_features, base.out_features, bias=False, compute_dtype=dtype, quant_type="nf4")
-    layer.weight = Params4bit(base.packed.view(-1, 1), requires_grad=False, quant_state=quant_state, blocksize=64,
-                              quant_type="nf4", bnb_quantized=True)
-    layer.weight.module = layer
-    layer.quant_state = quant_state
-    return layer
 
 
 def in_turns(state: State) -> None:
@@ -102,7 +31,7 @@ def in_turns(state: State) -> None:
         state.note("left out", f"{' and '.join(missing)} not installed")
         return
     kind = "bitsandbytes' NF4" if four else "dense weights"
-    theirs = peer(state, four)
+    theirs = peer(state.large, four)
     size = 4 if state.rehearse else 16
     check_same(state, theirs, size)
     for template in TEMPLATES:
@@ -147,7 +76,7 @@ def check_same(state: State, theirs, size: int) -> None:
     mine = torch.from_numpy(Labeller(state.large, FixedPrompt(prefix), 4096).give(rows)())
     found = their_labels(state, theirs, rows, size, False)
     worst = (found.cpu() - mine).abs().max().item()
-    limit = 1e-3 if state.rehearse else 0.1
+    limit = 1e-2 if state.rehearse else 0.1  # on some CPUs bitsandbytes computes in bfloat16 whatever is asked for
     state.note("probabilities, largest difference from theirs", f"{worst:.1e}", "", f"at most {limit:g}",
                worst <= limit)
 

@@ -1,0 +1,67 @@
+"""`benchmarks.gpu --rehearse`: the card's own code paths with tiny shapes on a CPU, and what is left out, by name.
+
+Deliberate break: let `attend_padded` forget the prefix, or a part raise; the rehearsal ends in an error that names it.
+"""
+
+import json
+
+import pytest
+
+from benchmarks import gpu
+from benchmarks.card.page import page
+from benchmarks.card.parts import PARTS
+from common.errors import UserError
+
+QUICK = "machine,large,waits,kernels,label,train,attention"
+
+
+def rehearse(tmp_path, parts: str) -> dict:
+    gpu.main(["--rehearse", "--out", str(tmp_path), "--part", parts])
+    return json.loads((tmp_path / "gpu.json").read_text())
+
+
+def test_the_parts_run_on_a_cpu_and_those_that_cannot_are_named(tmp_path, capsys):
+    found = rehearse(tmp_path, QUICK)
+    assert found["rehearsal"] and list(found["parts"]) == QUICK.split(",")
+    for name, part in found["parts"].items():
+        assert not part.get("error"), (name, part)
+        assert bool(part["figures"]) != bool(part.get("left_out")), name
+    assert [name for name, part in found["parts"].items() if "left_out" in part] == ["waits", "kernels"]
+    text = (tmp_path / "gpu.html").read_text()
+    assert "Left out in a rehearsal: a CPU has no queue to wait for." in text
+    assert "Nothing on this page says how fast anything is" in text
+    assert "Labelling" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_everything_that_is_checked_holds_where_device_and_reference_are_the_same_cpu(tmp_path):
+    pytest.importorskip("peft")
+    found = rehearse(tmp_path, "correct,large,usual")
+    checks = [figure for figure in found["parts"]["correct"]["figures"] if figure["met"] is not None]
+    assert len(checks) > 40 and all(figure["met"] for figure in checks)
+
+
+def test_a_part_that_fails_or_takes_too_long_is_kept_and_the_next_one_is_made(tmp_path, capsys):
+    with pytest.raises(UserError, match="machine: stopped after its"):
+        gpu.main(["--rehearse", "--out", str(tmp_path), "--part", "machine,large", "--seconds", "0.2"])
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert list(found["parts"]) == ["machine", "large"]
+    assert "Did not end as planned" in (tmp_path / "gpu.html").read_text()
+
+
+def test_without_a_card_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="sees no CUDA device here; --rehearse runs"):
+        gpu.main(["--out", str(tmp_path)])
+    with pytest.raises(UserError, match="--part labels: there is no such part; did you mean 'label'"):
+        gpu.main(["--rehearse", "--out", str(tmp_path), "--part", "labels"])
+
+
+def test_the_page_shows_text_as_text():
+    figure = {"what": "<b>x</b>", "value": 1.0, "unit": "", "goal": "", "met": False}
+    text = page({"rehearsal": False, "parts": {"a": {"title": "A", "figures": [figure], "error": "<i>"}}})
+    assert "<b>" not in text and "<i>" not in text and "not met" in text
+
+
+def test_the_limits_of_all_parts_together_are_eight_minutes():
+    assert gpu.WHOLE == sum(part.seconds for part in PARTS.values()) == 480
