@@ -121,7 +121,3 @@ def place(model: torch.nn.Module, name: str, found: torch.Tensor | dict, path: P
             module.load_dense(leaf, found.to(device, target, copy=copy and not takes_packed))
     except UserError as error:
         raise UserError(f"{path}: tensor {owner}.{error}") from error
-
-
-def choose_attend(device, dtype, head_dim):
-    return (attend_padded if device.type == "cuda" else attend_sdpa), "stub"
