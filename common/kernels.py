@@ -11,7 +11,8 @@ at). Triton is imported when the first tensor on such a card asks, so a CPU neve
         return rotate_kernel(x, cos, sin)
 
 `plain_kernels` turns all of them off for a comparison. `kernels_on("cpu")` is for tests in a process that was started
-with TRITON_INTERPRET=1, in which Triton executes the kernels with NumPy.
+with TRITON_INTERPRET=1, in which Triton executes the kernels with NumPy. `counted_launches` is for tests that walk the
+code with fake CUDA tensors: each kernel is chosen as on a card, and a launch only notes the kernel's name.
 """
 
 from collections.abc import Iterator
@@ -24,14 +25,17 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST = (8, 0)  # the compute capability from which on a card has bfloat16, and for which the tests compile
 _REAL = (torch.Tensor, torch.nn.Parameter)
 _device_types: tuple[str, ...] = ("cuda",)
+_noted: list[str] | None = None  # within `counted_launches`
 
 
 def runs_kernel(*tensors: torch.Tensor) -> bool:
     """Whether a kernel may take these tensors; asked for each call, so the usual "no" on a CPU comes first."""
     first = tensors[0]
     device = first.device
-    return device.type in _device_types and _is_able(device) and all(
-        type(tensor) in _REAL and tensor.device == device and tensor.is_contiguous() for tensor in tensors)
+    if device.type not in _device_types or not (_is_able(device) if _noted is None else _has_triton()):
+        return False
+    return all(tensor.device == device and tensor.is_contiguous() and (type(tensor) in _REAL or _noted is not None)
+               for tensor in tensors)
 
 
 def launch(kernel, programs: int, *arguments, **options) -> None:
@@ -39,6 +43,9 @@ def launch(kernel, programs: int, *arguments, **options) -> None:
 
     Products and sums are rounded one by one (no fused multiply-add), as in the operations that the kernel replaces.
     """
+    if _noted is not None:
+        _noted.append(kernel.__name__)
+        return
     device = arguments[0].device
     if device.type == "cuda" and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
@@ -64,12 +71,31 @@ def plain_kernels():
     return kernels_on()
 
 
+@contextmanager
+def counted_launches() -> Iterator[list[str]]:
+    """Within the block, kernels are chosen for fake CUDA tensors as for real ones, and their names are noted in the
+    list, in the order of the launches; nothing is computed."""
+    global _noted
+    before, _noted = _noted, []
+    try:
+        yield _noted
+    finally:
+        _noted = before
+
+
 @cache
-def _is_able(device: torch.device) -> bool:
-    """Whether Triton is there and compiles for the device."""
+def _has_triton() -> bool:
     try:
         import triton  # noqa: F401
     except ImportError:
+        return False
+    return True
+
+
+@cache
+def _is_able(device: torch.device) -> bool:
+    """Whether Triton is there and compiles for the device."""
+    if not _has_triton():
         return False
     if device.type == "cpu":  # interpreted
         return True

@@ -100,7 +100,7 @@ class Scales(tuple):
 def dequantize(packed: torch.Tensor, scales: Scales, shape, dtype: torch.dtype, out: torch.Tensor | None = None
                ) -> torch.Tensor:
     """`dequantize_nf4(packed, scales.absmax(), shape, dtype, out)`; on a card in one kernel, scales included."""
-    if dtype not in DTYPES or not runs_kernel(packed, *scales) or packed.data_ptr() % 4:
+    if dtype not in DTYPES or not runs_kernel(packed, *scales) or packed.storage_offset() % 4:
         return dequantize_nf4(packed, scales.absmax(), shape, dtype, out)
     from quant.nf4_triton import dequantize_kernel
 

@@ -10,9 +10,8 @@ It reads half a byte a weight and its share of the scales, and writes the weight
 which 2 are the result. Nothing else can be saved, so what matters is that the card's memory is kept busy:
 
 - A program handles WORDS words of 32 bits, each of them eight codes. Its tensors are (WORDS, 8): a thread holds some
-  rows, so it writes eight neighbouring weights at once, 16 bytes in 16 bits, and neighbouring threads write neighbouring
-  16 bytes. Each thread reads its words before it needs the first, 4 of them with 128 threads, so that several reads are
-  under way at a time.
+  rows, so it writes eight weights at once, 16 bytes in 16 bits, and neighbouring threads write neighbouring bytes.
+  With 128 threads each reads four words before it needs the first, so that several reads are under way at a time.
 - The sixteen values are read from memory by code. They share one line of the first cache, which is quicker than
   choosing among registers: that would take fifteen selections a weight.
 - A block of 64 weights is eight words, so the eight threads that hold them read the same scale, at the same time.
