@@ -25,7 +25,7 @@ from common.packed import Layout, causal_mask
 from model.config import LlamaConfig
 from model.kv_cache import KVCache
 from model.layers import Linear
-from model.rope import rotate
+from model.rope import rotate, rotate_both
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layout], torch.Tensor]
 # Vectors that the fused kernel is given are filled up with zeros to a multiple of so many numbers. On processors for
@@ -144,16 +144,18 @@ class Attention(nn.Module):
 
     def keys_values(self, x: torch.Tensor, rope) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys, rotated by position, and values: (N, D) -> 2 x (N, K, h)."""
-        k = rotate(self.k_proj(x).view(len(x), -1, self.head_dim), rope)
-        return k, self.v_proj(x).view(len(x), -1, self.head_dim)
+        return rotate(self._heads(self.k_proj, x), rope), self._heads(self.v_proj, x)
 
     def queries(self, x: torch.Tensor, rope) -> torch.Tensor:
         """Queries, rotated by position: (N, D) -> (N, H, h)."""
-        return rotate(self.q_proj(x).view(len(x), -1, self.head_dim), rope)
+        return rotate(self._heads(self.q_proj, x), rope)
 
     def forward(self, x, rope, layout: Layout, attend: Attend, kv_cache: KVCache | None = None) -> torch.Tensor:
-        k, v = self.keys_values(x, rope)  # (N, K, h) each
-        q = self.queries(x, rope)  # (N, H, h)
+        k, v, q = (self._heads(projection, x) for projection in (self.k_proj, self.v_proj, self.q_proj))
+        q, k = rotate_both(q, k, rope)  # (N, H, h), (N, K, h)
         if kv_cache is not None:
             k, v = kv_cache.extend(self.layer, k, v)  # (B * S, K, h)
         return self.o_proj(attend(q, k, v, layout).reshape(len(x), -1))  # (N, D)
+
+    def _heads(self, projection, x: torch.Tensor) -> torch.Tensor:
+        return projection(x).view(len(x), -1, self.head_dim)  # (N, D) -> (N, heads, h)

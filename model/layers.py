@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from common.kernels import DTYPES, runs_kernel
 from common.product import linear
 
 
@@ -59,7 +60,7 @@ class RMSNorm(nn.Module):
     """y = g * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019, arXiv 1910.07467): (..., D) -> (..., D).
 
     The mean is taken in at least float32; the quotient is rounded to x's dtype before the gain g is applied, as in the
-    reference implementation.
+    reference implementation. `plain` spells it out; with a frozen gain a card computes it in one kernel.
     """
 
     def __init__(self, size: int, eps: float):
@@ -68,6 +69,18 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight
+        if (not runs_kernel(x, weight) or x.dtype not in DTYPES or weight.dtype != x.dtype
+                or (torch.is_grad_enabled() and weight.requires_grad)):
+            return self.plain(x)
+        from model.rms_norm_triton import MOST, RMSNormKernel, rms_norm_forward
+
+        if x.shape[-1] > MOST:
+            return self.plain(x)
+        return RMSNormKernel.apply(x, weight, self.eps) if x.requires_grad else rms_norm_forward(x, weight, self.eps)[0]
+
+    def plain(self, x: torch.Tensor) -> torch.Tensor:
+        """The specification of `forward`."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * (wide * scale).to(x.dtype)
@@ -106,6 +119,10 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     PyTorch's own product would keep silu(gate) as well, a quarter of what the feed-forward part keeps for backward;
     here it is recomputed:  d gate = dy * up * silu'(gate),  d up = dy * silu(gate).
     """
+    if runs_kernel(gate, up) and gate.dtype in DTYPES and gate.dtype == up.dtype and gate.shape == up.shape:
+        from model.swiglu_triton import SwiGLUKernel, swiglu_forward
+
+        return SwiGLUKernel.apply(gate, up) if torch.is_grad_enabled() else swiglu_forward(gate, up)
     return _SwiGLU.apply(gate, up) if torch.is_grad_enabled() else silu(gate).mul_(up)
 
 

@@ -13,6 +13,7 @@ import math
 
 import torch
 
+from common.kernels import DTYPES, runs_kernel
 from model.config import LlamaConfig
 
 
@@ -55,6 +56,23 @@ def rotate(x: torch.Tensor, rope: tuple[torch.Tensor, ...]) -> torch.Tensor:
         y[i]       = x[i] cos - x[i + h/2] sin
         y[i + h/2] = x[i + h/2] cos + x[i] sin
     """
+    if _runs_kernel(rope, x):
+        from model.rope_triton import rotate_kernel
+
+        return rotate_kernel(rope, x)[0]
     cos, sin = (part[:, None, :] for part in rope)  # (N, 1, h/2), the same for all heads
     first, second = x.chunk(2, dim=-1)  # (N, heads, h/2) each
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def rotate_both(q: torch.Tensor, k: torch.Tensor, rope: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`rotate(q, rope), rotate(k, rope)`; on a card in one kernel: (N, H, h), (N, K, h) -> the same."""
+    if _runs_kernel(rope, q, k):
+        from model.rope_triton import rotate_kernel
+
+        return rotate_kernel(rope, q, k)
+    return rotate(q, rope), rotate(k, rope)
+
+
+def _runs_kernel(rope: tuple[torch.Tensor, ...], *tensors: torch.Tensor) -> bool:
+    return runs_kernel(*rope, *tensors) and rope[0].dtype in DTYPES and all(x.dtype == rope[0].dtype for x in tensors)

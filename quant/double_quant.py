@@ -18,15 +18,19 @@ from functools import cache
 
 import torch
 
-from quant.nf4 import TINY
+from common.kernels import DTYPES, runs_kernel
+from quant.nf4 import TINY, dequantize_nf4, output
 
 NESTED_BLOCK = 256
+CPU = torch.device("cpu")
 
 
 @cache
-def dynamic_map() -> torch.Tensor:
-    """The 256 values of the signed dynamic map, float32, rising from -0.99297 to 1 (on the CPU)."""
-    with torch.inference_mode(False):
+def dynamic_map(device: torch.device = CPU) -> torch.Tensor:
+    """The 256 values of the signed dynamic map, float32, rising from -0.99297 to 1; copied to a device only once."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside it
+        if device.type != "cpu":
+            return dynamic_map().to(device)
         values = [0.0, 1.0]
         for exponent in range(7):
             edges = torch.linspace(0.1, 1, 2**exponent + 1, dtype=torch.float32)
@@ -52,7 +56,7 @@ def quantize_absmax(absmax: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, t
         last = centred[full:].abs().amax().clamp(min=TINY)
         nested = torch.cat([nested, last[None]])
         scaled = torch.cat([scaled, centred[full:] / last])
-    values = dynamic_map().to(absmax.device)
+    values = dynamic_map(absmax.device)
     codes = torch.bucketize(scaled.clamp(-1, 1), (values[:-1] + values[1:]) / 2).to(torch.uint8)
     return codes, nested, offset
 
@@ -62,7 +66,7 @@ def dequantize_absmax(codes: torch.Tensor, nested_absmax: torch.Tensor, offset: 
     """The inverse: float32 scales (n,) = dynamic_map()[codes] * nested_absmax[block of 256] + offset."""
     codes = codes.reshape(-1)
     scales = nested_absmax.repeat_interleave(NESTED_BLOCK)[: codes.numel()]
-    return dynamic_map().to(codes.device).index_select(0, codes.int()).mul_(scales).add_(offset)
+    return dynamic_map(codes.device).index_select(0, codes.int()).mul_(scales).add_(offset)
 
 
 class Scales(tuple):
@@ -90,3 +94,14 @@ class Scales(tuple):
         if self.is_double == double:
             return self
         return Scales(quantize_absmax(self[0])) if double else Scales((self.absmax(),))
+
+
+@torch.no_grad()
+def dequantize(packed: torch.Tensor, scales: Scales, shape, dtype: torch.dtype, out: torch.Tensor | None = None
+               ) -> torch.Tensor:
+    """`dequantize_nf4(packed, scales.absmax(), shape, dtype, out)`; on a card in one kernel, scales included."""
+    if dtype not in DTYPES or not runs_kernel(packed, *scales) or packed.storage_offset() % 4:
+        return dequantize_nf4(packed, scales.absmax(), shape, dtype, out)
+    from quant.nf4_triton import dequantize_kernel
+
+    return dequantize_kernel(packed, scales, output(packed, scales[0], shape, dtype, out))

@@ -26,8 +26,8 @@ from torch.autograd.function import once_differentiable
 
 from common.errors import UserError
 from common.product import matmul
-from quant.double_quant import NESTED_BLOCK, Scales
-from quant.nf4 import block_count, dequantize_nf4, packed_bytes, quantize_nf4
+from quant.double_quant import NESTED_BLOCK, Scales, dequantize
+from quant.nf4 import block_count, packed_bytes, quantize_nf4
 
 _buffers: dict[tuple[torch.dtype, torch.device], torch.Tensor] = {}
 _buffer_lock = threading.Lock()
@@ -46,7 +46,7 @@ def _dense(stored, shape, dtype: torch.dtype) -> Iterator[torch.Tensor]:
             _buffers.pop(key, None)  # free the old one before making the larger one
             with torch.inference_mode(False):  # else training after a first inference could not write to it
                 _buffers[key] = torch.empty(count, dtype=dtype, device=packed.device)
-        yield dequantize_nf4(packed, Scales(scales).absmax(), shape, dtype, out=_buffers[key][:count].view(shape))
+        yield dequantize(packed, Scales(scales), shape, dtype, out=_buffers[key][:count].view(shape))
 
 
 class _NF4Product(torch.autograd.Function):
@@ -107,7 +107,7 @@ class NF4Linear(nn.Module):
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """W as a plain tensor (out, in) of `dtype`, with memory of its own."""
-        return dequantize_nf4(self.packed, self.scales.absmax(), (self.out_features, self.in_features), dtype)
+        return dequantize(self.packed, self.scales, (self.out_features, self.in_features), dtype)
 
     @torch.no_grad()
     def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:

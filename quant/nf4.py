@@ -102,11 +102,7 @@ def dequantize_nf4(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor 
     fit. Equals `dequantize_nf4_plain`; faster because one look-up gives both values of a byte.
     """
     n = math.prod(shape)
-    _check_sizes(packed, absmax, n)
-    if out is None:
-        out = torch.empty(tuple(shape), dtype=dtype, device=packed.device)
-    if out.shape != tuple(shape) or out.dtype != dtype or not out.is_contiguous():
-        raise ValueError(f"out is {tuple(out.shape)} {out.dtype}; a contiguous {tuple(shape)} {dtype} was expected")
+    out = output(packed, absmax, shape, dtype, out)
     packed, flat = packed.reshape(-1), out.view(-1)
     full, step = n - n % BLOCK, _slice_size(packed.device)
     direct = dtype == torch.float32 and out.storage_offset() % 2 == 0  # pairs of float32 land on whole int64 entries
@@ -154,13 +150,20 @@ def _cell(scaled: torch.Tensor) -> torch.Tensor:
 
 
 @cache
+def code(device: torch.device) -> torch.Tensor:
+    """NF4_CODE on the device, copied there only once; (16,)."""
+    with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside it
+        return NF4_CODE.to(device)
+
+
+@cache
 def _grid(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """For each cell: how many thresholds lie in lower cells, uint8, and the one threshold in it (else infinity).
 
     `_cell` never falls as its argument rises, so a threshold in a lower cell is below the value, one in a higher cell
     is above it, and only the cell's own threshold must be compared. The code is exact, however coarse the grid.
     """
-    with torch.inference_mode(False):  # a tensor made in inference mode could not be used outside it
+    with torch.inference_mode(False):
         thresholds = _thresholds()
         cells = _cell(thresholds)
         own = torch.full((_CELLS,), math.inf)
@@ -198,6 +201,16 @@ def _check_finite(part: torch.Tensor, w: torch.Tensor, name: str) -> None:
     bad = int((~torch.isfinite(w.reshape(-1).float())).nonzero()[0])
     index = [int(i) for i in torch.unravel_index(torch.tensor(bad), w.shape)]
     raise UserError(f"{name}: element {index} is {w.reshape(-1)[bad].item()}; weights must be finite float32 numbers")
+
+
+def output(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor | None) -> torch.Tensor:
+    """`out`, or a new tensor in its place; raises `ValueError` if it, the bytes or the scales do not fit `shape`."""
+    _check_sizes(packed, absmax, math.prod(shape))
+    if out is None:
+        out = torch.empty(tuple(shape), dtype=dtype, device=packed.device)
+    if out.shape != tuple(shape) or out.dtype != dtype or not out.is_contiguous():
+        raise ValueError(f"out is {tuple(out.shape)} {out.dtype}; a contiguous {tuple(shape)} {dtype} was expected")
+    return out
 
 
 def _check_sizes(packed: torch.Tensor, absmax: torch.Tensor, n: int) -> None:

@@ -30,9 +30,9 @@ RULE = {
 }  # fmt: skip
 # Packages from outside, for the folders that a reader meets first.
 OUTSIDE = {
-    "common": {"torch", "tqdm", "regex"},
-    "model": {"torch", "tiktoken", "sentencepiece", "regex"},
-    "quant": {"torch"}, "lora": {"torch", "safetensors"},
+    "common": {"torch", "tqdm", "regex", "triton"},
+    "model": {"torch", "tiktoken", "sentencepiece", "regex", "triton"},
+    "quant": {"torch", "triton"}, "lora": {"torch", "safetensors"},
     "data": {"torch", "numpy", "pyarrow", "regex"}, "report": {"numpy", "matplotlib"}, "stats": {"numpy"},
     "loading": {"torch", "safetensors", "numpy", "huggingface_hub"}, "finetune": {"torch"},
     "inference": {"torch", "numpy"},

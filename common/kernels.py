@@ -1,0 +1,102 @@
+"""The one place that decides whether a tensor goes to a Triton kernel or through PyTorch's own operations.
+
+A kernel is a file `..._triton.py` beside the plain version, which is its specification; it fuses what PyTorch runs as
+several operations, so that memory is read and written once and the host launches once. It is never required. It runs
+where all of this holds: Triton can be imported; the tensors are contiguous and lie on an NVIDIA card of compute
+capability 8.0 or later; their dtype is one of `DTYPES`; they are real (fake and meta tensors have no memory to point
+at). Triton is imported when the first tensor on such a card asks, so a CPU never pays for it.
+
+    if runs_kernel(x):
+        from model.rope_triton import rotate_kernel     # here, not at the top of the file
+        return rotate_kernel(x, cos, sin)
+
+`plain_kernels` turns all of them off for a comparison. `kernels_on("cpu")` is for tests in a process that was started
+with TRITON_INTERPRET=1, in which Triton executes the kernels with NumPy. `counted_launches` is for tests that walk the
+code with fake CUDA tensors: each kernel is chosen as on a card, and a launch only notes the kernel's name.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+OLDEST = (8, 0)  # the compute capability from which on a card has bfloat16, and for which the tests compile
+_REAL = (torch.Tensor, torch.nn.Parameter)
+_device_types: tuple[str, ...] = ("cuda",)
+_noted: list[str] | None = None  # within `counted_launches`
+
+
+def runs_kernel(*tensors: torch.Tensor) -> bool:
+    """Whether a kernel may take these tensors; asked for each call, so the usual "no" on a CPU comes first."""
+    first = tensors[0]
+    device = first.device
+    if device.type not in _device_types or not (_is_able(device) if _noted is None else _has_triton()):
+        return False
+    return all(tensor.device == device and tensor.is_contiguous() and (type(tensor) in _REAL or _noted is not None)
+               for tensor in tensors)
+
+
+def launch(kernel, programs: int, *arguments, **options) -> None:
+    """Start `programs` programs of a kernel on the card that holds its first argument; `options` are its constants.
+
+    Products and sums are rounded one by one (no fused multiply-add), as in the operations that the kernel replaces.
+    """
+    if _noted is not None:
+        _noted.append(kernel.__name__)
+        return
+    device = arguments[0].device
+    if device.type == "cuda" and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            kernel[(programs,)](*arguments, enable_fp_fusion=False, **options)
+    else:
+        kernel[(programs,)](*arguments, enable_fp_fusion=False, **options)
+
+
+@contextmanager
+def kernels_on(*device_types: str) -> Iterator[None]:
+    """Within the block, kernels run on devices of these types and no others; in all threads, since backward has its
+    own."""
+    global _device_types
+    before, _device_types = _device_types, device_types
+    try:
+        yield
+    finally:
+        _device_types = before
+
+
+def plain_kernels():
+    """Within the block, no kernel runs: everything goes through PyTorch's operations, as on a CPU."""
+    return kernels_on()
+
+
+@contextmanager
+def counted_launches() -> Iterator[list[str]]:
+    """Within the block, kernels are chosen for fake CUDA tensors as for real ones, and their names are noted in the
+    list, in the order of the launches; nothing is computed."""
+    global _noted
+    before, _noted = _noted, []
+    try:
+        yield _noted
+    finally:
+        _noted = before
+
+
+@cache
+def _has_triton() -> bool:
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@cache
+def _is_able(device: torch.device) -> bool:
+    """Whether Triton is there and compiles for the device."""
+    if not _has_triton():
+        return False
+    if device.type == "cpu":  # interpreted
+        return True
+    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= OLDEST
