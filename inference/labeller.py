@@ -143,7 +143,7 @@ class Labeller:
         """Label logits (R, C) of some rows."""
         shared = shared_prefix(self.prompt.prefix_ids, [rows[index] for index in indices])
         batch = make_batch(rows, indices, shared, multiple).to(self.model.device)
-        return self.model.label_logits(self.model.answer_hidden(batch), self._label_ids)
+        return self.model.label_logits(self.model.answer_hidden(batch), self._label_ids, filled=True)
 
 
 def ahead(items: Iterator) -> Iterator:

@@ -1,6 +1,7 @@
 """What a batch costs beyond its posts' own tokens: pairs of padded queries and keys, and shapes of the last sum.
 
-Deliberate break: in inference/labeller.py let `_few_sizes` be True everywhere; the padded pairs break their budget.
+Deliberate break: in inference/labeller.py let `_few_sizes` be True everywhere (the padded pairs break their budget),
+or leave `filled=True` out (the sums have as many rows as there are posts).
 """
 
 import random
@@ -10,6 +11,7 @@ import torch
 
 from data.codebook import load_codebook
 from data.prompt import EncodedPost, Prompt
+from inference.exact import tile_products
 from inference.labeller import Labeller
 from model.tokenizer import load_tokenizer
 from tests.small import random_model, write_base
@@ -60,3 +62,21 @@ def test_a_gpus_attention_pads_few_keys(prompt, template, micro_tokens):
     needed = sum((len(row.ids) - prefix) * len(row.ids) for row in rows)
     assert needed <= own < 1.02 * needed  # nothing but a few filling tokens
     assert padded < 1.4 * needed  # a long filling row made it 2 to 33 times as many
+
+
+def test_the_sum_behind_a_label_has_one_shape_for_any_number_of_posts(prompt, monkeypatch):
+    """CUDA chooses a sum's order by its number of rows; with --exact that must not depend on who else is there."""
+    model, rows, sums = random_model(), rows_of("paper", 40), []
+    tile_products(model, 64)
+    whole = torch.Tensor.sum
+
+    def recorded(x, *words, **more):
+        sums.append(tuple(x.shape))
+        return whole(x, *words, **more)
+
+    labeller = Labeller(model, prompt, 100_000)
+    prompt.prefix_ids = list(range(30))
+    monkeypatch.setattr(torch.Tensor, "sum", recorded)
+    parts = [labeller.give(rows[:count])() for count in (1, 2, 15, 40)]
+    assert set(sums) == {(64, 4, 32)}
+    assert all((part == parts[-1][: len(part)]).all() for part in parts)
