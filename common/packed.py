@@ -81,7 +81,7 @@ class Layout:
 
     def mask(self, queries: int, keys: int, device) -> torch.Tensor:
         """`causal_mask(queries, keys)`, made once per batch and shape: every layer needs the same few."""
-        return self._once(("mask", queries, keys, device), lambda: causal_mask(queries, keys, device))
+        return self.once(("mask", queries, keys, device), lambda: causal_mask(queries, keys, device))
 
     def padded(self, device) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows as a rectangle (R, T), T the longest row's own length; made once per batch.
@@ -95,7 +95,7 @@ class Layout:
             index = (within < torch.tensor(self.lengths)[:, None]).view(-1).nonzero()[:, 0]
             return sent(device, source, index)
 
-        return self._once(("padded", device), make)
+        return self.once(("padded", device), make)
 
     def query_positions(self, device) -> tuple[torch.Tensor, torch.Tensor]:
         """For each query token its row and its position in that row, counting the prefix: (Q,) and (Q,)."""
@@ -104,9 +104,10 @@ class Layout:
             position = torch.tensor(self.query_tokens) - torch.tensor(self.row_start)[row] + self.prefix_len
             return sent(device, row, position)
 
-        return self._once(("queries", device), make)
+        return self.once(("queries", device), make)
 
-    def _once(self, key: tuple, make: Callable):
+    def once(self, key: tuple, make: Callable):
+        """What `make()` gives, made at the first call with this key and then kept: every layer needs the same."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]

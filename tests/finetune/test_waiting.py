@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.packed import sent
 from finetune.loop import LOSSES
 from model.attention import attend_padded
+from model.varlen import attend_varlen
 from tests.finetune.test_loop import make_model, make_rows, trainer
 
 
@@ -31,7 +32,7 @@ class Copies(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("attend", [attend_padded])
+@pytest.mark.parametrize("attend", [attend_padded, attend_varlen])
 def test_a_step_waits_for_nothing(kind, attend):
     rows, prefix = make_rows(30, whole=kind == "text")
     model = make_model(torch.float32, quantize=True).to("meta")
