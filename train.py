@@ -38,6 +38,7 @@ from finetune.weights import resolve, show_price
 from inference.decide import decide
 from inference.labeller import label_probabilities
 from loading import load_model
+from loading.assemble import choose_attend
 from loading.cache import weights_sha256
 from loading.choice import Choice, is_small
 from loading.gguf import in_blocks
@@ -130,13 +131,17 @@ def load(options, prepared: Prepared, device, dtype, choice: Choice | None) -> t
     seconds = time.perf_counter() - began
     size = model_bytes(model)
     weights = choice and choice.to_dict() | {"price": show_price(options, prepared, choice, model)}
+    attention = choose_attend(device, dtype, model.config.head_dim)[1]
+    if device.type == "cuda":
+        print(f"  attention: {attention}")
     inject(model, options.lora_targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,
            generator=torch.Generator().manual_seed(options.seed))
     trainable = sum(p.numel() for p in trainable_parameters(model).values())
     total = sum(p.numel() for p in model.parameters())
     total += sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "load_packed"))  # in 4 bits
     print(f"  {total:,} parameters, {trainable:,} of them trainable, loaded in {human_seconds(seconds)}")
-    return model, {"parameters": {"total": total, "trainable": trainable, "bytes": size}, "weights": weights}
+    return model, {"parameters": {"total": total, "trainable": trainable, "bytes": size}, "weights": weights,
+                   "attention": attention}
 
 
 def choose_order(options, prepared: Prepared):

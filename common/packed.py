@@ -29,6 +29,13 @@ def causal_mask(queries: int, keys: int, device=None) -> torch.Tensor:
     return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
 
+def sent(device, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The same tensors, from the CPU, on `device`; to a GPU by way of pinned memory, so that nothing waits."""
+    if torch.device(device).type == "cuda":
+        tensors = tuple(x.pin_memory() for x in tensors)
+    return tuple(x.to(device, non_blocking=True) for x in tensors)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Which of the N packed tokens may see which: all that attention needs to know about rows.
@@ -74,7 +81,7 @@ class Layout:
 
     def mask(self, queries: int, keys: int, device) -> torch.Tensor:
         """`causal_mask(queries, keys)`, made once per batch and shape: every layer needs the same few."""
-        return self._once(("mask", queries, keys, device), lambda: causal_mask(queries, keys, device))
+        return self.once(("mask", queries, keys, device), lambda: causal_mask(queries, keys, device))
 
     def padded(self, device) -> tuple[torch.Tensor, torch.Tensor]:
         """The rows as a rectangle (R, T), T the longest row's own length; made once per batch.
@@ -86,20 +93,21 @@ class Layout:
             within = torch.arange(max(self.lengths))  # (T,)
             source = (torch.tensor(self.row_start[:-1])[:, None] + within).clamp_(max=self.tokens - 1)
             index = (within < torch.tensor(self.lengths)[:, None]).view(-1).nonzero()[:, 0]
-            return source.to(device, non_blocking=True), index.to(device, non_blocking=True)
+            return sent(device, source, index)
 
-        return self._once(("padded", device), make)
+        return self.once(("padded", device), make)
 
     def query_positions(self, device) -> tuple[torch.Tensor, torch.Tensor]:
         """For each query token its row and its position in that row, counting the prefix: (Q,) and (Q,)."""
         def make():
             row = torch.tensor([self.row_of(token) for token in self.query_tokens])
             position = torch.tensor(self.query_tokens) - torch.tensor(self.row_start)[row] + self.prefix_len
-            return row.to(device, non_blocking=True), position.to(device, non_blocking=True)
+            return sent(device, row, position)
 
-        return self._once(("queries", device), make)
+        return self.once(("queries", device), make)
 
-    def _once(self, key: tuple, make: Callable):
+    def once(self, key: tuple, make: Callable):
+        """What `make()` gives, made at the first call with this key and then kept: every layer needs the same."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -130,11 +138,8 @@ class PackedBatch:
     indices: tuple[int, ...]  # R indices in the caller's list of posts
 
     def to(self, device) -> "PackedBatch":
-        """The same batch with its tensors on `device`; to a GPU by way of pinned memory, so that nothing waits."""
-        own = (self.tokens, self.positions, self.answer_index)
-        if torch.device(device).type == "cuda":
-            own = (x.pin_memory() for x in own)
-        tokens, positions, answer_index = (x.to(device, non_blocking=True) for x in own)
+        """The same batch with its tensors `sent` to `device`."""
+        tokens, positions, answer_index = sent(device, self.tokens, self.positions, self.answer_index)
         return replace(self, tokens=tokens, positions=positions, answer_index=answer_index)
 
 

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 
 from common.device import or_halve
 from common.errors import UserError
-from common.packed import PackedBatch
+from common.packed import PackedBatch, sent
 from data.batching import even_plan, make_batch, shared_prefix
 from finetune.checkpoint import check_trainer
 from lora.inject import trainable_parameters
@@ -105,8 +105,8 @@ def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str,
         hidden = model.hidden(batch, checkpointing)  # (N, D)
         last = torch.tensor(batch.layout.row_start[1:]) - 1
         has_next = torch.ones(len(batch.tokens), dtype=torch.bool).index_fill(0, last, False)
-        follows = has_next.nonzero()[:, 0].to(hidden.device)
-        own = torch.tensor(batch.layout.lengths, device=hidden.device) - 1
+        own = torch.tensor(batch.layout.lengths) - 1
+        follows, own = sent(hidden.device, has_next.nonzero()[:, 0], own)
         losses = token_losses(model, hidden[follows], batch.tokens[follows + 1])
         weights = weights.repeat_interleave(own, output_size=len(follows))  # (N - R,)
         return (losses * weights.to(losses.dtype)).sum()
@@ -197,8 +197,7 @@ class Trainer:
             chosen = [indices[i] for i in group]
             shared = shared_prefix(prefix, [self.rows[index] for index in chosen])
             batch = make_batch(self.rows, chosen, shared).to(self.model.device)
-            labels, weights = self.labels[chosen], self.weights[chosen].to(compute_dtype)
-            labels, weights = labels.to(self.model.device), weights.to(self.model.device)
+            labels, weights = sent(self.model.device, self.labels[chosen], self.weights[chosen].to(compute_dtype))
             part = batch_loss(self.model, batch, labels, weights, self.label_ids, self.recipe.loss, self.checkpointing)
             part = part / total
             part.backward()

@@ -51,6 +51,8 @@ class Labeller:
         self.model, self.prompt, self.show = model.eval(), prompt, show
         self.micro_tokens, self.halvings = micro_tokens or MICRO_TOKENS, 0
         self._is_cuda = model.device.type == "cuda"
+        # A GPU's products take any number of tokens, and attention there would pad every row to a long filling one.
+        self._few_sizes = model.device.type == "cpu"
         weights = sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "dense_weight"))
         self._rate = SPEED.get(model.device.type, SPEED["cpu"]) / (2 * TOKENS * max(weights, 1))  # posts a second
         self._label_ids = torch.tensor(prompt.label_ids, device=model.device)
@@ -82,7 +84,8 @@ class Labeller:
         order, parts, step = [], [], self.model.fill_to
         batches = self._plan(rows, range(len(rows)))
         while batches:
-            multiple = max(step, self.micro_tokens // SIZES // step * step) if parts or len(batches) > 1 else step
+            large = self._few_sizes and (parts or len(batches) > 1)
+            multiple = max(step, self.micro_tokens // SIZES // step * step) if large else step
             indices = batches[0]
             longest = max(len(rows[index].ids) for index in indices)
             failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
@@ -140,7 +143,7 @@ class Labeller:
         """Label logits (R, C) of some rows."""
         shared = shared_prefix(self.prompt.prefix_ids, [rows[index] for index in indices])
         batch = make_batch(rows, indices, shared, multiple).to(self.model.device)
-        return self.model.label_logits(self.model.answer_hidden(batch), self._label_ids)
+        return self.model.label_logits(self.model.answer_hidden(batch), self._label_ids, filled=True)
 
 
 def ahead(items: Iterator) -> Iterator:

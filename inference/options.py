@@ -7,6 +7,7 @@ from common.errors import UserError
 from common.options import option
 from common.terminal import human_bytes
 from inference.exact import make_exact
+from loading.assemble import choose_attend
 
 
 @dataclass
@@ -31,3 +32,5 @@ class LabelOptions:
             make_resident(model, model.dtype)
         if self.exact:
             make_exact(model)
+        elif model.device.type == "cuda":
+            print(f"  attention: {choose_attend(model.device, model.dtype, model.config.head_dim)[1]}")

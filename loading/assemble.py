@@ -8,6 +8,7 @@ memory map straight into its owner: cast to the compute dtype, or quantised to 4
 finished model and one tensor. Weights that a file already holds in 4 bits stay packed all the way.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,8 @@ from loading.choice import choose_weights
 from loading.sources import check_base, find_adapter, find_source
 from loading.weights import Weights, expected_shapes, read_config, read_weights
 from lora.adapter import load_adapter
-from model.attention import attend_padded, attend_sdpa
+from model import varlen
+from model.attention import Attend, attend_padded, attend_sdpa
 from model.llama import LlamaForCausalLM
 from quant.convert import dense_linears, replace_linears
 from quant.double_quant import Scales
@@ -69,8 +71,7 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     if kept:
         folder = quantised_copy(folder, config, cache, double=quantize == "nf4-double")
         config = read_config(folder, rope_scaling)
-    # A GPU is fastest with few large calls; a CPU, without the padding that these need.
-    model = LlamaForCausalLM.empty(config, attend_padded if device.type == "cuda" else attend_sdpa)
+    model = LlamaForCausalLM.empty(config, choose_attend(device, dtype, config.head_dim)[0])
     weights = read_weights(folder, config, expected_shapes(model))
     if config.quantization is not None:
         linears = {f"{name}.weight" for name in dense_linears(model)}
@@ -87,6 +88,21 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     if adapter is not None:
         load_adapter(model, adapter, trainable=trainable)
     return model.train(trainable)  # an adapter's dropout acts in training only
+
+
+def choose_attend(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[Attend, str]:
+    """How attention is computed, in words too: a CPU is fastest row by row, and a GPU with one call for all rows.
+
+    That is a kernel for rows of any length where the card has one that takes this dtype and head size (which is tried,
+    once), and else one for rows that are padded to the longest.
+    """
+    if device.type != "cuda":
+        return attend_sdpa, "row by row"
+    why, repeated = varlen.tried(device, dtype, head_dim)
+    if why:
+        return attend_padded, f"rows padded to the longest, since {why}"
+    attend = partial(varlen.attend_varlen, repeated=True) if repeated else varlen.attend_varlen
+    return attend, "one call for all rows, without padding"
 
 
 def make_linears(model: torch.nn.Module, weights: Weights, quantize: str) -> None:

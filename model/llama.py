@@ -139,11 +139,15 @@ class LlamaForCausalLM(nn.Module):
         few sizes to keep kernels for.
         """
         count = len(batch.answer_tokens)
-        fill = (self.fill_to << ((count - 1) // self.fill_to).bit_length()) - count
+        fill = self._filling(count)
         queries = (batch.answer_tokens + batch.answer_tokens[-1:] * fill,
                    torch.cat([batch.answer_index, batch.answer_index[-1:].expand(fill)]))
         hidden = self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing, queries)
         return hidden[:count]
+
+    def _filling(self, count: int) -> int:
+        """How many rows fill up `count`."""
+        return (self.fill_to << ((count - 1) // self.fill_to).bit_length()) - count
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Full-vocabulary logits (..., D) -> (..., V) in hidden's dtype; a head of another dtype is cast in slices."""
@@ -151,11 +155,15 @@ class LlamaForCausalLM(nn.Module):
         size = len(weight) if weight.dtype == hidden.dtype else HEAD_CHUNK
         return torch.cat([linear(hidden, part) for part in weight.split(size)], dim=-1)
 
-    def label_logits(self, hidden: torch.Tensor, label_ids: torch.Tensor) -> torch.Tensor:
+    def label_logits(self, hidden: torch.Tensor, label_ids: torch.Tensor, filled: bool = False) -> torch.Tensor:
         """Logits of C tokens only: (R, D), (C,) -> (R, C), in at least float32.
 
-        A product and a sum per entry, not a matrix product: a post gets the same bits whatever else is in the batch.
+        A product and a sum per entry, not a matrix product: a post gets the same bits whatever else is in the batch. On
+        a GPU that takes `filled`, too, since the order of a sum there depends on how many are computed at once: rows
+        are filled up as in `answer_hidden`, and cut off behind the sum.
         """
         compute_dtype = torch.promote_types(hidden.dtype, torch.float32)
-        rows = self.head_weight[label_ids].to(compute_dtype)  # (C, D)
-        return (hidden.to(compute_dtype)[:, None, :] * rows).sum(-1)
+        rows, count = self.head_weight[label_ids].to(compute_dtype), len(hidden)  # (C, D)
+        if filled:
+            hidden = torch.cat([hidden, hidden[-1:].expand(self._filling(count), -1)])
+        return (hidden.to(compute_dtype)[:, None, :] * rows).sum(-1)[:count]

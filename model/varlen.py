@@ -1,0 +1,188 @@
+"""Attention of all rows in one kernel call without padding: FlashAttention's form for rows of any length.
+
+    attend_varlen(q (N, H, h), k (M, K, h), v (M, K, h), layout) -> (N, H, h)
+
+The kernel (`torch.nn.attention.varlen`; Dao 2023, arXiv 2307.08691) takes sequences that lie end to end, and where each
+begins. The shared prefix is one sequence more, and in front of each row's own keys come the prefix's, gathered by index
+and not repeated for query heads. Rows a, b behind a prefix p:
+
+    queries   p p p | a a | b b b b
+    keys      p p p | p p p a a | p p p b b b b
+
+Where the layout names query tokens, each is a sequence of one query, whose keys end with itself; equal ones that follow
+one another (a filled-up batch repeats the last) share a sequence.
+
+The alternative, attention over the prefix and over the row's own keys merged by their log-sum-exps, would gather
+nothing, but the kernel gives the log-sum-exp no gradient. Here gradients come by way of the gathered keys: a prefix
+token's is the sum over all rows, taken in float32 and in a fixed order, where `index_select`'s own backward would add
+in 16 bits, in the order in which threads come.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby, pairwise
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from common.packed import Layout, sent
+from model.attention import attend_padded, attend_softmax
+
+DTYPES = (torch.float16, torch.bfloat16)  # that the kernel computes in
+WIDEST = 256  # numbers of a head's vector that it takes at most, in steps of `STEP`
+STEP = 8
+NEAR = 0.03  # of the largest number: how far the kernel's 16-bit result may be from the specification's in `tried`
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A layout as the kernel takes it, on the device, made once per batch: n sequences with P prefix tokens in each."""
+
+    starts_q: torch.Tensor  # (n + 1,) int32 into the queries
+    starts_k: torch.Tensor  # (n + 1,) int32 into the keys
+    longest_q: int
+    longest_k: int
+    causal: bool  # whether a sequence's last query alone sees all of its keys
+    source: torch.Tensor | None  # (M,) int64: the token of each key; None if these are the tokens as they are
+    shared: torch.Tensor | None  # (n, P) int64: the prefix's tokens among the keys
+    own_keys: torch.Tensor | None  # (m,) int64: places among the keys of the other tokens, each of which is there once
+    own: torch.Tensor | None  # (m,) int64: these tokens; None if they are all, in order
+
+
+def sequences(layout: Layout, device) -> Sequences | None:
+    """The sequences of a layout, or `None` for one that has other shapes: a cache, or two queries in one row."""
+    return layout.once(("sequences", device), lambda: _sequences(layout, device))
+
+
+def _sequences(layout: Layout, device) -> Sequences | None:
+    prefix, causal = layout.prefix_len, layout.query_tokens is None
+    if layout.past:
+        return None
+    if causal:
+        spans = [(a, b) for a, b in pairwise((0, *layout.row_start)) if a < b]  # tokens: the prefix's, then each row's
+        queries = [b - a for a, b in spans]
+    else:
+        groups = [(token, len(list(equal))) for token, equal in groupby(layout.query_tokens)]
+        spans = [(layout.row_start[layout.row_of(token)], token + 1) for token, _ in groups]
+        queries = [count for _, count in groups]
+        if len({start for start, _ in spans}) < len(spans):
+            return None
+    keys = [b - a + (prefix if a else 0) for a, b in spans]
+    starts_q, starts_k = _starts(queries), _starts(keys)
+    numbers = [torch.tensor(starts, dtype=torch.int32) for starts in (starts_q, starts_k)]
+    if prefix or spans != list(pairwise(layout.row_start)):
+        first = torch.arange(prefix)
+        source = torch.cat([part for a, b in spans for part in (first[: prefix if a else 0], torch.arange(a, b))])
+        own_keys = (source >= prefix).nonzero()[:, 0]
+        own = source[own_keys]
+        numbers += [source, torch.tensor(starts_k[:-1])[:, None] + first, own_keys]
+        numbers += [] if own.equal(torch.arange(prefix, layout.tokens)) else [own]
+    one, two, source, shared, own_keys, own, *_ = (*sent(device, *numbers), *[None] * 4)
+    return Sequences(one, two, max(queries), max(keys), causal, source, shared, own_keys, own)
+
+
+def _starts(lengths: list[int]) -> list[int]:
+    total = [0]
+    for length in lengths:
+        total.append(total[-1] + length)
+    return total
+
+
+class _Gather(torch.autograd.Function):
+    """x[source] for keys or values: (N, K, h) -> (M, K, h); of x, nothing is kept for backward."""
+
+    @staticmethod
+    def forward(ctx, x, found: Sequences):
+        ctx.found, ctx.tokens = found, len(x)
+        return x.index_select(0, found.source)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        found = ctx.found
+        prefix = found.shared.shape[1]
+        out = grad.new_empty(ctx.tokens, *grad.shape[1:])
+        if prefix:
+            torch.sum(grad[found.shared], 0, out=out[:prefix])  # 16 bits are added in float32
+        if found.own is None:
+            torch.index_select(grad, 0, found.own_keys, out=out[prefix:])
+        else:
+            out[prefix:].zero_()
+            out.index_copy_(0, found.own, grad.index_select(0, found.own_keys))
+        return out, None
+
+
+def attend_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, repeated: bool = False
+                  ) -> torch.Tensor:
+    """All rows in one call; a cached batch, or two different queries in one row, goes to `attend_padded`.
+
+    repeated: repeat each key for the query heads that share it, where a kernel wants as many heads of both.
+    """
+    found = sequences(layout, q.device)
+    if found is None:
+        return attend_padded(q, k, v, layout)
+    if found.source is not None:
+        k, v = _Gather.apply(k, found), _Gather.apply(v, found)
+    if repeated:
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
+    run = kernel()
+    more = {"enable_gqa": True} if takes_groups(run) and q.shape[1] != k.shape[1] else {}
+    return run(q, k, v, found.starts_q, found.starts_k, found.longest_q, found.longest_k,
+               window_size=(-1, 0) if found.causal else (-1, -1), **more)
+
+
+@cache
+def kernel() -> Callable:
+    """PyTorch's `varlen_attn`; imported when it is first needed, since that takes time."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn
+
+
+@cache
+def takes_groups(run: Callable) -> bool:
+    """Whether the kernel is told that several query heads share a key head; PyTorch 2.11's has no word for it."""
+    return "enable_gqa" in inspect.signature(run).parameters
+
+
+@cache
+def tried(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, bool]:
+    """Whether the kernel computes what it should on this device: (why not, or "" if it does, whether keys must be
+    repeated).
+
+    Two small batches, one with single queries, go through it forward and backward and are compared with
+    `attend_softmax` in float32. What kernels take differs by card and by version, and they do not all say so.
+    """
+    if dtype not in DTYPES:
+        return f"the kernel for rows of any length takes 16 bits, not {str(dtype).removeprefix('torch.')}", False
+    if head_dim % STEP or head_dim > WIDEST:
+        return f"the kernel for rows of any length takes no heads of {head_dim} numbers", False
+    why = ""
+    for repeated in (False, True):
+        try:
+            if all(_is_right(layout, device, dtype, head_dim, repeated) for layout in _TRIED):
+                return "", repeated
+            why = "the kernel for rows of any length computes something else on this card"
+        except (RuntimeError, ValueError, TypeError, ImportError, AttributeError) as error:
+            why = f"the kernel for rows of any length does not run here ({str(error).splitlines()[0][:100]})"
+    return why, False
+
+
+_TRIED = (Layout((5, 12, 13, 40), 5), Layout((5, 12, 13, 40), 5, query_tokens=(11, 12, 39)), Layout((0, 9, 40)))
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _is_right(layout: Layout, device, dtype: torch.dtype, head_dim: int, repeated: bool) -> bool:
+    draw, results = torch.Generator().manual_seed(0), []
+    tokens = layout.tokens if layout.query_tokens is None else len(layout.query_tokens)
+    given = [torch.randn(count, heads, head_dim, generator=draw).to(device, dtype)
+             for count, heads in ((tokens, 4), (layout.tokens, 2), (layout.tokens, 2), (tokens, 4))]
+    for attend, width in ((attend_softmax, torch.float32), (attend_varlen, dtype)):
+        q, k, v = (x.to(width, copy=True).requires_grad_() for x in given[:3])
+        more = {"repeated": repeated} if attend is attend_varlen else {}
+        out = attend(q, k, v, layout, **more)
+        results.append([out, *torch.autograd.grad(out, (q, k, v), given[3].to(width))])
+    return all(bool((one - two).abs().max() <= NEAR * one.abs().max()) for one, two in zip(*results, strict=True))
