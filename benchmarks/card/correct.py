@@ -12,7 +12,15 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.card.state import FixedPrompt, State, choose_attend, fill_adapter, make_trainer, random_model
+from benchmarks.card.state import (
+    FixedPrompt,
+    State,
+    choose_attend,
+    fill_adapter,
+    make_trainer,
+    name_of,
+    random_model,
+)
 from common.packed import Layout
 from inference.exact import make_exact
 from inference.generate import generate
@@ -104,7 +112,7 @@ def attention(state: State) -> None:
                 inputs = [x.to(state.device, dtype) for x in (q, k, v)]
                 layout = Layout(tuple(starts), prefix, query_tokens=answers)
                 found = run(attend, inputs, grad.to(state.device, dtype), layout)
-                what = f"{attend.__name__}, {len(lengths)} rows, prefix {prefix}{', answers only' if answers else ''}"
+                what = f"{name_of(attend)}, {len(lengths)} rows, prefix {prefix}{', answers only' if answers else ''}"
                 worst = max(difference(a, b) for a, b in zip(found, wanted, strict=True))
                 close(state, what, worst, CLOSE if dtype == torch.float32 else ROUNDED)
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from benchmarks.card.state import TEMPLATES, FixedPrompt, State, make_trainer
+from benchmarks.card.state import TEMPLATES, FixedPrompt, State, make_trainer, name_of
 from benchmarks.machine import PACKAGES, installed
 from benchmarks.products import Recorder, as_counter, copy_bandwidth, work
 from common.kernels import plain_kernels
@@ -54,7 +54,7 @@ def make_large(state: State) -> None:
     state.note("made in", seconds, "s")
     weights = sum(m.in_features * m.out_features for m in state.large.modules() if isinstance(m, NF4Linear))
     state.note("weights in NF4", weights / 1e9, "billion")
-    state.note("attention", state.large.attend.__name__)
+    state.note("attention", name_of(state.large.attend))
     if memory:
         state.note("allocated at most", memory["bytes"] / 1e9, "GB")
 
@@ -199,6 +199,6 @@ def attentions(state: State) -> None:
                 def both(attend=attend, q=q, k=k, v=v, layout=layout, grad=grad):
                     attend(q, k, v, layout).backward(grad)
 
-                name = f"{attend.__name__}, {template}, {len(starts) - 1} rows, {starts[-1]:,} tokens"
+                name = f"{name_of(attend)}, {template}, {len(starts) - 1} rows, {starts[-1]:,} tokens"
                 state.note(f"{name}: forward", 1e3 * state.time(forward, 5), "ms a layer")
                 state.note(f"{name}: with backward", 1e3 * state.time(both, 5), "ms a layer")

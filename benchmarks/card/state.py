@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.files import read_json, write_json
 from data.prompt import EncodedPost
 from finetune.loop import Recipe, Trainer
+from loading import assemble
 from loading.assemble import make_linears
 from lora.inject import inject, trainable_parameters
 from model.config import LlamaConfig
@@ -180,9 +181,12 @@ def random_model(config: LlamaConfig, device: str, dtype: torch.dtype, quantize:
 
 def choose_attend(config: LlamaConfig, device: str, dtype: torch.dtype):
     """The attention that the programs would choose."""
-    from loading.assemble import choose_attend as choose
+    return assemble.choose_attend(torch.device(device), dtype, config.head_dim)[0]
 
-    return choose(torch.device(device), dtype, config.head_dim)[0]
+
+def name_of(attend) -> str:
+    """A way to attend by its function's name, also where some of its arguments are given already."""
+    return getattr(attend, "func", attend).__name__ + (" with repeated keys" if hasattr(attend, "func") else "")
 
 
 @torch.no_grad()
