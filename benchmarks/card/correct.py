@@ -267,5 +267,5 @@ def synchronisations(state: State) -> None:
                 finally:
                     torch.cuda.set_sync_debug_mode("default")
             places = sorted({"/".join(Path(one.filename).parts[-2:]) + f":{one.lineno}" for one in caught
-                             if "synchroniz" in str(one.message)})
+                             if "called a synchronizing" in str(one.message)})
             state.note(f"waits in a {name}, {template}", ", ".join(places) or "none", "", "none", not places)

@@ -44,12 +44,13 @@ def compare(state: State) -> None:
         same = all(torch.equal(a, b) for a, b in zip(mine, plain, strict=True))
         state.note(f"{case.name}: difference from plain", "none" if same else f"{worst:.1e}", "",
                    "none" if not case.limit else f"at most {case.limit:.0e}", same or worst <= case.limit)
-        seconds = state.time(case.run, 9, 3)
+        seconds, launching = state.on_card(case.run), state.host(case.run, 9)
         with plain_kernels():
-            slow = state.time(case.run, 9, 3)
-        state.note("  kernel", 1e6 * seconds, "µs")
-        state.note("  plain operations", 1e6 * slow, "µs")
+            slow, slow_launching = state.on_card(case.run), state.host(case.run, 9)
+        state.note("  kernel, on the card", 1e6 * seconds, "µs")
+        state.note("  plain operations, on the card", 1e6 * slow, "µs")
         state.note("  share of a copy's bandwidth", 100 * case.size / seconds / bandwidth, "%")
+        state.note("  host: kernel, plain", f"{1e6 * launching:.0f}, {1e6 * slow_launching:.0f}", "µs")
     if importlib.util.find_spec("bitsandbytes") is not None:
         theirs(state)
     else:
@@ -117,5 +118,5 @@ def theirs(state: State) -> None:
         out = torch.empty(shape, dtype=state.dtype, device=state.device)
         dequantize(ours, Scales((absmax,)), shape, state.dtype, out=out)
         state.note("  and the same weights", torch.equal(dequantize_4bit(packed, quant_state), out))
-        seconds = state.time(lambda p=packed, q=quant_state, o=out: dequantize_4bit(p, q, out=o), 9, 3)
-        state.note("  its dequantising", 1e6 * seconds, "µs")
+        seconds = state.on_card(lambda p=packed, q=quant_state, o=out: dequantize_4bit(p, q, out=o))
+        state.note("  its dequantising, on the card", 1e6 * seconds, "µs")

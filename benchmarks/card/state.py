@@ -91,6 +91,40 @@ class State:
                 times.append(time.perf_counter() - began)
         return median(times)
 
+    def on_card(self, work: Callable[[], object], rounds: int = 20) -> float:
+        """Seconds that the card itself needs for `work()`: its launches are recorded as a graph, which is replayed."""
+        if self.rehearse:
+            return self.time(work)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                work()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+        times = []
+        for _ in range(rounds):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) / 1e3)
+        return median(times[2:])
+
+    def host(self, work: Callable[[], object], rounds: int = 3) -> float:
+        """Median seconds until `work()` returns: what Python and the driver need to give the card its work."""
+        times = []
+        for _ in range(rounds):
+            self.synchronise()
+            began = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - began)
+        self.synchronise()
+        return median(times)
+
     def synchronise(self) -> None:
         """Wait for the card."""
         if not self.rehearse:
