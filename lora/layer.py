@@ -79,7 +79,8 @@ class LoRALinear(nn.Module):
         # The mask comes from torch's global random numbers, whose state a training checkpoint stores.
         dropped = F.dropout(x, self.dropout, self.training) if self.dropout else x
         if x.device.type == "cuda":
-            return _OnCard.apply(x, None if dropped is x else dropped, self.lora_A, self.lora_B, self.scaling, self.base)
+            other = None if dropped is x else dropped
+            return _OnCard.apply(x, other, self.lora_A, self.lora_B, self.scaling, self.base)
         thin = linear(dropped, self.lora_A) * self.scaling  # (..., in) -> (..., r)
         return linear(thin, self.lora_B, add=self.base(x))  # (..., r) -> (..., out)
 

@@ -1,7 +1,8 @@
 """The layers that own weights: linear, embedding, RMSNorm and the SwiGLU feed-forward part.
 
 A linear of this project is any module with `in_features, out_features, bias, forward(x)`, `dense_weight(dtype)` and
-`input_gradient(grad)`, through which an adapter around it computes its own backward in one piece. `Linear` is the plain one; the 4-bit and the LoRA linear keep the same contract, so nothing here knows about either.
+`input_gradient(grad)`, with which an adapter around it computes its own backward in one piece. `Linear` is the plain
+one; the 4-bit and the LoRA linear keep the same contract, so nothing here knows about either.
 Each owner of weights has `load_dense(leaf, tensor)`, through which the loader hands over one tensor of the checkpoint.
 """
 
