@@ -20,6 +20,7 @@ from unittest import mock
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from common.kernels import DTYPES
@@ -30,7 +31,6 @@ from quant.double_quant import Scales, quantize_absmax
 
 CAPABILITIES = (80, 89, 90, 120)
 MODULES = (nf4_triton, rms_norm_triton, rope_triton, swiglu_triton)
-ASSEMBLERS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TRITON_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.uint8: "u8"}
 
 
@@ -78,9 +78,10 @@ def compiled(kernel, arguments, options, capability: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.ptx"
         file.write_text(ptx)
-        assembler = ASSEMBLERS / ("ptxas-blackwell" if capability >= 100 else "ptxas")
-        said = subprocess.run([assembler, "-v", "-arch", re.search(r"\.target (\w+)", ptx)[1], "-o", "/dev/null", file],
-                              capture_output=True, text=True, check=True).stderr
+        command = [get_ptxas(capability).path, "-v", "-arch", re.search(r"\.target (\w+)", ptx)[1], "-o", "/dev/null"]
+        done = subprocess.run([*command, file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stderr
     stores = Counter(int(count or 1) * int(bits) // 8
                      for count, bits in re.findall(r"st\.global(?:\.v(\d))?\.b(\d+)", ptx))
     return {"kernel": kernel.__name__, "capability": capability, "warps": options["num_warps"],
