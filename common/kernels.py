@@ -15,11 +15,15 @@ with TRITON_INTERPRET=1, in which Triton executes the kernels with NumPy. `count
 code with fake CUDA tensors: each kernel is chosen as on a card, and a launch only notes the kernel's name.
 """
 
+import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
 import torch
+
+from common.errors import one_line
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 OLDEST = (8, 0)  # the compute capability from which on a card has bfloat16, and for which the tests compile
@@ -32,7 +36,7 @@ def runs_kernel(*tensors: torch.Tensor) -> bool:
     """Whether a kernel may take these tensors; asked for each call, so the usual "no" on a CPU comes first."""
     first = tensors[0]
     device = first.device
-    if device.type not in _device_types or not (_is_able(device) if _noted is None else _has_triton()):
+    if device.type not in _device_types or not (_has_triton() if _noted is not None else why_not(device) is None):
         return False
     return all(tensor.device == device and tensor.is_contiguous() and (type(tensor) in _REAL or _noted is not None)
                for tensor in tensors)
@@ -84,19 +88,30 @@ def counted_launches() -> Iterator[list[str]]:
 
 
 @cache
+def why_not(device: torch.device) -> str | None:
+    """Why no kernel runs on a device, in words; None where they run."""
+    if not _has_triton():
+        return "Triton is not installed"
+    if device.type == "cpu":  # `kernels_on("cpu")`, interpreted
+        return None
+    if torch.version.cuda is None:
+        return "they were never run on a card that is not NVIDIA's"
+    if torch.cuda.get_device_capability(device) < OLDEST:
+        return "they need a card of compute capability {}.{} or later".format(*OLDEST)
+    from triton.runtime import driver
+
+    try:  # Triton compiles its link to the driver: it needs a C compiler, Python's headers, and a folder to write to
+        driver.active.get_current_target()
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        warnings.warn(f"Triton's kernels cannot be used here, PyTorch's slower operations are: {error}", stacklevel=2)
+        return f"Triton cannot be used here: {one_line(str(error))}"
+    return None
+
+
+@cache
 def _has_triton() -> bool:
     try:
         import triton  # noqa: F401
     except ImportError:
         return False
     return True
-
-
-@cache
-def _is_able(device: torch.device) -> bool:
-    """Whether Triton is there and compiles for the device."""
-    if not _has_triton():
-        return False
-    if device.type == "cpu":  # interpreted
-        return True
-    return torch.version.cuda is not None and torch.cuda.get_device_capability(device) >= OLDEST

@@ -8,6 +8,11 @@ the bits of its base. rsLoRA's scale (Kalajdzievski 2023, arXiv 2312.03732) keep
 A and B are float32 masters whatever the base computes in: AdamW's small steps would vanish in 16 bits. They are cast to
 x's dtype for each product. The wrapper needs from its base only what every linear here offers, so the same class wraps
 dense and 4-bit linears, and the model does not know about it.
+
+On a card, where each operation costs a launch, scaling and adding are part of the products (`addmm`): `_OnCard` below.
+Its sums are rounded once instead of twice, so its last bits differ from those of the same steps one by one, which is
+what a CPU computes. The 16-bit A and B are kept from forward to backward, 2 bytes a parameter beside the 16 of master,
+gradient and AdamW's two averages; so are, as elsewhere, x and the thin product.
 """
 
 import math
@@ -15,6 +20,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 from common.errors import UserError
 from common.product import linear
@@ -72,6 +78,9 @@ class LoRALinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # The mask comes from torch's global random numbers, whose state a training checkpoint stores.
         dropped = F.dropout(x, self.dropout, self.training) if self.dropout else x
+        if x.device.type == "cuda":
+            other = None if dropped is x else dropped
+            return _OnCard.apply(x, other, self.lora_A, self.lora_B, self.scaling, self.base)
         thin = linear(dropped, self.lora_A) * self.scaling  # (..., in) -> (..., r)
         return linear(thin, self.lora_B, add=self.base(x))  # (..., r) -> (..., out)
 
@@ -94,6 +103,53 @@ class LoRALinear(nn.Module):
 
     def extra_repr(self) -> str:
         return f"r={self.r}, alpha={self.alpha:g}, dropout={self.dropout:g}, rslora={self.rslora}"
+
+
+class _OnCard(torch.autograd.Function):
+    """`LoRALinear.forward` in few launches: x and `dropped` (..., in) -> (..., out); `dropped` is None if it is x.
+
+        t = s dropped A^T        y = base(x) + t B^T
+        dt = s dy B      dB = dy^T t      dA = dt^T dropped      dx = dy W + dt A  (dt A is `dropped`'s if there is one)
+
+    Gradients of A and B are summed in float32 and never rounded to 16 bits. Without gradients nothing is kept.
+    """
+
+    @staticmethod
+    def forward(ctx, x, dropped, lora_a, lora_b, scaling, base):
+        y = base(x)  # (..., out), new memory: the product is added in place
+        thick = (x if dropped is None else dropped).reshape(-1, base.in_features)  # (N, in)
+        a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
+        thin = _scaled(thick, a.t(), scaling)  # (N, r)
+        y.view(-1, base.out_features).addmm_(thin, b.t())
+        ctx.base, ctx.scaling, ctx.shape = base, scaling, x.shape
+        ctx.save_for_backward(thick if ctx.needs_input_grad[2] else None, thin, a, b)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (thick, thin, a, b), (of_x, of_dropped, of_a, of_b, *_) = ctx.saved_tensors, ctx.needs_input_grad
+        tokens = grad.reshape(-1, grad.shape[-1])  # (N, out)
+        d_thin = _scaled(tokens, b, ctx.scaling)  # (N, r)
+        d_x = ctx.base.input_gradient(tokens) if of_x else None  # (N, in), new memory
+        d_dropped = d_thin @ a if of_dropped else None
+        if of_x and not of_dropped:
+            d_x.addmm_(d_thin, a)
+        d_x, d_dropped = (None if part is None else part.view(ctx.shape) for part in (d_x, d_dropped))
+        return (d_x, d_dropped, _float32_product(d_thin.t(), thick) if of_a else None,
+                _float32_product(tokens.t(), thin) if of_b else None, None, None)
+
+
+def _scaled(left: torch.Tensor, right: torch.Tensor, factor: float) -> torch.Tensor:
+    """factor * left @ right in one launch; with beta 0 the first argument of `addmm` only lends its shape."""
+    return torch.addmm(left.new_empty(1, 1), left, right, beta=0, alpha=factor)
+
+
+def _float32_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left @ right as float32, without a rounding to 16 bits in between where the library offers that."""
+    if left.device.type == "cuda" and left.dtype in (torch.bfloat16, torch.float16):
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return torch.mm(left, right).float()
 
 
 def check_numbers(r: int, alpha: float, dropout: float) -> None:

@@ -1,7 +1,8 @@
 """The layers that own weights: linear, embedding, RMSNorm and the SwiGLU feed-forward part.
 
-A linear of this project is any module with `in_features, out_features, bias, forward(x)` and `dense_weight(dtype)`.
-`Linear` is the plain one; the 4-bit and the LoRA linear keep the same contract, so nothing here knows about either.
+A linear of this project is any module with `in_features, out_features, bias, forward(x)`, `dense_weight(dtype)` and
+`input_gradient(grad)`, with which an adapter around it computes its own backward in one piece. `Linear` is the plain
+one; the 4-bit and the LoRA linear keep the same contract, so nothing here knows about either.
 Each owner of weights has `load_dense(leaf, tensor)`, through which the loader hands over one tensor of the checkpoint.
 """
 
@@ -11,7 +12,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 from common.kernels import DTYPES, runs_kernel
-from common.product import linear
+from common.product import linear, matmul
 
 
 def take(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
@@ -33,6 +34,10 @@ class Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)
+
+    def input_gradient(self, grad: torch.Tensor) -> torch.Tensor:
+        """dx = dy W, in new memory: (..., out) -> (..., in), in dy's dtype; without a graph."""
+        return matmul(grad, self.weight.to(grad.dtype).t())
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """W as a plain tensor (out, in) of `dtype`."""

@@ -26,7 +26,7 @@ MOST = 16384  # numbers a token for which 32 warps of 32 threads hold 16 each
 
 
 @triton.jit
-def _forward(x, weight, y, scale, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def _rms_norm_forward(x, weight, y, scale, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     there = column < SIZE
@@ -39,7 +39,7 @@ def _forward(x, weight, y, scale, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _backward(grad, x, weight, scale, d_x, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+def _rms_norm_backward(grad, x, weight, scale, d_x, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     token = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, BLOCK)
     there = column < SIZE
@@ -65,7 +65,7 @@ def rms_norm_forward(x, weight, eps: float) -> tuple[torch.Tensor, torch.Tensor]
     tokens = x.numel() // size
     y, scale = torch.empty_like(x), torch.empty(tokens, dtype=torch.float32, device=x.device)
     if tokens:
-        launch(_forward, tokens, x, weight, y, scale, eps, **_block(size))
+        launch(_rms_norm_forward, tokens, x, weight, y, scale, eps, **_block(size))
     return y, scale
 
 
@@ -84,5 +84,5 @@ class RMSNormKernel(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         d_x = torch.empty_like(x)
         if scale.numel():
-            launch(_backward, scale.numel(), grad.contiguous(), x, weight, scale, d_x, **_block(x.shape[-1]))
+            launch(_rms_norm_backward, scale.numel(), grad.contiguous(), x, weight, scale, d_x, **_block(x.shape[-1]))
         return d_x, None, None

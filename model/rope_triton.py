@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from common.kernels import launch
 from common.rounding_triton import rounded
 
-WARPS = 4
+WARPS = 2  # with few heads of keys, more threads would hold fewer neighbours each, and write less at once
 
 
 @triton.jit

@@ -28,7 +28,7 @@ def _wide(x, place, there):
 
 
 @triton.jit
-def _forward(gate, up, out, n, BLOCK: tl.constexpr):
+def _swiglu_forward(gate, up, out, n, BLOCK: tl.constexpr):
     start = tl.program_id(0).to(tl.int64) * BLOCK  # N * F may pass 2^31
     place = start + tl.arange(0, BLOCK)
     there = place < n
@@ -38,7 +38,7 @@ def _forward(gate, up, out, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _backward(grad, gate, up, d_gate, d_up, n, BLOCK: tl.constexpr):
+def _swiglu_backward(grad, gate, up, d_gate, d_up, n, BLOCK: tl.constexpr):
     dtype: tl.constexpr = d_gate.dtype.element_ty
     start = tl.program_id(0).to(tl.int64) * BLOCK
     place = start + tl.arange(0, BLOCK)
@@ -66,7 +66,7 @@ class SwiGLUKernel(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         d_gate, d_up, n = torch.empty_like(gate), torch.empty_like(up), gate.numel()
         if n:
-            launch(_backward, -(-n // BLOCK), grad.contiguous(), gate, up, d_gate, d_up, n, BLOCK=BLOCK,
+            launch(_swiglu_backward, -(-n // BLOCK), grad.contiguous(), gate, up, d_gate, d_up, n, BLOCK=BLOCK,
                    num_warps=WARPS)
         return d_gate, d_up
 
@@ -75,5 +75,5 @@ def swiglu_forward(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """`SwiGLUKernel` without gradients."""
     out, n = torch.empty_like(gate), gate.numel()
     if n:
-        launch(_forward, -(-n // BLOCK), gate, up, out, n, BLOCK=BLOCK, num_warps=WARPS)
+        launch(_swiglu_forward, -(-n // BLOCK), gate, up, out, n, BLOCK=BLOCK, num_warps=WARPS)
     return out

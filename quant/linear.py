@@ -65,8 +65,12 @@ class _NF4Product(torch.autograd.Function):
     def backward(ctx, grad):
         if not ctx.needs_input_grad[0]:
             return (None,) * ctx.inputs
-        with _dense(ctx.saved_tensors, ctx.shape, grad.dtype) as weight:
-            return matmul(grad, weight.t()), *(None,) * (ctx.inputs - 1)  # (..., out) -> (..., in)
+        return _input_gradient(grad, ctx.saved_tensors, ctx.shape), *(None,) * (ctx.inputs - 1)
+
+
+def _input_gradient(grad: torch.Tensor, stored, shape) -> torch.Tensor:
+    with _dense(stored, shape, grad.dtype) as weight:
+        return matmul(grad, weight.t())  # (..., out) -> (..., in)
 
 
 class NF4Linear(nn.Module):
@@ -101,9 +105,15 @@ class NF4Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        at_hand = self.resident is not None and self.resident.dtype == x.dtype
-        stored = (self.resident,) if at_hand else (self.packed, *self.scales)
-        return _NF4Product.apply(x, bias, (self.out_features, self.in_features), *stored)
+        return _NF4Product.apply(x, bias, (self.out_features, self.in_features), *self._stored(x.dtype))
+
+    def input_gradient(self, grad: torch.Tensor) -> torch.Tensor:
+        """dx = dy W, in new memory: (..., out) -> (..., in), in dy's dtype; without a graph."""
+        return _input_gradient(grad, self._stored(grad.dtype), (self.out_features, self.in_features))
+
+    def _stored(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        at_hand = self.resident is not None and self.resident.dtype == dtype
+        return (self.resident,) if at_hand else (self.packed, *self.scales)
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """W as a plain tensor (out, in) of `dtype`, with memory of its own."""

@@ -49,14 +49,14 @@ def _write(packed, word, scale, values, out, n, WHOLE: tl.constexpr):
 
 
 @triton.jit
-def _single(packed, absmax, values, out, n, WHOLE: tl.constexpr, WORDS: tl.constexpr):
+def _nf4_single(packed, absmax, values, out, n, WHOLE: tl.constexpr, WORDS: tl.constexpr):
     word = tl.program_id(0) * WORDS + tl.arange(0, WORDS)
     scale = tl.load(absmax + word // 8, mask=8 * word < n, other=0.0)
     _write(packed, word, scale, values, out, n, WHOLE)
 
 
 @triton.jit
-def _double(packed, absmax_codes, nested_absmax, offset, levels, values, out, n,
+def _nf4_double(packed, absmax_codes, nested_absmax, offset, levels, values, out, n,
             WHOLE: tl.constexpr, WORDS: tl.constexpr):
     word = tl.program_id(0) * WORDS + tl.arange(0, WORDS)
     block, there = word // 8, 8 * word < n
@@ -75,9 +75,9 @@ def dequantize_kernel(packed: torch.Tensor, scales: Scales, out: torch.Tensor) -
         return out
     values, levels = code(out.device), dynamic_map(out.device)
     programs = triton.cdiv(n, 8 * WORDS)
-    whole = n % 8 == 0
+    constants = {"WHOLE": n % 8 == 0, "WORDS": WORDS, "num_warps": WARPS}
     if scales.is_double:
-        launch(_double, programs, packed, *scales, levels, values, out, n, WHOLE=whole, WORDS=WORDS, num_warps=WARPS)
+        launch(_nf4_double, programs, packed, *scales, levels, values, out, n, **constants)
     else:
-        launch(_single, programs, packed, *scales, values, out, n, WHOLE=whole, WORDS=WORDS, num_warps=WARPS)
+        launch(_nf4_single, programs, packed, *scales, values, out, n, **constants)
     return out

@@ -1,0 +1,83 @@
+"""The LoRA linear as a card computes it, with scaling and sums inside the products: here its formulas, on the CPU.
+
+Deliberate break: in `lora.layer._OnCard` leave `self.scaling` out of backward, or add dt A to dx although there is a
+`dropped`. Both turn red.
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lora.layer import LoRALinear, _OnCard
+from model.layers import Linear
+from quant.linear import NF4Linear
+
+
+def make(kind: str, dtype: torch.dtype, dropout: float = 0.0) -> LoRALinear:
+    """24 x 40 with a bias, B no longer zero; 3 / 4 is its scaling."""
+    base = Linear(40, 24, True) if kind == "dense" else NF4Linear(40, 24, True, double=kind == "double")
+    base.load_dense("weight", torch.randn(24, 40).to(dtype if kind == "dense" else torch.float32))
+    base.load_dense("bias", torch.randn(24).to(dtype))
+    layer = LoRALinear.from_base(base, 4, 3, dropout)
+    torch.nn.init.normal_(layer.lora_B)
+    return layer
+
+
+def on_card(layer: LoRALinear, x: torch.Tensor) -> torch.Tensor:
+    dropped = F.dropout(x, layer.dropout, layer.training) if layer.dropout else None
+    return _OnCard.apply(x, dropped, layer.lora_A, layer.lora_B, layer.scaling, layer.base)
+
+
+def results(forward, layer: LoRALinear, x: torch.Tensor) -> list[torch.Tensor]:
+    """y, and the gradients of x, A and B."""
+    torch.manual_seed(1)
+    y = forward(layer, x)
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y.dtype)
+    return [y, *torch.autograd.grad(y, (x, layer.lora_A, layer.lora_B), grad)]
+
+
+@pytest.mark.parametrize("kind", ["dense", "single", "double"])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("shape", [(60,), (2, 5), (0,)])
+def test_as_the_steps_one_by_one(kind, dropout, shape):
+    layer = make(kind, torch.float64, dropout)
+    x = torch.randn(*shape, 40, dtype=torch.float64, requires_grad=True)
+    for found, expected in zip(results(on_card, layer, x), results(LoRALinear.forward, layer, x), strict=True):
+        assert found.dtype == expected.dtype and found.shape == expected.shape
+        # the gradients of A and B are rounded to float32 once
+        torch.testing.assert_close(found, expected, atol=1e-5 if found.dtype == torch.float32 else 1e-12, rtol=1e-6)
+
+
+def test_16_bits_lose_less_than_the_steps_one_by_one():
+    """Against float64 with the same numbers: fewer roundings, so a smaller error, in y and in every gradient."""
+    layer = make("dense", torch.bfloat16)
+    layer.lora_A.data, layer.lora_B.data = (part.bfloat16().float() for part in (layer.lora_A, layer.lora_B))
+    x = torch.randn(400, 40, dtype=torch.bfloat16, requires_grad=True)
+    wide = make("dense", torch.float64)
+    wide.load_state_dict(layer.state_dict())
+    exact = results(LoRALinear.forward, wide, x.detach().double().requires_grad_())
+    for found, steps, truth in zip(results(on_card, layer, x), results(LoRALinear.forward, layer, x), exact,
+                                   strict=True):
+        assert (found - truth).square().mean() <= 1.01 * (steps - truth).square().mean()
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_what_is_kept(learns):
+    """x only if A learns; A and B in x's dtype; the thin product: nothing of the size of y."""
+    layer = make("single", torch.bfloat16)
+    layer.lora_A.requires_grad_(learns)
+    layer.lora_B.requires_grad_(learns)
+    x, kept = torch.randn(60, 40, dtype=torch.bfloat16, requires_grad=True), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda t: t):
+        y = on_card(layer, x)
+    assert kept == [x.shape] * learns + [(60, 4), (4, 40), (24, 4)]
+    y.sum().backward()
+    assert (layer.lora_A.grad is not None) == learns == (layer.lora_B.grad is not None) and x.grad is not None
+
+
+def test_an_input_without_gradient_and_a_call_without_any():
+    layer, x = make("dense", torch.float32), torch.randn(7, 40)
+    on_card(layer, x).sum().backward()
+    assert layer.lora_A.grad is not None and x.grad is None
+    with torch.inference_mode():
+        torch.testing.assert_close(on_card(layer, x), layer(x))
