@@ -28,7 +28,7 @@ tests/finetune/test_measured_memory.py holds it against.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -84,6 +84,10 @@ class MemoryPlan:
     def fits(self) -> bool:
         """Whether what comes beside the model fills at most `SHARE` of what is free beside it."""
         return self.adapter + self.activations <= SHARE * self.available
+
+    def beside(self, size: int) -> "MemoryPlan":
+        """The same plan when `size` bytes of what was free have gone to the model (a dense copy of its weights)."""
+        return replace(self, model=self.model + size, available=self.available - size)
 
     def __str__(self) -> str:
         how = "recomputed in backward" if self.checkpointing else "kept for backward"
