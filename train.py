@@ -90,9 +90,13 @@ def work(options: TrainOptions, held: ExitStack) -> None:
     if options.quantize != "none" and in_blocks(prepared.base):
         print("  its linears lie in blocks of a few bits each, and are rounded once more; --quantize none keeps them")
     model, built = load(options, prepared, device, dtype, choice)
+    built["resident"] = options.keep_dense(model) if options.resident == "on" else 0
     memory = plan_memory(model, built["parameters"]["trainable"], micro_tokens=options.micro_tokens or None,
                          checkpointing=options.recompute, available=available_memory(device), loss=options.loss,
                          piece=piece)
+    if options.resident == "auto":  # how steps are cut comes first; what room they leave may go to the copy
+        built["resident"] = options.keep_dense(model, memory.adapter + memory.activations)
+        memory = memory.beside(built["resident"])
     print(f"  memory: {memory}")
     trainer = make_trainer(options, prepared, model, memory, order)
     built |= {"memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}

@@ -29,10 +29,14 @@ from common.files import read_toml
 from common.reading import check_name
 
 
-def option(default, help: str, *, choices=None, minimum=None, above=None, maximum=None, metavar=None, group=None):
-    """A dataclass field with its help text and the values it may take (`above` is an exclusive lower bound)."""
+def option(default, help: str, *, choices=None, minimum=None, above=None, maximum=None, metavar=None, group=None,
+           switch=None):
+    """A dataclass field with its help text and the values it may take (`above` is an exclusive lower bound).
+
+    switch: of a text with choices, those that a bare `--flag` and `--no-flag` stand for, and true and false in TOML.
+    """
     metadata = {"help": help, "choices": choices, "minimum": minimum, "above": above, "maximum": maximum,
-                "metavar": metavar, "group": group}
+                "metavar": metavar, "group": group, "switch": switch}
     if isinstance(default, list | dict | tuple):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -164,7 +168,11 @@ def _add_argument(group, name: str, field, kind) -> None:
     metavar = metadata["metavar"] or (None if metadata["choices"] else {"int": "N", "float": "X"}.get(words, "TEXT"))
     group.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=text, metavar=metavar,
                        choices=metadata["choices"] if words == "str" else None,
-                       nargs="+" if words in ("list", "numbers") else None)
+                       nargs="+" if words in ("list", "numbers") else "?" if metadata["switch"] else None,
+                       const=metadata["switch"] and metadata["switch"][0])
+    if metadata["switch"]:
+        group.add_argument(flag.replace("--", "--no-", 1), dest=name, default=argparse.SUPPRESS, help=argparse.SUPPRESS,
+                           action="store_const", const=metadata["switch"][1])
 
 
 def _shown(value) -> str:
@@ -189,6 +197,8 @@ def _checked(value, kind, metadata, where: str):
     name, optional = kind
     if value is None and optional:
         return None
+    if isinstance(value, bool) and metadata["switch"]:
+        value = metadata["switch"][0 if value else 1]
     try:
         is_files = metadata["metavar"] == "FILE" and name == "list"  # a file's name may hold a comma
         value = _READ["files" if is_files else name](value)

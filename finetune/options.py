@@ -10,6 +10,7 @@ from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.sampling import BALANCES
 from finetune.loop import LOSSES, SCHEDULES
+from loading.resident import ResidentOptions
 from loading.sources import EMBEDDED
 
 ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "prompt"
@@ -18,7 +19,7 @@ ENOUGH = 400  # training posts; of fewer, a tenth is too few to tell one adapter
 
 
 @dataclass
-class TrainOptions(ColumnOptions, MachineOptions):
+class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
     """The options of one fine-tune; run.json holds all of them."""
 
     FIRST: ClassVar = ("data", "model", "out", "languages", "codebook", "epochs")

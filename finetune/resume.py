@@ -7,7 +7,7 @@ from finetune.options import TrainOptions
 from finetune.run_folder import RunFolder
 
 # May change when a run is resumed: they decide where and how fast it runs, and at most the last bits of its results.
-FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache")
+FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache", "resident")
 
 
 def check_same(run: RunFolder, options: TrainOptions) -> None:
@@ -20,7 +20,7 @@ def check_same(run: RunFolder, options: TrainOptions) -> None:
         if key not in FREE_ON_RESUME and not same and key in given:
             raise UserError(f"--{key.replace('_', '-')} {value}: the run in {run.path} began with {before}; leave the "
                             "option out, or train anew into another folder")
-        if key not in given and key not in ("resume", "out"):
+        if key in stored and key not in given and key not in ("resume", "out"):
             setattr(options, key, before)
     if not options.threads:  # how a sum is divided among threads decides its last bits
         options.threads = run.facts["environment"]["threads"]

@@ -16,12 +16,14 @@ from itertools import chain, islice
 import numpy as np
 import torch
 
-from common.device import or_halve
+from common.device import available_memory, or_halve
 from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
 from data.visible import is_empty
+from loading.choice import SHARE
 
 MICRO_TOKENS = 4096  # packed tokens that go through the model at once where nobody says otherwise
+LARGE = 16384  # the same on a GPU with room: more would win little, and the posts of a window would fill few batches
 SIZES = 4  # of the batches of a large window: oneDNN compiles a kernel for every size of a product, and keeps it
 WINDOW, LEAST = 1024, 16  # posts whose results come together, at most and at least
 AIM = 20.0  # seconds that a window may take: what is labelled is kept window by window
@@ -42,14 +44,14 @@ class Labelled:
 class Labeller:
     """A model that labels window after window.
 
-    micro_tokens: packed tokens that go through the model at once; 0 means `MICRO_TOKENS`. If memory runs out, it is
-    halved, for that batch and all later ones; `halvings` counts how often. show(count) is called for each batch of
+    micro_tokens: packed tokens that go through the model at once; 0 means `choose_micro_tokens`. If memory runs out, it
+    is halved, for that batch and all later ones; `halvings` counts how often. show(count) is called for each batch of
     posts that was given to the device.
     """
 
     def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = lambda count: None):
         self.model, self.prompt, self.show = model.eval(), prompt, show
-        self.micro_tokens, self.halvings = micro_tokens or MICRO_TOKENS, 0
+        self.micro_tokens, self.halvings = micro_tokens or choose_micro_tokens(model), 0
         self._is_cuda = model.device.type == "cuda"
         # A GPU's products take any number of tokens, and attention there would pad every row to a long filling one.
         self._few_sizes = model.device.type == "cpu"
@@ -89,7 +91,7 @@ class Labeller:
             indices = batches[0]
             longest = max(len(rows[index].ids) for index in indices)
             failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
-                      "--device cpu, or leave out --resident")
+                      "--device cpu, or --resident off")
             part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
             if part is None:  # the same posts again, in batches of half the size
                 batches = self._plan(rows, list(chain(*batches)))
@@ -144,6 +146,21 @@ class Labeller:
         shared = shared_prefix(self.prompt.prefix_ids, [rows[index] for index in indices])
         batch = make_batch(rows, indices, shared, multiple).to(self.model.device)
         return self.model.label_logits(self.model.answer_hidden(batch), self._label_ids, filled=True)
+
+
+def beside_bytes(model, tokens: int) -> int:
+    """Bytes that labelling takes beside the model, at most, with so many tokens at once: a layer's tensors, of which
+    those of the MLP (4 F) and of attention with copies of the prefix's keys (16 D) are the largest."""
+    config = model.config
+    return tokens * (4 * config.intermediate_size + 16 * config.hidden_size) * model.dtype.itemsize
+
+
+def choose_micro_tokens(model) -> int:
+    """`MICRO_TOKENS`, or up to `LARGE` on a GPU that has room: the labels do not depend on it (but for rounding)."""
+    if model.device.type != "cuda":
+        return MICRO_TOKENS
+    room = SHARE * available_memory(model.device)
+    return next((size for size in (LARGE, LARGE // 2) if beside_bytes(model, size) <= room), MICRO_TOKENS)
 
 
 def ahead(items: Iterator) -> Iterator:

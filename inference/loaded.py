@@ -30,6 +30,7 @@ from data.visible import is_empty
 from finetune.run_folder import RunFolder
 from inference.decide import NO_LABEL, Label, as_labels, decide, related
 from inference.labeller import Labeller
+from inference.options import LabelOptions
 from inference.run import finished_run, open_model
 
 
@@ -134,7 +135,9 @@ def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike 
     device = choose_device(str(device or "auto"))
     dtype, reason = choose_dtype(device, dtype)
     print(f"run {folder.path}: {device}, {dtype}, since {reason}")
-    return LoadedRun(folder, *open_model(folder, model=model, device=device, dtype=dtype, cache=cache))
+    opened, prompt = open_model(folder, model=model, device=device, dtype=dtype, cache=cache)
+    LabelOptions().make_ready(opened)
+    return LoadedRun(folder, opened, prompt)
 
 
 def _listed(values, name: str, example: str) -> list:

@@ -10,8 +10,8 @@ own row's earlier tokens and itself; never another row:
 M is N, or more if a cache holds each row's past in front of its new tokens; q has fewer than N entries if the layout
 names the query tokens. The three functions below compute the same: `attend_softmax` spells it out, `attend_sdpa` hands
 the same pieces row by row to PyTorch's fused kernel, so that no row's bits depend on another row, and `attend_padded`
-pads the rows into one call, which suits a GPU. Any other function with this signature (one that records the weights,
-say) can be given to the model in their place.
+pads the rows into one call. `model/varlen.py` has a fourth, one call without padding, which suits a GPU best. Any other
+function with this signature (one that records the weights, say) can be given to the model in their place.
 """
 
 from collections.abc import Callable, Iterator
