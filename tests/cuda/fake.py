@@ -38,7 +38,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.cuda.absent import DEVICE, absent
-from tests.cuda.launches import kernels
+from tests.cuda.launches import TENSORS, kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = {str(Path(__file__).with_name(name)) for name in ("fake.py", "absent.py", "launches.py", "parts.py")}
@@ -62,6 +62,7 @@ class Seen:
 
     launches: Counter = field(default_factory=Counter)  # operation -> kernels
     parts: Counter = field(default_factory=Counter)  # (part, "forward" or "backward", operation) -> kernels
+    many: Counter = field(default_factory=Counter)  # operation on a list of tensors -> how many
     products: set = field(default_factory=set)  # dtypes of matrix products' operands
     sums: set = field(default_factory=set)  # (operation, dtype of what is summed, part)
     pageable: list[str] = field(default_factory=list)  # lines that copied to the card from memory that is not pinned
@@ -114,7 +115,10 @@ class Watch(TorchDispatchMode):
             if self.fake and func is aten.nonzero.default:
                 return torch.zeros(1, args[0].dim(), dtype=torch.int64, device=DEVICE)
         out = func(*args, **kwargs)
-        self.count(func.overloadpacket.__name__, kernels(func, args, kwargs), tensors)
+        name = func.overloadpacket.__name__
+        if name in TENSORS:
+            self.seen.many[name] += len(args[0])
+        self.count(name, kernels(func, args, kwargs), tensors)
         return out
 
     def _across(self, func, args, kwargs, source, to):
