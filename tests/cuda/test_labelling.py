@@ -30,7 +30,6 @@ def model_of(one):
         if kind not in made:
             quantize, resident = KINDS[kind]
             made[kind] = load(one, layers=2, quantize=quantize, resident=resident, adapter=True).eval()
-            Labeller(made[kind], some_prompt("paper")).give(window(some_prompt("paper")))  # tables are made once
         return made[kind]
 
     return make
@@ -55,7 +54,7 @@ def test_a_window_is_given_without_waiting(one, model_of, kind):
     with one.inside(strict=False) as seen:
         waiting = labeller.give(rows)
     assert not seen.reads and not seen.pageable
-    assert seen.launches["mm"] > 2 * 14 and seen.products == {torch.bfloat16}
+    assert seen.total > 50 and seen.products == {torch.bfloat16}
     assert {dtype for operation, dtype, _ in seen.sums if operation in ("mean", "sum")} == {torch.float32}
     found = waiting()
     assert found.shape == (len(rows), len(prompt.label_ids)) and found.dtype == np.float32

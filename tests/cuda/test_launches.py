@@ -1,19 +1,15 @@
-"""How many kernels a training step of 16 posts and a batch to label launch on a card, and what backward keeps.
+"""How many kernels a training step of 16 posts and a batch to label launch on a card.
 
 A kernel of a small batch takes a few microseconds, and so does launching one: where a step launches thousands, the card
 waits for the host. Counted with Llama 3.2-3B's widths in 2 and 4 layers, every further layer launching as many as one
 more of these. `python -m tests.cuda.parts` says what they are.
 
-Deliberate break: in lora/layer.py multiply by `self.scaling` twice; in model/layers.py write `x * 1`; in
-finetune/memory.py leave the SwiGLU's inputs out.
+Deliberate break: in lora/layer.py multiply by `self.scaling` twice; in model/layers.py write `x * 1`.
 """
 
 import pytest
-import torch
 
-from common.packed import PackedBatch
-from data.batching import make_batch, plan
-from finetune.memory import Piece, activation_bytes
+from data.batching import plan
 from inference.labeller import MICRO_TOKENS, Labeller
 from lora.inject import trainable_parameters
 from tests.cuda.fake import Seen
@@ -48,7 +44,7 @@ def counted(one):
     def seen(work: str, kind: str, layers: int) -> Seen:
         model, prompt = model_of(layers, kind), some_prompt("paper")
         if work == "training":
-            trainer = recipe_trainer(model, prompt, posts(16))
+            trainer = recipe_trainer(model, prompt, posts(16), micro_tokens=2**15)  # at once, whatever the tokenizer
             trainer.step()  # the first one makes the optimiser's moments
             with one.inside(strict=False) as seen:
                 trainer.step()
@@ -57,7 +53,7 @@ def counted(one):
         rows = batch_rows(prompt)
         assert len(plan(rows, MICRO_TOKENS, prefix=prompt.prefix_ids)) == 1
         with one.inside(strict=False) as seen:
-            Labeller(model, prompt).give(rows)
+            Labeller(model, prompt, MICRO_TOKENS).give(rows)
         return seen
 
     def count(work: str, kind: str) -> tuple[float, float]:
@@ -75,6 +71,14 @@ def test_a_layer_launches_no_more_than_its_budget(counted, work, kind):
     assert layer <= BUDGET[work, kind][0] and rest <= BUDGET[work, kind][1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("work", GOAL)
+def test_28_layers_launch_what_follows_from_a_few(counted, work):
+    layer, rest = counted(work, "nf4")
+    assert counted.seen(work, "nf4", LAYERS).total == LAYERS * layer + rest
+
+
+@pytest.mark.xfail(strict=True, reason="most operations are kernels of their own")
 @pytest.mark.parametrize("work", GOAL)
 def test_a_model_of_3b_reaches_the_goal(counted, work):
     layer, rest = counted(work, "nf4")

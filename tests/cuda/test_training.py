@@ -50,7 +50,6 @@ def walked(one):
         if kind not in models:
             models[kind] = load(one, layers=2, quantize=case.quantize, resident=case.resident, adapter=True,
                                 dropout=case.dropout)
-            recipe_trainer(models[kind], some_prompt(case.template), posts(4)).step()  # tables are made once
         if case not in steps:
             trainer = recipe_trainer(models[kind], some_prompt(case.template), posts(4), case.loss,
                                      micro_tokens=case.micro_tokens, checkpointing=case.checkpointing)
