@@ -9,50 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn.utils import clip_grad
-from torch.overrides import TorchFunctionMode
 
 DEVICE = torch.device("cuda:0")
 ROOM = 80 * 2**30  # bytes of the card that is not there
 aten = torch.ops.aten
-
-
-class Calls(TorchFunctionMode):
-    """Calls that PyTorch's C++ decides by the device of a tensor, before an operation is dispatched.
-
-    C++ is told "meta": of a CPU build it would ask for the card's streams in backward, and end the process. So what it
-    would decide for a card is decided here.
-    """
-
-    def __init__(self, watch):
-        super().__init__()
-        self.watch = watch
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if func is torch.Tensor.pin_memory:  # there is no driver that could pin it
-            pinned = args[0].clone()
-            self.watch.pinned[pinned.untyped_storage().data_ptr()] = pinned
-            return pinned
-        if func is torch.Tensor.is_pinned:
-            return self.watch.is_pinned(args[0])
-        if kwargs.get("pin_memory"):
-            del kwargs["pin_memory"]
-            return func(*args, **kwargs).pin_memory()
-        on_card = bool(args) and isinstance(args[0], FakeTensor)
-        if func is torch.Tensor.to and on_card:  # to the card that it is on already: no copy
-            copy, rest = kwargs.pop("copy", False), args[1:]
-            form = kwargs.pop("memory_format", None)
-            device, dtype, waits, _ = torch._C._nn._parse_to(*rest, **kwargs)
-            if device is not None and device.type == "cuda":
-                device = None
-            more = {} if form is None else {"memory_format": form}
-            more |= {} if device is None else {"device": device, "non_blocking": waits}
-            return func(args[0], dtype=dtype or args[0].dtype, copy=copy, **more)
-        if func is torch.Tensor.new_tensor and on_card:
-            return torch.tensor(*args[1:], device=DEVICE, **{"dtype": args[0].dtype} | kwargs)
-        if func is F.scaled_dot_product_attention and on_card:
-            return _attention(*args, **kwargs)
-        return func(*args, **kwargs)
 
 
 def _attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
@@ -80,22 +40,67 @@ class _Event:
         """Nothing runs, so there is nothing to wait for."""
 
 
-def _replacements(watch) -> list:
-    """What asks for a driver or a card, neither of which there is."""
-    def grouped(tensors, *rest):  # C++ says "meta" (see `Calls`), for which foreach kernels would not be taken
-        found = group(tensors, *rest)
-        return {(DEVICE if key[0].type == "meta" else key[0], *key[1:]): value for key, value in found.items()}
+def _to_where_it_is(to):
+    """`Tensor.to`: a tensor of the card that is sent to the card is not copied, which C++ does not know."""
+    def moved(self, *args, **kwargs):
+        if isinstance(self, FakeTensor):
+            copy, form = kwargs.pop("copy", False), kwargs.pop("memory_format", torch.preserve_format)
+            device, dtype, waits, _ = torch._C._nn._parse_to(*args, **kwargs)
+            more = {} if device is None or device.type == "cuda" else {"device": device, "non_blocking": waits}
+            args, kwargs = (), {"dtype": dtype or self.dtype, "copy": copy, "memory_format": form, **more}
+        return to(self, *args, **kwargs)
 
-    group = clip_grad._group_tensors_by_device_and_dtype
+    return moved
+
+
+def _foreach(group):
+    """Tensors by device, for which `clip_grad_norm_` then asks whether it has kernels for many at once."""
+    def grouped(tensors, *rest):
+        return {(DEVICE if key[0].type == "meta" else key[0], *key[1:]): value
+                for key, value in group(tensors, *rest).items()}
+
+    return grouped
+
+
+def _pinned(watch):
+    """`Tensor.pin_memory`: there is no driver that could pin it."""
+    def pin(self, device=None):
+        pinned = self.clone()
+        watch.pinned[pinned.untyped_storage().data_ptr()] = pinned
+        return pinned
+
+    return pin
+
+
+def _replacements(watch) -> list:
+    """(owner, name, replacement) of everything that would ask for a driver or a card, neither of which there is; or
+    that C++ decides by a tensor's device before an operation is dispatched.
+
+    C++ is told that the device is "meta": of "cuda" it would ask for streams in backward, and end the process.
+    """
+    def on_card(real, function):
+        return lambda tensor, *args, **kwargs: (function if isinstance(tensor, FakeTensor) else real)(
+            tensor, *args, **kwargs)
+
+    def new_tensor(self, data, dtype=None):
+        return torch.tensor(data, dtype=dtype or self.dtype, device=self.device)
+
     cuda = {"is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
             "get_device_capability": lambda device=None: (9, 0), "mem_get_info": lambda device=None: (ROOM, ROOM),
             "Event": lambda *args, **kwargs: _Event(), "empty_cache": lambda: None,
-            "synchronize": lambda device=None: watch._read("torch.cuda.synchronize"),
+            "synchronize": lambda device=None: watch.read("torch.cuda.synchronize"),
             "is_current_stream_capturing": lambda: False, "get_rng_state_all": list}
-    return [mock.patch.object(torch.cuda, name, value) for name, value in cuda.items()] + [
-        mock.patch.object(FakeTensorMode, "avoid_device_init", True),  # else is_available would make it start CUDA
-        mock.patch.object(clip_grad, "_group_tensors_by_device_and_dtype", grouped),
-        mock.patch.object(clip_grad, "_has_foreach_support", lambda tensors, device: device.type == "cuda")]
+    return [
+        *((torch.cuda, name, value) for name, value in cuda.items()),
+        (torch.Tensor, "pin_memory", _pinned(watch)),
+        (torch.Tensor, "is_pinned", lambda self, device=None: watch.is_pinned(self)),
+        (torch.Tensor, "to", _to_where_it_is(torch.Tensor.to)),
+        (torch.Tensor, "new_tensor", on_card(torch.Tensor.new_tensor, new_tensor)),
+        (F, "scaled_dot_product_attention", on_card(F.scaled_dot_product_attention, _attention)),
+        (clip_grad, "_group_tensors_by_device_and_dtype", _foreach(clip_grad._group_tensors_by_device_and_dtype)),
+        (clip_grad, "_has_foreach_support", lambda tensors, device: device.type == "cuda"),
+        (FakeTensorMode, "avoid_device_init", True),  # else `is_available` would make it start CUDA
+    ]
 
 
 def _kernels_by_name() -> torch.library.Library:
@@ -126,9 +131,8 @@ def absent(watch) -> Iterator[None]:
     """Inside, the calls below find a card; `watch` is tests.cuda.fake's."""
     with contextlib.ExitStack() as stack:
         stack.callback(_kernels_by_name()._destroy)
-        for replacement in _replacements(watch):
-            stack.enter_context(replacement)
+        for owner, name, replacement in _replacements(watch):
+            stack.enter_context(mock.patch.object(owner, name, replacement))
         if importlib.util.find_spec("common.kernels"):  # a Triton kernel has no memory here to point at
             stack.enter_context(mock.patch("common.kernels._noted", _Launched(watch)))
-        stack.enter_context(Calls(watch))
         yield

@@ -38,7 +38,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.cuda.absent import DEVICE, absent
-from tests.cuda.launches import kernels
+from tests.cuda.launches import TENSORS, kernels
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = {str(Path(__file__).with_name(name)) for name in ("fake.py", "absent.py", "launches.py", "parts.py")}
@@ -62,6 +62,7 @@ class Seen:
 
     launches: Counter = field(default_factory=Counter)  # operation -> kernels
     parts: Counter = field(default_factory=Counter)  # (part, "forward" or "backward", operation) -> kernels
+    many: Counter = field(default_factory=Counter)  # operation on a list of tensors -> how many
     products: set = field(default_factory=set)  # dtypes of matrix products' operands
     sums: set = field(default_factory=set)  # (operation, dtype of what is summed, part)
     pageable: list[str] = field(default_factory=list)  # lines that copied to the card from memory that is not pinned
@@ -106,19 +107,24 @@ class Watch(TorchDispatchMode):
         elif any(t.device.type == "cpu" and t.dim() for t in tensors):
             raise AssertionError(f"{line()}: {func} has operands on the CPU and on the card")
         if func in READS or (func in SIZES and kwargs.get("output_size") is None) or _by_booleans(func, args):
-            self._read(func.name())
+            self.read(func.name())
             if self.fake and func is aten._local_scalar_dense.default:
                 return True if args[0].dtype == torch.bool else 1.0 if args[0].is_floating_point() else 1
+            if self.fake and func is aten.equal.default:
+                return True
             if self.fake and func is aten.nonzero.default:
                 return torch.zeros(1, args[0].dim(), dtype=torch.int64, device=DEVICE)
         out = func(*args, **kwargs)
-        self.count(func.overloadpacket.__name__, kernels(func, args, kwargs), tensors)
+        name = func.overloadpacket.__name__
+        if name in TENSORS:
+            self.seen.many[name] += len(args[0])
+        self.count(name, kernels(func, args, kwargs), tensors)
         return out
 
     def _across(self, func, args, kwargs, source, to):
         """A copy between host and card."""
         if not (kwargs.get("non_blocking") or (func is aten.copy_.default and args[2:] == (True,))):
-            self._read(f"a blocking copy from {source.device.type} to {to.type}")
+            self.read(f"a blocking copy from {source.device.type} to {to.type}")
         elif to.type == "cuda" and not self.is_pinned(source):
             self.seen.pageable.append(line())
         self.count("copy", 1)
@@ -147,7 +153,8 @@ class Watch(TorchDispatchMode):
         if name in SUMS:
             self.seen.sums |= {(name, t.dtype, part) for t in tensors}
 
-    def _read(self, what: str) -> None:
+    def read(self, what: str) -> None:
+        """Note that the host waits here; an error inside a step."""
         self.seen.reads.append(f"{line()}: {what}")
         if self.strict:
             raise HostRead(f"{line()}: {what}: the host waits for the card inside a step")

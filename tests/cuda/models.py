@@ -71,6 +71,8 @@ def load(one: Card, *, layers: int, quantize: str = "nf4", resident: bool = Fals
         inject(model, "all-linear", 16, 32, dropout, generator=torch.Generator().manual_seed(0))
     if resident:
         make_resident(model, model.dtype)
+    with torch.no_grad():  # tables that are kept for each device are made, and copied to it, at the first product
+        model.model.layers[0].self_attn.q_proj(torch.zeros(1, config.hidden_size, dtype=model.dtype, device=one.device))
     return model
 
 
