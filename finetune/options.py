@@ -136,7 +136,8 @@ SMALL = {"learning_rate": 2e-3, "epochs": 3, "quantize": "nf4"}
 # The demonstration: two languages of the sample posts. With 78 posts an epoch is five steps, so it takes more of them.
 DEMO = {"languages": ["en", "es"], "learning_rate": 1e-3, "epochs": 15}
 # A real model of some hundred million parameters, such as SmolLM2. Found on development rows (docs/recipes.md).
-SMALL_MODEL = {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.06, "batch_size": 4, "epochs": 2}
+SMALL_MODEL = {"learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.06, "batch_size": 4, "epochs": 3,
+               "balance": "label"}
 PRESETS = {"paper": PAPER, "small-base": SMALL, "small-model": SMALL_MODEL}
 
 

@@ -39,8 +39,11 @@ def found(result: dict) -> list[str]:
 
 def section(part: dict) -> Html:
     """One part: its table, or why there is none."""
+    words = [figure for figure in part["figures"] if isinstance(figure["value"], str) and not figure["goal"]
+             and len(figure["value"]) > 12]  # too long for a column of numbers on a phone
     rows = [[figure["what"], shown(figure["value"]), figure["unit"], figure["goal"],
-             {None: "", True: "met", False: "not met"}[figure["met"]]] for figure in part["figures"]]
+             {None: "", True: "met", False: "not met"}[figure["met"]]] for figure in part["figures"]
+            if figure not in words]
     left_out = part.get("left_out")
     if left_out:
         inner = tag("p", f"Left out in a rehearsal: {left_out}.")
@@ -48,7 +51,8 @@ def section(part: dict) -> Html:
         inner = grid(["what", "value", "unit", "to reach", ""], rows, numbers=[False, True, False, False, False])
     else:
         inner = tag("p", "Nothing was measured.")
-    return tag("section", tag("h2", part["title"]), inner)
+    said = [tag("p", f"{figure['what']}: {figure['value']}") for figure in words]
+    return tag("section", tag("h2", part["title"]), *said, inner)
 
 
 def shown(value) -> str:
