@@ -20,6 +20,7 @@ from common.device import or_halve
 from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
 from data.visible import is_empty
+from lora.inject import cast_once
 
 MICRO_TOKENS = 4096  # packed tokens that go through the model at once where nobody says otherwise
 SIZES = 4  # of the batches of a large window: oneDNN compiles a kernel for every size of a product, and keeps it
@@ -87,7 +88,8 @@ class Labeller:
             longest = max(len(rows[index].ids) for index in indices)
             failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
                       "--device cpu, or leave out --resident")
-            part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
+            with cast_once(self.model, self.model.dtype):
+                part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
             if part is None:  # the same posts again, in batches of half the size
                 batches = self._plan(rows, list(chain(*batches)))
                 continue
