@@ -27,7 +27,7 @@ from common.errors import UserError
 from common.packed import PackedBatch, sent
 from data.batching import even_plan, make_batch, shared_prefix
 from finetune.checkpoint import check_trainer
-from lora.inject import trainable_parameters
+from lora.inject import cast_once, trainable_parameters
 
 LOSSES = ("label", "vocabulary", "text")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -167,8 +167,9 @@ class Trainer:
         failed = (f"step {self.step_count + 1}: one post of {longest} tokens does not fit into the device's memory; "
                   "try --checkpointing on, --quantize nf4 or a smaller --max-tokens")
         # If memory runs out, the same step again with half the micro-tokens: the same mean, so the same mathematics.
-        while (loss := or_halve(self, lambda: self._accumulate(indices), longest, failed)) is None:
-            pass
+        with cast_once(self.model, self.model.dtype):
+            while (loss := or_halve(self, lambda: self._accumulate(indices), longest, failed)) is None:
+                pass
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         limit = self.recipe.clip or float("inf")

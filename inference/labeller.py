@@ -21,6 +21,7 @@ from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
 from data.visible import is_empty
 from loading.choice import SHARE
+from lora.inject import cast_once
 
 MICRO_TOKENS = 4096  # packed tokens that go through the model at once where nobody says otherwise
 LARGE = 16384  # the same on a GPU with room: more would win little, and the posts of a window would fill few batches
@@ -92,7 +93,8 @@ class Labeller:
             longest = max(len(rows[index].ids) for index in indices)
             failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
                       "--device cpu, or --resident off")
-            part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
+            with cast_once(self.model, self.model.dtype):
+                part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
             if part is None:  # the same posts again, in batches of half the size
                 batches = self._plan(rows, list(chain(*batches)))
                 continue

@@ -5,7 +5,8 @@ parts; a single target that is not such a name is a regular expression for the w
 of the model. The output head is never one of them: labels are read from its rows directly.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -108,6 +109,28 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
     """The model's adapters, by the name of the linear that each wraps."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+@contextmanager
+def cast_once(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
+    """Within the block the adapters have A and B at hand in `dtype`, cast in a few launches instead of two a product.
+
+    On a card alone, and only where `dtype` is not theirs. Gradients go to the float32 masters as always; until the
+    block ends, the products do not see it if the masters change. 2 bytes a parameter in 16 bits.
+    """
+    layers = [layer for layer in adapters(model).values()
+              if layer.lora_A.device.type == "cuda" and layer.lora_A.dtype != dtype]
+    masters = [part.detach() for layer in layers for part in (layer.lora_A, layer.lora_B)]
+    copies = [torch.empty_like(master, dtype=dtype) for master in masters]
+    if masters:
+        torch._foreach_copy_(copies, masters)
+    for layer, *pair in zip(layers, copies[::2], copies[1::2], strict=True):
+        layer.at_hand = tuple(pair)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.at_hand = None
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

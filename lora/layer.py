@@ -12,7 +12,8 @@ dense and 4-bit linears, and the model does not know about it.
 On a card, where each operation costs a launch, scaling and adding are part of the products (`addmm`): `_OnCard` below.
 Its sums are rounded once instead of twice, so its last bits differ from those of the same steps one by one, which is
 what a CPU computes. The 16-bit A and B are kept from forward to backward, 2 bytes a parameter beside the 16 of master,
-gradient and AdamW's two averages; so are, as elsewhere, x and the thin product.
+gradient and AdamW's two averages; so are, as elsewhere, x and the thin product. `lora.inject.cast_once` has them cast
+for a whole step.
 """
 
 import math
@@ -44,6 +45,7 @@ class LoRALinear(nn.Module):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.r, self.alpha, self.dropout, self.rslora = r, alpha, float(dropout), rslora
         self.scaling = scaling_factor(r, alpha, rslora)
+        self.at_hand: tuple[torch.Tensor, torch.Tensor] | None = None  # A and B in x's dtype (`lora.inject.cast_once`)
         self.base = base.requires_grad_(False)
         device = next(tensor for tensors in (base.parameters(), base.buffers()) for tensor in tensors).device
         self.lora_A = nn.Parameter(torch.empty(r, self.in_features, dtype=torch.float32, device=device))
@@ -80,7 +82,7 @@ class LoRALinear(nn.Module):
         dropped = F.dropout(x, self.dropout, self.training) if self.dropout else x
         if x.device.type == "cuda":
             other = None if dropped is x else dropped
-            return _OnCard.apply(x, other, self.lora_A, self.lora_B, self.scaling, self.base)
+            return _OnCard.apply(x, other, self.lora_A, self.lora_B, self.scaling, self.base, self.at_hand)
         thin = linear(dropped, self.lora_A) * self.scaling  # (..., in) -> (..., r)
         return linear(thin, self.lora_B, add=self.base(x))  # (..., r) -> (..., out)
 
@@ -115,10 +117,10 @@ class _OnCard(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, dropped, lora_a, lora_b, scaling, base):
+    def forward(ctx, x, dropped, lora_a, lora_b, scaling, base, at_hand=None):
         y = base(x)  # (..., out), new memory: the product is added in place
         thick = (x if dropped is None else dropped).reshape(-1, base.in_features)  # (N, in)
-        a, b = lora_a.to(x.dtype), lora_b.to(x.dtype)
+        a, b = (part.to(x.dtype) for part in at_hand or (lora_a, lora_b))
         thin = _scaled(thick, a.t(), scaling)  # (N, r)
         y.view(-1, base.out_features).addmm_(thin, b.t())
         ctx.base, ctx.scaling, ctx.shape = base, scaling, x.shape
@@ -137,7 +139,7 @@ class _OnCard(torch.autograd.Function):
             d_x.addmm_(d_thin, a)
         d_x, d_dropped = (None if part is None else part.view(ctx.shape) for part in (d_x, d_dropped))
         return (d_x, d_dropped, _float32_product(d_thin.t(), thick) if of_a else None,
-                _float32_product(tokens.t(), thin) if of_b else None, None, None)
+                _float32_product(tokens.t(), thin) if of_b else None, None, None, None)
 
 
 def _scaled(left: torch.Tensor, right: torch.Tensor, factor: float) -> torch.Tensor:

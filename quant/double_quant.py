@@ -96,7 +96,6 @@ class Scales(tuple):
         return Scales(quantize_absmax(self[0])) if double else Scales((self.absmax(),))
 
 
-@torch.no_grad()
 def dequantize(packed: torch.Tensor, scales: Scales, shape, dtype: torch.dtype, out: torch.Tensor | None = None
                ) -> torch.Tensor:
     """`dequantize_nf4(packed, scales.absmax(), shape, dtype, out)`; on a card in one kernel, scales included."""

@@ -57,8 +57,7 @@ class _NF4Product(torch.autograd.Function):
         ctx.shape, ctx.inputs = shape, 3 + len(stored)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(*stored)
-        with _dense(stored, shape, x.dtype) as weight:
-            return matmul(x, weight, bias)  # (..., in) -> (..., out)
+        return _product(x, bias, shape, stored)
 
     @staticmethod
     @once_differentiable
@@ -66,6 +65,11 @@ class _NF4Product(torch.autograd.Function):
         if not ctx.needs_input_grad[0]:
             return (None,) * ctx.inputs
         return _input_gradient(grad, ctx.saved_tensors, ctx.shape), *(None,) * (ctx.inputs - 1)
+
+
+def _product(x, bias, shape, stored) -> torch.Tensor:
+    with _dense(stored, shape, x.dtype) as weight:
+        return matmul(x, weight, bias)  # (..., in) -> (..., out)
 
 
 def _input_gradient(grad: torch.Tensor, stored, shape) -> torch.Tensor:
@@ -105,7 +109,10 @@ class NF4Linear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return _NF4Product.apply(x, bias, (self.out_features, self.in_features), *self._stored(x.dtype))
+        shape, stored = (self.out_features, self.in_features), self._stored(x.dtype)
+        if not torch.is_grad_enabled():  # the same, without autograd's share of the host's time
+            return _product(x, bias, shape, stored)
+        return _NF4Product.apply(x, bias, shape, *stored)
 
     def input_gradient(self, grad: torch.Tensor) -> torch.Tensor:
         """dx = dy W, in new memory: (..., out) -> (..., in), in dy's dtype; without a graph."""

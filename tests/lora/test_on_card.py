@@ -8,9 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lora.inject import cast_once, inject
 from lora.layer import LoRALinear, _OnCard
 from model.layers import Linear
 from quant.linear import NF4Linear
+from tests.small import random_model
 
 
 def make(kind: str, dtype: torch.dtype, dropout: float = 0.0) -> LoRALinear:
@@ -25,7 +27,7 @@ def make(kind: str, dtype: torch.dtype, dropout: float = 0.0) -> LoRALinear:
 
 def on_card(layer: LoRALinear, x: torch.Tensor) -> torch.Tensor:
     dropped = F.dropout(x, layer.dropout, layer.training) if layer.dropout else None
-    return _OnCard.apply(x, dropped, layer.lora_A, layer.lora_B, layer.scaling, layer.base)
+    return _OnCard.apply(x, dropped, layer.lora_A, layer.lora_B, layer.scaling, layer.base, layer.at_hand)
 
 
 def results(forward, layer: LoRALinear, x: torch.Tensor) -> list[torch.Tensor]:
@@ -81,3 +83,17 @@ def test_an_input_without_gradient_and_a_call_without_any():
     assert layer.lora_A.grad is not None and x.grad is None
     with torch.inference_mode():
         torch.testing.assert_close(on_card(layer, x), layer(x))
+
+
+def test_a_and_b_cast_once_give_the_same_bits():
+    layer, x = make("dense", torch.bfloat16), torch.randn(7, 40, dtype=torch.bfloat16, requires_grad=True)
+    expected = results(on_card, layer, x)
+    layer.at_hand = tuple(part.detach().bfloat16() for part in (layer.lora_A, layer.lora_B))
+    assert all(map(torch.equal, results(on_card, layer, x), expected))
+
+
+def test_on_a_cpu_nothing_is_cast_ahead():
+    model = random_model()
+    inject(model, "all-linear", 4, 8)
+    with cast_once(model, torch.bfloat16):
+        assert all(getattr(module, "at_hand", None) is None for module in model.modules())
