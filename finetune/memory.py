@@ -6,19 +6,8 @@ The estimate counts what must be in memory at the same time:
     model        bytes of all parameters and buffers, as they are after loading
     adapter      16 bytes per trainable number: value, gradient, two moments, each float32
     buffer       the largest linear once, dequantised, if linears are in 4 bits
-    activations  what backward needs of the fullest piece: N packed tokens, of R rows behind a shared prefix, that see
-                 S keys in all. Per layer, in numbers of the compute dtype:
-                   N (2 F + 2 H h)       gate and up; queries, and attention's output
-                   N (D + H h + D + F)   the inputs of adapters: on q, k, v; on o; on gate, up; on down. With dropout
-                                         each adapter's own masked input instead, and as much for the mask (on a GPU a
-                                         byte a number)
-                   N r                   each adapter's thin product
-                   2 K h (N + S)         keys and values, and the copy that each row sees, the prefix in front (on a
-                                         GPU 2 H h S: for each query head, rows filled up to the longest)
-                   sum of T S            the mask of each row of T tokens, if there is a prefix
-                 and N 2 D numbers in at least float32, the norms' inputs. If only answers are read, the last layer
-                 keeps one norm's input, the inputs of adapters on q, k, v, and keys and values. With checkpointing only
-                 each layer's input N D is kept, and one layer's activations at a time
+    activations  what backward needs of the fullest piece of a step (`finetune/kept.py`); with checkpointing each
+                 layer's input and one layer's activations
     gradients    of one layer in backward: N (4 F + 4 D)
     logits       for the losses over the whole vocabulary: one chunk's logits, their softmax and gradient in float32,
                  and a slice of the head in the compute dtype if it is stored in another
@@ -34,33 +23,17 @@ import torch
 
 from common.terminal import human_bytes
 from data.batching import even_plan, shared_prefix
+from finetune.kept import Piece, activation_bytes
 from finetune.loop import LOGIT_CHUNK
 from loading.choice import SHARE, empty_model
-from lora.inject import adapters, inject, trainable_parameters
+from lora.inject import inject, trainable_parameters
+from model.attention import Attend, attend_sdpa
 from model.config import LlamaConfig
 from model.llama import HEAD_CHUNK
 from quant.convert import model_bytes
 
 MICRO_TOKEN_CHOICES = (8192, 4096, 2048, 1024, 512)
 PROGRAM = 400_000_000  # bytes, measured at eight settings as 380 to 460 MB (LOG.md); of it 155 MB before any model
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What goes through the model at once: N tokens, S keys over all rows, the sum of T S, and the padded sizes."""
-
-    tokens: int
-    keys: int = 0  # S, with a shared prefix counted for each row; 0 without one: rows then see no copies
-    mask: int = 0
-    padded: int = 0  # keys, with each row filled up to the longest
-
-    @classmethod
-    def of(cls, lengths: Sequence[int], prefix: int) -> "Piece":
-        """Rows with `lengths` tokens of their own (the T) behind a shared prefix."""
-        tokens, longest = prefix + sum(lengths), max(lengths)
-        keys = sum(prefix + own for own in lengths)
-        return cls(tokens, keys if prefix else 0, sum(own * (prefix + own) for own in lengths) if prefix else 0,
-                   len(lengths) * (prefix + longest))
 
 
 @dataclass(frozen=True)
@@ -97,42 +70,6 @@ class MemoryPlan:
                 f"{human_bytes(self.activations)}; {human_bytes(self.available)} is free")
 
 
-def layer_bytes(model, piece: Piece, dtype: torch.dtype, gpu: bool) -> tuple[int, int]:
-    """Bytes that a layer keeps for backward, and the last one if only answers are read, by the formula above.
-
-    Of a model without adapters, those of adapters on all linears.
-    """
-    config, n, wide = model.config, piece.tokens, torch.promote_types(dtype, torch.float32).itemsize
-    size, inner, depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    heads, keys = config.num_attention_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    there = adapters(model)
-    names = {name.rsplit(".", 1)[-1] for name in there}
-    reads = {"qkv": size * (not there or bool(names & {"q_proj", "k_proj", "v_proj"})),
-             "o": heads * (not there or "o_proj" in names),
-             "mlp": size * (not there or bool(names & {"gate_proj", "up_proj"})),
-             "down": inner * (not there or "down_proj" in names)}
-    inputs = sum(reads.values()) * dtype.itemsize
-    dropped = sum(layer.in_features for layer in there.values() if layer.dropout)
-    if dropped:
-        inputs = -(-dropped // depth) * (dtype.itemsize + (1 if gpu else dtype.itemsize))
-    thin = -(-sum(layer.r for layer in there.values()) // depth) * dtype.itemsize
-    seen = 2 * heads * (piece.padded or n) if gpu else 2 * keys * (n + piece.keys)
-    attention = (seen + piece.mask) * dtype.itemsize
-    layer = n * ((2 * inner + 2 * heads) * dtype.itemsize + inputs + thin + 2 * size * wide) + attention
-    last = n * (reads["qkv"] * dtype.itemsize + size * wide) + attention
-    return layer, last
-
-
-def activation_bytes(model, piece: Piece, dtype: torch.dtype, checkpointing: bool, answers_only: bool = True,
-                     gpu: bool = False) -> int:
-    """Bytes that a piece keeps for backward, without the gradients of backward itself."""
-    config = model.config
-    layer, last = layer_bytes(model, piece, dtype, gpu)
-    if checkpointing:
-        return config.num_hidden_layers * piece.tokens * config.hidden_size * dtype.itemsize + layer
-    return (config.num_hidden_layers - 1) * layer + (last if answers_only else layer)
-
-
 def logit_bytes(model, loss: str) -> int:
     """Bytes that a loss over the whole vocabulary takes for a moment; 0 for the label loss."""
     if loss == "label":
@@ -161,14 +98,15 @@ def fullest(rows: Sequence, places: Sequence[int], batch_size: int, prefix: Sequ
 
 
 def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointing: bool | None, available: int,
-                loss: str = "label", piece: Callable[[int], Piece] = Piece, gpu: bool | None = None) -> MemoryPlan:
+                loss: str = "label", piece: Callable[[int], Piece] = Piece, gpu: bool | None = None,
+                fused: bool | None = None) -> MemoryPlan:
     """Choose what is `None` so that the estimate fills at most `SHARE` of what is free beside the loaded model.
 
     Plans without checkpointing are tried first, down to micro-batches of 1,024 tokens: cutting steps smaller costs less
     than computing activations twice. Plans with checkpointing follow, again from large micro-batches to small. If
     nothing fits, the smallest plan is returned, and its estimate shows that.
     piece: micro_tokens -> the fullest piece of that size that the posts make (`fullest`); by default a full one without
-    a prefix. gpu: `None` takes the model's own device.
+    a prefix. gpu: `None` takes the model's own device. fused: whether a kernel has the norms (`kept.norms_are_fused`).
     """
     config, dtype = model.config, model.dtype
     gpu = model.device.type == "cuda" if gpu is None else gpu
@@ -182,7 +120,7 @@ def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointin
 
     def planned(tokens: int, way: bool) -> MemoryPlan:
         full = piece(tokens)
-        kept = activation_bytes(model, full, dtype, way, answers_only, gpu) + full.tokens * backward + logits
+        kept = activation_bytes(model, full, dtype, way, answers_only, gpu, fused) + full.tokens * backward + logits
         return MemoryPlan(tokens, way, model_bytes(model), adapter, kept, available, 0 if gpu else PROGRAM, full.tokens)
 
     plans = [planned(tokens, way)
@@ -191,12 +129,13 @@ def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointin
 
 
 def expected_plan(config: LlamaConfig, dtype: torch.dtype, quantize: str, targets, rank: int, free: int, *,
-                  dropout: float = 0.0, gpu: bool = False, **more) -> MemoryPlan:
+                  dropout: float = 0.0, gpu: bool = False, attend: Attend = attend_sdpa, **more) -> MemoryPlan:
     """The plan for a model that is not loaded, when `free` bytes are free before it is; nothing is allocated.
 
-    more: `plan_memory`'s own arguments.
+    attend: how it will compute attention. more: `plan_memory`'s own arguments.
     """
     model = empty_model(config, dtype, quantize)
+    model.attend = attend
     inject(model, targets, rank, 2 * rank, dropout, generator=torch.Generator())
     trainable = sum(parameter.numel() for parameter in trainable_parameters(model).values())
     more = {"micro_tokens": None, "checkpointing": None} | more

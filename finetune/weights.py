@@ -15,10 +15,12 @@ import torch
 
 from common.device import available_memory
 from data.batching import make_batch, plan, shared_prefix
+from finetune.kept import Piece
 from finetune.loop import token_losses
-from finetune.memory import Piece, expected_plan
+from finetune.memory import expected_plan
 from finetune.prepare import Prepared
 from loading import load_model
+from loading.assemble import choose_attend
 from loading.choice import Choice, choose_weights
 from model.config import LlamaConfig
 
@@ -50,7 +52,8 @@ def resolve(options, config: LlamaConfig, device: torch.device, dtype: torch.dty
         return None
     free = available_memory(device)
     memory = expected_plan(config, dtype, "none", options.lora_targets, options.rank, free, dropout=options.dropout,
-                           gpu=device.type == "cuda", micro_tokens=options.micro_tokens or None,
+                           gpu=device.type == "cuda", attend=choose_attend(device, dtype, config.head_dim)[0],
+                           micro_tokens=options.micro_tokens or None,
                            checkpointing=options.recompute, loss=options.loss, piece=piece)
     found = choose_weights(config, dtype, free, beside=memory.adapter + memory.activations)
     options.quantize = "nf4" if found.quantize == "stored" else found.quantize  # packed bytes stay as they are

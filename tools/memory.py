@@ -18,6 +18,7 @@ from finetune.memory import MemoryPlan, expected_plan
 from loading.sources import find_base
 from loading.weights import read_config
 from model.config import LlamaConfig
+from model.varlen import attend_varlen
 
 CUDA_ITSELF = 0.7e9  # context and libraries of one process, bytes: a round number, not measured on every card
 CARDS = (6, 8, 12, 16, 24, 48)  # GiB
@@ -35,8 +36,9 @@ class FitsOptions:
 
 def on_card(config: LlamaConfig, card: float, quantize: str = "nf4", targets="all-linear", rank: int = 16
             ) -> MemoryPlan:
-    """The plan for a card of `card` GiB, in bfloat16; nothing is allocated."""
-    return expected_plan(config, torch.bfloat16, quantize, targets, rank, int(card * 2**30 - CUDA_ITSELF), gpu=True)
+    """The plan for a card of `card` GiB that has every kernel, in bfloat16; nothing is allocated."""
+    return expected_plan(config, torch.bfloat16, quantize, targets, rank, int(card * 2**30 - CUDA_ITSELF), gpu=True,
+                         attend=attend_varlen, fused=True)
 
 
 def row(card: int, plan: MemoryPlan) -> list[str]:

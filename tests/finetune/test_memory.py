@@ -1,6 +1,6 @@
 """The memory plan: its formula against what autograd really keeps, and sensible, monotone choices.
 
-Deliberate break: in `memory.layer_bytes` leave `dropped` out; the comparison with what autograd keeps turns red.
+Deliberate break: in `kept.layer_terms` leave `masked` out; the comparison with what autograd keeps turns red.
 """
 
 import pytest
@@ -9,8 +9,9 @@ import torch
 from common.device import available_memory
 from data.batching import make_batch
 from data.prompt import EncodedPost
+from finetune.kept import Piece, activation_bytes
 from finetune.loop import LOGIT_CHUNK, batch_loss
-from finetune.memory import MICRO_TOKEN_CHOICES, SHARE, Piece, activation_bytes, fullest, logit_bytes, plan_memory
+from finetune.memory import MICRO_TOKEN_CHOICES, SHARE, fullest, logit_bytes, plan_memory
 from lora.inject import inject
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
@@ -108,17 +109,15 @@ def test_bytes_by_hand(three_billion):
 def test_a_piece_is_no_larger_than_the_posts_make_it(three_billion):
     rows = [EncodedPost(list(range(40)) + [7] * own, 39 + own, False) for own in (5, 30, 10, 20, 8, 9)]
     piece = fullest(rows, [0, 1, 2, 3, 4, 5], 3, list(range(40)))
-    assert piece(8192) == Piece.of([5, 30, 10], 40) == Piece(85, 165, 5 * 45 + 30 * 70 + 10 * 50, 3 * 70)
+    assert piece(8192) == Piece.of([5, 30, 10], 40) == Piece(85, 165, 5 * 45 + 30 * 70 + 10 * 50, 3 * 70, 90, 40)
     assert piece(70).tokens == 70 and fullest(rows, range(6), 3, [])(8192).keys == 0
     few, many = (plan(three_billion, 500, piece=one) for one in (piece, Piece))
     assert (few.micro_tokens, few.tokens, many.tokens) == (8192, 85, 8192) and few.activations < many.activations / 80
     assert plan(three_billion, 3, piece=piece).checkpointing is False is not plan(three_billion, 3).checkpointing
 
 
-def test_a_gpu_repeats_keys_and_has_no_program_of_ours(three_billion):
-    piece = lambda tokens: Piece.of([60] * 16, 90)  # noqa: E731
-    here, there = (plan(three_billion, 500, 8192, False, piece=piece, gpu=gpu) for gpu in (False, True))
-    assert there.program == 0 < here.program and there.activations > here.activations
+def test_a_gpu_has_no_program_of_ours(three_billion):
+    assert plan(three_billion, 500, 8192, False, gpu=True).program == 0 < plan(three_billion, 500, 8192, False).program
 
 
 def test_a_head_of_another_dtype_is_counted_where_it_is_cast():
