@@ -64,13 +64,21 @@ class LlamaModel(nn.Module):
         self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self._frequencies: dict[torch.device, torch.Tensor] = {}
+
+    def frequencies(self, device: torch.device) -> torch.Tensor:
+        """`inverse_frequencies` (h/2,) on `device`, computed once: on a GPU that takes some twenty launches."""
+        if device not in self._frequencies:
+            with torch.inference_mode(False):  # else training after a first inference could not use them
+                self._frequencies[device] = inverse_frequencies(self.config, device)
+        return self._frequencies[device]
 
     def forward(self, tokens, positions, layout: Layout, attend: Attend, kv_cache: KVCache | None = None,
                 checkpointing: bool = False, queries: tuple[tuple[int, ...], torch.Tensor] | None = None
                 ) -> torch.Tensor:
         dtype = self.norm.weight.dtype
         x = self.embed_tokens(tokens).to(dtype)  # (N, D)
-        rope = rotation(positions, inverse_frequencies(self.config, tokens.device), dtype)  # 2 x (N, h/2)
+        rope = rotation(positions, self.frequencies(tokens.device), dtype)  # 2 x (N, h/2)
 
         def run(step, *inputs):
             # Checkpointing keeps only the layer's input and recomputes the rest in backward.

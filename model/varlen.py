@@ -128,9 +128,8 @@ def attend_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Lay
     if repeated:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     run = kernel()
-    more = {"enable_gqa": True} if takes_groups(run) and q.shape[1] != k.shape[1] else {}
-    return run(q, k, v, found.starts_q, found.starts_k, found.longest_q, found.longest_k,
-               window_size=(-1, 0) if found.causal else (-1, -1), **more)
+    more = words_for(run, found.causal, grouped=q.shape[1] != k.shape[1])
+    return run(q, k, v, found.starts_q, found.starts_k, found.longest_q, found.longest_k, **more)
 
 
 @cache
@@ -142,9 +141,15 @@ def kernel() -> Callable:
 
 
 @cache
-def takes_groups(run: Callable) -> bool:
-    """Whether the kernel is told that several query heads share a key head; PyTorch 2.11's has no word for it."""
-    return "enable_gqa" in inspect.signature(run).parameters
+def words_for(run: Callable, causal: bool, grouped: bool) -> dict:
+    """What the kernel is told beside the sequences, in the words of its version.
+
+    grouped: whether several query heads share a key head; before PyTorch 2.12 there was no word for it, and no need.
+    """
+    known = inspect.signature(run).parameters
+    window = (-1, 0) if causal else (-1, -1)  # how far a query sees to the left and to the right; -1: all
+    words = {"window_size": window} if "window_size" in known else {"is_causal": causal}
+    return words | ({"enable_gqa": True} if grouped and "enable_gqa" in known else {})
 
 
 @cache

@@ -29,7 +29,7 @@ from model.llama import LlamaForCausalLM
 from model.varlen import attend_varlen
 from quant.convert import replace_linears
 
-WITHIN = 0.05
+WITHIN = 0.08  # at 4 layers; the first keeps no norm of its input, which needs no gradient
 LLAMA = dict(model_type="llama", vocab_size=128256, intermediate_size=8192, num_key_value_heads=8, num_hidden_layers=4,
              tie_word_embeddings=True)
 SIZES = {"1B": LLAMA | dict(hidden_size=2048, num_attention_heads=32, head_dim=64),

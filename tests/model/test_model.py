@@ -13,8 +13,11 @@ import torch
 
 from common.packed import ROWS, Layout, pack
 from loading import load_model
+from model import llama
 from model.attention import attend_padded, attend_sdpa, attend_softmax
 from model.kv_cache import KVCache
+from model.rope import inverse_frequencies
+from tests.small import random_model
 from tests.tiny import LLAMA3_ROPE, read_reference, reference_model, write_checkpoint
 
 TOLERANCE = dict(atol=1e-5, rtol=1e-5)
@@ -135,6 +138,19 @@ def test_packed_rows_equal_rows_alone(tmp_path, prefix, attend, wanted):
     alone.sin().sum().backward()
     torch.testing.assert_close(packed, alone, atol=1e-11, rtol=1e-9)
     torch.testing.assert_close(shared_gradient, table.grad, atol=1e-11, rtol=1e-9)
+
+
+def test_frequencies_are_computed_once_for_a_device_and_serve_training_after_inference(monkeypatch):
+    ours, asked = random_model(), []
+    monkeypatch.setattr(llama, "inverse_frequencies", lambda *words: asked.append(words) or inverse_frequencies(*words))
+    ids = torch.arange(8)[None]
+    with torch.inference_mode():
+        first = ours(ids)
+    ours.model.norm.weight.requires_grad_(True)
+    again = ours(ids)
+    again.sum().backward()
+    torch.testing.assert_close(again.detach(), first.clone(), **TOLERANCE)
+    assert asked == [(ours.config, torch.device("cpu"))]
 
 
 def test_the_last_layer_computes_answers_only(tmp_path):

@@ -47,18 +47,23 @@ def loop(q, k, v, starts_q, starts_k, longest_q, longest_k, *, window_size=(-1, 
     return torch.cat(out)
 
 
-def told(q, k, v, *words, enable_gqa=False, **more):
-    """The same of 2.13, which wants to be told."""
+def told(q, k, v, *words, window_size=(-1, -1), enable_gqa=False):
+    """The same of 2.12 and 2.13, which want to be told."""
     if q.shape[1] != k.shape[1] and not enable_gqa:
         raise ValueError("Expect query and key/value to have the same number of heads")
-    return loop(q, k, v, *words, **more)
+    return loop(q, k, v, *words, window_size=window_size)
 
 
-def equal_heads(q, k, v, *words, **more):
+def early(*words, is_causal=False):
+    """The same of 2.10, whose word for causality is another."""
+    return loop(*words, window_size=(-1, 0) if is_causal else (-1, -1))
+
+
+def equal_heads(q, k, v, *words, window_size=(-1, -1)):
     """A kernel that does not take grouped heads, nor any word for them."""
     if q.shape[1] != k.shape[1]:
         raise RuntimeError("heads differ")
-    return loop(q, k, v, *words, **more)
+    return loop(q, k, v, *words, window_size=window_size)
 
 
 @pytest.fixture(autouse=True)
@@ -82,9 +87,9 @@ def results(attend, layout: Layout, heads=(6, 2), **more) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("way", ["as 2.11", "as 2.13", "equal heads", "one head each"])
+@pytest.mark.parametrize("way", ["as 2.10", "as 2.11", "as 2.13", "equal heads", "one head each"])
 def test_all_rows_at_once_equal_the_specification(case, way, stand_in):
-    stand_in({"as 2.13": told, "equal heads": equal_heads}.get(way, loop))
+    stand_in({"as 2.10": early, "as 2.13": told, "equal heads": equal_heads}.get(way, loop))
     heads = (4, 4) if way == "one head each" else (6, 2)
     more = {"repeated": True} if way == "equal heads" else {}
     assert sequences(LAYOUTS[case], torch.device("cpu")) is not None
@@ -122,11 +127,11 @@ def test_a_card_gets_what_it_computes_rightly_and_the_choice_is_said(stand_in):
     for dtype, size, why in ((torch.float32, 64, "float32"), (half, 12, "heads of 12"), (half, 264, "heads of 264")):
         attend, said = choose_attend(gpu, dtype, size)
         assert attend is attend_padded and why in said
-    wrong = lambda *words, **more: loop(*words, window_size=(-1, -1))  # no causality  # noqa: E731
-    for function, expected in ((loop, ("", False)), (told, ("", False)), (equal_heads, ("", True))):
+    wrong = lambda *words, window_size: loop(*words)  # no causality  # noqa: E731
+    for function in (loop, early, told, equal_heads):
         stand_in(function)
         tried.cache_clear()
-        assert tried(cpu, half, 16) == expected
+        assert tried(cpu, half, 16) == ("", function is equal_heads)
     for function, why in ((wrong, "something else on this card"), (lambda: None, "does not run here")):
         stand_in(function)
         tried.cache_clear()
