@@ -30,6 +30,11 @@ def _attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=No
                                                         is_causal, scale=scale)[0]
 
 
+def _dropout(x, p=0.5, training=True):
+    """A card draws the mask, of one byte an entry, and multiplies in one kernel."""
+    return torch.native_dropout(x, p, True)[0] if training else x
+
+
 class _Event:
     """What `torch.cuda.Event` is used for in labelling."""
 
@@ -96,6 +101,7 @@ def _replacements(watch) -> list:
         (torch.Tensor, "is_pinned", lambda self, device=None: watch.is_pinned(self)),
         (torch.Tensor, "to", _to_where_it_is(torch.Tensor.to)),
         (torch.Tensor, "new_tensor", on_card(torch.Tensor.new_tensor, new_tensor)),
+        (F, "dropout", on_card(F.dropout, _dropout)),
         (F, "scaled_dot_product_attention", on_card(F.scaled_dot_product_attention, _attention)),
         (clip_grad, "_group_tensors_by_device_and_dtype", _foreach(clip_grad._group_tensors_by_device_and_dtype)),
         (clip_grad, "_has_foreach_support", lambda tensors, device: device.type == "cuda"),

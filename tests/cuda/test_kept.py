@@ -18,7 +18,7 @@ from tests.cuda.models import load, posts, some_prompt
 FEW, MORE = 2, 4  # layers
 # (template, dropout, checkpointing): bytes a token that one layer keeps; what may not be exceeded
 BUDGET = {("paper", 0.0, False): 139_400, ("instruction-first", 0.0, False): 154_900,
-          ("paper", 0.1, False): 196_800, ("instruction-first", 0.0, True): 6144}  # fmt: skip
+          ("paper", 0.1, False): 170_100, ("instruction-first", 0.0, True): 6144}  # fmt: skip
 NEAR = 0.15
 
 
@@ -53,9 +53,7 @@ def test_a_layer_keeps_no_more_than_its_budget(counted, template, dropout, check
     assert (kept[1] - kept[0]) / (MORE - FEW) / tokens <= BUDGET[template, dropout, checkpointing]
 
 
-@pytest.mark.parametrize("template, dropout", [
-    ("paper", 0.0), ("instruction-first", 0.0), pytest.param("paper", 0.1, marks=pytest.mark.xfail(
-        strict=True, reason="finetune/memory.py expects 16 % less a layer than padded rows keep"))])
+@pytest.mark.parametrize("template, dropout", [("paper", 0.0), ("instruction-first", 0.0), ("paper", 0.1)])
 def test_the_memory_plan_expects_what_is_kept(counted, template, dropout):
     kept, planned, _ = counted(template, dropout, False)
     assert abs(planned[1] / kept[1] - 1) <= NEAR
