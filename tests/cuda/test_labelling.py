@@ -39,13 +39,7 @@ def window(prompt, count: int = 4) -> list:
     return [prompt.encode(text) for text in posts(count)]
 
 
-PAGEABLE = "common/packed.py copies the layout to the card from pageable memory"
-DOUBLE = f"{PAGEABLE}; and quant/double_quant.py copies its map, blocking, in every linear"
-
-
-@pytest.mark.parametrize("kind", [
-    pytest.param(kind, marks=pytest.mark.xfail(strict=True, reason=DOUBLE if kind == "nf4-double" else PAGEABLE))
-    for kind in ("nf4, instruction first", *KINDS)])
+@pytest.mark.parametrize("kind", ["nf4, instruction first", *KINDS])
 def test_a_window_is_given_without_waiting(one, model_of, kind):
     kind, _, first = kind.partition(", ")
     prompt = some_prompt("instruction-first" if first else "paper")

@@ -62,15 +62,7 @@ def walked(one):
     return walk
 
 
-WAITS = "finetune/loop.py copies labels and weights blocking, common/packed.py the layout from pageable memory"
-TEXT = f"{WAITS}; and the text loss copies which tokens have a next one, and how many, blocking"
-DOUBLE = f"{WAITS}; and quant/double_quant.py copies its map, blocking, in every linear"
-
-
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.xfail(
-        strict=True, reason=DOUBLE if case.quantize == "nf4-double" else TEXT if case.loss == "text" else WAITS))
-    for name, case in CASES.items()])
+@pytest.mark.parametrize("name", CASES)
 def test_the_host_never_waits_inside_a_step(walked, name):
     seen, *_ = walked(CASES[name])
     assert seen.total > 100 and not seen.reads and not seen.pageable
