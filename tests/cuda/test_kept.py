@@ -37,8 +37,9 @@ def counted(one, shared_data):
         batch = make_batch(rows, range(16), shared).to(one.device)
         for layers in (FEW, MORE):
             if (layers, dropout) not in models:
-                models[layers, dropout] = load(one, layers=layers, adapter=True, dropout=dropout).train()
-            model = models[layers, dropout]
+                more = {"dropout": dropout} if dropout else {}
+                models[layers, dropout] = load(one, layers=layers, quantize="nf4", resident=False, adapter=True, **more)
+            model = models[layers, dropout].train()
             with one.kept(model) as found:
                 model.answer_hidden(batch, checkpointing)
             kept += found

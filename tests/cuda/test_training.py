@@ -48,8 +48,8 @@ def walked(one):
     def walk(case: Case):
         kind = (case.quantize, case.resident, case.dropout)
         if kind not in models:
-            models[kind] = load(one, layers=2, quantize=case.quantize, resident=case.resident, adapter=True,
-                                dropout=case.dropout)
+            more = {"dropout": case.dropout} if case.dropout else {}
+            models[kind] = load(one, layers=2, quantize=case.quantize, resident=case.resident, adapter=True, **more)
         if case not in steps:
             trainer = recipe_trainer(models[kind], some_prompt(case.template), posts(4), case.loss,
                                      micro_tokens=case.micro_tokens, checkpointing=case.checkpointing)
@@ -87,7 +87,7 @@ def test_a_cut_step_makes_two_batches_and_checkpointing_computes_twice(walked):
 
 
 def test_memory_that_runs_out_halves_the_step(one):
-    model = load(one, layers=2, quantize="nf4", adapter=True)
+    model = load(one, layers=2, quantize="nf4", resident=False, adapter=True)
     trainer = recipe_trainer(model, some_prompt("paper"), posts(4), micro_tokens=1024)
 
     def full(module, args):
@@ -101,7 +101,7 @@ def test_memory_that_runs_out_halves_the_step(one):
 
 
 def test_a_read_in_the_loop_ends_the_step(one):
-    model = load(one, layers=1, quantize="none", adapter=True)
-    trainer = recipe_trainer(model, some_prompt("paper"), posts(2))
+    model = load(one, layers=2, quantize="none", resident=False, adapter=True)
+    trainer = recipe_trainer(model, some_prompt("paper"), posts(4))
     with one.inside(), pytest.raises((HostRead, RuntimeError)):
         trainer.step()["loss"].item()
