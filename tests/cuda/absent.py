@@ -1,7 +1,6 @@
 """What a CPU build of PyTorch cannot do for fake CUDA tensors, replaced: each call with its reason."""
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator
 from unittest import mock
 
@@ -28,6 +27,11 @@ def _attention(q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=No
         attn_mask = attn_mask.expand(*q.shape[:-1], k.shape[-2])
     return aten._scaled_dot_product_efficient_attention(q, k, v, attn_mask, torch.is_grad_enabled(), dropout_p,
                                                         is_causal, scale=scale)[0]
+
+
+def _dropout(x, p=0.5, training=True):
+    """A card draws the mask, of one byte an entry, and multiplies in one kernel."""
+    return torch.native_dropout(x, p, True)[0] if training else x
 
 
 class _Event:
@@ -96,6 +100,7 @@ def _replacements(watch) -> list:
         (torch.Tensor, "is_pinned", lambda self, device=None: watch.is_pinned(self)),
         (torch.Tensor, "to", _to_where_it_is(torch.Tensor.to)),
         (torch.Tensor, "new_tensor", on_card(torch.Tensor.new_tensor, new_tensor)),
+        (F, "dropout", on_card(F.dropout, _dropout)),
         (F, "scaled_dot_product_attention", on_card(F.scaled_dot_product_attention, _attention)),
         (clip_grad, "_group_tensors_by_device_and_dtype", _foreach(clip_grad._group_tensors_by_device_and_dtype)),
         (clip_grad, "_has_foreach_support", lambda tensors, device: device.type == "cuda"),
@@ -133,6 +138,5 @@ def absent(watch) -> Iterator[None]:
         stack.callback(_kernels_by_name()._destroy)
         for owner, name, replacement in _replacements(watch):
             stack.enter_context(mock.patch.object(owner, name, replacement))
-        if importlib.util.find_spec("common.kernels"):  # a Triton kernel has no memory here to point at
-            stack.enter_context(mock.patch("common.kernels._noted", _Launched(watch)))
+        stack.enter_context(mock.patch("common.kernels._noted", _Launched(watch)))  # there is no memory to point at
         yield

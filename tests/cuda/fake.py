@@ -11,8 +11,8 @@ Without a card, `torch._subclasses.fake_tensor.FakeTensorMode` gives tensors tha
 "cuda:0", but no numbers; the code under test is the product's own, line by line. It refuses operands on two devices.
 Tensors on the CPU stay real. Over it lies `Watch`, which sees every operation of PyTorch, forward and backward:
 
-- what makes the host wait for the card (`.item()`, `bool(tensor)`, `nonzero`, an index of booleans, a copy to the CPU,
-  a blocking copy from it) is a `HostRead` inside a step, with the line of the project that did it; outside it is
+- what makes the host wait for the card (`.item()`, `bool(tensor)`, `nonzero`, an index of booleans, a blocking copy to
+  the host or from it) is a `HostRead` inside a step, with the line of the project that did it; outside it is
   answered: 1 for a number, zeros for a copy;
 - copies to the card from memory that is not pinned are listed, since CUDA may wait for those too;
 - launches are counted by `kernels`: views, empty tensors and the host's own operations launch nothing.
@@ -48,7 +48,7 @@ READS = {aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.d
 SIZES = {aten.nonzero.default, aten.masked_select.default, aten.repeat_interleave.Tensor, aten._unique2.default,
          aten.unique_consecutive.default, aten.unique_dim.default}
 INDEX = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
-PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
+PRODUCTS = {"mm", "addmm", "addmm_", "bmm", "baddbmm", "baddbmm_"}
 SUMS = {"mean", "sum", "_softmax", "_log_softmax", "linalg_vector_norm", "_foreach_norm"}
 
 
@@ -210,7 +210,8 @@ class Card:
                 warned = stack.enter_context(warnings.catch_warnings(record=True))
                 warnings.simplefilter("always")
                 stack.callback(lambda: self.watch.seen.reads.extend(
-                    f"{one.filename}:{one.lineno}: {one.message}" for one in warned if "synchron" in str(one.message)))
+                    f"{one.filename.removeprefix(f'{ROOT}/')}:{one.lineno}: {one.message}" for one in warned
+                    if "synchron" in str(one.message)))
                 torch.cuda.set_sync_debug_mode("error" if strict else "warn")
             yield self.watch.seen
 

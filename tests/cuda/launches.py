@@ -1,8 +1,9 @@
 """How many kernels an operation of PyTorch launches on a card.
 
-Most launch one. Views, empty tensors and questions about a tensor launch none. The others are in a table here: what
-they launch was read in PyTorch's CUDA sources (2.11); where it depends on sizes, the least. cuBLAS may split a product
-of few rows in two kernels, which is not counted either, so a real step launches a few more.
+Most launch one. Views, empty tensors and questions about a tensor launch none. Some launch several, and those are in a
+table here, by the way in which PyTorch's CUDA code computes them; it is right to a few per cent, no more: how many
+kernels a sort takes, or whether cuBLAS splits a product of few rows in two, depends on sizes, cards and versions. Where
+there is a card, test_launches.py holds the table against the profiler.
 """
 
 import math

@@ -54,7 +54,20 @@ class _OnCard:
         return torch.randn(self.shapes[name], dtype=torch.bfloat16, device=self.device) * 0.02
 
 
-def load(one: Card, *, layers: int, quantize: str = "nf4", resident: bool = False, adapter: bool = False,
+_loaded: dict = {}
+
+
+def load(one: Card, *, fresh: bool = False, **kind):
+    """`_load(one, **kind)`; a model without memory is made once for all files of tests, unless it must be `fresh`."""
+    if fresh or one.is_real:
+        return _load(one, **kind)
+    key = tuple(sorted(kind.items()))
+    if key not in _loaded:
+        _loaded[key] = _load(one, **kind)
+    return _loaded[key]
+
+
+def _load(one: Card, *, layers: int, quantize: str = "nf4", resident: bool = False, adapter: bool = False,
          dropout: float = 0.0):
     """The model as `load_model` makes it; quantize "none", "nf4" or "nf4-double"; adapters of rank 16 on all
     linears."""

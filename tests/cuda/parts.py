@@ -21,7 +21,8 @@ from tests.cuda.fake import Card, Seen, card
 NAMES = {"q_proj": "q, k, v", "k_proj": "q, k, v", "v_proj": "q, k, v", "o_proj": "o", "gate_proj": "gate, up",
          "up_proj": "gate, up", "down_proj": "down", "input_layernorm": "norms", "post_attention_layernorm": "norms",
          "norm": "norms", "self_attn": "attention", "mlp": "MLP", "embed_tokens": "embedding"}
-FUNCTIONS = {"model.attention.rotate": "RoPE", "model.layers.swiglu": "SwiGLU", "model.llama.rotation": "angles"}
+FUNCTIONS = {"model.attention.rotate": "RoPE", "model.attention.rotate_both": "RoPE", "model.layers.swiglu": "SwiGLU",
+             "model.llama.rotation": "angles"}
 
 
 @contextlib.contextmanager
@@ -87,6 +88,7 @@ def table(seen: Seen) -> str:
 
 def main() -> None:
     """Print the table of a training step and of a batch to label."""
+    from inference.labeller import MICRO_TOKENS, Labeller
     from tests.cuda.models import batch_rows, load, posts, recipe_trainer, some_prompt
 
     template = sys.argv[1] if len(sys.argv) > 1 else "paper"
@@ -98,11 +100,9 @@ def main() -> None:
         with named(one, model), one.inside(strict=False) as seen:
             trainer.step()
         print(f"training step of 16 posts, 4 layers, {template}: {table(seen)}\n")
-        from inference.labeller import Labeller
-
-        labeller = Labeller(model, prompt)
+        labeller = Labeller(model, prompt, MICRO_TOKENS)
         with named(one, model), one.inside(strict=False) as seen:
-            labeller.give(batch_rows(prompt))
+            labeller.give(batch_rows(prompt, MICRO_TOKENS))
         print(f"batch of {labeller.micro_tokens} tokens to label, 4 layers, {template}: {table(seen)}")
 
 

@@ -119,7 +119,7 @@ def test_kept_bytes_are_those_of_the_memory_behind_what_is_saved(one):
 
 def test_an_item_planted_in_the_model_is_found(one):
     """As the first two tests, with the model's own code around the read, forward and backward."""
-    model = load(one, layers=2, quantize="none", adapter=True)
+    model = load(one, layers=2, quantize="none", resident=False, adapter=True)
     trainer = recipe_trainer(model, some_prompt("paper"), posts(4))
 
     def plant(module, args, out):
