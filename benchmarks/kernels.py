@@ -33,8 +33,9 @@ from common.errors import UserError, run_program
 from common.files import write_json
 from common.options import option, parse_options
 from common.terminal import table
+from quant.double_quant import Scales, dequantize
 from quant.linear import NF4Linear
-from quant.nf4 import dequantize_nf4, quantize_nf4
+from quant.nf4 import quantize_nf4
 
 # The linears of Llama 3.2-1B and 3B: key and value, query and output, up and gate, down.
 SHAPES = [(512, 2048), (1024, 3072), (2048, 2048), (3072, 3072), (8192, 2048), (8192, 3072), (3072, 8192)]
@@ -97,10 +98,11 @@ def kernels(shape: tuple[int, int], dtype: torch.dtype, rounds: int, device: str
     n = weight.numel()
     theirs, state = quantize_4bit(weight, quant_type="nf4", blocksize=64)
     packed, absmax = quantize_nf4(weight)
+    scales = Scales((absmax,))
     ours_out, their_out = torch.empty_like(weight), torch.empty_like(weight)
     into_theirs = given_memory(theirs, state, their_out)
     into_theirs()
-    dequantize_nf4(packed, absmax, shape, dtype, out=ours_out)
+    dequantize(packed, scales, shape, dtype, out=ours_out)
     equal = [torch.equal(packed, theirs.view(-1)), torch.equal(absmax, state.absmax), torch.equal(ours_out, their_out),
              torch.equal(ours_out, dequantize_4bit(theirs, state))]
     if not all(equal):
@@ -109,7 +111,7 @@ def kernels(shape: tuple[int, int], dtype: torch.dtype, rounds: int, device: str
     copy = copying(size, device)
     both = {
         "dequantise": {"bitsandbytes": partial(dequantize_4bit, theirs, state),
-                       "ours": partial(dequantize_nf4, packed, absmax, shape, dtype, out=ours_out),
+                       "ours": partial(dequantize, packed, scales, shape, dtype, out=ours_out),
                        "bitsandbytes, given memory": into_theirs, "copy": copy},
         "quantise": {"bitsandbytes": partial(quantize_4bit, weight, quant_type="nf4", blocksize=64),
                      "ours": partial(quantize_nf4, weight), "copy": copy},
@@ -127,7 +129,7 @@ def layers(shape: tuple[int, int], tokens: int, rounds: int, device: str) -> dic
     x = torch.randn(tokens, shape[1], dtype=dtype, device=device)
     out = torch.empty(shape, dtype=dtype, device=device)
     ways = {"forward": partial(layer, x),
-            "dequantise": partial(dequantize_nf4, layer.packed, layer.absmax, shape, dtype, out=out)}
+            "dequantise": partial(dequantize, layer.packed, layer.scales, shape, dtype, out=out)}
     return {"shape": list(shape), "tokens": tokens, "seconds": in_turns(ways, rounds, device)}
 
 
