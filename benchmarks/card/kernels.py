@@ -94,10 +94,14 @@ def cases(state: State):
 
 
 def through(function, *inputs) -> list[torch.Tensor]:
-    """Outputs and the gradients of all inputs; the outputs are their own gradients."""
+    """Outputs and the gradients of all inputs.
+
+    What comes back is the first input rolled by one, not the output: the gradient of a norm along its own output is
+    zero but for rounding.
+    """
     inputs = [x.detach().requires_grad_() for x in inputs]
     outputs = flat(function(*inputs))
-    return [*outputs, *torch.autograd.grad(outputs, inputs, [out.detach() for out in outputs])]
+    return [*outputs, *torch.autograd.grad(outputs, inputs, [x.detach().roll(1, -1) for x in inputs[: len(outputs)]])]
 
 
 def flat(result) -> list[torch.Tensor]:

@@ -34,16 +34,16 @@ class Part:
 
 
 PARTS = {
-    "machine": Part("The machine", 20, "speed", "machine"),
-    "correct": Part("Is it right? Beside the CPU", 90, "correct", "check"),
-    "large": Part("A model of 3 billion weights", 40, "speed", "make_large"),
-    "waits": Part("Does anything wait for the card?", 20, "correct", "synchronisations",
+    "machine": Part("The machine", 10, "speed", "machine"),
+    "correct": Part("Is it right? Beside the CPU", 120, "correct", "check"),
+    "large": Part("A model of 3 billion weights", 30, "speed", "make_large"),
+    "waits": Part("Does anything wait for the card?", 10, "correct", "synchronisations",
                   "a CPU has no queue to wait for"),
-    "kernels": Part("Kernels beside plain PyTorch", 40, "kernels", "compare", "Triton's kernels need a card"),
-    "label": Part("Labelling", 80, "speed", "labelling"),
+    "kernels": Part("Kernels beside plain PyTorch", 30, "kernels", "compare", "Triton's kernels need a card"),
+    "label": Part("Labelling", 100, "speed", "labelling"),
     "train": Part("Training", 80, "speed", "training"),
     "usual": Part("Beside the usual stack", 80, "usual", "in_turns"),
-    "attention": Part("Attention for all rows at once", 30, "speed", "attentions"),
+    "attention": Part("Attention for all rows at once", 20, "speed", "attentions"),
 }
 
 
