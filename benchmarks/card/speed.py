@@ -56,7 +56,8 @@ def make_large(state: State) -> None:
     weights = sum(m.in_features * m.out_features for m in state.large.modules() if isinstance(m, NF4Linear))
     state.note("weights in NF4", weights / 1e9, "billion")
     state.note("attention", name_of(state.large.attend))
-    state.note("kernels", why_not(torch.device(state.device)) or "Triton's")
+    if not state.rehearse:
+        state.note("kernels", why_not(torch.device(state.device)) or "Triton's")
     if memory:
         state.note("allocated at most", memory["bytes"] / 1e9, "GB")
 
