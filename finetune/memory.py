@@ -33,6 +33,7 @@ from model.llama import HEAD_CHUNK
 from quant.convert import model_bytes
 
 MICRO_TOKEN_CHOICES = (8192, 4096, 2048, 1024, 512)
+LARGEST_ON_GPU = 16384  # there dequantising once for more tokens pays longer; a step of 64 posts is one piece
 PROGRAM = 400_000_000  # bytes, measured at eight settings as 380 to 460 MB (LOG.md); of it 155 MB before any model
 
 
@@ -114,7 +115,7 @@ def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointin
     largest = max(config.hidden_size * config.intermediate_size, config.hidden_size**2) * dtype.itemsize
     adapter = 16 * trainable + largest * packed
     ways = [False, True] if checkpointing is None else [checkpointing]
-    sizes = MICRO_TOKEN_CHOICES if micro_tokens is None else (micro_tokens,)
+    sizes = ((LARGEST_ON_GPU,) * gpu + MICRO_TOKEN_CHOICES) if micro_tokens is None else (micro_tokens,)
     logits, answers_only = logit_bytes(model, loss), loss != "text"
     backward = (4 * config.intermediate_size + 4 * config.hidden_size) * dtype.itemsize
 
@@ -124,7 +125,7 @@ def plan_memory(model, trainable: int, *, micro_tokens: int | None, checkpointin
         return MemoryPlan(tokens, way, model_bytes(model), adapter, kept, available, 0 if gpu else PROGRAM, full.tokens)
 
     plans = [planned(tokens, way)
-             for way in ways for tokens in (sizes if way or len(ways) == 1 or len(sizes) == 1 else sizes[:4])]
+             for way in ways for tokens in (sizes if way or len(ways) == 1 or len(sizes) == 1 else sizes[:-1])]
     return next((plan for plan in plans if plan.fits), plans[-1])
 
 

@@ -11,7 +11,7 @@ from data.batching import make_batch
 from data.prompt import EncodedPost
 from finetune.kept import Piece, activation_bytes
 from finetune.loop import LOGIT_CHUNK, batch_loss
-from finetune.memory import MICRO_TOKEN_CHOICES, SHARE, fullest, logit_bytes, plan_memory
+from finetune.memory import LARGEST_ON_GPU, MICRO_TOKEN_CHOICES, SHARE, fullest, logit_bytes, plan_memory
 from lora.inject import inject
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
@@ -80,6 +80,12 @@ def test_more_memory_never_means_a_slower_plan(three_billion):
     for found in plans:
         fits = found.adapter + found.activations <= SHARE * found.available
         assert fits or (found.micro_tokens, found.checkpointing) == order[-1]
+
+
+def test_a_gpu_with_room_takes_larger_pieces(three_billion):
+    assert plan(three_billion, 500, gpu=True).micro_tokens == LARGEST_ON_GPU
+    assert plan(three_billion, 500).micro_tokens == MICRO_TOKEN_CHOICES[0]
+    assert plan(three_billion, 0, gpu=True).micro_tokens == MICRO_TOKEN_CHOICES[-1]
 
 
 def test_what_the_user_sets_stands(three_billion):
