@@ -3,8 +3,7 @@
 Each case is a step of `Trainer` as train.py makes it, walked forward and backward; without a card, on tensors that
 compute nothing (tests/cuda/fake.py).
 
-Deliberate break: in finetune/loop.py write `loss += part.detach().item()`; in lora/layer.py make lora_A bfloat16; in
-model/layers.py take the norm's mean in x's dtype.
+Deliberate break: in finetune/loop.py write `loss += part.detach().item()`; in lora/layer.py make lora_A bfloat16.
 """
 
 from dataclasses import dataclass
