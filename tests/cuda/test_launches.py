@@ -4,7 +4,7 @@ A kernel of a small batch takes a few microseconds, and so does launching one: w
 waits for the host. Counted with Llama 3.2-3B's widths in 2 and 4 layers, every further layer launching as many as one
 more of these. `python -m tests.cuda.parts` says what they are.
 
-Deliberate break: in lora/layer.py multiply by `self.scaling` twice; in model/layers.py write `x * 1`.
+Deliberate break: in model/llama.py write `h = x * 1 + ...` in `Block.forward`.
 """
 
 import pytest
@@ -21,8 +21,8 @@ from tests.small import needs
 
 FEW, MORE = 2, 4  # layers
 # Kernels of one layer, and of everything else with the 28 layers' optimiser: what may not be exceeded.
-BUDGET = {("training", "nf4"): (97, 118), ("training", "resident"): (83, 121),
-          ("labelling", "nf4"): (37, 68), ("labelling", "resident"): (30, 68)}  # fmt: skip
+BUDGET = {("training", "nf4"): (97, 94), ("training", "resident"): (83, 97),
+          ("labelling", "nf4"): (37, 44), ("labelling", "resident"): (30, 44)}  # fmt: skip
 GOAL = {"training": 4000, "labelling": 1500}
 
 

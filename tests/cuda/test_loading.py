@@ -1,6 +1,6 @@
 """A checkpoint's files onto a card: every tensor there, in its dtype, and a fine-tune's own files back again.
 
-Deliberate break: in loading/assemble.py leave `device` out of one of the three `.to`.
+Deliberate break: in loading/assemble.py leave `device` out where a dense tensor is placed.
 """
 
 import pytest
