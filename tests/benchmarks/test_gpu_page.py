@@ -1,0 +1,75 @@
+"""docs/gpu.md against docs/gpu.json, the result of a run on an H100, and the memory plan against what it allocated.
+
+Deliberate break: change a figure in one of the page's tables, or halve a term of `finetune.kept.layer_terms`.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.card.page import shown
+from benchmarks.card.picture import bars
+from benchmarks.card.state import State
+from finetune.kept import Piece
+from finetune.memory import expected_plan
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+RESULT = json.loads((DOCS / "gpu.json").read_text(encoding="utf-8"))
+FIGURES = [figure for part in RESULT["parts"].values() for figure in part["figures"]]
+PAGE = (DOCS / "gpu.md").read_text(encoding="utf-8")
+NAMES = [figure["what"] for figure in FIGURES]
+
+
+def test_every_figure_of_the_tables_was_measured():
+    there = {shown(figure["value"]) for figure in FIGURES} | {figure["goal"] for figure in FIGURES}
+    lines = [line.strip("|").split("|")[1:] for line in PAGE.splitlines() if line.startswith("|")]
+    cells = [cell.strip().removesuffix(" %") for line in lines for cell in line]
+    numbers = [cell for cell in cells if re.match(r"\d", cell)]
+    assert len(numbers) > 90
+    assert not [number for number in numbers if number not in there]
+
+
+@pytest.mark.parametrize("words", ["518 and 976 posts/s", "4.34 GB (paper) and 4.53 GB", "by at most 0.01"])
+def test_and_those_of_the_sentences(words):
+    there = {shown(figure["value"]) for figure in FIGURES} | {f"{float(figure['value']):g}" for figure in FIGURES
+                                                             if "difference from theirs" in figure["what"]}
+    assert words in PAGE.replace("\n", " ")
+    assert all(number in there for number in re.findall(r"\d[\d.]*", words))
+
+
+def test_all_checks_held():
+    checks = RESULT["parts"]["correct"]["figures"] + RESULT["parts"]["waits"]["figures"]
+    assert all(figure["met"] for figure in checks) and not any(part.get("error") for part in RESULT["parts"].values())
+    assert {"--exact, paper: 1 to 40 posts with the bits of all 40",
+            "train.py killed 2 times and resumed: the same adapter"} <= set(NAMES)
+
+
+def test_the_host_needs_as_long_for_small_steps_as_the_page_says():
+    host = [FIGURES[place + 1]["value"] for place, name in enumerate(NAMES) if "16 posts a step, " in name
+            and name.startswith("train") and NAMES[place + 1].startswith("  host time") and "plain" not in name]
+    assert len(host) == 4 and min(host) > 155 and max(host) < 180
+
+
+@pytest.mark.parametrize("template, size, page", [("paper", 64, "25.5"), ("paper", 16, "9.13"),
+                                                  ("instruction-first", 64, "15.0"), ("instruction-first", 16, "6.64")])
+def test_the_memory_plan_is_on_the_safe_side_of_what_the_card_allocated(tmp_path, template, size, page):
+    state = State(tmp_path / "x")
+    rows, prefix = state.rows(template, 4 * size), len(state.prefix(template))
+    steps = [Piece.of([len(row.ids) - prefix for row in rows[start : start + size]], prefix)
+             for start in range(0, len(rows), size)]
+    fullest = max(steps, key=lambda piece: piece.tokens)
+    plan = expected_plan(state.config, torch.bfloat16, "nf4", "all-linear", 16, 80_000_000_000, gpu=True, fused=True,
+                         micro_tokens=16384, checkpointing=False, piece=lambda tokens: fullest)
+    start = NAMES.index(f"train, {template}, {size} posts a step, NF4")
+    place = next(place for place in range(start, len(NAMES)) if NAMES[place] == "  allocated at most")
+    allocated = FIGURES[place]["value"] * 1e9
+    assert f"{plan.total / 1e9:.3g}" == f"{float(page):.3g}" and page in PAGE
+    assert 1.0 < plan.total / allocated < 1.15
+
+
+def test_the_picture_has_all_its_bars():
+    found = bars(RESULT)
+    assert [len(sides) for panel in found.values() for sides in panel.values()] == [4] * 4
