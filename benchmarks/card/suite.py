@@ -1,0 +1,37 @@
+"""The tests that have something to say on a card, run there: kernels, attention, and the walks that need no card."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.card.state import State
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = ("tests/kernels", "tests/cuda", "tests/model/test_varlen.py", "tests/lora/test_on_card.py",
+         "tests/inference/test_labeller.py")
+
+
+def run(state: State) -> None:
+    """Run them until the time is over; those that fail are named as they come, so that none is lost."""
+    if importlib.util.find_spec("pytest") is None:
+        state.note("left out", "pytest is not installed")
+        return
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=line", *FILES]
+    counts = {"PASSED": 0, "FAILED": 0, "SKIPPED": 0}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+        for line in child.stdout:
+            if state.left < 3:
+                child.kill()
+                state.note("stopped before its end", f"{sum(counts.values())} tests were made")
+                break
+            if found := re.search(r"(tests/\S+) (PASSED|FAILED|SKIPPED)", line):
+                name, what = found.groups()
+                counts[what] += 1
+                if what == "FAILED":
+                    state.note(name, False)
+            elif re.match(r"(E |/).*(Error|assert)", line):
+                state.note("  why", line.strip()[:300])
+    for what, count in counts.items():
+        state.note(what.lower(), float(count))
