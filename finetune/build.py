@@ -28,6 +28,9 @@ def what_comes(options, prepared: Prepared, trainer: Trainer) -> list[str]:
     """Lines about the steps that are about to be made."""
     lines = [f"{trainer.total_steps:,} steps of {options.batch_size} posts: AdamW, rate {options.learning_rate:g} "
              f"{options.schedule}, loss {options.loss}; rank {options.rank} on {', '.join(options.targets)}"]
+    if options.balance != "none":
+        both = {"both": "labels and languages", "label": "labels", "language": "languages"}[options.balance]
+        lines.append(f"{both} are drawn equally often (--balance none: posts as they come)")
     few = "" if is_embedded(options) else few_steps(trainer.total_steps)  # that base has a recipe of its own
     if few:
         lines.append(f"warning: {few}")
