@@ -45,6 +45,7 @@ class CurvesOptions:
     data: list[str] = option((), "posts that both label afterwards", metavar="FILE")
     json: str | None = option(None, "file for losses and figures", metavar="FILE")
     figure: str | None = option(None, "picture of both curves", metavar="FILE")
+    steps: int = option(0, "take only the run's first N steps; 0: all", minimum=0)
     device: str = option("cpu", "cpu or cuda", metavar="NAME")
     threads: int = option(0, "CPU threads; 0 leaves PyTorch's choice", minimum=0)
 
@@ -65,8 +66,8 @@ def main(argv: list[str]) -> None:
     ours = run.read_log()
     model, prepared, trainer = same_start(recipe, run, options.device)
     theirs = peer(model)
-    losses = train_theirs(theirs, trainer, options.device)
-    mine = [line["loss"] for line in ours if "loss" in line]
+    losses = train_theirs(theirs, trainer, options.steps or trainer.total_steps, options.device)
+    mine = [line["loss"] for line in ours if "loss" in line][: len(losses)]
     result = {"run": options.run, "steps": len(losses), "ours": mine, "theirs": losses}
     if options.data:
         result["scores"] = score_theirs(theirs, prepared, options)
@@ -92,16 +93,16 @@ def same_start(recipe: TrainOptions, run: RunFolder, device: str):
     return model, prepared, make_trainer(recipe, prepared, model, plan, choose_order(recipe, prepared))
 
 
-def train_theirs(model, trainer, device: str) -> list[float]:
-    """All steps of the run by transformers and peft; the loss of each."""
+def train_theirs(model, trainer, steps: int, device: str) -> list[float]:
+    """The run's first steps by transformers and peft; the loss of each."""
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     recipe = trainer.recipe
     optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.epsilon,
                                   weight_decay=recipe.weight_decay, fused=True)
     losses = []
-    with progress(trainer.total_steps, "step", "theirs") as bar:
-        for step in range(trainer.total_steps):
+    with progress(steps, "step", "theirs") as bar:
+        for step in range(steps):
             chosen = trainer.indices(step)
             optimiser.param_groups[0]["lr"] = learning_rate(step, trainer.total_steps, recipe)
             optimiser.zero_grad(set_to_none=True)
