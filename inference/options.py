@@ -7,10 +7,11 @@ from common.errors import UserError
 from common.options import option
 from common.terminal import human_bytes
 from inference.exact import make_exact
+from inference.int8 import Int8Options
 
 
 @dataclass
-class LabelOptions:
+class LabelOptions(Int8Options):
     """What labelling can do with more memory or more time."""
 
     resident: bool = option(False, "keep a dense copy of the 4-bit weights in memory: the same labels, sooner",
@@ -20,7 +21,7 @@ class LabelOptions:
 
     def make_ready(self, model) -> None:
         """Apply these options to a loaded model. Raises `UserError` if the dense copy does not fit."""
-        if self.resident:
+        if self.resident and not self.int8:
             from quant.convert import make_resident, resident_bytes
 
             size, free = resident_bytes(model, model.dtype), available_memory(model.device)
