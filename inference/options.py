@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from common.allocator import keep_memory
 from common.device import MACHINE, available_memory
 from common.errors import UserError
 from common.options import option
@@ -21,6 +22,8 @@ class LabelOptions(Int8Options):
 
     def make_ready(self, model) -> None:
         """Apply these options to a loaded model. Raises `UserError` if the dense copy does not fit."""
+        if model.device.type == "cpu":
+            keep_memory()
         if self.resident and not self.int8:
             from quant.convert import make_resident, resident_bytes
 

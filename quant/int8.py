@@ -144,6 +144,15 @@ def choose_product() -> Product:
     raise UserError(f"--int8: does not pay on this machine ({found}); leave it out")
 
 
+def pays() -> bool:
+    """Whether `choose_product` finds one here."""
+    try:
+        choose_product()
+    except UserError:
+        return False
+    return True
+
+
 class Int8Linear(nn.Module):
     """y = x W^T + b in 8-bit integers: (..., in) -> (..., out), float32; without gradients. Make one with `from_base`.
 
