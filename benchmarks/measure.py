@@ -41,8 +41,8 @@ class Depth:
 def jobs(plan, everything: bool, llama: bool, bf16: bool = False, int8: bool = False) -> list[Job]:
     """The jobs that take turns, ours and another side's alternately.
 
-    `bf16`: labelling in bfloat16 as well; `int8`: with 8-bit products. `everything`: the usual stack in all ways and on both templates; else only
-    `QUICK_WAYS` on the paper's.
+    `bf16`: labelling in bfloat16 as well; `int8`: with 8-bit products. `everything`: the usual stack in all ways and on
+    both templates; else only `QUICK_WAYS` on the paper's.
     """
     training = {"posts": plan.train_posts, "micro_tokens": plan.micro_tokens, "checkpointing": plan.checkpointing}
     labelling = {"posts": plan.label_posts, "micro_tokens": 0}
