@@ -283,7 +283,7 @@ def write(options, out: Path, predictions: Predictions, metrics: dict, facts: di
                                      zip(labels, predictions.probabilities[index], strict=True)}
         lines.append(line | ({"text": post.text} if options.with_texts else {}))
     told = {key: facts[key] for key in facts if key not in ("codebook", "scored")}
-    told |= {"int8": metrics["int8"]} if "int8" in metrics else {}
+    told |= {"price of 8-bit products": metrics["int8"]} if "int8" in metrics else {}
     title = (f"{run.path.name} on {stem(Path(options.data[0]))}" if run
              else f"Labels of {stem(Path(options.predictions))}")
     with atomic_folder(out) as folder:

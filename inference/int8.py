@@ -35,8 +35,9 @@ class Int8Price:
     flips: int
 
     def __str__(self) -> str:
-        return (f"price of 8-bit products on the first {self.posts} posts: label KL {self.label_kl:.1e} nats, "
-                f"{self.flips} labels changed")
+        posts = f"{self.posts} posts" if self.posts > 1 else "post"
+        return (f"price of 8-bit products on the first {posts}: label KL {self.label_kl:.1e} nats, "
+                f"{self.flips} label{'s' * (self.flips != 1)} changed")
 
 
 @dataclass
