@@ -6,6 +6,7 @@
 The adapter, attention and everything else stay in float32; quant/int8.py has the arithmetic.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -64,7 +65,8 @@ def check_int8(device: torch.device, dtype: torch.dtype) -> None:
 
 
 def to_int8(model, prompt, texts: Iterable[str], micro_tokens: int = 0) -> Int8Price | None:
-    """Label the first of `texts` as the model is, make its products 8-bit, label them again; the price, also printed.
+    """Label the first of `texts` as the model is, make its products 8-bit, label them again; the price, also printed,
+    with what it bought.
 
     Without any text (`None`) only the products change. Raises `UserError` if the 8-bit weights do not fit.
     """
@@ -74,14 +76,20 @@ def to_int8(model, prompt, texts: Iterable[str], micro_tokens: int = 0) -> Int8P
                         "leave it out")
     count = POSTS if is_small(model.config) else FEW
     rows = [prompt.encode(text) for text in islice((text for text in texts if not is_empty(text)), count)]
-    before = label_probabilities(model, prompt, rows, micro_tokens=micro_tokens)
+    before, slow = timed(model, prompt, rows, micro_tokens)
     make_int8(model)
     if not rows:
         return None
-    after = label_probabilities(model, prompt, rows, micro_tokens=micro_tokens)
+    after, quick = timed(model, prompt, rows, micro_tokens)
     found = price(before, after)
-    print(f"  {found}")
+    print(f"  {found}; {slow / quick:.1f} times as fast" + ("" if quick < slow else ": leave --int8 out"))
     return found
+
+
+def timed(model, prompt, rows: list, micro_tokens: int) -> tuple[np.ndarray, float]:
+    """Probabilities (n, C) of `rows`, and the seconds they took."""
+    began = time.perf_counter()
+    return label_probabilities(model, prompt, rows, micro_tokens=micro_tokens), time.perf_counter() - began
 
 
 def price(before: np.ndarray, after: np.ndarray) -> Int8Price:

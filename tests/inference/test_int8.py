@@ -4,6 +4,8 @@ Deliberate breaks: in `inference.int8.price` exchange p and q; in `to_int8` meas
 `quant.int8.quantize_tokens` take the largest number of all tokens (the posts in company turn red).
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -61,7 +63,8 @@ def test_it_is_measured_on_the_first_posts_against_the_same_model(tokenizer, qua
     found = to_int8(model, prompt, texts)
     after = label_probabilities(model, prompt, rows)
     assert found == price(before, after) and found.posts == 6 and 0 < found.label_kl < 1e-2
-    assert capsys.readouterr().out == f"  {found}\n"
+    assert re.fullmatch(re.escape(f"  {found}; ") + r"\d+\.\d times as fast(: leave --int8 out)?\n",
+                        capsys.readouterr().out)
     assert sum(isinstance(module, Int8Linear) for module in model.modules()) == 14
     assert np.abs(before - after).max() < 0.05
     model = adapted("small", quantize)
