@@ -18,6 +18,7 @@ killed, the same command with --resume continues.
 
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -41,6 +42,7 @@ from data.visible import is_empty
 from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files, was_stopped
 from finetune.run_folder import RunFolder
 from inference.decide import Label, as_labels
+from inference.int8 import to_int8
 from inference.labeller import Labeller
 from inference.loaded import LoadedRun
 from inference.options import LabelOptions
@@ -122,7 +124,8 @@ def label_files(run: RunFolder, jobs: list[tuple[Path, Path]], options: Classify
         found.append((notes, kept_columns(options, notes, source)))
     if not todo:
         return
-    model, prompt = ready(run, options)
+    first = (post.text for source, _ in todo for post in iter_posts([source], options.columns(), **READING))
+    model, prompt = ready(run, options, first)
     for (source, output), (notes, kept) in zip(todo, found, strict=True):
         file = GrowingFile(output, made_from(run, source, options, kept, model.dtype), options.resume,
                            options.safe_cells)
@@ -158,18 +161,21 @@ def label_one(options: ClassifyOptions) -> None:
         raise UserError("--text: is empty; give the post in quotes, or leave the option out")
     run = finished_run(options.run)
     print(f"run {run.path}")
-    found, = LoadedRun(run, *ready(run, options), options.micro_tokens).label([options.text])
+    found, = LoadedRun(run, *ready(run, options, [options.text]), options.micro_tokens).label([options.text])
     encoding = sys.stdout.encoding
     print(f"\n{bars(found.probabilities, encoding)}\n\n  {printable(str(found), encoding)}")
 
 
-def ready(run: RunFolder, options: ClassifyOptions):
-    """The run's model, set up by the options, and its prompt: (model, prompt)."""
+def ready(run: RunFolder, options: ClassifyOptions, texts: Iterable[str]):
+    """The run's model, set up by the options, and its prompt: (model, prompt); `texts` begins what will be labelled."""
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
+    options.check_int8(device, dtype)
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
     options.choose_threads(device, model.config)
     options.make_ready(model)
+    if options.int8:
+        to_int8(model, prompt, texts, options.micro_tokens)
     return model, prompt
 
 
@@ -205,8 +211,8 @@ def made_from(run: RunFolder, source: Path, options: ClassifyOptions, kept: list
     """What decides the rows of the output: a labelling that was stopped goes on only where all of it is the same."""
     adapter = {path.name: sha256_file(path) for path in sorted((run.path / "adapter").iterdir())}
     return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter]), "input": sha256_file(source),
-            "columns": asdict(options.columns()), "dtype": str(dtype), "--with-texts": options.with_texts,
-            "--keep-columns": kept, "--safe-cells": options.safe_cells}
+            "columns": asdict(options.columns()), "dtype": str(dtype), "--int8": options.int8,
+            "--with-texts": options.with_texts, "--keep-columns": kept, "--safe-cells": options.safe_cells}
 
 
 def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:

@@ -6,7 +6,7 @@
     python eval.py --predictions labels.jsonl --data test.jsonl        labels made elsewhere, joined by id
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import wrap
 from typing import ClassVar
@@ -32,6 +32,7 @@ from data.splits import group_posts
 from data.writers import write_rows
 from finetune.run_folder import RunFolder
 from inference.decide import decide
+from inference.int8 import Int8Price, to_int8
 from inference.labeller import Labeller
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
@@ -85,6 +86,7 @@ class Predictions:
     codebook: Codebook
     seen: tuple[str, ...] | None
     cut: int = 0
+    int8: Int8Price | None = None  # of 8-bit products
 
 
 def main(argv: list[str]) -> None:
@@ -109,6 +111,8 @@ def main(argv: list[str]) -> None:
     metrics = figures(options, predictions, check)
     if run is None:  # nothing is known about the training behind these labels
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
+    if predictions.int8 is not None:
+        metrics["int8"] = asdict(predictions.int8)
     if agreement is not None:
         metrics["annotators"] = agreement.to_dict()
     files = {str(name): sha256_file(find_path(name)) for name in options.data} if run is not None else {}
@@ -175,9 +179,11 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     print("\n".join(check.lines()))
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
+    options.check_int8(device, dtype)
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
     options.choose_threads(device, model.config)
     options.make_ready(model)
+    price = to_int8(model, prompt, (post.text for post in posts), options.micro_tokens) if options.int8 else None
     with progress(len(posts), "post", "labelling") as bar:
         labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
         windows = list(labeller.label(posts))
@@ -191,8 +197,8 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     if labeller.halvings:
         print(f"  {labeller.remark()}")
     predicted = [codebook.labels[index] for index in decide(probabilities)]
-    predictions = Predictions(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), cut)
-    return predictions, agreement, check
+    seen = tuple(run.facts["languages"])
+    return Predictions(posts, groups, predicted, probabilities, codebook, seen, cut, price), agreement, check
 
 
 def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
@@ -277,6 +283,7 @@ def write(options, out: Path, predictions: Predictions, metrics: dict, facts: di
                                      zip(labels, predictions.probabilities[index], strict=True)}
         lines.append(line | ({"text": post.text} if options.with_texts else {}))
     told = {key: facts[key] for key in facts if key not in ("codebook", "scored")}
+    told |= {"price of 8-bit products": metrics["int8"]} if "int8" in metrics else {}
     title = (f"{run.path.name} on {stem(Path(options.data[0]))}" if run
              else f"Labels of {stem(Path(options.predictions))}")
     with atomic_folder(out) as folder:

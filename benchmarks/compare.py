@@ -34,6 +34,7 @@ from common.errors import UserError, run_program
 from common.files import find_path, write_json
 from common.options import option, parse_options
 from model.config import LlamaConfig
+from quant.int8 import pays
 
 QUICK = {"depths": ["2", "4"], "turns": 2, "train_posts": 16, "label_posts": 16}
 LLAMA_TOLERANCE = 1e-2  # of a label's log-probability, F16 against float32: activations are rounded to F16 there
@@ -120,7 +121,8 @@ def one_depth(options: CompareOptions, depth: int, checkpoint: Path, work: Path,
     """Start the workers for one depth, let them take turns, end them; `facts` gets what all depths share."""
     settings = options.for_worker(checkpoint, work) | {"new_tokens": options.new_tokens, "bf16_kernels": False}
     bf16 = options.device == "cpu" and has_bf16_kernels()
-    every = jobs(options, everything=not options.quick, llama=options.llama == "on", bf16=bf16)
+    int8 = options.device == "cpu" and options.dtype == "float32" and pays()
+    every = jobs(options, everything=not options.quick, llama=options.llama == "on", bf16=bf16, int8=int8)
     with ExitStack() as stack:
         start = lambda side, module, **more: stack.enter_context(  # noqa: E731
             Worker(side, f"benchmarks.worker_{module}", settings | more, work))
@@ -131,11 +133,14 @@ def one_depth(options: CompareOptions, depth: int, checkpoint: Path, work: Path,
         sides["usual"] = start("usual", "usual")
         if bf16:
             sides["ours in bf16"] = start("ours in bf16", "ours", dtype="bfloat16")
+        if int8:
+            sides["ours in int8"] = start("ours in int8", "ours", int8=True)
         if bf16 and not options.quick:
             sides["usual in bf16"] = start("usual in bf16", "usual", bf16_kernels=True)
         if options.llama == "on":
             sides["llama.cpp"] = start("llama.cpp", "llama", gguf=str(gguf))
             facts["llama.cpp system"] = sides["llama.cpp"].ask("describe")["system"].strip()
+        facts |= {"bf16_kernels": bf16, "int8": int8}
         if "attention" not in facts:
             job = Job("usual", "label", PAPER, "answer logits", {"posts": min(CHECKED, options.label_posts)})
             kind, seconds = choose_attention(sides["usual"], job)

@@ -13,8 +13,9 @@ CPU bitsandbytes offers that only in its compiled function, which is called here
 turn with the others. No kernel of any kind can be much faster than that.
 
 Ratios are bitsandbytes' times over ours, by the clock; "CPU time" is the first ratio in processor time of the process,
-which is steadier on a busy machine with one thread. Last, for several numbers of tokens: the time of `NF4Linear`'s
-forward, that of its dequantising, and the latter's share.
+which is steadier on a busy machine with one thread. bitsandbytes' own product, which computes in bfloat16 on CPUs with
+instructions for it whatever was asked for, is not among them (see `worker_usual`). Last, for several numbers of tokens:
+the time of `NF4Linear`'s forward, that of its dequantising, and the latter's share.
 """
 
 import ctypes

@@ -38,11 +38,11 @@ class Depth:
                 "products": [[*shape, seconds] for shape, seconds in self.products.items()]}
 
 
-def jobs(plan, everything: bool, llama: bool, bf16: bool = False) -> list[Job]:
+def jobs(plan, everything: bool, llama: bool, bf16: bool = False, int8: bool = False) -> list[Job]:
     """The jobs that take turns, ours and another side's alternately.
 
-    `bf16`: labelling in bfloat16 as well. `everything`: the usual stack in all ways and on both templates; else only
-    `QUICK_WAYS` on the paper's.
+    `bf16`: labelling in bfloat16 as well; `int8`: with 8-bit products. `everything`: the usual stack in all ways and on
+    both templates; else only `QUICK_WAYS` on the paper's.
     """
     training = {"posts": plan.train_posts, "micro_tokens": plan.micro_tokens, "checkpointing": plan.checkpointing}
     labelling = {"posts": plan.label_posts, "micro_tokens": 0}
@@ -54,6 +54,8 @@ def jobs(plan, everything: bool, llama: bool, bf16: bool = False) -> list[Job]:
                   if everything or (task, way) in QUICK_WAYS]
         if task == "label" and bf16:
             ours += [Job("ours in bf16", task, template, "packed", arguments) for template in TEMPLATES]
+        if task == "label" and int8:
+            ours += [Job("ours in int8", task, template, "packed", arguments) for template in TEMPLATES]
         if task == "label" and bf16 and everything:
             others += [Job("usual in bf16", task, PAPER, way, arguments) for way in ("generate", "answer logits")]
         if task == "label" and llama:
@@ -132,7 +134,7 @@ def measure_depth(plan, depth: int, sides: dict[str, Worker], every: list[Job], 
                 reference[job.task, job.template] = answer[what]
             elif job.side == "usual":
                 check_close(f"{job.name}, {what}", reference[job.task, job.template], answer[what], limit)
-            elif job.side.endswith(" in bf16"):  # noted, not judged: it is not the same arithmetic
+            elif job.side.endswith((" in bf16", " in int8")):  # noted, not judged: it is not the same arithmetic
                 result.checks[job.name] = check_close(job.name, reference[job.task, job.template], answer[what], 1.0)
         result.bandwidth.append(copy_bandwidth(plan.device))
         shapes = {shape for lines in result.counts.values() for shape in as_counter(lines)}

@@ -18,7 +18,9 @@ def machine_line(result: dict) -> str:
     return (f"{facts['device']}, {facts['threads']} of {facts['cores']} cores, {facts['capability']}, "
             f"{human_bytes(facts['memory'])}; load before {facts['load_before']:.1f}\n{versions}\n"
             f"{settings['dtype']}, NF4, rank {settings['rank']} on {', '.join(settings['targets'])}, dropout 0; usual "
-            f"stack: batches of {settings['batch_size']}, attention by {settings['attention']}")
+            f"stack: batches of {settings['batch_size']}, attention by {settings['attention']}"
+            + ("; bitsandbytes, which would compute in bfloat16 on this CPU when it labels, is held to that dtype"
+               if settings["bf16_kernels"] else ""))
 
 
 def times(result: dict, depths: list, full: int) -> list[str]:

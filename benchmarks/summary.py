@@ -38,7 +38,7 @@ class Ratio:
     way: str
     theirs: str  # their template
     target: float | None = None
-    mine: str = "ours"  # or "ours in bf16"
+    mine: str = "ours"  # or "ours in bf16", "ours in int8"
 
     @property
     def ours_job(self) -> str:
@@ -66,6 +66,9 @@ RATIOS = [
       for way in ("generate", "answer logits") for mine in ("ours", "ours in bf16")),
     *(Ratio("label", template, "llama.cpp", way, template, 1, mine)  # which multiplies 8-bit numbers
       for mine in ("ours", "ours in bf16") for template in (PAPER, FIRST) for way in ("prefix kept", "reset")),
+    *(Ratio("label", template, "ours", "packed", template, 2.8, "ours in int8") for template in (PAPER, FIRST)),
+    *(Ratio("label", template, "llama.cpp", "prefix kept", template, 1.8, "ours in int8")
+      for template in (PAPER, FIRST)),
 ]
 SHARES = {"label": 0.8, "train": 0.7}  # of the time that the matrix products take by themselves, at full depth
 MEMORY = 0.4  # of the usual stack's peak in training

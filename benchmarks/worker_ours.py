@@ -24,6 +24,7 @@ from lora.adapter import save_adapter
 from lora.inject import inject, trainable_parameters
 from model.tokenizer import load_tokenizer
 from quant.convert import inside_layers
+from quant.int8 import make_int8
 
 
 class Ours:
@@ -35,6 +36,8 @@ class Ours:
         dtype = getattr(torch, settings["dtype"])
         self.model = load_model(settings["checkpoint"], device=self.device, dtype=dtype, quantize=settings["quantize"])
         self.parameters = self.adapter() if settings["targets"] else {}
+        if settings.get("int8"):
+            make_int8(self.model)
         self.start = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         posts = read_json(settings["posts"])
         book, tokenizer = load_codebook(), load_tokenizer(settings["checkpoint"])

@@ -5,9 +5,10 @@ position ("full logits", what a model's forward gives unless told otherwise) or 
 logits", rows padded on the left). Ways to label: the same two, and generation of a few tokens by `generate`.
 
 Left out in the peer's favour: the KV cache when nothing is generated, a Trainer's bookkeeping, data loading. On a CPU
-with bf16 instructions bitsandbytes repacks its weights in eval mode and rounds to bf16; that is faster but not the same
-arithmetic. So its linears stay in training mode (nothing else depends on it here), unless the settings ask for those
-kernels, whose figures are shown separately.
+with bf16 instructions bitsandbytes repacks its weights in eval mode and computes in bf16, whatever dtype it was asked
+for; that is faster but not the same arithmetic. So its linears are told that the CPU has no such instructions, unless
+the settings ask for those kernels, whose figures are shown separately. Were they used all the same, the probabilities
+would be too far from ours, and the comparison would end.
 """
 
 import json
@@ -42,13 +43,8 @@ class Usual:
         self.parameters = {plain_name(name): p for name, p in self.model.named_parameters() if p.requires_grad}
         self.start = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.encoded = read_json(settings["encoded"])  # template -> rows, answers, labels, label_ids
-        self.mode(training=True)
-
-    def mode(self, training: bool) -> None:
-        self.model.train(training)
-        if not self.settings["bf16_kernels"]:
-            for module in self.linears().values():
-                module.training = True
+        for module in self.linears().values():
+            module.support_avx512bf16_for_cpu &= self.settings["bf16_kernels"]
 
     def linears(self) -> dict[str, Linear4bit]:
         named = self.base.named_modules()
@@ -68,7 +64,7 @@ class Usual:
     def train(self, template: str, posts: int, way: str, checkpointing: bool, save: str | None = None, **_) -> dict:
         """`posts` posts in steps of the batch size; with `save` the last step's gradients and adapter are kept."""
         self.reset()
-        self.mode(training=True)
+        self.model.train()
         if checkpointing:
             self.base.gradient_checkpointing_enable({"use_reentrant": False})
         optimiser = torch.optim.AdamW(list(self.parameters.values()), lr=2e-4, weight_decay=0.0, fused=True)
@@ -98,7 +94,7 @@ class Usual:
     def label(self, template: str, posts: int, way: str, **_) -> dict:
         """Probabilities of the labels for `posts` posts, in batches of the batch size in the given order."""
         self.reset()
-        self.mode(training=False)
+        self.model.eval()
         size = self.settings["batch_size"]
         read = self.first_logits if way == "generate" else lambda *part: self.label_logits(*part, way)
 

@@ -24,6 +24,7 @@ from benchmarks.turns import Job, Measured, Worker
 from benchmarks.worker import padded
 from common.errors import UserError
 from common.files import ROOT
+from quant.int8 import pays
 from tests.small import here, needs
 
 # Rows of whole blocks of 64; the vocabulary holds the small base's tokenizer.
@@ -58,16 +59,18 @@ def test_the_whole(tmp_path, monkeypatch):
             "seconds"} == set(result)
     assert result["settings"]["attention"] in ("eager", "sdpa") and result["settings"]["full_depth"] == 28
     bf16 = has_bf16_kernels()
-    names = {job.name for job in jobs(options(), everything=False, llama=False, bf16=bf16)}
-    assert len(names) == (9 if bf16 else 7) and set(result["projection"]) == names
+    int8 = pays()
+    names = {job.name for job in jobs(options(), everything=False, llama=False, bf16=bf16, int8=int8)}
+    assert len(names) == 7 + 2 * bf16 + 2 * int8 and set(result["projection"]) == names
     for depth in ("1", "2"):
         measured = result["depths"][depth]
         assert set(measured["jobs"]) == names and measured["checks"] and measured["copy_bytes_per_second"][0] > 0
-        assert max(value for name, value in measured["checks"].items() if " in bf16" not in name) < 1e-4
+        rounded = ("ours in ", "usual in ")
+        assert max(value for name, value in measured["checks"].items() if not name.startswith(rounded)) < 1e-4
         for one in measured["jobs"].values():
             assert one["seconds"][0] == one["median"] > 0 and one["posts"] == 4 and one["peak"] > 1e7
         assert not measured["other_checkpointing"]
-    assert len(result["ratios"]) == 5 and {row["met"] for row in result["ratios"]} <= {True, False, None}
+    assert len(result["ratios"]) == 5 + 2 * int8 and {row["met"] for row in result["ratios"]} <= {True, False, None}
     assert len(result["limits"]) == 4 and all(row["products"] > 0 for row in result["limits"])
     assert len(result["memory"]) == 2 and "times faster" in printed
 
@@ -78,7 +81,8 @@ def test_llama_cpp_takes_part(tmp_path):
     needs("transformers", "peft", "bitsandbytes", "llama_cpp", "gguf")
     _, result = compare(tmp_path, "--llama", "on", config=LLAMA_TINY)
     assert result["settings"]["llama.cpp F16"] < 1e-2 and "AVX" in result["settings"]["llama.cpp system"]
-    assert sum(row["theirs"].startswith("llama.cpp") for row in result["ratios"]) == 4
+    assert sum(row["theirs"].startswith("llama.cpp") for row in result["ratios"]) == 4 * (1 + has_bf16_kernels()) + (
+        2 * pays())
 
 
 def test_rotary_pairs_in_a_gguf_file():
@@ -118,7 +122,7 @@ def test_sides_alternate():
     assert sides == ["ours", "usual", "ours"] + ["ours", "usual"] * 2
     everything = jobs(options(), everything=True, llama=True)
     assert len({job.name for job in everything}) == len(everything) == 2 + 4 + 2 + 6 + 4
-    known = {job.name for job in jobs(options(), everything=True, llama=True, bf16=True)}
+    known = {job.name for job in jobs(options(), everything=True, llama=True, bf16=True, int8=True)}
     assert {ratio.ours_job for ratio in RATIOS} | {ratio.their_job for ratio in RATIOS} == known
 
 

@@ -1,0 +1,77 @@
+"""`--int8` in the programs and in a notebook: the same labels from all three, the price told and kept, no mixed files.
+
+Deliberate breaks: leave "--int8" out of `classify.made_from` (a file begun in float32 goes on in 8 bits); in eval.py do
+not put the price into the metrics.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+import classify
+import eval as scoring
+from inference import load_run
+from tests.int8 import take_int8
+from tests.programs.hostile import World, call, refused
+
+CPU = ("--device", "cpu", "--threads", "1")
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    take_int8(monkeypatch)
+
+
+def labelled(world: World, output: str, *more) -> tuple[list[dict], str]:
+    ended = call(classify.main, "--run", world.run, "--input", world.test, "--output", output, *CPU, *more)
+    assert ended.code == 0 and ended.err == "", ended.err
+    with open(output, encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines], ended.out
+
+
+def test_all_three_label_alike_and_tell_the_price(world: World, tmp_path, capsys):
+    plain, said = labelled(world, "plain.jsonl")
+    rounded, told = labelled(world, "rounded.jsonl", "--int8", "--resident")
+    names = [name for name in plain[0] if name.startswith("p_")]
+    values = [np.array([[row[name] for name in names] for row in rows]) for rows in (plain, rounded)]
+    assert 0 < np.abs(values[0] - values[1]).max() < 0.1
+    line, = (line.partition(";")[0] for line in told.splitlines() if "price of 8-bit products" in line)
+    assert "price" not in said and f"on the first {len(plain)} posts: label KL" in line
+
+    ended = call(scoring.main, "--run", world.run, "--data", world.test, "--out", "scored", "--int8", *CPU)
+    assert ended.code == 0 and line in ended.out
+    kept = json.loads((tmp_path / "scored" / "metrics.json").read_text())["int8"]
+    assert kept["posts"] == len(plain) and f"label KL {kept['label_kl']:.1e}" in line
+    assert "<h3>Price of 8-bit products</h3>" in (tmp_path / "scored" / "report.html").read_text()
+
+    texts = [json.loads(row)["text"] for row in world.test.read_text().splitlines()]
+    capsys.readouterr()
+    run = load_run(world.run, device="cpu", int8=True)
+    assert run.label([" "])[0].label is None and "price" not in capsys.readouterr().out
+    found = run.label(texts)
+    assert line in capsys.readouterr().out
+    assert [round(label.probability, 6) for label in found] == [row["probability"] for row in rounded]
+    assert run.label(texts[:1])[0] == found[0] and "price" not in capsys.readouterr().out
+
+
+def test_one_post_in_the_terminal(world: World):
+    ended = call(classify.main, "--run", world.run, "--text", "close the border now", "--int8", *CPU)
+    assert ended.code == 0 and "on the first post: label KL" in ended.out
+
+
+def test_what_does_not_go_with_it(world: World):
+    refused(classify.main, "--run", world.run, "--input", world.test, "--output", "a.csv", *CPU, "--int8", "--dtype",
+            "bfloat16", says="--int8: goes with --dtype float32")
+
+
+def test_a_file_that_was_begun_without_it_does_not_go_on(world: World, tmp_path, monkeypatch):
+    from inference import labeller
+    from tests.programs.test_classify import many, stop_after, words
+
+    monkeypatch.setattr(labeller, "WINDOW", 16)
+    posts = many(tmp_path / "many.jsonl", 40)
+    with monkeypatch.context() as patch:
+        patch.setattr(classify.Labeller, "label", stop_after(1, KeyboardInterrupt()))
+        assert call(classify.main, *words(world, posts, "a.csv", "--resume")).code == 130
+    refused(classify.main, *words(world, posts, "a.csv", "--resume", "--int8"), says=("another --int8", "--overwrite"))
