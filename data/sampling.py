@@ -130,8 +130,8 @@ def epoch_order(posts: Sequence[Post], generator: np.random.Generator, balance: 
 
     `balance`: "none", "language", "label" or "both" (each pair of language and label is a cell). With n rows and m
     cells, each cell gets n // m rows, and n % m cells, drawn for each epoch, get one more. A cell with fewer rows than
-    that repeats all of them equally often, and the remainder is drawn without replacement. All draws come from
-    `generator`.
+    that repeats all of them equally often, and the remainder is drawn without replacement. Cells that are equally large
+    need no drawing: the order is that of "none". All draws come from `generator`.
     """
     if balance not in BALANCES:
         raise UserError(f"--balance {balance}: is not one of {', '.join(BALANCES)}")
@@ -141,6 +141,8 @@ def epoch_order(posts: Sequence[Post], generator: np.random.Generator, balance: 
     for index, post in enumerate(posts):
         key = {"language": (post.language,), "label": (post.label,), "both": (post.language, post.label)}[balance]
         cells[key].append(index)
+    if len({len(own) for own in cells.values()}) == 1:
+        return generator.permutation(len(posts))
     share, rest = divmod(len(posts), len(cells))
     more = set(generator.permutation(len(cells))[:rest].tolist())
     drawn = []

@@ -135,6 +135,12 @@ def test_a_balanced_epoch_is_as_even_as_whole_rows_can_be(balance, key):
     assert len(extra) > 1 or 251 % len(cells) == 0  # the rows that are over go to other cells each time
 
 
+def test_cells_of_equal_size_leave_the_order_as_it_is():
+    posts = [Post(f"i{i}", f"text {i}", "abc"[i % 3], "en", "p.csv", i, {}) for i in range(54)]
+    plain, equal = (epoch_order(posts, np.random.default_rng(4), balance) for balance in ("none", "label"))
+    assert plain.tolist() == equal.tolist()
+
+
 @pytest.mark.parametrize("balance", ["none", "language", "label", "both"])
 def test_orders_come_again_from_a_saved_generator_or_an_epoch_number(balance):
     posts = make(80)
