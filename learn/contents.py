@@ -1,0 +1,41 @@
+"""The table of contents: which chapters there are, and the question that each begins with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import ROOT
+
+LEARN = ROOT / "learn"
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One chapter: its number, title and question, and where its script and its exercise lie."""
+
+    number: int
+    title: str
+    question: str
+    name: str  # of the script in learn/chapters/, without .py
+
+    @property
+    def script(self) -> Path:
+        return LEARN / "chapters" / f"{self.name}.py"
+
+    @property
+    def exercise(self) -> Path:
+        return LEARN / "exercises" / f"chapter_{self.number}.py"
+
+
+CHAPTERS = [
+    Chapter(6, "NF4 by hand", "A weight takes 16 bits. What is lost if it is stored in four?", "chapter_6_nf4"),
+]
+
+
+def find_chapter(number: int) -> Chapter:
+    """The chapter with this number. Raises `UserError` where there is none."""
+    for chapter in CHAPTERS:
+        if chapter.number == number:
+            return chapter
+    numbers = ", ".join(str(chapter.number) for chapter in CHAPTERS)
+    raise UserError(f"chapter {number}: there is none; the chapters are {numbers}")
