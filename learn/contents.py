@@ -30,6 +30,9 @@ class Chapter:
 CHAPTERS = [
     Chapter(1, "Text to ids", "A model computes with numbers. How does a post become numbers, in any language?",
             "chapter_1_text_to_ids"),
+    Chapter(2, "RoPE and the llama3 scaling",
+            "Attention compares words and does not see their order. How does a model know who bites whom?",
+            "chapter_2_rope"),
     Chapter(6, "NF4 by hand", "A weight takes 16 bits. What is lost if it is stored in four?", "chapter_6_nf4"),
     Chapter(7, "LoRA and its gradient",
             "How can a model learn if its weights may not change? And how few numbers are enough?", "chapter_7_lora"),
