@@ -33,6 +33,8 @@ CHAPTERS = [
     Chapter(2, "RoPE and the llama3 scaling",
             "Attention compares words and does not see their order. How does a model know who bites whom?",
             "chapter_2_rope"),
+    Chapter(3, "Attention with shared key/value heads",
+            "How does a word look at the others, and why do several heads share one memory?", "chapter_3_attention"),
     Chapter(6, "NF4 by hand", "A weight takes 16 bits. What is lost if it is stored in four?", "chapter_6_nf4"),
     Chapter(7, "LoRA and its gradient",
             "How can a model learn if its weights may not change? And how few numbers are enough?", "chapter_7_lora"),
