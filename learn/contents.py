@@ -44,6 +44,9 @@ CHAPTERS = [
     Chapter(6, "NF4 by hand", "A weight takes 16 bits. What is lost if it is stored in four?", "chapter_6_nf4"),
     Chapter(7, "LoRA and its gradient",
             "How can a model learn if its weights may not change? And how few numbers are enough?", "chapter_7_lora"),
+    Chapter(8, "The shared prefix and the label head",
+            "All posts come with the same instruction. Why compute it more than once? And why score 20,000 pieces to "
+            "choose a label?", "chapter_8_prefix"),
 ]
 
 
