@@ -1,0 +1,1 @@
+"""One module a chapter: the functions to fill in."""

@@ -1,0 +1,1 @@
+"""One module a chapter: the exercises, filled in. Nothing but the tests imports them."""
