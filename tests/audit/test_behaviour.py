@@ -12,9 +12,10 @@ import pytest
 from audit.behaviour import behaviour, figures
 from audit.minimal import CHECKS, DIFFER, ENOUGH, SAME, SHIPPED, Pair, read_pairs, shipped_pairs
 from common.errors import UserError
+from common.files import ROOT
 from report.intervals import wilson
 
-FULL = ("de", "en", "es")
+FULL = ("de", "en", "es", "fr", "it", "pt")
 
 
 class Answers:
@@ -84,6 +85,11 @@ def test_full_languages_have_enough_pairs_of_every_check():
         if pair.language in FULL:
             counts[pair.language, pair.check] += 1
     assert not {key: count for key, count in counts.items() if count < ENOUGH}
+
+
+def test_the_readme_counts_the_languages():
+    assert len(FULL) == 6 and {path.stem for path in SHIPPED.glob("*.toml")} >= set(FULL)
+    assert "minimal pairs in six languages" in (ROOT / "README.md").read_text(encoding="utf-8").replace("\n", " ")
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
