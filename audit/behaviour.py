@@ -2,8 +2,10 @@
 
 A pair fails if its posts get two labels where the same is expected, or one label where two are. So a model that always
 answers the same fails none of the first kind and all of the second: beside each rate stands how often the commonest
-answer was given. The rate's interval is Wilson's, at 95 %, over the pairs, which were written independently; it does
-not cover how pairs were chosen and written. Nothing here asks whether a label is right.
+answer was given. The rate's interval is Wilson's, at 95 %, over the pairs; it takes them as independent and does not
+cover how they were chosen and written. In the shipped files the same situations recur from language to language, so the
+interval over all languages together is too narrow; those of one language are not. Nothing here asks whether a label is
+right.
 """
 
 from collections import Counter

@@ -4,7 +4,7 @@
 did (the same rows, order, adapters' start and cuts of a step), and compares each logged loss, norm and rate to the bit;
 where all steps are done again, the adapter as well. Equal bits prove that the recorded data and settings made this run.
 Other bits do not prove the contrary: another processor, another PyTorch or another number of threads rounds otherwise;
-so what differs of these is named beside the first difference, with its size.
+so what differs of these is named beside the first difference, and both values are.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ def hashes(subject: Subject, cache: str | None = None) -> list[dict]:
     add("run", "options and hashes", facts.get("run_hash"), sha256_json([facts["options"], recorded]))
     for path in sorted((subject.run.path / "adapter").glob("adapter_*")):
         add("run", f"adapter/{path.name}", None, sha256_file(path))
-    add("code", "commit", facts["environment"].get("commit"), commit())
+    add("code", "commit of the code", facts["environment"].get("commit"), commit())
     add("code", "training and labelling", None, code_sha256())
     return rows
 

@@ -51,6 +51,15 @@ def test_errors_equal_sums_over_the_weights(shape):
     assert found["outlier_limit"] == pytest.approx(limit, rel=1e-6)
 
 
+def test_double_quantised_scales_count_as_they_come_back():
+    weight, layer = torch.randn(6, 64), NF4Linear(64, 6, double=True)
+    layer.load_dense("weight", weight)
+    found = error_figures(weight, layer.packed, layer.scales)["relative_error"]
+    error = weight.double() - layer.dense_weight(torch.float32).double()
+    assert found == pytest.approx(float(error.norm() / weight.double().norm()), rel=1e-9)
+    assert found != error_figures(weight, *_packed(weight))["relative_error"]
+
+
 def test_one_weight_far_from_the_others_is_the_outlier():
     weight = 0.01 * torch.randn(8, 64)
     weight[2, 5] = 1.0
