@@ -11,13 +11,14 @@ import pytest
 import classify
 import eval as evaluation
 import train
+from audit import __main__ as audit
 from common.files import ROOT
 from study import __main__ as study
 from tests.small import here
 from tools import split
 
 PROGRAMS = {"train.py": train.TrainOptions, "eval.py": evaluation.EvalOptions, "classify.py": classify.ClassifyOptions,
-            "study": study.StudyOptions, "tools.split": split.SplitOptions}  # fmt: skip
+            "study": study.StudyOptions, "audit": audit.AuditOptions, "tools.split": split.SplitOptions}  # fmt: skip
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -10,6 +10,7 @@ import re
 
 import pytest
 
+from audit.__main__ import AuditOptions
 from classify import ClassifyOptions
 from common.files import ROOT
 from common.terminal import human_bytes
@@ -57,7 +58,7 @@ def test_the_layout_names_every_module_of_the_core():
 def test_options_exist():
     programs = {"train.py": TrainOptions, "eval.py": EvalOptions, "classify.py": ClassifyOptions,
                 "tools.split": SplitOptions, "tools.memory": FitsOptions, "-m study": StudyOptions,
-                "tools.export": ExportOptions}
+                "tools.export": ExportOptions, "-m audit": AuditOptions}
     used = 0
     for line in re.findall(r"^.*(?:python|py) .*--.*$", TEXT, re.MULTILINE):
         cls = next((cls for name, cls in programs.items() if name in line), None)

@@ -1,0 +1,192 @@
+"""Audit a run: what four bits cost, what its adapter does, how it behaves, what it remembers, where it is from.
+
+    python -m audit                                                    the newest run, on the sample test posts
+    python -m audit --run runs/mine --data test.csv --out audits/mine
+    python -m audit --run runs/en --other runs/thirteen                the angles between two adapters as well
+    python -m audit --run runs/mine --pairs mine.toml                  with minimal pairs of your own
+
+Writes audit.html, which opens with what was found, and audit.json with every figure. Posts whose text was trained on
+are left out, and the run records that the file was scored.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import wrap
+from typing import ClassVar
+
+import torch
+
+from audit.adapter import adapter, compare
+from audit.behaviour import behaviour
+from audit.change import macro_f1
+from audit.memorisation import memorisation
+from audit.minimal import read_pairs, shipped_pairs
+from audit.page import audit_page, findings
+from audit.probe import probe
+from audit.provenance import hashes, prepared_of, replay
+from audit.quantisation import quantisation
+from audit.subject import Subject, open_subject
+from common.device import MachineOptions
+from common.errors import UserError, run_program
+from common.files import atomic_folder, atomic_write, check_place, find_path, sha256_file, write_json
+from common.options import option, parse_options
+from common.reading import check_path
+from common.terminal import human_seconds
+from common.terminal import progress as bar
+from data.annotators import read_labelled
+from data.codebook import Codebook, load_codebook
+from data.posts import DATA, ColumnOptions
+from data.rows import stem
+from finetune.run_folder import RunFolder
+from inference.run import finished_run, open_model
+from loading.choice import is_small
+
+PARTS = ("quantisation", "adapter", "provenance", "behaviour", "memorisation")
+WRITTEN = ("The pairs were written for this project by a language model and not checked by native speakers; every post "
+           "is invented. The same situations recur from language to language, so the intervals over all languages are "
+           "narrower than they should be.")
+
+
+@dataclass
+class AuditOptions(ColumnOptions, MachineOptions):
+    """Options of one audit."""
+
+    FIRST: ClassVar = ("run", "data", "out", "pairs", "other", "parts")
+
+    run: str | None = option(None, "folder of a finished run (default: the newest in runs/)", metavar="DIR")
+    data: list[str] = option(("data/samples/test.jsonl",), "labelled posts that took no part in training",
+                             metavar="FILE")
+    out: str | None = option(None, "folder for audit.html and audit.json (default: in the run)", metavar="DIR")
+    pairs: list[str] = option((), "minimal pairs of your own (TOML; audit/minimal.py says how)", metavar="FILE")
+    other: str | None = option(None, "another run on the same base: the angles between the two adapters",
+                               metavar="DIR")
+    parts: list[str] = option(PARTS, "parts of the audit", choices=PARTS)
+    model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
+    level: str = option("auto", "what is changed alone: each matrix, or each layer; auto: by the model's size",
+                        choices=("auto", "matrix", "layer"))
+    steps: int = option(5, "recorded training steps to do again; 0 for none", minimum=0)
+    drop_known: str = option("same", "leave out posts whose text was trained on, as eval.py does",
+                             choices=("same", "exact", "none"), group=DATA)
+    draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, maximum=10**6)
+    seed: int = option(0, "seed of the bootstrap", minimum=0)
+
+
+def main(argv: list[str]) -> None:
+    """Read everything that can be wrong, then measure part by part, then write."""
+    options = parse_options(AuditOptions, argv, program="python -m audit", description=__doc__)
+    began = time.monotonic()
+    run = finished_run(options.run)
+    out = Path(options.out) if options.out else run.path / f"audit-{stem(Path(options.data[0]))}"
+    check_out(out)
+    options.remember(run.facts["options"])
+    own = [pair for name in options.pairs for pair in read_pairs(name)]
+    other = RunFolder.open(options.other) if options.other else None
+    subject = open_one(options, run)
+    found = audit(options, subject, own, other)
+    with atomic_folder(out) as beside:
+        write_json(beside / "audit.json", found)
+        with atomic_write(beside / "audit.html") as handle:
+            handle.write(audit_page(found))
+    for name in options.data:
+        run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(subject.posts),
+                         "accuracy": found["accuracy"], "macro_f1": found["macro_f1"]})
+    print("\n" + "\n\n".join("\n".join(wrap(line, 100)) for line in findings(found)))
+    print(f"\nreport: {out / 'audit.html'} ({human_seconds(time.monotonic() - began)})")
+
+
+def check_out(out: Path) -> None:
+    """An audit may be written over an earlier one, never over anything else."""
+    check_path(out / "audit.json")
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "audit.json").exists())):
+        raise UserError(f"--out {out}: holds something that is no audit; choose another folder")
+    check_place(out, "--out")
+
+
+def open_one(options: AuditOptions, run: RunFolder) -> Subject:
+    """The run in memory, with the posts to ask it about."""
+    device, dtype, reason = options.set_up()
+    print(f"  {dtype}, since {reason}")
+    files = [find_path(name) for name in options.data]
+    posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
+                                    bad_labels=options.bad_labels)
+    subject, lines = open_subject(run, posts, model=options.model, device=device, dtype=dtype,
+                                  micro_tokens=options.micro_tokens, cache=options.cache, drop=options.drop_known)
+    options.choose_threads(device, subject.model.config)
+    print("\n".join([*notes.lines(), *lines]))
+    return subject
+
+
+def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder | None) -> dict:
+    """Everything that audit.json holds."""
+    small, reference = is_small(subject.model.config), subject.probabilities()
+    level = ("matrix" if small else "layer") if options.level == "auto" else options.level
+    how = {"draws": options.draws, "seed": options.seed}
+    found = {"schema": 1, "run": str(subject.run.path), "data": list(map(str, options.data)),
+             "posts": len(subject.posts), "labels": list(subject.labels), **how,
+             "macro_f1": macro_f1(subject.table, reference),
+             "accuracy": float((reference.argmax(1) == subject.table.gold).mean())}
+    if "quantisation" in options.parts:
+        found["quantisation"] = quantisation(subject, reference, level=level, progress=shown("four bits"), **how)
+    if "adapter" in options.parts:
+        found["adapter"] = adapter(subject, reference, level=level, progress=shown("adapter"), **how)
+        found["adapter"]["probe"] = probe(subject, reference, options.seed)
+        found["adapter"] |= beside(options, subject, other)
+    if "behaviour" in options.parts:
+        if subject.labels == load_codebook().labels:
+            found["behaviour"] = behaviour(subject, shipped_pairs(), progress=shown("pairs")) | {"written": WRITTEN}
+        else:
+            print("  the pairs that ship are about immigration, and this run's question is not: only --pairs is asked")
+        if own:
+            found["own_pairs"] = behaviour(subject, own, shipped=False) | {"written": "These are the user's own."}
+    if "memorisation" in options.parts:
+        found["memorisation"] = remembered(options, subject)
+    if "provenance" in options.parts:
+        found["provenance"] = {"hashes": hashes(subject, options.cache), "replay": None}
+        if options.steps:
+            found["provenance"]["replay"] = replay(subject.run, options.steps, model=options.model,
+                                                   progress=shown("steps"))
+    return found
+
+
+def beside(options: AuditOptions, subject: Subject, other: RunFolder | None) -> dict:
+    """The angles to the adapter of another run, if one was named."""
+    if other is None:
+        return {}
+    model, _ = open_model(other, model=options.model, device=torch.device("cpu"), dtype=torch.float32,
+                          cache=options.cache)
+    return {"other": str(other.path), "angles": compare(subject.model, model, f"--other {other.path}")}
+
+
+def remembered(options: AuditOptions, subject: Subject) -> dict:
+    """The section about memory, or why there is none."""
+    loss = subject.run.facts["options"].get("loss")
+    if loss != "text":
+        return {"measured": False, "why": f"the run's loss was on the {loss} alone, so it was not taught to write "
+                "posts; nothing was measured."}
+    try:
+        prepared = prepared_of(subject.run, options.model)[1]
+    except UserError as error:
+        return {"measured": False, "why": f"its training posts cannot be asked about: {error}."}
+    return {"measured": True} | memorisation(subject, prepared.train, draws=options.draws, seed=options.seed,
+                                             progress=shown("memory"))
+
+
+def shown(part: str) -> Callable[[int], Callable[[], None]]:
+    """progress(total) -> a function that moves the part's bar by one."""
+    def start(total: int) -> Callable[[], None]:
+        moving = bar(total, "round", part)
+
+        def done() -> None:
+            moving.update()
+            if moving.n >= total:
+                moving.close()
+
+        return done
+
+    return start
+
+
+if __name__ == "__main__":
+    run_program(main)

@@ -1,0 +1,67 @@
+"""What a change to the model does to its labels: flips, divergence and macro-F1, each with an interval.
+
+For posts i = 1 .. n with label probabilities p (before) and q (after):
+
+    flips       posts whose label differs; the rate's interval is Wilson's
+    KL          mean over i of sum_c p_ic ln(p_ic / q_ic), in nats, float64; percentiles of a bootstrap
+    F1 change   macro-F1 after minus before on the same posts; percentiles of a paired bootstrap (`stats.paired`)
+
+Both bootstraps draw clusters of equal texts within each language. All intervals are at 95 % and cover the choice of
+posts alone. Where a label has fewer than ten posts, F1 has no interval (`Rows.is_small`).
+"""
+
+import numpy as np
+
+from inference.decide import decide
+from report.intervals import LEVEL, percentiles, resample, wilson
+from stats.paired import difference
+from stats.predictions import Predictions, Rows
+
+
+def divergences(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """KL(p_i || q_i) of each row, (n, C) and (n, C) -> (n,) float64 in nats; a 0 counts as float32's smallest normal.
+    """
+    p, q = (np.maximum(part.astype(np.float64), np.finfo(np.float32).tiny) for part in (p, q))
+    return (p * np.log(p / q)).sum(1)
+
+
+def mean_interval(values: np.ndarray, table: Rows, draws: int, seed: int) -> list[float] | None:
+    """The 95 % interval of the mean of `values` (n,): clusters of `table` are drawn within each language.
+
+    A cluster with rows in several languages counts with the first of them. None without draws.
+    """
+    if not draws or not len(values):
+        return None
+    stream, total = np.random.default_rng([seed, 0xAD]), np.zeros((draws, 2))
+    _, first, cluster = np.unique(table.clusters, return_index=True, return_inverse=True)
+    sums = np.stack([np.bincount(cluster, weights=values), np.bincount(cluster).astype(float)], 1)  # (G, 2)
+    for language in table.languages:
+        inside = sums[table.language[first] == language]
+        if len(inside):
+            total += resample(inside, np.ones(len(inside)), draws, stream)
+    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    return percentiles((total[:, 0] / total[:, 1])[:, None], edges)[:, 0].tolist()
+
+
+def predictions(table: Rows, probabilities: np.ndarray) -> Predictions:
+    """Probabilities (n, C) as `stats` takes them."""
+    return Predictions(table, decide(probabilities), probabilities.astype(np.float64))
+
+
+def macro_f1(table: Rows, probabilities: np.ndarray) -> float:
+    """Macro-F1 of the most probable labels."""
+    return predictions(table, probabilities).figure("macro_f1")
+
+
+def change(table: Rows, before: np.ndarray, after: np.ndarray, draws: int = 2000, seed: int = 0) -> dict:
+    """The module's three figures for probabilities (n, C) before and after: a dict for audit.json."""
+    flips, apart = int((decide(before) != decide(after)).sum()), divergences(before, after)
+    one, two = predictions(table, after), predictions(table, before)
+    found = {"value": one.figure("macro_f1") - two.figure("macro_f1")}
+    sure = draws and not table.is_small(np.ones(len(before), dtype=bool))
+    if sure:
+        found = difference(one, two, "macro_f1", draws=draws, seed=seed)
+    return {"flips": flips, "flip_rate": flips / len(before), "flip_rate_ci": list(wilson(flips, len(before))),
+            "kl": float(apart.mean()), "kl_ci": mean_interval(apart, table, draws, seed),
+            "macro_f1": one.figure("macro_f1"), "f1_change": found["value"],
+            "f1_change_ci": [found["low"], found["high"]] if sure else None}

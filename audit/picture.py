@@ -1,0 +1,37 @@
+"""One picture in two uses: figures as points with their intervals, a line each, as an SVG element of the page.
+
+It is drawn for a phone's width and is not enlarged on a desk (`WIDTH`), so its text can be read on both.
+"""
+
+from collections.abc import Sequence
+
+from report.markup import Html, tag
+
+WIDTH, LINE, TOP = 360, 24, 22
+NAMES, RIGHT = 150, 26  # of the width: left of the axis, and behind it
+INK, SOFT, MARK, RULE = "#1f2328", "#59636e", "#0072B2", "#d8dde3"
+
+
+def points(rows: Sequence[tuple[str, float, Sequence[float] | None]], unit: str, words: str, most: float | None = None
+           ) -> Html:
+    """`rows`: name, value and interval, none below 0. `words`: said in place of the picture. `most`: end of the axis.
+    """
+    largest = max([most or 0.0, *(value for _, value, _ in rows), *(pair[1] for *_, pair in rows if pair)])
+    largest = largest or 1.0
+    at = lambda value: round(NAMES + (WIDTH - NAMES - RIGHT) * value / largest, 1)  # noqa: E731
+    height = TOP + LINE * len(rows) + 30
+    parts = [tag("title", words)]
+    for share in (0, 0.5, 1):
+        x = at(share * largest)
+        parts += [tag("line", x1=x, x2=x, y1=TOP - 6, y2=height - 24, stroke=RULE),
+                  tag("text", f"{share * largest:.3g}", x=x, y=height - 10, font_size=11, fill=SOFT,
+                      text_anchor="middle")]
+    parts.append(tag("text", unit, x=WIDTH - RIGHT, y=11, font_size=11, fill=SOFT, text_anchor="end"))
+    for number, (name, value, pair) in enumerate(rows):
+        y = TOP + LINE * number + LINE / 2
+        parts.append(tag("text", name, x=NAMES - 8, y=y + 4, font_size=12, fill=INK, text_anchor="end"))
+        if pair:
+            parts.append(tag("line", x1=at(max(0.0, pair[0])), x2=at(pair[1]), y1=y, y2=y, stroke=MARK,
+                             stroke_width=2))
+        parts.append(tag("circle", cx=at(value), cy=y, r=4, fill=MARK))
+    return tag("svg", *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", style="max-width: 34rem")

@@ -1,0 +1,70 @@
+"""What the base's answer state already knew: a linear probe, without any fine-tuning of the base.
+
+The state is the final hidden vector at the answer's position (D,), of the base with its adapters off, in the run's own
+prompt. A multinomial logistic regression (`baselines.tfidf.logistic`) learns the posts' labels from it in `FOLDS`
+parts, each labelled by a regression on the others; copies of a text stay in one part. Each column is shifted and scaled
+by its mean and standard deviation over the posts that the regression learns from, then by 1 / sqrt(D), so that a row
+has a length of about one, for which the regression's fixed strength was chosen.
+
+The probe learns from labels of these posts, in all their languages; the adapter learned from the run's training posts.
+So the two are told side by side, and their difference is not the adapter's merit alone.
+"""
+
+import numpy as np
+import torch
+
+from audit.adapter import switched_off
+from audit.change import macro_f1
+from audit.subject import Subject
+from baselines.tfidf import logistic, predict
+from data.batching import make_batch, plan, shared_prefix
+from lora.inject import adapters
+
+FOLDS = 5
+LEAST = 50  # posts: with fewer, four fifths of them are too few to learn from
+
+
+@torch.inference_mode()
+def states(subject: Subject) -> torch.Tensor:
+    """The answer's final hidden vector of each post, (n, D) float32 on the CPU, of the model as it is now."""
+    found, prefix = {}, subject.prompt.prefix_ids
+    for indices in plan(subject.rows, subject.micro_tokens, prefix=prefix):
+        shared = shared_prefix(prefix, [subject.rows[index] for index in indices])
+        batch = make_batch(subject.rows, indices, shared).to(subject.model.device)
+        found |= dict(zip(indices, subject.model.eval().answer_hidden(batch).float().cpu(), strict=True))
+    return torch.stack([found[index] for index in range(len(subject.rows))])
+
+
+def folds(clusters: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The part of each row, (n,) int64 below `count`: whole clusters, dealt out in a drawn order."""
+    names, cluster = np.unique(clusters, return_inverse=True)
+    return (np.random.default_rng([seed, 0xF0]).permutation(len(names)) % count)[cluster]
+
+
+def cross_validated(x: torch.Tensor, labels: np.ndarray, part: np.ndarray, classes: int) -> np.ndarray:
+    """Probabilities (n, C) float64: for each part, those of a regression that learned from the other parts."""
+    result = np.zeros((len(x), classes))
+    for number in np.unique(part):
+        inside = part == number
+        learned = x[torch.from_numpy(~inside)]
+        mean, spread = learned.mean(0), learned.std(0, correction=0).clamp(min=1e-6) * x.shape[1] ** 0.5
+        weight, bias = logistic((learned - mean) / spread, labels[~inside], classes)
+        result[inside] = predict((x[torch.from_numpy(inside)] - mean) / spread, weight, bias)[1]
+    return result
+
+
+def probe(subject: Subject, reference: np.ndarray, seed: int = 0) -> dict | None:
+    """The section for audit.json; None for fewer than `LEAST` posts."""
+    table, classes = subject.table, len(subject.labels)
+    if len(subject.rows) < LEAST:
+        return None
+    with switched_off(subject.model, adapters(subject.model)):
+        x, alone = states(subject), subject.probabilities()
+    # The regression needs gradients of nothing: it has its own, written out.
+    found = cross_validated(x, table.gold, folds(table.clusters, FOLDS, seed), classes)
+    right = {name: float((given.argmax(1) == table.gold).mean())
+             for name, given in (("probe", found), ("run", reference), ("base", alone))}
+    return {"posts": len(x), "folds": FOLDS, "features": x.shape[1],
+            "macro_f1": {"probe": macro_f1(table, found), "run": macro_f1(table, reference),
+                         "base": macro_f1(table, alone)},
+            "accuracy": right, "constant": float(np.bincount(table.gold).max() / len(x))}

@@ -1,0 +1,80 @@
+"""What is audited: a finished run in memory, and labelled posts that took no part in its training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.checks import TrainingTexts, check_test
+from data.posts import Post
+from data.prompt import EncodedPost, Prompt
+from data.splits import group_posts
+from finetune.run_folder import RunFolder
+from inference.labeller import label_probabilities
+from inference.run import base_folder, run_prompt
+from loading import load_model
+from lora.inject import linears
+from lora.layer import LoRALinear
+from model.llama import LlamaForCausalLM
+from report.counts import Grouping
+from stats.predictions import Rows
+
+
+@dataclass
+class Subject:
+    """A run and posts to ask it about.
+
+    base: the folder or GGUF file of its base. rows: the posts as token ids. table: the posts as statistics take them.
+    micro_tokens: packed tokens that go through the model at once.
+    """
+
+    run: RunFolder
+    base: Path
+    model: LlamaForCausalLM
+    prompt: Prompt
+    posts: list[Post]
+    rows: list[EncodedPost]
+    table: Rows
+    micro_tokens: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The codebook's labels, in its order."""
+        return self.prompt.codebook.labels
+
+    def probabilities(self, rows: Sequence[EncodedPost] | None = None) -> np.ndarray:
+        """(n, C) float32, of the model as it is now, for the audit's posts or for other `rows`."""
+        rows = self.rows if rows is None else rows
+        return label_probabilities(self.model, self.prompt, rows, micro_tokens=self.micro_tokens)
+
+
+def open_subject(run: RunFolder, posts: list[Post], *, model: str | None, device: torch.device, dtype: torch.dtype,
+                 micro_tokens: int, cache: str | None = None, drop: str = "same") -> tuple[Subject, list[str]]:
+    """The run with its model in memory, asked about those `posts` that it was not trained on; and lines that say so.
+
+    Raises `UserError` if the base's bytes or the prompt are not those that the run was made with.
+    """
+    check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts, drop)
+    folder = base_folder(run, model, cache)
+    prompt = run_prompt(run, folder)
+    loaded = load_model(folder, device=device, dtype=dtype, quantize=run.facts["options"]["quantize"],
+                        adapter=run.path / "adapter", cache=cache)
+    rows = [prompt.encode(post.text) for post in check.kept]
+    return Subject(run, folder, loaded, prompt, check.kept, rows, table_of(check.kept, prompt.codebook),
+                   micro_tokens or 4096), check.lines()
+
+
+def table_of(posts: Sequence[Post], codebook) -> Rows:
+    """Labelled posts as `stats` takes them; copies of one text are one cluster."""
+    grouping = Grouping(codebook.labels, codebook.related)
+    return Rows(np.array([post.id for post in posts]), np.array([post.language for post in posts]),
+                np.array([codebook.labels.index(post.label) for post in posts], dtype=np.int64),
+                np.array(group_posts(posts, None, same_text=True), dtype=np.int64), grouping)
+
+
+def base_linears(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear of the model without what an adapter puts around it, by the linear's own name."""
+    return {name: module.base if isinstance(module, LoRALinear) else module for name, module in linears(model).items()}

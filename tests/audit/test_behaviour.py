@@ -1,0 +1,119 @@
+"""Minimal pairs: what is a failure, how files are read, and what the shipped files promise.
+
+Deliberate break: swap `==` and `!=` in `behaviour`, or fill a shipped check from a template.
+"""
+
+import re
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from audit.behaviour import behaviour, figures
+from audit.minimal import CHECKS, DIFFER, ENOUGH, SAME, SHIPPED, Pair, read_pairs, shipped_pairs
+from common.errors import UserError
+from common.files import ROOT
+from report.intervals import wilson
+
+FULL = ("de", "en", "es", "fr", "it", "pl", "pt")
+
+
+class Answers:
+    """A subject whose label is told by a digit in the text."""
+
+    labels = ("a", "b", "c")
+
+    class prompt:
+        encode = staticmethod(lambda text: text)
+
+    def probabilities(self, rows):
+        return np.eye(3)[[int(re.search(r"\d", text)[0]) for text in rows]]
+
+
+def test_a_pair_fails_where_its_labels_are_not_as_expected():
+    pairs = [Pair("emoji", "en", SAME, "0 x", "0 y"), Pair("emoji", "en", SAME, "0 x", "1 y"),
+             Pair("emoji", "es", SAME, "2 x", "2 y"), Pair("negation", "en", DIFFER, "0 x", "1 x"),
+             Pair("negation", "en", DIFFER, "1 x", "1 z"), Pair("mine", "en", DIFFER, "1 x", "1 w")]
+    found = behaviour(Answers(), pairs)
+    rows = {row["check"]: row for row in found["checks"]}
+    assert [row["check"] for row in found["checks"]] == ["negation", "emoji", "mine"]
+    assert {check: (row["failures"], row["pairs"]) for check, row in rows.items()} == \
+        {"negation": (1, 2), "emoji": (1, 3), "mine": (1, 1)}
+    assert rows["emoji"]["rate_ci"] == list(wilson(1, 3)) and rows["emoji"]["commonest"] == "a"
+    assert rows["emoji"]["commonest_share"] == 3 / 6
+    cells = {(cell["check"], cell["language"]): cell for cell in found["cells"]}
+    assert cells["emoji", "es"]["failures"] == 0 and cells["emoji", "en"]["few"] and len(cells) == 4
+    assert found["languages"] == {"en": 5, "es": 1}
+    examples = {row["check"]: row for row in found["examples"]}
+    assert examples["emoji"]["posts"] == ["0 x", "1 y"] and examples["emoji"]["labels"] == ["a", "b"]
+    assert examples["emoji"]["number"] == 2
+    assert all(row["posts"] is None for row in behaviour(Answers(), pairs, shipped=False)["examples"])
+
+
+def test_figures_count_answers_of_both_posts():
+    found = figures(np.array([True, False]), np.array([[0, 1], [1, 1]]), [True, True], ("a", "b"))
+    assert found["commonest"] == "b" and found["commonest_share"] == 0.75 and found["rate"] == 0.5
+
+
+@pytest.mark.parametrize("text, words", [
+    ("[emoji]\npairs = [['a', 'b']]", "language: is missing"),
+    ("language = 'en'", "holds no pair"),
+    ("language = 'en'\n[emoji]\npairs = 3", r"\[emoji\]: has no list 'pairs'"),
+    ("language = 'en'\n[emoji]\npairs = [['a', 'b']]\nexpct = 'same'", "unknown key 'expct'"),
+    ("language = 'en'\n[emoij]\npairs = [['a', 'b']]", "did you mean 'emoji'"),
+    ("language = 'en'\n[emoji]\nexpect = 'differ'\npairs = [['a', 'b']]", 'must be "same" for this check'),
+    ("language = 'en'\n[emoji]\npairs = [['a', 'b'], ['a']]", "pair 2: must be two posts"),
+    ("language = 'en'\n[emoji]\npairs = [['a', 'a']]", "pair 1: its posts must differ"),
+    ("language = 'en'\n[emoji]\npairs = [['a', ' ']]", "neither may be empty"),
+    ("language = 'en'\n[emoji]\npairs = [['a', 'b'], ['a', 'b']]", "pair 2: is there twice"),
+    ("language = ", "is not TOML"),
+])
+def test_a_file_that_is_wrong_says_where(tmp_path, text, words):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_pairs(tmp_path / "mine.toml")
+
+
+def test_a_check_of_the_users_own_is_taken(tmp_path):
+    (tmp_path / "mine.toml").write_text("language = 'pt-BR'\n[irony]\nexpect = 'differ'\npairs = [['a', 'b']]")
+    assert read_pairs(tmp_path / "mine.toml") == [Pair("irony", "pt", DIFFER, "a", "b")]
+
+
+def test_full_languages_have_enough_pairs_of_every_check():
+    counts = {(language, check): 0 for language in FULL for check in CHECKS}
+    for pair in shipped_pairs():
+        if pair.language in FULL:
+            counts[pair.language, pair.check] += 1
+    assert not {key: count for key, count in counts.items() if count < ENOUGH}
+
+
+def test_the_readme_counts_the_languages():
+    assert {path.stem for path in SHIPPED.glob("*.toml")} == {*FULL, "id"}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert len(FULL) == 7 and "minimal pairs in eight languages" in readme
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_files_say_how_they_were_written_and_hold_the_language_of_their_name(path):
+    head = path.read_text(encoding="utf-8").split("language =")[0]
+    assert "language model" in head and "native speaker" in head
+    assert {pair.language for pair in read_pairs(path)} == {path.stem}
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_no_check_is_filled_from_a_template(path):
+    """No two first posts of a check share more than half of their words."""
+    by_check: dict[str, list[set]] = {}
+    for pair in read_pairs(path):
+        by_check.setdefault(pair.check, []).append(set(re.findall(r"\w+", pair.first.lower())))
+    for check, words in by_check.items():
+        for one, two in combinations(words, 2):
+            assert len(one & two) / len(one | two) <= 0.5, (check, one & two)
+
+
+def test_pairs_of_one_label_are_minimal():
+    """The second post keeps most of the first: the words of one are in the other, but for what the check changes."""
+    for pair in shipped_pairs():
+        if pair.check in ("capitals", "emoji", "injection", "control_tokens"):
+            first, second = (set(re.findall(r"\w+", text.lower())) for text in (pair.first, pair.second))
+            assert first <= second, pair

@@ -1,0 +1,109 @@
+"""Memory: exposure by its formula, continuations against greedy decoding, and a run that knows its posts by heart.
+
+Deliberate break: rank among all unseen posts without `own`, or read the loss one token too late.
+"""
+
+import contextlib
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from audit.memorisation import WORDS, above, continuation, exposures, for_the_card, memorisation, split
+from audit.provenance import prepared_of
+from tests.audit.conftest import make, subject_of
+from tests.small import posts, write_jsonl
+
+SHORT = """name = "short"
+question = "Which?"
+introduction = 'Post:"{post}"'
+listing = "{labels}"
+answer = "{symbol}"
+labels = ["pro-immigration", "anti-immigration", "neutral", "unrelated"]
+"""
+
+
+@pytest.fixture(scope="module")
+def fluent(place):
+    """A run of the loss on the whole text that was trained until it knew its eight posts."""
+    (place / "short.toml").write_text(SHORT)
+    write_jsonl(place / "few.jsonl", posts(8, 5, ("en", "es")))
+    path = make(place, "fluent", "--quantize", "none", "--loss", "text", "--epochs", "60", "--rank", "16", "--data",
+                "few.jsonl", "--learning-rate", "2e-2", "--codebook", "short.toml", "--allow-missing-labels")
+    subject = subject_of(path, place)
+    with contextlib.chdir(place):
+        return subject, prepared_of(subject.run)[1]
+
+
+def test_exposure_is_the_log_of_the_rank():
+    losses, others = np.array([0.5, 2.0, 9.0]), np.array([1.0, 2.0, 3.0])
+    expected = [math.log2(4 / rank) for rank in (1, 1 + 1.5, 4)]
+    assert exposures(losses, others).tolist() == pytest.approx(expected)
+    assert exposures(others, others, own=True).tolist() == pytest.approx([math.log2(3 / rank) for rank in (1, 2, 3)])
+    assert above(np.array([1.0, 2.0]), np.array([2.0, 3.0])) == (1 + 1 + 0.5 + 1) / 4
+
+
+def test_the_halves_are_the_posts_own(fluent):
+    subject, prepared = fluent
+    cut = [(post.text, half) for post in prepared.train if (half := split(subject, post.text))]
+    assert len(cut) > 4 and split(subject, "a") is None
+    for text, (ids, middle, stop) in cut:
+        start = middle - (stop - start_of(subject, text)) // 2
+        assert len(ids) == stop and start == start_of(subject, text)
+        decoded = subject.prompt.tokenizer.decode(ids[middle:stop])
+        assert text.endswith(decoded.strip()[-5:]) and len(decoded) < len(text)
+
+
+def start_of(subject, text: str) -> int:
+    """Where the first of the post's own ids is: the first that an empty post's row has otherwise."""
+    ids, bare = subject.prompt.encode(text).ids, subject.prompt.encode("").ids
+    return next(place for place in range(len(bare)) if ids[place] != bare[place])
+
+
+def test_losses_and_continuations_are_those_of_one_row(fluent):
+    subject, prepared = fluent
+    halves = [half for post in prepared.train + subject.posts[:6] if (half := split(subject, post.text))]
+    losses, right = continuation(subject, halves)
+    assert right.any() and not right.all()
+    for (ids, middle, stop), loss, same in zip(halves, losses, right, strict=True):
+        with torch.no_grad():
+            logits = subject.model(torch.tensor([ids]))[0].double().log_softmax(-1)
+        by_hand = -np.mean([logits[place - 1, ids[place]].item() for place in range(middle, stop)])
+        assert loss == pytest.approx(by_hand, rel=1e-4, abs=1e-5)
+        greedy = list(ids[:middle])
+        with torch.no_grad():
+            while len(greedy) < min(stop, middle + WORDS):
+                greedy.append(int(subject.model(torch.tensor([greedy]))[0, -1].argmax()))
+        assert same == (greedy == ids[: len(greedy)])
+
+
+def test_a_run_that_knows_its_posts_is_found_out(fluent):
+    subject, prepared = fluent
+    found = memorisation(subject, prepared.train, draws=100)
+    tuned, base = found["with_adapter"], found["without"]
+    assert tuned["above"] > 0.9 and tuned["above_ci"][0] > 0.8 and 0.1 < base["above"] < 0.9
+    assert tuned["exposure"]["training"] > tuned["exposure"]["unseen"] + 1
+    assert tuned["continued"]["training"]["posts"] > 0
+    assert tuned["exposure"]["training"] <= tuned["exposure"]["largest_possible"]
+    assert "Do not publish" in " ".join(for_the_card(found))
+
+
+def test_what_the_card_must_say_depends_on_what_was_measured():
+    def measured(posts, low):
+        return {"words": 10, "why": None, "with_adapter": {
+            "above": 0.6, "above_ci": [low, 0.9], "posts": {"training": 9},
+            "continued": {"training": {"posts": posts}}}}
+
+    assert "word for word for 2 of 9" in " ".join(for_the_card(measured(2, 0.4)))
+    assert "can partly be guessed" in " ".join(for_the_card(measured(0, 0.55)))
+    assert "no proof" in " ".join(for_the_card(measured(0, 0.45)))
+    without = measured(0, 0.45)
+    without["with_adapter"]["above_ci"] = None
+    assert "was not judged" in " ".join(for_the_card(without))
+    assert "could not be measured" in for_the_card({"why": "x"})[0]
+
+
+def test_too_few_posts_are_a_reason(fluent):
+    subject, prepared = fluent
+    assert "fewer than two posts" in memorisation(subject, prepared.train[:1])["why"]

@@ -1,0 +1,95 @@
+"""python -m audit as a program: what it leaves, what its page says, what it refuses.
+
+Deliberate break: leave the escaping out of `audit.picture`, or write audit.json before the page is made.
+"""
+
+import json
+import re
+
+import pytest
+
+from audit import sections
+from audit.page import audit_page, findings
+from audit.picture import points
+from tests.audit.conftest import make
+from tests.report.test_page import EVIL, Reader
+from tests.small import here
+
+QUICK = ("--model", "tiny", "--data", "test.jsonl", "--draws", "40", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def written(place):
+    """One whole audit: its folder, and what the program printed."""
+    make(place, "nf4", "--quantize", "nf4")
+    make(place, "attention", "--quantize", "nf4", "--targets", "q_proj", "v_proj")
+    (place / "mine.toml").write_text("language = 'en'\n[emoji]\npairs = [['a quiet river', 'a quiet river 🙂']]")
+    said = here("audit", "--run", "nf4", "--out", "audited", "--other", "attention", "--pairs", "mine.toml", "--steps",
+                "2", "--level", "layer", *QUICK, cwd=place)
+    return place / "audited", said
+
+
+def test_the_report_has_every_part(written):
+    folder, said = written
+    found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    text = Reader((folder / "audit.html").read_text(encoding="utf-8"))
+    assert sorted(path.name for path in folder.iterdir()) == ["audit.html", "audit.json"]
+    assert set(sections.ALL) <= set(found) and not text.wrong
+    assert all(heading in " ".join(text.text) for heading, _ in sections.ALL.values())
+    assert found["adapter"]["angles"] and found["provenance"]["replay"]["equal"] == 2
+    assert found["own_pairs"]["pairs"] == 1 and found["own_pairs"]["examples"] in ([], [
+        {**row, "posts": None} for row in found["own_pairs"]["examples"]])
+    plain = " ".join(said.split())
+    assert all(" ".join(line.split()) in plain for line in findings(found))
+    assert "audited" in said.splitlines()[-1]
+
+
+def test_the_page_loads_nothing_and_no_string_becomes_markup(written):
+    found = json.loads((written[0] / "audit.json").read_text(encoding="utf-8"))
+    found |= {"run": EVIL, "data": [EVIL]}
+    found["behaviour"]["examples"] = [{"check": EVIL, "language": EVIL, "number": 1, "posts": [EVIL, EVIL],
+                                       "labels": [EVIL, EVIL]}]
+    found["provenance"]["hashes"][0]["name"] = EVIL
+    found["quantisation"]["changed"][0]["name"] = EVIL
+    page = Reader(audit_page(found))
+    assert not page.wrong and not {"script", "img", "link", "iframe", "a"} & set(page.elements)
+    assert not [key for _, key, value in page.attributes if key.startswith("on") or key in ("src", "href")]
+    assert EVIL in "".join(page.text)
+
+
+def test_a_picture_keeps_points_within_it():
+    text = points([("a", 0.2, [0.1, 0.4]), ("b", 0.0, None)], "KL", EVIL)
+    places = [float(x) for x in re.findall(r'(?:cx|x1|x2)="([\d.]+)"', text)]
+    assert all(0 <= x <= 360 for x in places) and "<script" not in text
+
+
+def test_the_run_notes_that_the_posts_were_scored(written, place):
+    scored = json.loads((place / "nf4" / "run.json").read_text())["scored"]
+    assert scored[-1]["data"] == "test.jsonl" and scored[-1]["n"] == 20
+
+
+def test_other_runs_say_what_cannot_be_said(place):
+    make(place, "dense", "--quantize", "none")
+    here("audit", "--run", "dense", "--out", "two", "--parts", "memorisation,quantisation", "--level", "layer", *QUICK,
+         cwd=place)
+    found = json.loads((place / "two" / "audit.json").read_text())
+    assert not found["memorisation"]["measured"] and "not taught to write posts" in found["memorisation"]["why"]
+    assert found["quantisation"]["state"] == "dense" and "put into 4 bits" in findings(found)[0]
+    assert "adapter" not in found and "behaviour" not in found
+
+
+@pytest.mark.parametrize("words, said", [
+    (("--out", "tiny"), "holds something that is no audit"),
+    (("--pairs", "none.toml"), "none.toml: there is no such file"),
+    (("--other", "tiny"), "tiny: has no run.json"),
+    (("--parts", "adaptr"), "did you mean 'adapter'"),
+    (("--data", "train.jsonl"), "were trained on"),
+    (("--level", "block"), "not one of auto, matrix, layer"),
+])
+def test_what_is_refused_leaves_nothing(place, words, said):
+    make(place, "nf4", "--quantize", "nf4")
+    options = [*QUICK, "--out", "refused", *words]
+    if words[0] == "--data":
+        options = ["--model", "tiny", "--out", "refused", *words]
+    assert said in here("audit", "--run", "nf4", *options, cwd=place, code=2)
+    assert not (place / "refused").exists()
