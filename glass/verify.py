@@ -73,10 +73,11 @@ def weights_of(trace: Trace) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
     described = {}
     for name, module in linears(model).items():
         base = module.base if isinstance(module, LoRALinear) else module
+        nf4 = isinstance(base, NF4Linear)
         described[name] = {"shape": [base.out_features, base.in_features], "bias": base.bias is not None,
-                           "nf4": isinstance(base, NF4Linear), "double": getattr(base, "double", False),
+                           "nf4": nf4, "double": nf4 and base.double,
                            "scaling": module.scaling if isinstance(module, LoRALinear) else None}
-        if isinstance(base, NF4Linear):
+        if nf4:
             found |= {f"{name}.{key}": tensor for key, tensor in base.named_buffers()}
         else:
             found[f"{name}.weight"] = base.dense_weight(model.dtype)
@@ -90,4 +91,4 @@ def weights_of(trace: Trace) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
 def plain(tensor: torch.Tensor) -> np.ndarray:
     """As it is stored: float32 for all floating-point numbers, integers and bytes as they are; contiguous."""
     tensor = tensor.detach().cpu()
-    return np.ascontiguousarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+    return np.array((tensor.float() if tensor.is_floating_point() else tensor).numpy(), order="C")
