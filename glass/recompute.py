@@ -131,12 +131,16 @@ def add(weights, a, b):
     return a + b
 
 
+def length(weights, x):
+    return np.sqrt((x * x).sum(-1))
+
+
 def dot(weights, hidden, label_rows):
     return hidden @ label_rows.T
 
 
 OPS = {function.__name__: function for function in
-       (rows, frequencies, cosine, sine, rms_norm, linear, heads, scores, softmax, mix, swiglu, add, dot)}
+       (rows, frequencies, cosine, sine, rms_norm, linear, heads, scores, softmax, mix, swiglu, add, length, dot)}
 
 
 def run(step, values, weights):

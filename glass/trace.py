@@ -108,13 +108,14 @@ class _Maker:
         self.attention(f"{name}.attention", self.seen.attention[number], last)
         written = self.rows(self.seen.outputs[f"{module}.self_attn.o_proj"], last)
         residual = self.rows(self.seen.inputs[f"{module}.post_attention_layernorm"], last)
-        self.add(f"{name}.attention_write", "Attention writes", "written = out W_o^T;  residual = x + written",
-                 {"written": written, "residual": residual},
+        self.add(f"{name}.attention_write", "Attention writes", "written = out W_o^T;  residual = x + written;  "
+                 "size = |written|", {"written": written, "residual": residual, "size": length(written)},
                  (code(whole, "self_attn" if not last else "attention.o_proj"),
                   *(() if last else (code(Attention.forward, "self.o_proj("),))),
                  Step("linear", f"{name}.attention_write.written", (f"{name}.attention.out",),
                       {"linear": f"{module}.self_attn.o_proj"}),
-                 Step("add", f"{name}.attention_write.residual", (before + at, f"{name}.attention_write.written")))
+                 Step("add", f"{name}.attention_write.residual", (before + at, f"{name}.attention_write.written")),
+                 Step("length", f"{name}.attention_write.size", (f"{name}.attention_write.written",)))
         self.norm(f"{name}.mlp_norm", "Norm before the MLP", f"{module}.post_attention_layernorm",
                   f"{name}.attention_write.residual", code(whole, "self.post_attention_layernorm(h)"), last)
         self.mlp(name, module, last, whole)
@@ -161,15 +162,16 @@ class _Maker:
         after = "model.norm" if last else f"model.layers.{number + 1}.input_layernorm"
         stage = f"{name}.mlp"
         self.add(stage, "The MLP writes", "product = silu(y W_gate^T) * (y W_up^T);  written = product W_down^T;  "
-                 "residual = h + written",
+                 "residual = h + written;  size = |written|",
                  {"gate": gate, "up": up, "product": self.rows(inputs[f"{module}.mlp.down_proj"], last),
-                  "written": written, "residual": self.rows(inputs[after], last)},
+                  "written": written, "residual": self.rows(inputs[after], last), "size": length(written)},
                  (code(MLP.forward, "self.down_proj"), code(swiglu, "silu(gate)"), code(whole, "self.mlp(")),
                  *(Step("linear", f"{stage}.{part}", (f"{name}.mlp_norm.out",), {"linear": f"{module}.mlp.{part}_proj"})
                    for part in ("gate", "up")),
                  Step("swiglu", f"{stage}.product", (f"{stage}.gate", f"{stage}.up")),
                  Step("linear", f"{stage}.written", (f"{stage}.product",), {"linear": f"{module}.mlp.down_proj"}),
-                 Step("add", f"{stage}.residual", (f"{name}.attention_write.residual", f"{stage}.written")))
+                 Step("add", f"{stage}.residual", (f"{name}.attention_write.residual", f"{stage}.written")),
+                 Step("length", f"{stage}.size", (f"{stage}.written",)))
 
     def lens(self, number: int):
         name, source = f"layers.{number}.lens", f"layers.{number}.mlp.residual"
@@ -195,6 +197,11 @@ class _Maker:
         self.add("probabilities", "Probabilities of the labels", "p = softmax(logits) over the labels alone",
                  {"probabilities": torch.from_numpy(self.found)[None]}, (code(Labeller.give, "logits.softmax"),),
                  Step("softmax", "probabilities.probabilities", ("logits.logits",)))
+
+
+def length(x: torch.Tensor) -> torch.Tensor:
+    """Euclidean length of each row, in at least float32: (N, D) -> (N,)."""
+    return torch.linalg.vector_norm(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
 
 
 def prompt_text(prompt, text: str, row) -> str:
