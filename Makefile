@@ -1,5 +1,5 @@
-# `make install`, `make demo`, `make real`, `make glass` and `make test` need Python 3.11 to 3.13 and make, nothing else: each makes
-# .venv and installs into it.
+# `make install`, `make demo`, `make real`, `make glass` and `make test` need Python 3.11 to 3.13 and make, nothing else:
+# each makes .venv and installs into it.
 # PYTHON and TORCH may be set: `make demo PYTHON=python3.12 TORCH="torch==2.12.0"`.
 
 PYTHON ?= python3

@@ -20,6 +20,7 @@ from glass.page import frozen
 from glass.server import serving
 from glass.trace import trace
 from glass.verify import write_verification
+from glass.whole import whole_trace
 from inference import load_run
 
 EXAMPLE = "They came here as children; let them stay."
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> None:
                    cache=options.cache)
     if not kept:
         return serve(run, options)
-    found = trace(run, options.text)
+    found = whole_trace(trace(run, options.text))
     print(found)
     if options.save:
         with atomic_write(options.save) as handle:

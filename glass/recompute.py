@@ -17,13 +17,15 @@ import numpy as np
 from safetensors.numpy import load_file
 
 BLOCK, NESTED_BLOCK = 64, 256
+STEP = 1e-4  # of central differences, in float64
 
 
 class Weights:
     """Dense weights of linears from how they are stored; kept, since the whole way is computed several times."""
 
-    def __init__(self, linears, tensors):
-        self.linears, self.tensors, self.dense = linears, tensors, {}
+    def __init__(self, trace, tensors):
+        self.trace, self.linears, self.tensors = trace, trace["linears"], tensors
+        self.dense, self.factor = {}, 1.0
 
     def product(self, x, name):
         """y = x W^T + b + s (x A^T) B^T: (..., in) -> (..., out)."""
@@ -34,7 +36,8 @@ class Weights:
         if stored["bias"]:
             y = y + self.wide(f"{name}.bias")
         if stored["scaling"] is not None:
-            y = y + stored["scaling"] * (x @ self.wide(f"{name}.lora_A").T) @ self.wide(f"{name}.lora_B").T
+            thin = self.factor * stored["scaling"] * (x @ self.wide(f"{name}.lora_A").T)
+            y = y + thin @ self.wide(f"{name}.lora_B").T
         return y
 
     def weight(self, name, stored):
@@ -109,7 +112,7 @@ def heads(weights, x, cos=None, sin=None, *, linear, heads):
 def scores(weights, q, k):
     """q k^T / sqrt(h), the last Q tokens of one row; head j reads key head j // (H / K): (H, Q, T)."""
     keys = np.repeat(k, q.shape[1] // k.shape[1], axis=1)
-    found = np.einsum("thd,shd->hts", q, keys) / np.sqrt(q.shape[-1])
+    found = q.transpose(1, 0, 2) @ keys.transpose(1, 2, 0) / np.sqrt(q.shape[-1])
     later = np.arange(len(k)) > np.arange(len(k) - len(q), len(k))[:, None]
     return np.where(later, -np.inf, found)
 
@@ -120,7 +123,8 @@ def softmax(weights, x):
 
 
 def mix(weights, w, v):
-    return np.einsum("hts,shd->thd", w, np.repeat(v, w.shape[0] // v.shape[1], axis=1))
+    values = np.repeat(v, w.shape[0] // v.shape[1], axis=1).transpose(1, 0, 2)  # (H, T, h)
+    return (w @ values).transpose(1, 0, 2)
 
 
 def swiglu(weights, gate, up):
@@ -139,8 +143,47 @@ def dot(weights, hidden, label_rows):
     return hidden @ label_rows.T
 
 
+def without_tokens(weights, ids, places):
+    """The labels' probabilities of the row without the token at each place."""
+    return np.concatenate([answer(weights, np.delete(ids, place)) for place in places])
+
+
+def of_rows(weights, ids, lengths):
+    """The labels' probabilities of several rows, whose ids stand one after another."""
+    return np.concatenate([answer(weights, row) for row in np.split(ids, np.cumsum(lengths)[:-1])])
+
+
+def slope(weights, ids, places, label):
+    """d log p(label) / d f at f = 1, with f times the embedding of one token: by a central difference."""
+    found = []
+    for place in places:
+        factors = np.ones((2, len(ids)))
+        factors[:, place] += STEP, -STEP
+        more, less = (np.log(answer(weights, ids, one)[0, label]) for one in factors)
+        found.append((more - less) / (2 * STEP))
+    return np.array(found)
+
+
+def factors(weights, ids, factors):
+    """The labels' probabilities with every adapter f times as strong."""
+    found = []
+    for weights.factor in factors:
+        found.append(answer(weights, ids))
+    weights.factor = 1.0
+    return np.concatenate(found)
+
+
+def spectrum(weights, names):
+    """Singular values of s B A, a row for each linear, zeros behind a smaller rank."""
+    found = [weights.linears[name]["scaling"] * np.linalg.svd(
+        weights.wide(f"{name}.lora_B") @ weights.wide(f"{name}.lora_A"), compute_uv=False) for name in names]
+    most = max(min(weights.wide(f"{name}.lora_A").shape[0], len(row)) for name, row in zip(names, found, strict=True))
+    return np.stack([np.pad(row[:most], (0, most - len(row[:most]))) for row in found])
+
+
 OPS = {function.__name__: function for function in
        (rows, frequencies, cosine, sine, rms_norm, linear, heads, scores, softmax, mix, swiglu, add, length, dot)}
+BESIDE = {function.__name__: function for function in (without_tokens, of_rows, slope, factors, spectrum)}
 
 
 def run(step, values, weights):
@@ -151,7 +194,7 @@ def run(step, values, weights):
             whole = whole[-1:]  # the answer's row is the last
         return whole.astype(np.float64) if whole.dtype == np.float32 else whole
 
-    return OPS[step["op"]](weights, *map(value, step["args"]), **step["settings"])
+    return (OPS | BESIDE)[step["op"]](weights, *map(value, step["args"]), **step["settings"])
 
 
 def apart(found, stored):
@@ -166,16 +209,24 @@ def apart(found, stored):
     return most if np.isfinite(most) else np.inf
 
 
-def whole_way(trace, tensors, weights, ids):
-    """Every tensor from the ids alone: (T,) int64 -> name -> array."""
+def whole_way(weights, ids, factors=1.0):
+    """Every tensor from the ids alone: (T,) int64 -> name -> array; the embeddings times `factors` (T,)."""
+    tensors = weights.tensors
     values = {name: tensor for name, tensor in tensors.items() if name.startswith("weights.")}
     values |= {"tokens.ids": ids, "tokens.positions": np.arange(len(ids)),
                "rotation.frequencies": tensors["rotation.frequencies"]}
-    for stage in trace["stages"]:
-        for step in stage["steps"]:
-            if step["op"] != "frequencies":  # float32 in the model, whatever it computes in
+    for stage in weights.trace["stages"]:
+        for step in [] if stage["name"].endswith(".lens") else stage["steps"]:  # what nothing else is made of
+            if step["op"] in OPS and step["op"] != "frequencies":  # these are float32 in every model
                 values[step["out"]] = run(step, values, weights)
+        if stage["name"] == "embedding":
+            values["embedding.x"] = values["embedding.x"] * np.reshape(factors, (-1, 1))
     return values
+
+
+def answer(weights, ids, factors=1.0):
+    """The labels' probabilities of a row: (1, C)."""
+    return whole_way(weights, ids, factors)["probabilities.probabilities"]
 
 
 def check_tokens(trace, tensors):
@@ -192,7 +243,7 @@ def main(folder):
     """Print a line for each stage; 0 if all agree, else 1."""
     trace = json.loads((folder / "trace.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "trace.safetensors")
-    weights, failed = Weights(trace["linears"], tensors), []
+    weights, failed = Weights(trace, tensors), []
 
     def say(name, good, words):
         print(f"{'agrees ' if good else 'DIFFERS'}  {name:28} {words}")
@@ -205,7 +256,7 @@ def main(folder):
             continue
         most = max(apart(run(step, tensors, weights), tensors[step["out"]]) for step in stage["steps"])
         say(stage["name"], most <= trace["tolerance"], f"{most:.1e}")
-    values = whole_way(trace, tensors, weights, tensors["tokens.ids"])
+    values = whole_way(weights, tensors["tokens.ids"])
     off = np.abs(values["logits.logits"] - tensors["logits.logits"]).max()
     largest = max(1.0, np.abs(tensors["logits.logits"]).max())
     say("whole way to the logits", off <= trace["whole_tolerance"] * largest, f"{off:.1e}")

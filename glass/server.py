@@ -21,6 +21,7 @@ from glass.page import live, policy
 from glass.shown import details, shown
 from glass.stages import Trace
 from glass.trace import trace
+from glass.whole import whole_trace
 
 MOST_BYTES = 200_000  # of a request: 20,000 characters as JSON
 KEPT = 4  # traces that are kept, for the stages that the page asks for next
@@ -33,21 +34,23 @@ class Answers:
     def __init__(self, run):
         self.run, self.lock, self.kept = run, threading.Lock(), OrderedDict()
 
-    def trace(self, text: str) -> Trace:
+    def trace(self, text: str, whole: bool = False) -> Trace:
+        """The trace of a post; `whole`: with the stages that take longer."""
         with self.lock:
-            if text not in self.kept:
-                self.kept[text] = trace(self.run, text)
-                while len(self.kept) > KEPT:
-                    self.kept.popitem(last=False)
-            self.kept.move_to_end(text)
-            return self.kept[text]
+            found = self.kept.pop(text, None) or trace(self.run, text)
+            if whole and "gradient" not in found.by_name:
+                found = whole_trace(found)
+            self.kept[text] = found
+            while len(self.kept) > KEPT:
+                self.kept.popitem(last=False)
+            return found
 
     def answer(self, what: str, content: dict) -> dict:
         """The answer to a request; raises `UserError` for one that has none."""
         text = content.get("text")
         if not isinstance(text, str):
             raise UserError("text: give a post")
-        found = self.trace(text)
+        found = self.trace(text, whole=content.get("whole") is True)
         if what == "trace":
             return shown(found)
         stage = content.get("stage")

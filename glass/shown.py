@@ -11,11 +11,13 @@ import torch
 from glass.stages import Stage, Trace
 
 DIGITS = 6
-WHOLE = ("ids", "positions", "frequencies")  # tensors of which all is shown
+# Tensors of which all is shown.
+WHOLE = ("ids", "positions", "frequencies", "places", "starts", "ends", "lengths", "values", "factors")
 
 
 def shown(trace: Trace) -> dict:
     """The overview: tokens, probabilities, a line a layer, and the stages without their numbers."""
+    extra = {part: make(trace.by_name) for part, (stage, make) in EXTRA.items() if stage in trace.by_name}
     codes = list(dict.fromkeys(piece for stage in trace.stages for piece in stage.code))
     return {
         "text": trace.text, "cut": trace.cut, "label": trace.label, "labels": list(trace.probabilities),
@@ -30,7 +32,32 @@ def shown(trace: Trace) -> dict:
                     "code": [codes.index(piece) for piece in stage.code]} for stage in trace.stages],
         "codes": [{"path": piece.path, "name": piece.name, "first": piece.first, "lines": piece.lines,
                    "marked": piece.marked} for piece in codes],
-    }
+    } | extra
+
+
+def of_why(stages: dict[str, Stage]) -> dict:
+    """Of each token: its place, p(label) without it, its slope; of each word: its place in the text, p(label)."""
+    tokens, slopes, label = stages["without_tokens"], stages["gradient"], int(stages["gradient"].label)
+    found = {"label": label, "tokens": [
+        {"place": place, "without": without, "slope": slope} for place, without, slope in zip(
+            numbers(tokens.places), numbers(tokens.probabilities[:, label]), numbers(slopes.values), strict=True)]}
+    if "without_words" in stages:
+        words = stages["without_words"]
+        found["words"] = [{"start": start, "end": end, "without": without} for start, end, without in zip(
+            numbers(words.starts), numbers(words.ends), numbers(words.probabilities[:, label]), strict=True)]
+    return found
+
+
+def of_adapter(stages: dict[str, Stage]) -> dict:
+    """The labels' probabilities by the adapter's strength, and each linear's singular values."""
+    factors, spectrum = stages["factors"], stages["spectrum"]
+    names = [name.removeprefix("model.") for name in spectrum.steps[0].settings["names"]]
+    return {"factors": numbers(factors.factors), "probabilities": [numbers(row) for row in factors.probabilities],
+            "spectrum": [{"name": name, "values": numbers(row)} for name, row in
+                         zip(names, spectrum.values, strict=True)]}
+
+
+EXTRA = {"why": ("gradient", of_why), "adapter": ("factors", of_adapter)}
 
 
 def details(stage: Stage) -> list[dict]:

@@ -96,6 +96,11 @@ class Trace:
                 parts.setdefault(int(number), {})[name] = stage
         self.layers = tuple(Layer(parts[number]) for number in sorted(parts))
 
+    def extended(self, stages: list[Stage]) -> "Trace":
+        """The same trace with further stages at its end."""
+        return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities, [*self.stages, *stages],
+                     self.model, self.prompt)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor by its whole name, `STAGE.TENSOR`."""
         return {f"{stage.name}.{name}": tensor for stage in self.stages for name, tensor in stage.tensors.items()}

@@ -63,7 +63,8 @@ def stored(trace: Trace) -> tuple[dict[str, np.ndarray], dict]:
 def weights_of(trace: Trace) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
     """What the stages were computed with: tensors by name, and how each linear is stored."""
     model = trace.model
-    ids = torch.tensor(sorted({token.id for token in trace.tokens}))
+    rows = [tensor for name, tensor in trace.tensors().items() if name.endswith(".ids")]
+    ids = torch.cat(rows).unique()
     found = {"embedding_ids": ids, "embedding_rows": model.model.embed_tokens.weight[ids.to(model.device)],
              "label_rows": model.head_weight[torch.tensor(trace.prompt.label_ids, device=model.device)],
              "nf4_levels": NF4_CODE, "dynamic_map": dynamic_map()}

@@ -5,7 +5,7 @@ const main = document.getElementById("main");
 const box = el("textarea", {id: "post", dir: "auto", spellcheck: "false", maxlength: 20000});
 const said = el("p", {class: "error", role: "status"});
 const body = el("div", {});
-const state = {layer: 0, data: null, draw: () => draw(state.data)};
+const state = {layer: 0, factor: 4, data: null, draw: () => draw(state.data)};
 let busy = false, waiting = false, timer = 0;
 
 async function ask(what, content) {
@@ -29,7 +29,8 @@ function draw(data) {
 }
 
 function sections(data) {
-  return [el("div", {class: "wide"}, tokensSection(data), labelsSection(data)), waySection(data, state)];
+  return [el("div", {class: "wide"}, tokensSection(data), labelsSection(data)), whySection(data),
+    adapterSection(data, state), waySection(data, state)];
 }
 
 async function update() {
@@ -42,10 +43,16 @@ async function update() {
     do {
       waiting = false;
       const began = performance.now();
-      const data = await ask("trace", {text: box.value});
+      const text = box.value;
+      const data = await ask("trace", {text});
       said.textContent = "";
       draw(data);
       document.documentElement.dataset.milliseconds = String(Math.round(performance.now() - began));
+      await new Promise((done) => setTimeout(done, 300));  // whoever still types is not kept waiting
+      if (!waiting) {
+        const whole = await ask("trace", {text, whole: true});
+        if (!waiting) draw(whole);
+      }
     } while (waiting);
   } catch (error) {
     said.textContent = error.message;
