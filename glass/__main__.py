@@ -20,7 +20,7 @@ from glass.page import frozen
 from glass.server import serving
 from glass.trace import trace
 from glass.verify import write_verification
-from glass.whole import whole_trace
+from glass.whole import base_of, whole_trace
 from inference import load_run
 
 EXAMPLE = "They came here as children; let them stay."
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
                    cache=options.cache)
     if not kept:
         return serve(run, options)
-    found = whole_trace(trace(run, options.text))
+    found = whole_trace(trace(run, options.text), options.model or base_of(run))
     print(found)
     if options.save:
         with atomic_write(options.save) as handle:

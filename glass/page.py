@@ -16,7 +16,7 @@ from glass.shown import details, shown
 from glass.stages import Trace
 
 FOLDER = Path(__file__).parent / "page"
-SCRIPTS = ("base.js", "tokens.js", "way.js", "stage.js", "why.js", "adapter.js", "main.js")
+SCRIPTS = ("base.js", "tokens.js", "way.js", "stage.js", "why.js", "adapter.js", "bits.js", "main.js")
 
 
 def frozen(trace: Trace) -> str:

@@ -181,9 +181,40 @@ def spectrum(weights, names):
     return np.stack([np.pad(row[:most], (0, most - len(row[:most]))) for row in found])
 
 
+def block_packed(weights, linear, block):
+    """The bytes of one block, two codes in each."""
+    return weights.tensors[f"weights.{linear}.packed"].reshape(-1)[block * BLOCK // 2 : (block + 1) * BLOCK // 2]
+
+
+def block_codes(weights, packed):
+    return np.stack([packed >> 4, packed & 15], axis=1).reshape(-1)
+
+
+def block_scale(weights, linear, block):
+    return weights.scales(linear, weights.linears[linear])[block]
+
+
+def block_values(weights, codes, scale):
+    return weights.wide("nf4_levels")[codes] * scale
+
+
+def nested_scale(weights, code, nested, offset):
+    return weights.wide("dynamic_map")[code] * nested + offset
+
+
+def subtract(weights, a, b):
+    return a - b
+
+
+def largest(weights, x):
+    return np.abs(x).max()
+
+
 OPS = {function.__name__: function for function in
        (rows, frequencies, cosine, sine, rms_norm, linear, heads, scores, softmax, mix, swiglu, add, length, dot)}
-BESIDE = {function.__name__: function for function in (without_tokens, of_rows, slope, factors, spectrum)}
+BESIDE = {function.__name__: function for function in (
+    without_tokens, of_rows, slope, factors, spectrum, block_packed, block_codes, block_scale, block_values,
+    nested_scale, subtract, largest)}
 
 
 def run(step, values, weights):
@@ -199,10 +230,11 @@ def run(step, values, weights):
 
 def apart(found, stored):
     """The largest difference as a share of the largest number; infinite where shapes, infinities or NaN differ."""
+    found, stored = np.asarray(found), np.asarray(stored)
     if found.shape != stored.shape or not np.array_equal(np.isneginf(found), np.isneginf(stored)):
         return np.inf
     finite = ~np.isneginf(found)
-    found, stored = found[finite], stored[finite].astype(np.float64)
+    found, stored = found[finite].astype(np.float64), stored[finite].astype(np.float64)
     if not found.size:
         return 0.0
     most = np.abs(found - stored).max() / max(np.abs(stored).max(), 1e-30)

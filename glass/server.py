@@ -21,7 +21,7 @@ from glass.page import live, policy
 from glass.shown import details, shown
 from glass.stages import Trace
 from glass.trace import trace
-from glass.whole import whole_trace
+from glass.whole import base_of, block_of, whole_trace
 
 MOST_BYTES = 200_000  # of a request: 20,000 characters as JSON
 KEPT = 4  # traces that are kept, for the stages that the page asks for next
@@ -39,7 +39,7 @@ class Answers:
         with self.lock:
             found = self.kept.pop(text, None) or trace(self.run, text)
             if whole and "gradient" not in found.by_name:
-                found = whole_trace(found)
+                found = whole_trace(found, base_of(self.run))
             self.kept[text] = found
             while len(self.kept) > KEPT:
                 self.kept.popitem(last=False)
@@ -53,10 +53,25 @@ class Answers:
         found = self.trace(text, whole=content.get("whole") is True)
         if what == "trace":
             return shown(found)
+        if what == "bits":
+            return self.bits(text, content.get("linear"), content.get("block"))
         stage = content.get("stage")
+        if what == "stage" and isinstance(stage, str) and stage not in found.by_name:
+            found = self.trace(text, whole=True)  # the page may still show what is no longer kept
         if what == "stage" and isinstance(stage, str) and stage in found.by_name:
             return {"tensors": details(found.by_name[stage])}
         raise UserError(f"{what}: the page has no such question")
+
+
+    def bits(self, text: str, linear, block) -> dict:
+        """The page with one block of one matrix in place of the one that it shows."""
+        if not isinstance(linear, str) or type(block) is not int:
+            raise UserError("bits: give a matrix by its name and the number of a block")
+        found = self.trace(text, whole=True)
+        with self.lock:
+            found = found.without("bits").extended([block_of(found, linear, block, base_of(self.run))])
+            self.kept[text] = found
+        return shown(found)
 
 
 class _Server(ThreadingHTTPServer):

@@ -8,11 +8,11 @@ import math
 
 import torch
 
+from glass.bits import blocks_of, four_bit_linears
 from glass.stages import Stage, Trace
 
 DIGITS = 6
-# Tensors of which all is shown.
-WHOLE = ("ids", "positions", "frequencies", "places", "starts", "ends", "lengths", "values", "factors")
+WHOLE = ("ids", "positions", "frequencies")  # tensors of which all is shown
 
 
 def shown(trace: Trace) -> dict:
@@ -32,7 +32,8 @@ def shown(trace: Trace) -> dict:
                     "code": [codes.index(piece) for piece in stage.code]} for stage in trace.stages],
         "codes": [{"path": piece.path, "name": piece.name, "first": piece.first, "lines": piece.lines,
                    "marked": piece.marked} for piece in codes],
-    } | extra
+    } | extra | ({"matrices": {name: blocks_of(layer) for name, layer in four_bit_linears(trace.model).items()}}
+                 if "bits" in extra else {})
 
 
 def of_why(stages: dict[str, Stage]) -> dict:
@@ -57,7 +58,13 @@ def of_adapter(stages: dict[str, Stage]) -> dict:
                          zip(names, spectrum.values, strict=True)]}
 
 
-EXTRA = {"why": ("gradient", of_why), "adapter": ("factors", of_adapter)}
+def of_bits(stages: dict[str, Stage]) -> dict:
+    """The block's numbers, which block it is, and which there are."""
+    stage = stages["bits"]
+    return stage.steps[0].settings | {name: numbers(tensor) for name, tensor in stage.tensors.items()}
+
+
+EXTRA = {"bits": ("bits", of_bits), "why": ("gradient", of_why), "adapter": ("factors", of_adapter)}
 
 
 def details(stage: Stage) -> list[dict]:
@@ -72,7 +79,8 @@ def details(stage: Stage) -> list[dict]:
 
 def answer_row(stage: Stage, name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, str]:
     """The part of a tensor that the page shows, and words for it; no words where it is all of it."""
-    if name in WHOLE or not tensor.dim():
+    way = stage.name.startswith("layers.") or stage.name in ("tokens", "embedding", "rotation")
+    if name in WHOLE or not tensor.dim() or not way:
         return tensor, ""
     if name in ("scores", "weights"):  # (H, Q, T)
         return tensor[:, -1], "all heads, the answer's row"

@@ -101,6 +101,11 @@ class Trace:
         return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities, [*self.stages, *stages],
                      self.model, self.prompt)
 
+    def without(self, name: str) -> "Trace":
+        """The same trace without the stage of this name."""
+        return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities,
+                     [stage for stage in self.stages if stage.name != name], self.model, self.prompt)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor by its whole name, `STAGE.TENSOR`."""
         return {f"{stage.name}.{name}": tensor for stage in self.stages for name, tensor in stage.tensors.items()}

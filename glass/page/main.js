@@ -30,7 +30,7 @@ function draw(data) {
 
 function sections(data) {
   return [el("div", {class: "wide"}, tokensSection(data), labelsSection(data)), whySection(data),
-    adapterSection(data, state), waySection(data, state)];
+    adapterSection(data, state), waySection(data, state), bitsSection(data)];
 }
 
 async function update() {
@@ -44,13 +44,13 @@ async function update() {
       waiting = false;
       const began = performance.now();
       const text = box.value;
-      const data = await ask("trace", {text});
+      const data = Object.assign(await ask("trace", {text}), {asked: text});
       said.textContent = "";
       draw(data);
       document.documentElement.dataset.milliseconds = String(Math.round(performance.now() - began));
       await new Promise((done) => setTimeout(done, 300));  // whoever still types is not kept waiting
       if (!waiting) {
-        const whole = await ask("trace", {text, whole: true});
+        const whole = Object.assign(await ask("trace", {text, whole: true}), {asked: text});
         if (!waiting) draw(whole);
       }
     } while (waiting);

@@ -23,7 +23,7 @@ async function toggleStage(data, name, button) {
 }
 
 async function details(data, name) {
-  return data.details ? data.details[name] : (await ask("stage", {text: data.text, stage: name})).tensors;
+  return data.details ? data.details[name] : (await ask("stage", {text: data.asked, stage: name})).tensors;
 }
 
 function stagePanel(data, name, tensors) {

@@ -10,10 +10,12 @@ import re
 import numpy as np
 import pytest
 
+from common.files import ROOT
 from glass import trace
 from glass.page import frozen, quoted
 from glass.server import serving
 from glass.verify import stored
+from glass.whole import whole_trace
 from tests.browser import PROGRAM, Browser
 from tests.small import here
 
@@ -24,7 +26,7 @@ browser_only = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get i
 
 @pytest.fixture(scope="module")
 def found(run):
-    return trace(run, "They open the border.")
+    return whole_trace(trace(run, "They open the border."), ROOT / "base")
 
 
 def data_of(page: str) -> dict:
@@ -48,6 +50,15 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
         np.testing.assert_allclose(layer["lens"], tensors[f"{name}.lens.probabilities"][0], rtol=1e-5)
         assert layer["mlp_size"] == pytest.approx(tensors[f"{name}.mlp.size"][-1], rel=1e-5)
         assert layer["attention_size"] == pytest.approx(tensors[f"{name}.attention_write.size"][-1], rel=1e-5)
+    why, label = data["why"], data["why"]["label"]
+    for kind, shown in (("tokens", "without_tokens.probabilities"), ("words", "without_words.probabilities")):
+        np.testing.assert_allclose([one["without"] for one in why[kind]], tensors[shown][:, label], rtol=1e-5)
+    np.testing.assert_allclose([one["slope"] for one in why["tokens"]], tensors["gradient.values"], rtol=1e-5)
+    np.testing.assert_allclose(data["adapter"]["probabilities"], tensors["factors.probabilities"], rtol=1e-5)
+    np.testing.assert_allclose([one["values"] for one in data["adapter"]["spectrum"]], tensors["spectrum.values"],
+                               rtol=1e-5)
+    for name in ("codes", "packed", "values", "original", "error", "levels"):
+        np.testing.assert_allclose(data["bits"][name], tensors[f"bits.{name}"], rtol=1e-5)
     np.testing.assert_allclose(data["probabilities"], tensors["probabilities.probabilities"][0], rtol=1e-5)
 
 
@@ -85,6 +96,9 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
         shown = browser.value("document.querySelector('.stage').textContent")
         assert stage.formula in shown and stage.code[0].path in shown
         assert browser.value("document.documentElement.scrollWidth") == width
+    browser.value("const s = document.getElementById('factor'); s.value = 0; s.dispatchEvent(new Event('input'))")
+    moved = browser.value("[...document.querySelectorAll('[data-stage=factors] .n')].map(n => n.textContent)")
+    assert moved == [f"{p:.4f}" for p in found.by_name["factors"].probabilities[0].tolist()]
     bare = browser.value("[...document.querySelectorAll('.n, .numbers')].filter(n => /\\d/.test(n.textContent)"
                          " && !n.closest('[data-stage]')).length")
     assert bare == 0, "a number without a stage"
@@ -117,12 +131,15 @@ def test_the_live_page_follows_what_is_typed(run, browser):
         browser.call("Page.navigate", url=address)
         until(browser, "document.querySelector('.labels')", "the first post's labels")
         browser.value("document.getElementById('post').focus(); document.getElementById('post').select()")
-        browser.call("Input.insertText", text="They open the border.")
+        browser.call("Input.insertText", text="open the border")
         until(browser, "[...document.querySelectorAll('.token')].some(n => n.textContent.includes('border'))", "typed")
         strong = browser.value("document.querySelector('.labels strong').textContent")
-        assert strong == run.label(["They open the border."])[0].label
+        assert strong == run.label(["open the border"])[0].label
         browser.value("document.querySelector('[data-open=\"layers.1.attention\"]').click()")
         until(browser, "document.querySelector('.stage pre mark')", "the stage's code")
+        until(browser, "document.getElementById('matrix')", "the rest of the page")
+        browser.value("const b = document.getElementById('block'); b.value = 9; b.dispatchEvent(new Event('change'))")
+        until(browser, "document.querySelector('[data-stage=bits]').textContent.startsWith('Block 9 of')", "a block")
         browser.value("document.getElementById('post').select()")
         browser.call("Input.insertText", text=" ")
         until(browser, "document.querySelector('.error').textContent.includes('nothing')", "what cannot be labelled")
