@@ -28,7 +28,8 @@ function whyTable(what, rows, stage, now, lost, steepest) {
   const slopes = steepest !== undefined;
   const head = [what, "without it", "change", ...(slopes ? ["gradient × input", ""] : [])];
   return el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": `each ${what}`}, el("table", {class: "why"},
-    el("thead", {}, el("tr", {}, ...head.map((word) => el("th", {scope: "col"}, word)))),
+    el("thead", {}, el("tr", {}, ...head.map((word, place) =>
+      el("th", {scope: "col", class: place % 2 ? "n" : null}, word)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, el("td", {}, el("bdi", {dir: "auto"}, visible(row.text))),
       el("td", {class: "n", "data-stage": stage}, number(row.without)), el("td", {class: "barred"}, bar(row.without - now, lost, null, true)),
       slopes ? el("td", {class: "n", "data-stage": "gradient"}, number(row.slope)) : null,
