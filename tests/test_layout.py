@@ -15,7 +15,7 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if not any(part.startswith(".
 PROGRAMS = ("train", "eval", "classify")
 CORE = ("common", "model", "quant", "lora")
 LIBRARY = (*CORE, "data", "loading", "finetune", "inference", "report", "stats", "baselines")
-ANYTHING = (*LIBRARY, *PROGRAMS, "study", "tools", "audit", "learn", "tests", "benchmarks")
+ANYTHING = (*LIBRARY, *PROGRAMS, "study", "tools", "glass", "audit", "learn", "tests", "benchmarks")
 # Who may import whom, beside itself: folders, or single modules by their dotted names.
 RULE = {
     "common": (), "model": ("common",), "quant": ("common",), "lora": ("common",), "data": ("common",),
@@ -25,7 +25,7 @@ RULE = {
     "inference": (*CORE, "data", "loading", "finetune.run_folder"),
     "stats": ("common", "report"),
     "baselines": ("common", "data", "stats"),
-    **dict.fromkeys(("study", "tools", "audit", "learn", *PROGRAMS), LIBRARY),
+    **dict.fromkeys(("study", "tools", "glass", "audit", "learn", *PROGRAMS), LIBRARY),
     **dict.fromkeys(("tests", "benchmarks"), ANYTHING),
 }  # fmt: skip
 # Packages from outside, for the folders that a reader meets first.

@@ -1,0 +1,81 @@
+"""The glass: one post on its way to a label, every number with its formula and the code that computed it.
+
+    python -m glass                                                     a live page on the newest run
+    python -m glass --run RUN --text "..." --save page.html --verify DIR      the same, kept, and what recomputes it
+
+The live page is served on this machine alone, under an address that nobody can guess; Ctrl-C ends it. `--save` writes
+one file that shows one post and needs no server. `--verify` writes a folder with all tensors, and a small program that
+recomputes them with numpy alone: python DIR/verify.py
+"""
+
+import threading
+import webbrowser
+from dataclasses import dataclass
+
+from common.device import DTYPES
+from common.errors import UserError, run_program
+from common.files import atomic_write, check_place
+from common.options import option, parse_options
+from glass.page import frozen
+from glass.server import serving
+from glass.trace import trace
+from glass.verify import write_verification
+from glass.whole import base_of, whole_trace
+from inference import load_run
+
+EXAMPLE = "They came here as children; let them stay."
+
+
+@dataclass
+class GlassOptions:
+    """Options of this program."""
+
+    run: str | None = option(None, "a finished run's folder (without it: the newest in runs/, or the shipped one)",
+                             metavar="DIR")
+    model: str | None = option(None, "where the run's base is now, if it has moved", metavar="DIR")
+    text: str | None = option(None, "the post; on the live page, the first one", metavar="TEXT")
+    save: str | None = option(None, "write the page for this post into a file, and open nothing", metavar="FILE")
+    verify: str | None = option(None, "write what recomputes every number into a folder, and open nothing",
+                                metavar="DIR")
+    port: int = option(0, "the live page's port; 0 takes a free one", minimum=0, maximum=65535)
+    browser: bool = option(True, "open the live page in a browser")
+    device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME")
+    dtype: str = option("auto", "compute dtype of the model", choices=("auto", "fast", *DTYPES))
+    cache: str | None = option(None, "folder that keeps a 4-bit copy of the base", metavar="DIR")
+
+
+def main(argv: list[str]) -> None:
+    """Write what was asked for, or serve the page until Ctrl-C."""
+    options = parse_options(GlassOptions, argv, program="python -m glass", description=__doc__)
+    kept = [(option, place) for option, place in (("--save", options.save), ("--verify", options.verify)) if place]
+    if kept and options.text is None:
+        raise UserError(f"{kept[0][0]}: needs a post; add --text \"...\"")
+    for name, place in kept:
+        check_place(place, name)
+    run = load_run(options.run, model=options.model, device=options.device, dtype=options.dtype,
+                   cache=options.cache)
+    if not kept:
+        return serve(run, options)
+    found = whole_trace(trace(run, options.text), options.model or base_of(run))
+    print(found)
+    if options.save:
+        with atomic_write(options.save) as handle:
+            handle.write(frozen(found))
+        print(f"{options.save}: the page")
+    if options.verify:
+        write_verification(found, options.verify)
+        print(f"{options.verify}: recompute it with python {options.verify}/verify.py")
+    return None
+
+
+def serve(run, options: GlassOptions) -> None:
+    """The live page, until Ctrl-C."""
+    with serving(run, EXAMPLE if options.text is None else options.text, options.port) as address:
+        print(f"{address}\n  Ctrl-C ends it", flush=True)
+        if options.browser:
+            webbrowser.open(address)
+        threading.Event().wait()
+
+
+if __name__ == "__main__":
+    run_program(main)

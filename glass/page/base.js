@@ -1,0 +1,72 @@
+// Small helpers: elements made of text alone (never of markup), numbers as text, words for what shows no sign.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function put(node, attributes, children) {
+  for (const [key, value] of Object.entries(attributes || {})) {
+    if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) node.setAttribute(key, value === true ? "" : value);
+  }
+  for (const child of children) if (child !== null && child !== undefined) node.append(child);
+  return node;
+}
+
+const el = (name, attributes, ...children) => put(document.createElement(name), attributes, children);
+const svg = (name, attributes, ...children) => put(document.createElementNS(SVG, name), attributes, children);
+
+function number(value) {
+  if (value === null) return "−∞";
+  if (Number.isInteger(value)) return String(value);
+  const size = Math.abs(value);
+  return (size && (size < 0.0001 || size >= 10000) ? value.toExponential(2) : value.toFixed(4)).replace("-", "−");
+}
+
+// Controls, marks that turn the direction of writing, joiners and the like, written out: a token must show what it is.
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/gu;
+
+function visible(text) {
+  const names = {"\n": "⏎", "\t": "⇥", " ": "·"};
+  return text.replace(/^ | $/g, "·").replace(UNSEEN, (c) => names[c] ||
+    "‹U+" + c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0") + "›");
+}
+
+function kind(index) { return "k" + (index % 6); }
+
+// A horizontal bar from 0 to `most`, or to both sides of the middle for numbers with a sign.
+function bar(value, most, css, signed) {
+  const share = most ? Math.min(1, Math.abs(value) / most) : 0;
+  const box = svg("svg", {viewBox: "0 0 100 6", preserveAspectRatio: "none", class: "bar", "aria-hidden": "true"});
+  box.append(svg("rect", {class: "rail", width: 100, height: 6}));
+  const width = signed ? 50 * share : 100 * share;
+  const x = signed ? (value < 0 ? 50 - width : 50) : 0;
+  box.append(svg("rect", {class: css || (value < 0 ? "minus" : "plus"), x, width, height: 6}));
+  return box;
+}
+
+// Probabilities in one bar, side by side.
+function stack(values) {
+  const box = svg("svg", {viewBox: "0 0 100 6", preserveAspectRatio: "none", class: "bar", "aria-hidden": "true"});
+  let x = 0;
+  values.forEach((value, index) => {
+    box.append(svg("rect", {class: kind(index), x, width: 100 * value, height: 6}));
+    x += 100 * value;
+  });
+  return box;
+}
+
+function legend(labels) {
+  return el("ul", {class: "key"}, ...labels.map((label, index) => el("li", {},
+    svg("svg", {viewBox: "0 0 1 1", "aria-hidden": "true"}, svg("rect", {class: kind(index), width: 1, height: 1})), label)));
+}
+
+// A row of numbers as one strip of colour; `signed` numbers in two colours.
+function strip(values) {
+  const most = Math.max(1e-30, ...values.map((v) => Math.abs(v === null ? 0 : v)));
+  const box = svg("svg", {viewBox: `0 0 ${values.length} 1`, preserveAspectRatio: "none", class: "bar",
+    "aria-hidden": "true"});
+  values.forEach((value, x) => {
+    if (value) box.append(svg("rect", {class: value < 0 ? "minus" : "plus", x, width: 1.02, height: 1,
+      "fill-opacity": (Math.abs(value) / most).toFixed(3)}));
+  });
+  return box;
+}

@@ -1,0 +1,59 @@
+// Four bits: one block of 64 weights, the sixteen values that it can hold, and what became of each weight.
+
+function bitsSection(data) {
+  const section = el("section", {"aria-labelledby": "h-bits"}, el("h2", {id: "h-bits"}, "Four bits"));
+  if (!data.bits) {
+    section.append(el("p", {class: "soft"}, data.why ? "No matrix of the model is in four bits." : "being computed"));
+    return section;
+  }
+  const bits = data.bits, original = bits.original;
+  section.append(el("p", {class: "soft", "data-stage": "bits"}, `Block ${bits.block} of ${bits.linear}: its scale is ` +
+    `${number(bits.scale[0])}` + (bits.scale_code ? `, which itself comes back from the byte ${bits.scale_code[0]}` : "") +
+    (original ? `; the largest error is ${number(Math.max(...bits.error.map(Math.abs)))}` : "; the original values are not at hand") +
+    ". The lines are the sixteen values that a weight of this block can have, the dots its weights."),
+  choice(data), numberLine(bits), bitsTable(bits),
+  el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "bits"))));
+  return section;
+}
+
+function choice(data) {
+  if (!frozen.live) return null;
+  const matrix = el("select", {id: "matrix"}, ...Object.keys(data.matrices).map((name) =>
+    el("option", {value: name, selected: name === data.bits.linear}, name.replace(/^model\./, ""))));
+  const block = el("input", {id: "block", type: "number", min: 0, value: data.bits.block,
+    max: data.matrices[data.bits.linear] - 1});
+  const change = async () => {
+    try {
+      const found = await ask("bits", {text: data.asked, linear: matrix.value, block: Number(block.value)});
+      if (state.data === data) draw(Object.assign(found, {asked: data.asked}));
+      said.textContent = "";
+    } catch (error) {
+      said.textContent = error.message;
+    }
+  };
+  matrix.addEventListener("change", change);
+  block.addEventListener("change", change);
+  return el("div", {class: "choice"}, el("label", {for: "matrix"}, "matrix"), matrix, el("label", {for: "block"}, "block"), block);
+}
+
+function numberLine(bits) {
+  const scale = bits.scale[0] || 1;
+  const at = (value) => 2 + 96 * (value / scale + 1) / 2;
+  const box = svg("svg", {class: "line", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true"});
+  box.style.height = "4rem";
+  for (const level of bits.levels) box.append(svg("line", {x1: at(level * scale), x2: at(level * scale), y1: 0, y2: 10}));
+  (bits.original || bits.values).forEach((value, index) =>
+    box.append(svg("rect", {class: "dot", x: at(value) - 0.15, y: 0.5 + 9 * index / 64, width: 0.3, height: 0.5})));
+  return box;
+}
+
+function bitsTable(bits) {
+  const head = ["weight", ...(bits.original ? ["original"] : []), "byte", "code", "comes back", ...(bits.original ? ["error"] : [])];
+  const cell = (value) => el("td", {class: "n"}, number(value));
+  const body = bits.codes.map((code, index) => el("tr", {}, cell(index), bits.original ? cell(bits.original[index]) : null,
+    el("td", {class: "n"}, "0x" + bits.packed[index >> 1].toString(16).padStart(2, "0")), cell(code), cell(bits.values[index]),
+    bits.original ? cell(bits.error[index]) : null));
+  return el("details", {}, el("summary", {}, "the block as a table"), el("div", {class: "frame", tabindex: 0, role: "group",
+    "aria-label": "the weights of the block", "data-stage": "bits"}, el("table", {}, el("thead", {}, el("tr", {},
+      ...head.map((word) => el("th", {scope: "col", class: "n"}, word)))), el("tbody", {}, ...body))));
+}

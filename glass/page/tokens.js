@@ -1,0 +1,37 @@
+// The tokens of the row and the probabilities of the labels.
+
+function tokenChip(token, place, answer) {
+  const css = "token" + (token.part === "post" ? " post-token" : "") + (place === answer ? " answer" : "");
+  const bytes = token.bytes.replace(/(..)/g, "$1 ").trim();
+  return el("span", {class: css, title: `place ${place}, id ${token.id}, bytes ${bytes}`},
+    el("bdi", {dir: "auto"}, visible(token.text)), el("small", {}, String(token.id)));
+}
+
+function tokensSection(data) {
+  const answer = data.tokens.length - 1;
+  const own = data.tokens.map((token, place) => [token, place]).filter(([token]) => token.part === "post");
+  const all = el("details", {}, el("summary", {}, `the whole row, ${data.tokens.length} tokens: what the prompt added, ` +
+    "and at its end where the label is read"));
+  all.addEventListener("toggle", () => {
+    if (all.open && !all.querySelector(".tokens")) {
+      all.append(el("div", {class: "tokens"}, ...data.tokens.map((token, place) => tokenChip(token, place, answer))));
+    }
+  });
+  const characters = [...data.text].length;
+  const bytes = new TextEncoder().encode(data.text).length;
+  return el("section", {"aria-labelledby": "h-tokens"}, el("h2", {id: "h-tokens"}, "Tokens"),
+    el("p", {class: "soft", "data-stage": "tokens"}, `${characters} characters, ${bytes} bytes, ${own.length} tokens` +
+      (data.cut ? "; the post was too long and lost its end" : "")),
+    el("div", {class: "tokens", "data-stage": "tokens"}, ...own.map(([token, place]) => tokenChip(token, place, answer))),
+    all, stageButton(data, "tokens", "how they are made"));
+}
+
+function labelsSection(data) {
+  const grid = el("div", {class: "labels", "data-stage": "probabilities"});
+  data.labels.forEach((label, index) => grid.append(
+    el("bdi", {class: "name"}, label === data.label ? el("strong", {}, label) : label),
+    bar(data.probabilities[index], 1, kind(index)), el("span", {class: "n"}, number(data.probabilities[index]))));
+  return el("section", {"aria-labelledby": "h-labels"}, el("h2", {id: "h-labels"}, "The label"), grid,
+    el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "final_norm"), stageButton(data, "logits"),
+      stageButton(data, "probabilities"))));
+}

@@ -1,0 +1,81 @@
+// The way through: a box for each layer, and the attention of the row at which the label is read.
+
+const PARTS = ["input_norm", "queries", "keys", "values", "attention", "attention_write", "mlp_norm", "mlp", "lens"];
+
+function waySection(data, state) {
+  const most = Math.max(...data.layers.flatMap((layer) => [layer.attention_size, layer.mlp_size]));
+  const way = el("div", {class: "way"}, el("div", {class: "layer"}, el("div", {class: "steps"},
+    stageButton(data, "embedding"), stageButton(data, "rotation"))));
+  data.layers.forEach((layer, index) => {
+    const name = `layers.${index}`;
+    way.append(el("div", {class: "layer"}, el("h3", {}, `Layer ${index}`),
+      el("div", {class: "steps"}, ...PARTS.map((part) => stageButton(data, `${name}.${part}`))),
+      el("div", {class: "bars"},
+        el("span", {}, "attention writes"), bar(layer.attention_size, most, "plus"),
+        el("span", {class: "n", "data-stage": `${name}.attention_write`}, number(layer.attention_size)),
+        el("span", {}, "the MLP writes"), bar(layer.mlp_size, most, "minus"),
+        el("span", {class: "n", "data-stage": `${name}.mlp`}, number(layer.mlp_size)),
+        el("span", {}, "if reading stopped"), stack(layer.lens),
+        el("span", {class: "n", "data-stage": `${name}.lens`}, number(Math.max(...layer.lens))))));
+  });
+  return el("section", {"aria-labelledby": "h-way"}, el("h2", {id: "h-way"}, "The way through"),
+    el("p", {class: "soft"}, "At the token at which the label is read: the length of what attention and the MLP write " +
+      "into the residual stream, and the labels' probabilities if reading stopped after the layer."),
+    legend(data.labels), way, attentionPart(data, state));
+}
+
+// Attention weights of the answer's row, a line for each head; the arrow keys walk through them.
+function attentionPart(data, state) {
+  const layer = Math.min(state.layer, data.layers.length - 1);
+  const rows = data.layers[layer].attention;
+  const heads = rows.length, length = rows[0].length;
+  const said = el("p", {class: "soft", "aria-live": "polite", "data-stage": `layers.${layer}.attention`});
+  const at = {head: 0, place: rows[0].indexOf(Math.max(...rows[0]))};
+  const mark = svg("rect", {class: "chosen", width: 1, height: 1});
+  const box = svg("svg", {viewBox: `0 0 ${length} ${heads}`, preserveAspectRatio: "none", tabindex: 0,
+    role: "img", "aria-label": `attention weights of layer ${layer}, ${heads} heads by ${length} tokens; arrow keys move`});
+  box.style.height = `${16 * heads}px`;
+  box.append(svg("rect", {class: "rail", width: length, height: heads}));
+  rows.forEach((row, head) => row.forEach((weight, place) => {
+    if (weight > 0.002) box.append(svg("rect", {class: "heat", x: place, y: head, width: 1, height: 0.94,
+      "fill-opacity": Math.min(1, Math.sqrt(weight)).toFixed(3)}));
+  }));
+  box.append(mark);
+  const show = () => {
+    put(mark, {x: at.place, y: at.head}, []);
+    const token = data.tokens[at.place];
+    said.replaceChildren(`head ${at.head}, place ${at.place} (${token.part}) `,
+      el("bdi", {}, `“${visible(token.text)}”`), `: weight ${number(rows[at.head][at.place])}`);
+  };
+  const moves = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]};
+  box.addEventListener("keydown", (event) => {
+    if (!moves[event.key]) return;
+    event.preventDefault();
+    at.head = Math.max(0, Math.min(heads - 1, at.head + moves[event.key][0]));
+    at.place = Math.max(0, Math.min(length - 1, at.place + moves[event.key][1]));
+    show();
+  });
+  box.addEventListener("pointermove", (event) => {
+    const frame = box.getBoundingClientRect();
+    at.head = Math.max(0, Math.min(heads - 1, Math.floor((event.clientY - frame.top) / frame.height * heads)));
+    at.place = Math.max(0, Math.min(length - 1, Math.floor((event.clientX - frame.left) / frame.width * length)));
+    show();
+  });
+  show();
+  const choose = el("select", {id: "layer", onchange: (event) => { state.layer = Number(event.target.value); state.draw(); }},
+    ...data.layers.map((_, index) => el("option", {value: index, selected: index === layer}, `layer ${index}`)));
+  return el("div", {}, el("h3", {}, el("label", {for: "layer"}, "Attention of the answer's row, "), choose),
+    el("p", {class: "soft"}, "A line for each head, a column for each token from left to right; the darker, the more weight."),
+    box, said, largest(data, rows, layer));
+}
+
+function largest(data, rows, layer) {
+  const all = rows.flatMap((row, head) => row.map((weight, place) => ({head, place, weight})));
+  all.sort((a, b) => b.weight - a.weight);
+  const body = all.slice(0, 24).map((one) => el("tr", {}, el("td", {class: "n"}, String(one.head)),
+    el("td", {class: "n"}, String(one.place)), el("td", {}, el("bdi", {}, visible(data.tokens[one.place].text))),
+    el("td", {}, data.tokens[one.place].part), el("td", {class: "n"}, number(one.weight))));
+  return el("details", {}, el("summary", {}, "the largest of these weights as a table"),
+    el("div", {class: "frame", "data-stage": `layers.${layer}.attention`}, el("table", {}, el("thead", {}, el("tr", {},
+      ...["head", "place", "token", "part", "weight"].map((word) => el("th", {scope: "col"}, word)))), el("tbody", {}, ...body))));
+}

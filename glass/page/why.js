@@ -1,0 +1,37 @@
+// Why this label: what is left of its probability without each token and word, beside the gradient's word.
+
+function whySection(data) {
+  const section = el("section", {"aria-labelledby": "h-why"}, el("h2", {id: "h-why"}, "Why this label"));
+  if (!data.why) {
+    section.append(el("p", {class: "soft", "aria-busy": "true"}, "being computed"));
+    return section;
+  }
+  const now = data.probabilities[data.why.label];
+  const characters = [...data.text];
+  const words = (data.why.words || []).map((word) => ({text: characters.slice(word.start, word.end).join(""),
+    without: word.without}));
+  const tokens = data.why.tokens.map((token) => ({...token, text: data.tokens[token.place].text}));
+  const lost = Math.max(...[...words, ...tokens].map((one) => Math.abs(one.without - now)));
+  const steepest = Math.max(...tokens.map((token) => Math.abs(token.slope)));
+  section.append(el("p", {class: "soft", "data-stage": "probabilities"}, `The probability of “${data.labels[data.why.label]}” ` +
+    `is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the left); without one that spoke ` +
+    "against it, more (to the right). The gradient says which way a small change of a token would go."),
+  el("div", {class: "wide"},
+    whyTable("word", words, "without_words", now, lost),
+    whyTable("token", tokens, "without_tokens", now, lost, steepest)),
+  el("div", {class: "layer"}, el("div", {class: "steps"}, ...["without_words", "without_tokens", "gradient"]
+    .filter((name) => data.stages.some((stage) => stage.name === name)).map((name) => stageButton(data, name)))));
+  return section;
+}
+
+function whyTable(what, rows, stage, now, lost, steepest) {
+  const slopes = steepest !== undefined;
+  const head = [what, "without it", "change", ...(slopes ? ["gradient × input", ""] : [])];
+  return el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": `each ${what}`}, el("table", {class: "why"},
+    el("thead", {}, el("tr", {}, ...head.map((word, place) =>
+      el("th", {scope: "col", class: place % 2 ? "n" : null}, word)))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, el("td", {}, el("bdi", {dir: "auto"}, visible(row.text))),
+      el("td", {class: "n", "data-stage": stage}, number(row.without)), el("td", {class: "barred"}, bar(row.without - now, lost, null, true)),
+      slopes ? el("td", {class: "n", "data-stage": "gradient"}, number(row.slope)) : null,
+      slopes ? el("td", {class: "barred"}, bar(row.slope, steepest, null, true)) : null)))));
+}

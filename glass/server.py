@@ -1,0 +1,158 @@
+"""The live page's server: Python's own, on this machine alone.
+
+    with serving(run, "first post") as address: ...        http://127.0.0.1:PORT/TOKEN/
+
+Whoever asks must know the random token in the address, speak to this very host and port (else a foreign name that
+resolves to this machine could be used to read answers), and, to have anything computed, come from this page (Origin)
+and send JSON. Answers are never stored. Requests wait for one another: there is one model.
+"""
+
+import hmac
+import json
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from common.errors import UserError, one_line
+from glass.page import live, policy
+from glass.shown import details, shown
+from glass.stages import Trace
+from glass.trace import trace
+from glass.whole import base_of, block_of, whole_trace
+
+MOST_BYTES = 200_000  # of a request: 20,000 characters as JSON
+KEPT = 4  # traces that are kept, for the stages that the page asks for next
+PATIENCE = 30  # seconds that a connection may stay silent
+
+
+class Answers:
+    """What the page may ask: `trace` and `stage`, each with a post; the last traces are kept."""
+
+    def __init__(self, run):
+        self.run, self.lock, self.kept = run, threading.Lock(), OrderedDict()
+
+    def trace(self, text: str, whole: bool = False) -> Trace:
+        """The trace of a post; `whole`: with the stages that take longer."""
+        with self.lock:
+            found = self.kept.pop(text, None) or trace(self.run, text)
+            if whole and "gradient" not in found.by_name:
+                found = whole_trace(found, base_of(self.run))
+            self.kept[text] = found
+            while len(self.kept) > KEPT:
+                self.kept.popitem(last=False)
+            return found
+
+    def answer(self, what: str, content: dict) -> dict:
+        """The answer to a request; raises `UserError` for one that has none."""
+        text = content.get("text")
+        if not isinstance(text, str):
+            raise UserError("text: give a post")
+        found = self.trace(text, whole=content.get("whole") is True)
+        if what == "trace":
+            return shown(found)
+        if what == "bits":
+            return self.bits(text, content.get("linear"), content.get("block"))
+        stage = content.get("stage")
+        if what == "stage" and isinstance(stage, str) and stage not in found.by_name:
+            found = self.trace(text, whole=True)  # the page may still show what is no longer kept
+        if what == "stage" and isinstance(stage, str) and stage in found.by_name:
+            return {"tensors": details(found.by_name[stage])}
+        raise UserError(f"{what}: the page has no such question")
+
+
+    def bits(self, text: str, linear, block) -> dict:
+        """The page with one block of one matrix in place of the one that it shows."""
+        if not isinstance(linear, str) or type(block) is not int:
+            raise UserError("bits: give a matrix by its name and the number of a block")
+        found = self.trace(text, whole=True)
+        with self.lock:
+            found = found.without("bits").extended([block_of(found, linear, block, base_of(self.run))])
+            self.kept[text] = found
+        return shown(found)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, port: int, answers: Answers, text: str):
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.answers, self.text, self.token = answers, text, secrets.token_urlsafe(24)
+        self.hosts = tuple(f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost"))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_version, sys_version, protocol_version, timeout = "glass", "", "HTTP/1.1", PATIENCE
+
+    def do_GET(self):
+        if self.asked() == "":
+            self.give(200, live(self.server.text).encode("utf-8"), "text/html; charset=utf-8")
+        else:
+            self.refuse(404)
+
+    def do_POST(self):
+        what, length = self.asked(), self.headers.get("Content-Length", "")
+        own = self.headers.get("Origin") in [f"http://{host}" for host in self.server.hosts]
+        kind = self.headers.get("Content-Type", "").split(";")[0].strip()
+        if what is None or not own or kind != "application/json":
+            return self.refuse(404 if what is None else 403)
+        if not (length.isascii() and length.isdigit() and len(length) < 9 and int(length) <= MOST_BYTES):
+            return self.refuse(413)
+        try:
+            content = json.loads(self.rfile.read(int(length)))
+            if not isinstance(content, dict):
+                raise UserError("the request is no JSON object")
+            found, status = self.server.answers.answer(what, content), 200
+        except UserError as error:
+            found, status = {"error": str(error)}, 400
+        except (ValueError, RecursionError) as error:
+            found, status = {"error": one_line(f"the request cannot be read: {error}", 200)}, 400
+        body = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+        self.give(status, body, "application/json")
+
+    def asked(self) -> str | None:
+        """What stands behind the token in the address; None for a wrong token or another host."""
+        _, token, *rest = [*self.path.split("/", 2), "", ""]
+        known = hmac.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode("ascii"))
+        return rest[0] if known and self.headers.get("Host") in self.server.hosts else None
+
+    def refuse(self, status: int):
+        self.close_connection = True  # what it sent is not read
+        self.give(status, b"", "text/plain")
+
+    def give(self, status: int, body: bytes, kind: str):
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store",
+                            "Content-Security-Policy": policy(True) + "; frame-ancestors 'none'",
+                            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+                            "Cross-Origin-Resource-Policy": "same-origin"}.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format, *words):
+        """Nothing: what is typed belongs on no terminal."""
+
+
+@contextmanager
+def serving(run, text: str, port: int = 0) -> Iterator[str]:
+    """A server in a thread of its own for the length of the block; gives the page's address.
+
+    port: 0 takes a free one. Raises `UserError` if the port cannot be had.
+    """
+    try:
+        server = _Server(port, Answers(run), text)
+    except OSError as error:
+        raise UserError(f"--port {port}: cannot be used ({error.strerror}); 0 takes a free one") from error
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{server.token}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,95 @@
+"""What recomputes a trace: a folder with trace.safetensors, trace.json and verify.py, which needs numpy alone.
+
+    write_verification(trace(run, "text"), "out/check");    python out/check/verify.py
+
+verify.py is a copy of `glass/recompute.py`. The tensors are float32, integers or bytes; 4-bit weights stay the bytes
+that they are, so that the file shows what was computed with, and of the embedding only the rows in use are stored.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from common.files import atomic_folder, check_place
+from glass import recompute
+from glass.stages import Trace
+from lora.inject import linears
+from lora.layer import LoRALinear
+from quant.double_quant import dynamic_map
+from quant.linear import NF4Linear
+from quant.nf4 import NF4_CODE
+
+# How far a stage may be from its recomputation, as a share of its largest number, and the label logits from theirs.
+TOLERANCE = {torch.float64: (1e-5, 1e-5), torch.float32: (1e-5, 1e-5)}
+ROUNDED = (2e-2, 1e-1)  # in 16 bits a stage rounds several times
+
+
+def write_verification(trace: Trace, folder: str | os.PathLike) -> None:
+    """Write the three files, whole or not at all. Raises `UserError` where `folder` cannot be made."""
+    check_place(folder, "--verify")
+    tensors, described = stored(trace)
+    with atomic_folder(folder) as new:
+        save_file(tensors, new / "trace.safetensors")
+        (new / "trace.json").write_text(json.dumps(described, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+                                        encoding="utf-8")
+        (new / "verify.py").write_bytes(Path(recompute.__file__).read_bytes())
+
+
+def stored(trace: Trace) -> tuple[dict[str, np.ndarray], dict]:
+    """The tensors of trace.safetensors by name, and the contents of trace.json."""
+    tensors = {name: plain(tensor) for name, tensor in trace.tensors().items()}
+    tensors["tokens.bytes"] = np.frombuffer(b"".join(token.bytes for token in trace.tokens), np.uint8)
+    tensors["tokens.lengths"] = np.array([len(token.bytes) for token in trace.tokens])
+    weights, described = weights_of(trace)
+    tensors |= {f"weights.{name}": plain(tensor) for name, tensor in weights.items()}
+    tolerance, whole = TOLERANCE.get(trace.model.dtype, ROUNDED)
+    return tensors, {
+        "schema": 1, "text": trace.text, "cut": trace.cut, "label": trace.label, "probabilities": trace.probabilities,
+        "dtype": str(trace.model.dtype).removeprefix("torch."), "tolerance": tolerance, "whole_tolerance": whole,
+        "tokens": [{"id": token.id, "bytes": token.bytes.hex(), "part": token.part} for token in trace.tokens],
+        "linears": described,
+        "stages": [{"name": stage.name, "title": stage.title, "formula": stage.formula,
+                    "tensors": {name: {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
+                                for name, t in stage.tensors.items()},
+                    "steps": [{"op": step.op, "out": step.out, "args": step.args, "settings": step.settings}
+                              for step in stage.steps]} for stage in trace.stages],
+    }
+
+
+def weights_of(trace: Trace) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
+    """What the stages were computed with: tensors by name, and how each linear is stored."""
+    model = trace.model
+    rows = [tensor for name, tensor in trace.tensors().items() if name.endswith(".ids")]
+    ids = torch.cat(rows).unique()
+    found = {"embedding_ids": ids, "embedding_rows": model.model.embed_tokens.weight[ids.to(model.device)],
+             "label_rows": model.head_weight[torch.tensor(trace.prompt.label_ids, device=model.device)],
+             "nf4_levels": NF4_CODE, "dynamic_map": dynamic_map()}
+    for name, module in model.named_modules():
+        if name.endswith("norm"):
+            found[name] = module.weight
+    described = {}
+    for name, module in linears(model).items():
+        base = module.base if isinstance(module, LoRALinear) else module
+        nf4 = isinstance(base, NF4Linear)
+        described[name] = {"shape": [base.out_features, base.in_features], "bias": base.bias is not None,
+                           "nf4": nf4, "double": nf4 and base.double,
+                           "scaling": module.scaling if isinstance(module, LoRALinear) else None}
+        if nf4:
+            found |= {f"{name}.{key}": tensor for key, tensor in base.named_buffers()}
+        else:
+            found[f"{name}.weight"] = base.dense_weight(model.dtype)
+        if base.bias is not None:
+            found[f"{name}.bias"] = base.bias
+        if isinstance(module, LoRALinear):
+            found |= {f"{name}.lora_A": module.lora_A, f"{name}.lora_B": module.lora_B}
+    return found, described
+
+
+def plain(tensor: torch.Tensor) -> np.ndarray:
+    """As it is stored: float32 for all floating-point numbers, integers and bytes as they are; contiguous."""
+    tensor = tensor.detach().cpu()
+    return np.array((tensor.float() if tensor.is_floating_point() else tensor).numpy(), order="C")

@@ -1,0 +1,28 @@
+"""Everything that the page shows of one post: the way to its label, why it is this one, the adapter, four bits."""
+
+from pathlib import Path
+
+from glass.adapter import adapter
+from glass.bits import bits, four_bit_linears, original_of
+from glass.stages import Stage, Trace
+from glass.why import why
+
+
+def base_of(run) -> str | Path:
+    """Where a run's base is, as its run.json says."""
+    return run.folder.facts["options"]["model"]
+
+
+def whole_trace(trace: Trace, base: str | Path | None = None) -> Trace:
+    """The trace with all further stages at its end; of the 4-bit matrices, the first one's first block.
+
+    base: where the original weights may be.
+    """
+    found = adapter(why(trace))
+    names = list(four_bit_linears(trace.model))
+    return found.extended([block_of(found, names[0], 0, base)]) if names else found
+
+
+def block_of(trace: Trace, linear: str, block: int, base: str | Path | None = None) -> Stage:
+    """The stage `bits`, with the original values where `base` has them."""
+    return bits(trace.model, linear, block, None if base is None else original_of(base, linear))

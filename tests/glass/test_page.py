@@ -1,0 +1,150 @@
+"""The page: frozen or live, every number under a stage that recomputes it, and hostile posts that stay text.
+
+Deliberate breaks: leave the `<` in `quoted`, round to two digits in `numbers`, make a chip with `innerHTML`, or forget
+a `data-stage`.
+"""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from common.files import ROOT
+from glass import trace
+from glass.page import frozen, quoted
+from glass.server import serving
+from glass.verify import stored
+from glass.whole import whole_trace
+from tests.browser import PROGRAM, Browser
+from tests.small import here
+
+HOSTILE = ["<script>alert(1)</script><img src=x onerror=alert(2)>", "\u202egnp.exe\u202c {data} {script}", "x" * 10_000,
+           "عبرنا النهر مع أطفالنا", "]]> <!-- --> \u2028"]
+browser_only = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get install chromium)")
+
+
+@pytest.fixture(scope="module")
+def found(run):
+    return whole_trace(trace(run, "They open the border."), ROOT / "base")
+
+
+def data_of(page: str) -> dict:
+    return json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+
+
+def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
+    """Of each stage, and of the overview: to the digits that the page has, from the tensors of trace.safetensors."""
+    data, (tensors, _) = data_of(frozen(found)), stored(found)
+    for name, listed in data["details"].items():
+        for tensor in listed:
+            whole = tensors[f"{name}.{tensor['name']}"]
+            assert list(whole.shape) == tensor["shape"]
+            part = whole if not tensor["row"] and whole.size == len(tensor["values"]) else (
+                whole[:, -1] if tensor["name"] in ("scores", "weights") else whole[-1])
+            shown = np.array([-np.inf if value is None else value for value in tensor["values"]])
+            np.testing.assert_allclose(shown, part.reshape(-1).astype(np.float64), rtol=1e-5)
+    for number, layer in enumerate(data["layers"]):
+        name = f"layers.{number}"
+        np.testing.assert_allclose(layer["attention"], tensors[f"{name}.attention.weights"][:, -1], rtol=1e-5)
+        np.testing.assert_allclose(layer["lens"], tensors[f"{name}.lens.probabilities"][0], rtol=1e-5)
+        assert layer["mlp_size"] == pytest.approx(tensors[f"{name}.mlp.size"][-1], rel=1e-5)
+        assert layer["attention_size"] == pytest.approx(tensors[f"{name}.attention_write.size"][-1], rel=1e-5)
+    why, label = data["why"], data["why"]["label"]
+    for kind, shown in (("tokens", "without_tokens.probabilities"), ("words", "without_words.probabilities")):
+        np.testing.assert_allclose([one["without"] for one in why[kind]], tensors[shown][:, label], rtol=1e-5)
+    np.testing.assert_allclose([one["slope"] for one in why["tokens"]], tensors["gradient.values"], rtol=1e-5)
+    np.testing.assert_allclose(data["adapter"]["probabilities"], tensors["factors.probabilities"], rtol=1e-5)
+    np.testing.assert_allclose([one["values"] for one in data["adapter"]["spectrum"]], tensors["spectrum.values"],
+                               rtol=1e-5)
+    for name in ("codes", "packed", "values", "original", "error", "levels"):
+        np.testing.assert_allclose(data["bits"][name], tensors[f"bits.{name}"], rtol=1e-5)
+    np.testing.assert_allclose(data["probabilities"], tensors["probabilities.probabilities"][0], rtol=1e-5)
+
+
+def test_a_post_cannot_end_the_element_that_it_is_in():
+    text = "</script><!--\u2028\u2029"
+    assert "<" not in quoted({"text": text}) and json.loads(quoted({"text": text})) == {"text": text}
+
+
+def test_the_program_writes_the_page_and_the_folder(tmp_path, run):
+    out = here("glass", "--run", str(run.folder.path), "--text", "<b>They</b>", "--save", "page.html",
+               "--verify", "check", "--device", "cpu", "--dtype", "float32", cwd=tmp_path)
+    assert "verify.py" in out and data_of((tmp_path / "page.html").read_text("utf-8"))["text"] == "<b>They</b>"
+    files = sorted(path.name for path in (tmp_path / "check").iterdir())
+    assert files == ["trace.json", "trace.safetensors", "verify.py"]
+    assert "needs a post" in here("glass", "--save", "page.html", cwd=tmp_path, code=2)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+@browser_only
+@pytest.mark.parametrize("width, dark", [(390, False), (1200, True), (1600, False)])
+def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, width, dark):
+    path = tmp_path / "page.html"
+    path.write_text(frozen(found), encoding="utf-8")
+    seen = browser.read(path, width, dark=dark)
+    assert seen["scroll_width"] == width and seen["messages"] == []
+    assert [url for url in seen["requests"] if not url.startswith(("file:", "data:"))] == []
+    for stage in found.stages:
+        browser.value(f"document.querySelector('[data-open=\"{stage.name}\"]').click()")
+        browser.value("new Promise((done) => setTimeout(done, 0))")
+        shown = browser.value("document.querySelector('.stage').textContent")
+        assert stage.formula in shown and stage.code[0].path in shown
+        assert browser.value("document.documentElement.scrollWidth") == width
+    browser.value("const s = document.getElementById('factor'); s.value = 0; s.dispatchEvent(new Event('input'))")
+    moved = browser.value("[...document.querySelectorAll('[data-stage=factors] .n')].map(n => n.textContent)")
+    assert moved == [f"{p:.4f}" for p in found.by_name["factors"].probabilities[0].tolist()]
+    bare = browser.value("[...document.querySelectorAll('.n, .numbers')].filter(n => /\\d/.test(n.textContent)"
+                         " && !n.closest('[data-stage]')).length")
+    assert bare == 0, "a number without a stage"
+
+
+@browser_only
+@pytest.mark.parametrize("post", HOSTILE)
+def test_hostile_posts_are_text(run, browser, tmp_path, post):
+    path = tmp_path / "page.html"
+    path.write_text(frozen(trace(run, post)), encoding="utf-8")
+    seen = browser.read(path, 390)
+    assert seen["scroll_width"] == 390 and seen["messages"] == []
+    assert browser.value("document.querySelectorAll('script').length") == 2
+    assert browser.value("document.querySelectorAll('img, b').length") == 0
+    assert "\u202e" not in browser.value("document.getElementById('main').textContent")
+
+
+def until(browser, script: str, what: str):
+    """Wait until a line of script is true in the page."""
+    done = browser.call("Runtime.evaluate", awaitPromise=True, returnByValue=True, expression=(
+        "(async () => { for (let i = 0; i < 3000; i++) { if (" + script + ") return true;"
+        " await new Promise((done) => setTimeout(done, 10)); } return false; })()"))
+    assert done["result"].get("value") is True, what
+
+
+@browser_only
+def test_the_live_page_follows_what_is_typed(run, browser):
+    with serving(run, "first post") as address:
+        browser.events.clear()
+        browser.call("Page.navigate", url=address)
+        until(browser, "document.querySelector('.labels')", "the first post's labels")
+        browser.value("document.getElementById('post').focus(); document.getElementById('post').select()")
+        browser.call("Input.insertText", text="open the border")
+        until(browser, "[...document.querySelectorAll('.token')].some(n => n.textContent.includes('border'))", "typed")
+        strong = browser.value("document.querySelector('.labels strong').textContent")
+        assert strong == run.label(["open the border"])[0].label
+        browser.value("document.querySelector('[data-open=\"layers.1.attention\"]').click()")
+        until(browser, "document.querySelector('.stage pre mark')", "the stage's code")
+        until(browser, "document.getElementById('matrix')", "the rest of the page")
+        browser.value("const b = document.getElementById('block'); b.value = 9; b.dispatchEvent(new Event('change'))")
+        until(browser, "document.querySelector('[data-stage=bits]').textContent.startsWith('Block 9 of')", "a block")
+        browser.value("document.getElementById('post').select()")
+        browser.call("Input.insertText", text=" ")
+        until(browser, "document.querySelector('.error').textContent.includes('nothing')", "what cannot be labelled")
+        named = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+        assert not [event for event in browser.events if event.get("method") in named]
+        asked = [event["params"]["request"]["url"] for event in browser.events
+                 if event.get("method") == "Network.requestWillBeSent"]
+        assert asked and all(url.startswith((address, "data:")) for url in asked)

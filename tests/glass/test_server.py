@@ -1,0 +1,90 @@
+"""The live page's server: who may ask, what is answered, and what another origin or host gets.
+
+Deliberate breaks: let `_Handler.asked` ignore Host, drop the check of Origin in `do_POST`, or answer without a policy.
+"""
+
+import http.client
+import json
+from urllib.parse import urlsplit
+
+import pytest
+
+from common.errors import UserError
+from glass import trace
+from glass.page import digest, parts
+from glass.server import KEPT, Answers, serving
+from glass.shown import shown
+
+
+@pytest.fixture(scope="module")
+def address(run):
+    with serving(run, "first </script> post") as address:
+        yield urlsplit(address)
+
+
+def ask(address, method="GET", path="", body=None, **headers):
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    sent = {"Host": address.netloc, "Origin": f"http://{address.netloc}", "Content-Type": "application/json"}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.putrequest(method, address.path + path, skip_host=True)
+    data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    for name, value in ({"Content-Length": str(len(data))} | sent).items():
+        if value is not None:
+            connection.putheader(name, value)
+    connection.endheaders(data)
+    answer = connection.getresponse()
+    found = answer.status, answer.read(), dict(answer.getheaders())
+    connection.close()
+    return found
+
+
+def test_the_page_has_a_policy_that_names_its_script_and_nothing_else(address):
+    status, body, headers = ask(address)
+    style, script = parts()
+    page = body.decode("utf-8")
+    assert status == 200 and f"<script>{script}</script>" in page and f"<style>{style}</style>" in page
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and f"script-src '{digest(script)}';" in policy and "unsafe" not in policy
+    assert headers["Cache-Control"] == "no-store" and page.count("</script>") == 2
+
+
+def test_it_answers_with_what_a_trace_shows(address, run):
+    status, body, _ = ask(address, "POST", "trace", {"text": "They open the border."})
+    assert status == 200 and json.loads(body) == json.loads(json.dumps(shown(trace(run, "They open the border."))))
+    status, body, _ = ask(address, "POST", "stage", {"text": "They open the border.", "stage": "layers.1.mlp"})
+    names = [tensor["name"] for tensor in json.loads(body)["tensors"]]
+    assert names == ["gate", "up", "product", "written", "residual", "size"]
+
+
+@pytest.mark.parametrize("path, changes, status", [
+    ("trace", {"Host": "evil.example"}, 404), ("trace", {"Origin": "http://evil.example"}, 403),
+    ("trace", {"Origin": None}, 403), ("trace", {"Origin": "null"}, 403),
+    ("trace", {"Content_Type": "text/plain"}, 403), ("trace", {"Content_Length": "999999999"}, 413),
+    ("trace", {"Content_Length": "-1"}, 413)])
+def test_others_get_nothing(address, path, changes, status):
+    found, body, _ = ask(address, "POST", path, {"text": "They"}, **changes)
+    assert (found, body) == (status, b"")
+
+
+def test_a_wrong_token_or_host_gets_no_page(address):
+    other = address._replace(path="/" + "x" * len(address.path.strip("/")) + "/")
+    for status, body, _ in (ask(other), ask(address._replace(path="/")), ask(address, Host="evil.example"),
+                            ask(address, path="run.json"), ask(address, path="../../etc/passwd")):
+        assert (status, body) == (404, b"")
+
+
+@pytest.mark.parametrize("body, said", [
+    ({"text": " "}, "nothing of it can be seen"), ({"text": 5}, "give a post"), ([], "no JSON object"),
+    (b"{", "cannot be read"), (b"[" * 100_000, "cannot be read"), (b"\xff", "cannot be read")])
+def test_what_cannot_be_answered_is_said_in_one_line(address, body, said):
+    status, found, _ = ask(address, "POST", "trace", body)
+    assert status == 400 and said in json.loads(found)["error"]
+
+
+def test_an_unknown_stage_is_an_error_and_few_traces_are_kept(run):
+    answers = Answers(run)
+    with pytest.raises(UserError, match="no such question"):
+        answers.answer("stage", {"text": "They", "stage": "layers.9.mlp"})
+    for number in range(KEPT + 1):
+        answers.trace(f"post {number}")
+    assert list(answers.kept) == [f"post {number}" for number in range(1, KEPT + 1)]
