@@ -5,7 +5,7 @@ const main = document.getElementById("main");
 const box = el("textarea", {id: "post", dir: "auto", spellcheck: "false", maxlength: 20000});
 const said = el("p", {class: "error", role: "status"});
 const body = el("div", {});
-const state = {layer: 0, factor: 4, data: null, draw: () => draw(state.data)};
+const state = {layer: 0, factor: 4, data: null, kept: null, draw: () => draw(state.data)};
 let busy = false, waiting = false, timer = 0;
 
 async function ask(what, content) {
@@ -29,7 +29,7 @@ function draw(data) {
 }
 
 function sections(data) {
-  return [el("div", {class: "wide"}, tokensSection(data), labelsSection(data)), whySection(data),
+  return [el("div", {class: "wide"}, tokensSection(data), labelsSection(data, state)), whySection(data),
     adapterSection(data, state), waySection(data, state), bitsSection(data)];
 }
 

@@ -26,12 +26,27 @@ function tokensSection(data) {
     all, stageButton(data, "tokens", "how they are made"));
 }
 
-function labelsSection(data) {
+function labelsGrid(data) {
   const grid = el("div", {class: "labels", "data-stage": "probabilities"});
   data.labels.forEach((label, index) => grid.append(
     el("bdi", {class: "name"}, label === data.label ? el("strong", {}, label) : label),
     bar(data.probabilities[index], 1, kind(index)), el("span", {class: "n"}, number(data.probabilities[index]))));
-  return el("section", {"aria-labelledby": "h-labels"}, el("h2", {id: "h-labels"}, "The label"), grid,
+  return grid;
+}
+
+// A post that was kept stands below what is typed now, so that both can be compared.
+function keptPart(data, state) {
+  if (!frozen.live) return null;
+  const keep = el("button", {type: "button", id: "keep", onclick: () => { state.kept = data; state.draw(); }},
+    "keep this post to compare");
+  if (!state.kept || state.kept.text === data.text) return keep;
+  return el("div", {}, el("h3", {}, "The post that was kept"), el("p", {class: "post", dir: "auto"}, visible(state.kept.text)),
+    labelsGrid(state.kept), keep);
+}
+
+function labelsSection(data, state) {
+  return el("section", {"aria-labelledby": "h-labels"}, el("h2", {id: "h-labels"}, "The label"), labelsGrid(data),
+    keptPart(data, state),
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "final_norm"), stageButton(data, "logits"),
       stageButton(data, "probabilities"))));
 }

@@ -99,6 +99,12 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
     browser.value("const s = document.getElementById('factor'); s.value = 0; s.dispatchEvent(new Event('input'))")
     moved = browser.value("[...document.querySelectorAll('[data-stage=factors] .n')].map(n => n.textContent)")
     assert moved == [f"{p:.4f}" for p in found.by_name["factors"].probabilities[0].tolist()]
+    keys = "document.querySelector('svg[tabindex]').dispatchEvent(new KeyboardEvent('keydown', {key: '%s'}))"
+    for key in (*["ArrowUp"] * 6, "ArrowDown", *["ArrowLeft"] * 200):
+        browser.value(keys % key)
+    weight = found.layers[0].attention.weights[1, -1, 0]
+    said = browser.value("document.querySelector('p[aria-live]').textContent")
+    assert said.startswith("head 1, place 0 (special)") and said.endswith(f"weight {weight:.4f}")
     bare = browser.value("[...document.querySelectorAll('.n, .numbers')].filter(n => /\\d/.test(n.textContent)"
                          " && !n.closest('[data-stage]')).length")
     assert bare == 0, "a number without a stage"
@@ -130,9 +136,12 @@ def test_the_live_page_follows_what_is_typed(run, browser):
         browser.events.clear()
         browser.call("Page.navigate", url=address)
         until(browser, "document.querySelector('.labels')", "the first post's labels")
+        browser.value("document.getElementById('keep').click()")
         browser.value("document.getElementById('post').focus(); document.getElementById('post').select()")
         browser.call("Input.insertText", text="open the border")
         until(browser, "[...document.querySelectorAll('.token')].some(n => n.textContent.includes('border'))", "typed")
+        assert browser.value("document.querySelectorAll('[data-stage=probabilities].labels').length") == 2
+        assert browser.value("document.querySelector('.post').textContent") == "first post"
         strong = browser.value("document.querySelector('.labels strong').textContent")
         assert strong == run.label(["open the border"])[0].label
         browser.value("document.querySelector('[data-open=\"layers.1.attention\"]').click()")

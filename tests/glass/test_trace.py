@@ -4,6 +4,8 @@ Deliberate breaks: let the hook of glass/record.py return `output * 1.0000001` o
 `_Maker.rows` keep two rows of the last layer, or mark a line with words that the source does not have.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 from common.errors import UserError
 from common.files import ROOT
 from common.packed import Layout
+from data.prompt import TEMPLATES, Prompt
 from glass import trace
 from glass.record import recording
 from glass.source import code
@@ -86,7 +89,9 @@ def test_the_stages_agree_with_the_model_computed_anew(run):
 
 
 @pytest.mark.parametrize("post", POSTS)
-def test_the_post_s_tokens_are_told_from_the_prompt_s(run, post):
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_post_s_tokens_are_told_from_the_prompt_s(run, post, template):
+    run = SimpleNamespace(model=run.model, prompt=Prompt(run.codebook, run.prompt.tokenizer, template))
     found = trace(run, post)
     shown = b"".join(token.bytes for token in found.tokens if token.part == "post").decode("utf-8", "replace")
     assert shown.strip().strip(':". ') == post.lower().strip(". ")  # this tokenizer lowers case
