@@ -25,7 +25,7 @@ from audit.memorisation import memorisation
 from audit.minimal import read_pairs, shipped_pairs
 from audit.page import audit_page, findings
 from audit.probe import probe
-from audit.provenance import hashes, prepared_of, replay
+from audit.provenance import hashes, prepared_of, recorded_data, replay
 from audit.quantisation import quantisation
 from audit.subject import Subject, open_subject
 from common.device import MachineOptions
@@ -81,6 +81,7 @@ def main(argv: list[str]) -> None:
     out = Path(options.out) if options.out else run.path / f"audit-{stem(Path(options.data[0]))}"
     check_out(out)
     options.remember(run.facts["options"])
+    recorded_data(run)
     own = [pair for name in options.pairs for pair in read_pairs(name)]
     other = RunFolder.open(options.other) if options.other else None
     subject = open_one(options, run)
@@ -120,6 +121,7 @@ def open_one(options: AuditOptions, run: RunFolder) -> Subject:
 
 def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder | None) -> dict:
     """Everything that audit.json holds."""
+    angles = beside(options, subject, other)  # which may refuse: before what takes long
     small, reference = is_small(subject.model.config), subject.probabilities()
     level = ("matrix" if small else "layer") if options.level == "auto" else options.level
     how = {"draws": options.draws, "seed": options.seed}
@@ -132,7 +134,7 @@ def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder |
     if "adapter" in options.parts:
         found["adapter"] = adapter(subject, reference, level=level, progress=shown("adapter"), **how)
         found["adapter"]["probe"] = probe(subject, reference, options.seed)
-        found["adapter"] |= beside(options, subject, other)
+        found["adapter"] |= angles
     if "behaviour" in options.parts:
         if subject.labels == load_codebook().labels:
             found["behaviour"] = behaviour(subject, shipped_pairs(), progress=shown("pairs")) | {"written": WRITTEN}

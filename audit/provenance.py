@@ -56,7 +56,7 @@ def hashes(subject: Subject, cache: str | None = None) -> list[dict]:
     for name, digest in weights_sha256(subject.base, cache).items():
         known = recorded["weights"].get(name) or (digest if digest in recorded["weights"].values() else None)
         add("weights", name, known, digest)
-    for name, digest in recorded.get("data", {}).items():
+    for name, digest in recorded_data(subject.run).items():
         path = find_path(name)
         add("data", name, digest, sha256_file(path) if path.is_file() else None)
     add("question", "codebook", recorded.get("codebook"), subject.prompt.codebook.hash)
@@ -69,6 +69,15 @@ def hashes(subject: Subject, cache: str | None = None) -> list[dict]:
     return rows
 
 
+def recorded_data(run: RunFolder) -> dict[str, str]:
+    """File -> SHA-256, as the run recorded its training data; `UserError` for what train.py does not write."""
+    found = run.facts["hashes"].get("data", {})
+    if not isinstance(found, dict) or not all(isinstance(digest, str) for digest in found.values()):
+        raise UserError(f"{run.path / 'run.json'}: hashes: data: is not what train.py writes; the file was changed by "
+                        "hand")
+    return found
+
+
 def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions, Prepared]:
     """The run's options and its training posts as rows, as train.py had them.
 
@@ -78,7 +87,7 @@ def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions,
     options = TrainOptions(**{field.name: stored[field.name] for field in fields(TrainOptions) if field.name in stored})
     options.given = frozenset(stored)
     options.model = model or options.model
-    for name, digest in facts["hashes"].get("data", {}).items():
+    for name, digest in recorded_data(run).items():
         path = find_path(name)
         if not path.is_file() or sha256_file(path) != digest:
             raise UserError(f"{name}: is not there with the bytes that the run was trained on")
@@ -89,7 +98,9 @@ def trainer_of(run: RunFolder, options: TrainOptions, prepared: Prepared) -> Tra
     """The run's trainer before its first step, on a CPU, as train.py made it; `UserError` where that is not recorded.
     """
     facts, planned = run.facts, run.facts.get("memory_expected")
-    if not isinstance(planned, dict) or not {"micro_tokens", "checkpointing"} <= planned.keys():
+    kinds = {"micro_tokens": int, "checkpointing": bool}
+    if not isinstance(planned, dict) or any(type(planned.get(key)) is not kind for key, kind in kinds.items()) or (
+            planned["micro_tokens"] < 1):
         raise UserError(f"{run.path / 'run.json'}: does not say how steps were cut (memory_expected)")
     loaded = load_model(prepared.base, device="cpu", dtype=facts["environment"]["dtype"], quantize=options.quantize)
     inject(loaded, options.lora_targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,
@@ -110,16 +121,16 @@ def replay(run: RunFolder, steps: int, *, model: str | None = None,
 
     `why` is None, or says why nothing could be done again; `adapter` is None unless all steps were done again.
     """
-    lines = [line for line in run.read_log() if "loss" in line][:steps]
     found = {"steps": 0, "recorded": run.facts.get("step"), "equal": 0, "difference": None, "adapter": None,
              "elsewhere": elsewhere(run), "why": None}
     device = run.facts["environment"].get("device", "cpu")
     if not str(device).startswith("cpu"):
         return found | {"why": f"the run was trained on {device}, and steps are done again on a CPU alone"}
-    if not lines:
-        return found | {"why": "log.jsonl holds no step"}
     before = torch.get_num_threads()
     try:
+        lines = [line for line in run.read_log() if "loss" in line][:steps]
+        if not lines:
+            return found | {"why": "log.jsonl holds no step"}
         options, prepared = prepared_of(run, model)
         trainer = trainer_of(run, options, prepared)
         torch.set_num_threads(run.facts["environment"]["threads"])

@@ -154,7 +154,7 @@ def provenance(found: Mapping) -> list[Html]:
     again = found["replay"]
     if again and again["difference"]:
         parts.append(tag("p", "Other bits are no proof of other data: another processor or library rounds otherwise. A "
-                         "difference in the last digits is such a rounding; one in the first digits is not."))
+                         "difference in the last digits looks like such a rounding; one in the first digits does not."))
     return parts
 
 
@@ -204,7 +204,7 @@ def said_of_memorisation(found: Mapping) -> str:
 def memorisation(found: Mapping) -> list[Html]:
     """Losses, exposure and continuations of training posts beside unseen ones."""
     if not found["measured"] or found["why"]:
-        return [tag("p", found["why"])]
+        return [tag("p", found["why"][:1].upper() + found["why"][1:])]
     parts = []
     for key, title in (("with_adapter", "The run"), ("without", "The base, adapter off")):
         part = found[key]

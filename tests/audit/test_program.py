@@ -12,6 +12,7 @@ from audit import sections
 from audit.page import audit_page, findings
 from audit.picture import points
 from tests.audit.conftest import make
+from tests.browser import PROGRAM, Browser
 from tests.report.test_page import EVIL, Reader
 from tests.small import here
 
@@ -55,6 +56,14 @@ def test_the_page_loads_nothing_and_no_string_becomes_markup(written):
     assert not page.wrong and not {"script", "img", "link", "iframe", "a"} & set(page.elements)
     assert not [key for _, key, value in page.attributes if key.startswith("on") or key in ("src", "href")]
     assert EVIL in "".join(page.text)
+
+
+@pytest.mark.skipif(not PROGRAM, reason="needs chromium")
+def test_the_page_fits_its_widths_and_asks_for_nothing(written):
+    with Browser() as browser:
+        for width in (390, 1200, 1600):
+            seen = browser.read(written[0] / "audit.html", width)
+            assert seen["scroll_width"] <= width and seen["messages"] == [] and len(seen["requests"]) == 1
 
 
 def test_a_picture_keeps_points_within_it():

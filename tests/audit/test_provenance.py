@@ -11,7 +11,8 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from audit.provenance import code_sha256, hashes, replay
+from audit.provenance import code_sha256, hashes, recorded_data, replay
+from common.errors import UserError
 from common.files import sha256_file
 from finetune.run_folder import RunFolder
 from tests.audit.conftest import make, subject_of
@@ -61,16 +62,19 @@ def test_an_adapter_that_is_not_of_these_steps_is_named(copied):
     assert not found["same"] and found["tensor"] in name and found["largest_difference"] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("what", ["data", "gpu", "log", "memory"])
+@pytest.mark.parametrize("what", ["data", "gpu", "log", "torn", "memory", "kind"])
 def test_what_cannot_be_done_again_says_why(copied, what, tmp_path, place):
     facts = json.loads((copied / "run.json").read_text())
-    words = {"data": "is not there with the bytes", "gpu": "cuda:0", "log": "no step", "memory": "memory_expected"}
+    words = {"data": "is not there with the bytes", "gpu": "cuda:0", "log": "no step", "memory": "memory_expected",
+             "kind": "memory_expected", "torn": "line 1: is not a log's"}
     if what == "gpu":
         facts["environment"]["device"] = "cuda:0"
     elif what == "memory":
         del facts["memory_expected"]
-    elif what == "log":
-        (copied / "log.jsonl").write_text("")
+    elif what == "kind":
+        facts["memory_expected"]["micro_tokens"] = "many"
+    elif what in ("log", "torn"):
+        (copied / "log.jsonl").write_text("" if what == "log" else "[]\n")
     else:
         facts["hashes"]["data"] = dict.fromkeys(facts["hashes"]["data"], "0" * 64)
     (copied / "run.json").write_text(json.dumps(facts))
@@ -96,6 +100,13 @@ def test_hashes_stand_beside_what_was_recorded(recorded, place, tmp_path):
     with contextlib.chdir(tmp_path):
         absent = {(row["what"], row["name"]): row for row in hashes(subject)}
     assert absent["data", "train.jsonl"]["found"] is None and absent["data", "train.jsonl"]["same"] is None
+
+
+def test_data_that_train_never_wrote_are_refused(copied):
+    run = RunFolder.open(copied)
+    run.facts["hashes"]["data"] = ["train.jsonl"]
+    with pytest.raises(UserError, match="hashes: data: is not what train"):
+        recorded_data(run)
 
 
 def test_the_code_is_hashed_by_name_and_bytes(tmp_path, monkeypatch):
