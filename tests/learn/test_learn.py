@@ -10,8 +10,10 @@ import contextlib
 import importlib
 import io
 import json
+import re
 import runpy
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -28,8 +30,10 @@ NUMBERS = [chapter.number for chapter in CHAPTERS]
 TASKS = [(chapter.number, task) for chapter in CHAPTERS for task in tasks_of(chapter)]
 WRONG_ANSWERS = [(number, task, wrong) for number, task in TASKS for wrong in task.wrong]
 
+LONG = {9}  # chapters that take more than a few seconds
 
-def solution(number: int) -> str:
+
+def solution(number: int) -> Path:
     return LEARN / "solutions" / f"chapter_{number}.py"
 
 
@@ -44,7 +48,9 @@ def command(*argv) -> tuple[int, str, str]:
     return 0, out.getvalue(), err.getvalue()
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=NUMBERS)
+@pytest.mark.parametrize("chapter", [
+    pytest.param(chapter, id=str(chapter.number), marks=[pytest.mark.slow] if chapter.number in LONG else [])
+    for chapter in CHAPTERS])
 def test_a_chapter_runs_and_leaves_its_picture(chapter, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(picture, "folder", tmp_path)
     runpy.run_path(str(chapter.script), run_name="__main__")
@@ -128,6 +134,16 @@ def test_the_list_says_what_comes_next():
     status, out, _ = command()
     assert status == 0 and all(chapter.question in out for chapter in CHAPTERS)
     assert f"Next: chapter {NUMBERS[0]}." in out and f"learn check {NUMBERS[0]}" in out
+
+
+def test_the_course_has_every_chapter_once():
+    text = (LEARN / "TEACHING.md").read_text(encoding="utf-8")
+    evenings = re.findall(r"^\| (\d) [^|]*\| ([\d, ]+) \|", text, re.MULTILINE)
+    assert [number for number, _ in evenings] == ["1", "2", "3", "4", "5"]
+    assert [int(number) for _, chapters in evenings for number in chapters.split(", ")] == NUMBERS
+    assert f"{len(CHAPTERS)} chapters" == "9 chapters" and "Nine chapters" in text
+    for name in re.findall(r"`((?:learn|docs)/[\w/.]+)`", text):
+        assert name.endswith("chapter_N.py") or (ROOT / name).exists(), name
 
 
 def answers(tmp_path, text: str):
