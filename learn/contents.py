@@ -47,6 +47,8 @@ CHAPTERS = [
     Chapter(8, "The shared prefix and the label head",
             "All posts come with the same instruction. Why compute it more than once? And why score 20,000 pieces to "
             "choose a label?", "chapter_8_prefix"),
+    Chapter(9, "Training, evaluation and what an interval is",
+            "Has the model learned anything? And how sure can one be?", "chapter_9_training"),
 ]
 
 

@@ -96,7 +96,8 @@ TASKS = (
               "the squares are summed, not averaged; then a wide vector becomes small numbers"),
         Wrong(lambda x, gain, eps: gain * x / ((x**2).mean(-1, keepdim=True) + eps),
               "the root is missing: this divides by the mean of the squares"),
-        Wrong(lambda x, gain, eps: normed(x, eps), "the gain is missing at the end"),
+        Wrong(lambda x, gain, eps: normed(x, eps), "the gain is missing; it is multiplied in at the end, after the "
+                                                   "division"),
         Wrong(lambda x, gain, eps: normed(gain * x, eps), "the gain is multiplied in before the norm, which takes part "
                                                           "of it away again; it comes after"),
         Wrong(of_columns, "the mean is taken over the tokens. Each token has its own, over its D numbers"),
@@ -114,6 +115,6 @@ TASKS = (
                               "to h"),
         Wrong(without_norms, "neither part reads a normed copy; the norms are not used"),
         Wrong(exchanged, "the two norms are exchanged: the first belongs to attention, the second to the MLP"),
-        Wrong(mlp_first, "the MLP comes first; attention does"),
+        Wrong(mlp_first, "the MLP comes first. Attention does, and the MLP thinks about what it found"),
     ), tolerance=1e-5),
 )

@@ -10,8 +10,10 @@ import contextlib
 import importlib
 import io
 import json
+import re
 import runpy
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -28,8 +30,10 @@ NUMBERS = [chapter.number for chapter in CHAPTERS]
 TASKS = [(chapter.number, task) for chapter in CHAPTERS for task in tasks_of(chapter)]
 WRONG_ANSWERS = [(number, task, wrong) for number, task in TASKS for wrong in task.wrong]
 
+LONG = {9}  # chapters that take more than a few seconds
 
-def solution(number: int) -> str:
+
+def solution(number: int) -> Path:
     return LEARN / "solutions" / f"chapter_{number}.py"
 
 
@@ -44,7 +48,9 @@ def command(*argv) -> tuple[int, str, str]:
     return 0, out.getvalue(), err.getvalue()
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=NUMBERS)
+@pytest.mark.parametrize("chapter", [
+    pytest.param(chapter, id=str(chapter.number), marks=[pytest.mark.slow] if chapter.number in LONG else [])
+    for chapter in CHAPTERS])
 def test_a_chapter_runs_and_leaves_its_picture(chapter, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(picture, "folder", tmp_path)
     runpy.run_path(str(chapter.script), run_name="__main__")
@@ -93,7 +99,8 @@ def test_a_wrong_answer_is_named_for_what_it_is(number, task, wrong):
 
 def test_only_tests_import_solutions():
     files = [path for path in ROOT.rglob("*.py") if not any(part.startswith(".") for part in path.parts)]
-    users = [path for path in files if any("learn.solutions" in name for name in imports(path))]
+    named = [path for path in files if "solutions" in path.read_text(encoding="utf-8")]  # parsing all takes a second
+    users = [path for path in named if any("learn.solutions" in name for name in imports(path))]
     assert not [path for path in users if path.relative_to(ROOT).parts[0] != "tests"]
     assert "solutions" not in (LEARN / "check.py").read_text() + (LEARN / "__main__.py").read_text()
 
@@ -128,6 +135,16 @@ def test_the_list_says_what_comes_next():
     status, out, _ = command()
     assert status == 0 and all(chapter.question in out for chapter in CHAPTERS)
     assert f"Next: chapter {NUMBERS[0]}." in out and f"learn check {NUMBERS[0]}" in out
+
+
+def test_the_course_has_every_chapter_once():
+    text = (LEARN / "TEACHING.md").read_text(encoding="utf-8")
+    evenings = re.findall(r"^\| (\d) [^|]*\| ([\d, ]+) \|", text, re.MULTILINE)
+    assert [number for number, _ in evenings] == ["1", "2", "3", "4", "5"]
+    assert [int(number) for _, chapters in evenings for number in chapters.split(", ")] == NUMBERS
+    assert f"{len(CHAPTERS)} chapters" == "9 chapters" and "Nine chapters" in text
+    for name in re.findall(r"`((?:learn|docs)/[\w/.]+)`", text):
+        assert name.endswith("chapter_N.py") or (ROOT / name).exists(), name
 
 
 def answers(tmp_path, text: str):
