@@ -11,7 +11,7 @@ function bitsSection(data) {
     `${number(bits.scale[0])}` + (bits.scale_code ? `, which itself comes back from the byte ${bits.scale_code[0]}` : "") +
     (original ? `; the largest error is ${number(Math.max(...bits.error.map(Math.abs)))}` : "; the original values are not at hand") +
     ". The lines are the sixteen values that a weight of this block can have, the dots its weights."),
-  choice(data), numberLine(bits), bitsTable(bits),
+  choice(data) || "", numberLine(bits), bitsTable(bits),
   el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "bits"))));
   return section;
 }
