@@ -86,7 +86,7 @@ def contents() -> None:
             state = "begun"
         if following is None and state != "done":
             following = chapter
-        print(f"  {chapter.number}  {chapter.title:<42} {state}\n     {chapter.question}")
+        print(f"  {chapter.number}  {chapter.title:<46} {state}\n     {chapter.question}")
     if following is None:
         print("\nAll chapters are done.")
         return
