@@ -106,7 +106,8 @@ class Labeller:
         logits = logits.to("cpu", non_blocking=self._is_cuda)  # into pinned memory
         copied = torch.cuda.Event() if self._is_cuda else None
         if copied is not None:
-            copied.record()
+            # Of the model's card, which need not be the current one.
+            copied.record(torch.cuda.current_stream(self.model.device))
 
         def probabilities() -> np.ndarray:
             if copied is not None:
