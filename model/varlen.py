@@ -172,7 +172,8 @@ def tried(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str,
                 return "", repeated
             why = "the kernel for rows of any length computes something else on this card"
         except (RuntimeError, ValueError, TypeError, ImportError, AttributeError) as error:
-            why = f"the kernel for rows of any length does not run here ({one_line(str(error) or type(error).__name__, 100)})"
+            said = one_line((str(error).splitlines() or [type(error).__name__])[0], 100)
+            why = f"the kernel for rows of any length does not run here ({said})"
     return why, False
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import ClassVar
 from unittest import mock
 
 import torch
@@ -37,7 +38,7 @@ def _dropout(x, p=0.5, training=True):
 class _Event:
     """What `torch.cuda.Event` is used for in labelling."""
 
-    recorded: list = []  # the streams, newest last
+    recorded: ClassVar[list] = []  # the streams, newest last
 
     def record(self, stream=None) -> None:
         """Marks a place in a stream of work; here nothing runs."""

@@ -1,7 +1,8 @@
 """Labelling and generation on a card: a window is given without waiting, in 16 bits, in batches that fit.
 
-Deliberate break: in inference/labeller.py leave out `non_blocking` where the logits are copied, or read
-`logits.isfinite().all()` in `give`, or record the event without naming a stream; in inference/generate.py read the prompt's last token with `.item()`.
+Deliberate break: in inference/labeller.py leave out `non_blocking` where the logits are copied, read
+`logits.isfinite().all()` in `give`, or record the event without naming a stream; in inference/generate.py read the
+prompt's last token with `.item()`.
 """
 
 from types import SimpleNamespace
