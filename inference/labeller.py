@@ -152,8 +152,9 @@ class Labeller:
 
 
 def beside_bytes(model, tokens: int) -> int:
-    """Bytes that labelling takes beside the model, at most, with so many tokens at once: a layer's tensors, of which
-    those of the MLP (4 F) and of attention with copies of the prefix's keys (16 D) are the largest."""
+    """Bytes that labelling takes beside the model with so many tokens at once: a layer's tensors, of which those of the
+    MLP (4 F) and of attention with copies of the prefix's keys (16 D) are the largest. A prefix many times as long as a
+    post takes more."""
     config = model.config
     return tokens * (4 * config.intermediate_size + 16 * config.hidden_size) * model.dtype.itemsize
 
