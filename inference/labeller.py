@@ -106,7 +106,8 @@ class Labeller:
         logits = logits.to("cpu", non_blocking=self._is_cuda)  # into pinned memory
         copied = torch.cuda.Event() if self._is_cuda else None
         if copied is not None:
-            copied.record()
+            # Of the model's card, which need not be the current one.
+            copied.record(torch.cuda.current_stream(self.model.device))
 
         def probabilities() -> np.ndarray:
             if copied is not None:
@@ -151,8 +152,9 @@ class Labeller:
 
 
 def beside_bytes(model, tokens: int) -> int:
-    """Bytes that labelling takes beside the model, at most, with so many tokens at once: a layer's tensors, of which
-    those of the MLP (4 F) and of attention with copies of the prefix's keys (16 D) are the largest."""
+    """Bytes that labelling takes beside the model with so many tokens at once: a layer's tensors, of which those of the
+    MLP (4 F) and of attention with copies of the prefix's keys (16 D) are the largest. A prefix many times as long as a
+    post takes more."""
     config = model.config
     return tokens * (4 * config.intermediate_size + 16 * config.hidden_size) * model.dtype.itemsize
 

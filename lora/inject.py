@@ -124,9 +124,9 @@ def cast_once(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
     copies = [torch.empty_like(master, dtype=dtype) for master in masters]
     if masters:
         torch._foreach_copy_(copies, masters)
-    for layer, *pair in zip(layers, copies[::2], copies[1::2], strict=True):
-        layer.at_hand = tuple(pair)
     try:
+        for layer, *pair in zip(layers, copies[::2], copies[1::2], strict=True):
+            layer.at_hand = tuple(pair)
         yield
     finally:
         for layer in layers:

@@ -27,6 +27,7 @@ from itertools import groupby, pairwise
 import torch
 from torch.autograd.function import once_differentiable
 
+from common.errors import one_line
 from common.packed import Layout, sent
 from model.attention import attend_padded, attend_softmax
 
@@ -171,7 +172,8 @@ def tried(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str,
                 return "", repeated
             why = "the kernel for rows of any length computes something else on this card"
         except (RuntimeError, ValueError, TypeError, ImportError, AttributeError) as error:
-            why = f"the kernel for rows of any length does not run here ({str(error).splitlines()[0][:100]})"
+            said = one_line((str(error).splitlines() or [type(error).__name__])[0], 100)
+            why = f"the kernel for rows of any length does not run here ({said})"
     return why, False
 
 

@@ -13,6 +13,7 @@ is further off by at most 2^-15 of the block's nested scale. The arithmetic is t
 reciprocal, a partial last block divided.
 """
 
+import math
 from collections.abc import Iterable
 from functools import cache
 
@@ -22,6 +23,7 @@ from common.kernels import DTYPES, runs_kernel
 from quant.nf4 import TINY, dequantize_nf4, output
 
 NESTED_BLOCK = 256
+MOST_IN_KERNEL = 2**31 - 2**13  # weights: the kernel counts them, and those of its last program, in 32 bits
 CPU = torch.device("cpu")
 
 
@@ -99,7 +101,8 @@ class Scales(tuple):
 def dequantize(packed: torch.Tensor, scales: Scales, shape, dtype: torch.dtype, out: torch.Tensor | None = None
                ) -> torch.Tensor:
     """`dequantize_nf4(packed, scales.absmax(), shape, dtype, out)`; on a card in one kernel, scales included."""
-    if dtype not in DTYPES or not runs_kernel(packed, *scales) or packed.storage_offset() % 4:
+    if (dtype not in DTYPES or not runs_kernel(packed, *scales) or packed.storage_offset() % 4
+            or math.prod(shape) > MOST_IN_KERNEL):
         return dequantize_nf4(packed, scales.absmax(), shape, dtype, out)
     from quant.nf4_triton import dequantize_kernel
 

@@ -66,9 +66,10 @@ def _nf4_double(packed, absmax_codes, nested_absmax, offset, levels, values, out
 
 
 def dequantize_kernel(packed: torch.Tensor, scales: Scales, out: torch.Tensor) -> torch.Tensor:
-    """`out`, contiguous, of n < 2^31 weights in a dtype of `common.kernels.DTYPES`, filled from `packed` (ceil(n/2),).
+    """`out`, contiguous, of n weights in one of `common.kernels.DTYPES`, filled from `packed` (ceil(n/2),).
 
-    `packed` begins at a multiple of 4 bytes, as whatever PyTorch allocates does.
+    n is at most `quant.double_quant.MOST_IN_KERNEL`; `packed` begins at a multiple of 4 bytes, as whatever PyTorch
+    allocates does.
     """
     n = out.numel()
     if n == 0:

@@ -53,6 +53,21 @@ def test_the_host_needs_as_long_for_small_steps_as_the_page_says():
     assert len(host) == 4 and min(host) > 155 and max(host) < 180
 
 
+def test_what_larger_steps_and_the_four_bits_alone_give():
+    rate = {figure["what"]: figure["value"] for figure in FIGURES}
+    names = "train, {}, {} posts a step, {}"
+    longer = [4 * rate[names.format(template, 16, kind)] / rate[names.format(template, 64, kind)]
+              for template in ("paper", "instruction-first") for kind in ("NF4", "resident")]
+    assert f"{min(longer):.1f} to {max(longer):.1f} times as long as 16" in PAGE.replace("\n", " ")
+    alone = [rate[f"train, {template}, 16 posts a step, NF4"]
+             / rate[f"train, {template}, 16 posts a step: transformers + peft, bitsandbytes' NF4"]
+             for template in ("paper", "instruction-first")]
+    assert "{:.2f} and {:.2f} times the other stack".format(*alone) in PAGE.replace("\n", " ")
+    turns = [16e3 / value for name, value in rate.items() if re.fullmatch(
+        r"train, [a-z-]+, 16 posts a step(, |: ours, )(NF4|resident)", name)]
+    assert round(min(turns)) == 130 and round(max(turns)) == 300 and sorted(turns)[-2] < 175.5
+
+
 @pytest.mark.parametrize("template, size, page", [("paper", 64, "25.5"), ("paper", 16, "9.13"),
                                                   ("instruction-first", 64, "15.0"), ("instruction-first", 16, "6.64")])
 def test_the_memory_plan_is_on_the_safe_side_of_what_the_card_allocated(tmp_path, template, size, page):

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import ClassVar
 from unittest import mock
 
 import torch
@@ -37,8 +38,11 @@ def _dropout(x, p=0.5, training=True):
 class _Event:
     """What `torch.cuda.Event` is used for in labelling."""
 
+    recorded: ClassVar[list] = []  # the streams, newest last
+
     def record(self, stream=None) -> None:
         """Marks a place in a stream of work; here nothing runs."""
+        self.recorded.append(stream)
 
     def synchronize(self) -> None:
         """Nothing runs, so there is nothing to wait for."""
@@ -91,7 +95,8 @@ def _replacements(watch) -> list:
 
     cuda = {"is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
             "get_device_capability": lambda device=None: (9, 0), "mem_get_info": lambda device=None: (ROOM, ROOM),
-            "Event": lambda *args, **kwargs: _Event(), "empty_cache": lambda: None,
+            "Event": lambda *args, **kwargs: _Event(), "current_stream": lambda device=None: ("stream of", device),
+            "empty_cache": lambda: None,
             "synchronize": lambda device=None: watch.read("torch.cuda.synchronize"),
             "is_current_stream_capturing": lambda: False, "get_rng_state_all": list}
     return [

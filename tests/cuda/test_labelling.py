@@ -1,7 +1,8 @@
 """Labelling and generation on a card: a window is given without waiting, in 16 bits, in batches that fit.
 
-Deliberate break: in inference/labeller.py leave out `non_blocking` where the logits are copied, or read
-`logits.isfinite().all()` in `give`; in inference/generate.py read the prompt's last token with `.item()`.
+Deliberate break: in inference/labeller.py leave out `non_blocking` where the logits are copied, read
+`logits.isfinite().all()` in `give`, or record the event without naming a stream; in inference/generate.py read the
+prompt's last token with `.item()`.
 """
 
 from types import SimpleNamespace
@@ -53,6 +54,15 @@ def test_a_window_is_given_without_waiting(one, model_of, kind):
     found = waiting()
     assert found.shape == (len(rows), len(prompt.label_ids)) and found.dtype == np.float32
     assert labeller.halvings == 0
+
+
+def test_what_is_waited_for_is_the_models_own_card(one, model_of):
+    """A model on cuda:1 computes there while cuda:0 is the current device."""
+    if one.is_real:
+        pytest.skip("the events of a real card do not say which stream they mark")
+    prompt, model = some_prompt("paper"), model_of("nf4")
+    Labeller(model, prompt).give(window(prompt))()
+    assert torch.cuda.Event().recorded[-1] == ("stream of", model.device)
 
 
 def test_exact_waits_for_nothing_either(exact):

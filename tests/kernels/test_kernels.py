@@ -20,10 +20,24 @@ import torch
 from common.files import ROOT
 from common.kernels import DTYPES, counted_launches, kernels_on, plain_kernels, runs_kernel, why_not
 from model.layers import RMSNorm
+from quant.double_quant import Scales, dequantize
+from quant.nf4 import quantize_nf4
 
 CASES = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels/cases.py"]
 KERNELS = {"_nf4_single", "_nf4_double", "_rms_norm_forward", "_rms_norm_backward", "_rotate",
                    "_swiglu_forward", "_swiglu_backward"}
+
+
+def test_more_weights_than_32_bits_count_go_without_the_kernel(monkeypatch):
+    """Here with a limit of 100; n and the places of the last program's weights are 32-bit numbers in the kernel."""
+    pytest.importorskip("triton")
+    weight = torch.randn(2, 64)
+    packed, absmax = quantize_nf4(weight)
+    for most, launches in ((128, ["_nf4_single"]), (127, [])):
+        monkeypatch.setattr("quant.double_quant.MOST_IN_KERNEL", most)
+        with kernels_on("cpu"), counted_launches() as noted:
+            dequantize(packed, Scales((absmax,)), (2, 64), torch.float32)
+        assert noted == launches
 
 
 def run(command: list[str], **variables: str) -> subprocess.CompletedProcess:

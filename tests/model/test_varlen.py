@@ -128,11 +128,16 @@ def test_a_card_gets_what_it_computes_rightly_and_the_choice_is_said(stand_in):
         attend, said = choose_attend(gpu, dtype, size)
         assert attend is attend_padded and why in said
     wrong = lambda *words, window_size: loop(*words)  # no causality  # noqa: E731
+
+    def silent(*words, window_size):
+        raise NotImplementedError
+
     for function in (loop, early, told, equal_heads):
         stand_in(function)
         tried.cache_clear()
         assert tried(cpu, half, 16) == ("", function is equal_heads)
-    for function, why in ((wrong, "something else on this card"), (lambda: None, "does not run here")):
+    for function, why in ((wrong, "something else on this card"), (lambda: None, "does not run here"),
+                          (silent, "NotImplementedError")):
         stand_in(function)
         tried.cache_clear()
         assert why in tried(cpu, half, 16)[0]
