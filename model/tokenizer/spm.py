@@ -73,8 +73,11 @@ def _symbols(data: bytes, words: set[str]) -> dict[str, bytes]:
     """Which of `words` are user-defined symbols, and their messages, which must end in their type."""
     symbols = {}
     for number, message in fields(data):
-        piece = dict(fields(message)) if number == 1 else {}
-        word = piece.get(1, b"").decode()
+        piece = dict(fields(message)) if number == 1 and isinstance(message, bytes) else {}
+        text = piece.get(1, b"")
+        if (number == 1 and not piece) or not isinstance(text, bytes):
+            raise ValueError("a piece, or its text, is a number")
+        word = text.decode()
         if piece.get(3) == USER_DEFINED and word in words:
             if message[-2:] != bytes([3 << 3, USER_DEFINED]):
                 raise ValueError("a piece that sentencepiece would not write")

@@ -17,6 +17,7 @@ import sentencepiece
 
 from common.errors import UserError
 from model.tokenizer import load_tokenizer
+from model.tokenizer.spm import _symbols
 from tests.model.tokenizer_cases import TRICKY, byte_vocabulary, characters, llama2_json, trained_json, word
 from tests.small import write_base
 
@@ -149,3 +150,13 @@ def test_a_damaged_table_of_characters_is_refused(tmp_path):
 @pytest.mark.slow
 def test_many_more_damaged_files(sources, tmp_path):
     assert sum(trial(sources, tmp_path, seed) for seed in range(600, 12_000)) > 4_000
+
+
+@pytest.mark.parametrize("data, words", [
+    (b"\x0a\x04\x08\x07\x18\x04", "a number"),  # a piece whose text is the number 7
+    (b"\x08\x07", "a number"),  # a piece that is itself a number
+    (b"\x0a\x04\x0a\x01\xff\x18", "cut in a"),
+])  # fmt: skip
+def test_a_piece_of_sentencepiece_is_a_message_with_a_text(data, words):
+    with pytest.raises(ValueError, match=words):
+        _symbols(data, {"<x>"})
