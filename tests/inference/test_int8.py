@@ -16,30 +16,17 @@ from data.prompt import TEMPLATES, Prompt
 from inference import int8
 from inference.int8 import Int8Price, check_int8, price, to_int8
 from inference.labeller import label_probabilities
-from lora.inject import inject, trainable_parameters
 from model.tokenizer import load_tokenizer
-from quant.convert import replace_linears
 from quant.int8 import Int8Linear
 from tests.data.prompts import NASTY
-from tests.inference.test_invariance import SIZES
+from tests.inference.test_invariance import adapted
 from tests.int8 import take_int8
-from tests.small import posts, random_model, write_base
+from tests.small import posts, write_base
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     return load_tokenizer(write_base(tmp_path_factory.mktemp("base")))
-
-
-def adapted(size: str, quantize: bool):
-    model = random_model(2, **SIZES[size])
-    if quantize:
-        replace_linears(model)
-    inject(model, "all-linear", 5, 8, generator=torch.Generator().manual_seed(5))
-    with torch.no_grad():
-        for parameter in trainable_parameters(model).values():
-            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(6)) * 0.05)
-    return model
 
 
 def test_the_price_is_the_mean_divergence_and_the_changed_labels():

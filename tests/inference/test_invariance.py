@@ -53,12 +53,8 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("quantize", "template"), [(True, TEMPLATES[0]), (False, TEMPLATES[1])])
-def test_a_posts_probabilities_are_the_same_bits_in_any_company(tokenizer, threads, size, quantize, template,
-                                                                monkeypatch):
-    prompt = Prompt(load_codebook(), tokenizer, template, max_tokens=140)
-    rows = [prompt.encode(text) for text in [*NASTY, *(row["text"] for row in posts(8, 5))]]
+def adapted(size: str, quantize: bool):
+    """A random model of one of `SIZES` with an adapter that adds something, its linears in NF4 or dense."""
     model = random_model(2, **SIZES[size])
     if quantize:
         replace_linears(model)
@@ -66,6 +62,16 @@ def test_a_posts_probabilities_are_the_same_bits_in_any_company(tokenizer, threa
     with torch.no_grad():
         for parameter in trainable_parameters(model).values():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(6)) * 0.05)
+    return model
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("quantize", "template"), [(True, TEMPLATES[0]), (False, TEMPLATES[1])])
+def test_a_posts_probabilities_are_the_same_bits_in_any_company(tokenizer, threads, size, quantize, template,
+                                                                monkeypatch):
+    prompt = Prompt(load_codebook(), tokenizer, template, max_tokens=140)
+    rows = [prompt.encode(text) for text in [*NASTY, *(row["text"] for row in posts(8, 5))]]
+    model = adapted(size, quantize)
     for count in (1, 3):
         threads(count)
         alone = np.concatenate([label_probabilities(model, prompt, [row]) for row in rows])
