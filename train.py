@@ -14,7 +14,6 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 
-import numpy as np
 import torch
 
 from common.device import available_memory
@@ -22,10 +21,8 @@ from common.errors import UserError, run_program
 from common.files import check_place, sha256_json, write_json
 from common.options import parse_options
 from common.terminal import human_bytes, human_seconds, progress
-from data.batching import group_by_length
 from data.exposure import exposure_table
-from data.sampling import order_by_epoch
-from finetune.build import make_trainer, what_comes
+from finetune.build import choose_order, make_trainer, what_comes
 from finetune.defaults import fill_in
 from finetune.learning import Learning, advice, answers_of, sample
 from finetune.loop import Trainer, Watch, fit
@@ -146,16 +143,6 @@ def load(options, prepared: Prepared, device, dtype, choice: Choice | None) -> t
     print(f"  {total:,} parameters, {trainable:,} of them trainable, loaded in {human_seconds(seconds)}")
     return model, {"parameters": {"total": total, "trainable": trainable, "bytes": size}, "weights": weights,
                    "attention": attention}
-
-
-def choose_order(options, prepared: Prepared):
-    """order(epoch) -> indices, by the options `balance` and `group_by_length`; the same for the same epoch."""
-    if not options.group_by_length:
-        return order_by_epoch(prepared.train, options.seed, options.balance)
-    if options.balance != "none":
-        raise UserError(f"--group-by-length and --balance {options.balance}: both decide the order; choose one")
-    lengths = [len(row.ids) for row in prepared.rows]
-    return lambda epoch: group_by_length(lengths, options.batch_size, np.random.default_rng([options.seed, epoch]))
 
 
 def validator(prepared: Prepared, trainer: Trainer):

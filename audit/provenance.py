@@ -11,15 +11,12 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import fields
 
-import numpy as np
 import torch
 
 from audit.subject import Subject
 from common.errors import UserError
 from common.files import ROOT, find_path, sha256_file, sha256_json
-from data.batching import group_by_length
-from data.sampling import order_by_epoch
-from finetune.build import make_trainer
+from finetune.build import choose_order, make_trainer
 from finetune.loop import Trainer
 from finetune.memory import MemoryPlan
 from finetune.options import TrainOptions
@@ -94,25 +91,19 @@ def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions,
     return options, prepare(options, facts["prompt"].get("layout"))
 
 
-def trainer_of(run: RunFolder, options: TrainOptions, prepared: Prepared) -> Trainer:
-    """The run's trainer before its first step, on a CPU, as train.py made it; `UserError` where that is not recorded.
+def trainer_of(run: RunFolder, options: TrainOptions, prepared: Prepared, device: str = "cpu") -> Trainer:
+    """The run's trainer before its first step, as train.py made it; `UserError` where that is not recorded.
     """
     facts, planned = run.facts, run.facts.get("memory_expected")
     kinds = {"micro_tokens": int, "checkpointing": bool}
     if not isinstance(planned, dict) or any(type(planned.get(key)) is not kind for key, kind in kinds.items()) or (
             planned["micro_tokens"] < 1):
         raise UserError(f"{run.path / 'run.json'}: does not say how steps were cut (memory_expected)")
-    loaded = load_model(prepared.base, device="cpu", dtype=facts["environment"]["dtype"], quantize=options.quantize)
+    loaded = load_model(prepared.base, device=device, dtype=facts["environment"]["dtype"], quantize=options.quantize)
     inject(loaded, options.lora_targets, options.rank, options.alpha, options.dropout, rslora=options.rslora,
            generator=torch.Generator().manual_seed(options.seed))
     plan = MemoryPlan(**{field.name: planned.get(field.name, 0) for field in fields(MemoryPlan)})
-    if options.group_by_length:
-        lengths = [len(row.ids) for row in prepared.rows]
-        order = lambda epoch: group_by_length(lengths, options.batch_size,  # noqa: E731
-                                              np.random.default_rng([options.seed, epoch]))
-    else:
-        order = order_by_epoch(prepared.train, options.seed, options.balance)
-    return make_trainer(options, prepared, loaded, plan, order)
+    return make_trainer(options, prepared, loaded, plan, choose_order(options, prepared))
 
 
 def replay(run: RunFolder, steps: int, *, model: str | None = None,

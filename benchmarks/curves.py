@@ -9,12 +9,13 @@ makes, and what should agree is where they lead.
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from audit.provenance import prepared_of, trainer_of
 from benchmarks.card.peer import peer
 from benchmarks.worker import padded
 from common.errors import UserError, run_program
@@ -22,16 +23,10 @@ from common.files import write_json
 from common.options import option, parse_options
 from common.terminal import progress
 from data.annotators import read_labelled
-from finetune.build import make_trainer
 from finetune.loop import learning_rate
-from finetune.memory import MemoryPlan
 from finetune.options import TrainOptions
-from finetune.prepare import prepare
 from finetune.run_folder import RunFolder
-from loading import load_model
-from lora.inject import inject
 from report.metrics import Scored, score
-from train import choose_order
 
 WINDOW = 20  # steps that a point of the figure is the mean of
 LABELS_AT_ONCE = 16
@@ -58,14 +53,13 @@ def main(argv: list[str]) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     run = RunFolder.open(options.run)
-    known = {field.name for field in fields(TrainOptions)}
-    recipe = TrainOptions(**{name: value for name, value in run.facts["options"].items() if name in known})
+    recipe, prepared = prepared_of(run)
     if recipe.loss != "label" or recipe.dropout:
         raise UserError(f"{options.run}: was trained with loss {recipe.loss} and dropout {recipe.dropout}; this "
                         "program compares runs with the label loss and without dropout")
     ours = run.read_log()
-    model, prepared, trainer = same_start(recipe, run, options.device)
-    theirs = peer(model)
+    trainer = trainer_of(run, recipe, prepared, options.device)
+    theirs = peer(trainer.model)
     losses = train_theirs(theirs, trainer, options.steps or trainer.total_steps, options.device)
     mine = [line["loss"] for line in ours if "loss" in line][: len(losses)]
     result = {"run": options.run, "steps": len(losses), "ours": mine, "theirs": losses}
@@ -80,17 +74,6 @@ def main(argv: list[str]) -> None:
           f"{mine[0]:.4f} and {losses[0]:.4f}")
     if options.data:
         print(json.dumps(result["scores"], indent=1))
-
-
-def same_start(recipe: TrainOptions, run: RunFolder, device: str):
-    """The model with the run's fresh adapter, its posts, and a trainer that knows the order and the rates."""
-    prepared = prepare(recipe, run.facts["prompt"].get("layout"))
-    dtype = getattr(torch, run.facts["environment"]["dtype"])
-    model = load_model(prepared.base, device=device, dtype=dtype, quantize=recipe.quantize)
-    inject(model, recipe.lora_targets, recipe.rank, recipe.alpha, recipe.dropout, rslora=recipe.rslora,
-           generator=torch.Generator().manual_seed(recipe.seed))
-    plan = MemoryPlan(8192, False, 0, 0, 0, 0)
-    return model, prepared, make_trainer(recipe, prepared, model, plan, choose_order(recipe, prepared))
 
 
 def train_theirs(model, trainer, steps: int, device: str) -> list[float]:

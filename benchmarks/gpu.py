@@ -24,7 +24,7 @@ import torch
 from benchmarks.card.page import shown, write_page
 from benchmarks.card.parts import PARTS
 from common.errors import UserError, closest, run_program
-from common.files import check_place, read_json, write_json
+from common.files import check_place, making, read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_seconds, table
 
@@ -75,13 +75,18 @@ class Worker:
 
 
 def main(argv: list[str]) -> None:
-    """Make the parts, rewriting the result after each; ends with an error if a check failed."""
+    """Read the options, make the folder, then the parts."""
     began = time.monotonic()
     options = parse_options(GpuOptions, argv, program="python -m benchmarks.gpu", description=__doc__)
     names = chosen(options)
     out = Path(options.out).resolve()
     check_place(out / "gpu.json", "--out")
-    out.mkdir(parents=True, exist_ok=True)
+    with making(out):
+        measure(options, names, out, began)
+
+
+def measure(options: GpuOptions, names: list[str], out: Path, began: float) -> None:
+    """Make the parts into `out`. Raises `UserError` if a check failed."""
     (out / "log.txt").write_text("", encoding="utf-8")
     result = {"schema": 1, "rehearsal": options.rehearse, "parts": {}}
     worker = Worker(out, options.rehearse)

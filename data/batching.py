@@ -5,7 +5,7 @@ once. So a batch costs `prefix + sum(len(row) - prefix)` tokens, whatever the le
 given in tokens. Rows of similar length still go together, because the attention kernels work on rectangles internally.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -100,3 +100,8 @@ def group_by_length(lengths: Sequence[int], batch_size: int, generator: np.rando
     full, rest = divmod(len(order), batch_size)
     batches = [order[start : start + batch_size] for start in range(0, full * batch_size, batch_size)]
     return [index for number in generator.permutation(full) for index in batches[number]] + order[len(order) - rest :]
+
+
+def order_by_length(lengths: Sequence[int], batch_size: int, seed: int) -> Callable[[int], list[int]]:
+    """`order(epoch) -> indices` by `group_by_length`; it does not depend on earlier draws, as in `order_by_epoch`."""
+    return lambda epoch: group_by_length(lengths, batch_size, np.random.default_rng([seed, epoch]))

@@ -1,11 +1,22 @@
 """What a fine-tune is made of, put together, and what it is about to do, in words."""
 
-from data.sampling import class_weights
+from common.errors import UserError
+from data.batching import order_by_length
+from data.sampling import class_weights, order_by_epoch
 from finetune.learning import Learning, few_steps
 from finetune.loop import Recipe, Trainer, steps_per_epoch
 from finetune.memory import MemoryPlan
 from finetune.options import is_embedded
 from finetune.prepare import Prepared
+
+
+def choose_order(options, prepared: Prepared):
+    """order(epoch) -> indices, by the options `balance` and `group_by_length`; the same for the same epoch."""
+    if not options.group_by_length:
+        return order_by_epoch(prepared.train, options.seed, options.balance)
+    if options.balance != "none":
+        raise UserError(f"--group-by-length and --balance {options.balance}: both decide the order; choose one")
+    return order_by_length([len(row.ids) for row in prepared.rows], options.batch_size, options.seed)
 
 
 def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order) -> Trainer:
