@@ -27,7 +27,7 @@ def fill_in(options: TrainOptions) -> None:
     if recipe is SMALL_MODEL and not {"epochs", "max_steps"} & options.given:
         options.least_steps = LEAST_STEPS
     for key, value in recipe.items():
-        if key not in options.given:
+        if key not in options.given and not (key == "balance" and options.group_by_length):  # both decide the order
             setattr(options, key, value)
 
 

@@ -35,6 +35,7 @@ def test_a_base_of_some_hundred_million_parameters_has_its_own_recipe(base):
     for key, value in SMALL_MODEL.items():
         assert getattr(options, key) == (value if size == "135 million" else getattr(plain, key)), key
     assert options.least_steps == (LEAST_STEPS if size == "135 million" else 0)
+    assert given("--model", folder, "--group-by-length").balance == "none"  # who asks for an order gets it
     options = given("--model", folder, "--learning-rate", "3e-4", "--epochs", "1")
     assert (options.learning_rate, options.epochs, options.least_steps) == (3e-4, 1, 0)
     assert given("--model", folder, "--preset", "paper").schedule == "constant"
