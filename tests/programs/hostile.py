@@ -120,8 +120,8 @@ def write_base(folder: Path, vocab_size: int = 700, same: dict[str, str] | None 
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory) -> World:
-    """Made once for each test file; tests damage copies only."""
+def shared_world(tmp_path_factory) -> World:
+    """Made once."""
     folder = tmp_path_factory.mktemp("world")
     posts = jsonl(folder / "posts.jsonl", post_rows())
     test = jsonl(folder / "test.jsonl", post_rows(start=50))
@@ -129,6 +129,15 @@ def world(tmp_path_factory) -> World:
     ended = call(train.main, "--model", base, "--data", posts, "--out", folder / "run", *QUICK)
     assert ended.code == 0, ended.err
     return World(folder, base, posts, test, folder / "run")
+
+
+@pytest.fixture
+def world(shared_world) -> World:
+    """The shared world, which a test leaves as it was: what it damages, scores or writes beside is its own copy."""
+    before = listing(shared_world.folder)
+    yield shared_world
+    changed = set(before.items()) ^ set(listing(shared_world.folder).items())
+    assert not changed, f"the test changed the shared world, use world.copy: {sorted(changed)}"
 
 
 @pytest.fixture(autouse=True)

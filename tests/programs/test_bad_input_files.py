@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 import classify
 import eval as evaluation
 import train
-from tests.programs.hostile import QUICK, World, call, in_an_empty_folder, refused, world, write_base  # noqa: F401
+from tests.programs.hostile import QUICK, World, call, refused, write_base
 from tests.tiny import reference_model, write_checkpoint
 from tools import generate
 
@@ -158,7 +158,7 @@ BASES = {
 
 
 @pytest.mark.parametrize("case", BASES)
-def test_a_damaged_base_is_refused_by_name_and_leaves_nothing(case, world: World, tmp_path):  # noqa: F811
+def test_a_damaged_base_is_refused_by_name_and_leaves_nothing(case, world: World, tmp_path):
     damage, words = BASES[case]
     base = world.copy(world.base, tmp_path)
     damage(base)
@@ -167,7 +167,7 @@ def test_a_damaged_base_is_refused_by_name_and_leaves_nothing(case, world: World
 
 @pytest.mark.parametrize("case", ["truncated weights", "NaN weights", "tokenizer truncated", "tokenizer missing",
                                   "config is not json"])  # fmt: skip
-def test_a_base_that_changed_since_training_is_refused(case, world: World, tmp_path):  # noqa: F811
+def test_a_base_that_changed_since_training_is_refused(case, world: World, tmp_path):
     damage, _ = BASES[case]
     base = world.copy(world.base, tmp_path)
     damage(base)
@@ -178,7 +178,7 @@ def test_a_base_that_changed_since_training_is_refused(case, world: World, tmp_p
 
 @pytest.mark.parametrize("case", ["truncated weights", "unknown rope type", "NaN weights", "tokenizer missing",
                                   "tokenizer of another model", "missing shard"])  # fmt: skip
-def test_generate_refuses_damaged_bases(case, world: World, tmp_path):  # noqa: F811
+def test_generate_refuses_damaged_bases(case, world: World, tmp_path):
     damage, words = BASES[case]
     base = world.copy(world.base, tmp_path)
     damage(base)
@@ -218,14 +218,14 @@ ADAPTERS = {
 
 
 @pytest.mark.parametrize("case", ADAPTERS)
-def test_a_damaged_adapter_is_refused(case, world: World, tmp_path):  # noqa: F811
+def test_a_damaged_adapter_is_refused(case, world: World, tmp_path):
     damage, words = ADAPTERS[case]
     run = world.copy(world.run, tmp_path)
     damage(run / "adapter")
     refused(classify.main, "--run", run, "--input", world.test, "--output", "labels.csv", says=words)
 
 
-def test_a_base_that_moved_is_named_and_found_again_by_its_option(world: World, tmp_path):  # noqa: F811
+def test_a_base_that_moved_is_named_and_found_again_by_its_option(world: World, tmp_path):
     base, run = world.copy(world.base, tmp_path), world.copy(world.run, tmp_path)
     facts = json.loads((run / "run.json").read_text())
     facts["options"]["model"] = str(tmp_path / "gone")
@@ -235,13 +235,13 @@ def test_a_base_that_moved_is_named_and_found_again_by_its_option(world: World, 
     assert call(classify.main, *args, "--model", base).code == 0
 
 
-def test_checkpoints_that_are_no_folder(world: World, tmp_path):  # noqa: F811
+def test_checkpoints_that_are_no_folder(world: World, tmp_path):
     for model, words in ((world.base / WEIGHTS, "is a file"), (tmp_path / "none", "no such folder")):
         refused(train.main, "--model", model, "--data", world.posts, "--out", "run", says=(str(model), words))
     
 
 
-def test_ids_beyond_the_embedding_are_an_error_and_no_crash(world: World, tmp_path):  # noqa: F811
+def test_ids_beyond_the_embedding_are_an_error_and_no_crash(world: World, tmp_path):
     """The base's bytes are the run's, so only the sizes tell: here both sides are the wrong ones together."""
     base = write_base(tmp_path / "small", vocab_size=300)
     refused(train.main, "--model", base, "--data", world.posts, "--out", "run", *QUICK,

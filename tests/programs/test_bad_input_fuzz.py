@@ -16,7 +16,7 @@ import classify
 import eval as evaluation
 import train
 from data.codebook import SHIPPED
-from tests.programs.hostile import QUICK, World, call, in_an_empty_folder, world  # noqa: F401
+from tests.programs.hostile import QUICK, World, call
 from tools import generate, split
 
 BASE = ("config.json", "tokenizer.model", "model.safetensors", "generation_config.json")
@@ -67,7 +67,7 @@ def program(folder, name: str, rng: random.Random) -> tuple:
     return rng.choice([teach, part, (*label[:6], posts, *label[7:])])
 
 
-def trial(world: World, folder, seed: int) -> int:  # noqa: F811
+def trial(world: World, folder, seed: int) -> int:
     """Damage one file and run a program on it; returns its exit status, which is 0 or 2."""
     rng = random.Random(seed)
     for path in (world.base, world.run, world.posts, world.test):
@@ -85,7 +85,7 @@ def trial(world: World, folder, seed: int) -> int:  # noqa: F811
     return ended.code
 
 
-def tried(world: World, folder, seeds) -> list[int]:  # noqa: F811
+def tried(world: World, folder, seeds) -> list[int]:
     codes = []
     for seed in seeds:
         here = folder / str(seed)
@@ -95,11 +95,11 @@ def tried(world: World, folder, seeds) -> list[int]:  # noqa: F811
     return codes
 
 
-def test_damaged_files_end_in_one_line_or_do_no_harm(world: World, tmp_path):  # noqa: F811
+def test_damaged_files_end_in_one_line_or_do_no_harm(world: World, tmp_path):
     codes = tried(world, tmp_path, range(60))
     assert codes.count(2) > 20  # most damage is found
 
 
 @pytest.mark.slow
-def test_many_more_damaged_files(world: World, tmp_path):  # noqa: F811
+def test_many_more_damaged_files(world: World, tmp_path):
     assert tried(world, tmp_path, range(60, 700)).count(2) > 200

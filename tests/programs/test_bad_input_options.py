@@ -16,7 +16,7 @@ import classify
 import eval as evaluation
 import train
 from tests.model import make_golden
-from tests.programs.hostile import QUICK, World, call, in_an_empty_folder, listing, refused, world  # noqa: F401
+from tests.programs.hostile import QUICK, World, call, refused
 from tests.small import LABELS
 from tools import generate, split
 
@@ -67,20 +67,20 @@ TOML = {
 
 
 @pytest.mark.parametrize("case", TRAIN)
-def test_options_of_train(case, world: World):  # noqa: F811
+def test_options_of_train(case, world: World):
     options, words = TRAIN[case]
     out = [] if "--resume" in options or "--out" in options else ["--out", "run"]
     refused(train.main, "--model", world.base, "--data", world.posts, *QUICK, *out, *options, says=words)
 
 
 @pytest.mark.parametrize("case", TOML)
-def test_option_files(case, world: World, tmp_path):  # noqa: F811
+def test_option_files(case, world: World, tmp_path):
     text, words = TOML[case]
     (tmp_path / "o.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(train.main, "--model", world.base, "--out", "run", "--config", "o.toml", says=words)
 
 
-def test_a_gpu_that_is_not_there(world: World):  # noqa: F811
+def test_a_gpu_that_is_not_there(world: World):
     device = f"cuda:{torch.cuda.device_count()}"
     refused(train.main, "--model", world.base, "--data", world.posts, "--out", "run", "--device", device, says=device)
     refused(classify.main, "--run", world.run, "--input", world.test, "--output", "a.csv", "--device", device,
@@ -104,7 +104,7 @@ def test_help_fits_its_terminal(monkeypatch):
                 assert len(line) < width or line.startswith("    python"), line
 
 
-def test_options_of_the_other_programs(world: World):  # noqa: F811
+def test_options_of_the_other_programs(world: World):
     run = ("--run", world.run)
     refused(evaluation.main, *run, "--data", world.test, "--codebook", "c.toml", says=("--codebook", "--predictions"))
     refused(evaluation.main, *run, "--data", world.test, "--draws", "-3", says=("--draws", "0"))
@@ -123,7 +123,7 @@ def outs(tmp_path):
     return {"file": "file", "full": "full", "file/below": "file"}
 
 
-def test_folders_that_are_taken(world: World, tmp_path):  # noqa: F811
+def test_folders_that_are_taken(world: World, tmp_path):
     for out, word in outs(tmp_path).items():
         refused(train.main, "--model", world.base, "--data", world.posts, *QUICK, "--out", out, says=("--out", word))
         refused(evaluation.main, "--run", world.run, "--data", world.test, "--out", out, says=("--out", word))
@@ -131,13 +131,13 @@ def test_folders_that_are_taken(world: World, tmp_path):  # noqa: F811
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folders_that_cannot_be_written(world: World, tmp_path):  # noqa: F811
+def test_folders_that_cannot_be_written(world: World, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o555)
     refused(train.main, "--model", world.base, "--data", world.posts, "--out", "locked/run", says=("--out", "locked"))
     refused(classify.main, "--run", world.run, "--input", world.test, "--output", "locked/a.csv", says="locked")
 
 
-def test_outputs_of_classify(world: World, tmp_path):  # noqa: F811
+def test_outputs_of_classify(world: World, tmp_path):
     posts = world.copy(world.test, tmp_path)
     (tmp_path / "there.csv").write_text("mine")
     (tmp_path / "folder.csv").mkdir()
@@ -173,7 +173,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("case", RUNS)
-def test_damaged_runs(case, world: World, tmp_path):  # noqa: F811
+def test_damaged_runs(case, world: World, tmp_path):
     damage, words = RUNS[case]
     run = world.copy(world.run, tmp_path)
     damage(run)
@@ -181,13 +181,13 @@ def test_damaged_runs(case, world: World, tmp_path):  # noqa: F811
     refused(evaluation.main, "--run", run, "--data", world.test, "--out", "e", says=words)
 
 
-def test_runs_that_are_none(world: World):  # noqa: F811
+def test_runs_that_are_none(world: World):
     refused(classify.main, "--run", "none", "--input", world.test, "--output", "a.csv", says=("none", "no such run"))
     refused(evaluation.main, "--run", world.base, "--data", world.test, "--out", "e", says=("no run.json",))
     refused(train.main, "--resume", "--out", "none", says=("none", "no such run folder"))
 
 
-def stopped(world: World, tmp_path) -> Path:  # noqa: F811
+def stopped(world: World, tmp_path) -> Path:
     """A run that was stopped after two of four steps."""
     run = world.copy(world.run, tmp_path)
     edit(run, finished=False)
@@ -208,13 +208,13 @@ STATES = {
 
 
 @pytest.mark.parametrize("case", STATES)
-def test_damaged_checkpoints(case, world: World, tmp_path):  # noqa: F811
+def test_damaged_checkpoints(case, world: World, tmp_path):
     run = stopped(world, tmp_path)
     STATES[case](run / "checkpoint" / "state.pt")
     refused(train.main, "--resume", "--out", run, says=("state.pt", "train anew"))
 
 
-def test_resuming_another_run(world: World, tmp_path):  # noqa: F811
+def test_resuming_another_run(world: World, tmp_path):
     run = stopped(world, tmp_path)
     refused(train.main, "--resume", "--out", run, "--rank", "8", says=("--rank 8", "began with 2"))
     refused(train.main, "--resume", "--out", run, "--data", world.test, says=("--data",))

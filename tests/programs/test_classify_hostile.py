@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import classify
-from tests.programs.hostile import World, call, in_an_empty_folder, jsonl, post_rows, refused, world  # noqa: F401
+from tests.programs.hostile import World, call, jsonl, post_rows, refused
 
 CHANGES = {
     "written to": lambda path: path.write_bytes(path.read_bytes().replace(b"cat", b"dog")),
@@ -23,7 +23,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_an_input_that_changes_while_it_is_labelled(case, world: World, monkeypatch):  # noqa: F811
+def test_an_input_that_changes_while_it_is_labelled(case, world: World, monkeypatch):
     path = Path(shutil.copy(world.test, "posts.jsonl"))
     label, changed = classify.Labeller.label, []
 
@@ -40,11 +40,11 @@ def test_an_input_that_changes_while_it_is_labelled(case, world: World, monkeypa
     monkeypatch.undo()
 
 
-def test_an_input_that_stays_is_labelled(world: World):  # noqa: F811
+def test_an_input_that_stays_is_labelled(world: World):
     assert call(classify.main, "--run", world.run, "--input", world.test, "--output", "labels.csv").code == 0
 
 
-def test_safe_cells(world: World):  # noqa: F811
+def test_safe_cells(world: World):
     rows = [row | {"id": start + row["id"]} for row in post_rows(count=4) for start in "=+-@a"]
     posts = jsonl(Path("posts.jsonl"), rows)
     for words, mark in (([], ""), (["--safe-cells"], "'")):

@@ -98,8 +98,8 @@ def test_parquet(world: World, tmp_path):
 
     rows = post_rows(count=5)
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "posts.parquet")
-    assert call(classify.main, *words(world, "--input", "posts.parquet")).code == 0
-    found = read(Path(world.run) / "labels-posts.parquet.jsonl")
+    assert call(classify.main, *words(world, "--input", "posts.parquet", "--output", "labels.jsonl")).code == 0
+    found = read(Path("labels.jsonl"))
     assert [row["id"] for row in found] == [row["id"] for row in rows]
 
 

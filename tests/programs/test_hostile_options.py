@@ -20,7 +20,7 @@ from common.options import check_value, option
 from finetune.options import TrainOptions
 from study import __main__ as study
 from study.plan import Exposure, Repeat, Statistics
-from tests.programs.hostile import QUICK, World, call, in_an_empty_folder, refused, world  # noqa: F401
+from tests.programs.hostile import QUICK, World, call, refused
 from tools import generate, memory, merge_report, split
 from tools.export import __main__ as export
 
@@ -68,12 +68,12 @@ def test_numbers_of_plans_and_of_files():
 
 
 @pytest.mark.parametrize("threads", ["1000000000", "5000"])
-def test_more_threads_than_any_machine_has(threads, world: World):  # noqa: F811
+def test_more_threads_than_any_machine_has(threads, world: World):
     refused(train.main, "--model", world.base, "--data", world.posts, "--out", "run", *QUICK, "--threads", threads,
             says=("--threads", "4096"))
 
 
-def test_a_temperature_that_float32_cannot_divide_by_is_zero(world: World):  # noqa: F811
+def test_a_temperature_that_float32_cannot_divide_by_is_zero(world: World):
     words = ("--model", world.base, "--prompt", "hello", "--max-new-tokens", "3", "--temperature")
     assert call(generate.main, *words, "1e-320").out == call(generate.main, *words, "0").out != ""
 
@@ -94,7 +94,7 @@ def test_every_path_of_a_list_is_looked_at():
 
 
 @pytest.fixture
-def open_world(world: World, monkeypatch):  # noqa: F811
+def open_world(world: World, monkeypatch):
     """A copy of the world that every user may look into, but for `secret/`; pytest's own folders are its user's."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)

@@ -13,14 +13,14 @@ import torch
 import classify
 import eval as evaluation
 import train
-from tests.programs.hostile import World, call, in_an_empty_folder, refused, world  # noqa: F401
+from tests.programs.hostile import World, call, refused
 from tools.export import __main__ as export
 
 LABELS = ("--output", "labels.csv")
 
 
 @pytest.fixture
-def run(world, tmp_path):  # noqa: F811
+def run(world, tmp_path):
     """A copy of the run, as if it had been stopped at its last step."""
     folder = world.copy(world.run, tmp_path)
     edit(folder, finished=False)
@@ -70,7 +70,7 @@ RUN_JSON = {
 
 
 @pytest.mark.parametrize("words", RUN_JSON)
-def test_run_json_with_values_of_another_kind(words, run, world: World):  # noqa: F811
+def test_run_json_with_values_of_another_kind(words, run, world: World):
     RUN_JSON[words](run)
     refused(train.main, "--resume", "--out", run, says=words)
     text = (run / "run.json").read_text()
@@ -220,7 +220,7 @@ def test_logs_with_values_of_another_kind(case, run):
 
 @pytest.mark.parametrize("name", ["run.json", "log.jsonl", "checkpoint/state.pt", "training_texts.json",
                                   "adapter/adapter_config.json", "adapter/adapter_model.safetensors"])
-def test_pipes_in_the_place_of_a_runs_files(name, run, world: World):  # noqa: F811
+def test_pipes_in_the_place_of_a_runs_files(name, run, world: World):
     (run / name).unlink()
     os.mkfifo(run / name)
     if name in ("run.json", "log.jsonl", "checkpoint/state.pt"):

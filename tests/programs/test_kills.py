@@ -222,10 +222,10 @@ def finish(work: Work, begin) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(world: World, tmp_path_factory):
+def place(shared_world: World, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kills")
-    shutil.copytree(world.base, folder / "base")
-    shutil.copytree(world.run, folder / "run")
+    shutil.copytree(shared_world.base, folder / "base")
+    shutil.copytree(shared_world.run, folder / "run")
     jsonl(folder / "posts.jsonl", post_rows(count=20))
     draw = random.Random(5)
     rows = [row | {"text": row["text"] + " " + " ".join(draw.choices(WORDS["en"].split(), k=draw.randint(0, 9)))}

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from tests.programs.hostile import World, call, in_an_empty_folder, listing, refused, world  # noqa: F401
+from tests.programs.hostile import World, call, in_an_empty_folder, listing, refused, shared_world, world  # noqa: F401
 from tests.programs.test_bad_input_stops import full_disk
 from tests.tools.exports import KINDS
 from tools.export import __main__ as export
