@@ -39,7 +39,8 @@ def test_all_three_label_alike_and_tell_the_price(world: World, tmp_path, capsys
     line, = (line.partition(";")[0] for line in told.splitlines() if "price of 8-bit products" in line)
     assert "price" not in said and f"on the first {len(plain)} posts: label KL" in line
 
-    ended = call(scoring.main, "--run", world.copy(world.run, tmp_path), "--data", world.test, "--out", "scored", "--int8", *CPU)
+    scored = world.copy(world.run, tmp_path)
+    ended = call(scoring.main, "--run", scored, "--data", world.test, "--out", "scored", "--int8", *CPU)
     assert ended.code == 0 and line in ended.out
     kept = json.loads((tmp_path / "scored" / "metrics.json").read_text())["int8"]
     assert kept["posts"] == len(plain) and f"label KL {kept['label_kl']:.1e}" in line
