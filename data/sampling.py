@@ -7,7 +7,10 @@ of its share, by the chairman assignment algorithm (R. Tijdeman, Discrete Mathem
 labels that are owed at least 1 / (2m - 2) of a row (m labels), take the one whose next row falls due first.
 
 Epochs are drawn from an explicit numpy Generator. A balanced epoch has as many rows as the data, spread evenly over
-languages, labels or cells: scarce rows are repeated, plentiful ones are drawn without replacement.
+languages, labels or cells: scarce rows are repeated, plentiful ones are drawn without replacement. It comes in rounds
+that have one row of each cell, so a step of few posts already holds each label once. A step that shows one label twice
+and another never pulls every answer towards the former; at small batches and high rates this noise hides what the
+posts could teach (docs/recipes.md).
 """
 
 from collections import Counter, defaultdict
@@ -130,8 +133,8 @@ def epoch_order(posts: Sequence[Post], generator: np.random.Generator, balance: 
 
     `balance`: "none", "language", "label" or "both" (each pair of language and label is a cell). With n rows and m
     cells, each cell gets n // m rows, and n % m cells, drawn for each epoch, get one more. A cell with fewer rows than
-    that repeats all of them equally often, and the remainder is drawn without replacement. Cells that are equally large
-    need no drawing: the order is that of "none". All draws come from `generator`.
+    that repeats all of them equally often, and the remainder is drawn without replacement. The order is one of rounds:
+    every m rows hold each cell once, in random order; what is over comes last. All draws come from `generator`.
     """
     if balance not in BALANCES:
         raise UserError(f"--balance {balance}: is not one of {', '.join(BALANCES)}")
@@ -141,15 +144,14 @@ def epoch_order(posts: Sequence[Post], generator: np.random.Generator, balance: 
     for index, post in enumerate(posts):
         key = {"language": (post.language,), "label": (post.label,), "both": (post.language, post.label)}[balance]
         cells[key].append(index)
-    if len({len(own) for own in cells.values()}) == 1:
-        return generator.permutation(len(posts))
     share, rest = divmod(len(posts), len(cells))
     more = set(generator.permutation(len(cells))[:rest].tolist())
-    drawn = []
+    rows, rounds = [], []
     for number, own in enumerate(cells.values()):
         whole, part = divmod(share + (number in more), len(own))
-        drawn += [np.tile(own, whole), generator.choice(own, part, replace=False)]
-    return generator.permutation(np.concatenate(drawn).astype(np.int64))
+        rows += [*generator.permutation(own * whole + generator.choice(own, part, replace=False).tolist())]
+        rounds += range(share + (number in more))
+    return np.array(rows, dtype=np.int64)[np.argsort(rounds + generator.random(len(rounds)))]
 
 
 def order_by_epoch(posts: Sequence[Post], seed: int, balance: str = "none") -> Callable[[int], list[int]]:

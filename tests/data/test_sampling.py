@@ -135,10 +135,18 @@ def test_a_balanced_epoch_is_as_even_as_whole_rows_can_be(balance, key):
     assert len(extra) > 1 or 251 % len(cells) == 0  # the rows that are over go to other cells each time
 
 
-def test_cells_of_equal_size_leave_the_order_as_it_is():
-    posts = [Post(f"i{i}", f"text {i}", "abc"[i % 3], "en", "p.csv", i, {}) for i in range(54)]
-    plain, equal = (epoch_order(posts, np.random.default_rng(4), balance) for balance in ("none", "label"))
-    assert plain.tolist() == equal.tolist()
+@pytest.mark.parametrize("sizes", [{"a": 20, "b": 20, "c": 20}, {"a": 40, "b": 15, "c": 6}])
+def test_a_balanced_epoch_comes_in_rounds_of_all_cells(sizes):
+    """Deliberate break: return a permutation of the drawn rows."""
+    posts = [Post(f"{label}{i}", f"{label} {i}", label, "en", "p.csv", i, {})
+             for label, size in sizes.items() for i in range(size)]  # fmt: skip
+    orders = [epoch_order(posts, np.random.default_rng(seed), "label") for seed in range(5)]
+    for order in orders:
+        labels = [posts[place].label for place in order]
+        assert all(sorted(labels[i : i + 3]) == ["a", "b", "c"] for i in range(0, len(posts) // 3 * 3, 3))
+        assert len(set(labels[len(posts) // 3 * 3 :])) == len(posts) % 3
+        assert len({tuple(labels[i : i + 3]) for i in range(0, 60, 3)}) > 3  # within a round, any order
+    assert len({order[0] for order in orders}) > 2
 
 
 @pytest.mark.parametrize("balance", ["none", "language", "label", "both"])
