@@ -6,7 +6,7 @@
     stage.steps         Step("softmax", "layers.0.attention.weights", ("layers.0.attention.scores",)), ...
 
 A step names its tensors as `trace.safetensors` does, `STAGE.TENSOR`; `NAME@answer` is the row of NAME at which the
-label is read. `glass/recompute.py` repeats the steps with numpy alone.
+label is read. `glass/recompute/` repeats the steps with numpy alone.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ ANSWER = "@answer"
 
 @dataclass(frozen=True)
 class Step:
-    """One operation: its name in `glass/recompute.py`, the tensor that it makes, what it is given, its settings."""
+    """One operation: its name in `glass/recompute/`, the tensor that it makes, what it is given, its settings."""
 
     op: str
     out: str

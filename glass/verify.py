@@ -2,13 +2,12 @@
 
     write_verification(trace(run, "text"), "out/check");    python out/check/verify.py
 
-verify.py is a copy of `glass/recompute.py`. The tensors are float32, integers or bytes; 4-bit weights stay the bytes
+verify.py is `glass/recompute/` as one file. The tensors are float32, integers or bytes; 4-bit weights stay the bytes
 that they are, so that the file shows what was computed with, and of the embedding only the rows in use are stored.
 """
 
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ def write_verification(trace: Trace, folder: str | os.PathLike) -> None:
         save_file(tensors, new / "trace.safetensors")
         (new / "trace.json").write_text(json.dumps(described, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
                                         encoding="utf-8")
-        (new / "verify.py").write_bytes(Path(recompute.__file__).read_bytes())
+        (new / "verify.py").write_text(recompute.program(), encoding="utf-8")
 
 
 def stored(trace: Trace) -> tuple[dict[str, np.ndarray], dict]:
