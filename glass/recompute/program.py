@@ -27,6 +27,7 @@ def program() -> str:
         body = "\n".join(text.splitlines()[first:]).strip("\n")
         above = f"# {heading}\n\n" + "\n" * body.startswith(("class ", "def "))
         pieces.append(body if name == PARTS[-1] else above + body)
-    standard, other = ([line for line, own in imports.items() if own is kind] for kind in (True, False))
-    head = [f'"""{heading}"""', *("\n".join(sorted(some, key=lambda line: line.startswith("from"))) for some in (standard, other))]
-    return "\n\n".join(head) + "\n\n\n" + "\n\n\n".join(pieces) + "\n"
+    lines = sorted(imports, key=lambda line: (line.startswith("from"), line))
+    standard, other = ("\n".join(line for line in lines if imports[line] is kind) for kind in (True, False))
+    head = f'"""{heading}"""\n\n{standard}\n\n{other}\n'
+    return "\n\n".join([head, "\n\n\n".join(pieces)]) + "\n"
