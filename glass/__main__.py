@@ -16,6 +16,7 @@ from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_write, check_place
 from common.options import option, parse_options
+from glass.learning import with_steps
 from glass.page import frozen
 from glass.server import serving
 from glass.trace import trace
@@ -37,6 +38,8 @@ class GlassOptions:
     save: str | None = option(None, "write the page for this post into a file, and open nothing", metavar="FILE")
     verify: str | None = option(None, "write what recomputes every number into a folder, and open nothing",
                                 metavar="DIR")
+    learn: str | None = option(None, "the kept page's steps of learning go towards this label (without it: towards "
+                               "each, or, with a large adapter, towards the second most probable one)", metavar="LABEL")
     port: int = option(0, "the live page's port; 0 takes a free one", minimum=0, maximum=65535)
     browser: bool = option(True, "open the live page in a browser")
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME")
@@ -57,6 +60,7 @@ def main(argv: list[str]) -> None:
     if not kept:
         return serve(run, options)
     found = whole_trace(trace(run, options.text), options.model or base_of(run))
+    found = with_steps(run, found, options.learn)
     print(found)
     if options.save:
         with atomic_write(options.save) as handle:

@@ -10,14 +10,17 @@ and send JSON. Answers are never stored. Requests wait for one another: there is
 import hmac
 import json
 import secrets
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from common.errors import UserError, one_line
-from glass.page import live, policy
+from glass.learning import Learner, with_steps
+from glass.page import frozen, live, policy
+from glass.progress import Left, Progress
 from glass.shown import details, shown
 from glass.stages import Trace
 from glass.trace import trace
@@ -29,14 +32,16 @@ PATIENCE = 30  # seconds that a connection may stay silent
 
 
 class Answers:
-    """What the page may ask: `trace` and `stage`, each with a post; the last traces are kept."""
+    """What the page may ask: `trace`, `stage`, `bits`, `step` and `save`, each with a post, and `undo`, `progress` and
+    `leave`; the last traces are kept, until a step changes the model."""
 
     def __init__(self, run):
         self.run, self.lock, self.kept = run, threading.Lock(), OrderedDict()
+        self.learner, self.progress = Learner(run), Progress(run.model)
 
-    def trace(self, text: str, whole: bool = False) -> Trace:
-        """The trace of a post; `whole`: with the stages that take longer."""
-        with self.lock:
+    def trace(self, text: str, whole: bool = False, may_leave: bool = False) -> Trace:
+        """The trace of a post; `whole`: with the stages that take longer; `may_leave`: and may be left off."""
+        with self.lock, self.progress.counting(may_leave):
             found = self.kept.pop(text, None) or trace(self.run, text)
             if whole and "gradient" not in found.by_name:
                 found = whole_trace(found, base_of(self.run))
@@ -47,21 +52,53 @@ class Answers:
 
     def answer(self, what: str, content: dict) -> dict:
         """The answer to a request; raises `UserError` for one that has none."""
+        if what == "progress":
+            return self.progress.now
+        if what == "leave":
+            self.progress.leave()
+            return {}
+        if what == "undo":
+            return self.learn(self.learner.undo)
         text = content.get("text")
         if not isinstance(text, str):
             raise UserError("text: give a post")
-        found = self.trace(text, whole=content.get("whole") is True)
+        if what == "step":
+            return self.learn(lambda: self.learner.step(text, content.get("label")))
+        if what == "save":
+            return {"page": self.page(text)}
+        found = self.trace(text, whole=content.get("whole") is True, may_leave=content.get("whole") is True)
         if what == "trace":
-            return shown(found)
+            return self.shown(found)
         if what == "bits":
             return self.bits(text, content.get("linear"), content.get("block"))
         stage = content.get("stage")
+        learnt = {stage.name: stage for stage in self.learner.stages}
+        if what == "stage" and isinstance(stage, str) and stage in learnt:
+            return {"tensors": details(learnt[stage])}
         if what == "stage" and isinstance(stage, str) and stage not in found.by_name:
             found = self.trace(text, whole=True)  # the page may still show what is no longer kept
         if what == "stage" and isinstance(stage, str) and stage in found.by_name:
             return {"tensors": details(found.by_name[stage])}
         raise UserError(f"{what}: the page has no such question")
 
+    def shown(self, found: Trace) -> dict:
+        """What the page is given of a trace, the steps of learning included."""
+        return shown(found.extended(self.learner.stages), len(self.learner.taken))
+
+    def learn(self, change: Callable[[], object]) -> dict:
+        """A step of learning, or one taken back: what was computed with the model before is forgotten."""
+        with self.lock, self.progress.counting():
+            change()
+            self.kept.clear()
+            return {"steps": len(self.learner.taken)}
+
+    def page(self, text: str) -> str:
+        """The page for a post as one file: with the steps that were taken, or, without any, some towards each label."""
+        found = self.trace(text, whole=True)
+        with self.lock, self.progress.counting():
+            if self.learner.taken:
+                return frozen(found.extended(self.learner.stages), len(self.learner.taken))
+            return frozen(with_steps(self.run, found))
 
     def bits(self, text: str, linear, block) -> dict:
         """The page with one block of one matrix in place of the one that it shows."""
@@ -71,7 +108,7 @@ class Answers:
         with self.lock:
             found = found.without("bits").extended([block_of(found, linear, block, base_of(self.run))])
             self.kept[text] = found
-        return shown(found)
+        return self.shown(found)
 
 
 class _Server(ThreadingHTTPServer):
@@ -81,6 +118,11 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
         self.answers, self.text, self.token = answers, text, secrets.token_urlsafe(24)
         self.hosts = tuple(f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost"))
+
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # a page that was closed is no defect
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -105,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not isinstance(content, dict):
                 raise UserError("the request is no JSON object")
             found, status = self.server.answers.answer(what, content), 200
+        except Left:
+            found, status = {"left": True}, 200
         except UserError as error:
             found, status = {"error": str(error)}, 400
         except (ValueError, RecursionError) as error:

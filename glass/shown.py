@@ -9,14 +9,18 @@ import math
 import torch
 
 from glass.bits import blocks_of, four_bit_linears
+from glass.learning_shown import line_of, of_learning
 from glass.stages import Stage, Trace
 
 DIGITS = 6
 WHOLE = ("ids", "positions", "frequencies")  # tensors of which all is shown
 
 
-def shown(trace: Trace) -> dict:
-    """The overview: tokens, probabilities, a line a layer, and the stages without their numbers."""
+def shown(trace: Trace, learnt: int = 0) -> dict:
+    """The overview: tokens, probabilities, a line a layer, and the stages without their numbers.
+
+    learnt: how many steps of learning lie behind the model that it shows.
+    """
     extra = {part: make(trace.by_name) for part, (stage, make) in EXTRA.items() if stage in trace.by_name}
     codes = list(dict.fromkeys(piece for stage in trace.stages for piece in stage.code))
     return {
@@ -32,6 +36,7 @@ def shown(trace: Trace) -> dict:
                     "code": [codes.index(piece) for piece in stage.code]} for stage in trace.stages],
         "codes": [{"path": piece.path, "name": piece.name, "first": piece.first, "lines": piece.lines,
                    "marked": piece.marked} for piece in codes],
+        "learning": of_learning(trace, numbers), "learnt": learnt,
     } | extra | ({"matrices": {name: blocks_of(layer) for name, layer in four_bit_linears(trace.model).items()}}
                  if "bits" in extra else {})
 
@@ -79,6 +84,8 @@ def details(stage: Stage) -> list[dict]:
 
 def answer_row(stage: Stage, name: str, tensor: torch.Tensor) -> tuple[torch.Tensor, str]:
     """The part of a tensor that the page shows, and words for it; no words where it is all of it."""
+    if stage.name.startswith("learning."):
+        return line_of(stage, name, tensor)
     way = stage.name.startswith("layers.") or stage.name in ("tokens", "embedding", "rotation")
     if name in WHOLE or not tensor.dim() or not way:
         return tensor, ""

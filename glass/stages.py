@@ -38,6 +38,7 @@ class Stage:
     tensors: dict[str, torch.Tensor]
     code: tuple[Code, ...]
     steps: tuple[Step, ...] = ()
+    facts: dict = field(default_factory=dict)  # what else the page says of it
 
     def __getattr__(self, name: str) -> torch.Tensor:
         try:

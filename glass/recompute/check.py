@@ -17,12 +17,17 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from glass.recompute.beside import BESIDE
+from glass.recompute.learning import LEARNING
 from glass.recompute.way import OPS, run, whole_way
 from glass.recompute.weights import Weights
 
+# Differences of numbers of about this size, of which little is left where the model is sure.
+LEAST = {"loss": 1.0, "loss_slopes": 1.0}
 
-def apart(found, stored):
-    """The largest difference as a share of the largest number; infinite where shapes, infinities or NaN differ."""
+
+def apart(found, stored, least=1e-30):
+    """The largest difference as a share of the largest number, or of `least`; infinite where shapes, infinities or NaN
+    differ."""
     found, stored = np.asarray(found), np.asarray(stored)
     if found.shape != stored.shape or not np.array_equal(np.isneginf(found), np.isneginf(stored)):
         return np.inf
@@ -30,7 +35,7 @@ def apart(found, stored):
     found, stored = found[finite].astype(np.float64), stored[finite].astype(np.float64)
     if not found.size:
         return 0.0
-    most = np.abs(found - stored).max() / max(np.abs(stored).max(), 1e-30)
+    most = np.abs(found - stored).max() / max(np.abs(stored).max(), least)
     return most if np.isfinite(most) else np.inf
 
 
@@ -59,7 +64,8 @@ def main(folder):
         if stage["name"] == "tokens":
             say("tokens", check_tokens(trace, tensors), f"{len(trace['tokens'])} tokens")
             continue
-        most = max(apart(run(step, tensors, weights, OPS | BESIDE), tensors[step["out"]]) for step in stage["steps"])
+        most = max(apart(run(step, tensors, weights, OPS | BESIDE | LEARNING), tensors[step["out"]],
+                         LEAST.get(step["op"], 1e-30)) for step in stage["steps"])
         say(stage["name"], most <= trace["tolerance"], f"{most:.1e}")
     values = whole_way(weights, tensors["tokens.ids"])
     off = np.abs(values["logits.logits"] - tensors["logits.logits"]).max()

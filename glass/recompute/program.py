@@ -8,7 +8,7 @@ import ast
 import sys
 from pathlib import Path
 
-PARTS = ("weights", "way", "beside", "check")
+PARTS = ("weights", "way", "beside", "learning", "check")
 
 
 def program() -> str:

@@ -106,7 +106,8 @@ def whole_way(weights, ids, factors=1.0):
     values |= {"tokens.ids": ids, "tokens.positions": np.arange(len(ids)),
                "rotation.frequencies": tensors["rotation.frequencies"]}
     for stage in weights.trace["stages"]:
-        for step in [] if stage["name"].endswith(".lens") else stage["steps"]:  # what nothing else is made of
+        beside = stage["name"].endswith(".lens") or stage["name"].startswith("learning.")  # nothing else is made of it
+        for step in [] if beside else stage["steps"]:
             if step["op"] in OPS and step["op"] != "frequencies":  # these are float32 in every model
                 values[step["out"]] = run(step, values, weights)
         if stage["name"] == "embedding":

@@ -11,6 +11,7 @@ class Weights:
     def __init__(self, trace, tensors):
         self.trace, self.linears, self.tensors = trace, trace["linears"], tensors
         self.dense, self.factor = {}, 1.0
+        self.adapter = None  # (step of learning, "before" or "after") whose A and B stand in for the model's
 
     def product(self, x, name):
         """y = x W^T + b + s (x A^T) B^T: (..., in) -> (..., out)."""
@@ -21,9 +22,16 @@ class Weights:
         if stored["bias"]:
             y = y + self.wide(f"{name}.bias")
         if stored["scaling"] is not None:
-            thin = self.factor * stored["scaling"] * (x @ self.wide(f"{name}.lora_A").T)
-            y = y + thin @ self.wide(f"{name}.lora_B").T
+            thin = self.factor * stored["scaling"] * (x @ self.thin(name, "A").T)
+            y = y + thin @ self.thin(name, "B").T
         return y
+
+    def thin(self, name, part):
+        """A (r, in) or B (out, r): the model's, or those before or after a step of learning."""
+        if self.adapter is None:
+            return self.wide(f"{name}.lora_{part}")
+        step, when = self.adapter
+        return self.tensors[f"{step}.update.{name}.{part}_{when}"].astype(np.float64)
 
     def weight(self, name, stored):
         """W (out, in): as it is, or level[code] * scale[block of 64], two codes a byte, the first in the high half."""

@@ -1,7 +1,7 @@
 """The page: frozen or live, every number under a stage that recomputes it, and hostile posts that stay text.
 
 Deliberate breaks: leave the `<` in `quoted`, round to two digits in `numbers`, make a chip with `innerHTML`, or forget
-a `data-stage`.
+a `data-stage`; in glass/page/learning.js take `state.step` as it was, or leave out `await asking()`.
 """
 
 import json
@@ -12,6 +12,7 @@ import pytest
 
 from common.files import ROOT
 from glass import trace
+from glass.learning import AHEAD, with_steps
 from glass.page import frozen, quoted
 from glass.server import serving
 from glass.verify import stored
@@ -21,12 +22,14 @@ from tests.small import here
 
 HOSTILE = ["<script>alert(1)</script><img src=x onerror=alert(2)>", "\u202egnp.exe\u202c {data} {script}", "x" * 10_000,
            "عبرنا النهر مع أطفالنا", "]]> <!-- --> \u2028"]
+STEPS = "document.getElementById('steps').textContent"
+WEIGHTS = "document.querySelectorAll('[aria-labelledby=h-learning] caption').length == 2"
 browser_only = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")
 def found(run):
-    return whole_trace(trace(run, "They open the border."), ROOT / "base")
+    return with_steps(run, whole_trace(trace(run, "They open the border."), ROOT / "base"), "neutral")
 
 
 def data_of(page: str) -> dict:
@@ -40,8 +43,15 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
         for tensor in listed:
             whole = tensors[f"{name}.{tensor['name']}"]
             assert list(whole.shape) == tensor["shape"]
-            part = whole if not tensor["row"] and whole.size == len(tensor["values"]) else (
-                whole[:, -1] if tensor["name"] in ("scores", "weights") else whole[-1])
+            what = tensor["name"]
+            if name.startswith("learning.") and tensor["row"].startswith(("row", "column")):
+                place = int(tensor["row"].split()[1])
+                part = whole[place] if what[0] == "B" else whole[:, place]
+            elif name.startswith("learning.") and tensor["row"]:
+                part = whole[-1, :16]
+            else:
+                part = whole if not tensor["row"] and whole.size == len(tensor["values"]) else (
+                    whole[:, -1] if what in ("scores", "weights") else whole[-1])
             shown = np.array([-np.inf if value is None else value for value in tensor["values"]])
             np.testing.assert_allclose(shown, part.reshape(-1).astype(np.float64), rtol=1e-5)
     for number, layer in enumerate(data["layers"]):
@@ -57,6 +67,19 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
     np.testing.assert_allclose(data["adapter"]["probabilities"], tensors["factors.probabilities"], rtol=1e-5)
     np.testing.assert_allclose([one["values"] for one in data["adapter"]["spectrum"]], tensors["spectrum.values"],
                                rtol=1e-5)
+    assert len(data["learning"]) == AHEAD and data["learnt"] == 0
+    for step in data["learning"]:
+        of = {key.removeprefix(step["name"] + "."): value for key, value in tensors.items()}
+        shown = [step["losses"], step["before"], step["after"],
+                 [step["norm"], step["factor"], step["rate"], step["label"]]]
+        kept = [[of["loss.loss"], of["after.loss"]], of["loss.probabilities"][0], of["after.probabilities"][0],
+                [of[name] for name in ("clipping.norm", "clipping.factor", "changes.rate", "loss.label")]]
+        for part in "AB":
+            shown += [step[f"{part}_{what}"] for what in ("gradients", "sizes", "changes")]
+            kept += [of[f"{name}"] for name in (f"clipping.{part}_sizes", f"changes.{part}_sizes",
+                                                f"changes.{part}_changes")]
+        for one, other in zip(shown, kept, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
     for name in ("codes", "packed", "values", "original", "error", "levels"):
         np.testing.assert_allclose(data["bits"][name], tensors[f"bits.{name}"], rtol=1e-5)
     np.testing.assert_allclose(data["probabilities"], tensors["probabilities.probabilities"][0], rtol=1e-5)
@@ -69,7 +92,7 @@ def test_a_post_cannot_end_the_element_that_it_is_in():
 
 def test_the_program_writes_the_page_and_the_folder(tmp_path, run):
     out = here("glass", "--run", str(run.folder.path), "--text", "<b>They</b>", "--save", "page.html",
-               "--verify", "check", "--device", "cpu", "--dtype", "float32", cwd=tmp_path)
+               "--verify", "check", "--learn", "neutral", "--device", "cpu", "--dtype", "float32", cwd=tmp_path)
     assert "verify.py" in out and data_of((tmp_path / "page.html").read_text("utf-8"))["text"] == "<b>They</b>"
     files = sorted(path.name for path in (tmp_path / "check").iterdir())
     assert files == ["trace.json", "trace.safetensors", "verify.py"]
@@ -105,6 +128,18 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
     weight = found.layers[0].attention.weights[1, -1, 0]
     said = browser.value("document.querySelector('p[aria-live]').textContent")
     assert said.startswith("head 1, place 0 (special)") and said.endswith(f"weight {weight:.4f}")
+    browser.value("document.getElementById('step').click()")
+    until(browser, WEIGHTS, "some weights")
+    shown = "[...document.querySelectorAll('td[data-stage=\"learning.0.after\"]')].map(n => n.textContent)"
+    assert browser.value(shown) == [f"{p:.4f}" for p in found.by_name["learning.0.after"].probabilities[0].tolist()]
+    assert browser.value("document.documentElement.scrollWidth") == width
+    browser.value("document.getElementById('step').click()")
+    assert browser.value(STEPS) == "2 steps taken; this page holds no further one"
+    browser.value("document.getElementById('undo').click()")
+    browser.value("document.getElementById('undo').click()")
+    assert browser.value(STEPS) == "no step taken"
+    browser.value("document.getElementById('step').click()")
+    until(browser, WEIGHTS, "some weights again")
     bare = browser.value("[...document.querySelectorAll('.n, .numbers')].filter(n => /\\d/.test(n.textContent)"
                          " && !n.closest('[data-stage]')).length")
     assert bare == 0, "a number without a stage"
@@ -130,6 +165,39 @@ def until(browser, script: str, what: str):
     assert done["result"].get("value") is True, what
 
 
+def learn(run, browser, text: str):
+    """Two steps, one undone, the page saved, all undone: what the page shows is what the run then answers."""
+    def labels():
+        return browser.value("[...document.querySelector('.labels').querySelectorAll('.n')].map(n => n.textContent)")
+
+    def probabilities():
+        return [f"{p:.4f}" for p in run.label([text])[0].probabilities.values()]
+
+    before, found = probabilities(), []
+    browser.value("document.getElementById('target').value = 2;"
+                  "document.getElementById('target').dispatchEvent(new Event('change'))")
+    for number, words in ((1, "1 step taken"), (2, "2 steps taken")):
+        browser.value("document.getElementById('step').click()")
+        until(browser, f"{STEPS} == '{words}' && document.getElementById('matrix')", f"step {number}")
+        until(browser, WEIGHTS, "some weights")
+        found.append(probabilities())
+        assert labels() == found[-1]
+    assert browser.value("document.querySelector('[aria-labelledby=h-learning] strong').textContent") == "neutral"
+    browser.value("document.getElementById('undo').click()")
+    until(browser, f"{STEPS} == '1 step taken' && document.getElementById('matrix')", "one undone")
+    assert labels() == found[0] != found[1]
+    browser.value("window.kept = null; URL.createObjectURL = (blob) => { window.kept = blob; return 'data:,'; };"
+                  "document.getElementById('save').click()")
+    until(browser, "window.kept && document.getElementById('save').disabled === false", "the page saved")
+    page = browser.call("Runtime.evaluate", expression="kept.text()", awaitPromise=True, returnByValue=True)
+    data = data_of(page["result"]["value"])
+    assert data["text"] == text and data["learnt"] == 1 and [step["number"] for step in data["learning"]] == [1]
+    assert [f"{p:.4f}" for p in data["probabilities"]] == found[0]
+    browser.value("document.getElementById('undo').click()")
+    until(browser, f"{STEPS} == 'no step taken' && document.getElementById('matrix')", "all undone")
+    assert labels() == before == probabilities()
+
+
 @browser_only
 def test_the_live_page_follows_what_is_typed(run, browser):
     with serving(run, "first post") as address:
@@ -149,11 +217,13 @@ def test_the_live_page_follows_what_is_typed(run, browser):
         until(browser, "document.getElementById('matrix')", "the rest of the page")
         browser.value("const b = document.getElementById('block'); b.value = 9; b.dispatchEvent(new Event('change'))")
         until(browser, "document.querySelector('[data-stage=bits]').textContent.startsWith('Block 9 of')", "a block")
+        learn(run, browser, "open the border")
         browser.value("document.getElementById('post').select()")
         browser.call("Input.insertText", text=" ")
         until(browser, "document.querySelector('.error').textContent.includes('nothing')", "what cannot be labelled")
-        named = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-        assert not [event for event in browser.events if event.get("method") in named]
+        named = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        said = [event["params"] for event in browser.events if event.get("method") in named]
+        assert all("400" in one["entry"]["text"] for one in said) and len(said) == 1, said  # of the empty post
         asked = [event["params"]["request"]["url"] for event in browser.events
                  if event.get("method") == "Network.requestWillBeSent"]
         assert asked and all(url.startswith((address, "data:")) for url in asked)

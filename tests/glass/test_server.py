@@ -5,6 +5,7 @@ Deliberate breaks: let `_Handler.asked` ignore Host, drop the check of Origin in
 
 import http.client
 import json
+import re
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from common.errors import UserError
 from glass import trace
 from glass.page import digest, parts
+from glass.progress import Left
 from glass.server import KEPT, Answers, serving
 from glass.shown import shown
 
@@ -79,6 +81,46 @@ def test_a_wrong_token_or_host_gets_no_page(address):
 def test_what_cannot_be_answered_is_said_in_one_line(address, body, said):
     status, found, _ = ask(address, "POST", "trace", body)
     assert status == 400 and said in json.loads(found)["error"]
+
+
+def test_a_step_changes_what_is_answered_and_undo_brings_it_back(address, run):
+    def asked(what, **content):
+        status, body, _ = ask(address, "POST", what, content)
+        assert status == 200, body
+        return json.loads(body)
+
+    text, label = "They open the border.", "neutral"
+    before = asked("trace", text=text)
+    assert before["learning"] == [] and before["learnt"] == 0
+    assert asked("step", text=text, label=label) == {"steps": 1}
+    after = asked("trace", text=text)
+    assert after["learnt"] == 1
+    assert after["probabilities"] == pytest.approx(after["learning"][0]["after"], rel=1e-4, abs=1e-6)
+    assert after["probabilities"] != before["probabilities"] == after["learning"][0]["before"]
+    stage = asked("stage", text=text, stage="learning.0.update.model.layers.0.self_attn.q_proj")["tensors"]
+    assert stage[1]["name"] == "A_before" and len(stage[1]["values"]) == 16 and stage[1]["shape"] == [16, 192]
+    assert json.loads(re.search(r'id="data">(.*?)</script>', asked("save", text=text)["page"])[1])["learnt"] == 1
+    assert asked("undo") == {"steps": 0} and asked("trace", text=text) == before
+    for what, content, said in (("undo", {}, "no step is taken"), ("step", {"text": text, "label": 5}, "'5'"),
+                                ("step", {"text": " ", "label": label}, "nothing of it can be seen")):
+        status, body, _ = ask(address, "POST", what, content)
+        assert status == 400 and said in json.loads(body)["error"]
+
+
+def test_what_takes_long_says_how_far_it_is_and_can_be_left(run):
+    answers = Answers(run)
+    answers.trace("They open the border.")
+    assert answers.answer("progress", {}) == {"layer": 3, "layers": 3, "pass": 1}
+    first, last = run.model.model.layers[0].input_layernorm, run.model.model.layers[2].input_layernorm
+    handle = last.register_forward_hook(lambda *given: answers.answer("leave", {}) and None)
+    try:
+        assert answers.answer("trace", {"text": "Another post."})["why"] is None  # this one may not be left
+        with pytest.raises(Left):
+            answers.answer("trace", {"text": "A third post.", "whole": True})
+    finally:
+        handle.remove()
+    assert run.model.model.layers[0].self_attn.q_proj.scaling == 2.0 and not answers.lock.locked()
+    assert not first._forward_hooks and answers.answer("trace", {"text": "A third post.", "whole": True})["why"]
 
 
 def test_an_unknown_stage_is_an_error_and_few_traces_are_kept(run):
