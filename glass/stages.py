@@ -16,6 +16,7 @@ import torch
 from glass.source import Code
 
 ANSWER = "@answer"
+OTHER = "against/"  # in front of the names of another trace's tensors, where two are compared
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ class Trace:
     """
 
     def __init__(self, text: str, cut: bool, tokens: tuple[Token, ...], label: str, probabilities: dict[str, float],
-                 stages: list[Stage], model, prompt):
+                 stages: list[Stage], model, prompt, other: "Trace | None" = None):
         self.text, self.cut, self.tokens, self.label, self.probabilities = text, cut, tokens, label, probabilities
-        self.stages, self.model, self.prompt = tuple(stages), model, prompt
+        self.stages, self.model, self.prompt, self.other = tuple(stages), model, prompt, other
         self.by_name = {stage.name: stage for stage in stages}
         parts: dict[int, dict[str, Stage]] = {}
         for stage in stages:
@@ -97,15 +98,21 @@ class Trace:
                 parts.setdefault(int(number), {})[name] = stage
         self.layers = tuple(Layer(parts[number]) for number in sorted(parts))
 
-    def extended(self, stages: list[Stage]) -> "Trace":
+    def extended(self, stages: list[Stage], other: "Trace | None" = None) -> "Trace":
         """The same trace with further stages at its end."""
         return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities, [*self.stages, *stages],
-                     self.model, self.prompt)
+                     self.model, self.prompt, other or self.other)
 
     def without(self, name: str) -> "Trace":
-        """The same trace without the stage of this name."""
-        return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities,
-                     [stage for stage in self.stages if stage.name != name], self.model, self.prompt)
+        """The same trace without the stage of this name and those whose names begin with it and a dot."""
+        kept = [stage for stage in self.stages if stage.name != name and not stage.name.startswith(f"{name}.")]
+        return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities, kept, self.model, self.prompt,
+                     None if name == "against" else self.other)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor by its whole name, `STAGE.TENSOR`."""
+        stage, _, short = name.rpartition(".")
+        return self.by_name[stage].tensors[short]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor by its whole name, `STAGE.TENSOR`."""
