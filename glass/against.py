@@ -26,6 +26,7 @@ from lora.update import thin_svd
 
 COMPARED = ("input_norm.out", "queries.q", "keys.k", "values.v", "attention.out", "attention_write.residual",
             "mlp_norm.out", "mlp.product", "mlp.residual")
+CLOSE = 1e-12  # an angle of 8e-5 degrees
 APART = 0.01  # share of the residual stream's length from which on two rows count as parted
 
 
@@ -172,11 +173,15 @@ def updates(pairs: dict[str, tuple[LoRALinear, LoRALinear]]) -> Stage:
                  {name: tensor.float() for name, tensor in tensors.items()},
                  (code(thin_svd, "svd("), code(principal_angles, "return"), code(updates, "inner =", "cosines[row] =")),
                  (Step("both_spectra", "against.updates.spectra", factors, scalings | {"rank": rank}),
-                  *(Step("angles", f"against.updates.{side}", factors, {"side": side, "rank": rank})
+                  *(Step("update_angles", f"against.updates.{side}", factors, {"side": side, "rank": rank})
                     for side in ("writes", "reads")),
                   Step("cosines", "against.updates.cosine", factors, scalings)))
 
 
 def principal_angles(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
-    """Degrees between two spaces given by orthonormal columns: (d, k), (d, l) -> (min(k, l),) float64, rising."""
-    return torch.rad2deg(torch.arccos(torch.linalg.svdvals(p.T @ q).clamp(max=1)))
+    """Degrees between two spaces given by orthonormal columns: (d, k), (d, l) -> (min(k, l),) float64, rising.
+
+    An arccosine near 1 turns rounding into angles: what is closer to 1 than `CLOSE` counts as 1.
+    """
+    cosines = torch.linalg.svdvals(p.T @ q)
+    return torch.rad2deg(torch.arccos(torch.where(cosines > 1 - CLOSE, 1.0, cosines)))

@@ -2,7 +2,7 @@
 
     weights    what the stages were computed with        way      from ids to the labels' probabilities
     beside     what is computed beside it                learning   a step of it
-    check      stage by stage, and the lines that say so
+    two        two beside each other                     check      stage by stage, and the lines that say so
 """
 
 from glass.recompute.check import main

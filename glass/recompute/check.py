@@ -4,7 +4,8 @@ The folder holds trace.safetensors (every tensor, and the weights that made them
 norms, some rows of the embedding) and trace.json (which step made which tensor from which). Each stage is computed
 again in float64 from what the file says went into it, and compared with what it says came out; a line says how far the
 two are apart, at most, as a share of the tensor's largest number. At the end the whole way is computed once more from
-the token ids alone, with nothing taken from in between. Exit status 0 if all of it agrees, else 1.
+the token ids alone, with nothing taken from in between. Where two traces are compared, the folder against/ holds the
+other one, which is recomputed first. Exit status 0 if all of it agrees, else 1.
 
 Only numpy and safetensors are needed; nothing of the project that wrote the files is used.
 """
@@ -18,9 +19,11 @@ from safetensors.numpy import load_file
 
 from glass.recompute.beside import BESIDE
 from glass.recompute.learning import LEARNING
+from glass.recompute.two import TWO
 from glass.recompute.way import OPS, run, whole_way
 from glass.recompute.weights import Weights
 
+EVERY = OPS | BESIDE | LEARNING | TWO
 # Differences of numbers of about this size, of which little is left where the model is sure.
 LEAST = {"loss": 1.0, "loss_slopes": 1.0}
 
@@ -54,6 +57,11 @@ def main(folder):
     trace = json.loads((folder / "trace.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "trace.safetensors")
     weights, failed = Weights(trace, tensors), []
+    if trace["compared"]:
+        print("the other trace:")
+        failed += ["the other trace"] if main(folder / "against") else []
+        tensors |= {f"against/{name}": x for name, x in load_file(folder / "against" / "trace.safetensors").items()}
+        print("this one:")
 
     def say(name, good, words):
         print(f"{'agrees ' if good else 'DIFFERS'}  {name:28} {words}")
@@ -64,7 +72,7 @@ def main(folder):
         if stage["name"] == "tokens":
             say("tokens", check_tokens(trace, tensors), f"{len(trace['tokens'])} tokens")
             continue
-        most = max(apart(run(step, tensors, weights, OPS | BESIDE | LEARNING), tensors[step["out"]],
+        most = max(apart(run(step, tensors, weights, EVERY), tensors[step["out"]],
                          LEAST.get(step["op"], 1e-30)) for step in stage["steps"])
         say(stage["name"], most <= trace["tolerance"], f"{most:.1e}")
     values = whole_way(weights, tensors["tokens.ids"])
