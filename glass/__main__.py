@@ -2,6 +2,7 @@
 
     python -m glass                                                     a live page on the newest run
     python -m glass --run RUN --text "..." --save page.html --verify DIR      the same, kept, and what recomputes it
+    python -m glass --against 16-bit --against-text "..."               beside another model, another post, or both
 
 The live page is served on this machine alone, under an address that nobody can guess; Ctrl-C ends it. `--save` writes
 one file that shows one post and needs no server. `--verify` writes a folder with all tensors, and a small program that
@@ -16,15 +17,17 @@ from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_write, check_place
 from common.options import option, parse_options
+from glass.adapter import every_part
+from glass.against import compared
 from glass.learning import with_steps
+from glass.other import other_run, words_for
 from glass.page import frozen
 from glass.server import serving
+from glass.tax import SENTENCES
 from glass.trace import trace
 from glass.verify import write_verification
 from glass.whole import base_of, whole_trace
 from inference import load_run
-
-EXAMPLE = "They came here as children; let them stay."
 
 
 @dataclass
@@ -40,6 +43,9 @@ class GlassOptions:
                                 metavar="DIR")
     learn: str | None = option(None, "the kept page's steps of learning go towards this label (without it: towards "
                                "each, or, with a large adapter, towards the second most probable one)", metavar="LABEL")
+    against: str | None = option(None, "show the post beside another model: nf4, 16-bit, or a run's folder",
+                                 metavar="WHAT")
+    against_text: str | None = option(None, "show the post beside another one", metavar="TEXT")
     port: int = option(0, "the live page's port; 0 takes a free one", minimum=0, maximum=65535)
     browser: bool = option(True, "open the live page in a browser")
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME")
@@ -59,7 +65,11 @@ def main(argv: list[str]) -> None:
                    cache=options.cache)
     if not kept:
         return serve(run, options)
-    found = whole_trace(trace(run, options.text), options.model or base_of(run))
+    found = every_part(whole_trace(trace(run, options.text), options.model or base_of(run)))
+    if options.against or options.against_text:
+        other = other_run(run, options.against, model=options.model, cache=options.cache) if options.against else run
+        text = options.text if options.against_text is None else options.against_text
+        found = compared(found, trace(other, text), words_for(options.against))
     found = with_steps(run, found, options.learn)
     print(found)
     if options.save:
@@ -74,7 +84,9 @@ def main(argv: list[str]) -> None:
 
 def serve(run, options: GlassOptions) -> None:
     """The live page, until Ctrl-C."""
-    with serving(run, EXAMPLE if options.text is None else options.text, options.port) as address:
+    text = SENTENCES["en"] if options.text is None else options.text
+    with serving(run, text, options.port, against=options.against or "", against_text=options.against_text or "",
+                 model=options.model, cache=options.cache) as address:
         print(f"{address}\n  Ctrl-C ends it", flush=True)
         if options.browser:
             webbrowser.open(address)

@@ -19,7 +19,7 @@ Of two adapters, the principal angles between what their updates read and betwee
 import torch
 
 from glass.source import code
-from glass.stages import ANSWER, OTHER, Stage, Step, Trace
+from glass.stages import ANSWER, OTHER, Other, Stage, Step, Trace
 from lora.inject import adapters
 from lora.layer import LoRALinear
 from lora.update import thin_svd
@@ -31,23 +31,26 @@ APART = 0.01  # share of the residual stream's length from which on two rows cou
 
 
 @torch.inference_mode()
-def compared(one: Trace, two: Trace) -> Trace:
-    """`one` with the stages of the comparison, and `two` as its `other`; both models have the same shape."""
+def compared(one: Trace, two: Trace, words: str = "another model") -> Trace:
+    """`one` with the stages of the comparison, and `two` as its `other`; both models have the same shape.
+
+    words: which model the second one is of, for the page.
+    """
     ids = [trace.by_name["tokens"].ids for trace in (one, two)]
     shared = shared_ends(*ids)
     layers = [layer(one, two, number, shared) for number in range(len(one.layers))]
     stages = [
         Stage("against.tokens", "What both rows share", "first: ids that both begin with;  last: ids that both end "
-              "with, behind those", {"ids": ids[1], "shared": torch.tensor(shared)},
+              "with, behind those", {"others": ids[1], "shared": torch.tensor(shared)},
               (code(shared_ends, "first =", "last ="),),
-              (Step("same", "against.tokens.ids", (f"{OTHER}tokens.ids",)),
+              (Step("same", "against.tokens.others", (f"{OTHER}tokens.ids",)),
                Step("shared_ends", "against.tokens.shared", ("tokens.ids", f"{OTHER}tokens.ids")))),
         *layers, labels(one, two), parted(layers)]
     first, second = adapters(one.model), adapters(two.model)
     pairs = {name: (first[name], second[name]) for name in first if name in second}
     if any(not same_update(*pair) for pair in pairs.values()):
         stages.append(updates(pairs))
-    return one.without("against").extended(stages, two)
+    return one.without("against").extended(stages, Other(two, words))
 
 
 def shared_ends(one: torch.Tensor, two: torch.Tensor) -> tuple[int, int]:

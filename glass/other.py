@@ -66,17 +66,19 @@ def _check_comparable(run: LoadedRun, other: LoadedRun, what: str) -> None:
         raise UserError(f"--against {what}: its tokenizer is another one; give a run on the same base")
 
 
+def words_for(what: str | None) -> str:
+    """What `other_run` takes, in words for people."""
+    words = {"16-bit": "the base in 16 bits", "nf4": "the base in four bits"}
+    return words.get(what) or (f"the run {Path(what).resolve().name}" if what else "the same model")
+
+
 def offered(run: LoadedRun, named: str | None = None) -> dict[str, str]:
     """What a page may hold `run` against: words for people, and what `other_run` takes, `named` first."""
-    found = {named: named} if named and named not in WEIGHTS else {}
-    four = bool(four_bit_linears(run.model))
-    found["the base in 16 bits" if four else "the base in four bits"] = "16-bit" if four else "nf4"
-    own = run.folder.path.resolve()
-    known = {own, *(Path(name).resolve() for name in found.values())}
-    for folder in [path.parent for path in sorted(own.parent.glob("[!.]*/run.json"))][:MOST]:
-        if folder not in known and _is_finished(folder):
-            found[f"the run {folder.name}"] = str(folder)
-    return found
+    own, names = run.folder.path.resolve(), [named, "16-bit" if four_bit_linears(run.model) else "nf4"]
+    known = {own, Path(named or own).resolve()}
+    names += [str(path.parent) for path in sorted(own.parent.glob("[!.]*/run.json"))[:MOST]
+              if path.parent not in known and _is_finished(path.parent)]
+    return {words_for(name): name for name in names if name}
 
 
 def _is_finished(folder: Path) -> bool:

@@ -16,7 +16,8 @@ from glass.shown import details, shown
 from glass.stages import Trace
 
 FOLDER = Path(__file__).parent / "page"
-SCRIPTS = ("base.js", "tokens.js", "way.js", "stage.js", "why.js", "adapter.js", "bits.js", "learning.js", "main.js")
+SCRIPTS = ("base.js", "tokens.js", "way.js", "stage.js", "why.js", "adapter.js", "against.js", "bits.js", "learning.js",
+           "main.js")
 
 
 def frozen(trace: Trace, learnt: int = 0) -> str:
@@ -25,9 +26,13 @@ def frozen(trace: Trace, learnt: int = 0) -> str:
     return joined(shown(trace, learnt) | {"live": False, "details": every})
 
 
-def live(text: str) -> str:
-    """The page that asks its server about `text` first, and then about whatever is typed."""
-    return joined({"live": True, "text": text})
+def live(text: str, **more) -> str:
+    """The page that asks its server about `text` first, and then about whatever is typed.
+
+    more: `offered`, what a post can be held against, by words for people; `against_what` and `against_text`, which of
+    it and which other post at the beginning.
+    """
+    return joined({"live": True, "text": text, "offered": {}} | more)
 
 
 def joined(data: dict) -> str:

@@ -79,6 +79,14 @@ class Token:
         return self.bytes.decode("utf-8", "replace")
 
 
+@dataclass(frozen=True)
+class Other:
+    """Another trace that one is compared with, and words for its model."""
+
+    trace: "Trace"
+    words: str
+
+
 class Trace:
     """One post on its way to a label. `stages` in the order of computation; `layers[i].attention.weights`.
 
@@ -87,7 +95,7 @@ class Trace:
     """
 
     def __init__(self, text: str, cut: bool, tokens: tuple[Token, ...], label: str, probabilities: dict[str, float],
-                 stages: list[Stage], model, prompt, other: "Trace | None" = None):
+                 stages: list[Stage], model, prompt, other: "Other | None" = None):
         self.text, self.cut, self.tokens, self.label, self.probabilities = text, cut, tokens, label, probabilities
         self.stages, self.model, self.prompt, self.other = tuple(stages), model, prompt, other
         self.by_name = {stage.name: stage for stage in stages}
@@ -98,7 +106,7 @@ class Trace:
                 parts.setdefault(int(number), {})[name] = stage
         self.layers = tuple(Layer(parts[number]) for number in sorted(parts))
 
-    def extended(self, stages: list[Stage], other: "Trace | None" = None) -> "Trace":
+    def extended(self, stages: list[Stage], other: "Other | None" = None) -> "Trace":
         """The same trace with further stages at its end."""
         return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities, [*self.stages, *stages],
                      self.model, self.prompt, other or self.other)

@@ -38,7 +38,7 @@ def write_verification(trace: Trace, folder: str | os.PathLike) -> None:
         write_files(trace, new)
         if trace.other is not None:
             (new / "against").mkdir()
-            write_files(trace.other, new / "against")
+            write_files(trace.other.trace, new / "against")
 
 
 def write_files(trace: Trace, folder: Path) -> None:

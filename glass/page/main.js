@@ -6,7 +6,8 @@ const box = el("textarea", {id: "post", dir: "auto", spellcheck: "false", maxlen
 const said = el("p", {class: "error", role: "status"});
 const progress = el("p", {class: "soft", role: "status", id: "progress"});
 const body = el("div", {});
-const state = {layer: 0, factor: 4, data: null, kept: null, draw: () => draw(state.data)};
+const state = {layer: 0, factor: 4, partFactor: 2, part: "", data: null, kept: null, draw: () => draw(state.data),
+  against: {what: frozen.against_what || "", text: frozen.against_text || ""}};
 let busy = false, waiting = false, timer = 0, typed = 0;
 
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
@@ -55,13 +56,32 @@ function draw(data) {
 
 function sections(data) {
   return [el("div", {class: "wide"}, tokensSection(data), labelsSection(data, state)), whySection(data),
-    adapterSection(data, state), learningSection(data, state), waySection(data, state), bitsSection(data)];
+    adapterSection(data, state), learningSection(data, state), waySection(data, state), againstSection(data, state),
+    bitsSection(data)];
 }
 
 // What is being computed for an earlier text or model is wanted no more.
 function leave() {
   waiting = true;
   return answered("leave", {}).catch(() => null);  // the question itself will say what is wrong
+}
+
+// One more thing about the post that is shown: the answer is the whole page with it.
+async function more(what, content) {
+  const {asked} = state.data;
+  try {
+    const found = Object.assign(await ask(what, {text: asked, ...content}), {asked});
+    said.textContent = "";
+    if (state.data.asked === asked) draw(found);
+  } catch (error) {
+    said.textContent = error.message;
+  }
+}
+
+// B has changed: its part of the page is asked for again.
+function compare() {
+  if (busy) leave();
+  else if (state.data) more("against", {what: state.against.what, other: state.against.text});
 }
 
 async function update() {
@@ -83,6 +103,11 @@ async function update() {
         const whole = await ask("trace", {text, whole: true});
         waiting = waiting || Boolean(whole.left);  // if another window of the same page asked, once more
         if (!waiting) draw(Object.assign(whole, {asked: text}));
+      }
+      const {what, text: other} = state.against;
+      if (!waiting && (what || other)) {
+        const both = Object.assign(await ask("against", {text, what, other}), {asked: text});
+        if (!waiting) draw(both);
       }
     } while (waiting);
   } catch (error) {

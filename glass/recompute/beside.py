@@ -29,12 +29,15 @@ def slope(weights, ids, places, label):
     return np.array(found)
 
 
-def factors(weights, ids, factors):
-    """The labels' probabilities with every adapter f times as strong."""
-    found = []
-    for weights.factor in factors:
+def factors(weights, ids, factors, *, names):
+    """The labels' probabilities with the adapters of the linears `names` f times as strong."""
+    stored, found = {name: weights.linears[name]["scaling"] for name in names}, []
+    for factor in factors:
+        for name, scaling in stored.items():
+            weights.linears[name]["scaling"] = factor * scaling
         found.append(answer(weights, ids))
-    weights.factor = 1.0
+    for name, scaling in stored.items():
+        weights.linears[name]["scaling"] = scaling
     return np.concatenate(found)
 
 

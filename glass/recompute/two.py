@@ -1,4 +1,4 @@
-"""Two traces beside each other: how far apart they are, where they part, and two adapters' angles."""
+"""Two beside each other: traces and where they part, adapters and their angles; one sentence in many languages."""
 
 import numpy as np
 
@@ -106,6 +106,23 @@ def cosines(weights, *factors, scalings):
                      for one, two in zip(found[::2], found[1::2], strict=True)])
 
 
+def count_tokens(weights, ids):
+    """How many ids each row has; -1 stands behind the last."""
+    return (ids >= 0).sum(-1)
+
+
+def count_bytes(weights, texts):
+    return np.array([len(text.encode("utf-8")) for text in texts])
+
+
+def count_characters(weights, texts):
+    return np.array([len(text) for text in texts])
+
+
+def tax(weights, tokens):
+    return tokens / tokens[0]
+
+
 TWO = {function.__name__: function for function in (
     same, pair, difference, shared_ends, distances, tokens_apart, heads_apart, first_difference, first_apart,
-    first_other_reading, both_spectra, update_angles, cosines)}
+    first_other_reading, both_spectra, update_angles, cosines, count_tokens, count_bytes, count_characters, tax)}

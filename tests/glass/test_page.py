@@ -9,14 +9,19 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from common.files import ROOT
 from glass import trace
+from glass.adapter import every_part
+from glass.against import compared
 from glass.learning import AHEAD, with_steps
+from glass.other import other_run
 from glass.page import frozen, quoted
 from glass.server import serving
 from glass.verify import stored
 from glass.whole import whole_trace
+from lora.inject import adapters
 from tests.browser import PROGRAM, Browser
 from tests.small import here
 
@@ -29,7 +34,14 @@ browser_only = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get i
 
 @pytest.fixture(scope="module")
 def found(run):
-    return with_steps(run, whole_trace(trace(run, "They open the border."), ROOT / "base"), "neutral")
+    """Whole, with every part of the adapter turned, and held against another post by another adapter."""
+    two = other_run(run, "16-bit")
+    with torch.no_grad():
+        for layer in adapters(two.model).values():
+            layer.lora_A[::2] *= -1
+    one = every_part(whole_trace(trace(run, "They open the border."), ROOT / "base"))
+    one = compared(one, trace(two, "Lasst sie bleiben, عبرنا"), "another adapter")
+    return with_steps(run, one, "neutral")
 
 
 def data_of(page: str) -> dict:
@@ -65,6 +77,11 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
         np.testing.assert_allclose([one["without"] for one in why[kind]], tensors[shown][:, label], rtol=1e-5)
     np.testing.assert_allclose([one["slope"] for one in why["tokens"]], tensors["gradient.values"], rtol=1e-5)
     np.testing.assert_allclose(data["adapter"]["probabilities"], tensors["factors.probabilities"], rtol=1e-5)
+    for part, rows in data["adapter"]["parts"].items():
+        np.testing.assert_allclose(rows, tensors[f"factors.{part}.probabilities"], rtol=1e-5)
+    assert len(data["adapter"]["parts"]) == len(data["adapter"]["names"]) == 3 + 7 + 21
+    for name in ("tokens", "bytes", "characters", "tax"):
+        np.testing.assert_allclose([one[name] for one in data["tax"]["languages"]], tensors[f"tax.{name}"], rtol=1e-5)
     np.testing.assert_allclose([one["values"] for one in data["adapter"]["spectrum"]], tensors["spectrum.values"],
                                rtol=1e-5)
     assert len(data["learning"]) == AHEAD and data["learnt"] == 0
@@ -83,6 +100,23 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
     for name in ("codes", "packed", "values", "original", "error", "levels"):
         np.testing.assert_allclose(data["bits"][name], tensors[f"bits.{name}"], rtol=1e-5)
     np.testing.assert_allclose(data["probabilities"], tensors["probabilities.probabilities"][0], rtol=1e-5)
+
+
+def test_every_number_of_the_comparison_stands_in_the_file_that_is_recomputed(found):
+    data, (tensors, _) = data_of(frozen(found))["against"], stored(found)
+    assert data["text"] == "Lasst sie bleiben, عبرنا" and data["words"] == "another adapter"
+    for number, layer in enumerate(data["layers"]):
+        for name, shown in layer.items():
+            if shown is not None:
+                np.testing.assert_allclose(shown, tensors[f"against.{number}.{name}"], rtol=1e-5)
+    np.testing.assert_allclose(data["probabilities"], tensors["against.labels.probabilities"], rtol=1e-5)
+    for name in ("differs", "residual", "reading"):
+        assert np.array_equal(data["parted"][name], tensors[f"against.parted.{name}"])
+    for row, one in enumerate(data["updates"]):
+        assert one["cosine"] == pytest.approx(tensors["against.updates.cosine"][row], rel=1e-5)
+        np.testing.assert_allclose(one["spectra"], tensors["against.updates.spectra"][:, row], rtol=1e-5)
+        for side in ("writes", "reads"):
+            np.testing.assert_allclose(one[side], tensors[f"against.updates.{side}"][row], rtol=1e-5)
 
 
 def test_a_post_cannot_end_the_element_that_it_is_in():
@@ -114,6 +148,11 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
     assert seen["scroll_width"] == width and seen["messages"] == []
     assert [url for url in seen["requests"] if not url.startswith(("file:", "data:"))] == []
     for stage in found.stages:
+        if stage.name.startswith("factors."):  # of the parts, the chosen one has a button
+            if stage.name not in ("factors.layers.2", "factors.q_proj", "factors.layers.2.mlp.down_proj"):
+                continue
+            browser.value(f"{{ const p = document.getElementById('part'); p.value = '{stage.name[8:]}'; "
+                          "p.dispatchEvent(new Event('change')); }")
         browser.value(f"document.querySelector('[data-open=\"{stage.name}\"]').click()")
         browser.value("new Promise((done) => setTimeout(done, 0))")
         shown = browser.value("document.querySelector('.stage').textContent")
@@ -122,6 +161,11 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
     browser.value("const s = document.getElementById('factor'); s.value = 0; s.dispatchEvent(new Event('input'))")
     moved = browser.value("[...document.querySelectorAll('[data-stage=factors] .n')].map(n => n.textContent)")
     assert moved == [f"{p:.4f}" for p in found.by_name["factors"].probabilities[0].tolist()]
+    browser.value("{ const s = document.getElementById('part-factor'); s.value = 4; "
+                  "s.dispatchEvent(new Event('input')); }")
+    moved = browser.value("[...document.querySelectorAll('[data-stage=\"factors.layers.2.mlp.down_proj\"] .n')]"
+                          ".map(n => n.textContent)")
+    assert moved == [f"{p:.4f}" for p in found.by_name["factors.layers.2.mlp.down_proj"].probabilities[4].tolist()]
     keys = "document.querySelector('svg[tabindex]').dispatchEvent(new KeyboardEvent('keydown', {key: '%s'}))"
     for key in (*["ArrowUp"] * 6, "ArrowDown", *["ArrowLeft"] * 200):
         browser.value(keys % key)
@@ -221,6 +265,18 @@ def test_the_live_page_follows_what_is_typed(run, browser):
         browser.value("document.getElementById('post').select()")
         browser.call("Input.insertText", text=" ")
         until(browser, "document.querySelector('.error').textContent.includes('nothing')", "what cannot be labelled")
+        browser.value("document.getElementById('post').select()")
+        browser.call("Input.insertText", text="open the gate")
+        until(browser, "document.querySelector('[data-stage=\"against.parted\"]')", "the post that was kept, compared")
+        until(browser, "document.querySelector('.both')", "both labels")
+        browser.value("const w = document.getElementById('against-what'); w.value = '16-bit'; "
+                      "w.dispatchEvent(new Event('change'))")
+        until(browser, "document.body.textContent.includes('B is the base in 16 bits')", "the base in 16 bits")
+        browser.value("document.getElementById('part').value = 'q_proj'; "
+                      "document.getElementById('part').dispatchEvent(new Event('change'))")
+        browser.value("document.getElementById('part-get').click()")
+        until(browser, "document.getElementById('part-factor')", "the strengths of a part")
+        assert browser.value("!!document.querySelector('.both')")
         named = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
         said = [event["params"] for event in browser.events if event.get("method") in named]
         assert all("400" in one["entry"]["text"] for one in said) and len(said) == 1, said  # of the empty post

@@ -130,3 +130,23 @@ def test_an_unknown_stage_is_an_error_and_few_traces_are_kept(run):
     for number in range(KEPT + 1):
         answers.trace(f"post {number}")
     assert list(answers.kept) == [f"post {number}" for number in range(1, KEPT + 1)]
+
+
+def test_a_part_of_the_adapter_and_another_model_join_the_page(run):
+    """Each answer is the whole page; what was asked before stays in it, and goes where nothing is chosen any more."""
+    answers, post = Answers(run), {"text": "They open the border."}
+    first = answers.answer("part", post | {"part": "layers.1"})
+    assert list(first["adapter"]["parts"]) == ["layers.1"] and first["against"] is None
+    both = answers.answer("against", post | {"what": "16-bit", "other": ""})
+    assert both["against"]["words"] == "the base in 16 bits" and list(both["adapter"]["parts"]) == ["layers.1"]
+    names = [tensor["name"] for tensor in answers.answer("stage", post | {"stage": "against.0"})["tensors"]]
+    assert names == ["distances", "heads", "reading", "tokens"]
+    other = answers.answer("against", post | {"what": "", "other": "Wir bleiben."})
+    assert other["against"]["words"] == "the same model" and other["against"]["text"] == "Wir bleiben."
+    assert answers.answer("against", post | {"what": "", "other": ""})["against"] is None
+    for content, said in (({"what": "/etc", "other": ""}, "offers no such model"), ({"what": 1, "other": ""}, "give"),
+                          ({"what": "", "other": " "}, "nothing of it can be seen")):
+        with pytest.raises(UserError, match=said):
+            answers.answer("against", post | content)
+    with pytest.raises(UserError, match="is no layer, kind or linear with an adapter"):
+        answers.answer("part", post | {"part": "layers.7"})
