@@ -96,7 +96,7 @@ function layersApart(data, found) {
   const way = el("div", {class: "way"});
   found.layers.forEach((layer, index) => {
     const stage = `against.${index}`, most = Math.max(...layer.heads);
-    const all = el("table", {}, ...found.names.map((name, place) => el("tr", {}, el("th", {scope: "row"}, PLACES[name]),
+    const all = el("table", {class: "full"}, ...found.names.map((name, place) => el("tr", {}, el("th", {scope: "row"}, PLACES[name]),
       el("td", {class: "barred"}, bar(layer.distances[place], 1, "plus")), el("td", {class: "n"}, percent(layer.distances[place])))),
     ...layer.heads.map((value, head) => el("tr", {}, el("th", {scope: "row"}, `attention weights of head ${head}`),
       el("td", {class: "barred"}, bar(value, 1, "minus")), el("td", {class: "n"}, number(value)))));
