@@ -9,9 +9,11 @@ one file that shows one post and needs no server. `--verify` writes a folder wit
 recomputes them with numpy alone: python DIR/verify.py
 """
 
+import socket
 import threading
 import webbrowser
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from common.device import DTYPES
 from common.errors import UserError, run_program
@@ -28,6 +30,8 @@ from glass.trace import trace
 from glass.verify import write_verification
 from glass.whole import base_of, whole_trace
 from inference import load_run
+
+IN_A_TERMINAL = ("www-browser", "links", "elinks", "lynx", "w3m")
 
 
 @dataclass
@@ -59,6 +63,8 @@ def main(argv: list[str]) -> None:
     kept = [(option, place) for option, place in (("--save", options.save), ("--verify", options.verify)) if place]
     if kept and options.text is None:
         raise UserError(f"{kept[0][0]}: needs a post; add --text \"...\"")
+    if options.learn is not None and not kept:
+        raise UserError("--learn: is for --save and --verify; on the live page, choose the label there")
     for name, place in kept:
         check_place(place, name)
     run = load_run(options.run, model=options.model, device=options.device, dtype=options.dtype,
@@ -87,10 +93,27 @@ def serve(run, options: GlassOptions) -> None:
     text = SENTENCES["en"] if options.text is None else options.text
     with serving(run, text, options.port, against=options.against or "", against_text=options.against_text or "",
                  model=options.model, cache=options.cache) as address:
-        print(f"{address}\n  Ctrl-C ends it", flush=True)
-        if options.browser:
-            webbrowser.open(address)
+        print("\n  ".join(where_to_look(address, options.browser and opened(address))), flush=True)
         threading.Event().wait()
+
+
+def opened(address: str) -> bool:
+    """Whether a browser with windows was found and told to open the page; those in a terminal run no script."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return getattr(browser, "name", "") not in IN_A_TERMINAL and browser.open(address)
+
+
+def where_to_look(address: str, is_open: bool) -> list[str]:
+    """What to do with the page's address, in lines."""
+    if is_open:
+        return [address, "It opens in your browser; if not, open this address there. Ctrl-C ends it."]
+    port = urlsplit(address).port
+    return [address, "Open this address in a browser on this machine; Ctrl-C ends it. From another computer, first run",
+            f"    ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}", "there, with a name by which it knows this "
+            "machine, and open the same address there."]
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ def of_learning(trace: Trace, numbers) -> list[dict] | None:
         if loss.name.startswith("learning.") and loss.name.endswith(".loss"):
             name = loss.name.removesuffix(".loss")
             clipping, changes, after = (trace.by_name[f"{name}.{part}"] for part in ("clipping", "changes", "after"))
-            found.append(loss.facts | {
+            found.append(loss.facts | clipping.facts | {
                 "name": name, "label": int(loss.label), "losses": [*numbers(loss.loss), *numbers(after.loss)],
                 "before": numbers(loss.probabilities), "after": numbers(after.probabilities),
                 "norm": numbers(clipping.norm)[0], "factor": numbers(clipping.factor)[0], "modules": names,
                 "A_gradients": numbers(clipping.A_sizes), "B_gradients": numbers(clipping.B_sizes),
                 "whole": f"{name}.update.{names[0]}" in trace.by_name,
-            } | {key: numbers(tensor) for key, tensor in changes.tensors.items()})
+                "rate": numbers(changes.rate)[0],
+            } | {key: numbers(tensor) for key, tensor in changes.tensors.items() if tensor.dim()})
     return found
 
 

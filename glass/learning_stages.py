@@ -95,7 +95,7 @@ class _Made:
             *(Step("sizes", f"{out}.{part}_sizes", tuple(f"{self.name}.gradient.{module}.{part}_gradient"
                                                          for module in modules)) for part in PARTS),
             Step("joint", f"{out}.norm", (f"{out}.A_sizes", f"{out}.B_sizes")),
-            Step("clip_factor", f"{out}.factor", (f"{out}.norm",), {"clip": clip, "epsilon": TORCH_EPSILON}))
+            Step("clip_factor", f"{out}.factor", (f"{out}.norm",), {"clip": clip, "epsilon": TORCH_EPSILON}), clip=clip)
 
     def update(self, module: str) -> Stage:
         out, recipe, number = f"{self.name}.update.{module}", self.recipe, self.number

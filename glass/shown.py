@@ -27,6 +27,7 @@ def shown(trace: Trace, learnt: int = 0) -> dict:
     """
     extra = {part: make(trace.by_name) for part, (stage, make) in EXTRA.items() if stage in trace.by_name}
     codes = list(dict.fromkeys(piece for stage in trace.stages for piece in stage.code))
+    places = {piece: place for place, piece in enumerate(codes)}
     return {
         "text": trace.text, "cut": trace.cut, "label": trace.label, "labels": list(trace.probabilities),
         "probabilities": numbers(trace.by_name["probabilities"].probabilities),
@@ -38,7 +39,7 @@ def shown(trace: Trace, learnt: int = 0) -> dict:
                     "attention": [numbers(head) for head in layer.attention.weights[:, -1]]} for layer in trace.layers],
         "against": None if trace.other is None else of_against(trace),
         "stages": [{"name": stage.name, "title": stage.title, "formula": stage.formula,
-                    "code": [codes.index(piece) for piece in stage.code]} for stage in trace.stages],
+                    "code": [places[piece] for piece in stage.code]} for stage in trace.stages],
         "codes": [{"path": piece.path, "name": piece.name, "first": piece.first, "lines": piece.lines,
                    "marked": piece.marked} for piece in codes],
         "learning": of_learning(trace, numbers), "learnt": learnt,

@@ -50,23 +50,32 @@ function learningControls(data, state, at) {
     el("span", {class: "soft", role: "status", id: "steps", "data-stage": number ? `${data.learning[at].name}.loss` : null}, words));
 }
 
+let moving = false;
+
 // Live, ask and draw anew; in a page that was kept, show the step at another place.
 async function move(asking, place) {
-  if (!frozen.live) {
-    state.step = place;
-    state.draw();
-    return;
-  }
-  document.querySelectorAll("#step, #undo").forEach((button) => { button.disabled = true; });
-  document.getElementById("steps").textContent = "being computed";
+  if (moving) return;
+  moving = true;
   try {
-    if (busy) await leave();
-    await asking();
-    await update();
+    if (frozen.live) {
+      document.getElementById("steps").textContent = "being computed";
+      if (busy) await leave();
+      await asking();
+      await update();
+    } else {
+      state.step = place;
+      state.draw();
+    }
   } catch (error) {
     state.draw();
     said.textContent = error.message;
+  } finally {
+    moving = false;
   }
+  if (document.activeElement === document.body) {  // the button that was pressed has nothing more to do
+    [...document.querySelectorAll("#step, #undo")].filter((button) => !button.disabled).slice(0, 1).forEach((button) => button.focus());
+  }
+  progress.textContent = document.getElementById("steps").textContent;  // is read out: it was there before
 }
 
 function whatChanged(data, step) {
@@ -79,7 +88,8 @@ function whatChanged(data, step) {
     el("p", {}, "It taught that ", step.text === data.text ? "this post" : "the post above", " is ",
       el("strong", {}, el("bdi", {}, data.labels[step.label])), ". The loss, which is −log of that label's probability, went from ",
       el("span", {"data-stage": `${step.name}.loss`}, number(step.losses[0])), " to ",
-      el("span", {"data-stage": `${step.name}.after`}, number(step.losses[1])), "."),
+      el("span", {"data-stage": `${step.name}.after`}, number(step.losses[1])), ".",
+      frozen.live ? " Type another post above to see what the step did to its label." : null),
     el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "probabilities before and after"}, el("table", {class: "why"},
       el("thead", {}, el("tr", {}, ...["label", "before", "after", "change"].map((word, place) =>
         el("th", {scope: "col", class: place === 1 || place === 2 ? "n" : null}, word)))), el("tbody", {}, ...rows))),
@@ -88,7 +98,7 @@ function whatChanged(data, step) {
 }
 
 function howChanged(data, step, state) {
-  const clipped = step.factor < 1 ? `which is more than the recipe allows, so all of them were multiplied by ${number(step.factor)}` :
+  const clipped = step.factor < 1 ? `more than the ${number(step.clip)} that the recipe allows, so all were multiplied by ${number(step.factor)}` :
     "which the recipe allows, so they stayed as they were";
   const most = (values) => Math.max(1e-30, ...values);
   const tops = {A: most(step.A_gradients), B: most(step.B_gradients)};

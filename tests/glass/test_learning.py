@@ -21,7 +21,9 @@ from glass.recompute.learning import learned, loss
 from glass.recompute.weights import Weights
 from glass.stages import Trace
 from glass.verify import stored, write_verification
-from lora.inject import adapters, trainable_parameters
+from lora.inject import adapters, inject, trainable_parameters
+from quant.convert import replace_linears
+from tests.small import random_model
 
 POST, LABEL = "They came here as children; let them stay.", "neutral"
 
@@ -188,6 +190,28 @@ def test_planted_errors_in_steps_are_found_and_named(folder, tmp_path, capsys):
     assert recompute.main(tmp_path) == 1
     differ = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("DIFFERS")]
     assert set(differ) == {name.rpartition(".")[0] for name in wrong} | {"learning.0.after"}
+
+
+def of_another_kind(kind: str):
+    """A model with an adapter, and options of its run: 16 bits; weight decay, no clipping, doubly quantised scales."""
+    dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
+    model = random_model(4, dtype, vocab_size=20_000, num_hidden_layers=2, hidden_size=64, intermediate_size=70)
+    if kind == "double":
+        replace_linears(model, double=True)
+    inject(model, ["q_proj", "down_proj"], r=3, alpha=5, rslora=True)
+    model.requires_grad_(False)
+    for layer in adapters(model).values():
+        layer.lora_B.normal_(std=0.1)
+    decays = {"weight_decay": 0.1, "clip": 0.0} if kind == "double" else {"weight_decay": 0.0, "clip": 0.3}
+    return model.eval(), {"learning_rate": 0.01} | decays
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "double"])
+def test_steps_of_other_kinds_of_model_and_recipe_agree_too(run, tmp_path, capsys, kind):
+    model, options = of_another_kind(kind)
+    other = SimpleNamespace(model=model, prompt=run.prompt, folder=SimpleNamespace(facts={"options": options}))
+    write_verification(with_steps(other, trace(other, POST), LABEL), tmp_path / "check")
+    assert recompute.main(tmp_path / "check") == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("module", ["layers.0.self_attn.v_proj", "layers.1.mlp.down_proj", "layers.2.self_attn.q_proj"])

@@ -6,6 +6,8 @@ a `data-stage`; in glass/page/learning.js take `state.step` as it was, or leave 
 
 import json
 import re
+import webbrowser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 
 from common.files import ROOT
 from glass import trace
+from glass.__main__ import opened, where_to_look
 from glass.adapter import every_part
 from glass.against import compared
 from glass.learning import AHEAD, with_steps
@@ -131,6 +134,20 @@ def test_the_program_writes_the_page_and_the_folder(tmp_path, run):
     files = sorted(path.name for path in (tmp_path / "check").iterdir())
     assert files == ["trace.json", "trace.safetensors", "verify.py"]
     assert "needs a post" in here("glass", "--save", "page.html", cwd=tmp_path, code=2)
+
+
+@pytest.mark.parametrize("name, opens, said", [
+    (None, False, "ssh -L 8000:127.0.0.1:8000"), ("w3m", True, "ssh -L 8000:"), ("firefox", False, "ssh -L 8000:"),
+    ("firefox", True, "It opens in your browser")])
+def test_without_a_browser_it_is_said_what_to_open(monkeypatch, name, opens, said):
+    def get():
+        if name is None:
+            raise webbrowser.Error("could not locate runnable browser")
+        return SimpleNamespace(name=name, open=lambda address: opens)
+
+    monkeypatch.setattr(webbrowser, "get", get)
+    lines = where_to_look("http://127.0.0.1:8000/token/", opened("http://127.0.0.1:8000/token/"))
+    assert lines[0] == "http://127.0.0.1:8000/token/" and said in " ".join(lines) and "Ctrl-C" in lines[1]
 
 
 @pytest.fixture(scope="module")

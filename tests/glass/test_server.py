@@ -25,7 +25,7 @@ def address(run):
 
 
 def ask(address, method="GET", path="", body=None, **headers):
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=600)
     sent = {"Host": address.netloc, "Origin": f"http://{address.netloc}", "Content-Type": "application/json"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     connection.putrequest(method, address.path + path, skip_host=True)
@@ -96,7 +96,8 @@ def test_a_step_changes_what_is_answered_and_undo_brings_it_back(address, run):
     after = asked("trace", text=text)
     assert after["learnt"] == 1
     assert after["probabilities"] == pytest.approx(after["learning"][0]["after"], rel=1e-4, abs=1e-6)
-    assert after["probabilities"] != before["probabilities"] == after["learning"][0]["before"]
+    assert before["probabilities"] == pytest.approx(after["learning"][0]["before"], rel=1e-4, abs=1e-6)
+    assert after["probabilities"] != before["probabilities"]
     stage = asked("stage", text=text, stage="learning.0.update.model.layers.0.self_attn.q_proj")["tensors"]
     assert stage[1]["name"] == "A_before" and len(stage[1]["values"]) == 16 and stage[1]["shape"] == [16, 192]
     assert json.loads(re.search(r'id="data">(.*?)</script>', asked("save", text=text)["page"])[1])["learnt"] == 1
@@ -112,9 +113,9 @@ def test_what_takes_long_says_how_far_it_is_and_can_be_left(run):
     answers.trace("They open the border.")
     assert answers.answer("progress", {}) == {"layer": 3, "layers": 3, "pass": 1}
     first, last = run.model.model.layers[0].input_layernorm, run.model.model.layers[2].input_layernorm
-    handle = last.register_forward_hook(lambda *given: answers.answer("leave", {}) and None)
+    handle = last.register_forward_hook(lambda *given: print(answers.answer("leave", {})))
     try:
-        assert answers.answer("trace", {"text": "Another post."})["why"] is None  # this one may not be left
+        assert "why" not in answers.answer("trace", {"text": "Another post."})  # this one may not be left
         with pytest.raises(Left):
             answers.answer("trace", {"text": "A third post.", "whole": True})
     finally:
