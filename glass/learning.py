@@ -1,5 +1,6 @@
 """A step of learning: one post, one label, one step of the run's own recipe; and back again, bit by bit.
 
+    from glass.learning import Learner
     learner = Learner(run)
     step = learner.step("They came here as children.", "neutral")      step.stages, step.after["neutral"]
     learner.undo()                                                      every weight has the bits of before
@@ -11,6 +12,7 @@ recipe's without warm-up or schedule, and dropout is left out, so that the numbe
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +82,7 @@ class Learner:
         """One training step on `text` with the gold label `label`.
 
         Raises `UserError` for a text in which nothing can be seen, a label that the codebook lacks, a model without an
-        adapter, and after `MOST` steps.
+        adapter, a loss that is not finite, and after `MOST` steps; the model is then as it was.
         """
         labels = self.prompt.codebook.labels
         if label not in labels:
@@ -90,36 +92,45 @@ class Learner:
             raise UserError("a step of learning: the model carries no adapter, so nothing of it could learn")
         if len(self.taken) == MOST:
             raise UserError(f"a step of learning: {MOST} steps are taken; undo some of them first")
-        row, number = self.prompt.encode(readable(text)), len(self.taken) + 1
+        text, number, index = readable(text), len(self.taken) + 1, labels.index(label)
+        row, name = self.prompt.encode(text), f"learning.{self._named}"
         with learnable(self.model), best_threads(self.model.config):
-            trainer = Trainer(self.model, [row], [labels.index(label)], [1.0], self.prompt.label_ids, lambda epoch: [0],
+            trainer = Trainer(self.model, [row], [index], [1.0], self.prompt.label_ids, lambda epoch: [0],
                               self.prompt.prefix_ids, self.recipe, MOST, MICRO_TOKENS)
             if self._state is not None:
                 trainer.load_state(self._state)
             before = copy.deepcopy(trainer.state())
-            with watched(self.model) as seen:
-                line = trainer.step()
-            after = label_logits(trainer)  # (1, C)
-        name = f"learning.{self._named}"
-        stages = stages_of(name, number, readable(text), row, labels.index(label), seen, line, before, trainer, after)
-        loss = float(label_loss(after, trainer.labels.to(after.device)))
-        step = Taken(name, number, text, label, (float(line["loss"]), loss), named(labels, seen.logits),
-                     named(labels, after), stages)
+            try:
+                with watched(self.model) as seen:
+                    line = trainer.step()
+                after = label_logits(trainer)  # (1, C)
+                losses = float(line["loss"]), float(label_loss(after, trainer.labels.to(after.device)))
+                if not all(map(math.isfinite, losses)):
+                    raise UserError(f"a step of learning: the loss goes from {losses[0]:g} to {losses[1]:g}; the "
+                                    "run's learning rate is too large for it")
+                stages = stages_of(name, number, text, row, index, seen, line, before, trainer, after)
+            except BaseException:
+                self._restore(before)
+                raise
+        step = Taken(name, number, text, label, losses, named(labels, seen.logits), named(labels, after), stages)
         self._states.append(before)
         self._state, self._named = trainer.state(), self._named + 1
         self.taken = [short(one) for one in self.taken[:-KEPT + 1]] + self.taken[-KEPT + 1 :] + [step]
         return step
 
-    @torch.no_grad()
     def undo(self) -> None:
         """Take the last step back: weights and moments have the bits of before. Raises `UserError` without one."""
         if not self.taken:
             raise UserError("undo: no step is taken")
-        self._state = self._states.pop()
+        self._restore(self._states.pop())
         self.taken.pop()
+
+    @torch.no_grad()
+    def _restore(self, state: dict) -> None:
+        self._state = state
         for name, parameter in self.model.named_parameters():
-            if name in self._state["parameters"]:
-                parameter.copy_(self._state["parameters"][name])
+            if name in state["parameters"]:
+                parameter.copy_(state["parameters"][name])
 
     @property
     def stages(self) -> list[Stage]:

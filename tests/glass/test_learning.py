@@ -158,6 +158,16 @@ def test_what_cannot_be_learnt_is_said(run, learner, text, label, said):
     assert same(bits(run.model), before) and not learner.taken
 
 
+def test_a_step_that_ends_in_no_number_changes_nothing(run, learner, monkeypatch):
+    before, good = bits(run.model), learner.step(POST, LABEL).losses
+    learner.undo()
+    monkeypatch.setattr("glass.learning.label_logits", lambda trainer: torch.full((1, 4), torch.nan))
+    with pytest.raises(UserError, match="learning rate is too large"):
+        learner.step(POST, LABEL)
+    monkeypatch.undo()
+    assert same(bits(run.model), before) and learner.step(POST, LABEL).losses == good
+
+
 def test_no_step_to_undo_too_many_and_no_adapter(run, learner):
     with pytest.raises(UserError, match="no step is taken"):
         learner.undo()

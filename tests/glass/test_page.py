@@ -164,17 +164,22 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
     seen = browser.read(path, width, dark=dark)
     assert seen["scroll_width"] == width and seen["messages"] == []
     assert [url for url in seen["requests"] if not url.startswith(("file:", "data:"))] == []
-    for stage in found.stages:
-        if stage.name.startswith("factors."):  # of the parts, the chosen one has a button
-            if stage.name not in ("factors.layers.2", "factors.q_proj", "factors.layers.2.mlp.down_proj"):
-                continue
-            browser.value(f"{{ const p = document.getElementById('part'); p.value = '{stage.name[8:]}'; "
-                          "p.dispatchEvent(new Event('change')); }")
+    def opens(stage):
         browser.value(f"document.querySelector('[data-open=\"{stage.name}\"]').click()")
         browser.value("new Promise((done) => setTimeout(done, 0))")
         shown = browser.value("document.querySelector('.stage').textContent")
         assert stage.formula in shown and stage.code[0].path in shown
         assert browser.value("document.documentElement.scrollWidth") == width
+
+    for stage in found.stages:
+        if stage.name.startswith("learning."):  # of the step that is shown, below
+            continue
+        if stage.name.startswith("factors."):  # of the parts, the chosen one has a button
+            if stage.name not in ("factors.layers.2", "factors.q_proj", "factors.layers.2.mlp.down_proj"):
+                continue
+            browser.value(f"{{ const p = document.getElementById('part'); p.value = '{stage.name[8:]}'; "
+                          "p.dispatchEvent(new Event('change')); }")
+        opens(stage)
     browser.value("const s = document.getElementById('factor'); s.value = 0; s.dispatchEvent(new Event('input'))")
     moved = browser.value("[...document.querySelectorAll('[data-stage=factors] .n')].map(n => n.textContent)")
     assert moved == [f"{p:.4f}" for p in found.by_name["factors"].probabilities[0].tolist()]
@@ -193,7 +198,12 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
     until(browser, WEIGHTS, "some weights")
     shown = "[...document.querySelectorAll('td[data-stage=\"learning.0.after\"]')].map(n => n.textContent)"
     assert browser.value(shown) == [f"{p:.4f}" for p in found.by_name["learning.0.after"].probabilities[0].tolist()]
-    assert browser.value("document.documentElement.scrollWidth") == width
+    module = "model.layers.1.mlp.up_proj"
+    browser.value("{ const s = document.getElementById('learnt'); s.value = '" + module + "'; "
+                  "s.dispatchEvent(new Event('change')); }")
+    until(browser, WEIGHTS, "some weights")
+    for part in ("loss", "after", "clipping", "changes", f"gradient.{module}", f"update.{module}"):
+        opens(found.by_name[f"learning.0.{part}"])
     browser.value("document.getElementById('step').click()")
     assert browser.value(STEPS) == "2 steps taken; this page holds no further one"
     browser.value("document.getElementById('undo').click()")
@@ -220,10 +230,13 @@ def test_hostile_posts_are_text(run, browser, tmp_path, post):
 
 def until(browser, script: str, what: str):
     """Wait until a line of script is true in the page."""
-    done = browser.call("Runtime.evaluate", awaitPromise=True, returnByValue=True, expression=(
-        "(async () => { for (let i = 0; i < 3000; i++) { if (" + script + ") return true;"
-        " await new Promise((done) => setTimeout(done, 10)); } return false; })()"))
-    assert done["result"].get("value") is True, what
+    for _ in range(10):  # a busy machine takes its time
+        done = browser.call("Runtime.evaluate", awaitPromise=True, returnByValue=True, expression=(
+            "(async () => { for (let i = 0; i < 3000; i++) { if (" + script + ") return true;"
+            " await new Promise((done) => setTimeout(done, 10)); } return false; })()"))
+        if done["result"].get("value") is True:
+            return
+    raise AssertionError(what)
 
 
 def learn(run, browser, text: str):
