@@ -28,8 +28,7 @@ from audit.subject import Subject
 from common.errors import UserError
 from lora.inject import adapters
 from lora.layer import LoRALinear
-
-TINY = 1e-10  # of the largest singular value: directions below that are rounding
+from lora.update import thin_svd
 
 
 @contextmanager
@@ -46,16 +45,6 @@ def switched_off(model: nn.Module, names: Iterable[str]) -> Iterator[None]:
             layers[name].scaling = scaling
 
 
-def factors(layer: LoRALinear) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """U = left diag(values) right^T in thin form: (out, k), (k,), (in, k) float64, k at most r; no direction of
-    rounding alone."""
-    b, a = layer.lora_B.detach().double().cpu(), layer.lora_A.detach().double().cpu()
-    (q_b, r_b), (q_a, r_a) = torch.linalg.qr(b), torch.linalg.qr(a.T)
-    left, values, right = torch.linalg.svd(layer.scaling * r_b @ r_a.T)
-    kept = int((values > TINY * values.max()).sum()) if float(values.max()) else 0
-    return (q_b @ left)[:, :kept], values[:kept], (q_a @ right.T)[:, :kept]
-
-
 def effective_rank(values: torch.Tensor) -> float:
     """exp of the entropy of values / sum(values), (k,) float64; 0 without any."""
     if not len(values):
@@ -68,7 +57,7 @@ def norms(model: nn.Module) -> list[dict]:
     """One dict for each adapter, in the model's order."""
     rows = []
     for name, layer in adapters(model).items():
-        values = factors(layer)[1]
+        values = thin_svd(layer)[1]
         weight = float(layer.base.dense_weight(torch.float32).double().norm())
         update = float(values.norm())
         rows.append({"name": name, "rank": layer.r, "weight_norm": weight, "update_norm": update,
@@ -79,7 +68,7 @@ def norms(model: nn.Module) -> list[dict]:
 
 def angles(layer: LoRALinear, other: LoRALinear) -> dict:
     """The module's cosine and overlaps of two adapters on one linear; None where one of them adds nothing."""
-    (left, values, right), (left2, values2, right2) = factors(layer), factors(other)
+    (left, values, right), (left2, values2, right2) = thin_svd(layer), thin_svd(other)
     if not len(values) or not len(values2):
         return {"cosine": None, "writes": None, "reads": None, "writes_by_chance": None, "reads_by_chance": None}
     least, most = sorted((len(values), len(values2)))

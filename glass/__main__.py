@@ -2,28 +2,36 @@
 
     python -m glass                                                     a live page on the newest run
     python -m glass --run RUN --text "..." --save page.html --verify DIR      the same, kept, and what recomputes it
+    python -m glass --against 16-bit --against-text "..."               beside another model, another post, or both
 
 The live page is served on this machine alone, under an address that nobody can guess; Ctrl-C ends it. `--save` writes
 one file that shows one post and needs no server. `--verify` writes a folder with all tensors, and a small program that
 recomputes them with numpy alone: python DIR/verify.py
 """
 
+import socket
 import threading
 import webbrowser
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_write, check_place
 from common.options import option, parse_options
+from glass.adapter import every_part
+from glass.against import compared
+from glass.learning import with_steps
+from glass.other import other_run, words_for
 from glass.page import frozen
 from glass.server import serving
+from glass.tax import SENTENCES
 from glass.trace import trace
 from glass.verify import write_verification
 from glass.whole import base_of, whole_trace
 from inference import load_run
 
-EXAMPLE = "They came here as children; let them stay."
+IN_A_TERMINAL = ("www-browser", "links", "elinks", "lynx", "w3m")
 
 
 @dataclass
@@ -37,6 +45,11 @@ class GlassOptions:
     save: str | None = option(None, "write the page for this post into a file, and open nothing", metavar="FILE")
     verify: str | None = option(None, "write what recomputes every number into a folder, and open nothing",
                                 metavar="DIR")
+    learn: str | None = option(None, "the kept page's steps of learning go towards this label (without it: towards "
+                               "each, or, with a large adapter, towards the second most probable one)", metavar="LABEL")
+    against: str | None = option(None, "show the post beside another model: nf4, 16-bit, or a run's folder",
+                                 metavar="WHAT")
+    against_text: str | None = option(None, "show the post beside another one", metavar="TEXT")
     port: int = option(0, "the live page's port; 0 takes a free one", minimum=0, maximum=65535)
     browser: bool = option(True, "open the live page in a browser")
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME")
@@ -50,13 +63,20 @@ def main(argv: list[str]) -> None:
     kept = [(option, place) for option, place in (("--save", options.save), ("--verify", options.verify)) if place]
     if kept and options.text is None:
         raise UserError(f"{kept[0][0]}: needs a post; add --text \"...\"")
+    if options.learn is not None and not kept:
+        raise UserError("--learn: is for --save and --verify; on the live page, choose the label there")
     for name, place in kept:
         check_place(place, name)
     run = load_run(options.run, model=options.model, device=options.device, dtype=options.dtype,
                    cache=options.cache)
     if not kept:
         return serve(run, options)
-    found = whole_trace(trace(run, options.text), options.model or base_of(run))
+    found = every_part(whole_trace(trace(run, options.text), options.model or base_of(run)))
+    if options.against or options.against_text:
+        other = other_run(run, options.against, model=options.model, cache=options.cache) if options.against else run
+        text = options.text if options.against_text is None else options.against_text
+        found = compared(found, trace(other, text), words_for(options.against))
+    found = with_steps(run, found, options.learn)
     print(found)
     if options.save:
         with atomic_write(options.save) as handle:
@@ -70,11 +90,30 @@ def main(argv: list[str]) -> None:
 
 def serve(run, options: GlassOptions) -> None:
     """The live page, until Ctrl-C."""
-    with serving(run, EXAMPLE if options.text is None else options.text, options.port) as address:
-        print(f"{address}\n  Ctrl-C ends it", flush=True)
-        if options.browser:
-            webbrowser.open(address)
+    text = SENTENCES["en"] if options.text is None else options.text
+    with serving(run, text, options.port, against=options.against or "", against_text=options.against_text or "",
+                 model=options.model, cache=options.cache) as address:
+        print("\n  ".join(where_to_look(address, options.browser and opened(address))), flush=True)
         threading.Event().wait()
+
+
+def opened(address: str) -> bool:
+    """Whether a browser with windows was found and told to open the page; those in a terminal run no script."""
+    try:
+        browser = webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return getattr(browser, "name", "") not in IN_A_TERMINAL and browser.open(address)
+
+
+def where_to_look(address: str, is_open: bool) -> list[str]:
+    """What to do with the page's address, in lines."""
+    if is_open:
+        return [address, "It opens in your browser; if not, open this address there. Ctrl-C ends it."]
+    port = urlsplit(address).port
+    return [address, "Open this address in a browser on this machine; Ctrl-C ends it. From another computer, first run",
+            f"    ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}", "there, with a name by which it knows this "
+            "machine, and open the same address there."]
 
 
 if __name__ == "__main__":

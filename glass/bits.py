@@ -2,8 +2,9 @@
 
     scale = max |w|      code = the nearest of sixteen levels to w / scale      what comes back = level[code] * scale
 
-With double quantisation the scale itself comes back from a byte: map[code] * nested + offset. The original values are
-read from the base's own file, one tensor at a time, where that file is at hand and holds them in 16 bits or more.
+With double quantisation the scale itself comes back from a byte, map[code] * nested + offset, and is no longer exactly
+the largest of the original values. These are read from the base's own file, one tensor at a time, where that file is at
+hand and holds them in 16 bits or more.
 """
 
 import torch
@@ -74,12 +75,14 @@ def bits(model, linear: str, block: int, original: torch.Tensor | None = None) -
         steps.append(Step("nested_scale", "bits.scale", ("bits.scale_code", "bits.nested_scale", "bits.offset")))
     if original is not None:
         whole = original.reshape(-1)[first:last].float().cpu()
-        tensors |= {"original": whole, "error": values - whole}
-        steps.append(Step("subtract", "bits.error", ("bits.values", "bits.original")))
+        tensors |= {"original": whole, "error": values - whole, "largest": whole.abs().max()}
+        steps += [Step("subtract", "bits.error", ("bits.values", "bits.original")),
+                  Step("largest", "bits.largest", ("bits.original",))]
         steps += [] if layer.double else [Step("largest", "bits.scale", ("bits.original",))]
     pieces = (code(quantize_nf4_plain, "absmax = blocks", "torch.bucketize", "return"),
               code(dequantize_nf4_plain, "codes = torch.stack", "NF4_CODE.to"))
     pieces += (code(dequantize_absmax, "return"),) if layer.double else ()
     return Stage("bits", f"Four bits: block {block} of {linear.removeprefix('model.')}",
-                 "scale = max |w|;  code = nearest level to w / scale;  values = level[code] scale", tensors, pieces,
-                 tuple(steps))
+                 "scale = max |w|;  code = nearest level to w / scale;  values = level[code] scale" + (
+                     ";  here scale = map[scale_code] nested_scale + offset" if layer.double else ""),
+                 tensors, pieces, tuple(steps))

@@ -16,17 +16,23 @@ from glass.shown import details, shown
 from glass.stages import Trace
 
 FOLDER = Path(__file__).parent / "page"
-SCRIPTS = ("base.js", "tokens.js", "way.js", "stage.js", "why.js", "adapter.js", "bits.js", "main.js")
+SCRIPTS = ("base.js", "tokens.js", "way.js", "stage.js", "why.js", "adapter.js", "against.js", "bits.js", "learning.js",
+           "main.js")
 
 
-def frozen(trace: Trace) -> str:
-    """The page for one post, every number included."""
-    return joined(shown(trace) | {"live": False, "details": {stage.name: details(stage) for stage in trace.stages}})
+def frozen(trace: Trace, learnt: int = 0) -> str:
+    """The page for one post, every number included; `learnt` steps of learning lie behind the model that it shows."""
+    every = {stage.name: details(stage) for stage in trace.stages}
+    return joined(shown(trace, learnt) | {"live": False, "details": every})
 
 
-def live(text: str) -> str:
-    """The page that asks its server about `text` first, and then about whatever is typed."""
-    return joined({"live": True, "text": text})
+def live(text: str, **more) -> str:
+    """The page that asks its server about `text` first, and then about whatever is typed.
+
+    more: `offered`, what a post can be held against, by words for people; `against_what` and `against_text`, which of
+    it and which other post at the beginning.
+    """
+    return joined({"live": True, "text": text, "offered": {}} | more)
 
 
 def joined(data: dict) -> str:

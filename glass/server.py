@@ -10,14 +10,20 @@ and send JSON. Answers are never stored. Requests wait for one another: there is
 import hmac
 import json
 import secrets
+import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from common.errors import UserError, one_line
-from glass.page import live, policy
+from glass.adapter import every_part, strengths
+from glass.against import compared
+from glass.learning import Learner, with_steps
+from glass.other import offered, other_run, words_for
+from glass.page import frozen, live, policy
+from glass.progress import Left, Progress
 from glass.shown import details, shown
 from glass.stages import Trace
 from glass.trace import trace
@@ -29,58 +35,142 @@ PATIENCE = 30  # seconds that a connection may stay silent
 
 
 class Answers:
-    """What the page may ask: `trace` and `stage`, each with a post; the last traces are kept."""
+    """What the page may ask: `trace`, `stage`, `part`, `bits`, `against`, `step` and `save`, each with a post, and
+    `undo`, `progress` and `leave`; the last traces are kept, until a step changes the model.
 
-    def __init__(self, run):
+    named: what the run is held against at first; model, cache: as in `load_run`.
+    """
+
+    def __init__(self, run, named: str = "", *, model: str | None = None, cache: str | None = None):
         self.run, self.lock, self.kept = run, threading.Lock(), OrderedDict()
+        self.learner, self.progress = Learner(run), Progress(run.model)
+        self.base, self.more = model or base_of(run), {"model": model, "cache": cache}
+        self.offered, self.other = offered(run, named), ("", run)  # of the other models, one is kept
+        if named:
+            self.model_named(named)
 
-    def trace(self, text: str, whole: bool = False) -> Trace:
-        """The trace of a post; `whole`: with the stages that take longer."""
-        with self.lock:
-            found = self.kept.pop(text, None) or trace(self.run, text)
-            if whole and "gradient" not in found.by_name:
-                found = whole_trace(found, base_of(self.run))
-            self.kept[text] = found
-            while len(self.kept) > KEPT:
-                self.kept.popitem(last=False)
-            return found
+    def trace(self, text: str, whole: bool = False, may_leave: bool = False) -> Trace:
+        """The trace of a post; `whole`: with the stages that take longer; `may_leave`: and may be left off."""
+        with self.lock, self.progress.counting(may_leave):
+            return self.found(text, whole)
+
+    def found(self, text: str, whole: bool = False) -> Trace:
+        """The same for whoever holds the lock."""
+        found = self.kept.pop(text, None) or trace(self.run, text)
+        if whole and "gradient" not in found.by_name:
+            found = whole_trace(found, self.base)
+        self.kept[text] = found
+        while len(self.kept) > KEPT:
+            self.kept.popitem(last=False)
+        return found
 
     def answer(self, what: str, content: dict) -> dict:
         """The answer to a request; raises `UserError` for one that has none."""
+        if what == "progress":
+            return self.progress.now
+        if what == "leave":
+            self.progress.leave()
+            return {}
+        if what == "undo":
+            return self.learn(self.learner.undo)
         text = content.get("text")
         if not isinstance(text, str):
             raise UserError("text: give a post")
-        found = self.trace(text, whole=content.get("whole") is True)
+        if what == "step":
+            return self.learn(lambda: self.learner.step(text, content.get("label")))
+        if what == "save":
+            return {"page": self.page(text)}
+        found = self.trace(text, whole=content.get("whole") is True, may_leave=content.get("whole") is True)
         if what == "trace":
-            return shown(found)
+            return self.shown(found)
         if what == "bits":
             return self.bits(text, content.get("linear"), content.get("block"))
+        if what == "part":
+            return self.part(text, content.get("part"))
+        if what == "against":
+            return self.against(text, content.get("what"), content.get("other"))
         stage = content.get("stage")
+        learnt = {stage.name: stage for stage in self.learner.stages}
+        if what == "stage" and isinstance(stage, str) and stage in learnt:
+            return {"tensors": details(learnt[stage])}
         if what == "stage" and isinstance(stage, str) and stage not in found.by_name:
             found = self.trace(text, whole=True)  # the page may still show what is no longer kept
         if what == "stage" and isinstance(stage, str) and stage in found.by_name:
             return {"tensors": details(found.by_name[stage])}
         raise UserError(f"{what}: the page has no such question")
 
+    def shown(self, found: Trace) -> dict:
+        """What the page is given of a trace, the steps of learning included."""
+        return shown(found.extended(self.learner.stages), len(self.learner.taken))
+
+    def learn(self, change: Callable[[], object]) -> dict:
+        """A step of learning, or one taken back: what was computed with the model before is forgotten."""
+        with self.lock, self.progress.counting():
+            change()
+            self.kept.clear()
+            return {"steps": len(self.learner.taken)}
+
+    def page(self, text: str) -> str:
+        """The page for a post as one file: with the steps that were taken, or, without any, some towards each label."""
+        with self.lock, self.progress.counting():
+            found = every_part(self.found(text, whole=True))
+            if self.learner.taken:
+                return frozen(found.extended(self.learner.stages), len(self.learner.taken))
+            return frozen(with_steps(self.run, found))
+
+    def model_named(self, what: str):
+        """The run itself for "", or what the page offers, which is opened unless it was the last one."""
+        if what and what not in self.offered.values():
+            raise UserError("against: the page offers no such model")
+        if what and self.other[0] != what:
+            self.other = ("", self.run)  # the one before goes first
+            self.other = (what, other_run(self.run, what, **self.more))
+        return self.other[1] if what else self.run
+
+    def against(self, text: str, what, other) -> dict:
+        """The page with the post held against another model, another post, or both; against neither, without it."""
+        if not isinstance(what, str) or not isinstance(other, str):
+            raise UserError("against: give a model's name and a post, or empty strings")
+        with self.lock, self.progress.counting():
+            found = self.found(text).without("against")
+            if what or other:
+                found = compared(found, trace(self.model_named(what), other or text), words_for(what))
+            self.kept[text] = found
+            return self.shown(found)
+
+    def part(self, text: str, part) -> dict:
+        """The page with the strengths of one more part of the adapter."""
+        if not isinstance(part, str):
+            raise UserError("part: give a part of the adapter by its name")
+        with self.lock, self.progress.counting():
+            found = self.found(text, whole=True)
+            if f"factors.{part}" not in found.by_name:
+                found = self.kept[text] = found.extended([strengths(found, part)])
+            return self.shown(found)
 
     def bits(self, text: str, linear, block) -> dict:
         """The page with one block of one matrix in place of the one that it shows."""
         if not isinstance(linear, str) or type(block) is not int:
             raise UserError("bits: give a matrix by its name and the number of a block")
-        found = self.trace(text, whole=True)
-        with self.lock:
-            found = found.without("bits").extended([block_of(found, linear, block, base_of(self.run))])
-            self.kept[text] = found
-        return shown(found)
+        with self.lock, self.progress.counting():
+            found = self.found(text, whole=True).without("bits")
+            found = self.kept[text] = found.extended([block_of(found, linear, block, self.base)])
+            return self.shown(found)
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, port: int, answers: Answers, text: str):
+    def __init__(self, port: int, answers: Answers, text: str, first: dict):
         super().__init__(("127.0.0.1", port), _Handler)
-        self.answers, self.text, self.token = answers, text, secrets.token_urlsafe(24)
+        self.answers, self.token = answers, secrets.token_urlsafe(24)
+        self.page = live(text, offered=answers.offered, **first).encode("utf-8")
         self.hosts = tuple(f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost"))
+
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exception(), ConnectionError):  # a page that was closed is no defect
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -88,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.asked() == "":
-            self.give(200, live(self.server.text).encode("utf-8"), "text/html; charset=utf-8")
+            self.give(200, self.server.page, "text/html; charset=utf-8")
         else:
             self.refuse(404)
 
@@ -105,6 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
             if not isinstance(content, dict):
                 raise UserError("the request is no JSON object")
             found, status = self.server.answers.answer(what, content), 200
+        except Left:
+            found, status = {"left": True}, 200
         except UserError as error:
             found, status = {"error": str(error)}, 400
         except (ValueError, RecursionError) as error:
@@ -139,13 +231,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(run, text: str, port: int = 0) -> Iterator[str]:
+def serving(run, text: str, port: int = 0, *, against: str = "", against_text: str = "", model: str | None = None,
+            cache: str | None = None) -> Iterator[str]:
     """A server in a thread of its own for the length of the block; gives the page's address.
 
-    port: 0 takes a free one. Raises `UserError` if the port cannot be had.
+    port: 0 takes a free one. against, against_text: the other model and post that the page begins with. model, cache:
+    as in `load_run`. Raises `UserError` if the port or the other model cannot be had.
     """
+    answers = Answers(run, against, model=model, cache=cache)
     try:
-        server = _Server(port, Answers(run), text)
+        server = _Server(port, answers, text, {"against_what": against, "against_text": against_text})
     except OSError as error:
         raise UserError(f"--port {port}: cannot be used ({error.strerror}); 0 takes a free one") from error
     thread = threading.Thread(target=server.serve_forever, daemon=True)

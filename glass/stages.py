@@ -6,7 +6,7 @@
     stage.steps         Step("softmax", "layers.0.attention.weights", ("layers.0.attention.scores",)), ...
 
 A step names its tensors as `trace.safetensors` does, `STAGE.TENSOR`; `NAME@answer` is the row of NAME at which the
-label is read. `glass/recompute.py` repeats the steps with numpy alone.
+label is read. `glass/recompute/` repeats the steps with numpy alone.
 """
 
 from dataclasses import dataclass, field
@@ -16,11 +16,12 @@ import torch
 from glass.source import Code
 
 ANSWER = "@answer"
+OTHER = "against/"  # in front of the names of another trace's tensors, where two are compared
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operation: its name in `glass/recompute.py`, the tensor that it makes, what it is given, its settings."""
+    """One operation: its name in `glass/recompute/`, the tensor that it makes, what it is given, its settings."""
 
     op: str
     out: str
@@ -38,6 +39,7 @@ class Stage:
     tensors: dict[str, torch.Tensor]
     code: tuple[Code, ...]
     steps: tuple[Step, ...] = ()
+    facts: dict = field(default_factory=dict)  # what else the page says of it
 
     def __getattr__(self, name: str) -> torch.Tensor:
         try:
@@ -77,6 +79,14 @@ class Token:
         return self.bytes.decode("utf-8", "replace")
 
 
+@dataclass(frozen=True)
+class Other:
+    """Another trace that one is compared with, and words for its model."""
+
+    trace: "Trace"
+    words: str
+
+
 class Trace:
     """One post on its way to a label. `stages` in the order of computation; `layers[i].attention.weights`.
 
@@ -85,9 +95,9 @@ class Trace:
     """
 
     def __init__(self, text: str, cut: bool, tokens: tuple[Token, ...], label: str, probabilities: dict[str, float],
-                 stages: list[Stage], model, prompt):
+                 stages: list[Stage], model, prompt, other: "Other | None" = None):
         self.text, self.cut, self.tokens, self.label, self.probabilities = text, cut, tokens, label, probabilities
-        self.stages, self.model, self.prompt = tuple(stages), model, prompt
+        self.stages, self.model, self.prompt, self.other = tuple(stages), model, prompt, other
         self.by_name = {stage.name: stage for stage in stages}
         parts: dict[int, dict[str, Stage]] = {}
         for stage in stages:
@@ -96,15 +106,21 @@ class Trace:
                 parts.setdefault(int(number), {})[name] = stage
         self.layers = tuple(Layer(parts[number]) for number in sorted(parts))
 
-    def extended(self, stages: list[Stage]) -> "Trace":
+    def extended(self, stages: list[Stage], other: "Other | None" = None) -> "Trace":
         """The same trace with further stages at its end."""
         return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities, [*self.stages, *stages],
-                     self.model, self.prompt)
+                     self.model, self.prompt, other or self.other)
 
     def without(self, name: str) -> "Trace":
-        """The same trace without the stage of this name."""
-        return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities,
-                     [stage for stage in self.stages if stage.name != name], self.model, self.prompt)
+        """The same trace without the stage of this name and those whose names begin with it and a dot."""
+        kept = [stage for stage in self.stages if stage.name != name and not stage.name.startswith(f"{name}.")]
+        return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities, kept, self.model, self.prompt,
+                     None if name == "against" else self.other)
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One tensor by its whole name, `STAGE.TENSOR`."""
+        stage, _, short = name.rpartition(".")
+        return self.by_name[stage].tensors[short]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor by its whole name, `STAGE.TENSOR`."""

@@ -32,16 +32,23 @@ from model.rope import inverse_frequencies, rotate, rotation
 @torch.inference_mode()
 def trace(run, text: str) -> Trace:
     """Label `text` with `run` and keep every stage. Raises `UserError` for a text in which nothing can be seen."""
+    text = readable(text)
+    model, prompt = run.model, run.prompt
+    row = prompt.encode(text)
+    with best_threads(model.config):
+        with recording(model) as seen:
+            probabilities = Labeller(model, prompt).give([row])()[0]
+        return _Maker(run, text, row, seen, probabilities).trace()
+
+
+def readable(text) -> str:
+    """The post as the readers of files would give it. Raises `UserError` where nothing of it can be seen."""
     if not isinstance(text, str):
         raise UserError(f"text: is of type {type(text).__name__}; give a string")
     text = mend(text)
     if is_empty(text):
         raise UserError("text: nothing of it can be seen, so it has no label; give a post with words")
-    model, prompt = run.model, run.prompt
-    row = prompt.encode(text)
-    with best_threads(model.config), recording(model) as seen:
-        probabilities = Labeller(model, prompt).give([row])()[0]
-    return _Maker(run, text, row, seen, probabilities).trace()
+    return text
 
 
 class _Maker:

@@ -2,7 +2,7 @@
 
     write_verification(trace(run, "text"), "out/check");    python out/check/verify.py
 
-verify.py is a copy of `glass/recompute.py`. The tensors are float32, integers or bytes; 4-bit weights stay the bytes
+verify.py is `glass/recompute/` as one file. The tensors are float32, integers or bytes; 4-bit weights stay the bytes
 that they are, so that the file shows what was computed with, and of the embedding only the rows in use are stored.
 """
 
@@ -29,14 +29,25 @@ ROUNDED = (2e-2, 1e-1)  # in 16 bits a stage rounds several times
 
 
 def write_verification(trace: Trace, folder: str | os.PathLike) -> None:
-    """Write the three files, whole or not at all. Raises `UserError` where `folder` cannot be made."""
+    """Write the three files, and those of the trace that it is compared with into against/; whole or not at all.
+
+    Raises `UserError` where `folder` cannot be made.
+    """
     check_place(folder, "--verify")
-    tensors, described = stored(trace)
     with atomic_folder(folder) as new:
-        save_file(tensors, new / "trace.safetensors")
-        (new / "trace.json").write_text(json.dumps(described, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
-                                        encoding="utf-8")
-        (new / "verify.py").write_bytes(Path(recompute.__file__).read_bytes())
+        write_files(trace, new)
+        if trace.other is not None:
+            (new / "against").mkdir()
+            write_files(trace.other.trace, new / "against")
+
+
+def write_files(trace: Trace, folder: Path) -> None:
+    """trace.safetensors, trace.json and verify.py."""
+    tensors, described = stored(trace)
+    save_file(tensors, folder / "trace.safetensors")
+    (folder / "trace.json").write_text(json.dumps(described, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+                                       encoding="utf-8")
+    (folder / "verify.py").write_text(recompute.program(), encoding="utf-8")
 
 
 def stored(trace: Trace) -> tuple[dict[str, np.ndarray], dict]:
@@ -50,6 +61,7 @@ def stored(trace: Trace) -> tuple[dict[str, np.ndarray], dict]:
     return tensors, {
         "schema": 1, "text": trace.text, "cut": trace.cut, "label": trace.label, "probabilities": trace.probabilities,
         "dtype": str(trace.model.dtype).removeprefix("torch."), "tolerance": tolerance, "whole_tolerance": whole,
+        "compared": trace.other is not None,
         "tokens": [{"id": token.id, "bytes": token.bytes.hex(), "part": token.part} for token in trace.tokens],
         "linears": described,
         "stages": [{"name": stage.name, "title": stage.title, "formula": stage.formula,

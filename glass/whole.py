@@ -5,6 +5,7 @@ from pathlib import Path
 from glass.adapter import adapter
 from glass.bits import bits, four_bit_linears, original_of
 from glass.stages import Stage, Trace
+from glass.tax import tax
 from glass.why import why
 
 
@@ -18,7 +19,7 @@ def whole_trace(trace: Trace, base: str | Path | None = None) -> Trace:
 
     base: where the original weights may be.
     """
-    found = adapter(why(trace))
+    found = adapter(why(trace)).extended([tax(trace.prompt.tokenizer)])
     names = list(four_bit_linears(trace.model))
     return found.extended([block_of(found, names[0], 0, base)]) if names else found
 

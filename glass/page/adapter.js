@@ -6,29 +6,59 @@ function adapterSection(data, state) {
     section.append(el("p", {class: "soft"}, data.why ? "The model carries none." : "being computed"));
     return section;
   }
-  const {factors, probabilities, spectrum} = data.adapter;
-  const grid = el("div", {class: "labels", "data-stage": "factors"});
-  const said = el("output", {for: "factor", "data-stage": "factors"});
+  const {factors, probabilities, spectrum, parts, names} = data.adapter;
+  const most = Math.max(...spectrum.flatMap((one) => one.values));
+  const there = frozen.live ? names : names.filter((name) => parts[name]);
+  if (!there.includes(state.part)) state.part = there[0];
+  section.append(el("p", {class: "soft"}, "At 0 the base answers alone, at 1 the fine-tuned model; in between and beyond, " +
+    "its update is that much weaker or stronger."),
+  el("div", {class: "wide"},
+    el("div", {}, el("h3", {}, "All of it"), strengthSlider(data, state, {id: "factor", key: "factor", stage: "factors", factors, probabilities})),
+    there.length ? el("div", {}, el("h3", {}, el("label", {for: "part"}, "One part of it: "), partChoice(there, state)),
+      partSlider(data, state)) : null),
+  el("details", {}, el("summary", {}, "what each update is made of: singular values of s B A"),
+    el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "singular values", "data-stage": "spectrum"},
+      el("table", {class: "names"}, ...spectrum.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
+        el("td", {class: "barred"}, columns(one.values, most)), el("td", {class: "n"}, number(one.values[0]))))))),
+  el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "factors"), stageButton(data, "spectrum"),
+    parts[state.part] ? stageButton(data, `factors.${state.part}`) : null)));
+  return section;
+}
+
+// Probabilities of the labels by a strength; the strength's place is kept in the page's state under `key`.
+function strengthSlider(data, state, {id, key, stage, factors, probabilities}) {
+  const grid = el("div", {class: "labels", "data-stage": stage});
+  const said = el("output", {for: id, "data-stage": stage});
   const show = () => {
-    said.textContent = `${factors[state.factor]} times as strong`;
+    said.textContent = `${factors[state[key]]} times as strong`;
     grid.replaceChildren(...data.labels.flatMap((label, index) => {
-      const p = probabilities[state.factor][index];
+      const p = probabilities[state[key]][index];
       return [el("bdi", {class: "name"}, label), bar(p, 1, kind(index)), el("span", {class: "n"}, number(p))];
     }));
   };
-  const slider = el("input", {type: "range", id: "factor", min: 0, max: factors.length - 1, step: 1, value: state.factor,
-    oninput: (event) => { state.factor = Number(event.target.value); show(); }});
+  const slider = el("input", {type: "range", id, min: 0, max: factors.length - 1, step: 1, value: state[key],
+    oninput: (event) => { state[key] = Number(event.target.value); show(); }});
   show();
-  const most = Math.max(...spectrum.flatMap((one) => one.values));
-  section.append(el("p", {class: "soft"}, "At 0 the base answers alone, at 1 the fine-tuned model; in between and beyond, " +
-    "its update is that much weaker or stronger."),
-  el("div", {class: "wide"}, el("div", {}, el("label", {for: "factor"}, "Strength: "), said, slider, grid),
-    el("details", {}, el("summary", {}, "what each update is made of: singular values of s B A"),
-      el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "singular values", "data-stage": "spectrum"},
-        el("table", {}, ...spectrum.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
-          el("td", {class: "barred"}, columns(one.values, most)), el("td", {class: "n"}, number(one.values[0])))))))),
-  el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "factors"), stageButton(data, "spectrum"))));
-  return section;
+  return el("div", {}, el("label", {for: id}, "Strength: "), said, slider, grid);
+}
+
+function partChoice(names, state) {
+  const group = (label, chosen) => el("optgroup", {label}, ...chosen.map((name) =>
+    el("option", {value: name, selected: name === state.part}, name)));
+  const layers = names.filter((name) => /^layers\.\d+$/.test(name));
+  const kinds = names.filter((name) => !name.includes("."));
+  const linears = names.filter((name) => !layers.includes(name) && !kinds.includes(name));
+  return el("select", {id: "part", onchange: (event) => { state.part = event.target.value; state.draw(); }},
+    group("a layer", layers), group("all linears of one kind", kinds), linears.length ? group("one linear", linears) : null);
+}
+
+function partSlider(data, state) {
+  const {parts, part_factors: factors} = data.adapter;
+  if (parts[state.part]) return strengthSlider(data, state, {id: "part-factor", key: "partFactor",
+    stage: `factors.${state.part}`, factors, probabilities: parts[state.part]});
+  const get = el("button", {type: "button", id: "part-get", onclick: () => more("part", {part: state.part})},
+    "compute its strengths");
+  return el("div", {}, el("p", {class: "soft"}, "Turned alone, all else as it is."), get);
 }
 
 // Numbers from 0 to `most` as columns side by side.

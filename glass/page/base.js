@@ -18,7 +18,7 @@ function number(value) {
   if (value === null) return "−∞";
   if (Number.isInteger(value)) return String(value);
   const size = Math.abs(value);
-  return (size && (size < 0.0001 || size >= 10000) ? value.toExponential(2) : value.toFixed(4)).replace("-", "−");
+  return (size && (size < 0.0001 || size >= 10000) ? value.toExponential(2) : value.toFixed(4)).replace(/-/g, "−");
 }
 
 // Controls, marks that turn the direction of writing, joiners and the like, written out: a token must show what it is.

@@ -8,7 +8,8 @@ function bitsSection(data) {
   }
   const bits = data.bits, original = bits.original;
   section.append(el("p", {class: "soft", "data-stage": "bits"}, `Block ${bits.block} of ${bits.linear}: its scale is ` +
-    `${number(bits.scale[0])}` + (bits.scale_code ? `, which itself comes back from the byte ${bits.scale_code[0]}` : "") +
+    `${number(bits.scale[0])}` + (bits.scale_code ? `, which itself comes back from the byte ${bits.scale_code[0]} (its level times ` +
+    `${number(bits.nested_scale[0])}, plus ${number(bits.offset[0])})` + (original ? ` and was ${number(bits.largest[0])} before` : "") : "") +
     (original ? `; the largest error is ${number(Math.max(...bits.error.map(Math.abs)))}` : "; the original values are not at hand") +
     ". The lines are the sixteen values that a weight of this block can have, the dots its weights."),
   choice(data) || "", numberLine(bits), bitsTable(bits),
@@ -22,15 +23,7 @@ function choice(data) {
     el("option", {value: name, selected: name === data.bits.linear}, name.replace(/^model\./, ""))));
   const block = el("input", {id: "block", type: "number", min: 0, value: data.bits.block,
     max: data.matrices[data.bits.linear] - 1});
-  const change = async () => {
-    try {
-      const found = await ask("bits", {text: data.asked, linear: matrix.value, block: Number(block.value)});
-      if (state.data === data) draw(Object.assign(found, {asked: data.asked}));
-      said.textContent = "";
-    } catch (error) {
-      said.textContent = error.message;
-    }
-  };
+  const change = () => more("bits", {linear: matrix.value, block: Number(block.value)});
   matrix.addEventListener("change", change);
   block.addEventListener("change", change);
   return el("div", {class: "choice"}, el("label", {for: "matrix"}, "matrix"), matrix, el("label", {for: "block"}, "block"), block);

@@ -4,11 +4,37 @@ const frozen = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("main");
 const box = el("textarea", {id: "post", dir: "auto", spellcheck: "false", maxlength: 20000});
 const said = el("p", {class: "error", role: "status"});
+const progress = el("p", {class: "soft", role: "status", id: "progress"});
 const body = el("div", {});
-const state = {layer: 0, factor: 4, data: null, kept: null, draw: () => draw(state.data)};
-let busy = false, waiting = false, timer = 0;
+const state = {layer: 0, factor: 4, partFactor: 2, part: "", data: null, kept: null, draw: () => draw(state.data),
+  against: {what: frozen.against_what || "", text: frozen.against_text || ""}};
+let busy = false, waiting = false, timer = 0, typed = 0;
 
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
+// A question to Python; what takes long says how far it is.
 async function ask(what, content) {
+  const watch = {over: false};
+  tell(watch);
+  try {
+    return await answered(what, content);
+  } finally {
+    watch.over = true;
+    progress.textContent = "";
+  }
+}
+
+async function tell(watch) {
+  await pause(500);
+  while (!watch.over) {
+    const now = await answered("progress", {}).catch(() => null);  // the question itself will say what is wrong
+    if (!now || watch.over) return;
+    progress.textContent = `being computed: layer ${now.layer} of ${now.layers}` + (now.pass > 1 ? `, pass ${now.pass}` : "");
+    await pause(400);
+  }
+}
+
+async function answered(what, content) {
   const answer = await fetch(what, {method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify(content)});
   const found = await answer.json();
   if (!answer.ok) throw new Error(found.error);
@@ -30,28 +56,58 @@ function draw(data) {
 
 function sections(data) {
   return [el("div", {class: "wide"}, tokensSection(data), labelsSection(data, state)), whySection(data),
-    adapterSection(data, state), waySection(data, state), bitsSection(data)];
+    adapterSection(data, state), learningSection(data, state), waySection(data, state), againstSection(data, state),
+    bitsSection(data)];
+}
+
+// What is being computed for an earlier text or model is wanted no more.
+function leave() {
+  waiting = true;
+  return answered("leave", {}).catch(() => null);  // the question itself will say what is wrong
+}
+
+// One more thing about the post that is shown: the answer is the whole page with it.
+async function more(what, content) {
+  const {asked} = state.data;
+  try {
+    const found = Object.assign(await ask(what, {text: asked, ...content}), {asked});
+    said.textContent = "";
+    if (state.data.asked === asked) draw(found);
+  } catch (error) {
+    said.textContent = error.message;
+  }
+}
+
+// B has changed: its part of the page is asked for again.
+function compare() {
+  if (busy) leave();
+  else if (state.data) more("against", {what: state.against.what, other: state.against.text});
 }
 
 async function update() {
   if (busy) {
-    waiting = true;
+    leave();
     return;
   }
   busy = true;
   try {
     do {
       waiting = false;
-      const began = performance.now();
       const text = box.value;
       const data = Object.assign(await ask("trace", {text}), {asked: text});
       said.textContent = "";
       draw(data);
-      document.documentElement.dataset.milliseconds = String(Math.round(performance.now() - began));
-      await new Promise((done) => setTimeout(done, 300));  // whoever still types is not kept waiting
+      document.documentElement.dataset.milliseconds = String(Math.round(performance.now() - typed));  // since the last key
+      for (let i = 0; i < 15 && !waiting; i++) await pause(20);  // whoever still types is not kept waiting
       if (!waiting) {
-        const whole = Object.assign(await ask("trace", {text, whole: true}), {asked: text});
-        if (!waiting) draw(whole);
+        const whole = await ask("trace", {text, whole: true});
+        waiting = waiting || Boolean(whole.left);  // if another window of the same page asked, once more
+        if (!waiting) draw(Object.assign(whole, {asked: text}));
+      }
+      const {what, text: other} = state.against;
+      if (!waiting && (what || other)) {
+        const both = Object.assign(await ask("against", {text, what, other}), {asked: text});
+        if (!waiting) draw(both);
       }
     } while (waiting);
   } catch (error) {
@@ -61,13 +117,33 @@ async function update() {
   }
 }
 
+// The page for the post as a file that needs no server, as `--save` writes it.
+async function save(event) {
+  event.target.disabled = true;
+  said.textContent = "";
+  try {
+    const page = (await ask("save", {text: box.value})).page;
+    const link = el("a", {href: URL.createObjectURL(new Blob([page], {type: "text/html"})), download: "glass.html"});
+    link.click();
+    URL.revokeObjectURL(link.href);
+  } catch (error) {
+    said.textContent = error.message;
+  }
+  event.target.disabled = false;
+}
+
 function start() {
   main.replaceChildren(el("h1", {}, "The glass"),
     el("p", {class: "soft"}, "One post on its way to a label. Press a name to see its numbers, its formula and its code."));
   if (frozen.live) {
     box.value = frozen.text;
-    box.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(update, 40); });
-    main.append(el("label", {for: "post"}, "Post"), box, said, body);
+    box.addEventListener("input", () => {
+      typed = performance.now();
+      clearTimeout(timer);
+      timer = setTimeout(update, 40);
+    });
+    main.append(el("label", {for: "post"}, "Post"), box, el("button", {type: "button", id: "save", onclick: save}, "save this page"),
+      said, progress, body);
     update();
   } else {
     main.append(el("p", {class: "post", dir: "auto"}, visible(frozen.text)), body);

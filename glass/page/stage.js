@@ -1,5 +1,6 @@
 // One stage, opened by a button: its formula, its tensors at the answer's row, and the code that computed them.
 
+const FEW = 8;  // numbers that are simply shown
 let openStage = null;
 
 function stageButton(data, name, words) {
@@ -32,8 +33,13 @@ function stagePanel(data, name, tensors) {
     el("h3", {}, stage.title, " ", el("span", {class: "soft"}, name)), el("p", {class: "formula"}, stage.formula));
   for (const tensor of tensors) {
     panel.append(el("p", {}, el("strong", {}, tensor.name), ` ${tensor.shape.length ? tensor.shape.join(" × ") : "one number"}` +
-      `, ${tensor.dtype}`, el("span", {class: "soft"}, tensor.row ? `; shown: ${tensor.row}` : "")), strip(tensor.values));
+      `, ${tensor.dtype}`, el("span", {class: "soft"}, tensor.row ? `; shown: ${tensor.row}` : "")));
     const shown = tensor.values.map(number).join("  ");
+    if (tensor.values.length <= FEW) {
+      panel.append(el("div", {class: "numbers"}, shown));
+      continue;
+    }
+    panel.append(strip(tensor.values));
     panel.append(el("details", {}, el("summary", {}, `${tensor.values.length} numbers`), el("div", {class: "numbers"}, shown)));
   }
   for (const index of stage.code) panel.append(codeBlock(data.codes[index]));

@@ -21,9 +21,24 @@ function tokensSection(data) {
   const bytes = new TextEncoder().encode(data.text).length;
   return el("section", {"aria-labelledby": "h-tokens"}, el("h2", {id: "h-tokens"}, "Tokens"),
     el("p", {class: "soft", "data-stage": "tokens"}, `${characters} characters, ${bytes} bytes, ${own.length} tokens` +
-      (data.cut ? "; the post was too long and lost its end" : "")),
+      (data.cut ? "; the post was too long and lost its end" : "") + ". The first and the last token may hold the prompt’s quotation mark."),
     el("div", {class: "tokens", "data-stage": "tokens"}, ...own.map(([token, place]) => tokenChip(token, place, answer))),
-    all, stageButton(data, "tokens", "how they are made"));
+    all, el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "tokens", "how they are made"),
+      data.tax ? stageButton(data, "tax") : null)), data.tax ? taxPart(data.tax.languages) : null);
+}
+
+// What one sentence costs in each language: a bar of its tokens, and its characters and bytes.
+function taxPart(languages) {
+  const most = Math.max(...languages.map((one) => one.tokens)), dearest = languages.find((one) => one.tokens === most);
+  const table = el("table", {class: "tight names"}, el("thead", {}, el("tr", {}, ...["", "tokens", "", "× English", "chars", "bytes"]
+    .map((word, place) => el("th", {scope: "col", class: place && place !== 2 ? "n" : null}, word)))),
+  el("tbody", {}, ...languages.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
+    el("td", {class: "n"}, number(one.tokens)), el("td", {class: "barred"}, bar(one.tokens, most, "plus")),
+    el("td", {class: "n"}, one.tax.toFixed(2)), el("td", {class: "n"}, number(one.characters)), el("td", {class: "n"}, number(one.bytes))))));
+  return el("details", {id: "tax"}, el("summary", {"data-stage": "tax"}, `the tokenizer’s tax: one sentence takes ${languages[0].tokens} ` +
+    `tokens in ${languages[0].name} and ${most} in ${dearest.name}`),
+  el("div", {"data-stage": "tax"}, table),
+  el("ul", {class: "plain soft"}, ...languages.map((one) => el("li", {lang: one.language}, `${one.name}: `, el("bdi", {dir: "auto"}, one.text)))));
 }
 
 function labelsGrid(data) {
@@ -37,7 +52,7 @@ function labelsGrid(data) {
 // A post that was kept stands below what is typed now, so that both can be compared.
 function keptPart(data, state) {
   if (!frozen.live) return null;
-  const keep = el("button", {type: "button", id: "keep", onclick: () => { state.kept = data; state.draw(); }},
+  const keep = el("button", {type: "button", id: "keep", onclick: () => { state.kept = data; state.against.text = data.text; state.draw(); }},
     "keep this post to compare");
   if (!state.kept || state.kept.text === data.text) return keep;
   return el("div", {}, el("h3", {}, "The post that was kept"), el("p", {class: "post", dir: "auto"}, visible(state.kept.text)),

@@ -29,44 +29,51 @@ function attentionPart(data, state) {
   const layer = Math.min(state.layer, data.layers.length - 1);
   const rows = data.layers[layer].attention;
   const heads = rows.length, length = rows[0].length;
-  const said = el("p", {class: "soft", "aria-live": "polite", "data-stage": `layers.${layer}.attention`});
-  const at = {head: 0, place: rows[0].indexOf(Math.max(...rows[0]))};
-  const mark = svg("rect", {class: "chosen", width: 1, height: 1});
-  const box = svg("svg", {viewBox: `0 0 ${length} ${heads}`, preserveAspectRatio: "none", tabindex: 0,
-    role: "img", "aria-label": `attention weights of layer ${layer}, ${heads} heads by ${length} tokens; arrow keys move`});
-  box.style.height = `${16 * heads}px`;
-  box.append(svg("rect", {class: "rail", width: length, height: heads}));
-  rows.forEach((row, head) => row.forEach((weight, place) => {
-    if (weight > 0.002) box.append(svg("rect", {class: "heat", x: place, y: head, width: 1, height: 0.94,
-      "fill-opacity": Math.min(1, Math.sqrt(weight)).toFixed(3)}));
-  }));
-  box.append(mark);
-  const show = () => {
-    put(mark, {x: at.place, y: at.head}, []);
-    const token = data.tokens[at.place];
-    said.replaceChildren(`head ${at.head}, place ${at.place} (${token.part}) `,
-      el("bdi", {}, `“${visible(token.text)}”`), `: weight ${number(rows[at.head][at.place])}`);
-  };
-  const moves = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]};
-  box.addEventListener("keydown", (event) => {
-    if (!moves[event.key]) return;
-    event.preventDefault();
-    at.head = Math.max(0, Math.min(heads - 1, at.head + moves[event.key][0]));
-    at.place = Math.max(0, Math.min(length - 1, at.place + moves[event.key][1]));
-    show();
-  });
-  box.addEventListener("pointermove", (event) => {
-    const frame = box.getBoundingClientRect();
-    at.head = Math.max(0, Math.min(heads - 1, Math.floor((event.clientY - frame.top) / frame.height * heads)));
-    at.place = Math.max(0, Math.min(length - 1, Math.floor((event.clientX - frame.left) / frame.width * length)));
-    show();
-  });
-  show();
+  const {box, said} = heatmap(rows, {label: `attention weights of layer ${layer}, ${heads} heads by ${length} tokens`,
+    strength: Math.sqrt, stage: () => `layers.${layer}.attention`, say: (head, place) => [
+      `head ${head}, place ${place} (${data.tokens[place].part}) `, el("bdi", {}, `“${visible(data.tokens[place].text)}”`),
+      `: weight ${number(rows[head][place])}`]});
   const choose = el("select", {id: "layer", onchange: (event) => { state.layer = Number(event.target.value); state.draw(); }},
     ...data.layers.map((_, index) => el("option", {value: index, selected: index === layer}, `layer ${index}`)));
   return el("div", {}, el("h3", {}, el("label", {for: "layer"}, "Attention of the answer's row, "), choose),
     el("p", {class: "soft"}, "A line for each head, a column for each token from left to right; the darker, the more weight."),
     box, said, largest(data, rows, layer));
+}
+
+// Numbers from 0 to 1 as a picture, a line for each row; the arrow keys and the pointer say which is where.
+function heatmap(rows, {label, strength, stage, say}) {
+  const length = rows[0].length, at = {row: 0, place: rows[0].indexOf(Math.max(...rows[0]))};
+  const said = el("p", {class: "soft", "aria-live": "polite"}), mark = svg("rect", {class: "chosen", width: 1, height: 1});
+  const box = svg("svg", {viewBox: `0 0 ${length} ${rows.length}`, preserveAspectRatio: "none", tabindex: 0,
+    role: "img", "aria-label": `${label}; arrow keys move`});
+  box.style.height = `${16 * rows.length}px`;
+  box.append(svg("rect", {class: "rail", width: length, height: rows.length}));
+  rows.forEach((row, y) => row.forEach((value, x) => {
+    if (value > 0.002) box.append(svg("rect", {class: "heat", x, y, width: 1, height: 0.94,
+      "fill-opacity": Math.min(1, strength(value)).toFixed(3)}));
+  }));
+  box.append(mark);
+  const show = () => {
+    put(mark, {x: at.place, y: at.row}, []);
+    put(said, {"data-stage": stage(at.row)}, []).replaceChildren(...say(at.row, at.place));
+  };
+  const move = (row, place) => {
+    at.row = Math.max(0, Math.min(rows.length - 1, row));
+    at.place = Math.max(0, Math.min(length - 1, place));
+    show();
+  };
+  const moves = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]};
+  box.addEventListener("keydown", (event) => {
+    if (!moves[event.key]) return;
+    event.preventDefault();
+    move(at.row + moves[event.key][0], at.place + moves[event.key][1]);
+  });
+  box.addEventListener("pointermove", (event) => {
+    const frame = box.getBoundingClientRect();
+    move(Math.floor((event.clientY - frame.top) / frame.height * rows.length), Math.floor((event.clientX - frame.left) / frame.width * length));
+  });
+  show();
+  return {box, said};
 }
 
 function largest(data, rows, layer) {

@@ -1,6 +1,6 @@
 """The adapter's figures against dense updates, an adapter left out against one whose B is zero, the probe.
 
-Deliberate break: leave `layer.scaling` out of `factors`; switch the adapter off by its base; or let `cross_validated`
+Deliberate break: leave `layer.scaling` out of `thin_svd`; switch the adapter off by its base; or let `cross_validated`
 learn from the part that it labels.
 """
 
@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from audit.adapter import adapter, angles, compare, effective_rank, factors, norms, switched_off
+from audit.adapter import adapter, angles, compare, effective_rank, norms, switched_off
 from audit.change import change
 from audit.probe import cross_validated, folds, probe, states
 from common.errors import UserError
 from data.batching import make_batch
 from lora.inject import adapters
 from lora.layer import LoRALinear
+from lora.update import thin_svd
 from model.layers import Linear
 from tests.audit.conftest import make, subject_of
 
@@ -49,12 +50,12 @@ def test_effective_rank_counts_equal_directions():
     assert effective_rank(torch.zeros(0, dtype=torch.float64)) == 0
 
 
-def test_factors_make_the_update_again():
+def test_the_parts_make_the_update_again():
     of = layer(3)
-    left, values, right = factors(of)
+    left, values, right = thin_svd(of)
     torch.testing.assert_close((left * values) @ right.T, update(of))
     of.lora_B.zero_()
-    assert len(factors(of)[1]) == 0 and norms(torch.nn.ModuleDict({"x": of}))[0]["effective_rank"] == 0
+    assert len(thin_svd(of)[1]) == 0 and norms(torch.nn.ModuleDict({"x": of}))[0]["effective_rank"] == 0
     assert angles(of, layer(4))["cosine"] is None
 
 

@@ -1,32 +1,50 @@
 """The page: frozen or live, every number under a stage that recomputes it, and hostile posts that stay text.
 
 Deliberate breaks: leave the `<` in `quoted`, round to two digits in `numbers`, make a chip with `innerHTML`, or forget
-a `data-stage`.
+a `data-stage`; in glass/page/learning.js take `state.step` as it was, or leave out `await asking()`.
 """
 
 import json
 import re
+import webbrowser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from common.files import ROOT
 from glass import trace
+from glass.__main__ import opened, where_to_look
+from glass.adapter import every_part
+from glass.against import compared
+from glass.learning import AHEAD, with_steps
+from glass.other import other_run
 from glass.page import frozen, quoted
 from glass.server import serving
 from glass.verify import stored
 from glass.whole import whole_trace
+from lora.inject import adapters
 from tests.browser import PROGRAM, Browser
 from tests.small import here
 
 HOSTILE = ["<script>alert(1)</script><img src=x onerror=alert(2)>", "\u202egnp.exe\u202c {data} {script}", "x" * 10_000,
            "عبرنا النهر مع أطفالنا", "]]> <!-- --> \u2028"]
+STEPS = "document.getElementById('steps').textContent"
+WEIGHTS = "document.querySelectorAll('[aria-labelledby=h-learning] caption').length == 2"
 browser_only = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")
 def found(run):
-    return whole_trace(trace(run, "They open the border."), ROOT / "base")
+    """Whole, with every part of the adapter turned, and held against another post by another adapter."""
+    two = other_run(run, "16-bit")
+    with torch.no_grad():
+        for layer in adapters(two.model).values():
+            layer.lora_A[::2] *= -1
+    one = every_part(whole_trace(trace(run, "They open the border."), ROOT / "base"))
+    one = compared(one, trace(two, "Lasst sie bleiben, عبرنا"), "another adapter")
+    return with_steps(run, one, "neutral")
 
 
 def data_of(page: str) -> dict:
@@ -40,8 +58,15 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
         for tensor in listed:
             whole = tensors[f"{name}.{tensor['name']}"]
             assert list(whole.shape) == tensor["shape"]
-            part = whole if not tensor["row"] and whole.size == len(tensor["values"]) else (
-                whole[:, -1] if tensor["name"] in ("scores", "weights") else whole[-1])
+            what = tensor["name"]
+            if name.startswith("learning.") and tensor["row"].startswith(("row", "column")):
+                place = int(tensor["row"].split()[1])
+                part = whole[place] if what[0] == "B" else whole[:, place]
+            elif name.startswith("learning.") and tensor["row"]:
+                part = whole[-1, :16]
+            else:
+                part = whole if not tensor["row"] and whole.size == len(tensor["values"]) else (
+                    whole[:, -1] if what in ("scores", "weights") else whole[-1])
             shown = np.array([-np.inf if value is None else value for value in tensor["values"]])
             np.testing.assert_allclose(shown, part.reshape(-1).astype(np.float64), rtol=1e-5)
     for number, layer in enumerate(data["layers"]):
@@ -55,11 +80,46 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
         np.testing.assert_allclose([one["without"] for one in why[kind]], tensors[shown][:, label], rtol=1e-5)
     np.testing.assert_allclose([one["slope"] for one in why["tokens"]], tensors["gradient.values"], rtol=1e-5)
     np.testing.assert_allclose(data["adapter"]["probabilities"], tensors["factors.probabilities"], rtol=1e-5)
+    for part, rows in data["adapter"]["parts"].items():
+        np.testing.assert_allclose(rows, tensors[f"factors.{part}.probabilities"], rtol=1e-5)
+    assert len(data["adapter"]["parts"]) == len(data["adapter"]["names"]) == 3 + 7 + 21
+    for name in ("tokens", "bytes", "characters", "tax"):
+        np.testing.assert_allclose([one[name] for one in data["tax"]["languages"]], tensors[f"tax.{name}"], rtol=1e-5)
     np.testing.assert_allclose([one["values"] for one in data["adapter"]["spectrum"]], tensors["spectrum.values"],
                                rtol=1e-5)
+    assert len(data["learning"]) == AHEAD and data["learnt"] == 0
+    for step in data["learning"]:
+        of = {key.removeprefix(step["name"] + "."): value for key, value in tensors.items()}
+        shown = [step["losses"], step["before"], step["after"],
+                 [step["norm"], step["factor"], step["rate"], step["label"]]]
+        kept = [[of["loss.loss"], of["after.loss"]], of["loss.probabilities"][0], of["after.probabilities"][0],
+                [of[name] for name in ("clipping.norm", "clipping.factor", "changes.rate", "loss.label")]]
+        for part in "AB":
+            shown += [step[f"{part}_{what}"] for what in ("gradients", "sizes", "changes")]
+            kept += [of[f"{name}"] for name in (f"clipping.{part}_sizes", f"changes.{part}_sizes",
+                                                f"changes.{part}_changes")]
+        for one, other in zip(shown, kept, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
     for name in ("codes", "packed", "values", "original", "error", "levels"):
         np.testing.assert_allclose(data["bits"][name], tensors[f"bits.{name}"], rtol=1e-5)
     np.testing.assert_allclose(data["probabilities"], tensors["probabilities.probabilities"][0], rtol=1e-5)
+
+
+def test_every_number_of_the_comparison_stands_in_the_file_that_is_recomputed(found):
+    data, (tensors, _) = data_of(frozen(found))["against"], stored(found)
+    assert data["text"] == "Lasst sie bleiben, عبرنا" and data["words"] == "another adapter"
+    for number, layer in enumerate(data["layers"]):
+        for name, shown in layer.items():
+            if shown is not None:
+                np.testing.assert_allclose(shown, tensors[f"against.{number}.{name}"], rtol=1e-5)
+    np.testing.assert_allclose(data["probabilities"], tensors["against.labels.probabilities"], rtol=1e-5)
+    for name in ("differs", "residual", "reading"):
+        assert np.array_equal(data["parted"][name], tensors[f"against.parted.{name}"])
+    for row, one in enumerate(data["updates"]):
+        assert one["cosine"] == pytest.approx(tensors["against.updates.cosine"][row], rel=1e-5)
+        np.testing.assert_allclose(one["spectra"], tensors["against.updates.spectra"][:, row], rtol=1e-5)
+        for side in ("writes", "reads"):
+            np.testing.assert_allclose(one[side], tensors[f"against.updates.{side}"][row], rtol=1e-5)
 
 
 def test_a_post_cannot_end_the_element_that_it_is_in():
@@ -69,11 +129,25 @@ def test_a_post_cannot_end_the_element_that_it_is_in():
 
 def test_the_program_writes_the_page_and_the_folder(tmp_path, run):
     out = here("glass", "--run", str(run.folder.path), "--text", "<b>They</b>", "--save", "page.html",
-               "--verify", "check", "--device", "cpu", "--dtype", "float32", cwd=tmp_path)
+               "--verify", "check", "--learn", "neutral", "--device", "cpu", "--dtype", "float32", cwd=tmp_path)
     assert "verify.py" in out and data_of((tmp_path / "page.html").read_text("utf-8"))["text"] == "<b>They</b>"
     files = sorted(path.name for path in (tmp_path / "check").iterdir())
     assert files == ["trace.json", "trace.safetensors", "verify.py"]
     assert "needs a post" in here("glass", "--save", "page.html", cwd=tmp_path, code=2)
+
+
+@pytest.mark.parametrize("name, opens, said", [
+    (None, False, "ssh -L 8000:127.0.0.1:8000"), ("w3m", True, "ssh -L 8000:"), ("firefox", False, "ssh -L 8000:"),
+    ("firefox", True, "It opens in your browser")])
+def test_without_a_browser_it_is_said_what_to_open(monkeypatch, name, opens, said):
+    def get():
+        if name is None:
+            raise webbrowser.Error("could not locate runnable browser")
+        return SimpleNamespace(name=name, open=lambda address: opens)
+
+    monkeypatch.setattr(webbrowser, "get", get)
+    lines = where_to_look("http://127.0.0.1:8000/token/", opened("http://127.0.0.1:8000/token/"))
+    assert lines[0] == "http://127.0.0.1:8000/token/" and said in " ".join(lines) and "Ctrl-C" in lines[1]
 
 
 @pytest.fixture(scope="module")
@@ -90,21 +164,53 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
     seen = browser.read(path, width, dark=dark)
     assert seen["scroll_width"] == width and seen["messages"] == []
     assert [url for url in seen["requests"] if not url.startswith(("file:", "data:"))] == []
-    for stage in found.stages:
+    def opens(stage):
         browser.value(f"document.querySelector('[data-open=\"{stage.name}\"]').click()")
         browser.value("new Promise((done) => setTimeout(done, 0))")
         shown = browser.value("document.querySelector('.stage').textContent")
         assert stage.formula in shown and stage.code[0].path in shown
         assert browser.value("document.documentElement.scrollWidth") == width
+
+    for stage in found.stages:
+        if stage.name.startswith("learning."):  # of the step that is shown, below
+            continue
+        if stage.name.startswith("factors."):  # of the parts, the chosen one has a button
+            if stage.name not in ("factors.layers.2", "factors.q_proj", "factors.layers.2.mlp.down_proj"):
+                continue
+            browser.value(f"{{ const p = document.getElementById('part'); p.value = '{stage.name[8:]}'; "
+                          "p.dispatchEvent(new Event('change')); }")
+        opens(stage)
     browser.value("const s = document.getElementById('factor'); s.value = 0; s.dispatchEvent(new Event('input'))")
     moved = browser.value("[...document.querySelectorAll('[data-stage=factors] .n')].map(n => n.textContent)")
     assert moved == [f"{p:.4f}" for p in found.by_name["factors"].probabilities[0].tolist()]
+    browser.value("{ const s = document.getElementById('part-factor'); s.value = 4; "
+                  "s.dispatchEvent(new Event('input')); }")
+    moved = browser.value("[...document.querySelectorAll('[data-stage=\"factors.layers.2.mlp.down_proj\"] .n')]"
+                          ".map(n => n.textContent)")
+    assert moved == [f"{p:.4f}" for p in found.by_name["factors.layers.2.mlp.down_proj"].probabilities[4].tolist()]
     keys = "document.querySelector('svg[tabindex]').dispatchEvent(new KeyboardEvent('keydown', {key: '%s'}))"
     for key in (*["ArrowUp"] * 6, "ArrowDown", *["ArrowLeft"] * 200):
         browser.value(keys % key)
     weight = found.layers[0].attention.weights[1, -1, 0]
     said = browser.value("document.querySelector('p[aria-live]').textContent")
     assert said.startswith("head 1, place 0 (special)") and said.endswith(f"weight {weight:.4f}")
+    browser.value("document.getElementById('step').click()")
+    until(browser, WEIGHTS, "some weights")
+    shown = "[...document.querySelectorAll('td[data-stage=\"learning.0.after\"]')].map(n => n.textContent)"
+    assert browser.value(shown) == [f"{p:.4f}" for p in found.by_name["learning.0.after"].probabilities[0].tolist()]
+    module = "model.layers.1.mlp.up_proj"
+    browser.value("{ const s = document.getElementById('learnt'); s.value = '" + module + "'; "
+                  "s.dispatchEvent(new Event('change')); }")
+    until(browser, WEIGHTS, "some weights")
+    for part in ("loss", "after", "clipping", "changes", f"gradient.{module}", f"update.{module}"):
+        opens(found.by_name[f"learning.0.{part}"])
+    browser.value("document.getElementById('step').click()")
+    assert browser.value(STEPS) == "2 steps taken; this page holds no further one"
+    browser.value("document.getElementById('undo').click()")
+    browser.value("document.getElementById('undo').click()")
+    assert browser.value(STEPS) == "no step taken"
+    browser.value("document.getElementById('step').click()")
+    until(browser, WEIGHTS, "some weights again")
     bare = browser.value("[...document.querySelectorAll('.n, .numbers')].filter(n => /\\d/.test(n.textContent)"
                          " && !n.closest('[data-stage]')).length")
     assert bare == 0, "a number without a stage"
@@ -124,10 +230,46 @@ def test_hostile_posts_are_text(run, browser, tmp_path, post):
 
 def until(browser, script: str, what: str):
     """Wait until a line of script is true in the page."""
-    done = browser.call("Runtime.evaluate", awaitPromise=True, returnByValue=True, expression=(
-        "(async () => { for (let i = 0; i < 3000; i++) { if (" + script + ") return true;"
-        " await new Promise((done) => setTimeout(done, 10)); } return false; })()"))
-    assert done["result"].get("value") is True, what
+    for _ in range(10):  # a busy machine takes its time
+        done = browser.call("Runtime.evaluate", awaitPromise=True, returnByValue=True, expression=(
+            "(async () => { for (let i = 0; i < 3000; i++) { if (" + script + ") return true;"
+            " await new Promise((done) => setTimeout(done, 10)); } return false; })()"))
+        if done["result"].get("value") is True:
+            return
+    raise AssertionError(what)
+
+
+def learn(run, browser, text: str):
+    """Two steps, one undone, the page saved, all undone: what the page shows is what the run then answers."""
+    def labels():
+        return browser.value("[...document.querySelector('.labels').querySelectorAll('.n')].map(n => n.textContent)")
+
+    def probabilities():
+        return [f"{p:.4f}" for p in run.label([text])[0].probabilities.values()]
+
+    before, found = probabilities(), []
+    browser.value("document.getElementById('target').value = 2;"
+                  "document.getElementById('target').dispatchEvent(new Event('change'))")
+    for number, words in ((1, "1 step taken"), (2, "2 steps taken")):
+        browser.value("document.getElementById('step').click()")
+        until(browser, f"{STEPS} == '{words}' && document.getElementById('matrix')", f"step {number}")
+        until(browser, WEIGHTS, "some weights")
+        found.append(probabilities())
+        assert labels() == found[-1]
+    assert browser.value("document.querySelector('[aria-labelledby=h-learning] strong').textContent") == "neutral"
+    browser.value("document.getElementById('undo').click()")
+    until(browser, f"{STEPS} == '1 step taken' && document.getElementById('matrix')", "one undone")
+    assert labels() == found[0] != found[1]
+    browser.value("window.kept = null; URL.createObjectURL = (blob) => { window.kept = blob; return 'data:,'; };"
+                  "document.getElementById('save').click()")
+    until(browser, "window.kept && document.getElementById('save').disabled === false", "the page saved")
+    page = browser.call("Runtime.evaluate", expression="kept.text()", awaitPromise=True, returnByValue=True)
+    data = data_of(page["result"]["value"])
+    assert data["text"] == text and data["learnt"] == 1 and [step["number"] for step in data["learning"]] == [1]
+    assert [f"{p:.4f}" for p in data["probabilities"]] == found[0]
+    browser.value("document.getElementById('undo').click()")
+    until(browser, f"{STEPS} == 'no step taken' && document.getElementById('matrix')", "all undone")
+    assert labels() == before == probabilities()
 
 
 @browser_only
@@ -149,11 +291,25 @@ def test_the_live_page_follows_what_is_typed(run, browser):
         until(browser, "document.getElementById('matrix')", "the rest of the page")
         browser.value("const b = document.getElementById('block'); b.value = 9; b.dispatchEvent(new Event('change'))")
         until(browser, "document.querySelector('[data-stage=bits]').textContent.startsWith('Block 9 of')", "a block")
+        learn(run, browser, "open the border")
         browser.value("document.getElementById('post').select()")
         browser.call("Input.insertText", text=" ")
         until(browser, "document.querySelector('.error').textContent.includes('nothing')", "what cannot be labelled")
-        named = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled")
-        assert not [event for event in browser.events if event.get("method") in named]
+        browser.value("document.getElementById('post').select()")
+        browser.call("Input.insertText", text="open the gate")
+        until(browser, "document.querySelector('[data-stage=\"against.parted\"]')", "the post that was kept, compared")
+        until(browser, "document.querySelector('.both')", "both labels")
+        browser.value("const w = document.getElementById('against-what'); w.value = '16-bit'; "
+                      "w.dispatchEvent(new Event('change'))")
+        until(browser, "document.body.textContent.includes('B is the base in 16 bits')", "the base in 16 bits")
+        browser.value("document.getElementById('part').value = 'q_proj'; "
+                      "document.getElementById('part').dispatchEvent(new Event('change'))")
+        browser.value("document.getElementById('part-get').click()")
+        until(browser, "document.getElementById('part-factor')", "the strengths of a part")
+        assert browser.value("!!document.querySelector('.both')")
+        named = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
+        said = [event["params"] for event in browser.events if event.get("method") in named]
+        assert all("400" in one["entry"]["text"] for one in said) and len(said) == 1, said  # of the empty post
         asked = [event["params"]["request"]["url"] for event in browser.events
                  if event.get("method") == "Network.requestWillBeSent"]
         assert asked and all(url.startswith((address, "data:")) for url in asked)

@@ -5,6 +5,7 @@ Deliberate breaks: let `_Handler.asked` ignore Host, drop the check of Origin in
 
 import http.client
 import json
+import re
 from urllib.parse import urlsplit
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from common.errors import UserError
 from glass import trace
 from glass.page import digest, parts
+from glass.progress import Left
 from glass.server import KEPT, Answers, serving
 from glass.shown import shown
 
@@ -23,7 +25,7 @@ def address(run):
 
 
 def ask(address, method="GET", path="", body=None, **headers):
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=600)
     sent = {"Host": address.netloc, "Origin": f"http://{address.netloc}", "Content-Type": "application/json"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     connection.putrequest(method, address.path + path, skip_host=True)
@@ -81,6 +83,47 @@ def test_what_cannot_be_answered_is_said_in_one_line(address, body, said):
     assert status == 400 and said in json.loads(found)["error"]
 
 
+def test_a_step_changes_what_is_answered_and_undo_brings_it_back(address, run):
+    def asked(what, **content):
+        status, body, _ = ask(address, "POST", what, content)
+        assert status == 200, body
+        return json.loads(body)
+
+    text, label = "They open the border.", "neutral"
+    before = asked("trace", text=text)
+    assert before["learning"] == [] and before["learnt"] == 0
+    assert asked("step", text=text, label=label) == {"steps": 1}
+    after = asked("trace", text=text)
+    assert after["learnt"] == 1
+    assert after["probabilities"] == pytest.approx(after["learning"][0]["after"], rel=1e-4, abs=1e-6)
+    assert before["probabilities"] == pytest.approx(after["learning"][0]["before"], rel=1e-4, abs=1e-6)
+    assert after["probabilities"] != before["probabilities"]
+    stage = asked("stage", text=text, stage="learning.0.update.model.layers.0.self_attn.q_proj")["tensors"]
+    assert stage[1]["name"] == "A_before" and len(stage[1]["values"]) == 16 and stage[1]["shape"] == [16, 192]
+    assert json.loads(re.search(r'id="data">(.*?)</script>', asked("save", text=text)["page"])[1])["learnt"] == 1
+    assert asked("undo") == {"steps": 0} and asked("trace", text=text) == before
+    for what, content, said in (("undo", {}, "no step is taken"), ("step", {"text": text, "label": 5}, "'5'"),
+                                ("step", {"text": " ", "label": label}, "nothing of it can be seen")):
+        status, body, _ = ask(address, "POST", what, content)
+        assert status == 400 and said in json.loads(body)["error"]
+
+
+def test_what_takes_long_says_how_far_it_is_and_can_be_left(run):
+    answers = Answers(run)
+    answers.trace("They open the border.")
+    assert answers.answer("progress", {}) == {"layer": 3, "layers": 3, "pass": 1}
+    first, last = run.model.model.layers[0].input_layernorm, run.model.model.layers[2].input_layernorm
+    handle = last.register_forward_hook(lambda *given: print(answers.answer("leave", {})))
+    try:
+        assert "why" not in answers.answer("trace", {"text": "Another post."})  # this one may not be left
+        with pytest.raises(Left):
+            answers.answer("trace", {"text": "A third post.", "whole": True})
+    finally:
+        handle.remove()
+    assert run.model.model.layers[0].self_attn.q_proj.scaling == 2.0 and not answers.lock.locked()
+    assert not first._forward_hooks and answers.answer("trace", {"text": "A third post.", "whole": True})["why"]
+
+
 def test_an_unknown_stage_is_an_error_and_few_traces_are_kept(run):
     answers = Answers(run)
     with pytest.raises(UserError, match="no such question"):
@@ -88,3 +131,23 @@ def test_an_unknown_stage_is_an_error_and_few_traces_are_kept(run):
     for number in range(KEPT + 1):
         answers.trace(f"post {number}")
     assert list(answers.kept) == [f"post {number}" for number in range(1, KEPT + 1)]
+
+
+def test_a_part_of_the_adapter_and_another_model_join_the_page(run):
+    """Each answer is the whole page; what was asked before stays in it, and goes where nothing is chosen any more."""
+    answers, post = Answers(run), {"text": "They open the border."}
+    first = answers.answer("part", post | {"part": "layers.1"})
+    assert list(first["adapter"]["parts"]) == ["layers.1"] and first["against"] is None
+    both = answers.answer("against", post | {"what": "16-bit", "other": ""})
+    assert both["against"]["words"] == "the base in 16 bits" and list(both["adapter"]["parts"]) == ["layers.1"]
+    names = [tensor["name"] for tensor in answers.answer("stage", post | {"stage": "against.0"})["tensors"]]
+    assert names == ["distances", "heads", "reading", "tokens"]
+    other = answers.answer("against", post | {"what": "", "other": "Wir bleiben."})
+    assert other["against"]["words"] == "the same model" and other["against"]["text"] == "Wir bleiben."
+    assert answers.answer("against", post | {"what": "", "other": ""})["against"] is None
+    for content, said in (({"what": "/etc", "other": ""}, "offers no such model"), ({"what": 1, "other": ""}, "give"),
+                          ({"what": "", "other": " "}, "nothing of it can be seen")):
+        with pytest.raises(UserError, match=said):
+            answers.answer("against", post | content)
+    with pytest.raises(UserError, match="is no layer, kind or linear with an adapter"):
+        answers.answer("part", post | {"part": "layers.7"})

@@ -1,6 +1,7 @@
 """The folder that recomputes a trace: numpy and safetensors alone agree, and a planted error is found and named.
 
-Deliberate breaks: in glass/recompute.py take the low half of a byte first, leave out `later`, or let `apart` return 0.
+Deliberate breaks: in glass/recompute/ take the low half of a byte first, leave out `later`, let `apart` return 0, or
+leave a part out of `PARTS`.
 """
 
 import re

@@ -1,0 +1,159 @@
+// A step of learning: choose the label that the post should have, press; what that changed, and how; again; undo.
+
+function learningSection(data, state) {
+  const section = el("section", {"aria-labelledby": "h-learning"}, el("h2", {id: "h-learning"}, "A step of learning"));
+  if (!data.learning) {
+    section.append(el("p", {class: "soft"}, "The model carries no adapter, so nothing of it could learn."));
+    return section;
+  }
+  if (!frozen.live && state.step === undefined) state.step = data.learnt - 1;
+  const at = frozen.live ? data.learning.length - 1 : state.step;
+  section.append(el("p", {class: "soft"}, "Choose the label that the post should have. One press is one step of training, " +
+    "as train.py makes it, on this post alone; only A and B of the adapter change, in memory. " + (frozen.live ?
+    "The whole page then shows the changed model; undo brings back every bit. The run's files stay as they are." :
+    "This page was kept: it holds the steps that were computed for it, and its other parts show the model " +
+    (data.learnt ? `after step ${data.learnt}.` : "before them."))), learningControls(data, state, at));
+  if (at >= 0) section.append(...whatChanged(data, data.learning[at]), ...howChanged(data, data.learning[at], state));
+  return section;
+}
+
+// Place of the step that follows the one at `at` towards a label, in a page that cannot compute; -1 if it holds none.
+function following(data, at, label) {
+  const number = at < 0 ? 1 : data.learning[at].number + 1;
+  if (at >= 0 && number > 1) {
+    const next = data.learning[at + 1];
+    return next && next.number === number && next.label === label ? at + 1 : -1;
+  }
+  return data.learning.findIndex((step) => step.number === 1 && step.label === label);
+}
+
+function learningControls(data, state, at) {
+  const labels = data.labels.map((_, index) => index);
+  const open = frozen.live ? labels : labels.filter((label) => following(data, at, label) >= 0);
+  if (state.target === undefined || !labels.includes(state.target)) {
+    state.target = labels.reduce((least, label) => data.probabilities[label] < data.probabilities[least] ? label : least, 0);
+  }
+  const chosen = open.includes(state.target) ? state.target : open[0];
+  const choose = el("select", {id: "target", disabled: !open.length,
+    onchange: (event) => { state.target = Number(event.target.value); }},
+  ...open.map((label) => el("option", {value: label, selected: label === chosen}, data.labels[label])));
+  const step = el("button", {type: "button", id: "step", disabled: !open.length, onclick: () => {
+    state.target = Number(choose.value);
+    move(() => ask("step", {text: box.value, label: data.labels[state.target]}), following(data, at, state.target));
+  }}, at < 0 ? "take a step" : "take another");
+  const undo = el("button", {type: "button", id: "undo", disabled: at < 0, onclick: () =>
+    move(() => ask("undo", {}), data.learning[at].number > 1 ? at - 1 : -1)}, "undo");
+  const number = at < 0 ? 0 : data.learning[at].number;
+  const words = (number ? `${number} ${number === 1 ? "step" : "steps"} taken` : "no step taken") +
+    (open.length ? "" : "; this page holds no further one");
+  return el("div", {class: "choice"}, el("label", {for: "target"}, "the label should be"), choose, step, undo,
+    el("span", {class: "soft", role: "status", id: "steps", "data-stage": number ? `${data.learning[at].name}.loss` : null}, words));
+}
+
+let moving = false;
+
+// Live, ask and draw anew; in a page that was kept, show the step at another place.
+async function move(asking, place) {
+  if (moving) return;
+  moving = true;
+  try {
+    if (frozen.live) {
+      document.getElementById("steps").textContent = "being computed";
+      if (busy) await leave();
+      await asking();
+      await update();
+    } else {
+      state.step = place;
+      state.draw();
+    }
+  } catch (error) {
+    state.draw();
+    said.textContent = error.message;
+  } finally {
+    moving = false;
+  }
+  if (document.activeElement === document.body) {  // the button that was pressed has nothing more to do
+    [...document.querySelectorAll("#step, #undo")].filter((button) => !button.disabled).slice(0, 1).forEach((button) => button.focus());
+  }
+  progress.textContent = document.getElementById("steps").textContent;  // is read out: it was there before
+}
+
+function whatChanged(data, step) {
+  const cell = (value, stage) => el("td", {class: "n", "data-stage": stage}, number(value));
+  const rows = data.labels.map((label, index) => el("tr", {}, el("th", {scope: "row"},
+    el("bdi", {}, index === step.label ? el("strong", {}, label) : label)), cell(step.before[index], `${step.name}.loss`),
+  cell(step.after[index], `${step.name}.after`), el("td", {class: "barred"}, bar(step.after[index] - step.before[index], 1, null, true))));
+  return [el("h3", {}, `What step ${step.number} changed`),
+    step.text === data.text ? null : el("p", {class: "post", dir: "auto"}, visible(step.text)),
+    el("p", {}, "It taught that ", step.text === data.text ? "this post" : "the post above", " is ",
+      el("strong", {}, el("bdi", {}, data.labels[step.label])), ". The loss, which is −log of that label's probability, went from ",
+      el("span", {"data-stage": `${step.name}.loss`}, number(step.losses[0])), " to ",
+      el("span", {"data-stage": `${step.name}.after`}, number(step.losses[1])), ".",
+      frozen.live ? " Type another post above to see what the step did to its label." : null),
+    el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "probabilities before and after"}, el("table", {class: "why"},
+      el("thead", {}, el("tr", {}, ...["label", "before", "after", "change"].map((word, place) =>
+        el("th", {scope: "col", class: place === 1 || place === 2 ? "n" : null}, word)))), el("tbody", {}, ...rows))),
+    el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.loss`),
+      stageButton(data, `${step.name}.after`)))].filter((part) => part);
+}
+
+function howChanged(data, step, state) {
+  const clipped = step.factor < 1 ? `more than the ${number(step.clip)} that the recipe allows, so all were multiplied by ${number(step.factor)}` :
+    "which the recipe allows, so they stayed as they were";
+  const most = (values) => Math.max(1e-30, ...values);
+  const tops = {A: most(step.A_gradients), B: most(step.B_gradients)};
+  const cell = (value, stage) => el("td", {class: "n", "data-stage": `${step.name}.${stage}`}, number(value));
+  const rows = step.modules.map((module, index) => el("tr", {}, el("th", {scope: "row"}, module.replace(/^model\./, "")),
+    ...["A", "B"].flatMap((part) => [cell(step[`${part}_gradients`][index], "clipping"),
+      el("td", {class: "barred thin"}, bar(step[`${part}_gradients`][index], tops[part], "plus"))]),
+    ...["A", "B"].flatMap((part) => [cell(step[`${part}_sizes`][index], "changes"), cell(step[`${part}_changes`][index], "changes")])));
+  const head = ["module", "gradient of A", "", "gradient of B", "", "A before", "change of A", "B before", "change of B"];
+  return [el("h3", {}, "How"),
+    el("p", {}, "Going backwards from the loss, each weight of the adapter gets a gradient: how fast the loss would grow with it. The " +
+      "length of all gradients together is ", el("span", {"data-stage": `${step.name}.clipping`}, number(step.norm)), ", ",
+    el("span", {"data-stage": `${step.name}.clipping`}, clipped), ". AdamW keeps two running means of each gradient, of itself (m) and of " +
+      "its square (v), and moves the weight against m / √v: in a first step by nearly the rate, ",
+    el("span", {"data-stage": `${step.name}.changes`}, number(step.rate)), ", however small the gradient.", step.number > 1 ? null :
+      " So a matrix changes by about the rate times the root of its number of weights, whatever the length of its gradient."),
+    el("details", {open: state.modules, ontoggle: (event) => { state.modules = event.target.open; }},
+      el("summary", {}, "every module: lengths of its gradients, its weights, and their change"),
+      el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "every module"}, el("table", {class: "named"}, el("thead", {}, el("tr", {},
+        ...head.map((word, place) => el("th", {scope: "col", class: place ? "n" : null}, word)))), el("tbody", {}, ...rows)))),
+    el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.clipping`),
+      stageButton(data, `${step.name}.changes`))), oneModule(data, step, state)];
+}
+
+// The weights of one module that lie on a line with its largest gradient: from the gradient to the new weight.
+function oneModule(data, step, state) {
+  if (!step.whole) return el("p", {class: "soft"}, "Each weight's way is kept for the last steps alone.");
+  if (!step.modules.includes(state.module)) state.module = step.modules[0];
+  const place = el("div", {});
+  const choose = el("select", {id: "learnt", onchange: (event) => { state.module = event.target.value; state.draw(); }},
+    ...step.modules.map((name) => el("option", {value: name, selected: name === state.module}, name.replace(/^model\./, ""))));
+  fillModule(data, step, state.module, place);
+  return el("div", {}, el("h3", {}, el("label", {for: "learnt"}, "Some weights, before and after: "), choose),
+    el("p", {class: "soft"}, "Of B the row, and of A the column, in which its largest gradient lies."), place,
+    el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.gradient.${state.module}`, "their gradients"),
+      stageButton(data, `${step.name}.update.${state.module}`, "AdamW on them"))));
+}
+
+async function fillModule(data, step, module, place) {
+  const [gradient, update] = [`${step.name}.gradient.${module}`, `${step.name}.update.${module}`];
+  let found;
+  try {
+    found = [...await details(data, gradient), ...await details(data, update)];
+  } catch (error) {
+    said.textContent = error.message;
+    return;
+  }
+  const values = (name) => found.find((tensor) => tensor.name === name);
+  place.replaceChildren(el("div", {class: "wide"}, ...["B", "A"].map((part) => {
+    const columns = [["before", "before", update], ["gradient", "gradient", gradient], ["m", "m", update], ["v", "v", update],
+      ["change", "update", update], ["after", "after", update]].map(([word, name, stage]) => [word, values(`${part}_${name}`).values, stage]);
+    return el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": `weights of ${part}`}, el("table", {},
+      el("caption", {}, `${part}, ${values(`${part}_before`).row}`),
+      el("thead", {}, el("tr", {}, ...columns.map(([word]) => el("th", {scope: "col", class: "n"}, word)))),
+      el("tbody", {}, ...columns[0][1].map((_, row) => el("tr", {}, ...columns.map(([, all, stage]) =>
+        el("td", {class: "n", "data-stage": stage}, number(all[row]))))))));
+  })));
+}

@@ -1,0 +1,88 @@
+"""Recompute a trace with numpy alone: python verify.py [FOLDER]
+
+The folder holds trace.safetensors (every tensor, and the weights that made them: 4-bit bytes and scales, adapters,
+norms, some rows of the embedding) and trace.json (which step made which tensor from which). Each stage is computed
+again in float64 from what the file says went into it, and compared with what it says came out; a line says how far the
+two are apart, at most, as a share of the tensor's largest number. At the end the whole way is computed once more from
+the token ids alone, with nothing taken from in between. Where two traces are compared, the folder against/ holds the
+other one, which is recomputed first. Exit status 0 if all of it agrees, else 1.
+
+Only numpy and safetensors are needed; nothing of the project that wrote the files is used.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from glass.recompute.beside import BESIDE
+from glass.recompute.learning import LEARNING
+from glass.recompute.two import TWO
+from glass.recompute.way import OPS, run, whole_way
+from glass.recompute.weights import Weights
+
+EVERY = OPS | BESIDE | LEARNING | TWO
+# Differences of numbers of about this size, of which little is left where the model is sure.
+LEAST = {"loss": 1.0, "loss_slopes": 1.0}
+WHOLE = ("learned",)  # computed the whole way, from ids to logits
+
+
+def apart(found, stored, least=1e-30):
+    """The largest difference as a share of the largest number, or of `least`; infinite where shapes, infinities or NaN
+    differ."""
+    found, stored = np.asarray(found), np.asarray(stored)
+    if found.shape != stored.shape or not np.array_equal(np.isneginf(found), np.isneginf(stored)):
+        return np.inf
+    finite = ~np.isneginf(found)
+    found, stored = found[finite].astype(np.float64), stored[finite].astype(np.float64)
+    if not found.size:
+        return 0.0
+    most = np.abs(found - stored).max() / max(np.abs(stored).max(), least)
+    return most if np.isfinite(most) else np.inf
+
+
+def check_tokens(trace, tensors):
+    """Whether the bytes of the tokens are those that the page shows, and the answer's row is the last."""
+    joined, lengths = tensors["tokens.bytes"].tobytes(), tensors["tokens.lengths"]
+    ends = np.cumsum(lengths)
+    pieces = [joined[end - length : end].hex() for end, length in zip(ends, lengths, strict=True)]
+    same = pieces == [token["bytes"] for token in trace["tokens"]]
+    same &= [token["id"] for token in trace["tokens"]] == tensors["tokens.ids"].tolist()
+    return same and int(tensors["tokens.answer"]) == len(pieces) - 1
+
+
+def main(folder):
+    """Print a line for each stage; 0 if all agree, else 1."""
+    trace = json.loads((folder / "trace.json").read_text(encoding="utf-8"))
+    tensors = load_file(folder / "trace.safetensors")
+    weights, failed = Weights(trace, tensors), []
+    if trace["compared"]:
+        print("the other trace:")
+        failed += ["the other trace"] if main(folder / "against") else []
+        tensors |= {f"against/{name}": x for name, x in load_file(folder / "against" / "trace.safetensors").items()}
+        print("this one:")
+
+    def say(name, good, words):
+        print(f"{'agrees ' if good else 'DIFFERS'}  {name:28} {words}")
+        if not good:
+            failed.append(name)
+
+    for stage in trace["stages"]:
+        if stage["name"] == "tokens":
+            say("tokens", check_tokens(trace, tensors), f"{len(trace['tokens'])} tokens")
+            continue
+        found = [(apart(run(step, tensors, weights, EVERY), tensors[step["out"]], LEAST.get(step["op"], 1e-30)),
+                  trace["whole_tolerance" if step["op"] in WHOLE else "tolerance"]) for step in stage["steps"]]
+        say(stage["name"], all(most <= limit for most, limit in found), f"{max(found)[0]:.1e}")
+    values = whole_way(weights, tensors["tokens.ids"])
+    off = np.abs(values["logits.logits"] - tensors["logits.logits"]).max()
+    largest = max(1.0, np.abs(tensors["logits.logits"]).max())
+    say("whole way to the logits", off <= trace["whole_tolerance"] * largest, f"{off:.1e}")
+    print("everything agrees" if not failed else f"{len(failed)} differ: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent))
