@@ -16,7 +16,7 @@ function againstSection(data, state) {
   }
   const same = found.text === data.text;
   section.append(el("p", {}, el("strong", {}, "A"), " is what stands above. ", el("strong", {}, "B"), ` is ${found.words}, with `,
-    same ? "the same post." : "this post:"), same ? "" : el("p", {class: "post", dir: "auto"}, visible(found.text)),
+    same ? "the same post." : "this post:"), same ? "" : el("p", {class: "post", dir: "auto"}, visible(found.text)), same ? "" : theirTokens(found),
     partedList(data, found), el("div", {class: "wide"}, bothLabels(data, found), tokensApart(data, found)),
     layersApart(data, found), found.updates ? twoAdapters(found) : "");
   return section;
@@ -25,8 +25,8 @@ function againstSection(data, state) {
 // Which model and which post B has; Python is asked at every change.
 function againstChoice(data, state) {
   const chosen = state.against;
-  const what = el("select", {id: "against-what"}, ...[["the same model", ""], ...Object.entries(frozen.offered)].map(
-    ([words, value]) => el("option", {value, selected: value === chosen.what}, words)));
+  const what = el("select", {id: "against-what"}, ...[["", "the same model"], ...Object.entries(frozen.offered)].map(
+    ([value, words]) => el("option", {value, selected: value === chosen.what}, words)));
   const text = el("textarea", {id: "against-text", dir: "auto", spellcheck: "false", maxlength: 20000, class: "short",
     placeholder: "the same post"});
   text.value = chosen.text;
@@ -39,6 +39,12 @@ function againstChoice(data, state) {
   return el("div", {class: "fields"}, el("label", {for: "against-what"}, "B’s model"), what,
     el("label", {for: "against-text"}, "B’s post"), text,
     data.tax ? el("label", {for: "against-sentence"}, "or the example in") : null, data.tax ? sentence : null);
+}
+
+function theirTokens(found) {
+  const own = found.tokens.map((token, place) => [token, place]).filter(([token]) => token.part === "post");
+  return el("div", {"data-stage": "against.tokens"}, el("p", {class: "soft"}, `${own.length} tokens`),
+    el("div", {class: "tokens"}, ...own.map(([token, place]) => tokenChip(token, place, -1))));
 }
 
 function partedList(data, found) {
@@ -65,7 +71,7 @@ const percent = (share) => `${(100 * share).toFixed(2)} %`;
 
 function bothLabels(data, found) {
   const rows = [["A", found.probabilities[0], "against.labels"], ["B", found.probabilities[1], "against.labels"]];
-  if (found.updates && data.adapter) rows.push(["no adapter", data.adapter.probabilities[0], "factors"]);
+  if (found.updates && data.adapter) rows.push(["A’s base", data.adapter.probabilities[0], "factors"]);
   const grid = el("div", {class: "labels both"});
   data.labels.forEach((label, index) => {
     grid.append(el("bdi", {class: "name whole"}, label));
@@ -106,7 +112,7 @@ function layersApart(data, found) {
         el("span", {}, `attention, head ${layer.heads.indexOf(most)}`), bar(most, 1, "minus"), el("span", {class: "n"}, number(most)),
         el("span", {}, "A’s reading"), stack(layer.reading[0]), el("span", {class: "n"}, number(Math.max(...layer.reading[0]))),
         el("span", {}, "B’s reading"), stack(layer.reading[1]), el("span", {class: "n"}, number(Math.max(...layer.reading[1])))),
-      el("details", {}, el("summary", {}, "every tensor and every head"), el("div", {class: "frame", tabindex: 0, role: "group",
+      fold(stage, "every tensor and every head", el("div", {class: "frame", tabindex: 0, role: "group",
         "aria-label": `distances in layer ${index}`, "data-stage": stage}, all))));
   });
   return el("div", {}, el("h3", {}, "Layer by layer"), el("p", {class: "soft"}, "At the token at which the label is read: how far B " +
@@ -122,7 +128,7 @@ function twoAdapters(found) {
   return el("div", {}, el("h3", {}, "The two adapters"), el("p", {class: "soft"}, "For each linear: the singular values of both updates, " +
     "their cosine, and the angles between the directions that both write and that both read, beside the smallest of these: at 0° a " +
     "direction is in both, at 90° in one alone."),
-  el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "two adapters", "data-stage": "against.updates"}, el("table", {class: "names"},
+  el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "two adapters", "data-stage": "against.updates"}, el("table", {class: "full named"},
     el("thead", {}, el("tr", {}, ...["linear", "A", "B", "cosine", "written", "", "read", ""].map((word, place) =>
       el("th", {scope: "col", class: place === 3 ? "n" : null}, word)))),
     el("tbody", {}, ...found.updates.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
