@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from common.kernels import DTYPES, runs_kernel
+from common.kernels import DTYPES, runs_kernel, works
 from common.product import linear, matmul
+
+MOST_NORMED = 16384  # numbers a token for which the norm's 32 warps of 32 threads hold 16 each
 
 
 def take(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
@@ -78,10 +80,10 @@ class RMSNorm(nn.Module):
         if (not runs_kernel(x, weight) or x.dtype not in DTYPES or weight.dtype != x.dtype
                 or (torch.is_grad_enabled() and weight.requires_grad)):
             return self.plain(x)
-        from model.rms_norm_triton import MOST, RMSNormKernel, rms_norm_forward
-
-        if x.shape[-1] > MOST:
+        if x.shape[-1] > MOST_NORMED or not works("model.rms_norm_triton", x, x.shape[-1]):
             return self.plain(x)
+        from model.rms_norm_triton import RMSNormKernel, rms_norm_forward
+
         return RMSNormKernel.apply(x, weight, self.eps) if x.requires_grad else rms_norm_forward(x, weight, self.eps)[0]
 
     def plain(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,7 +126,8 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     PyTorch's own product would keep silu(gate) as well, a quarter of what the feed-forward part keeps for backward;
     here it is recomputed:  d gate = dy * up * silu'(gate),  d up = dy * silu(gate).
     """
-    if runs_kernel(gate, up) and gate.dtype in DTYPES and gate.dtype == up.dtype and gate.shape == up.shape:
+    if (runs_kernel(gate, up) and gate.dtype in DTYPES and gate.dtype == up.dtype and gate.shape == up.shape
+            and works("model.swiglu_triton", gate)):
         from model.swiglu_triton import SwiGLUKernel, swiglu_forward
 
         return SwiGLUKernel.apply(gate, up) if torch.is_grad_enabled() else swiglu_forward(gate, up)

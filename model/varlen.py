@@ -153,18 +153,24 @@ def words_for(run: Callable, causal: bool, grouped: bool) -> dict:
     return words | ({"enable_gqa": True} if grouped and "enable_gqa" in known else {})
 
 
-@cache
 def tried(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, bool]:
     """Whether the kernel computes what it should on this device: (why not, or "" if it does, whether keys must be
-    repeated).
+    repeated). A card is tried once, whether it is called "cuda" or "cuda:0".
 
-    Two small batches, one with single queries, go through it forward and backward and are compared with
+    Three small batches, one with single queries, go through it forward and backward and are compared with
     `attend_softmax` in float32. What kernels take differs by card and by version, and they do not all say so.
     """
     if dtype not in DTYPES:
         return f"the kernel for rows of any length takes 16 bits, not {str(dtype).removeprefix('torch.')}", False
     if head_dim % STEP or head_dim > WIDEST:
         return f"the kernel for rows of any length takes no heads of {head_dim} numbers", False
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    return _tried(device, dtype, head_dim)
+
+
+@cache
+def _tried(device: torch.device, dtype: torch.dtype, head_dim: int) -> tuple[str, bool]:
     why = ""
     for repeated in (False, True):
         try:

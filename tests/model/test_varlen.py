@@ -71,9 +71,9 @@ def stand_in(monkeypatch):
     """Puts a function in the kernel's place; `loop` if the test does not say."""
     use = lambda function: monkeypatch.setattr(varlen, "kernel", lambda: function)  # noqa: E731
     use(loop)
-    tried.cache_clear()
+    varlen._tried.cache_clear()
     yield use
-    tried.cache_clear()
+    varlen._tried.cache_clear()
 
 
 def results(attend, layout: Layout, heads=(6, 2), **more) -> list[torch.Tensor]:
@@ -134,13 +134,23 @@ def test_a_card_gets_what_it_computes_rightly_and_the_choice_is_said(stand_in):
 
     for function in (loop, early, told, equal_heads):
         stand_in(function)
-        tried.cache_clear()
+        varlen._tried.cache_clear()
         assert tried(cpu, half, 16) == ("", function is equal_heads)
     for function, why in ((wrong, "something else on this card"), (lambda: None, "does not run here"),
                           (silent, "NotImplementedError")):
         stand_in(function)
-        tried.cache_clear()
+        varlen._tried.cache_clear()
         assert why in tried(cpu, half, 16)[0]
+
+
+def test_a_card_is_tried_once_under_both_of_its_names(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(varlen, "_is_right", lambda layout, device, *rest: asked.append(device) or True)
+    varlen._tried.cache_clear()
+    for name in ("cuda", "cuda:1", "cuda"):
+        assert tried(torch.device(name), torch.bfloat16, 64) == ("", False)
+    assert asked == [torch.device("cuda:1")] * len(varlen._TRIED)
 
 
 @pytest.mark.parametrize("answer", [("", False), ("", True), ("it is too old", False)])
