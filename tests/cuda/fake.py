@@ -80,6 +80,7 @@ class Watch(TorchDispatchMode):
     def __init__(self, fake: bool):
         super().__init__()
         self.fake, self.seen, self.strict, self.parts, self.pinned = fake, Seen(), False, [], {}
+        self.recording = False  # a CUDA graph
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
