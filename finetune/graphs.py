@@ -29,7 +29,7 @@ from model.varlen import Sequences, attend_varlen, sequences
 ROWS = 8  # a piece has one row more than a multiple of this
 LEAST = 128  # tokens between two sizes at least
 ALIGNED = 16  # bytes, the widest access of a kernel
-PARTS = ("starts_q", "starts_k", "source", "shared", "own_keys", "own")
+PARTS = ("starts_q", "starts_k", "source", "shared", "places")
 
 
 def check_graphs(model, loss: str) -> None:
@@ -140,7 +140,7 @@ class Graphs:
         tensors = [batch.tokens, batch.positions, batch.answer_index, torch.cat([labels, labels.new_zeros(more)]),
                    torch.cat([weights, weights.new_zeros(more)]), weights.new_tensor(1 / total),
                    *(part for one in found for part in _parts(one))]
-        bounds = [(_power(one.longest_q), _power(one.longest_k), one.causal) for one in found]
+        bounds = [(_power(one.longest_q), _power(one.longest_k), one.causal, one.complete) for one in found]
         key = (prefix, *bounds, *((tensor.dtype, tensor.shape) for tensor in tensors))
         if is_new := key not in self.pieces:
             self.pieces[key] = self._piece(batch, asked, found, bounds, tensors)
@@ -161,7 +161,7 @@ class Graphs:
         """Memory for a size, and a batch whose tensors, those of its layouts included, lie there."""
         inputs = Inputs(tensors, self.model.device)
         rest = iter(inputs.tensors[6:])
-        for layout, one, (longest_q, longest_k, _) in zip((batch.layout, asked), found, bounds, strict=True):
+        for layout, one, (longest_q, longest_k, *_) in zip((batch.layout, asked), found, bounds, strict=True):
             parts = {name: next(rest) for name in PARTS if getattr(one, name) is not None}
             fixed = replace(one, longest_q=longest_q, longest_k=longest_k, **parts)
             layout.keep(("sequences", self.model.device), fixed)

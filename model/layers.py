@@ -1,8 +1,8 @@
 """The layers that own weights: linear, embedding, RMSNorm and the SwiGLU feed-forward part.
 
 A linear of this project is any module with `in_features, out_features, bias, forward(x)`, `dense_weight(dtype)` and
-`input_gradient(grad)`, with which an adapter around it computes its own backward in one piece. `Linear` is the plain
-one; the 4-bit and the LoRA linear keep the same contract, so nothing here knows about either.
+`input_gradient(grad, onto)`, with which an adapter around it computes its own backward in one piece. `Linear` is the
+plain one; the 4-bit and the LoRA linear keep the same contract, so nothing here knows about either.
 Each owner of weights has `load_dense(leaf, tensor)`, through which the loader hands over one tensor of the checkpoint.
 """
 
@@ -37,9 +37,11 @@ class Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)
 
-    def input_gradient(self, grad: torch.Tensor) -> torch.Tensor:
-        """dx = dy W, in new memory: (..., out) -> (..., in), in dy's dtype; without a graph."""
-        return matmul(grad, self.weight.to(grad.dtype).t())
+    def input_gradient(self, grad: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """dx = dy W, in new memory, or added to `onto`, a matrix: (..., out) -> (..., in), in dy's dtype; without a
+        graph."""
+        weight = self.weight.to(grad.dtype)
+        return matmul(grad, weight.t()) if onto is None else onto.addmm_(grad, weight)
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """W as a plain tensor (out, in) of `dtype`."""
@@ -47,6 +49,13 @@ class Linear(nn.Module):
 
     def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
         take(self, leaf, tensor)
+
+
+def several(x: torch.Tensor, *linears: nn.Module) -> tuple[torch.Tensor, ...]:
+    """`linear(x)` of each; adapters that are alike do it together on a card (`jointly`), in fewer launches."""
+    jointly = getattr(linears[0], "jointly", None)
+    found = None if jointly is None or x.device.type != "cuda" else jointly(x, linears)
+    return tuple(linear(x) for linear in linears) if found is None else found
 
 
 class Embedding(nn.Module):
@@ -144,4 +153,4 @@ class MLP(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(swiglu(*several(x, self.gate_proj, self.up_proj)))

@@ -28,6 +28,8 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from common.errors import one_line
+from common.kernels import DTYPES as KERNEL_DTYPES
+from common.kernels import runs_kernel, works
 from common.packed import Layout, sent
 from model.attention import attend_padded, attend_softmax
 
@@ -48,8 +50,8 @@ class Sequences:
     causal: bool  # whether a sequence's last query alone sees all of its keys
     source: torch.Tensor | None  # (M,) int64: the token of each key; None if these are the tokens as they are
     shared: torch.Tensor | None  # (n, P) int64: the prefix's tokens among the keys
-    own_keys: torch.Tensor | None  # (m,) int64: places among the keys of the other tokens, each of which is there once
-    own: torch.Tensor | None  # (m,) int64: these tokens; None if they are all, in order
+    places: torch.Tensor | None  # (N - P,) int64: the place of each other token among the keys, or M if it has none
+    complete: bool  # whether each has one
 
 
 def sequences(layout: Layout, device) -> Sequences | None:
@@ -76,12 +78,13 @@ def _sequences(layout: Layout, device) -> Sequences | None:
     if prefix or spans != list(pairwise(layout.row_start)):
         first = torch.arange(prefix)
         source = torch.cat([part for a, b in spans for part in (first[: prefix if a else 0], torch.arange(a, b))])
-        own_keys = (source >= prefix).nonzero()[:, 0]
-        own = source[own_keys]
-        numbers += [source, torch.tensor(starts_k[:-1])[:, None] + first, own_keys]
-        numbers += [] if own.equal(torch.arange(prefix, layout.tokens)) else [own]
-    one, two, source, shared, own_keys, own, *_ = (*sent(device, *numbers), *[None] * 4)
-    return Sequences(one, two, max(queries), max(keys), causal, source, shared, own_keys, own)
+        places = torch.full((layout.tokens - prefix,), len(source))
+        own = (source >= prefix).nonzero()[:, 0]
+        places[source[own] - prefix] = own
+        numbers += [source, torch.tensor(starts_k[:-1])[:, None] + first, places]
+    complete = len(numbers) == 2 or bool((places < len(source)).all())
+    one, two, source, shared, places, *_ = (*sent(device, *numbers), *[None] * 3)
+    return Sequences(one, two, max(queries), max(keys), causal, source, shared, places, complete)
 
 
 def _starts(lengths: list[int]) -> list[int]:
@@ -92,27 +95,48 @@ def _starts(lengths: list[int]) -> list[int]:
 
 
 class _Gather(torch.autograd.Function):
-    """x[source] for keys or values: (N, K, h) -> (M, K, h); of x, nothing is kept for backward."""
+    """`gathered` with gradients; of k and v, nothing is kept for backward."""
 
     @staticmethod
-    def forward(ctx, x, found: Sequences):
-        ctx.found, ctx.tokens = found, len(x)
-        return x.index_select(0, found.source)
+    def forward(ctx, k, v, found: Sequences):
+        ctx.found = found
+        return gathered(k, v, found)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        found = ctx.found
-        prefix = found.shared.shape[1]
-        out = grad.new_empty(ctx.tokens, *grad.shape[1:])
-        if prefix:
-            torch.sum(grad[found.shared], 0, out=out[:prefix])  # 16 bits are added in float32
-        if found.own is None:
-            torch.index_select(grad, 0, found.own_keys, out=out[prefix:])
-        else:
-            out[prefix:].zero_()
-            out.index_copy_(0, found.own, grad.index_select(0, found.own_keys))
-        return out, None
+    def backward(ctx, *grads):
+        found, grads = ctx.found, [grad.contiguous() for grad in grads]
+        if _runs_kernel(*grads, found.source):
+            from model.gather_triton import scatter_kernel
+
+            return *scatter_kernel(*grads, found.shared, found.places), None
+        return *(_scattered(grad, found) for grad in grads), None
+
+
+def gathered(k: torch.Tensor, v: torch.Tensor, found: Sequences) -> tuple[torch.Tensor, torch.Tensor]:
+    """k[source] and v[source], on a card in one kernel: 2 x (N, K, h) -> 2 x (M, K, h); no gradients."""
+    if _runs_kernel(k, v, found.source):
+        from model.gather_triton import gather_kernel
+
+        return gather_kernel(k, v, found.source)
+    return k.index_select(0, found.source), v.index_select(0, found.source)
+
+
+def _scattered(grad: torch.Tensor, found: Sequences) -> torch.Tensor:
+    """The specification of backward: (M, K, h) -> (N, K, h)."""
+    prefix = found.shared.shape[1]
+    out = grad.new_empty(prefix + len(found.places), *grad.shape[1:])
+    if prefix:
+        torch.sum(grad[found.shared], 0, out=out[:prefix])  # 16 bits are added in float32
+    if not found.complete:
+        grad = torch.cat([grad, torch.zeros_like(grad[:1])])
+    torch.index_select(grad, 0, found.places, out=out[prefix:])
+    return out
+
+
+def _runs_kernel(k: torch.Tensor, v: torch.Tensor, source: torch.Tensor) -> bool:
+    return (runs_kernel(k, v, source) and k.dtype in KERNEL_DTYPES and k.dtype == v.dtype and len(k) > 0
+            and works("model.gather_triton", k, *k.shape[1:]))
 
 
 def attend_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, repeated: bool = False
@@ -125,7 +149,7 @@ def attend_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Lay
     if found is None:
         return attend_padded(q, k, v, layout)
     if found.source is not None:
-        k, v = _Gather.apply(k, found), _Gather.apply(v, found)
+        k, v = _Gather.apply(k, v, found) if torch.is_grad_enabled() else gathered(k, v, found)
     if repeated:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     run = kernel()

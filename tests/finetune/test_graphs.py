@@ -6,7 +6,7 @@ outside. So a replayed step has the bits of a computed one only if all that diff
 has a plain loop in the kernel's place, one operation each way.
 
 Deliberate break: in finetune/graphs.py put `/ total` in the place of `* share`, leave the layouts' `keep` out, or give
-the rows that fill up a weight; in model/varlen.py make `_Gather` keep a list of the prefix's places.
+the rows that fill up a weight; in model/varlen.py give `_scattered` the places as a list.
 """
 
 import contextlib

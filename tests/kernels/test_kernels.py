@@ -26,8 +26,8 @@ from quant.double_quant import Scales, dequantize
 from quant.nf4 import quantize_nf4
 
 CASES = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels/cases.py"]
-KERNELS = {"_nf4_single", "_nf4_double", "_rms_norm_forward", "_rms_norm_backward", "_rotate",
-                   "_swiglu_forward", "_swiglu_backward"}
+KERNELS = {"_gather", "_gather_backward", "_nf4_single", "_nf4_double", "_rms_norm_forward", "_rms_norm_backward",
+           "_rotate", "_swiglu_forward", "_swiglu_backward"}
 
 
 def test_more_weights_than_32_bits_count_go_without_the_kernel(monkeypatch):
