@@ -139,11 +139,14 @@ def _runs_kernel(k: torch.Tensor, v: torch.Tensor, source: torch.Tensor) -> bool
             and works("model.gather_triton", k, *k.shape[1:]))
 
 
-def attend_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, repeated: bool = False
-                  ) -> torch.Tensor:
+def attend_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, repeated: bool = False,
+                  alone: bool = False) -> torch.Tensor:
     """All rows in one call; a cached batch, or two different queries in one row, goes to `attend_padded`.
 
     repeated: repeat each key for the query heads that share it, where a kernel wants as many heads of both.
+    alone: a row's bits shall not depend on the other rows. So the keys are not divided among programs, by a number that
+    follows from the longest row; and a batch of single queries does not take the kernel's own way for them, which
+    others would not take.
     """
     found = sequences(layout, q.device)
     if found is None:
@@ -153,8 +156,9 @@ def attend_varlen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Lay
     if repeated:
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for x in (k, v))
     run = kernel()
-    more = words_for(run, found.causal, grouped=q.shape[1] != k.shape[1])
-    return run(q, k, v, found.starts_q, found.starts_k, found.longest_q, found.longest_k, **more)
+    more = words_for(run, found.causal, grouped=q.shape[1] != k.shape[1], alone=alone)
+    longest = max(found.longest_q, 2) if alone else found.longest_q
+    return run(q, k, v, found.starts_q, found.starts_k, longest, found.longest_k, **more)
 
 
 @cache
@@ -166,7 +170,7 @@ def kernel() -> Callable:
 
 
 @cache
-def words_for(run: Callable, causal: bool, grouped: bool) -> dict:
+def words_for(run: Callable, causal: bool, grouped: bool, alone: bool = False) -> dict:
     """What the kernel is told beside the sequences, in the words of its version.
 
     grouped: whether several query heads share a key head; before PyTorch 2.12 there was no word for it, and no need.
@@ -174,6 +178,7 @@ def words_for(run: Callable, causal: bool, grouped: bool) -> dict:
     known = inspect.signature(run).parameters
     window = (-1, 0) if causal else (-1, -1)  # how far a query sees to the left and to the right; -1: all
     words = {"window_size": window} if "window_size" in known else {"is_causal": causal}
+    words |= {"num_splits": 1} if alone and "num_splits" in known else {}
     return words | ({"enable_gqa": True} if grouped and "enable_gqa" in known else {})
 
 
@@ -223,3 +228,30 @@ def _is_right(layout: Layout, device, dtype: torch.dtype, head_dim: int, repeate
         out = attend(q, k, v, layout, **more)
         results.append([out, *torch.autograd.grad(out, (q, k, v), given[3].to(width))])
     return all(bool((one - two).abs().max() <= NEAR * one.abs().max()) for one, two in zip(*results, strict=True))
+
+
+@cache
+def keeps_bits(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, head_dim: int) -> str:
+    """Why `attend_varlen(alone=True)` cannot be had here, or ""; if "", rows were tried by themselves, among others and
+    in another order, all tokens and single queries, and had the same bits each time."""
+    why, repeated = tried(device, dtype, head_dim)
+    if why:
+        return why
+    draw, prefix = torch.Generator().manual_seed(0), 20
+    shared, *rows = ([torch.randn(length, count, head_dim, generator=draw).to(device, dtype)
+                      for count in (heads, key_heads, key_heads)] for length in (prefix, 5, 130, 1, 64, 300))
+    found: dict[tuple[int, bool], torch.Tensor] = {}
+    for chosen in ((0, 1, 2, 3, 4), *((row,) for row in range(5)), (4, 2), (3, 0, 1)):
+        q, k, v = (torch.cat([parts[0], *parts[1:]]) for parts in zip(shared, *(rows[row] for row in chosen),
+                                                                     strict=True))
+        layout = Layout(tuple(_starts([prefix, *(len(rows[row][0]) for row in chosen)])[1:]), prefix)
+        ends = [end - 1 for end in layout.row_start[1:]]
+        asked = layout.with_queries(ends + ends[-1:] * (3 if len(chosen) > 1 else 0))
+        with torch.no_grad():
+            whole = attend_varlen(q, k, v, layout, repeated, alone=True)
+            last = attend_varlen(q[list(asked.query_tokens)], k, v, asked, repeated, alone=True)
+        for place, (row, start, end) in enumerate(zip(chosen, layout.row_start, layout.row_start[1:], strict=False)):
+            for single, out in ((False, whole[start:end]), (True, last[place])):
+                if not torch.equal(found.setdefault((row, single), out), out):
+                    return "the kernel for rows of any length gives a row other bits among other rows"
+    return ""

@@ -52,7 +52,10 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor, units: float | torc
     off = (found.double() - expected.double()).abs()
     assert bool((off <= units * limits.eps * size.double().abs() + limits.smallest_normal * limits.eps).all())
     if found.dtype != torch.float32 and found.numel():
-        assert int((off > 0).sum()) <= max(1, found.numel() // 500)
+        # A card's own exp and rsqrt are approximations of some units of float32, so that more roundings turn out the
+        # other way than where both sides are computed by the host.
+        few = (1, 500) if DEVICE.type == "cpu" else (3, 100)
+        assert int((off > 0).sum()) <= max(few[0], found.numel() // few[1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
