@@ -46,7 +46,7 @@ def losses(state: State, make) -> torch.Tensor:
 
 def measure(state: State, what: str, trainer) -> None:
     """Posts a second once every size is recorded, the host's time, and memory."""
-    for _ in range(3 * 4):  # four steps an epoch: each size is computed, recorded, replayed
+    for _ in range(3 * trainer.steps_per_epoch):  # each size is computed, recorded, replayed
         trainer.step()
     with state.peak() as memory:
         seconds = state.time(partial(steps, trainer), 5, 1) / 2
@@ -54,5 +54,6 @@ def measure(state: State, what: str, trainer) -> None:
     state.note("  host time of a step", 1e3 * state.host(trainer.step), f"ms of {1e3 * seconds:.0f}")
     if trainer.graphs is not None:
         state.note("  sizes recorded", float(len(trainer.graphs.pieces)))
-    state.note("  allocated at most", memory["bytes"] / 1e9, "GB")
-    state.note("  reserved", torch.cuda.memory_reserved() / 1e9, "GB")
+    if memory:
+        state.note("  allocated at most", memory["bytes"] / 1e9, "GB")
+        state.note("  reserved", torch.cuda.memory_reserved() / 1e9, "GB")
