@@ -75,6 +75,11 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
 
 
+def is_recorded(device: torch.device) -> bool:
+    """Whether what is launched on this device goes into a CUDA graph now, rather than to the card."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
 def available_memory(device: torch.device) -> int:
     """Bytes that are free now, on the GPU or in the machine."""
     if device.type == "cuda":

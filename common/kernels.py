@@ -6,9 +6,12 @@ where all of this holds: Triton can be imported; the tensors are contiguous and 
 capability 8.0 or later; their dtype is one of `DTYPES`; they are real (fake and meta tensors have no memory to point
 at). Triton is imported when the first tensor on such a card asks, so a CPU never pays for it.
 
-    if runs_kernel(x):
+    if runs_kernel(x) and works("model.rope_triton", x, *sizes):
         from model.rope_triton import rotate_kernel     # here, not at the top of the file
         return rotate_kernel(x, cos, sin)
+
+A file's kernels are tried once for each card, dtype and size, forward and backward on one token (`works`): what the
+card's compiler or driver refuses is said in one line, and from then on PyTorch's operations do that work.
 
 `plain_kernels` turns all of them off for a comparison. `kernels_on("cpu")` is for tests in a process that was started
 with TRITON_INTERPRET=1, in which Triton executes the kernels with NumPy. `counted_launches` is for tests that walk the
@@ -20,6 +23,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 
 import torch
 
@@ -30,6 +34,7 @@ OLDEST = (8, 0)  # the compute capability from which on a card has bfloat16, and
 _REAL = (torch.Tensor, torch.nn.Parameter)
 _device_types: tuple[str, ...] = ("cuda",)
 _noted: list[str] | None = None  # within `counted_launches`
+_tried: dict[tuple, bool] = {}  # (file, device, dtype, sizes) -> whether its kernels were launched without an error
 
 
 def runs_kernel(*tensors: torch.Tensor) -> bool:
@@ -40,6 +45,36 @@ def runs_kernel(*tensors: torch.Tensor) -> bool:
         return False
     return all(tensor.device == device and tensor.is_contiguous() and (type(tensor) in _REAL or _noted is not None)
                for tensor in tensors)
+
+
+def works(file: str, x: torch.Tensor, *sizes) -> bool:
+    """Whether the kernels in `file` can be compiled and launched for tensors like `x` of these sizes.
+
+    At the first question the file's `attempt(device, dtype, *sizes)` launches them on as little as there is; an error
+    is a warning of one line, and the answer is no from then on. Nothing waits for the card. Memory that runs out is no
+    answer: it is raised.
+    """
+    key = (file, x.device, x.dtype, *sizes)
+    if key not in _tried:
+        if _noted is not None:
+            return True
+        _tried[key] = _launches(*key)
+    return _tried[key]
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def _launches(file: str, *key) -> bool:
+    try:
+        import_module(file).attempt(*key)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever Triton, its compiler, the assembler or the driver raises
+        said = one_line((str(error).strip().splitlines() or [""])[-1], 200)
+        warnings.warn(f"the kernels in {file} cannot be used here, PyTorch's slower operations are: "
+                      f"{type(error).__name__}: {said}", stacklevel=4)
+        return False
+    return True
 
 
 def launch(kernel, programs: int, *arguments, **options) -> None:

@@ -77,7 +77,8 @@ class Layout:
 
     def with_queries(self, tokens: Iterable[int]) -> "Layout":
         """The same rows and keys with only these query tokens: `q` then has one entry for each of them."""
-        return replace(self, query_tokens=tuple(tokens))
+        tokens = tuple(tokens)
+        return self.once(("with queries", tokens), lambda: replace(self, query_tokens=tokens))
 
     def mask(self, queries: int, keys: int, device) -> torch.Tensor:
         """`causal_mask(queries, keys)`, made once per batch and shape: every layer needs the same few."""
@@ -111,6 +112,10 @@ class Layout:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def keep(self, key: tuple, made) -> None:
+        """From now on `once` gives `made` for this key."""
+        self._made[key] = made
 
     @property
     def lengths(self) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from common.errors import UserError
 from data.batching import order_by_length
 from data.sampling import class_weights, order_by_epoch
+from finetune.graphs import check_graphs
 from finetune.learning import Learning, few_steps
 from finetune.loop import Recipe, Trainer, steps_per_epoch
 from finetune.memory import MemoryPlan
@@ -20,7 +21,9 @@ def choose_order(options, prepared: Prepared):
 
 
 def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order) -> Trainer:
-    """Rows, labels, weights and recipe put together."""
+    """Rows, labels, weights and recipe put together. Raises `UserError` for what `--graphs` cannot record."""
+    if options.graphs:
+        check_graphs(model, options.loss)
     labels = [prepared.codebook.index(post.label) for post in prepared.train]
     weights = [1.0] * len(labels)
     if options.class_weights:
@@ -32,7 +35,7 @@ def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order) 
     return Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids, order,
                    prepared.shared_ids(options), recipe,
                    min(steps, options.max_steps) if options.max_steps else steps,
-                   memory.micro_tokens, memory.checkpointing)
+                   memory.micro_tokens, memory.checkpointing, options.graphs)
 
 
 def what_comes(options, prepared: Prepared, trainer: Trainer) -> list[str]:

@@ -15,61 +15,25 @@ posts). In the last one every token counts, with its row's weight: the sums run 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from common.device import or_halve
+from common.device import is_recorded, or_halve
 from common.errors import UserError
 from common.packed import PackedBatch, sent
 from data.batching import even_plan, make_batch, shared_prefix
 from finetune.checkpoint import check_trainer
+from finetune.graphs import Graphs
+from finetune.recipe import Recipe, learning_rate, shares_of, steps_per_epoch
 from lora.inject import cast_once, trainable_parameters
 
 LOSSES = ("label", "vocabulary", "text")
-SCHEDULES = ("constant", "linear", "cosine")
 LOGIT_CHUNK = 256  # positions whose full-vocabulary logits exist at the same time
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """The settings of a fine-tune that decide its result."""
-
-    learning_rate: float
-    schedule: str
-    warmup: float  # share of all steps
-    weight_decay: float
-    clip: float  # largest norm of the gradient; 0 for no limit
-    batch_size: int  # posts a step
-    loss: str
-    betas: tuple[float, float] = (0.9, 0.999)
-    epsilon: float = 1e-8
-
-
-def steps_per_epoch(posts: int, batch_size: int) -> int:
-    """Steps that show each post once; the last one may be smaller."""
-    return math.ceil(posts / batch_size)
-
-
-def shares_of(labels: Sequence[int], weights: Sequence[float], places: Sequence[int], classes: int) -> list[float]:
-    """Each label's share of the rows `places` (an epoch's, which may name a row twice) by weight: (classes,)."""
-    sums = [0.0] * classes
-    for place in places:
-        sums[labels[place]] += weights[place]
-    return [part / sum(sums) for part in sums]
-
-
-def learning_rate(step: int, total: int, recipe: Recipe) -> float:
-    """The rate of step 0 .. total - 1: linear warm-up, then constant, or down to 0 in a line or half a cosine."""
-    warmup = round(recipe.warmup * total)
-    if step < warmup:
-        return recipe.learning_rate * (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1, total - warmup)
-    falling = {"constant": 1.0, "linear": 1 - progress, "cosine": 0.5 * (1 + math.cos(math.pi * progress))}
-    return recipe.learning_rate * falling[recipe.schedule]
 
 
 def token_losses(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -82,8 +46,10 @@ def token_losses(model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Te
         logits = model.logits(part)  # (chunk, V)
         return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)), wanted, reduction="none")
 
+    random = not is_recorded(hidden.device)  # a CUDA graph cannot ask for the state of random numbers
     pairs = zip(hidden.split(LOGIT_CHUNK), targets.split(LOGIT_CHUNK), strict=True)
-    return torch.cat([checkpoint(chunk, part, wanted, use_reentrant=False) for part, wanted in pairs])
+    return torch.cat([checkpoint(chunk, part, wanted, use_reentrant=False, preserve_rng_state=random)
+                      for part, wanted in pairs])
 
 
 def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -122,11 +88,13 @@ class Trainer:
     """The state of one fine-tune, and how it moves from step to step.
 
     rows: encoded posts (`.ids`, `.answer_index`); labels and weights: one entry per row; order(epoch) -> indices in
-    `rows`, the same for the same epoch; prefix: ids that all rows may share (empty if dropout rules out sharing).
+    `rows`, the same for the same epoch; prefix: ids that all rows may share (empty if dropout rules out sharing);
+    graphs: whether pieces are recorded as CUDA graphs and replayed (`finetune/graphs.py`).
     """
 
     def __init__(self, model, rows, labels, weights, label_ids, order: Callable[[int], list[int]], prefix,
-                 recipe: Recipe, total_steps: int, micro_tokens: int, checkpointing: bool = False):
+                 recipe: Recipe, total_steps: int, micro_tokens: int, checkpointing: bool = False,
+                 graphs: bool = False):
         self.model, self.rows, self.order, self.prefix, self.recipe = model, rows, order, prefix, recipe
         self.total_steps, self.micro_tokens, self.checkpointing = total_steps, micro_tokens, checkpointing
         device = model.device
@@ -138,6 +106,7 @@ class Trainer:
             list(self.named.values()), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.epsilon,
             weight_decay=recipe.weight_decay, fused=device.type in ("cpu", "cuda"),
         )  # fmt: skip
+        self.graphs = Graphs(model, self._loss) if graphs else None
         self.step_count = 0
         self.halvings = 0
         self._epoch, self._places = 0, order(0)
@@ -167,7 +136,7 @@ class Trainer:
         failed = (f"step {self.step_count + 1}: one post of {longest} tokens does not fit into the device's memory; "
                   "try --checkpointing on, --quantize nf4 or a smaller --max-tokens")
         # If memory runs out, the same step again with half the micro-tokens: the same mean, so the same mathematics.
-        with cast_once(self.model, self.model.dtype):
+        with cast_once(self.model, self.model.dtype) if self.graphs is None else nullcontext():
             while (loss := or_halve(self, lambda: self._accumulate(indices), longest, failed)) is None:
                 pass
         for group in self.optimizer.param_groups:
@@ -194,16 +163,24 @@ class Trainer:
         compute_dtype = torch.promote_types(self.model.dtype, torch.float32)
         loss = torch.zeros((), dtype=compute_dtype, device=self.model.device)
         rows = [self.rows[index] for index in indices]
+        if self.graphs is not None:
+            self.graphs.begin()
         for group in even_plan(rows, self.micro_tokens, prefix=prefix):
             chosen = [indices[i] for i in group]
             shared = shared_prefix(prefix, [self.rows[index] for index in chosen])
+            if self.graphs is not None:
+                loss += self.graphs.add(self.rows, chosen, shared, self.labels[chosen],
+                                        self.weights[chosen].to(compute_dtype), total)
+                continue
             batch = make_batch(self.rows, chosen, shared).to(self.model.device)
             labels, weights = sent(self.model.device, self.labels[chosen], self.weights[chosen].to(compute_dtype))
-            part = batch_loss(self.model, batch, labels, weights, self.label_ids, self.recipe.loss, self.checkpointing)
-            part = part / total
+            part = self._loss(batch, labels, weights) / total
             part.backward()
             loss += part.detach()
         return loss
+
+    def _loss(self, batch: PackedBatch, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return batch_loss(self.model, batch, labels, weights, self.label_ids, self.recipe.loss, self.checkpointing)
 
     def state(self) -> dict:
         """Everything that a resumed run needs, as tensors and plain values; to be written before the next step.

@@ -34,6 +34,7 @@ from quant.convert import model_bytes
 
 MICRO_TOKEN_CHOICES = (8192, 4096, 2048, 1024, 512)
 LARGEST_ON_GPU = 16384  # there dequantising once for more tokens pays longer; a step of 64 posts is one piece
+CLOSEST = 4  # steps whose pieces are looked at
 PROGRAM = 400_000_000  # bytes, measured at eight settings as 380 to 460 MB (LOG.md); of it 155 MB before any model
 
 
@@ -81,18 +82,24 @@ def logit_bytes(model, loss: str) -> int:
 
 
 def fullest(rows: Sequence, places: Sequence[int], batch_size: int, prefix: Sequence[int]) -> Callable[[int], Piece]:
-    """micro_tokens -> the fullest piece of the fullest step of an epoch, `places` in its order.
+    """micro_tokens -> the fullest piece of the fullest steps of an epoch, `places` in its order.
 
-    Another epoch puts other posts together; its fullest step is about as full.
+    The fullest piece need not be of the step with the most tokens: one that fits into two pieces just so has fuller
+    ones. An even share of its tokens tells which steps to look at. Another epoch puts other posts together; its fullest
+    piece is about as full.
     """
-    steps = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
-    step = [rows[index] for index in max(steps, key=lambda step: sum(len(rows[index].ids) for index in step))]
+    steps = [[rows[index] for index in places[start : start + batch_size]]
+             for start in range(0, len(places), batch_size)]
+    own = [sum(len(row.ids) - len(prefix) for row in step) for step in steps]
 
     def piece(micro_tokens: int) -> Piece:
-        found = []
-        for group in even_plan(step, micro_tokens, prefix=prefix):
-            shared = shared_prefix(prefix, [step[index] for index in group])
-            found.append(Piece.of([len(step[index].ids) - shared for index in group], shared))
+        room, found = max(1, micro_tokens - len(prefix)), []
+        shares = [tokens / max(1, -(-tokens // room)) for tokens in own]
+        for place in {own.index(max(own)), *sorted(range(len(steps)), key=shares.__getitem__)[-CLOSEST:]}:
+            step = steps[place]
+            for group in even_plan(step, micro_tokens, prefix=prefix):
+                shared = shared_prefix(prefix, [step[index] for index in group])
+                found.append(Piece.of([len(step[index].ids) - shared for index in group], shared))
         return max(found, key=lambda piece: piece.tokens)
 
     return piece

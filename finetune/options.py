@@ -9,7 +9,8 @@ from common.options import option
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.sampling import BALANCES
-from finetune.loop import LOSSES, SCHEDULES
+from finetune.loop import LOSSES
+from finetune.recipe import SCHEDULES
 from loading.resident import ResidentOptions
 from loading.sources import EMBEDDED
 
@@ -87,6 +88,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
                        "whole text, which also teaches the model to write such posts", choices=LOSSES, group=RECIPE)
     checkpointing: str = option("auto", "recompute activations in backward to save memory", group=RECIPE,
                                 choices=("auto", "on", "off"))
+    graphs: bool = option(False, "on CUDA: record the launches of a step's pieces, filled up to few sizes, and replay "
+                          "them; for steps of few posts, which else wait for the host", group=RECIPE)
 
     seed: int = option(123, "seed of all random draws", minimum=0, maximum=2**63 - 1, group=RUN)
     eval_every: int = option(0, "steps between evaluations on the validation posts; 0: once an epoch", minimum=0,

@@ -3,15 +3,19 @@
 A sum of floating-point numbers depends on its order, and a library chooses the order by the shape of a product. So a
 post's bits do not depend on the other posts if every product has one of few shapes. On a CPU, filling a batch up to a
 multiple of sixteen tokens is enough (`common.packed.ROWS`), costs nothing, and is always done. On a GPU the kernel
-depends on the whole shape: here every product gets exactly `TILE` tokens at a time, and attention goes row by row. That
-is slower and therefore optional (`--exact`); with `--resident`, weights are not dequantised again for every tile.
+depends on the whole shape: here every product gets exactly `TILE` tokens at a time, and attention goes in one call
+without splits where that was seen to keep a row's bits (`model.varlen.keeps_bits`), else row by row. That is slower and
+therefore optional (`--exact`); with `--resident`, weights are not dequantised again for every tile.
 """
+
+from functools import partial
 
 import torch
 from torch import nn
 
 from lora.inject import linears, replace
-from model.attention import attend_sdpa
+from model.attention import Attend, attend_sdpa
+from model.varlen import attend_varlen, keeps_bits, tried
 
 TILE = 512  # tokens of one product: enough to keep a GPU busy, few enough that the last tile wastes little
 
@@ -32,10 +36,24 @@ class Tiled(nn.Module):
         return self.base.dense_weight(dtype)
 
 
-def make_exact(model: nn.Module) -> None:
-    """Make labelling with `model` batch-invariant to the bit; on a CPU it already is. For labelling only."""
-    if model.device.type != "cpu":
-        tile_products(model, TILE)
+def make_exact(model: nn.Module) -> str:
+    """Make labelling with `model` batch-invariant to the bit; on a CPU it already is. For labelling only. Returns how
+    attention goes, in words, or "" on a CPU."""
+    if model.device.type == "cpu":
+        return ""
+    tile_products(model, TILE)
+    model.attend, said = exact_attention(model)
+    return said
+
+
+def exact_attention(model) -> tuple[Attend, str]:
+    """The quickest attention that gives a row the same bits whatever the other rows are, and why it is that one."""
+    config = model.config
+    why = keeps_bits(model.device, model.dtype, config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+    if why:
+        return attend_sdpa, f"row by row, since {why}"
+    _, repeated = tried(model.device, model.dtype, config.head_dim)
+    return partial(attend_varlen, repeated=repeated, alone=True), "one call for all rows, each with bits of its own"
 
 
 def tile_products(model: nn.Module, rows: int) -> None:

@@ -30,6 +30,7 @@ class LabelOptions(ResidentOptions, Int8Options):
         if not self.int8:
             self.keep_dense(model, beside_bytes(model, MICRO_TOKENS))
         if self.exact:
-            make_exact(model)
+            if said := make_exact(model):
+                print(f"  attention: {said}")
         elif model.device.type == "cuda":
             print(f"  attention: {choose_attend(model.device, model.dtype, model.config.head_dim)[1]}")

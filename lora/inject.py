@@ -122,6 +122,7 @@ def cast_once(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
               if layer.lora_A.device.type == "cuda" and layer.lora_A.dtype != dtype]
     masters = [part.detach() for layer in layers for part in (layer.lora_A, layer.lora_B)]
     copies = [torch.empty_like(master, dtype=dtype) for master in masters]
+    before = [layer.at_hand for layer in layers]
     if masters:
         torch._foreach_copy_(copies, masters)
     try:
@@ -129,8 +130,8 @@ def cast_once(model: nn.Module, dtype: torch.dtype) -> Iterator[None]:
             layer.at_hand = tuple(pair)
         yield
     finally:
-        for layer in layers:
-            layer.at_hand = None
+        for layer, pair in zip(layers, before, strict=True):
+            layer.at_hand = pair
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

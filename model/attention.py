@@ -24,7 +24,7 @@ from torch import nn
 from common.packed import Layout, causal_mask
 from model.config import LlamaConfig
 from model.kv_cache import KVCache
-from model.layers import Linear
+from model.layers import Linear, several
 from model.rope import rotate, rotate_both
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Layout], torch.Tensor]
@@ -144,18 +144,19 @@ class Attention(nn.Module):
 
     def keys_values(self, x: torch.Tensor, rope) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys, rotated by position, and values: (N, D) -> 2 x (N, K, h)."""
-        return rotate(self._heads(self.k_proj, x), rope), self._heads(self.v_proj, x)
+        k, v = (self._heads(y) for y in several(x, self.k_proj, self.v_proj))
+        return rotate(k, rope), v
 
     def queries(self, x: torch.Tensor, rope) -> torch.Tensor:
         """Queries, rotated by position: (N, D) -> (N, H, h)."""
-        return rotate(self._heads(self.q_proj, x), rope)
+        return rotate(self._heads(self.q_proj(x)), rope)
 
     def forward(self, x, rope, layout: Layout, attend: Attend, kv_cache: KVCache | None = None) -> torch.Tensor:
-        k, v, q = (self._heads(projection, x) for projection in (self.k_proj, self.v_proj, self.q_proj))
+        k, v, q = (self._heads(y) for y in several(x, self.k_proj, self.v_proj, self.q_proj))
         q, k = rotate_both(q, k, rope)  # (N, H, h), (N, K, h)
         if kv_cache is not None:
             k, v = kv_cache.extend(self.layer, k, v)  # (B * S, K, h)
         return self.o_proj(attend(q, k, v, layout).reshape(len(x), -1))  # (N, D)
 
-    def _heads(self, projection, x: torch.Tensor) -> torch.Tensor:
-        return projection(x).view(len(x), -1, self.head_dim)  # (N, D) -> (N, heads, h)
+    def _heads(self, y: torch.Tensor) -> torch.Tensor:
+        return y.view(len(y), -1, self.head_dim)  # (N, heads * h) -> (N, heads, h)

@@ -1,8 +1,8 @@
 """The layers that own weights: linear, embedding, RMSNorm and the SwiGLU feed-forward part.
 
 A linear of this project is any module with `in_features, out_features, bias, forward(x)`, `dense_weight(dtype)` and
-`input_gradient(grad)`, with which an adapter around it computes its own backward in one piece. `Linear` is the plain
-one; the 4-bit and the LoRA linear keep the same contract, so nothing here knows about either.
+`input_gradient(grad, onto)`, with which an adapter around it computes its own backward in one piece. `Linear` is the
+plain one; the 4-bit and the LoRA linear keep the same contract, so nothing here knows about either.
 Each owner of weights has `load_dense(leaf, tensor)`, through which the loader hands over one tensor of the checkpoint.
 """
 
@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd.function import once_differentiable
 
-from common.kernels import DTYPES, runs_kernel
+from common.kernels import DTYPES, runs_kernel, works
 from common.product import linear, matmul
+
+MOST_NORMED = 16384  # numbers a token for which the norm's 32 warps of 32 threads hold 16 each
 
 
 def take(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
@@ -35,9 +37,11 @@ class Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return linear(x, self.weight, self.bias)
 
-    def input_gradient(self, grad: torch.Tensor) -> torch.Tensor:
-        """dx = dy W, in new memory: (..., out) -> (..., in), in dy's dtype; without a graph."""
-        return matmul(grad, self.weight.to(grad.dtype).t())
+    def input_gradient(self, grad: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """dx = dy W, in new memory, or added to `onto`, a matrix: (..., out) -> (..., in), in dy's dtype; without a
+        graph."""
+        weight = self.weight.to(grad.dtype)
+        return matmul(grad, weight.t()) if onto is None else onto.addmm_(grad, weight)
 
     def dense_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """W as a plain tensor (out, in) of `dtype`."""
@@ -45,6 +49,13 @@ class Linear(nn.Module):
 
     def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
         take(self, leaf, tensor)
+
+
+def several(x: torch.Tensor, *linears: nn.Module) -> tuple[torch.Tensor, ...]:
+    """`linear(x)` of each; adapters that are alike do it together on a card (`jointly`), in fewer launches."""
+    jointly = getattr(linears[0], "jointly", None)
+    found = None if jointly is None or x.device.type != "cuda" else jointly(x, linears)
+    return tuple(linear(x) for linear in linears) if found is None else found
 
 
 class Embedding(nn.Module):
@@ -78,10 +89,10 @@ class RMSNorm(nn.Module):
         if (not runs_kernel(x, weight) or x.dtype not in DTYPES or weight.dtype != x.dtype
                 or (torch.is_grad_enabled() and weight.requires_grad)):
             return self.plain(x)
-        from model.rms_norm_triton import MOST, RMSNormKernel, rms_norm_forward
-
-        if x.shape[-1] > MOST:
+        if x.shape[-1] > MOST_NORMED or not works("model.rms_norm_triton", x, x.shape[-1]):
             return self.plain(x)
+        from model.rms_norm_triton import RMSNormKernel, rms_norm_forward
+
         return RMSNormKernel.apply(x, weight, self.eps) if x.requires_grad else rms_norm_forward(x, weight, self.eps)[0]
 
     def plain(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,7 +135,8 @@ def swiglu(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     PyTorch's own product would keep silu(gate) as well, a quarter of what the feed-forward part keeps for backward;
     here it is recomputed:  d gate = dy * up * silu'(gate),  d up = dy * silu(gate).
     """
-    if runs_kernel(gate, up) and gate.dtype in DTYPES and gate.dtype == up.dtype and gate.shape == up.shape:
+    if (runs_kernel(gate, up) and gate.dtype in DTYPES and gate.dtype == up.dtype and gate.shape == up.shape
+            and works("model.swiglu_triton", gate)):
         from model.swiglu_triton import SwiGLUKernel, swiglu_forward
 
         return SwiGLUKernel.apply(gate, up) if torch.is_grad_enabled() else swiglu_forward(gate, up)
@@ -141,4 +153,4 @@ class MLP(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(swiglu(*several(x, self.gate_proj, self.up_proj)))

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from common.device import is_recorded
 from common.packed import ROWS, Layout, PackedBatch
 from common.product import linear
 from model.attention import Attend, Attention, attend_sdpa
@@ -81,8 +82,11 @@ class LlamaModel(nn.Module):
         rope = rotation(positions, self.frequencies(tokens.device), dtype)  # 2 x (N, h/2)
 
         def run(step, *inputs):
-            # Checkpointing keeps only the layer's input and recomputes the rest in backward.
-            return checkpoint(step, *inputs, use_reentrant=False) if checkpointing else step(*inputs)
+            # Checkpointing keeps only the layer's input and recomputes the rest in backward. The random numbers of
+            # dropout are drawn again then; a CUDA graph, which records no dropout, cannot ask for their state.
+            if not checkpointing:
+                return step(*inputs)
+            return checkpoint(step, *inputs, use_reentrant=False, preserve_rng_state=not is_recorded(x.device))
 
         for layer in self.layers if queries is None else self.layers[:-1]:
             x = run(layer, x, rope, layout, attend, kv_cache)
@@ -147,11 +151,14 @@ class LlamaForCausalLM(nn.Module):
         few sizes to keep kernels for.
         """
         count = len(batch.answer_tokens)
-        fill = self._filling(count)
-        queries = (batch.answer_tokens + batch.answer_tokens[-1:] * fill,
-                   torch.cat([batch.answer_index, batch.answer_index[-1:].expand(fill)]))
-        hidden = self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing, queries)
+        index = torch.cat([batch.answer_index, batch.answer_index[-1:].expand(self._filling(count))])
+        hidden = self.model(batch.tokens, batch.positions, batch.layout, self.attend, None, checkpointing,
+                            (self.asked(batch), index))
         return hidden[:count]
+
+    def asked(self, batch: PackedBatch) -> tuple[int, ...]:
+        """The tokens that the last block of `answer_hidden` computes: the answers', filled up."""
+        return batch.answer_tokens + batch.answer_tokens[-1:] * self._filling(len(batch.answer_tokens))
 
     def _filling(self, count: int) -> int:
         """How many rows fill up `count`."""

@@ -22,8 +22,6 @@ from torch.autograd.function import once_differentiable
 from common.kernels import launch
 from common.rounding_triton import rounded
 
-MOST = 16384  # numbers a token for which 32 warps of 32 threads hold 16 each
-
 
 @triton.jit
 def _rms_norm_forward(x, weight, y, scale, eps, SIZE: tl.constexpr, BLOCK: tl.constexpr):
@@ -60,7 +58,7 @@ def _block(size: int) -> dict[str, int]:
 
 
 def rms_norm_forward(x, weight, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """y (..., D), and r as float32 (tokens,), without gradients; x contiguous, D at most `MOST`."""
+    """y (..., D), and r as float32 (tokens,), without gradients; x contiguous, D at most `model.layers.MOST_NORMED`."""
     size = x.shape[-1]
     tokens = x.numel() // size
     y, scale = torch.empty_like(x), torch.empty(tokens, dtype=torch.float32, device=x.device)
@@ -86,3 +84,9 @@ class RMSNormKernel(torch.autograd.Function):
         if scale.numel():
             launch(_rms_norm_backward, scale.numel(), grad.contiguous(), x, weight, scale, d_x, **_block(x.shape[-1]))
         return d_x, None, None
+
+
+def attempt(device: torch.device, dtype: torch.dtype, size: int) -> None:
+    """Launch both kernels on one token of `size` numbers."""
+    x, weight = (torch.ones(1, size, dtype=dtype, device=device) for _ in range(2))
+    RMSNormKernel.apply(x.requires_grad_(), weight[0], 1e-5).backward(torch.ones_like(x))

@@ -13,7 +13,7 @@ import math
 
 import torch
 
-from common.kernels import DTYPES, runs_kernel
+from common.kernels import DTYPES, runs_kernel, works
 from model.config import LlamaConfig
 
 
@@ -75,4 +75,5 @@ def rotate_both(q: torch.Tensor, k: torch.Tensor, rope: tuple[torch.Tensor, ...]
 
 
 def _runs_kernel(rope: tuple[torch.Tensor, ...], *tensors: torch.Tensor) -> bool:
-    return runs_kernel(*rope, *tensors) and rope[0].dtype in DTYPES and all(x.dtype == rope[0].dtype for x in tensors)
+    return (runs_kernel(*rope, *tensors) and rope[0].dtype in DTYPES and all(x.dtype == rope[0].dtype for x in tensors)
+            and works("model.rope_triton", *rope[:1], rope[0].shape[-1], *(x.shape[1] for x in tensors)))

@@ -81,3 +81,10 @@ class _Rotation(torch.autograd.Function):
 def rotate_kernel(rope: tuple[torch.Tensor, ...], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """One or two tensors (N, heads, h), contiguous, rotated by the angles of their tokens: cos and sin (N, h/2)."""
     return _Rotation.apply(*rope, *tensors) if torch.is_grad_enabled() else _run(1.0, *rope, *tensors)
+
+
+def attempt(device: torch.device, dtype: torch.dtype, half: int, *heads: int) -> None:
+    """Launch the kernel for one token with so many pairs and heads, forward and backward."""
+    cos, sin = (torch.ones(1, half, dtype=dtype, device=device) for _ in range(2))
+    turned = [torch.ones(1, count, 2 * half, dtype=dtype, device=device, requires_grad=True) for count in heads]
+    torch.autograd.backward(_Rotation.apply(cos, sin, *turned), [torch.ones_like(x) for x in turned])

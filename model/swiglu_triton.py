@@ -77,3 +77,9 @@ def swiglu_forward(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     if n:
         launch(_swiglu_forward, -(-n // BLOCK), gate, up, out, n, BLOCK=BLOCK, num_warps=WARPS)
     return out
+
+
+def attempt(device: torch.device, dtype: torch.dtype) -> None:
+    """Launch both kernels on one number."""
+    gate, up = (torch.ones(1, dtype=dtype, device=device, requires_grad=True) for _ in range(2))
+    SwiGLUKernel.apply(gate, up).backward(torch.ones_like(gate))

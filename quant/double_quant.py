@@ -19,7 +19,7 @@ from functools import cache
 
 import torch
 
-from common.kernels import DTYPES, runs_kernel
+from common.kernels import DTYPES, runs_kernel, works
 from quant.nf4 import TINY, dequantize_nf4, output
 
 NESTED_BLOCK = 256
@@ -102,7 +102,7 @@ def dequantize(packed: torch.Tensor, scales: Scales, shape, dtype: torch.dtype, 
                ) -> torch.Tensor:
     """`dequantize_nf4(packed, scales.absmax(), shape, dtype, out)`; on a card in one kernel, scales included."""
     if (dtype not in DTYPES or not runs_kernel(packed, *scales) or packed.storage_offset() % 4
-            or math.prod(shape) > MOST_IN_KERNEL):
+            or math.prod(shape) > MOST_IN_KERNEL or not works("quant.nf4_triton", packed, dtype, scales.is_double)):
         return dequantize_nf4(packed, scales.absmax(), shape, dtype, out)
     from quant.nf4_triton import dequantize_kernel
 

@@ -72,9 +72,9 @@ def _product(x, bias, shape, stored) -> torch.Tensor:
         return matmul(x, weight, bias)  # (..., in) -> (..., out)
 
 
-def _input_gradient(grad: torch.Tensor, stored, shape) -> torch.Tensor:
+def _input_gradient(grad: torch.Tensor, stored, shape, onto: torch.Tensor | None = None) -> torch.Tensor:
     with _dense(stored, shape, grad.dtype) as weight:
-        return matmul(grad, weight.t())  # (..., out) -> (..., in)
+        return matmul(grad, weight.t()) if onto is None else onto.addmm_(grad, weight)  # (..., out) -> (..., in)
 
 
 class NF4Linear(nn.Module):
@@ -114,9 +114,10 @@ class NF4Linear(nn.Module):
             return _product(x, bias, shape, stored)
         return _NF4Product.apply(x, bias, shape, *stored)
 
-    def input_gradient(self, grad: torch.Tensor) -> torch.Tensor:
-        """dx = dy W, in new memory: (..., out) -> (..., in), in dy's dtype; without a graph."""
-        return _input_gradient(grad, self._stored(grad.dtype), (self.out_features, self.in_features))
+    def input_gradient(self, grad: torch.Tensor, onto: torch.Tensor | None = None) -> torch.Tensor:
+        """dx = dy W, in new memory, or added to `onto`, a matrix: (..., out) -> (..., in), in dy's dtype; without a
+        graph."""
+        return _input_gradient(grad, self._stored(grad.dtype), (self.out_features, self.in_features), onto)
 
     def _stored(self, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
         at_hand = self.resident is not None and self.resident.dtype == dtype

@@ -82,3 +82,11 @@ def dequantize_kernel(packed: torch.Tensor, scales: Scales, out: torch.Tensor) -
     else:
         launch(_nf4_single, programs, packed, *scales, values, out, n, **constants)
     return out
+
+
+def attempt(device: torch.device, kind: torch.dtype, dtype: torch.dtype, double: bool) -> None:
+    """Launch the kernel that writes `dtype` for eight weights of one kind of scales."""
+    packed = torch.zeros(4, dtype=kind, device=device)
+    one = torch.ones(1, device=device)
+    scales = Scales((torch.zeros(1, dtype=torch.uint8, device=device), one, one[0]) if double else (one,))
+    dequantize_kernel(packed, scales, torch.empty(8, dtype=dtype, device=device))

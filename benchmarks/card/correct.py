@@ -51,7 +51,7 @@ def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 def close(state: State, what: str, value: float, limit: float) -> None:
     """Note a difference that has to stay below a limit."""
-    state.note(what, f"{value:.1e}", "", f"at most {limit:.0e}", value <= limit)
+    state.note(what, f"{value:.1e}", "", f"at most {limit:.0e}", value <= limit, check=True)
 
 
 def small(device: str, dtype: torch.dtype, quantize: str = "nf4"):
@@ -200,7 +200,7 @@ def exact(state: State) -> None:
         same = [count for count in counts
                 if (label_probabilities(model, FixedPrompt(prefix), rows[:count]) == whole[:count]).all()]
         state.note(f"--exact, {template}: 1 to 40 posts with the bits of all 40", f"{len(same)} of {len(counts)}", "",
-                   "all", len(same) == len(counts))
+                   "all", len(same) == len(counts), check=True)
 
 
 def generation(state: State) -> None:
@@ -248,7 +248,7 @@ def check(state: State) -> None:
             one(state)
         except Exception as error:  # noted with its type, as a failed check
             first = str(error).splitlines()[0][:300] if str(error) else ""
-            state.note(f"{one.__name__}: {type(error).__name__}", first, "", "no error", False)
+            state.note(f"{one.__name__}: {type(error).__name__}", first, "", "no error", False, check=True)
 
     beside = threading.Thread(target=make, args=(kill_and_resume,))
     beside.start()
@@ -275,4 +275,5 @@ def synchronisations(state: State) -> None:
                     torch.cuda.set_sync_debug_mode("default")
             places = sorted({"/".join(Path(one.filename).parts[-2:]) + f":{one.lineno}" for one in caught
                              if "called a synchronizing" in str(one.message)})
-            state.note(f"waits in a {name}, {template}", ", ".join(places) or "none", "", "none", not places)
+            state.note(f"waits in a {name}, {template}", ", ".join(places) or "none", "", "none", not places,
+                       check=True)

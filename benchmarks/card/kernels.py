@@ -43,7 +43,7 @@ def compare(state: State) -> None:
                     for a, b in zip(mine, plain, strict=True))
         same = all(torch.equal(a, b) for a, b in zip(mine, plain, strict=True))
         state.note(f"{case.name}: difference from plain", "none" if same else f"{worst:.1e}", "",
-                   "none" if not case.limit else f"at most {case.limit:.0e}", same or worst <= case.limit)
+                   "none" if not case.limit else f"at most {case.limit:.0e}", same or worst <= case.limit, check=True)
         seconds, launching = state.on_card(case.run), state.host(case.run, 9)
         with plain_kernels():
             slow, slow_launching = state.on_card(case.run), state.host(case.run, 9)

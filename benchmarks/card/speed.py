@@ -14,6 +14,7 @@ from benchmarks.products import Recorder, as_counter, copy_bandwidth, work
 from common.kernels import plain_kernels, why_not
 from common.packed import Layout
 from common.terminal import human_bytes
+from finetune.memory import MemoryPlan, expected_plan, fullest
 from inference.labeller import Labeller
 from model import attention
 from quant.convert import make_resident
@@ -22,7 +23,6 @@ from quant.linear import NF4Linear
 POSTS = 875  # the paper's test tweets
 PRODUCTS = ((8192, 8192, 8192), (4096, 3072, 8192), (4096, 8192, 3072), (4096, 3072, 3072), (1024, 3072, 8192))
 LABELLING_GOAL, TRAINING_GOAL = 0.60, 0.50  # share of the product limit
-PIECE = 512  # tokens at once where memory is short
 MEMORY_GOAL = 4e9  # bytes, of a step of 16 posts without resident weights
 
 
@@ -174,20 +174,31 @@ def training(state: State) -> None:
                            f"{TRAINING_GOAL:.0%}" if best else "", share >= TRAINING_GOAL if best else None)
                 if memory:
                     state.note("  allocated at most", memory["bytes"] / 1e9, "GB")
-        pieces(state, template)
+            del trainer  # with its moments
+        small_card(state, template)
 
 
-def pieces(state: State, template: str) -> None:
-    """A step of 16 posts in pieces that keep it within 4 GB, as train.py would cut it on a small card."""
+def small_card(state: State, template: str) -> None:
+    """Steps of 16 posts as train.py would make them with 4 GB free: by its plan, beside what is allocated."""
     size = 4 if state.rehearse else 16
-    rows = state.rows(template, 4 * size)
-    trainer = make_trainer(state.large, rows, state.prefix(template), size, 1000, PIECE)
+    rows, prefix = state.rows(template, 4 * size), state.prefix(template)
+    plan = plan_for(state, MEMORY_GOAL, rows, size, prefix)
+    trainer = make_trainer(state.large, rows, prefix, size, 1000, plan.micro_tokens, checkpointing=plan.checkpointing)
     trainer.step()
     with state.peak() as memory:
         seconds = state.time(partial(steps, trainer), 3, 1) / 2
-    state.note(f"train, {template}, {size} posts a step in pieces of {PIECE} tokens, NF4", size / seconds, "posts/s")
+    how = ", recomputed" if plan.checkpointing else ""
+    state.note(f"train, {template}, {size} posts a step within 4 GB, NF4", size / seconds, "posts/s")
+    state.note("  in pieces of at most", f"{plan.micro_tokens:,} tokens{how}")
+    state.note("  planned", plan.total / 1e9, "GB")
     if memory:
         state.note("  allocated at most", memory["bytes"] / 1e9, "GB", "4 GB", memory["bytes"] <= MEMORY_GOAL)
+
+
+def plan_for(state: State, free: float, rows, size: int, prefix) -> MemoryPlan:
+    """What train.py plans for steps of `size` of these rows on a card with so many bytes free."""
+    return expected_plan(state.config, state.dtype, "nf4", "all-linear", 16, int(free), gpu=True,
+                         attend=state.large.attend, piece=fullest(rows, range(len(rows)), size, prefix))
 
 
 def attentions(state: State) -> None:

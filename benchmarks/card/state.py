@@ -34,13 +34,17 @@ TINY = LLAMA_3_2_3B | {"hidden_size": 128, "intermediate_size": 256, "num_hidden
 
 @dataclass
 class Figure:
-    """One line of the result: what was measured or checked, and what it was to reach."""
+    """One line of the result: what was measured or checked, and what it was to reach.
+
+    check: whether it has to hold (a wrong number, a wait), as against a goal that a card may miss.
+    """
 
     what: str
     value: float | str | None
     unit: str = ""
     goal: str = ""
     met: bool | None = None
+    check: bool = False
 
 
 @dataclass
@@ -72,11 +76,11 @@ class State:
         self.figures, self.seconds, self.began = [], seconds, time.monotonic()
 
     def note(self, what: str, value: float | str | bool | None, unit: str = "", goal: str = "",
-             met: bool | None = None) -> None:
+             met: bool | None = None, check: bool = False) -> None:
         """Keep a figure, on disk as well; a bool is a check that has to hold."""
         if isinstance(value, bool):
-            value, goal, met = ("yes" if value else "NO"), "yes", value
-        self.figures.append(Figure(what, value, unit, goal, met))
+            value, goal, met, check = ("yes" if value else "NO"), "yes", value, True
+        self.figures.append(Figure(what, value, unit, goal, met, check))
         write_json(self.out, [vars(figure) for figure in self.figures])
 
     def time(self, work: Callable[[], object], rounds: int = 5, warm: int = 2) -> float:
@@ -232,9 +236,9 @@ def fill_adapter(model, generator: torch.Generator) -> None:
 
 
 def make_trainer(model, rows, prefix, batch_size: int, steps: int, micro_tokens: int, *, loss: str = "label",
-                 checkpointing: bool = False, rate: float = 2e-4) -> Trainer:
+                 checkpointing: bool = False, rate: float = 2e-4, graphs: bool = False) -> Trainer:
     """A trainer over `rows` in their order, with labels in turn."""
     labels = [index % LABELS for index in range(len(rows))]
     recipe = Recipe(rate, "constant", 0.0, 0.0, 1.0, batch_size, loss)
     return Trainer(model, rows, labels, [1.0] * len(rows), list(range(3, 3 + LABELS)),
-                   lambda epoch: list(range(len(rows))), prefix, recipe, steps, micro_tokens, checkpointing)
+                   lambda epoch: list(range(len(rows))), prefix, recipe, steps, micro_tokens, checkpointing, graphs)

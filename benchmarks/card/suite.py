@@ -9,8 +9,10 @@ from pathlib import Path
 from benchmarks.card.state import State
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = ("tests/kernels", "tests/cuda", "tests/model/test_varlen.py", "tests/lora/test_on_card.py",
-         "tests/inference/test_labeller.py")
+FILES = ("tests/kernels/cases.py", "tests/kernels", "tests/cuda", "tests/model/test_varlen.py",
+         "tests/lora/test_on_card.py", "tests/inference/test_labeller.py")
+# It runs the cases in a process of its own; here each is named.
+ALL_CASES = "tests/kernels/test_kernels.py::test_on_this_card_they_give_what_the_plain_versions_give"
 
 
 def run(state: State) -> None:
@@ -18,20 +20,27 @@ def run(state: State) -> None:
     if importlib.util.find_spec("pytest") is None:
         state.note("left out", "pytest is not installed")
         return
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=line", *FILES]
-    counts = {"PASSED": 0, "FAILED": 0, "SKIPPED": 0}
+    command = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=line",
+               "--deselect", ALL_CASES, *FILES]
+    counts = {"PASSED": 0, "FAILED": 0, "ERROR": 0, "SKIPPED": 0}
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         for line in child.stdout:
             if state.left < 3:
                 child.kill()
                 state.note("stopped before its end", f"{sum(counts.values())} tests were made")
                 break
-            if found := re.search(r"(tests/\S+) (PASSED|FAILED|SKIPPED)", line):
-                name, what = found.groups()
+            if found := outcome(line):
+                name, what = found
                 counts[what] += 1
-                if what == "FAILED":
+                if what in ("FAILED", "ERROR"):
                     state.note(name, False)
             elif re.match(r"(E |/).*(Error|assert)", line):
                 state.note("  why", line.strip()[:300])
     for what, count in counts.items():
         state.note(what.lower(), float(count))
+
+
+def outcome(line: str) -> tuple[str, str] | None:
+    """A test's name, whose parameters may have spaces, and how it ended, from a line of `pytest -v`; else `None`."""
+    found = re.match(r"(tests/.+?) (PASSED|FAILED|ERROR|SKIPPED)\b", line)
+    return (found[1], found[2]) if found else None

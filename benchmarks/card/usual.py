@@ -78,7 +78,7 @@ def check_same(state: State, theirs, size: int) -> None:
     worst = (found.cpu() - mine).abs().max().item()
     limit = 1e-2 if state.rehearse else 0.1  # on some CPUs bitsandbytes computes in bfloat16 whatever is asked for
     state.note("probabilities, largest difference from theirs", f"{worst:.1e}", "", f"at most {limit:g}",
-               worst <= limit)
+               worst <= limit, check=True)
 
 
 def their_step(state: State, model, optimiser, rows, size: int) -> None:

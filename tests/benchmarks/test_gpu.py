@@ -10,6 +10,8 @@ import pytest
 from benchmarks import gpu
 from benchmarks.card.page import page
 from benchmarks.card.parts import PARTS
+from benchmarks.card.state import State
+from benchmarks.card.suite import outcome
 from common.errors import UserError
 
 QUICK = "machine,large,waits,kernels,label,train,attention"
@@ -61,6 +63,26 @@ def test_the_page_shows_text_as_text():
     figure = {"what": "<b>x</b>", "value": 1.0, "unit": "", "goal": "", "met": False}
     text = page({"rehearsal": False, "parts": {"a": {"title": "A", "figures": [figure], "error": "<i>"}}})
     assert "<b>" not in text and "<i>" not in text and "not met" in text
+
+
+@pytest.mark.parametrize("line, found", [
+    ("tests/cuda/test_training.py::test_a[text, checkpointing] FAILED [ 12%]",
+     ("tests/cuda/test_training.py::test_a[text, checkpointing]", "FAILED")),
+    ("tests/kernels/cases.py::test_b[dtype0-(3, 33)] PASSED   [100%]",
+     ("tests/kernels/cases.py::test_b[dtype0-(3, 33)]", "PASSED")),
+    ("tests/cuda/test_loading.py::test_c ERROR  [  1%]", ("tests/cuda/test_loading.py::test_c", "ERROR")),
+    ("FAILED tests/cuda/test_loading.py::test_c - assert 1 == 2", None), ("collecting ... collected 3 items", None)])
+def test_each_test_that_fails_on_the_card_is_named_as_it_comes(line, found):
+    assert outcome(line) == found
+
+
+def test_a_check_that_fails_ends_in_an_error_and_a_goal_that_is_missed_does_not(tmp_path):
+    state = State(tmp_path / "x.json")
+    state.note("same bits", False)
+    state.note("share", 40.0, "%", "60%", False)
+    state.note("wait", "inference/labeller.py:1", "", "none", False, check=True)
+    assert [(figure["check"], figure["met"]) for figure in json.loads((tmp_path / "x.json").read_text())] == [
+        (True, False), (False, False), (True, False)]
 
 
 def test_the_limits_of_all_parts_together_are_eight_minutes():

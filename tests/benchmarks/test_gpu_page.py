@@ -1,6 +1,7 @@
 """docs/gpu.md against docs/gpu.json, the result of a run on an H100, and the memory plan against what it allocated.
 
-Deliberate break: change a figure in one of the page's tables, or halve a term of `finetune.kept.layer_terms`.
+Deliberate break: change a figure in one of the page's tables, halve a term of `finetune.kept.layer_terms`, or let
+`finetune.memory.fullest` look at the step with the most tokens alone.
 """
 
 import json
@@ -14,7 +15,10 @@ from benchmarks.card.page import shown
 from benchmarks.card.picture import bars
 from benchmarks.card.state import State
 from finetune.kept import Piece
-from finetune.memory import expected_plan
+from finetune.memory import expected_plan, fullest
+from loading.choice import empty_model
+from lora.inject import expected_count
+from model.varlen import attend_varlen
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULT = json.loads((DOCS / "gpu.json").read_text(encoding="utf-8"))
@@ -83,6 +87,34 @@ def test_the_memory_plan_is_on_the_safe_side_of_what_the_card_allocated(tmp_path
     allocated = FIGURES[place]["value"] * 1e9
     assert f"{plan.total / 1e9:.3g}" == f"{float(page):.3g}" and page in PAGE
     assert 1.0 < plan.total / allocated < 1.15
+
+
+@pytest.mark.parametrize("template", ["paper", "instruction-first"])
+def test_the_plan_of_pieces_of_512_tokens_is_what_the_card_allocated(tmp_path, template):
+    """Without the moments of the trainer before, 8 bytes for each trainable number, which were still there."""
+    plan, trainable = planned(tmp_path, template, 80e9, micro_tokens=512, checkpointing=False)
+    start = NAMES.index(f"train, {template}, 16 posts a step in pieces of 512 tokens, NF4")
+    allocated = FIGURES[start + 1]["value"] * 1e9 - 8 * trainable
+    assert f"{8 * trainable / 1e9:.2f} GB of it" in PAGE.replace("\n", " ")
+    assert 1.0 < plan.total / allocated < 1.03
+
+
+@pytest.mark.parametrize("template", ["paper", "instruction-first"])
+def test_with_4_gb_free_activations_are_recomputed_and_the_plan_fits(tmp_path, template):
+    plan, _ = planned(tmp_path, template, 4e9)
+    assert plan.checkpointing and plan.fits and plan.total < 3.5e9 and f"{plan.total / 1e9:.2f}" in PAGE
+    roomy, _ = planned(tmp_path, template, 16e9)
+    assert not roomy.checkpointing and roomy.fits
+
+
+def planned(tmp_path, template: str, free: float, **more):
+    """What train.py plans for steps of 16 of the rows that the card was given, and the count of trainable numbers."""
+    state = State(tmp_path / "x")
+    rows, prefix = state.rows(template, 64), state.prefix(template)
+    plan = expected_plan(state.config, torch.bfloat16, "nf4", "all-linear", 16, int(free), gpu=True, fused=True,
+                         attend=attend_varlen, piece=fullest(rows, range(64), 16, prefix), **more)
+    model = empty_model(state.config, torch.bfloat16, "nf4")
+    return plan, expected_count(model, "all-linear", 16)
 
 
 def test_the_picture_has_all_its_bars():

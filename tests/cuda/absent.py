@@ -35,6 +35,36 @@ def _dropout(x, p=0.5, training=True):
     return torch.native_dropout(x, p, True)[0] if training else x
 
 
+class Graph:
+    """`torch.cuda.CUDAGraph`: keeps what was seen while it was recorded; a replay is one launch."""
+
+    def __init__(self, watch):
+        self.watch, self.seen = watch, None
+
+    def replay(self) -> None:
+        """Give the card what was recorded."""
+        assert self.seen is not None
+        self.watch.count("replay", 1)
+
+    def pool(self) -> tuple[int, int]:
+        """The memory that it was recorded with."""
+        return (0, 1)
+
+
+def _recording(watch):
+    """`torch.cuda.graph`: inside, nothing may be read, and launches are the graph's."""
+    @contextlib.contextmanager
+    def recording(graph, pool=None):
+        before, strict, watch.seen, watch.strict = watch.seen, watch.strict, type(watch.seen)(), True
+        watch.recording = True
+        try:
+            yield
+        finally:
+            graph.seen, watch.seen, watch.strict, watch.recording = watch.seen, before, strict, False
+
+    return recording
+
+
 class _Event:
     """What `torch.cuda.Event` is used for in labelling."""
 
@@ -98,7 +128,8 @@ def _replacements(watch) -> list:
             "Event": lambda *args, **kwargs: _Event(), "current_stream": lambda device=None: ("stream of", device),
             "empty_cache": lambda: None,
             "synchronize": lambda device=None: watch.read("torch.cuda.synchronize"),
-            "is_current_stream_capturing": lambda: False, "get_rng_state_all": list}
+            "is_current_stream_capturing": lambda: watch.recording, "get_rng_state_all": list,
+            "CUDAGraph": lambda: Graph(watch), "graph": _recording(watch)}
     return [
         *((torch.cuda, name, value) for name, value in cuda.items()),
         (torch.Tensor, "pin_memory", _pinned(watch)),

@@ -80,6 +80,7 @@ class Watch(TorchDispatchMode):
     def __init__(self, fake: bool):
         super().__init__()
         self.fake, self.seen, self.strict, self.parts, self.pinned = fake, Seen(), False, [], {}
+        self.recording = False  # a CUDA graph
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -207,13 +208,17 @@ class Card:
             stack.callback(self._outside, before)
             if self.is_real:
                 torch.cuda.synchronize()
-                warned = stack.enter_context(warnings.catch_warnings(record=True))
+                stack.enter_context(warnings.catch_warnings())
                 warnings.simplefilter("always")
-                stack.callback(lambda: self.watch.seen.reads.extend(
-                    f"{one.filename.removeprefix(f'{ROOT}/')}:{one.lineno}: {one.message}" for one in warned
-                    if "synchron" in str(one.message)))
+                warnings.showwarning = self._warned
                 torch.cuda.set_sync_debug_mode("error" if strict else "warn")
             yield self.watch.seen
+
+    def _warned(self, message, *place) -> None:
+        """A warning of PyTorch's: where it was shown is PyTorch's own line, since this file calls each operation. That
+        the check is a prototype is no read."""
+        if "called a synchronizing" in str(message):
+            self.watch.seen.reads.append(f"{line()}: {message}")
 
     def _outside(self, seen: Seen) -> None:
         if self.is_real:

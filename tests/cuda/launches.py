@@ -13,6 +13,9 @@ NONE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"
         "_unsafe_view", "is_same_size", "_has_compatible_shallow_copy_type", "device"}
 # index_put with accumulation sorts the indices: linear index, sort (histogram, sums, two passes), sums by index
 MANY = {"index_put": 6, "_index_put_impl_": 6, "sort": 4, "cumsum": 2, "topk": 3, "embedding_dense_backward": 6,
+        # rows of any length: the kernel, and the unused state of its random numbers; backward prepares, computes,
+        # rounds dq, and adds up dk and dv of the query heads that share a key head
+        "_varlen_attn": 2, "_varlen_attn_backward": 5,
         "_scaled_dot_product_flash_attention_backward": 3, "_flash_attention_backward": 3,
         "_scaled_dot_product_efficient_attention_backward": 2, "multinomial": 4}
 # Operations on a list of tensors, such as all adapters: how many of them one kernel takes (multi_tensor_apply)

@@ -116,7 +116,7 @@ def batch_rows(prompt: Prompt, tokens: int = 4096) -> list:
 
 
 def recipe_trainer(model, prompt: Prompt, texts, loss: str = "label", micro_tokens: int = 8192,
-                   checkpointing: bool = False) -> Trainer:
+                   checkpointing: bool = False, graphs: bool = False) -> Trainer:
     """A trainer whose every step takes all `texts`."""
     labels = [number % len(prompt.label_ids) for number in range(len(texts))]
     names = prompt.codebook.labels
@@ -124,4 +124,4 @@ def recipe_trainer(model, prompt: Prompt, texts, loss: str = "label", micro_toke
             for text, label in zip(texts, labels, strict=True)]
     recipe = Recipe(2e-4, "constant", 0.0, 0.01, 1.0, len(texts), loss)
     return Trainer(model, rows, labels, [1.0] * len(texts), prompt.label_ids, lambda epoch: list(range(len(texts))),
-                   prompt.prefix_ids, recipe, 1000, micro_tokens, checkpointing)
+                   prompt.prefix_ids, recipe, 1000, micro_tokens, checkpointing, graphs)

@@ -22,7 +22,8 @@ NAMES = {"q_proj": "q, k, v", "k_proj": "q, k, v", "v_proj": "q, k, v", "o_proj"
          "up_proj": "gate, up", "down_proj": "down", "input_layernorm": "norms", "post_attention_layernorm": "norms",
          "norm": "norms", "self_attn": "attention", "mlp": "MLP", "embed_tokens": "embedding"}
 FUNCTIONS = {"model.attention.rotate": "RoPE", "model.attention.rotate_both": "RoPE", "model.layers.swiglu": "SwiGLU",
-             "model.llama.rotation": "angles"}
+             "model.llama.rotation": "angles", "model.attention.several": "q, k, v: adapter",
+             "model.layers.several": "gate, up: adapter"}
 
 
 @contextlib.contextmanager

@@ -7,9 +7,14 @@ more of these. `python -m tests.cuda.parts` says what they are.
 Deliberate break: in model/llama.py write `h = x * 1 + ...` in `Block.forward`.
 """
 
+import re
+from collections import Counter
+from contextlib import nullcontext
+
 import pytest
 import torch
 
+from common.kernels import plain_kernels
 from data.batching import plan
 from inference.labeller import MICRO_TOKENS, Labeller
 from lora.inject import trainable_parameters
@@ -21,9 +26,9 @@ from tests.small import needs
 
 FEW, MORE = 2, 4  # layers
 # Kernels of one layer, and of everything else with the 28 layers' optimiser: what may not be exceeded.
-BUDGET = {("training", "nf4"): (97, 94), ("training", "resident"): (83, 97),
-          ("labelling", "nf4"): (37, 44), ("labelling", "resident"): (30, 44)}  # fmt: skip
-GOAL = {"training": 4000, "labelling": 1500}
+BUDGET = {("training", "nf4"): (86, 102), ("training", "resident"): (72, 105),
+          ("labelling", "nf4"): (36, 44), ("labelling", "resident"): (29, 44)}  # fmt: skip
+GOAL = {"training": 2600, "labelling": 1100}
 
 
 def of_layers(few: Seen, more: Seen) -> tuple[float, float]:
@@ -78,7 +83,8 @@ def test_a_layer_launches_no_more_than_its_budget(counted, work, kind):
 def test_every_kernel_is_launched_by_a_part_of_the_model(one):
     prompt, model = some_prompt("paper"), load(one, layers=FEW, quantize="nf4", resident=False, adapter=True)
     trainer = recipe_trainer(model, prompt, posts(4))
-    with named(one, model), one.inside(strict=False) as seen:
+    plain = plain_kernels() if one.is_real else nullcontext()  # PyTorch, which counts there, sees no kernel of Triton's
+    with plain, named(one, model), one.inside(strict=False) as seen:
         trainer.step()
     parts = {part for part, _, _ in seen.parts}
     assert seen.parts.total() == seen.total and {"norms", "RoPE", "SwiGLU", "attend", "down: adapter"} <= parts
@@ -99,10 +105,11 @@ def test_the_card_launches_about_as_many_as_are_counted(one, work):
     with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as profiled:
         run()
         torch.cuda.synchronize()
-    launched = sum("LaunchKernel" in event.name or event.name in ("cudaMemcpyAsync", "cudaMemsetAsync")
-                   for event in profiled.events())
+    ran = Counter(event.name for event in profiled.events() if event.device_type == torch.autograd.DeviceType.CUDA)
+    # How many parts cuBLAS splits a thin product into, and adds up afterwards, is its choice for each size and card.
+    launched = sum(count for name, count in ran.items() if not re.search("splitK|Memset", name, re.IGNORECASE))
     layer, rest = BUDGET[work, "nf4"]
-    assert 0 < launched <= 1.15 * (FEW * layer + rest)
+    assert 0 < launched <= 1.15 * (FEW * layer + rest), ran.most_common(40)
 
 
 @pytest.mark.slow

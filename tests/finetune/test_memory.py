@@ -135,3 +135,9 @@ def test_a_head_of_another_dtype_is_counted_where_it_is_cast():
 
 def test_available_memory_is_that_of_this_machine():
     assert 2**26 < available_memory(torch.device("cpu")) < 2**50
+
+
+def test_the_fullest_piece_need_not_be_of_the_step_with_the_most_tokens():
+    """Three rows of 60 tokens make three pieces of at most 100; two of 50 and one of 49 make pieces of 50 and 99."""
+    rows = [EncodedPost([1] * length, length - 1, False) for length in (60, 60, 60, 50, 50, 49)]
+    assert fullest(rows, range(6), 3, [])(100).tokens == 99

@@ -13,6 +13,7 @@ from lora.inject import inject
 from model.attention import attend_sdpa
 from model.layers import RMSNorm, swiglu
 from model.rope import rotate, rotate_both, rotation
+from model.varlen import _Gather, sequences
 from quant.convert import replace_linears
 from quant.double_quant import Scales, dequantize, quantize_absmax
 from quant.linear import NF4Linear
@@ -51,7 +52,10 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor, units: float | torc
     off = (found.double() - expected.double()).abs()
     assert bool((off <= units * limits.eps * size.double().abs() + limits.smallest_normal * limits.eps).all())
     if found.dtype != torch.float32 and found.numel():
-        assert int((off > 0).sum()) <= max(1, found.numel() // 500)
+        # A card's own exp and rsqrt are approximations of some units of float32, so that more roundings turn out the
+        # other way than where both sides are computed by the host.
+        few = (1, 500) if DEVICE.type == "cpu" else (3, 100)
+        assert int((off > 0).sum()) <= max(few[0], found.numel() // few[1])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -130,6 +134,28 @@ def test_swiglu(dtype, shape):
     assert_near(found, y, units, y)
     assert_near(found_d_up, d_up, units, d_up)
     assert_near(found_d_gate, d_gate, units, grad.double() * up * s * (1 + g.abs() * (1 - s)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", [Layout((5, 9, 10, 31), 5), Layout((5, 9, 10, 31), 5, query_tokens=(6, 9, 12)),
+                                    Layout((0, 4, 9), query_tokens=(2, 8)), Layout((1, *range(2, 302)), 1)])
+@pytest.mark.parametrize("heads, size", [(2, 8), (3, 10), (8, 128)])
+def test_keys_and_values_are_gathered_to_the_bit_and_their_gradients_added_in_float32(dtype, layout, heads, size):
+    found = sequences(layout, DEVICE)
+    inputs = tuple(draw(layout.tokens, heads, size, dtype=dtype) for _ in range(2))
+    grads = [draw(len(found.source), heads, size, dtype=dtype, grad=False) for _ in range(2)]
+    plain, ours = both(lambda k, v: _Gather.apply(k, v, found), inputs, grads)
+    prefix = layout.prefix_len
+    for one, two, grad in zip(ours, plain, [*grads, *grads], strict=True):
+        if one.shape[0] == len(found.source):
+            assert torch.equal(one, two)
+            continue
+        assert torch.equal(one[prefix:], two[prefix:])
+        # a sum in another order: a unit of float32 for each row, of the sum of sizes, before the one rounding
+        size_of = grad.double()[found.shared].abs().sum(0)
+        units = layout.rows if dtype == torch.float32 else 1
+        size_of = size_of if dtype == torch.float32 else two[:prefix].double().abs() + size_of * 2.0**-16
+        assert_near(one[:prefix], two[:prefix], units, size_of)
 
 
 def test_extreme_gates_stay_finite():

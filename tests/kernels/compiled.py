@@ -25,13 +25,14 @@ from triton.compiler import ASTSource
 
 from common.kernels import DTYPES
 from common.terminal import table
-from model import rms_norm_triton, rope_triton, swiglu_triton
+from model import gather_triton, rms_norm_triton, rope_triton, swiglu_triton
 from quant import nf4_triton
 from quant.double_quant import Scales, quantize_absmax
 
 CAPABILITIES = (80, 89, 90, 120)
-MODULES = (nf4_triton, rms_norm_triton, rope_triton, swiglu_triton)
-TRITON_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.uint8: "u8"}
+MODULES = (gather_triton, nf4_triton, rms_norm_triton, rope_triton, swiglu_triton)
+TRITON_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.uint8: "u8",
+                torch.int64: "i64"}
 
 
 def recorded(dtype: torch.dtype) -> list[tuple]:
@@ -53,6 +54,9 @@ def recorded(dtype: torch.dtype) -> list[tuple]:
             packed, out = torch.zeros(-(-n // 2), dtype=torch.uint8), torch.empty(n, dtype=dtype)
             for scales in (Scales((absmax,)), Scales(quantize_absmax(absmax))):
                 nf4_triton.dequantize_kernel(packed, scales, out)
+        x_k, source = torch.zeros(2, 8, 128, dtype=dtype), torch.zeros(16, dtype=torch.int64)
+        gather_triton.gather_kernel(x_k, x_k, source)
+        gather_triton.scatter_kernel(x_k, x_k, source[None], source)
         rms_norm_triton.RMSNormKernel.apply(x, gain, 1e-5).sum().backward()
         rope_triton.rotate_kernel(rope, q, k)
         swiglu_triton.SwiGLUKernel.apply(gate, up).sum().backward()

@@ -6,7 +6,7 @@ must fulfil is in tests/kernels/cases.py.
 
 Deliberate break: in quant/nf4_triton.py write `eighth * 4` for the shift; in model/rope_triton.py give backward +1.0;
 in model/swiglu_triton.py leave out a `rounded`; in quant/nf4_triton.py let `shift` have four entries, so that a thread
-writes 8 bytes at once.
+writes 8 bytes at once; in common/kernels.py let `works` return True at once.
 """
 
 import json
@@ -17,15 +17,17 @@ import sys
 import pytest
 import torch
 
+from common import kernels
 from common.files import ROOT
 from common.kernels import DTYPES, counted_launches, kernels_on, plain_kernels, runs_kernel, why_not
-from model.layers import RMSNorm
+from model.layers import RMSNorm, swiglu
+from model.rope import rotate, rotate_both
 from quant.double_quant import Scales, dequantize
 from quant.nf4 import quantize_nf4
 
 CASES = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/kernels/cases.py"]
-KERNELS = {"_nf4_single", "_nf4_double", "_rms_norm_forward", "_rms_norm_backward", "_rotate",
-                   "_swiglu_forward", "_swiglu_backward"}
+KERNELS = {"_gather", "_gather_backward", "_nf4_single", "_nf4_double", "_rms_norm_forward", "_rms_norm_backward",
+           "_rotate", "_swiglu_forward", "_swiglu_backward"}
 
 
 def test_more_weights_than_32_bits_count_go_without_the_kernel(monkeypatch):
@@ -87,6 +89,41 @@ def test_they_write_16_bytes_at_a_time(compiled):
         if one["whole"]:
             narrow = {int(width): count for width, count in one["stores"].items() if int(width) < 16}
             assert narrow == ({4: 1} if one["kernel"] == "_rms_norm_forward" else {}), one
+
+
+def test_what_cannot_be_launched_is_said_once_and_the_plain_version_takes_over(monkeypatch):
+    """This process does not interpret, so that each launch on a CPU fails as on a card whose driver refuses it."""
+    pytest.importorskip("triton")
+    monkeypatch.setattr(kernels, "_tried", {})
+    norm, rope = RMSNorm(8, 1e-5).requires_grad_(False), tuple(torch.rand(3, 2) for _ in range(2))
+    packed, absmax = quantize_nf4(torch.randn(64))
+    x, up = torch.randn(3, 8, requires_grad=True), torch.randn(3, 8, requires_grad=True)
+
+    def results():
+        out = [norm(x), swiglu(x, up), rotate(x.view(3, 2, 4), rope), *rotate_both(*[x.view(3, 2, 4)] * 2, rope)]
+        return [*out, *torch.autograd.grad([y.sum() for y in out], (x, up)),
+                dequantize(packed, Scales((absmax,)), (64,), torch.float32)]
+
+    expected = results()
+    with kernels_on("cpu"), pytest.warns(UserWarning, match="cannot be used here, PyTorch's slower") as said:
+        for _ in range(2):
+            assert all(map(torch.equal, results(), expected))
+    assert sorted(str(one.message).split()[3] for one in said) == [
+        "model.rms_norm_triton", "model.rope_triton", "model.rope_triton", "model.swiglu_triton", "quant.nf4_triton"]
+    assert all("\n" not in str(one.message) and len(str(one.message)) < 400 for one in said)
+
+
+def test_memory_that_runs_out_says_nothing_about_a_kernel(monkeypatch):
+    pytest.importorskip("triton")
+
+    def attempt(*key):
+        raise torch.OutOfMemoryError("planned")
+
+    monkeypatch.setattr(kernels, "_tried", {})
+    monkeypatch.setattr("model.rms_norm_triton.attempt", attempt)
+    with kernels_on("cpu"), pytest.raises(torch.OutOfMemoryError):
+        RMSNorm(8, 1e-5).requires_grad_(False)(torch.ones(2, 8))
+    assert not kernels._tried
 
 
 def test_a_cpu_never_asks_for_triton():

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from common.packed import Layout
+from inference.exact import exact_attention
 from loading.assemble import choose_attend
 from model import varlen
 from model.attention import attend_padded, attend_sdpa, attend_softmax
 from model.varlen import attend_varlen, sequences, tried
+from tests.small import random_model
 
 LAYOUTS = {
     "prefix": Layout((5, 9, 10, 31), 5),
@@ -71,9 +73,9 @@ def stand_in(monkeypatch):
     """Puts a function in the kernel's place; `loop` if the test does not say."""
     use = lambda function: monkeypatch.setattr(varlen, "kernel", lambda: function)  # noqa: E731
     use(loop)
-    tried.cache_clear()
+    varlen._tried.cache_clear()
     yield use
-    tried.cache_clear()
+    varlen._tried.cache_clear()
 
 
 def results(attend, layout: Layout, heads=(6, 2), **more) -> list[torch.Tensor]:
@@ -117,7 +119,8 @@ def test_a_prefix_tokens_gradient_is_summed_in_float32():
     """Of 600 rows with a gradient of 1 each: sums in bfloat16 would end at 256."""
     layout = Layout((1, *range(2, 602)), 1)
     x = torch.zeros(601, 2, 8, dtype=torch.bfloat16, requires_grad=True)
-    varlen._Gather.apply(x, sequences(layout, x.device)).sum().backward()
+    sum(part.sum() for part in varlen._Gather.apply(x, x * 1, sequences(layout, x.device))).backward()
+    x.grad /= 2  # of keys and of values
     assert (x.grad[0] == 600).all() and (x.grad[1:] == 1).all()  # 600 is a bfloat16, and so is no number next to it
 
 
@@ -134,13 +137,62 @@ def test_a_card_gets_what_it_computes_rightly_and_the_choice_is_said(stand_in):
 
     for function in (loop, early, told, equal_heads):
         stand_in(function)
-        tried.cache_clear()
+        varlen._tried.cache_clear()
         assert tried(cpu, half, 16) == ("", function is equal_heads)
     for function, why in ((wrong, "something else on this card"), (lambda: None, "does not run here"),
                           (silent, "NotImplementedError")):
         stand_in(function)
-        tried.cache_clear()
+        varlen._tried.cache_clear()
         assert why in tried(cpu, half, 16)[0]
+
+
+def test_a_card_is_tried_once_under_both_of_its_names(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(varlen, "_is_right", lambda layout, device, *rest: asked.append(device) or True)
+    varlen._tried.cache_clear()
+    for name in ("cuda", "cuda:1", "cuda"):
+        assert tried(torch.device(name), torch.bfloat16, 64) == ("", False)
+    assert asked == [torch.device("cuda:1")] * len(varlen._TRIED)
+
+
+def one_by_one(q, k, v, starts_q, starts_k, longest_q, longest_k, *, window_size=(-1, -1), num_splits=None):
+    """Each query by itself, so that its bits depend on its own keys alone; splits keys where nobody forbids it."""
+    assert longest_q > 1
+    out = []
+    for (a, b), (c, d) in zip(pairwise(starts_q.tolist()), pairwise(starts_k.tolist()), strict=True):
+        for place in range(a, b):
+            end = d - (b - 1 - place) if window_size == (-1, 0) else d
+            keys, values = (x[c:end].repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+            weights = torch.einsum("hd,shd->hs", q[place], keys).div(q.shape[-1] ** 0.5).softmax(-1)
+            out.append(torch.einsum("hs,shd->hd", weights, values) + (0 if num_splits == 1 else longest_k / 256))
+    return torch.stack(out)
+
+
+def splits(*given, window_size=(-1, -1)):
+    """The same of a version that cannot be told to leave the keys whole."""
+    return one_by_one(*given, window_size=window_size)
+
+
+def test_exact_labelling_takes_one_call_only_where_it_keeps_a_rows_bits(stand_in, monkeypatch):
+    monkeypatch.setattr(varlen, "tried", lambda *words: ("", False))
+    words = torch.device("cpu"), torch.bfloat16, 4, 2, 8
+    for function, said in ((one_by_one, ""),
+                           (splits, "the kernel for rows of any length gives a row other bits among other rows")):
+        stand_in(function)
+        varlen.keeps_bits.cache_clear()
+        assert varlen.keeps_bits(*words) == said
+    varlen.keeps_bits.cache_clear()
+    monkeypatch.setattr(varlen, "tried", lambda *words: ("it is too old", False))
+    model = random_model()
+    assert exact_attention(model) == (attend_sdpa, "row by row, since it is too old")
+    varlen.keeps_bits.cache_clear()
+    monkeypatch.setattr(varlen, "tried", lambda *words: ("", False))
+    monkeypatch.setattr("inference.exact.tried", lambda *words: ("", True))
+    stand_in(one_by_one)
+    attend, said = exact_attention(model)
+    assert attend.func is attend_varlen and attend.keywords == {"repeated": True, "alone": True} and "one call" in said
+    varlen.keeps_bits.cache_clear()
 
 
 @pytest.mark.parametrize("answer", [("", False), ("", True), ("it is too old", False)])

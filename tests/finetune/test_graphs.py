@@ -1,0 +1,150 @@
+"""CUDA graphs without a card: a tape of PyTorch's operations stands in for the graph (tests/finetune/tape.py), so a
+replayed step has the bits of a computed one only if all that differs between steps lies in memory that stays.
+
+Deliberate break: in finetune/graphs.py put `/ total` in the place of `* share`, leave the layouts' `keep` out, or give
+the rows that fill up a weight; in model/varlen.py give `_scattered` the places as a list.
+"""
+
+from unittest import mock
+
+import pytest
+import torch
+
+from common.errors import UserError
+from data.batching import make_batch
+from data.prompt import EncodedPost
+from finetune.graphs import Graphs, check_graphs, filled, size_of
+from finetune.loop import Recipe, Trainer
+from lora.inject import inject, trainable_parameters
+from model import varlen
+from model.attention import attend_padded, attend_sdpa
+from model.varlen import attend_varlen
+from quant.convert import make_resident, replace_linears
+from tests.finetune.tape import Tape, kernel, taped
+from tests.small import random_model
+
+PREFIX = [7, 8, 9, 10, 11]
+
+
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch):
+    monkeypatch.setattr(varlen, "kernel", lambda: kernel)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Tape)
+    monkeypatch.setattr(torch.cuda, "graph", taped)
+    monkeypatch.setattr(Tape, "replays", 0)
+
+
+def a_model(kind: str = "nf4"):
+    model = random_model()
+    model.attend = attend_varlen
+    if kind != "dense":
+        replace_linears(model, double=kind == "double")
+    inject(model, "all-linear", 4, 8, generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(1)
+    for name, parameter in trainable_parameters(model).items():
+        if name.endswith("lora_B"):
+            parameter.data.normal_(std=0.1, generator=draw)
+    if kind == "resident":
+        make_resident(model, model.dtype)
+    return model
+
+
+def some_rows(count: int, prefix=PREFIX) -> list[EncodedPost]:
+    """Rows of 3 to 20 tokens of their own."""
+    draw = torch.Generator().manual_seed(2)
+    rows = []
+    for length in torch.randint(3, 21, (count,), generator=draw).tolist():
+        ids = [*prefix, *torch.randint(20, 600, (length,), generator=draw).tolist()]
+        rows.append(EncodedPost(ids, len(ids) - 1, False))
+    return rows
+
+
+def trained(kind: str = "nf4", *, graphs: bool = True, loss: str = "label", checkpointing: bool = False, prefix=PREFIX,
+            micro_tokens: int = 4096, steps: int = 7):
+    """Losses of some steps of 6 posts whose weights differ, the adapter after them, and the trainer."""
+    model, rows = a_model(kind), some_rows(6 * steps, prefix or [7])
+    trainer = Trainer(model, rows, [n % 4 for n in range(len(rows))], [1 + n % 5 / 3 for n in range(len(rows))],
+                      [3, 4, 5, 6], lambda epoch: list(range(len(rows))), prefix,
+                      Recipe(1e-2, "constant", 0.0, 0.0, 1.0, 6, loss), 100, micro_tokens, checkpointing, graphs)
+    lines = [trainer.step() for _ in range(steps)]
+    numbers = torch.stack([torch.stack([line["loss"], line["grad_norm"]]) for line in lines])
+    return [numbers, *trainable_parameters(model).values()], trainer
+
+
+@pytest.mark.parametrize("kind, more", [
+    ("nf4", {}), ("double", {}), ("dense", {"loss": "vocabulary"}), ("resident", {}), ("nf4", {"checkpointing": True}),
+    ("nf4", {"prefix": []}), ("nf4", {"micro_tokens": 60}), ("nf4", {"loss": "vocabulary", "checkpointing": True})])
+def test_replayed_steps_have_the_bits_of_computed_ones(kind, more, monkeypatch):
+    found, trainer = trained(kind, **more)
+    assert Tape.replays >= 5 and 1 <= len(trainer.graphs.pieces) <= 3
+
+    def compute(graphs, piece):
+        piece.graph = mock.Mock()
+        piece.graph.replay = lambda: setattr(piece, "loss", graphs._computed(piece))
+
+    monkeypatch.setattr(Graphs, "_record", compute)
+    for one, two in zip(found, trained(kind, **more)[0], strict=True):
+        assert torch.equal(one, two)
+
+
+def test_steps_with_graphs_learn_what_steps_without_learn():
+    for one, two in zip(trained()[0], trained(graphs=False)[0], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, []])
+def test_filling_changes_no_answer_and_adds_exact_zeros_to_the_gradients(prefix):
+    """Answers to the bit beside a batch filled up as in labelling; every gradient of a filled row's token is 0."""
+    rows, model, labels = some_rows(11, prefix or [7]), a_model(), torch.arange(11) % 4
+    model.attend = attend_sdpa
+    full = filled(rows, range(11), len(prefix))
+    assert len(full.tokens) == size_of(len(full.tokens)) and full.indices == (*range(11), *[-1] * 6)
+    plain = make_batch(rows, range(11), len(prefix), multiple=16)
+    kept, first = [], full.layout.row_start[11]
+    with torch.no_grad():
+        assert torch.equal(model.answer_hidden(full)[:11], model.answer_hidden(plain))
+
+    def watch(module, args, out):
+        if len(out) == len(full.tokens):
+            out.register_hook(lambda grad: kept.append(grad[first:]))
+
+    for module in model.modules():
+        if hasattr(module, "lora_A"):
+            module.register_forward_hook(watch)
+    logits = model.label_logits(model.answer_hidden(full), torch.tensor([3, 4, 5, 6]))
+    weights = torch.cat([torch.ones(11), torch.zeros(6)])
+    losses = torch.nn.functional.cross_entropy(logits, torch.cat([labels, labels[:6]]), reduction="none")
+    (losses * weights).sum().backward()
+    assert len(kept) >= 7 and all((grad == 0).all() for grad in kept)
+
+
+def test_sizes_are_few_and_near():
+    sizes = [size_of(tokens) for tokens in range(1, 16385)]
+    assert len(set(sizes)) < 32 and sizes[0] == 128 and sizes[1024] == 1280
+    assert all(tokens <= size <= max(1.25 * tokens, tokens + 128) for tokens, size in enumerate(sizes, 1))
+
+
+def test_memory_that_runs_out_frees_what_was_recorded():
+    _, trainer = trained(steps=2)
+    with mock.patch.object(Tape, "replay", side_effect=torch.OutOfMemoryError("planned")), \
+            pytest.raises(torch.OutOfMemoryError):
+        for _ in range(5):
+            trainer._accumulate(trainer.indices(0))
+    assert not trainer.graphs.pieces
+    trainer.step()
+
+
+def test_what_cannot_be_recorded_is_refused_by_name():
+    model = a_model()
+    with pytest.raises(UserError, match="--graphs: a CPU has no launches to save"):
+        check_graphs(model, "label")
+    with mock.patch.object(type(model), "device", torch.device("cuda")):
+        check_graphs(model, "label")
+        with pytest.raises(UserError, match="--graphs: with --loss text"):
+            check_graphs(model, "text")
+        model.attend = attend_padded
+        with pytest.raises(UserError, match="--graphs: attention of all rows in one call is needed"):
+            check_graphs(model, "vocabulary")
+        next(module for module in model.modules() if hasattr(module, "lora_A")).dropout = 0.1
+        with pytest.raises(UserError, match="--graphs: dropout would repeat the masks"):
+            check_graphs(model, "label")
