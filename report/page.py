@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.files import atomic_write
 from report import captions, figures
+from report.beside import beside_section
 from report.cells import MIN_ROWS
 from report.markup import Html, escape, folded, grid, join, tag
 from report.markup import facts as facts_list
@@ -51,7 +52,8 @@ def page(
     sections = [tag("h1", title), tag("div", *(tag("p", line) for line in found), class_="found")]
     if metrics and metrics["n"]:
         sections += [_pictures(metrics, names), _table(metrics, names, agreement, agreement_name),
-                     _labels(metrics), _columns(metrics), _probabilities(metrics)]
+                     beside_section(metrics.get("baseline")), _labels(metrics), _columns(metrics),
+                     _probabilities(metrics)]
     if metrics:
         sections.append(_dropped(metrics))
     sections += [_training(steps), _posts(posts, names), _facts(facts or {}), _reading(metrics)]

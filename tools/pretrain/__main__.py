@@ -129,7 +129,8 @@ def make_optimizer(model: LlamaForCausalLM, o: Options) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.98))
 
 
-def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, goals: tuple[Bags | None, Targets | None], identity: str, out: Path) -> float:
+def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, goals: tuple[Bags | None, Targets | None],
+          identity: str, out: Path) -> float:
     """Run the remaining steps; returns the seconds of training so far, interrupted runs included.
 
     `goals`: the bags of words and a teacher's targets; either may be None.
