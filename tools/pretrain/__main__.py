@@ -59,6 +59,8 @@ class Options:
     threads: int = option(1, "CPU threads; matrices this small gain nothing from a second one", minimum=1)
     save_every: int = option(50, "steps between checkpoints", minimum=1)
     stop_after: int | None = option(None, "save and stop after this many seconds; the same command goes on", minimum=1)
+    within: int | None = option(None, "seconds in which training is to end, if need be before its last step: the rates "
+                                "then fall by the clock, and the result depends on the machine", minimum=1)
     device: str = option("cpu", "where to compute", choices=("cpu", "cuda"))
     dtype: str = option("float32", "what the layers compute in; the weights that are updated stay float32",
                         choices=("float32", "bfloat16"))
@@ -112,10 +114,11 @@ def model_config(o: Options) -> LlamaConfig:
     )  # fmt: skip
 
 
-def learning_rate(o: Options, step: int) -> float:
-    """The factor at `step`: linear warm-up, then a cosine from 1 to 0.05."""
-    warm = min(1.0, (step + 1) / max(1, o.warmup))
-    return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * step / o.steps)))
+def learning_rate(o: Options, step: int, seconds: float = 0.0) -> float:
+    """The factor at `step`: linear warm-up, then a cosine from 1 to 0.05 over the steps, or over --within."""
+    warm, gone = min(1.0, (step + 1) / max(1, o.warmup)), step / o.steps
+    gone = gone if o.within is None else max(gone, min(1.0, seconds / o.within))
+    return warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * gone)))
 
 
 def make_optimizer(model: LlamaForCausalLM, o: Options) -> torch.optim.AdamW:
@@ -158,7 +161,7 @@ def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, goals: tuple[Ba
     with progress(o.steps, "step", "pre-training", initial=first) as bar:
         for step in range(first, o.steps):
             for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * learning_rate(o, step)
+                group["lr"] = group["peak"] * learning_rate(o, step, seconds)
             items, showings = sampler.draw(step)
             optimizer.zero_grad()
             with worker as computing:
@@ -173,13 +176,16 @@ def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, goals: tuple[Ba
             bar.set_postfix_str(f"loss {shown['loss']}")
             bar.update()
             is_time = o.stop_after is not None and time.monotonic() - opened > o.stop_after
-            if (step + 1) % o.save_every == 0 or step + 1 == o.steps or is_time:
+            is_over = step + 1 == o.steps or (o.within is not None and seconds >= o.within)
+            if (step + 1) % o.save_every == 0 or is_over or is_time:
                 with atomic_write(out / "log.jsonl") as handle:
                     handle.write("".join(line + "\n" for line in lines))
                 with atomic_write(path, "wb") as handle:
                     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1,
                                 "seconds": seconds, "log": lines, "identity": identity}, handle)
-            if is_time and step + 1 < o.steps:
+            if is_over:
+                break
+            if is_time:
                 raise UserError(f"{out}: stopped after {step + 1:,} of {o.steps:,} steps, as --stop-after said; the "
                                 "same command goes on from there")
     return seconds

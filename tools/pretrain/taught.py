@@ -23,7 +23,7 @@ import torch
 
 from common.errors import UserError
 from tools.pretrain.start import starting_table
-from tools.pretrain.teacher import Taught
+from tools.pretrain.teacher import Taught, principal_axes
 from tools.pretrain.text import Document, fold
 
 ITERATIONS = 15
@@ -73,13 +73,6 @@ class Targets:
             frequency[torch.tensor(tokens, dtype=torch.int64).unique()] += 1
         idf = ((1 + len(ids)) / (1 + frequency)).log()
         return ids + encode([row.text for row in self.words]), target, idf
-
-
-def principal_axes(vectors: torch.Tensor, size: int) -> torch.Tensor:
-    """The leading `size` eigenvectors of V^T V, (S, size); padded with zeros where S is smaller."""
-    axes = torch.linalg.eigh((vectors.t() @ vectors).double())[1].flip(1)[:, :size].float()
-    axes = axes * torch.where(axes.sum(0) < 0, -1.0, 1.0)  # an eigenvector's sign is anyone's choice
-    return torch.nn.functional.pad(axes, (0, size - axes.shape[1]))
 
 
 def text_weights(texts: list[list[int]], idf: torch.Tensor) -> torch.Tensor:

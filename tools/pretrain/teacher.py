@@ -48,7 +48,9 @@ class Options:
     encoder: str = option("package", "'package', or a local folder of a sentence encoder", metavar="NAME")
     vocabulary: str | None = option(None, "the encoder's sentencepiece model, for its words", metavar="FILE")
     unknown: list[str] = option(("hi", "hu"), "languages that the encoder does not know", metavar="hi,hu")
+    words: int = option(60000, "how many of its words, the most frequent", minimum=0)
     crops: int = option(2, "pieces that are cut out of a parallel text", minimum=0)
+    axes: int = option(0, "keep this many principal axes of the vectors, for a smaller file; 0: all", minimum=0)
     seed: int = option(1, "seed of the cuts", minimum=0)
     out: str = option("", "folder to write", metavar="DIR")
 
@@ -75,14 +77,17 @@ def main(argv: list[str]) -> None:
         vectors = encoder.encode([rows[k].text for k in order], bar.update)
     ordered = numpy.empty_like(vectors)
     ordered[order] = vectors
+    kept = torch.from_numpy(ordered)
+    kept = kept @ principal_axes(kept, min(o.axes, kept.shape[1])) if o.axes else kept
     out = Path(o.out)
     with making(out):
         with atomic_write(out / "texts.jsonl") as handle:
             handle.write("".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows))
         with atomic_write(out / "vectors.safetensors", "wb") as handle:
-            handle.write(as_bytes({"vectors": torch.from_numpy(ordered).to(torch.float16)}))
+            handle.write(as_bytes({"vectors": kept.to(torch.float16)}))
         files = {Path(path).name: sha256_file(path) for path in [*o.parallel, *o.text]}
-        write_json(out / "teacher.json", {"encoder": encoder.name, "files": files, "crops": o.crops, "seed": o.seed})
+        write_json(out / "teacher.json", {"encoder": encoder.name, "files": files, "words": o.words, "crops": o.crops,
+                                          "axes": o.axes, "seed": o.seed})
     counts = ", ".join(f"{sum(row.kind == kind for row in rows):,} {kind}s" for kind in KINDS)
     print(f"{out}: {counts}, by {encoder.name}")
 
@@ -102,7 +107,8 @@ def taught_texts(o: Options, parallel: list[Document], alone: list[Document]) ->
                 size = rng.randint(3, max(4, len(words) * 2 // 3))
                 start = rng.randint(0, len(words) - size)
                 rows.append(Taught("crop", language, " ".join(words[start : start + size])))
-    return rows + (words_of(o.vocabulary) if o.vocabulary else [])
+    words = words_of(o.vocabulary) if o.vocabulary else []
+    return rows + sorted(words, key=lambda row: -row.share)[: o.words]
 
 
 def words_of(path: str | Path) -> list[Taught]:
@@ -122,6 +128,13 @@ def words_of(path: str | Path) -> list[Taught]:
 
 def _is_word(text: str) -> bool:
     return len(text) > 1 and all(char.isalpha() and unicodedata.name(char, "").startswith(SCRIPTS) for char in text)
+
+
+def principal_axes(vectors: torch.Tensor, size: int) -> torch.Tensor:
+    """The leading `size` eigenvectors of V^T V, (S, size) float32; padded with zeros where S is smaller."""
+    axes = torch.linalg.eigh((vectors.t() @ vectors).double())[1].flip(1)[:, :size].float()
+    axes = axes * torch.where(axes.sum(0) < 0, -1.0, 1.0)  # an eigenvector's sign is anyone's choice
+    return torch.nn.functional.pad(axes, (0, size - axes.shape[1]))
 
 
 def read_teacher(folder: str | Path) -> tuple[list[Taught], torch.Tensor]:
