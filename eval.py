@@ -32,7 +32,7 @@ from data.posts import DATA, ColumnOptions, Post
 from data.rows import stem
 from data.splits import group_posts
 from data.writers import write_rows
-from finetune.recorded import training_posts
+from finetune.recorded import is_demonstration, training_posts
 from finetune.run_folder import RunFolder
 from inference.decide import decide
 from inference.int8 import Int8Price, to_int8
@@ -40,6 +40,7 @@ from inference.labeller import Labeller
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
 from report.beside import beside_table
+from report.demonstration import explanation
 from report.errors import surest_errors
 from report.metrics import Scored, dropped_section, score
 from report.page import write_page
@@ -100,10 +101,8 @@ def main(argv: list[str]) -> None:
     run = None if options.predictions else finished_run(options.run)
     if run is not None:
         check_place(run.path / RUN_JSON, "--run")  # it will be written down there that this file was scored
-    if run is None:
-        out = Path(options.out or f"runs/scored-{stem(Path(options.predictions))}")
-    else:
-        out = Path(options.out) if options.out else run.path / f"eval-{stem(Path(options.data[0]))}"
+    name = stem(Path(options.predictions or options.data[0]))
+    out = Path(options.out or (run.path / f"eval-{name}" if run else f"runs/scored-{name}"))
     check_out(out, explicit=options.out is not None)
     if run is None:
         predictions, agreement = read_labels(options)
@@ -115,8 +114,7 @@ def main(argv: list[str]) -> None:
     metrics = figures(options, predictions, check)
     if run is None:  # nothing is known about the training behind these labels
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
-    if predictions.int8 is not None:
-        metrics["int8"] = asdict(predictions.int8)
+    metrics |= {"int8": asdict(predictions.int8)} if predictions.int8 is not None else {}
     answers = baseline_of(options, run, predictions) if run is not None and options.wants_baseline() else None
     if answers is not None:
         metrics["baseline"] = beside(answers, predictions, check.dropped, options.draws, options.seed)
@@ -127,14 +125,16 @@ def main(argv: list[str]) -> None:
     caution = (f"this file was scored {times} times with this run; a score that guided a choice is too optimistic"
                if times > 1 else "")
     names, people = {code: language_name(code) for code in metrics["by_language"]}, agreed(agreement)
-    shown = {"caution": caution, "names": names, "agreement": people}
+    told = explanation(metrics) if "data" not in options.given and run and is_demonstration(run) else []
+    shown = {"caution": caution, "names": names, "agreement": people, "below_table": told}
     write(options, out, predictions, metrics, facts, shown, run, answers)
     for name, digest in files.items():  # only now: what failed on the way to its report was never seen
         run.note_scored({"data": name, "data_sha256": digest, "n": metrics["n"], "accuracy": metrics["accuracy"],
                          "macro_f1": metrics["macro_f1"]})
     lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
-    print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", label_table(metrics),
-                     *(["", beside_table(metrics["baseline"])] if answers is not None else [])]))
+    below = [line for found in told for line in [*filled(found), ""]]
+    print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", *below,
+                     label_table(metrics), *(["", beside_table(metrics["baseline"])] if answers is not None else [])]))
     if options.errors:
         print("\n" + errors_of(predictions))
     print(f"\nreport: {out / 'report.html'}")

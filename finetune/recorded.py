@@ -39,3 +39,9 @@ def training_posts(run: RunFolder, model: str | None = None) -> list[Post]:
     """All posts that the run had: those that it learned from, then those that chose its adapter."""
     prepared = prepared_of(run, model)[1]
     return prepared.train + prepared.validation
+
+
+def is_demonstration(run: RunFolder) -> bool:
+    """Whether the embedded base was fine-tuned on the sample posts, as `make demo` does."""
+    options, usual = run.facts["options"], TrainOptions()
+    return options["model"] == usual.model and options.get("data") == list(usual.data)
