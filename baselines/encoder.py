@@ -20,7 +20,7 @@ Arithmetic is float32; the seed decides the order of rows, dropout and pairs.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -112,6 +112,8 @@ def mean_vectors(folder: str | Path, settings: Settings | None = None, device: s
     with _seeded(settings.seed):
         tokenizer, model = _load(folder, "AutoModel")
     model = model.to(device).eval()
+    positions = getattr(model.config, "max_position_embeddings", settings.longest + 2)
+    settings = replace(settings, longest=min(settings.longest, positions - 2))  # XLM-R's first two are never used
 
     def encode(texts: Sequence[str]) -> numpy.ndarray:
         found = [torch.zeros(0, model.config.hidden_size)]

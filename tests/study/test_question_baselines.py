@@ -198,4 +198,5 @@ def test_the_sentence_encoder_stands_beside_wherever_it_is_installed(tmp_path, p
         part = section.answer.split(f"{row['train']} {row['tuned']:.3f} against {row['value']:.3f} (")[1].split(")")[0]
         assert verdict in part
     monkeypatch.setattr("study.questions.baselines.is_installed", lambda: False)
-    assert any("is not installed" in note for note in baselines(fake_results(tmp_path / "2", PLAN)).notes)
+    (tmp_path / "without").mkdir()
+    assert any("is not installed" in note for note in baselines(fake_results(tmp_path / "without", PLAN)).notes)

@@ -17,6 +17,7 @@ Stiefel 1952) with the diagonal as preconditioner. E_t / |E_t| is where word t's
 takes the place of its log idf, so that attention starts out by weighing words as this student does. float32.
 """
 
+import warnings
 from collections import Counter
 
 import torch
@@ -84,8 +85,10 @@ def text_weights(texts: list[list[int]], idf: torch.Tensor) -> torch.Tensor:
         columns.append(tokens)
         values.append(weight / weight.norm().clamp_min(1e-9))
         starts.append(starts[-1] + len(tokens))
-    return torch.sparse_csr_tensor(torch.tensor(starts), torch.cat(columns), torch.cat(values),
-                                   (len(texts), len(idf)), check_invariants=True)
+    with warnings.catch_warnings():  # torch warns that CSR tensors are beta; other sparse products are far slower
+        warnings.filterwarnings("ignore", message="Sparse CSR")
+        return torch.sparse_csr_tensor(torch.tensor(starts), torch.cat(columns), torch.cat(values),
+                                       (len(texts), len(idf)), check_invariants=True)
 
 
 def ridge(x: torch.Tensor, targets: torch.Tensor, strength: float = STRENGTH) -> torch.Tensor:
