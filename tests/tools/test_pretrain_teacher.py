@@ -60,6 +60,12 @@ def test_a_folder_that_is_not_whole_is_named(folder):
     (folder / "texts.jsonl").write_text(lines[0] + '{"text": 1, "what": 2}\n', encoding="utf-8")
     with pytest.raises(UserError, match="row 2: is not a text"):
         read_teacher(folder)
+    (folder / "texts.jsonl").write_text(lines[0].replace("original", "copy"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"row 1: .* whose kind is one of original, text, crop, word"):
+        read_teacher(folder)
+    (folder / "texts.jsonl").write_bytes(b"\xff")
+    with pytest.raises(UserError, match="cannot be read as UTF-8"):
+        read_teacher(folder)
     (folder / "texts.jsonl").write_text("".join(lines), encoding="utf-8")
     (folder / "vectors.safetensors").write_bytes(b"nothing")
     with pytest.raises(UserError, match="holds no vectors"):

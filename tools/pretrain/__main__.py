@@ -7,6 +7,10 @@ fine-tuning on one language carry over to others: words that translate each othe
 position gathers the content of the post. The vocabulary is in `text.py`, the starting weights and what is set in them
 by hand in `start.py`, the prompts in `prompts.py`, the objective in `batch.py`, all in tools/pretrain/; this file is
 the loop around them. A run that is killed continues from its checkpoint and ends in the same bits.
+
+With `--teacher`, a folder of a sentence encoder's vectors (`teacher.py`), the embeddings start as a linear student of
+these vectors and the answer position learns them (`taught.py`): those of a sentence itself, and for every language of a
+parallel text those of its English original, so that languages the teacher never saw get them as well.
 """
 
 import json

@@ -31,7 +31,7 @@ from baselines.sentences import SentenceEncoder
 from common.errors import UserError, run_program
 from common.files import atomic_write, making, sha256_file, write_json
 from common.options import option, parse_options
-from common.reading import LARGE, read_bytes
+from common.reading import LARGE, check_plain, json_value, read_bytes
 from common.terminal import progress
 from tools.pretrain.text import Document, read_parallel, read_text
 
@@ -139,21 +139,33 @@ def principal_axes(vectors: torch.Tensor, size: int) -> torch.Tensor:
 
 def read_teacher(folder: str | Path) -> tuple[list[Taught], torch.Tensor]:
     """The texts of a folder and their vectors, (N, S) float32. Raises `UserError` for one that is not whole."""
-    folder, rows = Path(folder), []
-    for number, line in enumerate(read_bytes(folder / "texts.jsonl", LARGE).decode("utf-8").splitlines(), start=1):
-        try:
-            rows.append(Taught(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{folder / 'texts.jsonl'}: row {number}: is not a text of a teacher's") from error
+    texts, file = Path(folder) / "texts.jsonl", Path(folder) / "vectors.safetensors"
     try:
-        vectors = load_file(folder / "vectors.safetensors")["vectors"].float()
+        lines = read_bytes(texts, LARGE).decode("utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{texts}: cannot be read as UTF-8 text ({error})") from error
+    rows = [_taught(line, f"{texts}: row {number}") for number, line in enumerate(lines, start=1)]
+    check_plain(file)
+    try:
+        vectors = load_file(file)["vectors"].float()
     except (OSError, SafetensorError, KeyError) as error:
-        raise UserError(f"{folder / 'vectors.safetensors'}: holds no vectors; write the folder anew with python -m "
-                        "tools.pretrain.teacher") from error
+        raise UserError(f"{file}: holds no vectors; write the folder anew with python -m tools.pretrain.teacher"
+                        ) from error
     if vectors.ndim != 2 or len(vectors) != len(rows) or not vectors.isfinite().all():
         raise UserError(f"{folder}: {len(rows)} texts and vectors of shape {tuple(vectors.shape)}; one each, finite, "
                         "was expected")
     return rows, vectors
+
+
+def _taught(line: str, where: str) -> Taught:
+    try:
+        row = Taught(**json_value(line))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{where}: is not a text of a teacher's") from error
+    is_text = all(isinstance(value, str) for value in (row.kind, row.language, row.text))
+    if not is_text or row.kind not in KINDS or not isinstance(row.share, float) or not 0 <= row.share <= 1:
+        raise UserError(f"{where}: is not a text of a teacher's, whose kind is one of {', '.join(KINDS)}")
+    return row
 
 
 if __name__ == "__main__":
