@@ -18,7 +18,7 @@ HEADER = ("", "n", "figure", "fine-tuned", "encoder", "difference")
 def said(found: Mapping) -> str:
     """One sentence or two for the findings: the macro-F1 of both over all posts, then over the unseen languages."""
     what = (f"Beside it, a sentence encoder ({found['name']}) with a logistic regression, learnt from the same "
-            f"{counted(found['rows'], 'post')} on one CPU core")
+            f"{counted(found['rows'], 'post')}")
     parts = [_compared(found["cells"]["all"], "over all posts")]
     if "unseen" in found["cells"]:
         parts.append(_compared(found["cells"]["unseen"], "in the unseen languages"))
