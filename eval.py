@@ -4,6 +4,7 @@
     python eval.py                                                     the newest run on the sample test posts
     python eval.py --run runs/mine --data test.csv --out runs/mine/test
     python eval.py --predictions labels.jsonl --data test.jsonl        labels made elsewhere, joined by id
+    python eval.py --run runs/mine --baseline encoder                  with what a sentence encoder would have said
 """
 
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from baselines.beside import FILE, Answers, BaselineOptions, beside, label_with_encoder
 from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import atomic_folder, check_place, find_path, sha256_file, write_json
@@ -25,17 +27,20 @@ from data.chat import imitation
 from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
 from data.codebook import Codebook, load_codebook
 from data.languages import language_name, reduce_language
+from data.outside import read_outside
 from data.posts import DATA, ColumnOptions, Post
-from data.readers import by_id, read_predictions
 from data.rows import stem
 from data.splits import group_posts
 from data.writers import write_rows
+from finetune.recorded import is_demonstration, training_posts
 from finetune.run_folder import RunFolder
 from inference.decide import decide
 from inference.int8 import Int8Price, to_int8
 from inference.labeller import Labeller
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
+from report.beside import beside_table
+from report.demonstration import explanation
 from report.errors import surest_errors
 from report.metrics import Scored, dropped_section, score
 from report.page import write_page
@@ -46,7 +51,7 @@ SCORING = "scoring"
 
 
 @dataclass
-class EvalOptions(ColumnOptions, LabelOptions, MachineOptions):
+class EvalOptions(BaselineOptions, ColumnOptions, LabelOptions, MachineOptions):
     """Options of one evaluation."""
 
     FIRST: ClassVar = ("run", "data", "out", "by", "errors", "predictions")
@@ -96,10 +101,8 @@ def main(argv: list[str]) -> None:
     run = None if options.predictions else finished_run(options.run)
     if run is not None:
         check_place(run.path / RUN_JSON, "--run")  # it will be written down there that this file was scored
-    if run is None:
-        out = Path(options.out or f"runs/scored-{stem(Path(options.predictions))}")
-    else:
-        out = Path(options.out) if options.out else run.path / f"eval-{stem(Path(options.data[0]))}"
+    name = stem(Path(options.predictions or options.data[0]))
+    out = Path(options.out or (run.path / f"eval-{name}" if run else f"runs/scored-{name}"))
     check_out(out, explicit=options.out is not None)
     if run is None:
         predictions, agreement = read_labels(options)
@@ -111,8 +114,10 @@ def main(argv: list[str]) -> None:
     metrics = figures(options, predictions, check)
     if run is None:  # nothing is known about the training behind these labels
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
-    if predictions.int8 is not None:
-        metrics["int8"] = asdict(predictions.int8)
+    metrics |= {"int8": asdict(predictions.int8)} if predictions.int8 is not None else {}
+    answers = baseline_of(options, run, predictions) if run is not None and options.wants_baseline() else None
+    if answers is not None:
+        metrics["baseline"] = beside(answers, predictions, check.dropped, options.draws, options.seed)
     if agreement is not None:
         metrics["annotators"] = agreement.to_dict()
     files = {str(name): sha256_file(find_path(name)) for name in options.data} if run is not None else {}
@@ -120,12 +125,16 @@ def main(argv: list[str]) -> None:
     caution = (f"this file was scored {times} times with this run; a score that guided a choice is too optimistic"
                if times > 1 else "")
     names, people = {code: language_name(code) for code in metrics["by_language"]}, agreed(agreement)
-    write(options, out, predictions, metrics, facts, {"caution": caution, "names": names, "agreement": people}, run)
+    told = explanation(metrics) if "data" not in options.given and run and is_demonstration(run) else []
+    shown = {"caution": caution, "names": names, "agreement": people, "below_table": told}
+    write(options, out, predictions, metrics, facts, shown, run, answers)
     for name, digest in files.items():  # only now: what failed on the way to its report was never seen
         run.note_scored({"data": name, "data_sha256": digest, "n": metrics["n"], "accuracy": metrics["accuracy"],
                          "macro_f1": metrics["macro_f1"]})
     lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
-    print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", label_table(metrics)]))
+    below = [line for found in told for line in [*filled(found), ""]]
+    print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", *below,
+                     label_table(metrics), *(["", beside_table(metrics["baseline"])] if answers is not None else [])]))
     if options.errors:
         print("\n" + errors_of(predictions))
     print(f"\nreport: {out / 'report.html'}")
@@ -150,6 +159,7 @@ def check_together(options: EvalOptions) -> None:
     """Options that make no sense together."""
     if options.predictions and options.run:
         raise UserError("--predictions and --run: score one or the other")
+    options.check_baseline(has_run=not options.predictions)
     for name in ("codebook", "seen_languages"):
         if name in options.given and not options.predictions:
             raise UserError(f"--{name.replace('_', '-')}: goes with --predictions; a run has its own")
@@ -191,8 +201,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     cut = sum(window.cut for window in windows)
     if cut:
         print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt and were cut")
-    imitating = prompt.imitating(post.text for post in posts)
-    if imitating:
+    if imitating := prompt.imitating(post.text for post in posts):
         print(f"  {imitation(imitating, prompt.imitated)}")
     if labeller.halvings:
         print(f"  {labeller.remark()}")
@@ -204,31 +213,23 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
 def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
     """Labels from a file; gold labels from the same file, or from --data by id if that is given."""
     codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
-    columns = options.columns()
-    predicted, notes = read_predictions([find_path(options.predictions)], columns, codebook)
-    print("\n".join(notes.lines()))
-    agreement = None
-    if "data" in options.given:
-        files = [find_path(name) for name in options.data]
-        posts, notes, agreement = read_labelled(files, columns, codebook, bad_labels=options.bad_labels)
-        labels = {key: post.extra[columns.predicted] for key, post in by_id(predicted).items()}
-        missing = [post for post in posts if (post.id, post.language) not in labels]
-        if missing:
-            raise UserError(f"{options.predictions}: has no prediction for id '{missing[0].id}' "
-                            f"({missing[0].language}), one of {len(missing):,} posts of {options.data[0]} without one")
-        extra = len(labels) - len({(post.id, post.language) for post in posts})
-        if extra:
-            print(f"  {extra:,} predictions belong to no post of {options.data[0]} and were left out")
-        predictions = [labels[post.id, post.language] for post in posts]
-    else:
-        posts, predictions = predicted, [post.extra[columns.predicted] for post in predicted]
-        bare = next((post for post in posts if post.label is None), None)
-        if bare is not None:
-            raise UserError(f"{bare.place}: has no gold label; add a column '{columns.label}', or name the labelled "
-                            "file with --data")
+    names = options.data if "data" in options.given else []
+    posts, predicted, agreement = read_outside(find_path(options.predictions), [find_path(name) for name in names],
+                                               names, options.columns(), codebook, options.bad_labels)
     seen = tuple(reduce_language(tag)[0] for tag in options.seen_languages) or None
-    predicted = [answer or None for answer in predictions]
     return Predictions(posts, grouped(options, posts), predicted, None, codebook, seen), agreement
+
+
+def baseline_of(options: EvalOptions, run: RunFolder, predictions: Predictions) -> Answers | None:
+    """The encoder's answers to the same posts; where nobody asked for them and they cannot be had, the reason."""
+    try:
+        return label_with_encoder(options.encoder, training_posts(run, options.model), predictions.posts,
+                                  predictions.codebook)
+    except UserError as error:
+        if options.baseline == "encoder" or options.encoder is not None:
+            raise
+        print(f"  no sentence encoder stands beside it: {error}")
+        return None
 
 
 def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
@@ -252,10 +253,9 @@ def figures(options: EvalOptions, predictions: Predictions, check: TestCheck) ->
             predictions.codebook.related,
             [predictions.groups[index] for index in indices], columns, predictions.codebook.stance or None)
 
-    gone = {id(post) for post in check.dropped}
+    gone, dropped = {id(post) for post in check.dropped}, None
     every = list(range(len(predictions.posts)))
     kept = [index for index in every if id(predictions.posts[index]) not in gone]
-    dropped = None
     if check.dropped:
         all_rows = score(scored(every), predictions.seen, draws=options.draws, seed=options.seed)
         dropped = dropped_section({"text_was_trained_on": len(check.dropped)}, all_rows)
@@ -271,8 +271,8 @@ def agreed(agreement: Agreement | None) -> dict | None:
     return {"all": agreement.overall["pairwise"], **by_language}
 
 
-def write(options, out: Path, predictions: Predictions, metrics: dict, facts: dict, shown: dict, run) -> None:
-    """metrics.json, predictions.jsonl and report.html, all or none."""
+def write(options, out: Path, predictions: Predictions, metrics: dict, facts: dict, shown: dict, run, answers) -> None:
+    """metrics.json, predictions.jsonl, the baseline's and report.html, all or none."""
     labels = predictions.codebook.labels
     lines = []
     for index, post in enumerate(predictions.posts):
@@ -289,6 +289,8 @@ def write(options, out: Path, predictions: Predictions, metrics: dict, facts: di
     with atomic_folder(out) as folder:
         write_json(folder / "metrics.json", metrics)
         write_rows(folder / "predictions.jsonl", lines)
+        if answers is not None:
+            write_rows(folder / FILE, answers.lines(predictions.posts, labels))
         write_page(folder / "report.html", metrics, told, steps=run.read_log() if run else (), title=title,
                    agreement_name="pairwise agreement of annotators", posts=lines if options.with_texts else None,
                    **shown)

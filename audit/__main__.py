@@ -25,7 +25,7 @@ from audit.memorisation import memorisation
 from audit.minimal import read_pairs, shipped_pairs
 from audit.page import audit_page, findings
 from audit.probe import probe
-from audit.provenance import hashes, prepared_of, recorded_data, replay
+from audit.provenance import hashes, replay
 from audit.quantisation import quantisation
 from audit.subject import Subject, open_subject
 from common.device import MachineOptions
@@ -39,6 +39,7 @@ from data.annotators import read_labelled
 from data.codebook import Codebook, load_codebook
 from data.posts import DATA, ColumnOptions
 from data.rows import stem
+from finetune.recorded import prepared_of, recorded_data
 from finetune.run_folder import RunFolder
 from inference.run import finished_run, open_model
 from loading.choice import is_small

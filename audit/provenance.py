@@ -20,7 +20,8 @@ from finetune.build import choose_order, make_trainer
 from finetune.loop import Trainer
 from finetune.memory import MemoryPlan
 from finetune.options import TrainOptions
-from finetune.prepare import Prepared, prepare
+from finetune.prepare import Prepared
+from finetune.recorded import prepared_of, recorded_data
 from finetune.run_folder import RunFolder, commit, environment
 from loading import load_model
 from loading.cache import weights_sha256
@@ -64,31 +65,6 @@ def hashes(subject: Subject, cache: str | None = None) -> list[dict]:
     add("code", "commit of the code", facts["environment"].get("commit"), commit())
     add("code", "training and labelling", None, code_sha256())
     return rows
-
-
-def recorded_data(run: RunFolder) -> dict[str, str]:
-    """File -> SHA-256, as the run recorded its training data; `UserError` for what train.py does not write."""
-    found = run.facts["hashes"].get("data", {})
-    if not isinstance(found, dict) or not all(isinstance(digest, str) for digest in found.values()):
-        raise UserError(f"{run.path / 'run.json'}: hashes: data: is not what train.py writes; the file was changed by "
-                        "hand")
-    return found
-
-
-def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions, Prepared]:
-    """The run's options and its training posts as rows, as train.py had them.
-
-    Raises `UserError` where a file that the run was trained on is not there or has other bytes.
-    """
-    facts, stored = run.facts, run.facts["options"]
-    options = TrainOptions(**{field.name: stored[field.name] for field in fields(TrainOptions) if field.name in stored})
-    options.given = frozenset(stored)
-    options.model = model or options.model
-    for name, digest in recorded_data(run).items():
-        path = find_path(name)
-        if not path.is_file() or sha256_file(path) != digest:
-            raise UserError(f"{name}: is not there with the bytes that the run was trained on")
-    return options, prepare(options, facts["prompt"].get("layout"))
 
 
 def trainer_of(run: RunFolder, options: TrainOptions, prepared: Prepared, device: str = "cpu") -> Trainer:

@@ -2,6 +2,7 @@
 
     fine_tune   the encoder with a classification head, all of it trained, as is usual
     set_fit     the encoder trained to bring posts of one label together, then a logistic head on its embeddings
+    mean_vectors  the encoder as it is: a text's vector is the mean over its tokens
 
 None of this is part of the project's own model: these are the comparisons that a reviewer asks for. transformers is
 needed only here (extra `baselines`), and only when one of the two is called.
@@ -19,7 +20,7 @@ Arithmetic is float32; the seed decides the order of rows, dropout and pairs.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -100,6 +101,30 @@ def set_fit(folder: str | Path, texts: Sequence[str], labels: Sequence[int], cla
             learned, wanted = (torch.cat([embed(part).cpu() for part in _parts(some, settings.batch)] or
                                          [torch.zeros(0, model.config.hidden_size)]) for some in (texts, asked))
     return predict(wanted, *logistic(learned, labels, classes, strength))
+
+
+def mean_vectors(folder: str | Path, settings: Settings | None = None, device: str = "cpu"):
+    """A function from texts to the means over their tokens, (n, S) float32, by the encoder in `folder` as it is.
+
+    Raises `UserError` as `fine_tune` does.
+    """
+    settings = settings or Settings()
+    with _seeded(settings.seed):
+        tokenizer, model = _load(folder, "AutoModel")
+    model = model.to(device).eval()
+    positions = getattr(model.config, "max_position_embeddings", settings.longest + 2)
+    settings = replace(settings, longest=min(settings.longest, positions - 2))  # XLM-R's first two are never used
+
+    def encode(texts: Sequence[str]) -> numpy.ndarray:
+        found = [torch.zeros(0, model.config.hidden_size)]
+        with torch.no_grad():
+            for part in _parts(texts, settings.batch):
+                tokens = _tokens(tokenizer, part, settings, device)
+                hidden, mask = model(**tokens).last_hidden_state.float(), tokens["attention_mask"][:, :, None]
+                found.append(((hidden * mask).sum(1) / mask.sum(1)).cpu())
+        return torch.cat(found).numpy()
+
+    return encode
 
 
 def draw_pairs(labels: Sequence[int], each: int, most: int, seed: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from audit.provenance import prepared_of, trainer_of
+from audit.provenance import trainer_of
 from benchmarks.card.peer import peer
 from benchmarks.worker import padded
 from common.errors import UserError, run_program
@@ -25,6 +25,7 @@ from common.terminal import progress
 from data.annotators import read_labelled
 from finetune.loop import learning_rate
 from finetune.options import TrainOptions
+from finetune.recorded import prepared_of
 from finetune.run_folder import RunFolder
 from report.metrics import Scored, score
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.files import atomic_write
 from report import captions, figures
+from report.beside import beside_section
 from report.cells import MIN_ROWS
 from report.markup import Html, escape, folded, grid, join, tag
 from report.markup import facts as facts_list
@@ -37,21 +38,24 @@ def page(
     names: Mapping[str, str] | None = None,
     title: str = "Glass Llama",
     caution: str = "",
+    below_table: Sequence[str] = (),
 ) -> str:
     """The page as text.
 
     `metrics`: the dict of metrics.json. `facts`: a dict like run.json; each key with a dict or list gets a heading.
     `steps`: the lines of log.jsonl. `agreement`: annotators' agreement by language code (and "all"), shown beside the
     accuracy. `posts`: dicts to list, text included. `names`: additional names of languages. `caution`: words to add to
-    the third line, for example that the rows were also used to choose the adapter.
+    the third line, for example that the rows were also used to choose the adapter. `below_table`: sentences to stand
+    below the table of languages.
     """
     steps = list(steps)
     found = findings(metrics, caution=caution, names=names) if metrics else \
         training_findings(steps, facts or {})
     sections = [tag("h1", title), tag("div", *(tag("p", line) for line in found), class_="found")]
     if metrics and metrics["n"]:
-        sections += [_pictures(metrics, names), _table(metrics, names, agreement, agreement_name),
-                     _labels(metrics), _columns(metrics), _probabilities(metrics)]
+        sections += [_pictures(metrics, names), _table(metrics, names, agreement, agreement_name, below_table),
+                     beside_section(metrics.get("baseline")), _labels(metrics), _columns(metrics),
+                     _probabilities(metrics)]
     if metrics:
         sections.append(_dropped(metrics))
     sections += [_training(steps), _posts(posts, names), _facts(facts or {}), _reading(metrics)]
@@ -129,7 +133,7 @@ def _pictures(metrics: Mapping, names) -> Html:
     ])
 
 
-def _table(metrics: Mapping, names, agreement, agreement_name: str) -> Html:
+def _table(metrics: Mapping, names, agreement, agreement_name: str, below: Sequence[str]) -> Html:
     codes = {id(cell): code for code, cell in metrics["by_language"].items()} | {id(metrics): "all"}
     rows: list = []
     short: list = []
@@ -150,7 +154,7 @@ def _table(metrics: Mapping, names, agreement, agreement_name: str) -> Html:
             m = metrics[key]["mean_over_languages"]
             lines.append(f"{which.capitalize()} ({m['languages']}): {number(m['accuracy'])}, {number(m['macro_f1'])}.")
     return _section("Every language, with intervals", grid(short_header(metrics), short, class_="wide"),
-                    _marks(short), tag("p", " ".join(lines), class_="note"),
+                    _marks(short), *(tag("p", line) for line in below), tag("p", " ".join(lines), class_="note"),
                     folded("All figures", grid(header_of(metrics, bool(agreement)), rows, class_="wide"),
                            _marks(rows, words)))
 

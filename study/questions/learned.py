@@ -13,6 +13,8 @@ import numpy as np
 
 from baselines import tfidf as baselines
 from baselines.encoder import Settings, fine_tune, set_fit
+from baselines.regression import STRENGTHS, regress
+from baselines.sentences import SentenceEncoder
 from common.errors import UserError
 from common.files import find_path, sha256_file, sha256_json, write_json
 from data.posts import Post
@@ -87,6 +89,25 @@ def encoder(results: Results, kind: str, folder: str) -> Method:
         return kept(results, [kind, digest, asdict(settings)], train, asked, lambda: make(
             path, [post.text for post in train], [book.index(post.label) for post in train], len(book.labels),
             [post.text for post in asked], settings, device))
+
+    return method
+
+
+def regression(results: Results, source: str) -> Method:
+    """A regression on the vectors of a sentence encoder, the package's or one in a local folder; each text's vector is
+    computed once."""
+    book, known = results.material.codebook, {}
+    encoder = SentenceEncoder(source if source == "package" else find_path(source))
+    digest = encoder.name if source == "package" else folder_hash(find_path(source))
+
+    def vectors(posts: list[Post]) -> np.ndarray:
+        new = list(dict.fromkeys(post.text for post in posts if post.text not in known))
+        known.update(zip(new, encoder.encode(new), strict=True))
+        return np.stack([known[post.text] for post in posts])
+
+    def method(fit: Fit, train: list[Post], asked: list[Post]) -> Found:
+        return kept(results, ["regression", digest, STRENGTHS], train, asked, lambda: regress(
+            vectors(train), [book.index(post.label) for post in train], len(book.labels), vectors(asked))[:2])
 
     return method
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from audit.memorisation import WORDS, above, continuation, exposures, for_the_card, memorisation, split
-from audit.provenance import prepared_of
+from finetune.recorded import prepared_of
 from tests.audit.conftest import make, subject_of
 from tests.small import posts, write_jsonl
 

@@ -11,9 +11,10 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from audit.provenance import code_sha256, hashes, recorded_data, replay
+from audit.provenance import code_sha256, hashes, replay
 from common.errors import UserError
 from common.files import sha256_file
+from finetune.recorded import recorded_data
 from finetune.run_folder import RunFolder
 from tests.audit.conftest import make, subject_of
 

@@ -21,6 +21,7 @@ from study.questions.learned import answers_of, first_fits, tfidf, trained_on
 from study.report.figures import figure_of
 from study.report.section import Study
 from tests.baselines.test_encoder import encoder
+from tests.baselines.test_sentences import package
 from tests.study.fake_study import fake_results
 
 PLAN = """
@@ -30,11 +31,12 @@ multi = { en = 20, es = 20, "*" = 20 }
 [statistics]
 draws = 200
 """
+ALONE = "[baselines]\nregression = []\n"  # whether the package is installed here is then of no account
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    return fake_results(tmp_path_factory.mktemp("study"), PLAN)
+    return fake_results(tmp_path_factory.mktemp("study"), PLAN + ALONE)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +144,7 @@ perfect = "{full}"
 torn = "{gap}"
 [baselines]
 tfidf = false
+regression = []
 encoders = ["{tmp_path / 'nowhere'}"]
 """))
     names = {row["name"] for row in table(section, "baselines_all").rows}
@@ -156,7 +159,7 @@ encoders = ["{tmp_path / 'nowhere'}"]
 
 
 def test_a_plan_without_baselines_gives_words(tmp_path, monkeypatch):
-    found = fake_results(tmp_path, PLAN + "[baselines]\nmajority = false\ntfidf = false\nzero_shot = false\n")
+    found = fake_results(tmp_path, PLAN + ALONE + "majority = false\ntfidf = false\nzero_shot = false\n")
     found.fits = [fit for fit in found.fits if fit.kind != "zero-shot"]
     section = baselines(found)
     assert "names no baseline" in section.answer and not section.claims and len(section.figures) == 1
@@ -170,10 +173,30 @@ def test_encoders_in_named_folders_stand_beside(tmp_path, encoder, monkeypatch):
 tfidf = false
 encoders = ["{encoder}"]
 setfit = ["{encoder}"]
+regression = ["{encoder}"]
 """
     section = baselines(fake_results(tmp_path, plan))
     names = {row["name"] for row in table(section, "baselines_all").rows}
-    assert {f"{encoder} (fine-tuned), en", f"{encoder} (SetFit), en"} <= names
+    assert {f"{encoder} ({how}), en" for how in ("fine-tuned", "SetFit", "regression")} <= names
     kinds = [json.loads(path.read_text())["what"] for path in (tmp_path / "baselines").glob("*.json")]
-    assert sorted(what[0] for what in kinds) == ["encoder", "setfit"]
-    assert all(what[2]["seed"] == 123 for what in kinds)  # the fit's own
+    assert sorted(what[0] for what in kinds) == ["encoder", "regression", "setfit"]
+    assert all(what[2]["seed"] == 123 for what in kinds if what[0] != "regression")  # the fit's own
+
+
+def test_the_sentence_encoder_stands_beside_wherever_it_is_installed(tmp_path, package, monkeypatch):
+    told = []
+    encode = package.USE.encode
+    monkeypatch.setattr(package.USE, "encode", lambda self, texts: told.extend(texts) or encode(self, texts))
+    section = baselines(fake_results(tmp_path, PLAN))
+    names = {row["name"] for row in table(section, "baselines_all").rows}
+    assert {"sentence encoder, en", "sentence encoder, multi"} <= names
+    assert told and len(told) == len(set(told))  # each text once, for all sets
+    rows = [row for row in table(section, "baselines_differences").rows
+            if row["baseline"] == "sentence encoder" and row["languages"] == "all"]
+    for row in rows:
+        verdict = "ahead" if row["low"] > 0 else "the encoder wins" if row["high"] < 0 else "close to each other"
+        part = section.answer.split(f"{row['train']} {row['tuned']:.3f} against {row['value']:.3f} (")[1].split(")")[0]
+        assert verdict in part
+    monkeypatch.setattr("study.questions.baselines.is_installed", lambda: False)
+    (tmp_path / "without").mkdir()
+    assert any("is not installed" in note for note in baselines(fake_results(tmp_path / "without", PLAN)).notes)

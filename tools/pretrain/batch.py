@@ -7,6 +7,12 @@ idf-weighted bag of words of row i's documents in all their languages, scaled to
     words     mean_i of  - sum_t w_it log softmax(E a_i)_t
     contrast  InfoNCE (van den Oord et al. 2018, arXiv 1807.03748) between the two showings, cosine / temperature
 
+and, where a teacher's vectors are given, with t_i the target of row i (`taught.py`) and b_i the coordinates of a_i that
+carry meaning, scaled to length 1:
+
+    taught    mean_i of  1 - b_i . t_i  (Reimers & Gurevych 2020, arXiv 2004.09813, with the cosine for the distance)
+    nearest   InfoNCE between b_i and the targets of the step: its own must be nearer to it than the others'
+
 Every draw comes from (seed, step), so a step is the same whether or not the run was interrupted before it.
 """
 
@@ -18,7 +24,7 @@ import torch.nn.functional as F
 
 from common.packed import PackedBatch, pack
 from model.llama import LlamaForCausalLM
-from tools.pretrain.prompts import draw_wrapper, roughen, thin
+from tools.pretrain.prompts import draw_bare, draw_wrapper, roughen, thin
 from tools.pretrain.text import Document
 
 
@@ -61,13 +67,15 @@ class Sampler:
     def _showing(self, rng: random.Random, items, languages) -> Showing:
         o, batches = self.options, []
         for start in range(0, len(items), o.rows):
-            wrapper = draw_wrapper(rng, self.tokenizer.encode, self.special, o.post_first)
+            is_bare = o.bare_share > 0 and rng.random() < o.bare_share
+            wrapper = draw_bare(rng, self.tokenizer.encode, self.special) if is_bare else draw_wrapper(
+                rng, self.tokenizer.encode, self.special, o.post_first)
             rows = []
             for item, language in zip(items[start : start + o.rows], languages[start : start + o.rows], strict=True):
                 known = [self.document(index).texts for index in item]
                 parts = [rng.choice([t for name, t in texts if language in (None, name)]) for texts in known]
                 rng.shuffle(parts)
-                text = " ".join(roughen(rng, part) for part in parts)
+                text = " ".join(roughen(rng, part, o.crop_share) for part in parts)
                 ids = thin(rng, self.tokenizer.encode(text), o.drop, o.longest)
                 rows.append([*wrapper.before, *ids, *wrapper.after])
             answers = [len(row) - 1 for row in rows]
@@ -105,15 +113,28 @@ def _seen_twice(weights: torch.Tensor) -> torch.Tensor:
     return torch.sparse_coo_tensor(weights.indices()[:, kept], weights.values()[kept], weights.shape).coalesce()
 
 
-def step_losses(model: LlamaForCausalLM, items, showings: list[Showing], bags: Bags, options):
-    """The weighted sum of the losses and each of them by name; float32."""
-    answers = [torch.cat([model.answer_hidden(batch) for batch in showing.batches]) for showing in showings]
-    target = bags.rows(items)  # (items, V)
-    words = torch.stack([-(target * model.logits(a).log_softmax(-1)).sum(-1).mean() for a in answers]).mean()
-    first, second = (F.normalize(a, dim=-1) for a in answers)  # (items, D)
-    similarity = first @ second.t() / options.temperature
-    same = torch.arange(len(items))
-    contrast = (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.t(), same)) / 2
-    losses = {"words": words, "contrast": contrast}
-    weights = {"words": options.words_weight, "contrast": options.contrast_weight}
-    return sum(weights[name] * loss for name, loss in losses.items()), losses
+def step_losses(model: LlamaForCausalLM, items, showings: list[Showing], goals: tuple, options):
+    """The weighted sum of the losses and each of them by name; float32, whatever the model computes in.
+
+    `goals`: `Bags` and `taught.Targets`, each with `rows(items)`, or None for those that are not asked for.
+    """
+    bags, targets = goals
+    device = model.device
+    answers = [torch.cat([model.answer_hidden(batch.to(device)) for batch in showing.batches]) for showing in showings]
+    same, losses = torch.arange(len(items), device=device), {}
+
+    def nce(first, second):  # (items, D) twice, rows of length 1
+        similarity = first @ second.t() / options.temperature
+        return (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.t(), same)) / 2
+
+    if bags is not None:
+        target = bags.rows(items).to(device)  # (items, V)
+        losses["words"] = torch.stack(
+            [-(target * model.logits(a).float().log_softmax(-1)).sum(-1).mean() for a in answers]).mean()
+    losses["contrast"] = nce(*(F.normalize(a.float(), dim=-1) for a in answers))
+    if targets is not None:
+        target = targets.rows(items).to(device)  # (items, c)
+        own = [F.normalize(a.float()[:, : target.shape[1]], dim=-1) for a in answers]
+        losses["taught"] = torch.stack([1 - (b * target).sum(-1).mean() for b in own]).mean()
+        losses["nearest"] = torch.stack([nce(b, target) for b in own]).mean()
+    return sum(getattr(options, f"{name}_weight") * loss for name, loss in losses.items()), losses

@@ -77,10 +77,20 @@ def draw_wrapper(rng: random.Random, encode, special: dict[str, int], post_first
     return Wrapper(before, after)
 
 
-def roughen(rng: random.Random, text: str) -> str:
-    """A text as it might stand in a post: often only a piece of it, sometimes with a handle, a tag, a link, emoji."""
+def draw_bare(rng: random.Random, encode, special: dict[str, int]) -> Wrapper:
+    """The shortest prompt in the same layout: a post, and where its answer begins. It costs a third of the tokens."""
+    def turn(name: str) -> list[int]:
+        return [special["<|start_header_id|>"], *encode(name), special["<|end_header_id|>"]]
+
+    before = [special["<|begin_of_text|>"], *turn("user"), *encode("\n\n")]
+    return Wrapper(before, [special["<|eot_id|>"], *turn("assistant"), *encode("\n\n" + rng.choice(ANSWERS))])
+
+
+def roughen(rng: random.Random, text: str, crop: float = 0.6) -> str:
+    """A text as it might stand in a post: with odds `crop` only a piece of it, at times with a handle, tag, link,
+    emoji."""
     words = text.split()
-    if len(words) > 5 and rng.random() < 0.6:
+    if len(words) > 5 and rng.random() < crop:
         size = rng.randint(max(3, len(words) // 4), len(words))
         start = rng.randint(0, len(words) - size)
         words = words[start : start + size]

@@ -62,27 +62,37 @@ def token_vectors(weights: torch.Tensor, size: int, generator: torch.Generator) 
     return torch.nn.functional.pad(vectors, (0, wanted - size))
 
 
-def embeddings(weights: torch.Tensor, idf: torch.Tensor, hidden: int, symbols: list[int], generator: torch.Generator,
-               rarity_scale: float = 0.15) -> torch.Tensor:
-    """The starting table (V, hidden): semantic coordinates, then the reserved ones."""
-    semantic = token_vectors(weights, hidden - RESERVED, generator)
-    known = idf > 0
+def embeddings(weights: torch.Tensor, idf: torch.Tensor, hidden: int, symbols: list[int],
+               generator: torch.Generator) -> torch.Tensor:
+    """The starting table (V, hidden) from texts alone: words' singular vectors, and the reserved coordinates."""
+    rarity = torch.where(idf > 0, idf, 1.0).clamp_min(0.3)
+    return starting_table(token_vectors(weights, hidden - RESERVED, generator), rarity, idf > 0, symbols, generator)
+
+
+def starting_table(semantic: torch.Tensor, rarity: torch.Tensor, known: torch.Tensor, symbols: list[int],
+                   generator: torch.Generator, rarity_scale: float = 0.15) -> torch.Tensor:
+    """(V, c), (V,), (V,) bool -> (V, c + RESERVED): directions, weights above 0 and whether a token has any."""
     noise = torch.randn(semantic.shape, generator=generator)
     semantic = torch.where(known[:, None], semantic, noise)
     semantic = semantic / semantic.norm(dim=1, keepdim=True).clamp_min(1e-9)
     semantic[~known] *= 0.2
-    reserved = 0.05 * torch.randn(len(idf), RESERVED, generator=generator)
+    reserved = 0.05 * torch.randn(len(semantic), RESERVED, generator=generator)
     chosen = torch.randn(len(symbols), RESERVED, generator=generator)
     chosen[:, [CONSTANT, RARITY]] = 0
     reserved[symbols] = chosen / chosen.norm(dim=1, keepdim=True)
     semantic[symbols] *= 0.3
     reserved[:, CONSTANT] = 0.2
-    reserved[:, RARITY] = rarity_scale * torch.where(known, idf, 1.0).clamp_min(0.3).log()
+    reserved[:, RARITY] = rarity_scale * rarity.log()
     return torch.cat([semantic, reserved], dim=1)
 
 
-def start_model(config: LlamaConfig, table: torch.Tensor, generator: torch.Generator) -> LlamaForCausalLM:
-    """A float32 model with the embeddings `table` and layers that start as described above."""
+def start_model(config: LlamaConfig, table: torch.Tensor, generator: torch.Generator, noise: float = 1.0
+                ) -> LlamaForCausalLM:
+    """A float32 model with the embeddings `table` and layers that start as described above.
+
+    `noise`: what the random parts add to the residual stream, as a factor. At 1, the first layer adds several times an
+    embedding's own length; where embeddings are worth keeping, it should be below 1 / sqrt(D).
+    """
     model = LlamaForCausalLM(config)
     heads, kv_heads, head_dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     semantic, kv_size = config.hidden_size - RESERVED, kv_heads * head_dim
@@ -97,8 +107,8 @@ def start_model(config: LlamaConfig, table: torch.Tensor, generator: torch.Gener
         model.model.embed_tokens.weight.copy_(table)
         for number, layer in enumerate(model.model.layers):
             attention = layer.self_attn
-            attention.o_proj.weight.mul_(0.3)
-            layer.mlp.down_proj.weight.mul_(0.3)
+            attention.o_proj.weight.mul_(0.3 * noise)
+            layer.mlp.down_proj.weight.mul_(0.3 * noise)
             if number == 0:
                 continue
             for part in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj):

@@ -121,9 +121,13 @@ def normaliser_rules() -> str:
     return "\n".join(lines) + "\n"
 
 
-def train_vocabulary(documents: Iterable[Document], size: int) -> bytes:
-    """A sentencepiece model of `size` pieces: the bytes of `tokenizer.model`. Raises `UserError` if text is scarce."""
+def train_vocabulary(documents: Iterable[Document], size: int, words: Iterable[tuple[str, int]] = ()) -> bytes:
+    """A sentencepiece model of `size` pieces: the bytes of `tokenizer.model`. Raises `UserError` if text is scarce.
+
+    `words`: words and how often each is to count, for those that the documents are too few to hold.
+    """
     sentences = [text for document in documents for _, text in document.texts]
+    sentences += [word for word, count in words for _ in range(count)]
     written = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # the model records the rules' path
         Path("rules.tsv").write_text(normaliser_rules(), encoding="utf-8")

@@ -1,0 +1,47 @@
+"""The posts that a run was trained on, read again as train.py had them, and only from the bytes that it recorded."""
+
+from dataclasses import fields
+
+from common.errors import UserError
+from common.files import find_path, sha256_file
+from data.posts import Post
+from finetune.options import TrainOptions
+from finetune.prepare import Prepared, prepare
+from finetune.run_folder import RunFolder
+
+
+def recorded_data(run: RunFolder) -> dict[str, str]:
+    """File -> SHA-256, as the run recorded its training data; `UserError` for what train.py does not write."""
+    found = run.facts["hashes"].get("data", {})
+    if not isinstance(found, dict) or not all(isinstance(digest, str) for digest in found.values()):
+        raise UserError(f"{run.path / 'run.json'}: hashes: data: is not what train.py writes; the file was changed by "
+                        "hand")
+    return found
+
+
+def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions, Prepared]:
+    """The run's options and its training posts as rows, as train.py had them.
+
+    Raises `UserError` where a file that the run was trained on is not there or has other bytes.
+    """
+    facts, stored = run.facts, run.facts["options"]
+    options = TrainOptions(**{field.name: stored[field.name] for field in fields(TrainOptions) if field.name in stored})
+    options.given = frozenset(stored)
+    options.model = model or options.model
+    for name, digest in recorded_data(run).items():
+        path = find_path(name)
+        if not path.is_file() or sha256_file(path) != digest:
+            raise UserError(f"{name}: is not there with the bytes that the run was trained on")
+    return options, prepare(options, facts["prompt"].get("layout"))
+
+
+def training_posts(run: RunFolder, model: str | None = None) -> list[Post]:
+    """All posts that the run had: those that it learned from, then those that chose its adapter."""
+    prepared = prepared_of(run, model)[1]
+    return prepared.train + prepared.validation
+
+
+def is_demonstration(run: RunFolder) -> bool:
+    """Whether the embedded base was fine-tuned on the sample posts, as `make demo` does."""
+    options, usual = run.facts["options"], TrainOptions()
+    return options["model"] == usual.model and options.get("data") == list(usual.data)

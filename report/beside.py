@@ -1,0 +1,76 @@
+"""A simple method beside the fine-tuned model, in words and as a table: who is ahead, and whether that can be said.
+
+What is said follows the interval of the difference on the same posts alone: ahead if it excludes zero, else close to
+each other. It is the part `baseline` of metrics.json that is read here (`baselines.beside` makes it).
+"""
+
+from collections.abc import Mapping
+
+from common.terminal import table
+from report.markup import Html, grid, tag
+from report.words import counted, number
+
+FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "topic.macro_f1": "topic macro-F1"}
+PARTS = {"all": "All", "seen": "Seen", "unseen": "Unseen"}
+HEADER = ("", "n", "figure", "fine-tuned", "encoder", "difference")
+
+
+def said(found: Mapping) -> str:
+    """One sentence or two for the findings: the macro-F1 of both over all posts, then over the unseen languages."""
+    what = (f"Beside it, a sentence encoder ({found['name']}) with a logistic regression, learnt from the same "
+            f"{counted(found['rows'], 'post')}")
+    parts = [_compared(found["cells"]["all"], "over all posts")]
+    if "unseen" in found["cells"]:
+        parts.append(_compared(found["cells"]["unseen"], "in the unseen languages"))
+    return f"{what}: {'; '.join(parts)}."
+
+
+def _compared(cell: Mapping, where: str) -> str:
+    figure = cell["macro_f1"]
+    told = f"{where} macro-F1 {number(figure['encoder'])} against the model's {number(figure['tuned'])}"
+    verdict = {1: "the model is ahead", -1: "the encoder wins", 0: "close to each other, so no difference can be shown",
+               None: "whether they differ was not computed"}[ahead(figure)]
+    return f"{told}: {verdict}{_interval(figure)}"
+
+
+def ahead(figure: Mapping) -> int | None:
+    """1 if the model is ahead, -1 if the encoder is, 0 if the interval holds zero, None without an interval."""
+    if figure["low"] is None or figure["high"] is None:
+        return None
+    return 1 if figure["low"] > 0 else -1 if figure["high"] < 0 else 0
+
+
+def _interval(figure: Mapping) -> str:
+    if figure["low"] is None:
+        return ""
+    return f" ({figure['value']:+.3f}, {figure['low']:+.3f} to {figure['high']:+.3f})".replace("-", "−")
+
+
+def lines_of(found: Mapping) -> list[list[str]]:
+    """Rows under `HEADER`."""
+    rows = []
+    for part, cell in found["cells"].items():
+        for key, name in FIGURES.items():
+            if key in cell:
+                rows.append([PARTS[part] if key == "accuracy" else "", f"{cell['n']:,}" if key == "accuracy" else "",
+                             name, number(cell[key]["tuned"]), number(cell[key]["encoder"]),
+                             _interval(cell[key]).strip(" ()")])
+    return rows
+
+
+def beside_table(found: Mapping) -> str:
+    """The table as text."""
+    return table(list(HEADER), lines_of(found))
+
+
+def beside_section(found: Mapping | None) -> Html | None:
+    """The table as a part of the page; none without a baseline."""
+    if not found:
+        return None
+    words = (f"A logistic regression (C = {found['strength']:g}, by cross-validation) on vectors of {found['name']}, "
+             f"learnt from the run's own {counted(found['rows'], 'post')}, those that chose its adapter among them. "
+             "The difference is fine-tuned less encoder, with its interval over the same test posts; how another seed "
+             "would come out is not part of it.")
+    return tag("section", tag("h2", "Beside a sentence encoder"),
+               grid(HEADER, lines_of(found), numbers=[False, True, False, True, True, True], class_="wide"),
+               tag("p", words, class_="note"))

@@ -1,0 +1,59 @@
+"""eval.py --baseline: what a sentence encoder says stands beside a run, in a file that reads like any predictions.
+
+Deliberate break: let eval.py write the baseline's file with the model's labels, or ask for the encoder under
+--baseline none; the first two tests turn red.
+"""
+# ruff: noqa: F401, F811  (fixtures are imported by name and then named as arguments)
+
+import json
+
+import pytest
+
+import eval as evaluation
+from tests.baselines.test_sentences import package
+from tests.programs.hostile import call, refused
+
+
+def test_eval_puts_the_encoder_beside_the_run(world, package, tmp_path):
+    run, out = world.copy(world.run, tmp_path), tmp_path / "out"
+    words = ("--run", run, "--data", world.test, "--draws", "50")
+    ended = call(evaluation.main, *words, "--out", out)  # auto: it is installed
+    assert ended.code == 0, ended.err
+    metrics = json.loads((out / "metrics.json").read_text())
+    told, accuracy = metrics["baseline"], metrics["baseline"]["cells"]["all"]["accuracy"]
+    assert told["sentence"] in " ".join(ended.out.split()) and told["rows"] == 24
+    assert accuracy["tuned"] == metrics["accuracy"]
+    assert "Beside a sentence encoder" in (out / "report.html").read_text()
+    lines = [json.loads(line) for line in (out / "baseline.jsonl").read_text().splitlines()]
+    right = sum(line["label"] == line["predicted"] for line in lines)
+    assert accuracy["encoder"] == pytest.approx(right / len(lines), abs=1e-9)
+    assert call(evaluation.main, "--predictions", out / "baseline.jsonl", "--out", tmp_path / "again").code == 0
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text())["accuracy"] == accuracy["encoder"]
+    assert call(evaluation.main, *words, "--out", out, "--baseline", "none").code == 0
+    assert "baseline" not in json.loads((out / "metrics.json").read_text()) and not (out / "baseline.jsonl").exists()
+
+
+def test_where_the_training_posts_have_changed_the_run_stands_alone_unless_asked(world, package, tmp_path):
+    run = world.copy(world.run, tmp_path)
+    words = ("--run", run, "--data", world.test, "--draws", "0")
+    facts = json.loads((run / "run.json").read_text())
+    name, = facts["hashes"]["data"]
+    facts["hashes"]["data"][name] = "0" * 64
+    (run / "run.json").write_text(json.dumps(facts))
+    ended = call(evaluation.main, *words, "--out", tmp_path / "out")
+    assert ended.code == 0 and "no sentence encoder stands beside it: " in ended.out, ended.err
+    assert "baseline" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
+    refused(evaluation.main, *words, "--baseline", "encoder", says="bytes that the run was trained on")
+
+
+def test_asked_for_and_not_there(world, tmp_path, monkeypatch):
+    from baselines import sentences
+
+    monkeypatch.setattr(sentences.importlib.util, "find_spec", lambda name: None)
+    refused(evaluation.main, "--run", world.copy(world.run, tmp_path), "--data", world.test, "--baseline", "encoder",
+            says="the sentence encoder is not installed")
+
+
+def test_options_that_contradict_each_other(tmp_path):
+    refused(evaluation.main, "--encoder", tmp_path, "--baseline", "none", says="--encoder and --baseline none")
+    refused(evaluation.main, "--predictions", "x.jsonl", "--baseline", "encoder", says="--baseline: goes with a run")
