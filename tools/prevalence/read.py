@@ -114,10 +114,10 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
                 raise UserError(f"{post.place}: id '{post.id[:40]}' came before; ids must differ to be joined")
             place[row] = len(predicted)
             texts |= {row: post.text} if post.text else {}
-        keys = _keys(post) if keys is None else keys
-        numbers.extend(_probabilities(post, keys))
+        keys = keys_of(post) if keys is None else keys
+        numbers.extend(probabilities_of(post, keys))
         predicted.append(names.setdefault(said, len(names)))
-        value = ", ".join(_value(post, name, joined) for name in by) if by else "all"
+        value = ", ".join(value_of_group(post, name, joined) for name in by) if by else "all"
         group.append(groups.setdefault(value, len(groups)))
         if len(groups) > MOST_GROUPS:
             raise UserError(f"--by {','.join(by)}: more than {MOST_GROUPS:,} groups; name columns with few values")
@@ -148,7 +148,7 @@ def _coded(post: Post, rows, codes: Codes) -> list[int]:
             or codes.posts[row].language == post.language]
 
 
-def _keys(post: Post) -> list[str]:
+def keys_of(post: Post) -> list[str]:
     """The labels that have probabilities: columns p_LABEL, or the object `probabilities` that eval.py writes."""
     if "probabilities" in post.extra:
         return sorted(_object(post))
@@ -166,7 +166,7 @@ def _object(post: Post) -> dict:
     return found
 
 
-def _probabilities(post: Post, keys: list[str]) -> list[float]:
+def probabilities_of(post: Post, keys: list[str]) -> list[float]:
     if not keys:
         return []
     found = _object(post) if "probabilities" in post.extra else {key: post.extra.get(f"p_{key}") for key in keys}
@@ -180,7 +180,7 @@ def _probabilities(post: Post, keys: list[str]) -> list[float]:
     return values
 
 
-def _value(post: Post, name: str, joined) -> str:
+def value_of_group(post: Post, name: str, joined) -> str:
     """What a post has in a column of --by: its own, or that of the same post in --posts."""
     for one in (post, (joined or {}).get((post.id, post.language))):
         if one is None:
