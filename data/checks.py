@@ -78,6 +78,10 @@ class TrainingTexts:
             Counter(post.language for post in posts),
         )
 
+    def hold(self, text: str) -> bool:
+        """Whether a text was trained on, exactly or after normalising."""
+        return _hash(text) in self.exact or _hash(normalise(text)) in self.same
+
     def to_dict(self) -> dict:
         """For the run folder; the hashes are sorted, so that equal sets give equal files."""
         return {
@@ -224,7 +228,7 @@ def check_test(training: TrainingTexts | Sequence[Post], test: Sequence[Post], d
     if not isinstance(training, TrainingTexts):
         training = TrainingTexts.of(training)
     exact = [_hash(post.text) in training.exact for post in test]
-    same = [e or _hash(normalise(post.text)) in training.same for e, post in zip(exact, test, strict=True)]
+    same = [e or training.hold(post.text) for e, post in zip(exact, test, strict=True)]
     gone = {"same": same, "exact": exact, "none": [False] * len(test)}[drop]
     kept = [post for post, out in zip(test, gone, strict=True) if not out]
     if test and not kept:

@@ -1,0 +1,130 @@
+"""A page for one person, served on this machine alone by Python's own server.
+
+    with serving(page, policy, answer) as address: ...        http://127.0.0.1:PORT/TOKEN/
+
+Whoever asks must know the random token in the address, speak to this very host and port (else a foreign name that
+resolves to this machine could be used to read answers), and, to have anything answered, come from this page (Origin)
+and send JSON. Answers are never stored by the browser. What the page may load or run is said by its policy.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from common.errors import UserError, one_line
+from common.reading import json_value
+
+MOST_BYTES = 200_000  # of a request
+PATIENCE = 30  # seconds that a connection may stay silent
+
+Answer = Callable[[str, dict], dict]
+
+
+def joined(page: str, style: str, script: str, data: dict) -> tuple[str, str]:
+    """(page, policy): `{style}`, `{script}`, `{data}` and `{policy}` filled in; nothing else may run or load.
+
+    The policy names the SHA-256 of the style and of the script. The data become JSON in an element that no browser
+    runs, with every `<` written as an escape.
+    """
+    hashes = ["sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+              for text in (style, script)]
+    policy = (f"default-src 'none'; style-src '{hashes[0]}'; script-src '{hashes[1]}'; img-src data:; "
+              "connect-src 'self'; base-uri 'none'; form-action 'none'")
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    for name, value in {"policy": policy, "style": style, "script": script, "data": text}.items():
+        page = page.replace("{" + name + "}", value, 1)  # the data last: what stands in it is not looked at again
+    return page, policy
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, port: int, page: Callable[[], str], policy: str, answer: Answer):
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.page, self.policy, self.answer, self.lock = page, policy, answer, threading.Lock()
+        self.token = secrets.token_urlsafe(24)
+        self.hosts = tuple(f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost"))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_version, sys_version, protocol_version, timeout = "page", "", "HTTP/1.1", PATIENCE
+
+    def do_GET(self):
+        if self.asked() == "":
+            self.give(200, self.server.page().encode("utf-8"), "text/html; charset=utf-8")
+        else:
+            self.refuse(404)
+
+    def do_POST(self):
+        what, length = self.asked(), self.headers.get("Content-Length", "")
+        own = self.headers.get("Origin") in [f"http://{host}" for host in self.server.hosts]
+        kind = self.headers.get("Content-Type", "").split(";")[0].strip()
+        if what is None or not own or kind != "application/json":
+            return self.refuse(404 if what is None else 403)
+        if not (length.isascii() and length.isdigit() and len(length) < 9 and int(length) <= MOST_BYTES):
+            return self.refuse(413)
+        try:
+            content = json_value(self.rfile.read(int(length)))
+            if not isinstance(content, dict):
+                raise UserError("the request is no JSON object")
+            with self.server.lock:  # one after another
+                found, status = self.server.answer(what, content), 200
+        except UserError as error:
+            found, status = {"error": str(error)}, 400
+        except ValueError as error:
+            found, status = {"error": one_line(f"the request cannot be read: {error}", 200)}, 400
+        body = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+        return self.give(status, body, "application/json")
+
+    def asked(self) -> str | None:
+        """What stands behind the token in the address; None for a wrong token or another host."""
+        _, token, *rest = [*self.path.split("/", 2), "", ""]
+        known = hmac.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode("ascii"))
+        return rest[0] if known and self.headers.get("Host") in self.server.hosts else None
+
+    def refuse(self, status: int):
+        self.close_connection = True  # what it sent is not read
+        self.give(status, b"", "text/plain")
+
+    def give(self, status: int, body: bytes, kind: str):
+        self.send_response(status)
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store",
+                            "Content-Security-Policy": self.server.policy + "; frame-ancestors 'none'",
+                            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+                            "Cross-Origin-Resource-Policy": "same-origin"}.items():
+            self.send_header(name, value)
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format, *words):
+        """Nothing: what is read and typed belongs on no terminal."""
+
+
+@contextmanager
+def serving(page: Callable[[], str], policy: str, answer: Answer, port: int = 0) -> Iterator[str]:
+    """A server in a thread of its own for the length of the block; gives the page's address.
+
+    page: makes the page at each visit; answer(what, content): the answer to a request, or a `UserError`, which becomes
+    status 400. port: 0 takes a free one. Raises `UserError` if the port cannot be had.
+    """
+    try:
+        server = _Server(port, page, policy, answer)
+    except OSError as error:
+        raise UserError(f"--port {port}: cannot be used ({error.strerror}); 0 takes a free one") from error
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/{server.token}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

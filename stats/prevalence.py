@@ -1,0 +1,218 @@
+"""The share of a label among all posts, from machine labels of all and hand codes of a random sample.
+
+N posts have machine labels; n of them, drawn with known probabilities pi_i, have codes as well. With the weights
+w_i = 1 / pi_i, scaled to o_i = w_i / sum w within the group at hand, y_i = 1 where the code is the label, m_i = 1 where
+the machine gives it, and M the mean of m over all posts of the group:
+
+    naive    M                                    counts the machine's labels: as wrong as the machine
+    coded    sum o_i y_i                          the codes alone (Hajek 1971)
+    PPI++    L M + sum o_i (y_i - L m_i)          the naive share, corrected by the errors among the coded rows
+    DSL      sum o_i (y_i - g_k(x_i) + G_k)       the same with a prediction g in the place of m; G_k its mean over all
+
+PPI++ (Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453) tunes the weight so that useless labels are left out:
+
+    L = sum o_i^2 (1 - pi_i) (y_i - mean y) (m_i - mean m) / sum o_i^2 (1 - pi_i) (m_i - mean m)^2,  within [0, 1]
+
+With equal probabilities this is the slope of y on m, and PPI++ is post-stratification by the machine's label. Their
+labelled and unlabelled rows are disjoint, ours are not: with f = n / N, their weight (1 - f) L gives our estimate.
+The package ppi-python divides by the variance of m over all posts instead of that over the coded rows. That is the same
+with many rows; where the machine gives the label to few of them, it biases the estimate by about -L (1 - 2 M) / n,
+which is not small beside a rare label's share.
+DSL (Egami, Hinck, Stewart and Wei 2023, NeurIPS, "Using imperfect surrogates for downstream inference") takes for g a
+regression of the codes on the machine's answers, probabilities included, cross-fitted (stats/surrogate.py; k is the
+fold of row i). The probabilities pi_i are known, so DSL is unbiased however poor g is: it is doubly robust. It borrows
+g from all groups, where PPI++ sees one group alone.
+
+**Variance**. The posts are fixed and only the draw is random: with u_i = o_i (deviation of row i),
+
+    V = sum (1 - pi_i) u_i^2                                              rows drawn independently (Hajek's ratio)
+    V = sum_s n_s / (n_s - 1) (1 - f_s) sum_{i in s} (u_i - mean_s u)^2   n_s rows drawn in stratum s
+
+(Sarndal, Swensson and Wretman 1992, Model Assisted Survey Sampling, 5.7 and 3.7), the rows of a stratum that lie
+outside the group counted with u = 0. The deviation is y_i - estimate for the codes alone; for PPI++ y_i - r_h, times
+W_h over the coded rows' share of cell h, with two cells, h = 1 where the machine gives the label, and r_h the codes'
+rate in the cell. For DSL it is y_i - g_k(x_i) + G_k - estimate.
+
+**Interval**: stats/rates.py, with the cells' rates and with effective sizes that give V: n_h = 1 / (K_h R), where
+K_h = sum_h o_i^2 (1 - pi_i) / (sum_h o_i)^2 is one over the size that the weights leave, and R the ratio of V to what
+binomial rates would have, sum_h W_h^2 K_h r_h (1 - r_h). Where events are few, R is noise; `EVENTS` more that follow
+the binomial are added to both. Equal probabilities and the codes alone: R = 1, one cell, n_h = n / (1 - f).
+"""
+
+from dataclasses import dataclass
+
+import numpy
+
+from report.intervals import LEVEL
+from stats.rates import share_interval
+from stats.surrogate import answers, crossfit, folds
+
+EVENTS = 2.0  # binomial events that are added to the ratio R
+FIXED = 1e-3  # by which share the weights' sum may miss N for a design whose strata have fixed sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Machine:
+    """The answers to all N posts: predicted (N,) int64 in 0..C (C: a label outside the C at hand), group (N,) int64 in
+    0..G-1, probabilities (N, C) float64 or None."""
+
+    labels: int
+    predicted: numpy.ndarray
+    group: numpy.ndarray
+    groups: int
+    probabilities: numpy.ndarray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """The coded rows: post (n,) int64, their places among the N; label (n,) int64, their codes; probability (n,)
+    float64, of inclusion; stratum (n,) int64 where rows were drawn in strata of fixed sizes, else None."""
+
+    post: numpy.ndarray
+    label: numpy.ndarray
+    probability: numpy.ndarray
+    stratum: numpy.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate and its interval, each None where there is none."""
+
+    estimate: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def width(self) -> float:
+        return float("inf") if self.low is None else self.high - self.low
+
+
+NONE = Estimate(None, None, None)
+
+
+@dataclass(frozen=True)
+class Share:
+    """One label in one group: n posts, n_coded codes, the naive share, three estimates, and PPI++'s weight `tuned`."""
+
+    group: int
+    label: int
+    n: int
+    n_coded: int
+    naive: float
+    coded: Estimate
+    ppi: Estimate
+    dsl: Estimate
+    tuned: float
+
+
+def equal_probabilities(coded: int, posts: int) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """(probability, stratum) of a simple random sample: n / N each, one stratum."""
+    return numpy.full(coded, coded / posts), numpy.zeros(coded, dtype=numpy.int64)
+
+
+def strata_of(probability: numpy.ndarray, posts: int) -> numpy.ndarray | None:
+    """Strata by equal probabilities, if the weights' sum is N as fixed sizes make it; else None: drawn independently.
+
+    In a stratum of N_s posts of which n_s are drawn the weights sum to N_s. If rows are drawn independently, the sum is
+    N on average only.
+    """
+    if abs((1 / probability).sum() - posts) > FIXED * posts:
+        return None
+    values, stratum, sizes = numpy.unique(probability, return_inverse=True, return_counts=True)
+    return stratum if (sizes > 1).all() or (values == 1).all() else None
+
+
+def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int = 0, beyond: bool = False
+               ) -> list[Share]:
+    """The share of every label in every group, groups first; float64. Formulas and sources: see the module.
+
+    beyond: intervals for the chances behind the posts, of which these are N draws, instead of the share among them.
+    """
+    x = answers(machine.predicted, machine.labels, machine.probabilities)
+    fold = folds(len(coded.post), seed)
+    inside = [numpy.flatnonzero(machine.group == g) for g in range(machine.groups)]
+    at = [numpy.flatnonzero(machine.group[coded.post] == g) for g in range(machine.groups)]
+    sizes = None if coded.stratum is None else numpy.bincount(coded.stratum)
+    found = {}
+    for label in range(machine.labels):
+        y = (coded.label == label).astype(numpy.float64)
+        residual = _corrections(x, y, coded.post, fold, inside, machine.group[coded.post])
+        for g in range(machine.groups):
+            rows, m = at[g], machine.predicted[inside[g]] == label
+            part = _Part(y[rows], machine.predicted[coded.post[rows]] == label, coded.probability[rows],
+                         None if sizes is None else coded.stratum[rows], sizes, m, level, beyond)  # fmt: skip
+            found[g, label] = part.share(g, label, residual[rows])
+    return [found[g, label] for g in range(machine.groups) for label in range(machine.labels)]
+
+
+def _corrections(x, y, post, fold, inside, group) -> numpy.ndarray:
+    """y_i - g_k(x_i) + G_k of every coded row (n,), G_k being the mean of g_k over the posts of the row's group."""
+    if len(y) < 2:
+        return y
+    result = y.copy()
+    for k, g in enumerate(crossfit(x[post], y, fold)):
+        own = numpy.flatnonzero(fold == k)
+        result[own] -= g(x[post[own]])
+        for number in numpy.unique(group[own]):
+            here = own[group[own] == number]
+            result[here] += g(x[inside[number]]).mean()
+    return result
+
+
+class _Part:
+    """The coded rows of one group and label: y, m (n,), and what the interval needs of their design."""
+
+    def __init__(self, y, m, probability, stratum, sizes, every, level, beyond):
+        self.y, self.m, self.pi, self.stratum, self.sizes = y, m.astype(numpy.float64), probability, stratum, sizes
+        self.every, self.level, self.posts = every, level, len(every) if beyond else None
+        weights = 1 / probability
+        self.o = weights / weights.sum() if len(y) else weights
+
+    def share(self, group: int, label: int, corrected: numpy.ndarray) -> Share:
+        n, naive = len(self.every), float(self.every.mean()) if len(self.every) else 0.0
+        if not len(self.y):
+            return Share(group, label, n, 0, naive, NONE, NONE, NONE, 0.0)
+        alone, tuned = float(self.o @ self.y), self.tuned()
+        ppi = float(tuned * naive + self.o @ (self.y - tuned * self.m))
+        dsl = float(self.o @ corrected)
+        whole, cells = [numpy.ones(len(self.y), dtype=bool)], [self.m == 1, self.m == 0]
+        split = tuned > 0 and all(cell.any() for cell in cells)
+        shares = [naive, 1 - naive] if split else [1.0]
+        cells = cells if split else whole
+        rates = [float(self.o[cell] @ self.y[cell] / self.o[cell].sum()) for cell in cells]
+        deviation = sum(cell * (w / self.o[cell].sum()) * (self.y - r)
+                        for cell, w, r in zip(cells, shares, rates, strict=True))
+        estimates = (self.around(alone, whole, [1.0], self.y - alone), self.around(ppi, cells, shares, deviation),
+                     self.around(dsl, cells, shares, corrected - dsl))
+        return Share(group, label, n, len(self.y), naive, *estimates, tuned)
+
+    def tuned(self) -> float:
+        """L, float64, in [0, 1]: 0 where the machine gives all coded rows the label, or none."""
+        y, m, drawn = self.y - self.o @ self.y, self.m - self.o @ self.m, self.o**2 * (1 - self.pi)
+        below = float(drawn @ (m * m))
+        return min(1.0, max(0.0, float(drawn @ (y * m)) / below)) if below > 1e-15 else 0.0
+
+    def around(self, estimate: float, cells, shares, deviation) -> Estimate:
+        """The estimate, within [0, 1], with its interval."""
+        o2 = self.o**2 * (1 - self.pi)
+        kish = [float(o2[cell].sum() / self.o[cell].sum() ** 2) for cell in cells]
+        rates = [float(self.o[cell] @ self.y[cell] / self.o[cell].sum()) for cell in cells]
+        binomial = sum(w * w * k * r * (1 - r) for w, k, r in zip(shares, kish, rates, strict=True))
+        more = EVENTS * sum(w * w * k / cell.sum() for w, k, cell in zip(shares, kish, cells, strict=True))
+        ratio = (self.variance(self.o * deviation) + more) / (binomial + more) if more > 0 else 1.0
+        sizes = [1 / (k * ratio) if k * ratio > 0 else float("inf") for k in kish]
+        estimate = min(1.0, max(0.0, estimate))
+        return Estimate(estimate, *share_interval(estimate, shares, rates, sizes, self.level, self.posts))
+
+    def variance(self, u: numpy.ndarray) -> float:
+        """V of sum u_i over the draw; a lone stratum's n / (n - 1) is left to the interval, as in Wilson's."""
+        if self.stratum is None:
+            return float((1 - self.pi) @ u**2)
+        used = numpy.unique(self.stratum)
+        total = 0.0
+        for s in used:
+            own, n = self.stratum == s, int(self.sizes[s])
+            about = (u[own] ** 2).sum() - u[own].sum() ** 2 / n
+            factor = n / (n - 1) if n > 1 and len(self.sizes) > 1 else 1.0
+            total += factor * (1 - self.pi[own]).mean() * about
+        return float(total)

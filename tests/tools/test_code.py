@@ -1,0 +1,151 @@
+"""tools.code: what is saved and when, who may ask, how it continues, two coders' agreement, and the page by keyboard.
+
+Deliberate break: leave `write_rows` out of `Codes.add`, take `in [...]` of the Origin check away, or put the machine's
+label into `page_of`.
+"""
+
+import http.client
+import json
+import time
+from urllib.parse import urlsplit
+
+import pytest
+
+from common.page_server import MOST_BYTES, joined, serving
+from data.annotators import krippendorff_alpha
+from data.codebook import load_codebook
+from tests.browser import PROGRAM, Browser
+from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
+from tools.code.__main__ import CodeOptions, ended, main, page_of, sample_of
+from tools.code.codes import Codes, both, read_codes
+
+BOOK = load_codebook()
+TEXTS = ["They came here as children.", "</script><img src=x onerror=alert(1)>", "مرحبا بالعالم", "a" * 400]
+
+
+@pytest.fixture
+def codes(tmp_path):
+    jsonl(tmp_path / "sample.jsonl", [{"id": f"p{n}", "language": "en", "text": text, "predicted": "neutral",
+                                       "stratum": "1", "inclusion_probability": 0.25, "author": f"u{n}"}
+                                      for n, text in enumerate(TEXTS)])
+    posts = sample_of(CodeOptions(sample=str(tmp_path / "sample.jsonl")))
+    return Codes(posts, BOOK.labels, "ana", tmp_path / "codes.csv")
+
+
+def test_every_code_is_on_the_disk_and_the_next_start_continues(codes, tmp_path):
+    codes.add(2, "neutral")
+    codes.add(0, "unrelated")
+    codes.add(0, "pro-immigration")  # changed
+    rows = read_codes(codes.path)
+    assert [(row.id, row.label, row.extra["annotator"]) for row in rows] == [
+        ("p0", "pro-immigration", "ana"), ("p2", "neutral", "ana")]
+    assert rows[0].extra["inclusion_probability"] == "0.25" and rows[0].extra["stratum"] == "1"
+    text = codes.path.read_text(encoding="utf-8")
+    assert "children" not in text and "predicted" not in text
+    again = Codes(codes.posts, BOOK.labels, "ana", codes.path)
+    assert again.of == {0: "pro-immigration", 2: "neutral"}
+    for row, label in ((9, "neutral"), (0, "other"), ("0", "neutral"), (True, "neutral")):
+        with pytest.raises(Exception, match="give the number of a post"):
+            codes.add(row, label)
+
+
+def test_two_coders_agree_as_far_as_they_do(codes, tmp_path):
+    for row, label in enumerate(["neutral", "unrelated", "neutral", "pro-immigration"]):
+        codes.add(row, label)
+    ben = Codes(codes.posts, BOOK.labels, "ben", tmp_path / "ben.csv")
+    for row, label in enumerate(["neutral", "unrelated", "anti-immigration"]):
+        ben.add(row, label)
+    alpha = krippendorff_alpha([["neutral"] * 2, ["unrelated"] * 2, ["neutral", "anti-immigration"]])
+    said = ended(codes, CodeOptions(other=str(ben.path)))[1]
+    assert said.startswith("Of 3 posts that both coded, 66.7 % have the same label")
+    assert f"alpha is {alpha:.3f} " in said
+    assert said.endswith(" 1 without a majority.")
+    rows, _ = both(codes, ben.path)
+    assert len(rows) == 7 and {row["inclusion_probability"] for row in rows} == {"0.25"}
+    words = ["--sample", "sample.jsonl", "--coder", "ana", "--out", "codes.csv", "--other", "ben.csv"]
+    assert call(main, *words, "--join", "two.csv").code == 0 and len(read_codes(tmp_path / "two.csv")) == 7
+
+
+def test_what_is_refused(codes, tmp_path):
+    codes.add(0, "neutral")
+    refused(main, says="--sample: is missing")
+    refused(main, "--sample", "sample.jsonl", "--coder", "a/b", says="--coder 'a/b'")
+    refused(main, "--sample", "sample.jsonl", "--coder", "ben", "--out", "codes.csv", says="coded by 'ana'")
+    refused(main, "--sample", "sample.jsonl", "--show", "autor", says=["--show autor", "did you mean 'author'"])
+    refused(main, "--sample", "sample.jsonl", "--join", "two.csv", says="--join: joins two coders'")
+    jsonl(tmp_path / "other.jsonl", [{"id": "x", "text": "t"}])
+    refused(main, "--sample", "other.jsonl", "--coder", "ana", "--out", "codes.csv", says="is not in the sample")
+
+
+def asked(address, method="POST", path="code", body=None, **headers):
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    sent = {"Host": address.netloc, "Origin": f"http://{address.netloc}", "Content-Type": "application/json"} | {
+        name.replace("_", "-"): value for name, value in headers.items()}
+    data = b"" if body is None else json.dumps(body).encode()
+    connection.putrequest(method, path if path.startswith("/") else address.path + path, skip_host=True)
+    for name, value in ({"Content-Length": str(len(data))} | sent).items():
+        connection.putheader(name, value)
+    connection.endheaders(data)
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode("utf-8"), dict(answer.getheaders())
+    connection.close()
+    return found
+
+
+def served(codes):
+    def answer(what, content):
+        codes.add(content.get("row"), content.get("label"))
+        return {}
+
+    page, policy = page_of(codes, BOOK, [])
+    return serving(lambda: page, policy, answer)
+
+
+def test_only_the_page_itself_may_ask(codes):
+    code = {"row": 1, "label": "neutral"}
+    with served(codes) as address:
+        address = urlsplit(address)
+        status, page, headers = asked(address, "GET", "")
+        assert status == 200 and headers["Cache-Control"] == "no-store" and "default-src 'none'" in page
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert page.count("</script>") == 2 and "neutral\",\"definition" in page and "predicted" not in page
+        assert asked(address, path="/wrong/code", body=code)[0] == 404
+        assert asked(address, "GET", "/")[0] == 404
+        assert asked(address, body=code, Host="evil.example")[0] == 404
+        assert asked(address, body=code, Origin="http://evil.example")[0] == 403
+        assert asked(address, body=code, Content_Type="text/plain")[0] == 403
+        assert asked(address, body=code, Content_Length=str(MOST_BYTES + 1))[0] == 413
+        assert asked(address, body=[1])[0] == 400 and not codes.of
+        assert "give the number of a post" in asked(address, body={"row": 99, "label": "neutral"})[1]
+        assert asked(address, body=code)[0] == 200 and codes.of == {1: "neutral"}
+
+
+def test_the_data_end_no_element():
+    page, policy = joined("<p>{policy}</p>{style}|{script}|{data}", "s", "t", {"a": "</script>{style}"})
+    assert page.endswith('s|t|{"a":"\\u003c/script>{style}"}') and policy in page and "unsafe" not in policy
+
+
+@pytest.mark.skipif(not PROGRAM, reason="needs chromium")
+def test_a_coder_codes_by_keyboard(codes):
+    with Browser() as browser, served(codes) as address:
+        browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+        browser.call("Page.navigate", url=address)
+
+        def until(script, wanted):
+            for _ in range(200):
+                if browser.value(script) == wanted:
+                    return
+                time.sleep(0.05)
+            raise AssertionError((script, browser.value(script), wanted))
+
+        shown = "(document.querySelector('.post') || {}).textContent"
+        for n, text in enumerate(TEXTS):
+            until(shown, text)
+            assert browser.value("document.documentElement.scrollWidth") <= 390
+            if n < 3:
+                for kind in ("keyDown", "keyUp"):
+                    browser.call("Input.dispatchKeyEvent", type=kind, key=str(n + 1), text=str(n + 1))
+        assert codes.of == {n: BOOK.labels[n] for n in range(3)}
+        assert browser.value("document.querySelectorAll('img').length") == 0
+        named = ("Runtime.exceptionThrown", "Log.entryAdded")
+        assert not [event for event in browser.events if event.get("method") in named]

@@ -1,0 +1,144 @@
+"""tools.prevalence: the published predictions' shares, the JSON's shape, how files are joined, and what is refused.
+
+Deliberate break: let `checked` look at `training.exact` alone, join by row in `read_labels`, or leave out the sorting
+of `groups`.
+"""
+
+import json
+import random
+
+import pytest
+
+from common.files import ROOT
+from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
+from tools.prevalence.__main__ import main
+
+PUBLISHED = {"en": 24.4, "es": 11.2, "en-es": 9.2, "multi": 18.4}
+KEYS = ["group", "label", "n", "n_coded", "naive", "coded", "ppi", "dsl"]
+
+
+def made(count=400, seed=0, **more) -> tuple[list[dict], list[dict]]:
+    """Labels of all posts, and what people would have said of each."""
+    draw, labels, codes = random.Random(seed), [], []
+    for n in range(count):
+        truth = draw.choices("abc", (5, 3, 2))[0]
+        said = truth if draw.random() < 0.8 else draw.choice("abc")
+        row = {"id": f"p{n}", "language": ("en", "es")[n % 2], "predicted": said}
+        labels.append(row | {name: make(n) for name, make in more.items()})
+        codes.append({"id": f"p{n}", "label": truth})
+    return labels, codes
+
+
+def run(*words):
+    ended = call(main, "--labels", "labels.jsonl", "--coded", "coded.jsonl", "--json", "out.json", *words)
+    assert ended.code == 0, ended.err
+    return ended.out, json.loads(open("out.json", encoding="utf-8").read())
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_the_share_against_immigration_in_ten_languages(model, shared_data, tmp_path):
+    folder = shared_data / "immigration"
+    rows = [json.loads(line) for line in (folder / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    ten = [{"id": row["id"], "label": row["label"]} for row in rows if row["language"] not in ("en", "es")]
+    assert len(ten) == 250 and round(100 * sum(row["label"] == "anti-immigration" for row in ten) / 250, 1) == 18.0
+    own = {row["id"] for row in ten}
+    said = (folder / "published_predictions" / f"{model}.jsonl").read_text(encoding="utf-8").splitlines()
+    jsonl(tmp_path / "labels.jsonl", [row for row in map(json.loads, said) if row["id"] in own])
+    jsonl(tmp_path / "coded.jsonl", random.Random(1).sample(ten, 120))
+    share = next(row for row in run()[1] if row["label"] == "anti-immigration")
+    assert list(share) == KEYS and share["group"] == "all" and (share["n"], share["n_coded"]) == (250, 120)
+    assert round(100 * share["naive"], 1) == PUBLISHED[model]
+    for name in ("coded", "ppi", "dsl"):
+        assert list(share[name]) == ["estimate", "low", "high"] and share[name]["low"] <= 0.18 <= share[name]["high"]
+
+
+def test_groups_labels_and_sentences(tmp_path):
+    labels, codes = made(date=lambda n: f"2024-0{1 + n % 2}-03T10:00")
+    jsonl(tmp_path / "labels.jsonl", labels)
+    jsonl(tmp_path / "coded.jsonl", random.Random(2).sample(codes, 150))
+    said, found = run("--by", "month,language")
+    assert [row["group"] for row in found[::3]] == ["2024-01, en", "2024-02, es"] and {r["n"] for r in found} == {200}
+    assert sum(row["n_coded"] for row in found[::3]) == 150
+    for group in ("2024-01, en", "2024-02, es"):
+        assert sum(r["coded"]["estimate"] for r in found if r["group"] == group) == pytest.approx(1)
+    assert "not checked against training: that needs --run and --posts, or a text in the coded rows" in said
+    assert "narrowest" in said and "drawn with equal chances" in said and "these posts and no others" in said
+
+
+def test_a_machine_that_guesses_adds_nothing(tmp_path):
+    labels, codes = made()
+    draw = random.Random(3)
+    jsonl(tmp_path / "labels.jsonl", [row | {"predicted": draw.choice("abc")} for row in labels])
+    jsonl(tmp_path / "coded.jsonl", draw.sample(codes, 100))
+    assert "The machine adds nothing for “" in run()[0]
+
+
+def test_chances_and_probabilities_are_used(tmp_path):
+    labels, codes = made()
+    sure = [row | {f"p_{c}": 0.8 if c == row["predicted"] else 0.1 for c in "abc"} for row in labels]
+    jsonl(tmp_path / "labels.jsonl", sure)
+    taken = [row | {"inclusion_probability": 0.5 if n < 100 else 0.2} for n, row in enumerate(codes)
+             if (n % 2 == 0 if n < 100 else n % 5 == 0)]
+    jsonl(tmp_path / "coded.jsonl", taken)
+    said, found = run()
+    assert "drawn with chances from 0.2 to 0.5, in 2 strata" in said
+    w = [1 / row["inclusion_probability"] for row in taken]
+    for row in found:
+        share = sum(v for v, one in zip(w, taken, strict=True) if one["label"] == row["label"]) / sum(w)
+        assert row["coded"]["estimate"] == pytest.approx(share)
+    nested = [{k: v for k, v in row.items() if not k.startswith("p_")}
+              | {"probabilities": {c: row[f"p_{c}"] for c in "abc"}} for row in sure]
+    jsonl(tmp_path / "labels.jsonl", nested)
+    again = {row["label"]: row for row in run()[1]}
+    assert all(again[row["label"]] == row for row in found)
+    jsonl(tmp_path / "coded.jsonl", taken[:60])
+    assert "warning: by their inclusion_probability the coded rows stand for" in run()[0]
+
+
+def test_codes_that_are_no_random_sample_are_told(tmp_path):
+    labels, codes = made()
+    jsonl(tmp_path / "labels.jsonl", labels)
+    chosen = [code for row, code in zip(labels, codes, strict=True) if row["predicted"] == "a"][:80] + codes[:20]
+    jsonl(tmp_path / "coded.jsonl", {row["id"]: row for row in chosen}.values())
+    assert "spread otherwise than those of all posts" in run()[0]
+
+
+def test_what_was_trained_on_is_refused(tmp_path):
+    data, shipped = ROOT / "data/samples/train.jsonl", ROOT / "base/run"  # fine-tuned on its English and Spanish
+    posts = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    posts.sort(key=lambda row: row["language"] not in ("en", "es"))
+    labels = [{"id": row["id"], "language": row["language"], "predicted": row["label"]} for row in posts]
+    labels += [{"id": f"new{n}", "language": "en", "predicted": "neutral"} for n in range(50)]
+    jsonl(tmp_path / "labels.jsonl", labels)
+    new = [{"id": f"new{n}", "label": "neutral", "text": f"something else {n}"} for n in range(20)]
+    jsonl(tmp_path / "coded.jsonl", new)
+    assert "20 of 20 coded rows checked: none was in the run's training or validation" in run("--run", shipped)[0]
+    shouted = {"id": posts[0]["id"], "label": posts[0]["label"], "text": posts[0]["text"].upper()}
+    jsonl(tmp_path / "coded.jsonl", [*new, shouted])
+    words = ["--labels", "labels.jsonl", "--coded", "coded.jsonl"]
+    refused(main, *words, "--run", shipped, says=["coded.jsonl: row 21", "training or validation", "tools.sample"])
+    jsonl(tmp_path / "coded.jsonl", [{k: v for k, v in row.items() if k != "text"} for row in [*new, shouted]])
+    assert "not checked against training" in run("--run", shipped)[0]
+    refused(main, *words, "--run", shipped, "--posts", data, says=["row 21", "training or validation"])
+
+
+def test_bad_files_are_told(tmp_path):
+    labels, codes = made(20)
+    jsonl(tmp_path / "labels.jsonl", labels)
+    jsonl(tmp_path / "coded.jsonl", codes[:8])
+    words = ["--labels", "labels.jsonl", "--coded"]
+    refused(main, "--coded", "coded.jsonl", says="--labels: is missing")
+    refused(main, *words, "coded.jsonl", "--by", "month", says=["--by month", "no such column"])
+    bad = {
+        "twice": ([*codes[:4], codes[0]], "was coded before"), "away": ([{"id": "x", "label": "a"}], "is in no row of"),
+        "none": ([{"label": "a"}], "has no id"), "bare": ([{"id": "p1", "label": ""}], "has no label"),
+        "odd": ([codes[0] | {"inclusion_probability": 2}], "inclusion_probability '2' is not a number above 0"),
+        "half": ([codes[0] | {"inclusion_probability": 0.5}, codes[1]], "every coded row needs the chance"),
+    }
+    for name, (rows, says) in bad.items():
+        jsonl(tmp_path / f"{name}.jsonl", rows)
+        refused(main, *words, f"{name}.jsonl", says=says)
+    jsonl(tmp_path / "p.jsonl", [row | {"p_a": 0.9, "p_b": 0.9, "p_c": 0} for row in labels])
+    refused(main, "--labels", "p.jsonl", "--coded", "coded.jsonl", says=["p.jsonl: row 1", "sum to 1"])
+    jsonl(tmp_path / "q.jsonl", [{"id": "p1", "text": "t"}])
+    refused(main, "--labels", "q.jsonl", "--coded", "coded.jsonl", says="has no column 'predicted'")

@@ -1,0 +1,104 @@
+"""tools.sample: what is drawn, with which chances, and that these chances are those of the draw.
+
+Deliberate break: write `counts[number] / len(stratum_of)` as the chance, or draw by `range(count)` in `drawn`.
+"""
+
+import csv
+import random
+from collections import Counter
+
+import pytest
+
+from common.files import ROOT
+from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
+from tools.prevalence.__main__ import main as prevalence
+from tools.sample import SampleOptions, allocated, main
+
+WORDS = ["--labels", "labels.jsonl", "--posts", "posts.jsonl"]
+
+
+def files(tmp_path, count=300) -> list[dict]:
+    """Labels with probabilities, and posts with texts, in two languages of unequal size."""
+    draw, labels, posts = random.Random(1), [], []
+    for n in range(count):
+        p, language = draw.choice([0.55, 0.9, 0.95]), "en" if n % 3 else "es"
+        labels.append({"id": f"p{n}", "language": language, "predicted": "a", "p_a": p, "p_b": round(1 - p, 6)})
+        posts.append({"id": f"p{n}", "language": language, "text": f"post number {n}", "author": f"u{n}"})
+    jsonl(tmp_path / "labels.jsonl", labels)
+    jsonl(tmp_path / "posts.jsonl", posts)
+    return labels
+
+
+def sample(*words, name="s.csv") -> list[dict]:
+    ended = call(main, *WORDS, "--out", name, *words)
+    assert ended.code == 0, ended.err
+    return read(name)
+
+
+def read(name) -> list[dict]:
+    with open(name, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_chances_are_rows_over_posts_of_the_stratum(tmp_path):
+    labels = {row["id"]: row for row in files(tmp_path)}
+    rows = sample("--size", "60", "--by", "language", "--unsure", "3", "--keep", "author")
+    assert list(rows[0]) == ["id", "language", "text", "author", "stratum", "inclusion_probability"]
+    assert len(rows) == 60 == len({row["id"] for row in rows})
+    cell = lambda id: (labels[id]["language"], labels[id]["p_a"] < 0.7)  # noqa: E731
+    posts, drawn = Counter(map(cell, labels)), Counter(cell(row["id"]) for row in rows)
+    for row in rows:
+        key = cell(row["id"])
+        assert float(row["inclusion_probability"]) == drawn[key] / posts[key]
+        assert row["text"] == f"post number {row['id'][1:]}" and row["author"] == "u" + row["id"][1:]
+    for language in ("en", "es"):
+        ratio = (drawn[language, True] / posts[language, True]) / (drawn[language, False] / posts[language, False])
+        assert ratio == pytest.approx(3, rel=0.2)
+    assert sum(1 / float(row["inclusion_probability"]) for row in rows) == pytest.approx(300)
+    assert sample("--size", "60", "--by", "language", "--unsure", "3", "--keep", "author", name="t.csv") == rows
+    even = Counter(row["language"] for row in sample("--size", "60", "--by", "language", "--equal", name="u.csv"))
+    assert even == {"en": 30, "es": 30}
+
+
+def test_posts_are_drawn_as_often_as_they_should_be(tmp_path):
+    files(tmp_path, 12)
+    times = Counter()
+    for seed in range(60):
+        times.update(row["id"] for row in sample("--size", "6", "--seed", seed, name=f"{seed}.jsonl.csv"))
+    assert len(times) == 12 and all(14 <= count <= 46 for count in times.values())
+
+
+def test_small_strata_give_what_they_have():
+    options = SampleOptions(size=20, equal=True)
+    assert allocated(options, ["a", "b", "c"], [3, 50, 1]) == [3, 16, 1]
+    assert allocated(SampleOptions(size=100), ["a", "b"], [900, 2]) == [98, 2]
+    assert allocated(SampleOptions(size=5000), ["a", "b"], [900, 2]) == [900, 2]
+
+
+def test_the_sample_goes_through_to_prevalence(tmp_path):
+    files(tmp_path)
+    rows = sample("--size", "80", "--by", "language", "--unsure", "2")
+    jsonl(tmp_path / "coded.jsonl", [{k: row[k] for k in ("id", "language", "stratum", "inclusion_probability")}
+                                     | {"label": "ab"[n % 2]} for n, row in enumerate(rows)])
+    said = call(prevalence, "--labels", "labels.jsonl", "--coded", "coded.jsonl").out
+    assert "in 4 strata" in said and "warning" not in said
+
+
+def test_training_posts_are_left_out(tmp_path):
+    shipped, data = ROOT / "base/run", ROOT / "data/samples/train.jsonl"
+    ended = call(main, "--labels", data, "--out", "s.csv", "--size", "20", "--run", shipped)
+    assert ended.code == 0 and "78 posts of the run's training or validation left out" in ended.out
+    rows = read("s.csv")
+    assert not {row["language"] for row in rows} & {"en", "es"}
+
+
+def test_what_cannot_be_drawn(tmp_path):
+    files(tmp_path, 30)
+    refused(main, "--out", "s.csv", says="--labels: is missing")
+    refused(main, *WORDS, "--out", "s.csv", "--by", "id2", says=["--by id2", "no such column"])
+    refused(main, *WORDS, "--out", "s.txt", says="s.txt: has no known format")
+    refused(main, *WORDS, "--out", "s.csv", "--by", "p_a,language", "--size", "3", says="strata need at least")
+    refused(main, "--labels", "labels.jsonl", "--out", "s.csv", says=["has no text", "--posts"])
+    refused(main, "--labels", "posts.jsonl", "--out", "s.csv", "--unsure", "2", says=["--unsure", "no probabilities"])
+    (tmp_path / "s.csv").write_text("codes")
+    refused(main, *WORDS, "--out", "s.csv", says="exists; choose another name")

@@ -1,0 +1,1 @@
+"""Posts coded by hand in a local page: python -m tools.code."""

@@ -1,0 +1,101 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const main = document.getElementById("main");
+  const codes = new Map(Object.entries(data.codes).map(([row, label]) => [Number(row), label]));
+  let at = 0, busy = false;
+
+  const make = (tag, text, kind) => {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (kind) element.className = kind;
+    return element;
+  };
+  const next = () => {
+    for (let n = 1; n <= data.posts.length; n++) {
+      const row = (at + n) % data.posts.length;
+      if (!codes.has(row)) return row;
+    }
+    return null;
+  };
+  const ask = async (what, content) => {
+    const answer = await fetch(what, {method: "POST", headers: {"Content-Type": "application/json"},
+                                      body: JSON.stringify(content)});
+    const found = await answer.json().catch(() => ({error: "the program has ended; start it again to continue"}));
+    if (!answer.ok) throw new Error(found.error || "refused");
+    return found;
+  };
+  const fail = (error) => {
+    document.querySelectorAll(".error").forEach((one) => one.remove());
+    const words = error instanceof TypeError ? "the program has ended; start it again to continue" : error.message;
+    main.append(make("p", "Not saved: " + words, "error"));
+  };
+
+  const code = async (number) => {
+    if (busy) return;
+    busy = true;
+    try {
+      await ask("code", {row: at, label: data.labels[number].name});
+      codes.set(at, data.labels[number].name);
+      const row = next();
+      if (row !== null) at = row;
+      if (row === null) await done(); else show();
+    } catch (error) { fail(error); } finally { busy = false; }
+  };
+  const go = (step) => {
+    at = Math.max(0, Math.min(data.posts.length - 1, at + step));
+    show();
+  };
+
+  const show = () => {
+    const post = data.posts[at];
+    main.replaceChildren();
+    main.append(make("h1", `${data.coder}: post ${at + 1} of ${data.posts.length}, ${codes.size} coded`));
+    const bar = make("progress");
+    bar.max = data.posts.length;
+    bar.value = codes.size;
+    main.append(bar);
+    if (data.question) main.append(make("p", data.question, "question"));
+    const text = make("div", post.text, "post");
+    text.lang = post.language;
+    text.dir = "auto";
+    main.append(text);
+    for (const [name, value] of Object.entries(post.more)) main.append(make("p", `${name}: ${value}`, "more"));
+    const list = make("div", undefined, "labels");
+    data.labels.forEach((label, number) => {
+      const button = make("button", undefined, codes.get(at) === label.name ? "chosen" : "");
+      button.append(make("kbd", data.keys[number]), document.createTextNode(label.name));
+      if (label.definition) button.append(make("span", label.definition, "definition"));
+      button.addEventListener("click", () => code(number));
+      list.append(button);
+    });
+    main.append(list);
+    const way = make("div", undefined, "way");
+    for (const [key, words, act] of [["←", "back", () => go(-1)], ["→", "on, without a label", () => go(1)]]) {
+      const button = make("button");
+      button.append(make("kbd", key), document.createTextNode(words));
+      button.addEventListener("click", act);
+      way.append(button);
+    }
+    main.append(way);
+  };
+
+  const done = async () => {
+    const found = await ask("end", {});
+    main.replaceChildren(make("h1", `All ${data.posts.length} posts are coded. Thank you.`));
+    for (const line of found.lines) main.append(make("p", line));
+    const button = make("button", "look at the codes again");
+    button.addEventListener("click", () => { at = 0; show(); });
+    main.append(button);
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+    const number = data.keys.indexOf(event.key.toLowerCase());
+    if (number >= 0 && number < data.labels.length) { event.preventDefault(); code(number); }
+    if (event.key === "ArrowLeft") go(-1);
+    if (event.key === "ArrowRight") go(1);
+  });
+  if (codes.has(at) && next() !== null) at = next();
+  if (next() === null) done().catch(fail); else show();
+})();

@@ -1,0 +1,1 @@
+"""True shares from machine labels: python -m tools.prevalence."""

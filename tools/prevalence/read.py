@@ -1,0 +1,229 @@
+"""The two files of tools.prevalence as arrays: machine labels of all posts, hand codes of a sample of them.
+
+Labels are read row by row and kept as numbers, so that millions of posts take little memory. Codes are joined by id; a
+language, where both files have one, must be the same.
+"""
+
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy
+
+from common.errors import UserError, closest
+from common.reading import check_path, json_value
+from data.annotators import Agreement, read_labelled
+from data.codebook import Codebook
+from data.languages import UNDETERMINED
+from data.notes import Notes
+from data.posts import Columns, Post
+from data.readers import iter_posts
+
+PROBABILITY, STRATUM = "inclusion_probability", "stratum"
+MOST_GROUPS = 2_000
+DATES = ("date", "created_at", "created", "timestamp")  # columns that hold a month, if no column is called so
+SUM = 0.01  # by which probabilities may miss one
+
+
+@dataclass
+class Codes:
+    """The coded rows in the order of their file, one for each post; `agreement` of annotators, if there were any."""
+
+    posts: list[Post]
+    notes: Notes
+    agreement: Agreement | None
+
+
+@dataclass
+class Labels:
+    """N labelled posts. labels: their names; predicted, group (N,) int64; groups: names; probabilities (N, C) or None;
+    place: coded row -> its post; texts: coded row -> its text, where the file has one; unlabelled: rows without a
+    label, left out."""
+
+    labels: list[str]
+    predicted: numpy.ndarray
+    group: numpy.ndarray
+    groups: list[str]
+    probabilities: numpy.ndarray | None
+    place: dict[int, int]
+    texts: dict[int, str]
+    unlabelled: int
+
+
+def read_codes(path: Path, columns: Columns, codebook: Codebook | None, bad_labels: str) -> Codes:
+    """The hand codes; several annotators' are settled by majority. Raises `UserError` for rows without an id."""
+    posts, notes, agreement = read_labelled([path], columns, codebook, require_text=False, bad_labels=bad_labels)
+    if notes.counts["made_id"]:
+        raise UserError(f"{notes.places['made_id'][0]}: has no id; codes are joined to the labels by column "
+                        f"'{columns.id}'")
+    seen: dict[tuple[str, str], Post] = {}
+    for post in posts:
+        first = seen.setdefault((post.id, post.language), post)
+        if first is not post:
+            raise UserError(f"{post.place}: id '{post.id[:40]}' was coded before ({first.place}); several coders' rows "
+                            f"need a column '{columns.annotator}'")
+    return Codes(posts, notes, agreement)
+
+
+def chances(codes: Codes) -> tuple[numpy.ndarray, list[str] | None] | None:
+    """(probability of inclusion (n,) float64, names of strata or None) of the coded rows; None without that column."""
+    written = [post.extra.get(PROBABILITY, "").strip() for post in codes.posts]
+    if not any(written):
+        return None
+    values = []
+    for post, cell in zip(codes.posts, written, strict=True):
+        try:
+            value = float(cell)
+        except ValueError:
+            value = -1.0
+        if not 0 < value <= 1:
+            raise UserError(f"{post.place}: {PROBABILITY} '{cell[:20]}' is not a number above 0 and up to 1; every "
+                            "coded row needs the chance with which it was drawn")
+        values.append(value)
+    strata = [post.extra.get(STRATUM, "") for post in codes.posts]
+    return numpy.array(values), strata if all(strata) else None
+
+
+def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codebook: Codebook | None,
+                joined: dict[tuple[str, str], Post] | None, show: Callable[[int], None]) -> Labels:
+    """The machine's labels, of all posts; `joined`: posts with further columns, by id and language."""
+    wanted: dict[str, list[int]] = {}
+    for row, post in enumerate(codes.posts):
+        wanted.setdefault(post.id, []).append(row)
+    names: dict[str, int] = {label: n for n, label in enumerate(codebook.labels)} if codebook else {}
+    groups: dict[str, int] = {}
+    predicted, group, place, texts, unlabelled = array("q"), array("q"), {}, {}, 0
+    numbers, keys = array("d"), None
+    for count, post in enumerate(_rows(path, columns)):
+        if columns.predicted not in post.extra:
+            there = ", ".join(repr(name[:24]) for name in list(post.extra)[:12]) or "none"
+            raise UserError(f"{post.place}: has no column '{columns.predicted}'; its further columns: {there}; set "
+                            f"--predicted-column to the one that holds the machine's label")
+        rows = _coded(post, wanted.get(post.id, ()), codes)
+        said = post.extra[columns.predicted].strip()
+        if not said:
+            unlabelled += 1
+            if rows:
+                raise UserError(f"{codes.posts[rows[0]].place}: id '{post.id[:40]}' has no label by the machine "
+                                f"({post.place}); leave it out")
+            continue
+        for row in rows:
+            if row in place:
+                raise UserError(f"{post.place}: id '{post.id[:40]}' came before; ids must differ to be joined")
+            place[row] = len(predicted)
+            texts |= {row: post.text} if post.text else {}
+        keys = keys_of(post) if keys is None else keys
+        numbers.extend(probabilities_of(post, keys))
+        predicted.append(names.setdefault(said, len(names)))
+        value = ", ".join(value_of_group(post, name, joined) for name in by) if by else "all"
+        group.append(groups.setdefault(value, len(groups)))
+        if len(groups) > MOST_GROUPS:
+            raise UserError(f"--by {','.join(by)}: more than {MOST_GROUPS:,} groups; name columns with few values")
+        if count % 1000 == 999:
+            show(1000)
+    if not predicted:
+        raise UserError(f"{path}: no row has a label by the machine")
+    absent = [row for row in range(len(codes.posts)) if row not in place]
+    if absent:
+        post = codes.posts[absent[0]]
+        raise UserError(f"{post.place}: id '{post.id[:40]}' is in no row of {path} ({len(absent):,} such rows); the "
+                        "coded posts must be among the labelled ones")
+    return _sorted(names, predicted, group, groups, numbers, keys, place, texts, unlabelled, codes)
+
+
+def _rows(path: Path, columns: Columns) -> Iterator[Post]:
+    check_path(path)
+    notes = Notes()
+    for post in iter_posts([path], columns, require_labels=False, require_text=False, check_ids=False, notes=notes):
+        if notes.counts["made_id"]:
+            raise UserError(f"{post.place}: has no id; labels and codes are joined by column '{columns.id}'")
+        yield post
+
+
+def _coded(post: Post, rows, codes: Codes) -> list[int]:
+    """The coded rows that are this post: by id and, where both have one, by language."""
+    return [row for row in rows if UNDETERMINED in (codes.posts[row].language, post.language)
+            or codes.posts[row].language == post.language]
+
+
+def keys_of(post: Post) -> list[str]:
+    """The labels that have probabilities: columns p_LABEL, or the object `probabilities` that eval.py writes."""
+    if "probabilities" in post.extra:
+        return sorted(_object(post))
+    return [name[2:] for name in post.extra if name.startswith("p_") and name != "p_related"]
+
+
+def _object(post: Post) -> dict:
+    """The object in the column `probabilities`; empty where the cell is."""
+    try:
+        found = json_value(post.extra["probabilities"] or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{post.place}: probabilities are no JSON object of a number for each label")
+    return found
+
+
+def probabilities_of(post: Post, keys: list[str]) -> list[float]:
+    if not keys:
+        return []
+    found = _object(post) if "probabilities" in post.extra else {key: post.extra.get(f"p_{key}") for key in keys}
+    try:
+        values = [float(found[key]) for key in keys]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{post.place}: lacks a probability for one of {', '.join(keys)}; label the posts again, or "
+                        "leave these columns out") from error
+    if not (all(value >= 0 for value in values) and abs(sum(values) - 1) <= SUM):
+        raise UserError(f"{post.place}: probabilities of {', '.join(keys)} must be 0 or more and sum to 1")
+    return values
+
+
+def value_of_group(post: Post, name: str, joined) -> str:
+    """What a post has in a column of --by: its own, or that of the same post in --posts."""
+    for one in (post, (joined or {}).get((post.id, post.language))):
+        if one is None:
+            continue
+        if name == "language":
+            return one.language
+        if name in one.extra:
+            return one.extra[name].strip() or "(none)"
+        date = next((one.extra[d] for d in DATES if d in one.extra), None) if name == "month" else None
+        if date is not None:
+            found = re.match(r"\d{4}-(0[1-9]|1[0-2])", date.strip())
+            if found is None:
+                raise UserError(f"{one.place}: date '{date[:20]}' does not begin with a year and a month (2024-03); "
+                                "add a column 'month'")
+            return found[0]
+    there = sorted({*post.extra, "language"})
+    raise UserError(f"--by {name}: {post.place} has no such column{closest(name, there)}; it has "
+                    f"{', '.join(there[:12])}")
+
+
+def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unlabelled, codes: Codes) -> Labels:
+    """Arrays; groups in the order of their names, labels in the codebook's or the frequency's."""
+    said = numpy.array(predicted, dtype=numpy.int64)
+    for post in codes.posts:
+        names.setdefault(post.label, len(names))
+    labels = list(names)
+    probabilities = None
+    if keys and set(labels) <= set(keys):
+        probabilities = numpy.array(numbers).reshape(len(said), len(keys))
+        labels += [key for key in keys if key not in names]
+        probabilities = probabilities[:, [keys.index(label) for label in labels]]
+    order = sorted(groups)
+    number = numpy.array([order.index(value) for value in groups], dtype=numpy.int64)
+    return Labels(labels, said, number[numpy.array(group, dtype=numpy.int64)], order, probabilities, place, texts,
+                  unlabelled)
+
+
+def with_texts(codes: Codes, labels: Labels, joined: dict[tuple[str, str], Post] | None) -> list[Post]:
+    """The coded posts that have a text: their own, that of the labels' file, or that of --posts."""
+    found = []
+    for row, post in enumerate(codes.posts):
+        other = (joined or {}).get((post.id, post.language)) or (joined or {}).get((post.id, ""))
+        text = post.text or labels.texts.get(row) or (other.text if other else "")
+        if text:
+            found.append(replace(post, text=text))
+    return found

@@ -1,0 +1,112 @@
+"""What tools.prevalence says: the table, which interval is narrower, and what does not look like a random sample."""
+
+from math import sqrt
+from statistics import NormalDist
+
+import numpy
+
+from common.terminal import table
+from report.words import counted
+from stats.prevalence import Coded, Estimate, Share
+from tools.prevalence.read import Codes, Labels
+
+FEW = 30  # coded rows of a group, below which it is marked
+ALIKE = 0.02  # by which share an interval must be narrower to be called so
+UNLIKELY = 1e-4  # chance below which the codes do not look like a random sample
+SHOWN = 6
+NAMES = {"coded": "the codes alone", "ppi": "PPI++", "dsl": "DSL"}
+
+
+def table_of(found: list[Share], labels: Labels, by: list[str]) -> str:
+    """A line for each group and label."""
+    header = [*([", ".join(by)] if by else []), "label", "posts", "coded", "naive", "codes alone", "PPI++", "DSL",
+              "narrowest"]  # fmt: skip
+    rows = []
+    for share in found:
+        few = "°" if share.n_coded < FEW else ""
+        rows.append([*([labels.groups[share.group]] if by else []), labels.labels[share.label], f"{share.n:,}",
+                     f"{share.n_coded:,}{few}", _percent(share.naive),
+                     *map(_shown, (share.coded, share.ppi, share.dsl)), _narrowest(share)])
+    return table(header, rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _shown(one: Estimate) -> str | None:
+    return None if one.low is None else f"{100 * one.estimate:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+
+
+def gain(share: Share) -> tuple[str, float]:
+    """The corrected estimate with the narrower interval, "ppi" or "dsl", and its width over that of the codes alone."""
+    name = min(("ppi", "dsl"), key=lambda key: getattr(share, key).width)
+    return name, getattr(share, name).width / share.coded.width if share.coded.width > 0 else 1.0
+
+
+def _narrowest(share: Share) -> str | None:
+    if not share.n_coded:
+        return None
+    name, ratio = gain(share)
+    return "none: the machine adds nothing" if ratio > 1 - ALIKE else f"{NAMES[name]}, by {100 * (1 - ratio):.0f} %"
+
+
+def verdicts(found: list[Share], labels: Labels, beyond: bool) -> list[str]:
+    """Sentences under the table."""
+    several = len(labels.groups) > 1
+
+    def named(shares: list[Share]) -> str:
+        words = [f"“{labels.labels[s.label]}”" + (f" in {labels.groups[s.group]}" if several else "") for s in shares]
+        return ", ".join(words[:SHOWN]) + (f" and {len(words) - SHOWN} more" if len(words) > SHOWN else "")
+
+    there = [share for share in found if share.n_coded]
+    lines = ["Shares in per cent, intervals of 95 %. The last column says which corrected interval is narrower than "
+             "that of the codes alone, and by how much.",
+             "They are about " + ("the process behind these posts." if beyond else "these posts and no others.")]
+    useless = [share for share in there if gain(share)[1] > 1 - ALIKE]
+    if useless:
+        lines.append(f"The machine adds nothing for {named(useless)}: no corrected interval is narrower than that of "
+                     "the codes alone.")
+    wrong = [share for share in there
+             if not min(share.ppi.low, share.dsl.low) <= share.naive <= max(share.ppi.high, share.dsl.high)]
+    lines.append(f"Counting the machine's labels is wrong for {named(wrong)}: the naive share lies outside both "
+                 "corrected intervals." if wrong else "No naive share lies outside both corrected intervals; that does "
+                 "not make it right.")
+    if few := sorted({share.group for share in there if share.n_coded < FEW}):
+        lines.append(f"° fewer than {FEW} coded posts ({counted(len(few), 'group')}).")
+    if none := sorted({share.group for share in found if not share.n_coded}):
+        lines.append(f"No coded posts, so no estimate: {', '.join(labels.groups[g] for g in none[:SHOWN])}"
+                     + (f" and {len(none) - SHOWN} more" if len(none) > SHOWN else "") + ".")
+    return lines
+
+
+def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
+    """Signs that the codes are no random sample with these chances."""
+    n, posts, lines = len(coded.post), len(labels.predicted), []
+    weights = 1 / coded.probability
+    apart = abs(weights.sum() - posts)
+    if apart > 4 * sqrt(float((1 - coded.probability) @ weights**2)) + 0.01 * posts:
+        lines.append(f"  warning: by their inclusion_probability the coded rows stand for {weights.sum():,.0f} posts, "
+                     f"and there are {posts:,}; code the whole sample, and give the labels of all posts that it was "
+                     "drawn from")
+    if len(set(coded.probability.tolist())) == 1 and n < posts:
+        drawn = numpy.bincount(labels.predicted[coded.post], minlength=len(labels.labels))
+        shares = numpy.bincount(labels.predicted, minlength=len(labels.labels)) / posts
+        there = shares > 0
+        square = float(((drawn - n * shares)[there] ** 2 / (n * shares[there])).sum()) / (1 - n / posts)
+        if _chi_square_tail(square, int(there.sum()) - 1) < UNLIKELY:
+            lines.append("  warning: the coded rows' labels by the machine are spread otherwise than those of all "
+                         "posts, as chance would hardly make them; if some posts were likelier to be drawn, add a "
+                         "column inclusion_probability")
+    if codes.agreement is not None and codes.agreement.ties:
+        lines.append(f"  warning: {counted(len(codes.agreement.ties), 'coded post')} without a majority left out; "
+                     "settle them, since hard posts are not a random part of the sample")
+    return lines
+
+
+def _chi_square_tail(square: float, df: int) -> float:
+    """P(chi-square >= square), by Wilson and Hilferty's cube root (1931, PNAS 17, 684-688); 1 without freedom."""
+    if df < 1:
+        return 1.0
+    z = ((square / df) ** (1 / 3) - (1 - 2 / (9 * df))) / sqrt(2 / (9 * df))
+    return 1 - NormalDist().cdf(z)
