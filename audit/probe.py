@@ -6,6 +6,10 @@ parts, each labelled by a regression on the others; copies of a text stay in one
 by its mean and standard deviation over the posts that the regression learns from, then by 1 / sqrt(D), so that a row
 has a length of about one, for which the regression's fixed strength was chosen.
 
+    learned    posts that the run labels as people did and the base, with its adapters off, does not
+    known      those among them that the probe labels as people did: what the adapter learned and the base's state
+               already told in a linear form; the rate's interval is Wilson's
+
 The probe learns from labels of these posts, in all their languages; the adapter learned from the run's training posts.
 So the two are told side by side, and their difference is not the adapter's merit alone.
 """
@@ -18,7 +22,9 @@ from audit.change import macro_f1
 from audit.subject import Subject
 from baselines.tfidf import logistic, predict
 from data.batching import make_batch, plan, shared_prefix
+from inference.decide import decide
 from lora.inject import adapters
+from report.intervals import wilson
 
 FOLDS = 5
 LEAST = 50  # posts: with fewer, four fifths of them are too few to learn from
@@ -62,9 +68,19 @@ def probe(subject: Subject, reference: np.ndarray, seed: int = 0) -> dict | None
         x, alone = states(subject), subject.probabilities()
     # The regression needs gradients of nothing: it has its own, written out.
     found = cross_validated(x, table.gold, folds(table.clusters, FOLDS, seed), classes)
-    right = {name: float((given.argmax(1) == table.gold).mean())
+    right = {name: decide(given) == table.gold
              for name, given in (("probe", found), ("run", reference), ("base", alone))}
+    learned = right["run"] & ~right["base"]
     return {"posts": len(x), "folds": FOLDS, "features": x.shape[1],
             "macro_f1": {"probe": macro_f1(table, found), "run": macro_f1(table, reference),
                          "base": macro_f1(table, alone)},
-            "accuracy": right, "constant": float(np.bincount(table.gold).max() / len(x))}
+            "accuracy": {name: float(given.mean()) for name, given in right.items()},
+            "constant": float(np.bincount(table.gold).max() / len(x)),
+            **overlap(learned, right["probe"])}
+
+
+def overlap(learned: np.ndarray, probed: np.ndarray) -> dict:
+    """How many of the posts `learned` (n,) bool the probe has right, (n,) bool; None for rates of no post."""
+    count, known = int(learned.sum()), int((learned & probed).sum())
+    return {"learned": count, "known": known, "known_rate": known / count if count else None,
+            "known_ci": list(wilson(known, count)) if count else None}

@@ -166,4 +166,8 @@ def elsewhere(run: RunFolder) -> list[str]:
              if before["packages"].get(name) != version]
     found += [f"{key} {before.get(key)} then, {now[key]} now" for key in ("device_name", "platform", "python")
               if before.get(key) != now[key]]
+    if before.get("commit") != now["commit"]:
+        then, today = (f"{str(made)[:9]}{'+' * str(made).endswith('+')}" for made in (before.get("commit"),
+                                                                                      now["commit"]))
+        found.append(f"commit of the code {then} then, {today} now")
     return found

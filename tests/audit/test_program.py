@@ -10,7 +10,7 @@ import pytest
 
 from audit import sections
 from audit.page import audit_page, findings
-from audit.picture import points
+from audit.picture import points, rounded
 from tests.audit.conftest import make
 from tests.browser import PROGRAM, Browser
 from tests.report.test_page import EVIL, Reader
@@ -64,6 +64,11 @@ def test_the_page_fits_its_widths_and_asks_for_nothing(written):
         for width in (390, 1200, 1600):
             seen = browser.read(written[0] / "audit.html", width)
             assert seen["scroll_width"] <= width and seen["messages"] == [] and len(seen["requests"]) == 1
+
+
+def test_an_axis_ends_at_a_short_number():
+    assert [rounded(value) for value in (0.116, 0.177, 1.0, 0.61, 9.9, 2e-7)] == \
+        pytest.approx([0.12, 0.2, 1.0, 0.8, 10, 2e-7])
 
 
 def test_a_picture_keeps_points_within_it():
