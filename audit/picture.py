@@ -42,4 +42,4 @@ def points(rows: Sequence[tuple[str, float, Sequence[float] | None]], unit: str,
             parts.append(tag("line", x1=at(max(0.0, pair[0])), x2=at(pair[1]), y1=y, y2=y, stroke=MARK,
                              stroke_width=2))
         parts.append(tag("circle", cx=at(value), cy=y, r=4, fill=MARK))
-    return tag("svg", *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", style="max-width: 34rem")
+    return tag("svg", *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", style="max-width: 28rem")

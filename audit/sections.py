@@ -13,9 +13,12 @@ MOST = 14  # rows of a table or picture before the rest is folded
 
 
 def short(name: str) -> str:
-    """`short("model.layers.0.self_attn.v_proj") -> "0 v_proj"`, `short("model.layers.3") -> "layer 3"`."""
+    """`short("model.layers.0.self_attn.v_proj") -> "0 v_proj"`, `short("model.layers.3") -> "layer 3"`; with a space
+    that breaks no line.
+    """
     parts = name.split(".")
-    return f"{parts[2]} {parts[-1]}" if len(parts) > 3 else f"layer {parts[-1]}" if len(parts) == 3 else name
+    return f"{parts[2]}\N{NO-BREAK SPACE}{parts[-1]}" if len(parts) > 3 else (
+        f"layer\N{NO-BREAK SPACE}{parts[-1]}" if len(parts) == 3 else name)
 
 
 def said_of_quantisation(found: Mapping) -> str:
@@ -93,7 +96,7 @@ def known(told: Mapping) -> str:
     if not told["learned"]:
         return ""
     return (f" Of the {counted(told['learned'], 'post')} that the adapter turned from wrong to right, the probe "
-            f"already has {told['known']} right ({percent(told['known_rate'])} {interval(told['known_ci'])}).")
+            f"already has {told['known']} right ({whole(told['known_ci'])}).")
 
 
 def adapter(found: Mapping) -> list[Html]:
@@ -174,16 +177,16 @@ def said_of_behaviour(found: Mapping) -> str:
         if rows := [row for row in found["checks"] if row["expect"] == expect]:
             worst = max(rows, key=lambda row: row["rate"])
             said.append(f"of those that {words}, {worst['check'].replace('_', ' ')} fails most, in {worst['failures']} "
-                        f"of {worst['pairs']} ({100 * worst['rate_ci'][0]:.0f} to {100 * worst['rate_ci'][1]:.0f} %)")
+                        f"of {worst['pairs']} ({whole(worst['rate_ci'])})")
     return (f"Behaviour, on {counted(found['pairs'], 'minimal pair')} in {counted(len(found['languages']), 'language')}"
             f": {'; '.join(said)}.")
 
 
 def behaviour(found: Mapping) -> list[Html]:
     """Failure rates by check and language, and examples."""
-    rows = [[row["check"].replace("_", " "), row["about"], "the same" if row["expect"] == SAME else "two labels",
-             f"{row['failures']} of {row['pairs']}", percent(row["rate"]), interval(row["rate_ci"]),
-             f"{row['commonest']} {percent(row['commonest_share'])}"] for row in found["checks"]]
+    rows = [[row["check"].replace("_", " "), f"{row['failures']}/{row['pairs']}", percent(row["rate"]),
+             interval(row["rate_ci"]), "one label" if row["expect"] == SAME else "two labels",
+             f"{row['commonest']} {percent(row['commonest_share'])}", row["about"] or "–"] for row in found["checks"]]
     languages = list(found["languages"])
     cells = {(cell["check"], cell["language"]): cell for cell in found["cells"]}
     by_language = [[language_name(code), *(_cell(cells.get((check["check"], code))) for check in found["checks"])]
@@ -191,8 +194,8 @@ def behaviour(found: Mapping) -> list[Html]:
     star = f" * fewer than {ENOUGH} pairs." if any(cell["few"] for cell in found["cells"]) else ""
     parts = [points([(row["check"].replace("_", " "), row["rate"], row["rate_ci"]) for row in found["checks"]],
                     "share of pairs that fail", "Failure rates of the checks, as in the table below", 1.0),
-             grid(["check", "what differs", "expected", "failures", "rate", "interval", "commonest answer"], rows,
-                  numbers=[False, False, False, True, True, True, False], class_="wide"),
+             grid(["check", "failures", "rate", "interval", "expected", "commonest answer", "what differs"], rows,
+                  numbers=[False, True, True, True, False, False, False], class_="wide"),
              tag("p", "A model that always answers the same fails none of the pairs that expect the same label, and "
                  "all that expect two: hence the commonest answer's share. Whether labels are right is not asked here. "
                  f"{found['written']}", class_="note"),
@@ -201,8 +204,9 @@ def behaviour(found: Mapping) -> list[Html]:
              grid(["language", *(row["check"].replace("_", " ") for row in found["checks"])], by_language,
                   class_="wide")]
     examples = [[row["check"].replace("_", " "), language_name(row["language"]),
-                 join(row["posts"] or [f"pair {row['number']} of the check"], tag("br")),
-                 join(row["labels"], tag("br"))] for row in found["examples"]]
+                 join([tag("div", text, dir="auto") for text in row["posts"] or [f"pair {row['number']} of the check"]]),
+                 join([tag("div", label.replace("-", "\N{NON-BREAKING HYPHEN}")) for label in row["labels"]])]
+                for row in found["examples"]]
     if examples:
         parts.append(folded("Some that fail", grid(["check", "language", "posts", "labels"], examples,
                                                    numbers=[False] * 4)))
@@ -237,7 +241,7 @@ def changes(rows: list[Mapping], whole: Mapping) -> Html:
     body = [[short(row["name"]), number(row["kl"], 4), interval(row["kl_ci"], 4), row["flips"],
              f"{100 * row['flip_rate']:.1f}", interval(row["flip_rate_ci"]), number(row["macro_f1"]),
              signed(row["f1_change"]), between(row["f1_change_ci"])]
-            for row in [{"name": "all together", **whole}, *rows]]
+            for row in [{**whole, "name": "all together"}, *rows]]
     table = grid(header, body[: MOST + 1], class_="wide")
     rest = body[MOST + 1 :]
     return join([table, folded("The rest", grid(header, rest, class_="wide"))]) if rest else table
@@ -262,6 +266,11 @@ def signed(value: float) -> str:
 def between(pair: Sequence[float] | None) -> str:
     """`between([-0.1, 0.2]) -> "[−0.100, 0.200]"`; nothing for None."""
     return interval(pair, 3).replace("-", "−")
+
+
+def whole(pair: Sequence[float]) -> str:
+    """`whole([0.512, 0.73]) -> "51 to 73 %"`."""
+    return f"{100 * pair[0]:.0f} to {100 * pair[1]:.0f} %"
 
 
 def _are(count: int) -> str:

@@ -11,7 +11,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from audit.behaviour import behaviour, figures
+from audit.behaviour import behaviour, figures, spread
 from audit.minimal import CHECKS, DIFFER, ENOUGH, SAME, SHIPPED, Pair, read_pairs, shipped_pairs
 from common.errors import UserError
 from common.files import ROOT
@@ -52,6 +52,12 @@ def test_a_pair_fails_where_its_labels_are_not_as_expected():
     assert examples["emoji"]["posts"] == ["0 x", "1 y"] and examples["emoji"]["labels"] == ["a", "b"]
     assert examples["emoji"]["number"] == 2
     assert all(row["posts"] is None for row in behaviour(Answers(), pairs, shipped=False)["examples"])
+
+
+def test_examples_are_of_many_languages():
+    pairs = [Pair("emoji", language, SAME, "x", "y") for language in ("ar", "ar", "de", "de", "en")]
+    assert spread([0, 1, 3, 4], pairs, 0) == [0, 3, 4, 1] and spread([0, 1, 3, 4], pairs, 4) == [3, 4, 0, 1]
+    assert spread([], pairs, 2) == []
 
 
 def test_figures_count_answers_of_both_posts():
