@@ -204,7 +204,7 @@ def behaviour(found: Mapping) -> list[Html]:
              grid(["language", *(row["check"].replace("_", " ") for row in found["checks"])], by_language,
                   class_="wide")]
     examples = [[row["check"].replace("_", " "), language_name(row["language"]),
-                 join([tag("div", text, dir="auto") for text in row["posts"] or [f"pair {row['number']} of the check"]]),
+                 join([tag("div", text, dir="auto") for text in row["posts"] or [f"pair {row['number']}"]]),
                  join([tag("div", label.replace("-", "\N{NON-BREAKING HYPHEN}")) for label in row["labels"]])]
                 for row in found["examples"]]
     if examples:

@@ -5,10 +5,11 @@ Deliberate break: leave the escaping out of `audit.picture`, or write audit.json
 
 import json
 import re
+import shutil
 
 import pytest
 
-from audit import sections
+from audit import minimal, sections
 from audit.page import audit_page, findings
 from audit.picture import points, rounded
 from tests.audit.conftest import make
@@ -21,7 +22,17 @@ QUICK = ("--model", "tiny", "--data", "test.jsonl", "--draws", "40", "--threads"
 
 @pytest.fixture(scope="module")
 def written(place):
-    """One whole audit: its folder, and what the program printed."""
+    """One whole audit with pairs of two languages: its folder, and what the program printed."""
+    shipped = [path for path in minimal.SHIPPED.iterdir() if path.stem in ("ar", "en")]
+    (place / "pairs").mkdir()
+    for path in shipped:
+        shutil.copy(path, place / "pairs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minimal, "SHIPPED", place / "pairs")
+        return audited(place)
+
+
+def audited(place):
     make(place, "nf4", "--quantize", "nf4")
     make(place, "attention", "--quantize", "nf4", "--targets", "q_proj", "v_proj")
     (place / "mine.toml").write_text("language = 'en'\n[emoji]\npairs = [['a quiet river', 'a quiet river 🙂']]")
