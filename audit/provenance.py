@@ -8,6 +8,7 @@ so what differs of these is named beside the first difference, and both values a
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import fields
 
@@ -128,8 +129,7 @@ def replay(run: RunFolder, steps: int, *, model: str | None = None,
         torch.manual_seed(options.seed)  # dropout draws from here on, as in train.py
         done = progress(len(lines))
         for line in lines:
-            made = {key: value.item() if isinstance(value, torch.Tensor) else value
-                    for key, value in trainer.step().items()}
+            made = {key: plain(value) for key, value in trainer.step().items()}
             found["steps"] += 1
             done()
             wrong = [key for key in COMPARED if made.get(key) != line.get(key)]
@@ -144,6 +144,12 @@ def replay(run: RunFolder, steps: int, *, model: str | None = None,
     finally:
         torch.set_num_threads(before)
     return found
+
+
+def plain(value):
+    """A figure of a step as log.jsonl has it; what JSON has no number for, as text."""
+    value = value.item() if isinstance(value, torch.Tensor) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def same_adapter(run: RunFolder, trainer: Trainer) -> dict:

@@ -3,7 +3,7 @@
 import torch
 
 from learn.check import Task, Wrong
-from quant.nf4 import NF4_CODE, quantize_nf4
+from quant.nf4 import NF4_CODE, dequantize_nf4, quantize_nf4
 
 
 def trials_quantize() -> list[tuple]:
@@ -66,6 +66,23 @@ def of_halves(codes):
     return (16 * codes[:half] + codes[half:]).to(torch.uint8)
 
 
+def trials_dequantize() -> list[tuple]:
+    return [(*quantize_nf4(weight), levels, tuple(weight.shape)) for weight, levels in trials_quantize()]
+
+
+def right_dequantize(packed, scales, levels, shape):
+    return dequantize_nf4(packed, scales, shape, torch.float32)
+
+
+def restored(order=lambda high, low: torch.stack([high, low], 1), level=lambda levels, codes: levels[codes],
+             scale=lambda scales, n: scales.repeat_interleave(64)):
+    """The weights with another order of codes, other levels or other scales."""
+    def answer(packed, scales, levels, shape):
+        codes = order(packed.long() // 16, packed.long() % 16).reshape(-1)
+        return (level(levels, codes) * scale(scales, len(codes))).reshape(shape)
+    return answer
+
+
 TASKS = (
     Task("quantize", trials_quantize, right_quantize, (
         Wrong(by_mean, "each block is divided by the mean of its magnitudes. Then the large weights end up beyond -1 "
@@ -94,4 +111,18 @@ TASKS = (
         Wrong(of_halves, "the codes of the first half of the list are paired with those of the second half; "
                          "neighbours share a byte"),
     )),
+    Task("dequantize", trials_dequantize, right_dequantize, (
+        Wrong(restored(order=lambda high, low: torch.stack([low, high], 1)),
+              "the two codes of a byte come out the wrong way round: the first is in the upper half"),
+        Wrong(restored(order=lambda high, low: torch.stack([high, low])),
+              "all upper halves come first, then all lower ones; the two codes of a byte are neighbours"),
+        Wrong(restored(scale=lambda scales, n: torch.ones(n)), "the weights are not multiplied by the scales of their "
+                                                              "blocks, so all lie between -1 and 1"),
+        Wrong(restored(scale=lambda scales, n: 1 / scales.repeat_interleave(64)),
+              "the levels are divided by the scales; quantising divided, so now multiply"),
+        Wrong(restored(scale=lambda scales, n: scales.repeat(64)),
+              "the scales come in turn, one for each weight; each scale serves 64 neighbours"),
+        Wrong(restored(level=lambda levels, codes: codes / 7.5 - 1),
+              "the codes are taken as evenly spaced levels; look each of them up in `levels`"),
+    ), tolerance=1e-6),
 )

@@ -9,9 +9,10 @@ import json
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
-from audit.provenance import code_sha256, elsewhere, hashes, recorded_data, replay
+from audit.provenance import code_sha256, elsewhere, hashes, plain, recorded_data, replay
 from common.errors import UserError
 from common.files import sha256_file
 from finetune.run_folder import RunFolder
@@ -81,6 +82,11 @@ def test_what_cannot_be_done_again_says_why(copied, what, tmp_path, place):
     (copied / "run.json").write_text(json.dumps(facts))
     found = replay(RunFolder.open(copied), 2)
     assert words[what] in found["why"] and found["steps"] == 0
+
+
+def test_a_figure_without_a_number_can_be_written():
+    assert [plain(value) for value in (torch.tensor(0.5), 3, float("inf"), torch.tensor(torch.nan))] == \
+        [0.5, 3, "inf", "nan"]
 
 
 def test_what_is_not_as_recorded_is_named(copied):

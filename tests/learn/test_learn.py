@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.errors import UserError, run_program
 from common.files import ROOT
@@ -161,6 +162,7 @@ def answers(tmp_path, text: str):
     ("return weight.long(), weight", "result 1: it gives shape (2, 128); (256,) is wanted"),
     ("return weight.reshape(-1), weight", "result 1: it gives numbers of type torch.float32; torch.int64 is wanted"),
     ("return torch.zeros(weight.numel()).long(), weight", "result 1: at [0] it gives 0 where"),
+    ("return weight @ weight, weight", "in a product A @ B of matrices, A has as many columns as B has rows"),
 ])
 def test_other_mistakes_are_told_with_their_place(body, words, tmp_path):
     path = answers(tmp_path, f"def quantize(weight, levels):\n    {body}\n")
@@ -196,6 +198,15 @@ def test_without_a_screen_the_picture_says_how_to_save_it(monkeypatch, capsys):
     figure, _ = picture.panels(2)
     picture.show(figure, "chapter_6_nf4")
     assert "python -m learn run 6 --out pictures" in capsys.readouterr().out
+
+
+def test_a_factor_and_a_transposed_matrix_are_named():
+    right = torch.tensor([[1.0, -2.0, 0.0], [4.0, 0.5, 8.0]])
+    assert difference(-0.5 * right, right, 1e-6).endswith("; every number is -0.5 times the one that is wanted")
+    for other in (right + 1, 0 * right, right.square(), torch.tensor([[2.0, -4.0, 1.0], [8.0, 1.0, 16.0]])):
+        assert "times" not in difference(other, right, 1e-6) and difference(other, right, 1e-6)
+    assert difference(right.T, right, 0).endswith("(2, 3) is wanted; rows and columns have changed places")
+    assert "NaN" in difference(right / 0 * 0, right, 0)
 
 
 def test_differences_are_found():
