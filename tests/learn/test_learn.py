@@ -10,9 +10,12 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,8 +125,25 @@ def test_a_notebook_holds_the_whole_chapter(chapter, tmp_path):
 def test_a_notebook_runs_in_jupyter(chapter, tmp_path):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    path = write_notebook(chapter.script, tmp_path)
-    nbclient.NotebookClient(nbformat.read(path, 4), resources={"metadata": {"path": str(ROOT)}}).execute()
+    execute(chapter, tmp_path, nbformat, nbclient)
+
+
+def test_one_notebook_runs_in_jupyter(tmp_path):
+    """One for the ordinary suite, all nine for the slow one."""
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat, which nbclient brings")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient")
+    pytest.importorskip("ipykernel", reason="needs ipykernel")
+    book = execute(find_chapter(6), tmp_path, nbformat, nbclient)
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert "the same bits" in "".join(output.get("text", "") for output in outputs)
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def execute(chapter, folder: Path, nbformat, nbclient):
+    """The chapter's notebook after every cell has run, as Jupyter runs it in the clone."""
+    book = nbformat.read(write_notebook(chapter.script, folder), 4)
+    nbclient.NotebookClient(book, resources={"metadata": {"path": str(ROOT)}}).execute()
+    return book
 
 
 def test_notebooks_are_written_by_one_command(tmp_path):
@@ -146,6 +166,18 @@ def test_the_course_has_every_chapter_once():
     assert f"{len(CHAPTERS)} chapters" == "9 chapters" and "Nine chapters" in text
     for name in re.findall(r"`((?:learn|docs)/[\w/.]+)`", text):
         assert name.endswith("chapter_N.py") or (ROOT / name).exists(), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="needs wait4")
+def test_the_longest_chapter_fits_into_the_memory_that_the_course_names(tmp_path):
+    assert "1 GB of memory" in (LEARN / "TEACHING.md").read_text(encoding="utf-8")
+    words = [sys.executable, "-m", "learn", "run", str(max(LONG)), "--out", str(tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = status
+    assert status == 0 and used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) < 10**9
 
 
 def answers(tmp_path, text: str):
