@@ -16,6 +16,7 @@ from audit.minimal import CHECKS, DIFFER, ENOUGH, SAME, SHIPPED, Pair, read_pair
 from common.errors import UserError
 from common.files import ROOT
 from report.intervals import wilson
+from report.words import language_name
 
 LANGUAGES = ("ar", "de", "en", "es", "fr", "hi", "hu", "id", "it", "ko", "pl", "pt", "tr")
 WITHOUT_CAPITALS = ("ar", "hi", "ko")  # their scripts have none
@@ -127,6 +128,16 @@ def test_the_readme_counts_the_languages():
     assert {path.stem for path in SHIPPED.glob("*.toml")} == set(LANGUAGES)
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert len(LANGUAGES) == 13 and "minimal pairs in thirteen languages" in readme
+
+
+def test_the_card_counts_the_pairs_and_names_every_check():
+    card = " ".join((SHIPPED / "README.md").read_text(encoding="utf-8").split())
+    assert f"{len(PAIRS):,} pairs of short posts in {len(LANGUAGES)} languages" in card
+    for check, (expect, about) in CHECKS.items():
+        assert f"| `{check}` | {about} | {'one' if expect == SAME else 'two'} |" in card
+    assert all(language_name(code) in card for code in LANGUAGES) and "No native speaker has checked them" in card
+    low, high = wilson(6, 20)
+    assert 0.35 < high - low < 0.45
 
 
 @FILES
