@@ -96,7 +96,8 @@ def known(told: Mapping) -> str:
     if not told["learned"]:
         return ""
     return (f" Of the {counted(told['learned'], 'post')} that the adapter turned from wrong to right, the probe "
-            f"already has {told['known']} right ({whole(told['known_ci'])}).")
+            f"already has {told['known']} right ({whole(told['known_ci'])}); of the {told['missed']:,} that the run "
+            f"has wrong, it has {told['missed_known']} right.")
 
 
 def adapter(found: Mapping) -> list[Html]:
