@@ -47,6 +47,7 @@ def hashes(subject: Subject, cache: str | None = None) -> list[dict]:
     facts, rows = subject.run.facts, []
 
     def add(what: str, name: str, recorded, found) -> None:
+        recorded = None if recorded is None else str(recorded)  # a file changed by hand may hold anything
         rows.append({"what": what, "name": name, "recorded": recorded, "found": found,
                      "same": None if recorded is None or found is None else recorded == found})
 

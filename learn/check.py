@@ -115,6 +115,8 @@ def _tensors_differ(mine, right: torch.Tensor, tolerance: float) -> str:
         return f"it gives shape {tuple(mine.shape)}; {tuple(right.shape)} is wanted{turned}"
     if mine.is_floating_point() != right.is_floating_point() or mine.is_complex():
         return f"it gives numbers of type {mine.dtype}; {right.dtype} is wanted"
+    if right.dtype == torch.uint8 and mine.dtype != torch.uint8:
+        return f"it gives numbers of type {mine.dtype}, which take more than a byte each; torch.uint8 is wanted"
     if mine.isnan().any() and not right.isnan().any():
         return "it gives NaN, which is no number: somewhere 0 is divided by 0, or infinities are subtracted"
     apart = ~torch.isclose(mine.double(), right.double(), rtol=0.0, atol=tolerance, equal_nan=True)
@@ -139,6 +141,8 @@ def _hint(error: Exception) -> str:
     if "cannot be multiplied" in str(error):
         return ("; in a product A @ B of matrices, A has as many columns as B has rows: which of the two has to be "
                 "transposed, or do they stand in the wrong order?")
+    if "shape of the mask" in str(error):
+        return "; bytes (uint8) between square brackets are taken for yes and no; `.long()` makes places of them"
     return ""
 
 

@@ -118,6 +118,15 @@ def test_hashes_stand_beside_what_was_recorded(recorded, place, tmp_path):
     assert absent["data", "train.jsonl"]["found"] is None and absent["data", "train.jsonl"]["same"] is None
 
 
+def test_a_recorded_hash_that_is_none_is_shown_as_it_is(recorded, place):
+    subject = subject_of(recorded, place)
+    subject.run.facts["environment"]["commit"] = -1
+    subject.run.facts["hashes"]["prompt"] = ["x"]
+    with contextlib.chdir(place):
+        rows = {row["name"]: (row["recorded"], row["same"]) for row in hashes(subject)}
+    assert rows["commit of the code"] == ("-1", False) and rows["prompt"] == ("['x']", False)
+
+
 def test_data_that_train_never_wrote_are_refused(copied):
     run = RunFolder.open(copied)
     run.facts["hashes"]["data"] = ["train.jsonl"]

@@ -194,6 +194,7 @@ def answers(tmp_path, text: str):
     ("return weight.long(), weight", "result 1: it gives shape (2, 128); (256,) is wanted"),
     ("return weight.reshape(-1), weight", "result 1: it gives numbers of type torch.float32; torch.int64 is wanted"),
     ("return torch.zeros(weight.numel()).long(), weight", "result 1: at [0] it gives 0 where"),
+    ("return levels[weight.reshape(-1).byte()], weight", "`.long()` makes places of them"),
     ("return weight @ weight, weight", "in a product A @ B of matrices, A has as many columns as B has rows"),
 ])
 def test_other_mistakes_are_told_with_their_place(body, words, tmp_path):
@@ -239,6 +240,8 @@ def test_a_factor_and_a_transposed_matrix_are_named():
         assert "times" not in difference(other, right, 1e-6) and difference(other, right, 1e-6)
     assert difference(right.T, right, 0).endswith("(2, 3) is wanted; rows and columns have changed places")
     assert "NaN" in difference(right / 0 * 0, right, 0)
+    codes = torch.tensor([1, 2, 3])
+    assert difference(codes, codes.byte(), 0).endswith("torch.uint8 is wanted") and not difference(codes, codes, 0)
 
 
 def test_differences_are_found():
