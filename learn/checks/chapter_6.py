@@ -122,8 +122,8 @@ TASKS = (
                           "and makes every weight larger on average"),
         Wrong(signed, "the level is taken whose distance is the smallest number. A distance of -2 is smaller than one "
                       "of 0, and farther: leave out the sign first"),
-        Wrong(by_spread, "each block is divided by its standard deviation. Then the large weights end up beyond -1 and 1 "
-                         "and are cut off there; divide by the largest magnitude"),
+        Wrong(by_spread, "each block is divided by its standard deviation. Then the large weights end up beyond -1 and "
+                         "1 and are cut off there; divide by the largest magnitude"),
         Wrong(by_column, "the blocks are cut column by column; they are 64 neighbours in a row, row after row"),
         Wrong(evenly, "the codes are those of evenly spaced levels; use the levels that are given"),
         Wrong(not_scaled, "the scales are right, but the weights are compared with the levels before they are divided "
