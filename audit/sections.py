@@ -187,7 +187,8 @@ def behaviour(found: Mapping) -> list[Html]:
     """Failure rates by check and language, and examples."""
     rows = [[row["check"].replace("_", " "), f"{row['failures']}/{row['pairs']}", percent(row["rate"]),
              interval(row["rate_ci"]), "one label" if row["expect"] == SAME else "two labels",
-             f"{row['commonest']} {percent(row['commonest_share'])}", row["about"] or "–"] for row in found["checks"]]
+             f"{row['commonest']} {percent(row['commonest_share'])}"] for row in found["checks"]]
+    about = [[row["check"].replace("_", " "), row["about"]] for row in found["checks"] if row["about"]]
     languages = list(found["languages"])
     cells = {(cell["check"], cell["language"]): cell for cell in found["cells"]}
     by_language = [[language_name(code), *(_cell(cells.get((check["check"], code))) for check in found["checks"])]
@@ -195,8 +196,10 @@ def behaviour(found: Mapping) -> list[Html]:
     star = f" * fewer than {ENOUGH} pairs." if any(cell["few"] for cell in found["cells"]) else ""
     parts = [points([(row["check"].replace("_", " "), row["rate"], row["rate_ci"]) for row in found["checks"]],
                     "share of pairs that fail", "Failure rates of the checks, as in the table below", 1.0),
-             grid(["check", "failures", "rate", "interval", "expected", "commonest answer", "what differs"], rows,
-                  numbers=[False, True, True, True, False, False, False], class_="wide"),
+             grid(["check", "failures", "rate", "interval", "expected", "commonest answer"], rows,
+                  numbers=[False, True, True, True, False, False], class_="wide"),
+             folded("What differs", grid(["check", "between the posts of a pair"], about, numbers=[False] * 2))
+             if about else None,
              tag("p", "A model that always answers the same fails none of the pairs that expect the same label, and "
                  "all that expect two: hence the commonest answer's share. Whether labels are right is not asked here. "
                  f"{found['written']}", class_="note"),
