@@ -166,8 +166,9 @@ def provenance(found: Mapping) -> list[Html]:
                  class_="note")]
     again = found["replay"]
     if again and again["difference"]:
-        parts.append(tag("p", "Other bits are no proof of other data: another processor or library rounds otherwise. A "
-                         "difference in the last digits looks like such a rounding; one in the first digits does not."))
+        parts.append(tag("p", "Other bits are no proof of other data: another processor, library or code "
+                         "rounds otherwise. A difference in the last digits looks like such a rounding; one in the "
+                         "first digits does not."))
     return parts
 
 
