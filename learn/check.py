@@ -63,7 +63,7 @@ def judge(task: Task, answer: Callable | None) -> Verdict:
             found.append(answer(*given))
         except NotImplementedError:
             return Verdict(EMPTY, "nothing is written here yet")
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # an exit() would end the check with its own status
             return Verdict(WRONG, f"it stops with {type(error).__name__}: {error} ({_line_of(error)}){_hint(error)}")
         if difference(list(given), list(arguments), 0.0):
             return Verdict(WRONG, "it changes the arguments that it is given; the caller still needs them, so work on "
@@ -172,7 +172,7 @@ def read_answers(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"{path}: Python cannot read line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path}: stops with {type(error).__name__}: {error}, before any function is called") from error
     return module
 

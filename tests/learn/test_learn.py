@@ -195,6 +195,7 @@ def answers(tmp_path, text: str):
     ("return weight.reshape(-1), weight", "result 1: it gives numbers of type torch.float32; torch.int64 is wanted"),
     ("return torch.zeros(weight.numel()).long(), weight", "result 1: at [0] it gives 0 where"),
     ("return levels[weight.reshape(-1).byte()], weight", "`.long()` makes places of them"),
+    ("raise SystemExit(0)", "it stops with SystemExit: 0 (line 3 of"),
     ("return weight @ weight, weight", "in a product A @ B of matrices, A has as many columns as B has rows"),
 ])
 def test_other_mistakes_are_told_with_their_place(body, words, tmp_path):
@@ -207,6 +208,7 @@ def test_other_mistakes_are_told_with_their_place(body, words, tmp_path):
 @pytest.mark.parametrize(("text", "words"), [
     ("def quantize(:\n", "Python cannot read line 2"),
     ("import nothing_of_this_name\n", "stops with ModuleNotFoundError"),
+    ("raise SystemExit(0)\n", "stops with SystemExit: 0, before any function is called"),
 ])
 def test_a_file_that_cannot_be_read_is_told_in_one_line(text, words, tmp_path):
     status, out, err = command("check", 6, "--file", answers(tmp_path, text))
