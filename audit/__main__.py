@@ -46,8 +46,8 @@ from loading.choice import is_small
 
 PARTS = ("quantisation", "adapter", "provenance", "behaviour", "memorisation")
 WRITTEN = ("The pairs were written for this project by a language model and not checked by native speakers; every post "
-           "is invented. The same situations recur from language to language, so the intervals over all languages are "
-           "narrower than they should be.")
+           "is invented (audit/pairs/README.md). Situations recur from language to language, so the intervals over all "
+           "languages are narrower than they should be.")
 
 
 @dataclass

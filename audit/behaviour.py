@@ -10,6 +10,7 @@ right.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -48,13 +49,24 @@ def behaviour(subject: Subject, pairs: Sequence[Pair], *, shipped: bool = True,
             if any(both):
                 cell = figures(fails, answers, both, subject.labels)
                 cells.append({"check": check, "language": language, "few": cell["pairs"] < ENOUGH, **cell})
-        wrong = [number for number in np.flatnonzero(fails) if inside[number]][:SHOWN]
+        wrong = spread([number for number in np.flatnonzero(fails) if inside[number]], pairs, len(rows))[:SHOWN]
         examples += [{"check": check, "language": pairs[n].language, "number": 1 + sum(inside[:n]),
                       "posts": [pairs[n].first, pairs[n].second] if shipped else None,
                       "labels": [subject.labels[k] for k in answers[n]]} for n in wrong]
     counts = Counter(pair.language for pair in pairs)
     return {"pairs": len(pairs), "languages": {code: counts[code] for code in languages}, "checks": rows,
             "cells": cells, "examples": examples}
+
+
+def spread(numbers: Iterable[int], pairs: Sequence[Pair], turn: int) -> list[int]:
+    """Numbers of pairs in another order: one of each language after the other, beginning with the language at `turn`.
+    """
+    by_language: dict[str, list[int]] = {}
+    for number in numbers:
+        by_language.setdefault(pairs[number].language, []).append(number)
+    parts = list(by_language.values())
+    first = turn % len(parts) if parts else 0
+    return [number for row in zip_longest(*parts[first:], *parts[:first]) for number in row if number is not None]
 
 
 def figures(fails: np.ndarray, answers: np.ndarray, inside: Iterable[bool], labels: Sequence[str]) -> dict:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from audit import sections
 from report.markup import Html, escape, join, tag
 from report.page import POLICY, STYLE
+from report.words import number, percent
 
 
 def audit_page(found: Mapping) -> str:
@@ -30,13 +31,16 @@ def audit_page(found: Mapping) -> str:
 def findings(found: Mapping) -> list[str]:
     """The page's first lines, one for each part, and what limits them; the terminal prints the same."""
     lines = [sections.SAID[key](found[key]) for key in sections.SAID if found.get(key) is not None]
-    labelled = f"{found['posts']:,} labelled posts that the run was not trained on"
+    labelled = (f"{found['posts']:,} labelled posts that the run was not trained on, of which it labels "
+                f"{percent(found['accuracy'])} as people did (macro-F1 {number(found['macro_f1'])})")
     return [*lines, f"How sure: figures about labels are from {labelled}; intervals (95 %) cover the choice of posts "
             "or pairs, not the luck of one training run. No audit finds everything."]
 
 
 def _reading(found: Mapping) -> Html:
     terms = {
+        "0 v_proj": "the matrix model.layers.0.self_attn.v_proj: the layer, counted from 0, and the matrix. audit.json "
+                    "has whole names.",
         "flips": "posts that get another label than the run gives them.",
         "KL": "how far the label probabilities moved, in nats, averaged over the posts; 0 is not at all. It is above 0 "
               "also where no label changed.",

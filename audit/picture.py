@@ -3,13 +3,21 @@
 It is drawn for a phone's width and is not enlarged on a desk (`WIDTH`), so its text can be read on both.
 """
 
+import math
 from collections.abc import Sequence
 
 from report.markup import Html, tag
 
 WIDTH, LINE, TOP = 360, 24, 22
 NAMES, RIGHT = 150, 26  # of the width: left of the axis, and behind it
+STEPS = (1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10)  # of which a half is short as well
 INK, SOFT, MARK, RULE = "#1f2328", "#59636e", "#0072B2", "#d8dde3"
+
+
+def rounded(value: float) -> float:
+    """The end of an axis: `value` or the next larger of `STEPS` times a power of ten: `rounded(0.116) -> 0.12`."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in STEPS if step * power >= value * (1 - 1e-9))
 
 
 def points(rows: Sequence[tuple[str, float, Sequence[float] | None]], unit: str, words: str, most: float | None = None
@@ -17,7 +25,7 @@ def points(rows: Sequence[tuple[str, float, Sequence[float] | None]], unit: str,
     """`rows`: name, value and interval, none below 0. `words`: said in place of the picture. `most`: end of the axis.
     """
     largest = max([most or 0.0, *(value for _, value, _ in rows), *(pair[1] for *_, pair in rows if pair)])
-    largest = largest or 1.0
+    largest = rounded(largest) if largest else 1.0
     at = lambda value: round(NAMES + (WIDTH - NAMES - RIGHT) * value / largest, 1)  # noqa: E731
     height = TOP + LINE * len(rows) + 30
     parts = [tag("title", words)]
@@ -34,4 +42,4 @@ def points(rows: Sequence[tuple[str, float, Sequence[float] | None]], unit: str,
             parts.append(tag("line", x1=at(max(0.0, pair[0])), x2=at(pair[1]), y1=y, y2=y, stroke=MARK,
                              stroke_width=2))
         parts.append(tag("circle", cx=at(value), cy=y, r=4, fill=MARK))
-    return tag("svg", *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", style="max-width: 34rem")
+    return tag("svg", *parts, viewBox=f"0 0 {WIDTH} {height}", role="img", style="max-width: 28rem")

@@ -6,6 +6,12 @@ parts, each labelled by a regression on the others; copies of a text stay in one
 by its mean and standard deviation over the posts that the regression learns from, then by 1 / sqrt(D), so that a row
 has a length of about one, for which the regression's fixed strength was chosen.
 
+    learned    posts that the run labels as people did and the base, with its adapters off, does not
+    known      those among them that the probe labels as people did: what the adapter learned and the base's state
+               already told in a linear form; the rate's interval is Wilson's
+    missed     posts that the run labels otherwise than people did; and those among them that the probe has right
+               (`missed_known`), beside which `known` is to be read: a probe is right about some posts anyhow
+
 The probe learns from labels of these posts, in all their languages; the adapter learned from the run's training posts.
 So the two are told side by side, and their difference is not the adapter's merit alone.
 """
@@ -18,7 +24,9 @@ from audit.change import macro_f1
 from audit.subject import Subject
 from baselines.tfidf import logistic, predict
 from data.batching import make_batch, plan, shared_prefix
+from inference.decide import decide
 from lora.inject import adapters
+from report.intervals import wilson
 
 FOLDS = 5
 LEAST = 50  # posts: with fewer, four fifths of them are too few to learn from
@@ -62,9 +70,22 @@ def probe(subject: Subject, reference: np.ndarray, seed: int = 0) -> dict | None
         x, alone = states(subject), subject.probabilities()
     # The regression needs gradients of nothing: it has its own, written out.
     found = cross_validated(x, table.gold, folds(table.clusters, FOLDS, seed), classes)
-    right = {name: float((given.argmax(1) == table.gold).mean())
+    right = {name: decide(given) == table.gold
              for name, given in (("probe", found), ("run", reference), ("base", alone))}
     return {"posts": len(x), "folds": FOLDS, "features": x.shape[1],
             "macro_f1": {"probe": macro_f1(table, found), "run": macro_f1(table, reference),
                          "base": macro_f1(table, alone)},
-            "accuracy": right, "constant": float(np.bincount(table.gold).max() / len(x))}
+            "accuracy": {name: float(given.mean()) for name, given in right.items()},
+            "constant": float(np.bincount(table.gold).max() / len(x)),
+            **overlap(**right)}
+
+
+def overlap(run: np.ndarray, base: np.ndarray, probe: np.ndarray) -> dict:
+    """The module's counts, by whether the run, the base and the probe are right about each post, (n,) bool each; None
+    for rates of no post.
+    """
+    learned = run & ~base
+    count, known = int(learned.sum()), int((learned & probe).sum())
+    return {"learned": count, "known": known, "known_rate": known / count if count else None,
+            "known_ci": list(wilson(known, count)) if count else None,
+            "missed": int((~run).sum()), "missed_known": int((~run & probe).sum())}

@@ -8,6 +8,7 @@ so what differs of these is named beside the first difference, and both values a
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import fields
 
@@ -47,6 +48,7 @@ def hashes(subject: Subject, cache: str | None = None) -> list[dict]:
     facts, rows = subject.run.facts, []
 
     def add(what: str, name: str, recorded, found) -> None:
+        recorded = None if recorded is None else str(recorded)  # a file changed by hand may hold anything
         rows.append({"what": what, "name": name, "recorded": recorded, "found": found,
                      "same": None if recorded is None or found is None else recorded == found})
 
@@ -104,8 +106,7 @@ def replay(run: RunFolder, steps: int, *, model: str | None = None,
         torch.manual_seed(options.seed)  # dropout draws from here on, as in train.py
         done = progress(len(lines))
         for line in lines:
-            made = {key: value.item() if isinstance(value, torch.Tensor) else value
-                    for key, value in trainer.step().items()}
+            made = {key: plain(value) for key, value in trainer.step().items()}
             found["steps"] += 1
             done()
             wrong = [key for key in COMPARED if made.get(key) != line.get(key)]
@@ -120,6 +121,12 @@ def replay(run: RunFolder, steps: int, *, model: str | None = None,
     finally:
         torch.set_num_threads(before)
     return found
+
+
+def plain(value):
+    """A figure of a step as log.jsonl has it; what JSON has no number for, as text."""
+    value = value.item() if isinstance(value, torch.Tensor) else value
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def same_adapter(run: RunFolder, trainer: Trainer) -> dict:
@@ -142,4 +149,8 @@ def elsewhere(run: RunFolder) -> list[str]:
              if before["packages"].get(name) != version]
     found += [f"{key} {before.get(key)} then, {now[key]} now" for key in ("device_name", "platform", "python")
               if before.get(key) != now[key]]
+    if before.get("commit") != now["commit"]:
+        then, today = (f"{str(made)[:9]}{'+' * str(made).endswith('+')}" for made in (before.get("commit"),
+                                                                                      now["commit"]))
+        found.append(f"commit of the code {then} then, {today} now")
     return found

@@ -1,20 +1,24 @@
 """The parts of the page: for each section of audit.json its sentence, its tables and its pictures."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from audit.memorisation import for_the_card
-from audit.minimal import ENOUGH, SAME
+from audit.minimal import DIFFER, ENOUGH, SAME
 from audit.picture import points
 from report.markup import Html, folded, grid, join, tag
 from report.words import counted, interval, language_name, number, percent
 
+ANGLES = ("cosine", "writes", "writes_by_chance", "reads", "reads_by_chance")
 MOST = 14  # rows of a table or picture before the rest is folded
 
 
 def short(name: str) -> str:
-    """`short("model.layers.0.self_attn.v_proj") -> "0 v_proj"`, `short("model.layers.3") -> "layer 3"`."""
+    """`short("model.layers.0.self_attn.v_proj") -> "0 v_proj"`, `short("model.layers.3") -> "layer 3"`; with a space
+    that breaks no line.
+    """
     parts = name.split(".")
-    return f"{parts[2]} {parts[-1]}" if len(parts) > 3 else f"layer {parts[-1]}" if len(parts) == 3 else name
+    return f"{parts[2]}\N{NO-BREAK SPACE}{parts[-1]}" if len(parts) > 3 else (
+        f"layer\N{NO-BREAK SPACE}{parts[-1]}" if len(parts) == 3 else name)
 
 
 def said_of_quantisation(found: Mapping) -> str:
@@ -27,7 +31,7 @@ def said_of_quantisation(found: Mapping) -> str:
     done = "put back to 16 bits" if found["state"] == "nf4" else "put into 4 bits (the run's are dense)"
     part = "matrix" if found["level"] == "matrix" else "layer"
     return (f"Four bits: with all {len(found['matrices'])} matrices {done}, {flips(whole)} and macro-F1 changes by "
-            f"{signed(whole['f1_change'])} {interval(whole['f1_change_ci'], 3)}. Alone, the {part} that moves the "
+            f"{signed(whole['f1_change'])} {between(whole['f1_change_ci'])}. Alone, the {part} that moves the "
             f"probabilities most is {first['name']} (KL {number(first['kl'], 4)}); the worst rounded is "
             f"{worst['name']}, off by {percent(worst['relative_error'])} of its norm.").replace("  ", " ")
 
@@ -35,7 +39,7 @@ def said_of_quantisation(found: Mapping) -> str:
 def quantisation(found: Mapping) -> list[Html]:
     """Tables of matrices and of what changing each costs."""
     if found["state"] == "packed":
-        rows = [[row["name"], number(row["bits_used"]), number(row["bits_stored"]),
+        rows = [[short(row["name"]), number(row["bits_used"]), number(row["bits_stored"]),
                  number(row["largest_scale_over_median"], 1)] for row in found["matrices"]]
         return [grid(["matrix", "bits used", "bits stored", "largest scale / median"], rows, class_="wide"),
                 codes(found)]
@@ -49,7 +53,7 @@ def quantisation(found: Mapping) -> list[Html]:
                 "Outliers: weights beyond six standard deviations. Sorted by the weighted error; python -m glass shows "
                 "any block, weight by weight.", class_="note"),
             grid(["matrix", "error", "weighted", "worst block", "crest", "outliers", "bits used", "bits by error"],
-                 [[row["name"], percent(row["relative_error"]), percent(row["weighted_error"]),
+                 [[short(row["name"]), percent(row["relative_error"]), percent(row["weighted_error"]),
                    percent(row["block_error_largest"]), number(row["crest_largest"], 1), f"{row['outliers']:,}",
                    number(row["bits_used"]), number(row["bits_by_error"], 2)] for row in
                   sorted(found["matrices"], key=lambda row: -row["weighted_error"])], class_="wide"),
@@ -62,7 +66,7 @@ def worst_blocks(found: Mapping) -> Html:
     blocks = sorted(every, key=lambda part: -part[0])[:MOST]
     return folded("Worst blocks", grid(
         ["matrix", "block", "row", "from column", "share of its squared error", "error", "largest weight", "crest"],
-        [[name, block["block"], block["row"], block["column"], percent(share), percent(block["relative_error"]),
+        [[short(name), block["block"], block["row"], block["column"], percent(share), percent(block["relative_error"]),
           number(block["largest"]), number(block["crest"], 1)] for share, name, block in blocks], class_="wide"))
 
 
@@ -78,14 +82,23 @@ def said_of_adapter(found: Mapping) -> str:
     """The first line about the adapter."""
     largest, first = max(found["matrices"], key=lambda row: row["ratio"]), found["off"][0]
     words = (f"Adapter: without it, {flips(found['all'])} and macro-F1 changes by {signed(found['all']['f1_change'])} "
-             f"{interval(found['all']['f1_change_ci'], 3)}. The part whose absence moves the probabilities most is "
+             f"{between(found['all']['f1_change_ci'])}. The part whose absence moves the probabilities most is "
              f"{first['name']}; the largest update for its weight is that of {largest['name']} "
              f"({percent(largest['ratio'])} of the norm).").replace("  ", " ")
     if told := found.get("probe"):
         f1 = told["macro_f1"]
         words += (f" A linear probe on the base's answer state has a macro-F1 of {number(f1['probe'])} in "
-                  f"cross-validation on these posts, the run {number(f1['run'])}.")
+                  f"cross-validation on these posts, the run {number(f1['run'])}.{known(told)}")
     return words
+
+
+def known(told: Mapping) -> str:
+    """What the adapter learned that the probe already knew; nothing where it learned nothing."""
+    if not told["learned"]:
+        return ""
+    return (f" Of the {counted(told['learned'], 'post')} that the adapter turned from wrong to right, the probe "
+            f"already has {told['known']} right ({whole(told['known_ci'])}); of the {told['missed']:,} that the run "
+            f"has wrong, it has {told['missed_known']} right.")
 
 
 def adapter(found: Mapping) -> list[Html]:
@@ -94,7 +107,7 @@ def adapter(found: Mapping) -> list[Html]:
              picture(found["off"], "KL when each part's update is left out"), changes(found["off"], found["all"]),
              tag("h3", "Size and directions of the updates"),
              grid(["matrix", "update", "weight", "ratio", "rank", "effective rank"],
-                  [[row["name"], number(row["update_norm"]), number(row["weight_norm"]), percent(row["ratio"]),
+                  [[short(row["name"]), number(row["update_norm"]), number(row["weight_norm"]), percent(row["ratio"]),
                     row["rank"], number(row["effective_rank"], 1)] for row in found["matrices"]], class_="wide")]
     if told := found.get("probe"):
         rows = [[words, number(told["macro_f1"][key]), percent(told["accuracy"][key])] for key, words in (
@@ -102,6 +115,7 @@ def adapter(found: Mapping) -> list[Html]:
             ("base", "the base, adapter off"))]
         parts += [tag("h3", "What the base already knew"),
                   grid(["", "macro-F1", "accuracy"], rows, class_="wide"),
+                  tag("p", known(told).strip()) if told["learned"] else None,
                   tag("p", f"The probe learns from the labels of {told['folds'] - 1} fifths of these "
                       f"{counted(told['posts'], 'post')}, in all their languages; the run learned from its training "
                       "posts. A probe near the run says that the answer lay in the base's state in a linear form; a "
@@ -112,9 +126,8 @@ def adapter(found: Mapping) -> list[Html]:
                   tag("p", "Cosine of the two updates, and how far the directions they write into and read from "
                       "coincide (1: the same; beside it, what directions drawn at random would have).", class_="note"),
                   grid(["matrix", "cosine", "writes", "by chance", "reads", "by chance"],
-                       [[row["name"], *(number(row[key]) for key in ("cosine", "writes", "writes_by_chance", "reads",
-                                                                     "reads_by_chance"))]
-                        for row in found["angles"]], class_="wide")]
+                       [[short(row["name"]), *(number(row[key]) for key in ANGLES)] for row in found["angles"]],
+                       class_="wide")]
     return parts
 
 
@@ -138,7 +151,7 @@ def said_of_provenance(found: Mapping) -> str:
                 f"bit{end}.")
     first = again["difference"]
     where = f" Not as recorded: {'; '.join(again['elsewhere'])}." if again["elsewhere"] else (
-        " Packages and processor's kind are as recorded.")
+        " Packages, code and processor's kind are as recorded.")
     return (f"{words}. Of {counted(again['steps'], 'recorded step')} done again, {again['equal']:,} are equal to the "
             f"bit before the first difference: step {first['step']:,}, {first['figure']}, {first['recorded']!r} then "
             f"and {first['found']!r} now.{where}")
@@ -154,43 +167,52 @@ def provenance(found: Mapping) -> list[Html]:
                  class_="note")]
     again = found["replay"]
     if again and again["difference"]:
-        parts.append(tag("p", "Other bits are no proof of other data: another processor or library rounds otherwise. A "
-                         "difference in the last digits looks like such a rounding; one in the first digits does not."))
+        parts.append(tag("p", "Other bits are no proof of other data: another processor, library or code "
+                         "rounds otherwise. A difference in the last digits looks like such a rounding; one in the "
+                         "first digits does not."))
     return parts
 
 
 def said_of_behaviour(found: Mapping) -> str:
     """The first line about pairs."""
-    worst = max(found["checks"], key=lambda row: row["rate"])
-    told = ", ".join(f"{language_name(code)} {count}" for code, count in found["languages"].items())
-    return (f"Behaviour: of {counted(found['pairs'], 'minimal pair')} ({told}), the check "
-            f"that fails most is {worst['check'].replace('_', ' ')}: {worst['failures']} of {worst['pairs']} "
-            f"({100 * worst['rate_ci'][0]:.0f} to {100 * worst['rate_ci'][1]:.0f} %).")
+    said = []
+    for expect, words in ((DIFFER, "should have two labels"), (SAME, "should have one label")):
+        if rows := [row for row in found["checks"] if row["expect"] == expect]:
+            worst = max(rows, key=lambda row: row["rate"])
+            said.append(f"of those that {words}, {worst['check'].replace('_', ' ')} fails most, in {worst['failures']} "
+                        f"of {worst['pairs']} ({whole(worst['rate_ci'])})")
+    return (f"Behaviour, on {counted(found['pairs'], 'minimal pair')} in {counted(len(found['languages']), 'language')}"
+            f": {'; '.join(said)}.")
 
 
 def behaviour(found: Mapping) -> list[Html]:
     """Failure rates by check and language, and examples."""
-    rows = [[row["check"].replace("_", " "), row["about"], "the same" if row["expect"] == SAME else "two labels",
-             f"{row['failures']} of {row['pairs']}", percent(row["rate"]), interval(row["rate_ci"]),
+    rows = [[row["check"].replace("_", " "), f"{row['failures']}/{row['pairs']}", percent(row["rate"]),
+             interval(row["rate_ci"]), "one label" if row["expect"] == SAME else "two labels",
              f"{row['commonest']} {percent(row['commonest_share'])}"] for row in found["checks"]]
+    about = [[row["check"].replace("_", " "), row["about"]] for row in found["checks"] if row["about"]]
     languages = list(found["languages"])
     cells = {(cell["check"], cell["language"]): cell for cell in found["cells"]}
-    by_language = [[check["check"].replace("_", " "), *(_cell(cells.get((check["check"], code))) for code in languages)]
-                   for check in found["checks"]]
+    by_language = [[language_name(code), *(_cell(cells.get((check["check"], code))) for check in found["checks"])]
+                   for code in languages]
+    star = f" * fewer than {ENOUGH} pairs." if any(cell["few"] for cell in found["cells"]) else ""
     parts = [points([(row["check"].replace("_", " "), row["rate"], row["rate_ci"]) for row in found["checks"]],
                     "share of pairs that fail", "Failure rates of the checks, as in the table below", 1.0),
-             grid(["check", "what differs", "expected", "failures", "rate", "interval", "commonest answer"], rows,
-                  numbers=[False, False, False, True, True, True, False], class_="wide"),
+             grid(["check", "failures", "rate", "interval", "expected", "commonest answer"], rows,
+                  numbers=[False, True, True, True, False, False], class_="wide"),
+             folded("What differs", grid(["check", "between the posts of a pair"], about, numbers=[False] * 2))
+             if about else None,
              tag("p", "A model that always answers the same fails none of the pairs that expect the same label, and "
                  "all that expect two: hence the commonest answer's share. Whether labels are right is not asked here. "
                  f"{found['written']}", class_="note"),
              tag("h3", "By language"),
-             grid(["check", *map(language_name, languages)], by_language, class_="wide"),
-             tag("p", f"* fewer than {ENOUGH} pairs.", class_="note") if "*" in "".join(
-                 cell for row in by_language for cell in row[1:]) else None]
+             tag("p", f"Failures of pairs.{star}", class_="note"),
+             grid(["language", *(row["check"].replace("_", " ") for row in found["checks"])], by_language,
+                  class_="wide")]
     examples = [[row["check"].replace("_", " "), language_name(row["language"]),
-                 join(row["posts"] or [f"pair {row['number']} of the check"], tag("br")),
-                 join(row["labels"], tag("br"))] for row in found["examples"]]
+                 join([tag("div", text, dir="auto") for text in row["posts"] or [f"pair {row['number']}"]]),
+                 join([tag("div", label.replace("-", "\N{NON-BREAKING HYPHEN}")) for label in row["labels"]])]
+                for row in found["examples"]]
     if examples:
         parts.append(folded("Some that fail", grid(["check", "language", "posts", "labels"], examples,
                                                    numbers=[False] * 4)))
@@ -222,10 +244,10 @@ def memorisation(found: Mapping) -> list[Html]:
 def changes(rows: list[Mapping], whole: Mapping) -> Html:
     """A table of changes, the whole first; what is beyond `MOST` rows is folded."""
     header = ["", "KL", "interval", "flips", "%", "interval", "macro-F1", "F1 change", "interval"]
-    body = [[row["name"], number(row["kl"], 4), interval(row["kl_ci"], 4), row["flips"],
+    body = [[short(row["name"]), number(row["kl"], 4), interval(row["kl_ci"], 4), row["flips"],
              f"{100 * row['flip_rate']:.1f}", interval(row["flip_rate_ci"]), number(row["macro_f1"]),
-             signed(row["f1_change"]), interval(row["f1_change_ci"], 3)]
-            for row in [{"name": "all together", **whole}, *rows]]
+             signed(row["f1_change"]), between(row["f1_change_ci"])]
+            for row in [{**whole, "name": "all together"}, *rows]]
     table = grid(header, body[: MOST + 1], class_="wide")
     rest = body[MOST + 1 :]
     return join([table, folded("The rest", grid(header, rest, class_="wide"))]) if rest else table
@@ -247,12 +269,22 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
+def between(pair: Sequence[float] | None) -> str:
+    """`between([-0.1, 0.2]) -> "[−0.100, 0.200]"`; nothing for None."""
+    return interval(pair, 3).replace("-", "−")
+
+
+def whole(pair: Sequence[float]) -> str:
+    """`whole([0.512, 0.73]) -> "51 to 73 %"`."""
+    return f"{100 * pair[0]:.0f} to {100 * pair[1]:.0f} %"
+
+
 def _are(count: int) -> str:
     return "is" if count == 1 else "are"
 
 
 def _cell(cell: Mapping | None) -> str:
-    return "–" if cell is None else f"{cell['failures']} of {cell['pairs']}{'*' * cell['few']}"
+    return "–" if cell is None else f"{cell['failures']}/{cell['pairs']}{'*' * cell['few']}"
 
 
 # Key in audit.json -> heading and parts of the section; and its first line.

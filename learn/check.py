@@ -63,8 +63,8 @@ def judge(task: Task, answer: Callable | None) -> Verdict:
             found.append(answer(*given))
         except NotImplementedError:
             return Verdict(EMPTY, "nothing is written here yet")
-        except Exception as error:
-            return Verdict(WRONG, f"it stops with {type(error).__name__}: {error} ({_line_of(error)})")
+        except (Exception, SystemExit) as error:  # an exit() would end the check with its own status
+            return Verdict(WRONG, f"it stops with {type(error).__name__}: {error} ({_line_of(error)}){_hint(error)}")
         if difference(list(given), list(arguments), 0.0):
             return Verdict(WRONG, "it changes the arguments that it is given; the caller still needs them, so work on "
                                   "a copy (x = x * 2 makes one, x *= 2 does not)")
@@ -111,18 +111,39 @@ def _tensors_differ(mine, right: torch.Tensor, tolerance: float) -> str:
     if not isinstance(mine, torch.Tensor):
         return f"it gives a {type(mine).__name__}, not a tensor"
     if mine.shape != right.shape:
-        return f"it gives shape {tuple(mine.shape)}; {tuple(right.shape)} is wanted"
+        turned = "; rows and columns have changed places" if mine.dim() == 2 and mine.T.shape == right.shape else ""
+        return f"it gives shape {tuple(mine.shape)}; {tuple(right.shape)} is wanted{turned}"
     if mine.is_floating_point() != right.is_floating_point() or mine.is_complex():
         return f"it gives numbers of type {mine.dtype}; {right.dtype} is wanted"
+    if right.dtype == torch.uint8 and mine.dtype != torch.uint8:
+        return f"it gives numbers of type {mine.dtype}, which take more than a byte each; torch.uint8 is wanted"
     if mine.isnan().any() and not right.isnan().any():
         return "it gives NaN, which is no number: somewhere 0 is divided by 0, or infinities are subtracted"
-    apart = ~torch.isclose(mine.double(), right.double(), rtol=0.0, atol=tolerance)
+    apart = ~torch.isclose(mine.double(), right.double(), rtol=0.0, atol=tolerance, equal_nan=True)
     if not apart.any():
         return ""
     place = tuple(apart.nonzero()[0].tolist())
     where = f"at {list(place)} " if place else ""
     return (f"{where}it gives {mine[place].item():.6g} where {right[place].item():.6g} is wanted; "
-            f"{int(apart.sum())} of {apart.numel()} numbers differ")
+            f"{int(apart.sum())} of {apart.numel()} numbers differ{_factor(mine.double(), right.double())}")
+
+
+def _factor(mine: torch.Tensor, right: torch.Tensor) -> str:
+    """Words for a result that is the right one times one number; "" for any other, and for a single number."""
+    ratio = mine[right != 0] / right[right != 0]
+    if len(ratio) < 2 or mine[right == 0].any() or not torch.allclose(ratio, ratio.mean().expand_as(ratio), rtol=1e-3):
+        return ""
+    return f"; every number is {float(ratio.mean()):.4g} times the one that is wanted" if ratio.mean() else ""
+
+
+def _hint(error: Exception) -> str:
+    """What the words of a few of PyTorch's errors mean."""
+    if "cannot be multiplied" in str(error):
+        return ("; in a product A @ B of matrices, A has as many columns as B has rows: which of the two has to be "
+                "transposed, or do they stand in the wrong order?")
+    if "shape of the mask" in str(error):
+        return "; bytes (uint8) between square brackets are taken for yes and no; `.long()` makes places of them"
+    return ""
 
 
 def _short(value) -> str:
@@ -151,7 +172,7 @@ def read_answers(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"{path}: Python cannot read line {error.lineno}: {error.msg}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{path}: stops with {type(error).__name__}: {error}, before any function is called") from error
     return module
 

@@ -156,5 +156,7 @@ show(figure, "chapter_2_rope")
 # ## Exercises
 #
 # Open `learn/exercises/chapter_2.py`. Write `rotate_vector` and `scaled_frequency`, then `python -m learn check 2`.
+# Close this chapter while you write; a `rotate_vector` without a loop is shorter.
 #
-# To think about: the values, which the next chapter adds to queries and keys, are not turned. Why not?
+# To think about: the next chapter has a third kind of vector beside queries and keys, the values, which are what a
+# token hands over. They are not turned. Why not?

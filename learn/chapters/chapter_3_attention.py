@@ -150,6 +150,8 @@ show(figure, "chapter_3_attention")
 # %% [markdown]
 # ## Exercises
 #
-# Open `learn/exercises/chapter_3.py`. Write `attention_shares` and `repeat_heads`, then `python -m learn check 3`.
+# Open `learn/exercises/chapter_3.py`. Write `attention_shares`, `repeat_heads` and `newest_token`, then
+# `python -m learn check 3`. Close this chapter while you write the first; the third is not in it: a model that writes
+# has the keys and values of all tokens so far, and only the newest token asks.
 #
 # To think about: the first token can only look at itself. What does its row look like, in every head of every model?

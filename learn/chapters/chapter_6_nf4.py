@@ -159,6 +159,7 @@ show(figure, "chapter_6_nf4")
 # %% [markdown]
 # ## Exercises
 #
-# Open `learn/exercises/chapter_6.py`. Write `quantize` and `pack`, then `python -m learn check 6`.
+# Open `learn/exercises/chapter_6.py`. Write `quantize`, `pack` and `dequantize`, then `python -m learn check 6`. Close
+# this chapter while you write the first; how a byte gives its two codes back is for you to find.
 #
 # To think about: a block holds 63 small weights and one that is a hundred times larger. What happens to the small ones?

@@ -42,6 +42,17 @@ def mirrored(x, position, frequencies):
     return torch.cat([first * angle.cos() + second * angle.sin(), second * angle.cos() + first * angle.sin()])
 
 
+def one_after_the_other(x, position, frequencies):
+    angle, (first, second) = position * frequencies, x.chunk(2)
+    first = first * angle.cos() - second * angle.sin()
+    return torch.cat([first, second * angle.cos() + first * angle.sin()])
+
+
+def exchanged(x, position, frequencies):
+    angle, (first, second) = position * frequencies, x.chunk(2)
+    return torch.cat([first * angle.sin() - second * angle.cos(), second * angle.sin() + first * angle.cos()])
+
+
 def trials_scaled() -> list[tuple]:
     given = (32.0, 1.0, 4.0, 8192), (8.0, 2.0, 5.0, 64)
     return [(10.0 ** -(power / 4), *scaling) for scaling in given for power in range(20)]
@@ -72,6 +83,9 @@ TASKS = (
         Wrong(lambda x, position, f: turned(x, position / f),
               "the angle is the position divided by the frequency; it is the product of the two"),
         Wrong(in_degrees, "the angles are taken as degrees; these are radians, as sine and cosine want them"),
+        Wrong(one_after_the_other, "the second number of a pair is made from the first one's new value; keep the old "
+                                   "value until both are made"),
+        Wrong(exchanged, "sine and cosine are exchanged: at position 0, where nothing turns, the cosine is 1"),
         Wrong(mirrored, "both sines have a plus. Then lengths change: in one of the two numbers it has to be a minus"),
         Wrong(lambda x, position, f: x, "nothing is turned: this is the vector as it came"),
     ), tolerance=1e-5),

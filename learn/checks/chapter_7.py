@@ -70,6 +70,14 @@ TASKS = (
               "this is the learned part alone; the frozen layer's own output is missing"),
         Wrong(lambda x, W, A, B, alpha: x @ W.T,
               "this is the frozen layer alone; the learned part is missing"),
+        Wrong(lambda x, W, A, B, alpha: x @ W.T + alpha / A.shape[1] * (x @ A.T @ B.T),
+              "alpha is divided by the number of A's columns, which is the length of an input. The rank is the number "
+              "of its rows"),
+        Wrong(lambda x, W, A, B, alpha: x @ W.T + alpha / len(x) * (x @ A.T @ B.T),
+              "alpha is divided by the number of inputs; it is to be divided by the rank, the number of A's rows"),
+        Wrong(scaled_by(lambda alpha, r: alpha // r), "the scale is rounded down: two strokes, //, leave out what "
+                                                      "stands behind the point; one divides"),
+        Wrong(scaled_by(lambda alpha, r: -alpha / r), "the learned part is subtracted; it is added to the frozen one"),
     ), tolerance=1e-4),
     Task("lora_gradients", trials_gradients, right_gradients, (
         Wrong(gradients(0, 0), "the scale s is missing in both gradients. The output was multiplied by it, so the "

@@ -18,3 +18,12 @@ def repeat_heads(k: torch.Tensor, heads: int) -> torch.Tensor:
     Neighbouring query heads share a key/value head.
     """
     raise NotImplementedError
+
+
+def newest_token(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """What the newest token takes from those that are kept, in every head, as a model does when it writes.
+
+    q: (H, h), the newest token's queries; k, v: (T, K, h), keys and values of all tokens so far, its own last.
+    Returns (H, h).
+    """
+    raise NotImplementedError

@@ -19,3 +19,13 @@ def pack(codes: torch.Tensor) -> torch.Tensor:
     `pack(torch.tensor([1, 2, 15, 0]))` is `tensor([18, 240], dtype=torch.uint8)`.
     """
     raise NotImplementedError
+
+
+def dequantize(packed: torch.Tensor, scales: torch.Tensor, levels: torch.Tensor, shape: tuple[int, int]
+               ) -> torch.Tensor:
+    """The weights that bytes and scales stand for: the way back, from what is stored to a matrix.
+
+    packed: (n / 2,) uint8, as `pack` makes them; scales: (n / 64,); levels: (16,). Returns a matrix of `shape`, whose
+    n numbers lie row by row.
+    """
+    raise NotImplementedError

@@ -12,13 +12,14 @@ import torch
 
 from audit.adapter import adapter, angles, compare, effective_rank, norms, switched_off
 from audit.change import change
-from audit.probe import cross_validated, folds, probe, states
+from audit.probe import cross_validated, folds, overlap, probe, states
 from common.errors import UserError
 from data.batching import make_batch
 from lora.inject import adapters
 from lora.layer import LoRALinear
 from lora.update import thin_svd
 from model.layers import Linear
+from report.intervals import wilson
 from tests.audit.conftest import make, subject_of
 
 
@@ -138,3 +139,19 @@ def test_the_probe_of_few_posts_says_nothing_and_of_more_stands_beside_the_run(s
     assert found["accuracy"]["base"] == (alone.argmax(1) == subject.table.gold).mean()
     assert found["accuracy"]["run"] == (before.argmax(1) == subject.table.gold).mean()
     assert set(found["macro_f1"]) == {"probe", "run", "base"} and found["posts"] == 20
+    gold = subject.table.gold
+    with switched_off(subject.model, adapters(subject.model)):
+        x = states(subject)
+    probed = cross_validated(x, gold, folds(subject.table.clusters, 5, 0), 4).argmax(1)
+    learned = [i for i in range(20) if before[i].argmax() == gold[i] != alone[i].argmax()]
+    assert found["learned"] == len(learned) and found["known"] == sum(probed[i] == gold[i] for i in learned)
+    missed = [i for i in range(20) if before[i].argmax() != gold[i]]
+    assert found["missed"] == len(missed) and found["missed_known"] == sum(probed[i] == gold[i] for i in missed)
+
+
+def test_what_was_learned_and_known_is_counted_post_by_post():
+    run, base, probed = (np.array([*map(int, row)], dtype=bool) for row in ("111100", "000110", "110110"))
+    assert overlap(run, base, probed) == {"learned": 3, "known": 2, "known_rate": 2 / 3, "known_ci": list(wilson(2, 3)),
+                                          "missed": 2, "missed_known": 1}
+    assert overlap(base, base, probed) == {"learned": 0, "known": 0, "known_rate": None, "known_ci": None, "missed": 4,
+                                           "missed_known": 2}

@@ -46,6 +46,12 @@ def test_errors_equal_sums_over_the_weights(shape):
         pytest.approx([shares[block] for block in order[:5]], rel=1e-6)
     assert found["block_error_largest"] == pytest.approx(max(relative), rel=1e-6)
     assert found["crest_largest"] == pytest.approx(max(crest), rel=1e-6)
+    middle = (len(pieces) - 1) // 2  # of an even number, the lower one
+    assert found["block_error_median"] == pytest.approx(sorted(relative)[middle], rel=1e-6)
+    assert found["crest_median"] == pytest.approx(sorted(crest)[middle], rel=1e-6)
+    for block, place in zip(found["worst_blocks"], order, strict=False):
+        assert block["relative_error"] == pytest.approx(relative[place], rel=1e-6)
+        assert block["largest"] == max(map(abs, flat[pieces[place]])) and block["crest"] == pytest.approx(crest[place])
     mean = sum(flat) / len(flat)
     limit = 6 * norm([value - mean for value in flat]) / math.sqrt(len(flat))
     assert found["outliers"] == sum(abs(value) > limit for value in flat)

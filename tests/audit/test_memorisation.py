@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from audit import sections
 from audit.memorisation import WORDS, above, continuation, exposures, for_the_card, memorisation, split
 from finetune.recorded import prepared_of
+from report.markup import escape
+from report.words import number
 from tests.audit.conftest import make, subject_of
 from tests.small import posts, write_jsonl
 
@@ -87,6 +90,9 @@ def test_a_run_that_knows_its_posts_is_found_out(fluent):
     assert tuned["continued"]["training"]["posts"] > 0
     assert tuned["exposure"]["training"] <= tuned["exposure"]["largest_possible"]
     assert "Do not publish" in " ".join(for_the_card(found))
+    shown = " ".join(map(str, sections.memorisation({"measured": True} | found)))
+    assert all(escape(line) in shown for line in for_the_card(found)) and number(tuned["loss"]["unseen"]) in shown
+    assert sections.said_of_memorisation({"measured": True} | found).startswith("Memory: It was trained on the whole")
 
 
 def test_what_the_card_must_say_depends_on_what_was_measured():

@@ -5,12 +5,13 @@ Deliberate break: leave the escaping out of `audit.picture`, or write audit.json
 
 import json
 import re
+import shutil
 
 import pytest
 
-from audit import sections
+from audit import minimal, sections
 from audit.page import audit_page, findings
-from audit.picture import points
+from audit.picture import points, rounded
 from tests.audit.conftest import make
 from tests.browser import PROGRAM, Browser
 from tests.report.test_page import EVIL, Reader
@@ -21,7 +22,17 @@ QUICK = ("--model", "tiny", "--data", "test.jsonl", "--draws", "40", "--threads"
 
 @pytest.fixture(scope="module")
 def written(place):
-    """One whole audit: its folder, and what the program printed."""
+    """One whole audit with pairs of two languages: its folder, and what the program printed."""
+    shipped = [path for path in minimal.SHIPPED.iterdir() if path.stem in ("ar", "en")]
+    (place / "pairs").mkdir()
+    for path in shipped:
+        shutil.copy(path, place / "pairs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minimal, "SHIPPED", place / "pairs")
+        return audited(place)
+
+
+def audited(place):
     make(place, "nf4", "--quantize", "nf4")
     make(place, "attention", "--quantize", "nf4", "--targets", "q_proj", "v_proj")
     (place / "mine.toml").write_text("language = 'en'\n[emoji]\npairs = [['a quiet river', 'a quiet river 🙂']]")
@@ -64,6 +75,11 @@ def test_the_page_fits_its_widths_and_asks_for_nothing(written):
         for width in (390, 1200, 1600):
             seen = browser.read(written[0] / "audit.html", width)
             assert seen["scroll_width"] <= width and seen["messages"] == [] and len(seen["requests"]) == 1
+
+
+def test_an_axis_ends_at_a_short_number():
+    assert [rounded(value) for value in (0.116, 0.177, 1.0, 0.61, 9.9, 2e-7)] == \
+        pytest.approx([0.12, 0.2, 1.0, 0.8, 10, 2e-7])
 
 
 def test_a_picture_keeps_points_within_it():

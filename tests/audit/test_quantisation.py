@@ -55,6 +55,8 @@ def test_the_section_holds_these_changes_and_sorts_them(subject, place):
         after = from_scratch(subject, place, lambda other, name=row["name"]: other != name)
         assert {**change(subject.table, before, after, 50), "name": row["name"], "matrices": 1} == row
     assert [row["kl"] for row in found["changed"]] == sorted((row["kl"] for row in found["changed"]), reverse=True)
+    for row in found["matrices"]:
+        assert row["bits_by_weighted_error"] == pytest.approx(-np.log2(row["weighted_error"]), rel=1e-12)
     everything = from_scratch(subject, place, lambda name: False)
     assert found["all"] == change(subject.table, before, everything, 50)
     assert np.array_equal(subject.probabilities(), before)

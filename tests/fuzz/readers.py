@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from audit.minimal import read_pairs
 from common.errors import UserError
 from common.files import ROOT, read_json, write_json
 from common.options import parse_options
@@ -228,10 +229,14 @@ rank = 16\nalpha = 32.0\nrslora = true\nlearning_rate = 1e-3\nmax_steps = 1_000\
 """
 BOOK = (ROOT / "data" / "codebooks" / "filled_example.toml").read_bytes()
 ROWS = b"en\ta-1\nes\ta-2\n"
+PAIRS = """language = "pt-BR"\n[emoji]\npairs = [["a é", "a é ☺"], ["b", "b ☺"]]\n[mine]\nexpect = "differ"
+pairs = [["c", "d"]]
+""".encode()
 TABLES = {
     "prices.toml": ((ROOT / "inference" / "prices.toml").read_bytes(), load_prices),
     "shares.toml": ((ROOT / "data" / "pretraining_shares.toml").read_bytes(), load_shares),
     "plan.toml": (fixtures.PLAN, lambda path: load_plan(path).hash),
+    "pairs.toml": (PAIRS, read_pairs),
     "codebook.toml": (BOOK, lambda path: (load_codebook(path).instruction(), load_codebook(path).hash)),
     "options.toml": (OPTIONS, lambda path: asdict(parse_options(
         TrainOptions, ["--config", str(path)], program="p", description="d", presets={"a": {"rank": 2}}))),

@@ -10,12 +10,16 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import re
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.errors import UserError, run_program
 from common.files import ROOT
@@ -121,8 +125,25 @@ def test_a_notebook_holds_the_whole_chapter(chapter, tmp_path):
 def test_a_notebook_runs_in_jupyter(chapter, tmp_path):
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    path = write_notebook(chapter.script, tmp_path)
-    nbclient.NotebookClient(nbformat.read(path, 4), resources={"metadata": {"path": str(ROOT)}}).execute()
+    execute(chapter, tmp_path, nbformat, nbclient)
+
+
+def test_one_notebook_runs_in_jupyter(tmp_path):
+    """One for the ordinary suite, all nine for the slow one."""
+    nbformat = pytest.importorskip("nbformat", reason="needs nbformat, which nbclient brings")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient")
+    pytest.importorskip("ipykernel", reason="needs ipykernel")
+    book = execute(find_chapter(6), tmp_path, nbformat, nbclient)
+    outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert "the same bits" in "".join(output.get("text", "") for output in outputs)
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+def execute(chapter, folder: Path, nbformat, nbclient):
+    """The chapter's notebook after every cell has run, as Jupyter runs it in the clone."""
+    book = nbformat.read(write_notebook(chapter.script, folder), 4)
+    nbclient.NotebookClient(book, resources={"metadata": {"path": str(ROOT)}}).execute()
+    return book
 
 
 def test_notebooks_are_written_by_one_command(tmp_path):
@@ -147,6 +168,18 @@ def test_the_course_has_every_chapter_once():
         assert name.endswith("chapter_N.py") or (ROOT / name).exists(), name
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "wait4"), reason="needs wait4")
+def test_the_longest_chapter_fits_into_the_memory_that_the_course_names(tmp_path):
+    assert "1 GB of memory" in (LEARN / "TEACHING.md").read_text(encoding="utf-8")
+    words = [sys.executable, "-m", "learn", "run", str(max(LONG)), "--out", str(tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = status
+    assert status == 0 and used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) < 10**9
+
+
 def answers(tmp_path, text: str):
     path = tmp_path / "chapter_6.py"
     path.write_text("import torch\n" + text, encoding="utf-8")
@@ -161,6 +194,9 @@ def answers(tmp_path, text: str):
     ("return weight.long(), weight", "result 1: it gives shape (2, 128); (256,) is wanted"),
     ("return weight.reshape(-1), weight", "result 1: it gives numbers of type torch.float32; torch.int64 is wanted"),
     ("return torch.zeros(weight.numel()).long(), weight", "result 1: at [0] it gives 0 where"),
+    ("return levels[weight.reshape(-1).byte()], weight", "`.long()` makes places of them"),
+    ("raise SystemExit(0)", "it stops with SystemExit: 0 (line 3 of"),
+    ("return weight @ weight, weight", "in a product A @ B of matrices, A has as many columns as B has rows"),
 ])
 def test_other_mistakes_are_told_with_their_place(body, words, tmp_path):
     path = answers(tmp_path, f"def quantize(weight, levels):\n    {body}\n")
@@ -172,6 +208,7 @@ def test_other_mistakes_are_told_with_their_place(body, words, tmp_path):
 @pytest.mark.parametrize(("text", "words"), [
     ("def quantize(:\n", "Python cannot read line 2"),
     ("import nothing_of_this_name\n", "stops with ModuleNotFoundError"),
+    ("raise SystemExit(0)\n", "stops with SystemExit: 0, before any function is called"),
 ])
 def test_a_file_that_cannot_be_read_is_told_in_one_line(text, words, tmp_path):
     status, out, err = command("check", 6, "--file", answers(tmp_path, text))
@@ -196,6 +233,17 @@ def test_without_a_screen_the_picture_says_how_to_save_it(monkeypatch, capsys):
     figure, _ = picture.panels(2)
     picture.show(figure, "chapter_6_nf4")
     assert "python -m learn run 6 --out pictures" in capsys.readouterr().out
+
+
+def test_a_factor_and_a_transposed_matrix_are_named():
+    right = torch.tensor([[1.0, -2.0, 0.0], [4.0, 0.5, 8.0]])
+    assert difference(-0.5 * right, right, 1e-6).endswith("; every number is -0.5 times the one that is wanted")
+    for other in (right + 1, 0 * right, right.square(), torch.tensor([[2.0, -4.0, 1.0], [8.0, 1.0, 16.0]])):
+        assert "times" not in difference(other, right, 1e-6) and difference(other, right, 1e-6)
+    assert difference(right.T, right, 0).endswith("(2, 3) is wanted; rows and columns have changed places")
+    assert "NaN" in difference(right / 0 * 0, right, 0)
+    codes = torch.tensor([1, 2, 3])
+    assert difference(codes, codes.byte(), 0).endswith("torch.uint8 is wanted") and not difference(codes, codes, 0)
 
 
 def test_differences_are_found():
