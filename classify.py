@@ -33,13 +33,14 @@ from common.options import option, parse_options
 from common.terminal import bars, human_seconds, printable, progress
 from data.chat import imitation
 from data.codebook import Codebook
+from data.growing import GrowingFile, partial_files, was_stopped
 from data.inputs import STDIN, expand, outputs_for, spooled
 from data.notes import Notes
 from data.posts import ColumnOptions, Post
 from data.prompt import Prompt
 from data.readers import check_posts, iter_posts
 from data.visible import is_empty
-from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files, was_stopped
+from data.writers import OUTPUT_FORMATS, output_format
 from finetune.run_folder import RunFolder
 from inference.decide import Label, as_labels
 from inference.int8 import to_int8

@@ -1,6 +1,6 @@
 """Labelling as a stream: what is checked first, what is written when, what a kill leaves and how it goes on.
 
-Deliberate breaks: in data/writers.py let `add` write the journal before the rows, and leave out `_rows.truncate`; the
+Deliberate breaks: in data/growing.py let `add` write the journal before the rows, and leave out `_rows.truncate`; the
 resumed file is no longer the file that was never stopped. In classify.py read the posts with `read_posts`: memory grows
 with them.
 """
@@ -19,7 +19,8 @@ import pytest
 import classify
 from common.errors import UserError
 from common.files import ROOT
-from data.writers import GrowingFile, partial_files, write_rows
+from data.growing import GrowingFile, partial_files
+from data.writers import write_rows
 from inference import labeller as predict
 from tests.programs.hostile import (
     World,

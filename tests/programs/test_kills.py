@@ -5,7 +5,7 @@ The processes are forked from one that has imported the programs, so that a kill
 which moment, is drawn from a seed.
 
 Deliberate break: in common/leftovers.py let `put_folder` remove the old folder ahead of the renaming, in
-data/writers.py leave out `_take_back`, or in study/runner.py count a scoring ahead of its answers.
+data/growing.py leave out `_take_back`, or in study/runner.py count a scoring ahead of its answers.
 """
 
 import contextlib
