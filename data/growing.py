@@ -237,3 +237,16 @@ def was_stopped(path: str | Path) -> bool:
     A kill in its very first or its last moment leaves a journal alone, which is nothing to go on with.
     """
     return all(part.exists() for part in partial_files(path))
+
+
+def is_ending(path: str | Path) -> bool:
+    """Whether a kill came when a `GrowingFile` was in its place already, and its journal not yet gone."""
+    rows, journal = partial_files(path)
+    if not Path(path).exists() or not journal.exists():
+        return False
+    if not rows.exists():
+        return True
+    check_plain(journal)
+    with open(journal, "rb") as handle:
+        last = handle.read()[-4096:].splitlines()[-1:]
+    return bool(last) and b'"whole": ' in last[0]
