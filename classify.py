@@ -58,6 +58,7 @@ from inference.loaded import LoadedRun
 from inference.options import LabelOptions
 from inference.repeats import Repeats
 from inference.run import finished_run, open_model
+from report.words import counted
 
 # What --text does not go with.
 FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns", "safe_cells",
@@ -122,11 +123,14 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
                 return
             watch = Watch(sum(with_text(notes, job) for notes, job in zip(found, todo, strict=True)), 0,
                           options.progress_json, model)
+            labeller = Labeller(model, prompt, options.micro_tokens, watch.show, Repeats())
             with watch:
                 for job, notes, own in zip(todo, found, kept, strict=True):
-                    made_from = hashes | input_hashes(job, options) | {"own columns": own} | arithmetic(model, options)
-                    label(model, prompt, growing(job, made_from, prompt, options, manifest), job, notes, own, options,
-                          watch, stop)
+                    rows = job.rows(notes.kept)
+                    made_from = hashes | input_hashes(job, options) | {
+                        "own columns": own, "rows": [rows.start, rows.stop, notes.kept]} | arithmetic(model, options)
+                    file = growing(job, made_from, prompt, options, manifest)
+                    label(labeller, file, job, notes, own, options, watch, stop)
     write_report(options, folder, todo)
 
 
@@ -176,10 +180,10 @@ def ready(run: RunFolder, options: ClassifyOptions, texts: Iterable[str]):
     return model, prompt
 
 
-def label(model, prompt: Prompt, file: GrowingFile, job: Job, notes: Notes, kept: list[str], options: ClassifyOptions,
+def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: list[str], options: ClassifyOptions,
           watch: Watch, stop: Stop) -> None:
     """Labels for the job's posts that `file` does not have yet, window by window."""
-    rows = job.rows(notes.kept)
+    rows, prompt, halvings = job.rows(notes.kept), labeller.prompt, labeller.halvings
     imitating = 0  # of those that are labelled now
     try:
         with file:
@@ -190,7 +194,6 @@ def label(model, prompt: Prompt, file: GrowingFile, job: Job, notes: Notes, kept
                 watch.show(file.counts["texts"])
             posts = iter_posts([job.source], options.columns(), check_ids=False, **READING)
             watch.file = str(job.path)
-            labeller = Labeller(model, prompt, options.micro_tokens, watch.show, Repeats())
             for window in labeller.label(islice(posts, rows.start + before, rows.stop)):
                 found = as_labels(window.probabilities, prompt.codebook)
                 lines = [output_row(*pair, prompt.codebook, options, kept)
@@ -211,11 +214,11 @@ def label(model, prompt: Prompt, file: GrowingFile, job: Job, notes: Notes, kept
     counts, seconds = file.counts, time.perf_counter() - began
     print(f"  {counts['texts']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
           + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else "")
-          + (f"; {counts['wrong']:,} rows were wrong and have none" if counts["wrong"] else "")
+          + (f"; {counted(counts['wrong'], 'row')} could not be read and got none" if counts["wrong"] else "")
           + (f"; {counts['repeats']:,} came again and were computed once" if counts["repeats"] else ""))
     if imitating:
         print(f"  {imitation(imitating, prompt.imitated)}")
-    if labeller.halvings:
+    if labeller.halvings > halvings:
         print(f"  {labeller.remark()}")
     print(f"labels: {job.path}")
 

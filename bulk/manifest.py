@@ -7,6 +7,7 @@ input or run has changed since is refused, not passed over. A part of a job (`--
 that no two processes write the same one; `tools.join` reads them.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def is_done(path: Path, output: Path, made_from: Mapping) -> bool:
     facts = read_manifest(path).get(output.name)
     if facts is None or not output.exists():
         return False
-    different = [key for key, value in made_from.items() if facts["made_from"].get(key) != value]
+    same = json.loads(json.dumps(made_from))  # as a manifest gives it back
+    different = [key for key, value in same.items() if facts["made_from"].get(key) != value]
     if different:
         raise UserError(f"--resume: {output} was made from another {', '.join(different)}; resume with the same, or "
                         "start anew with --overwrite")
