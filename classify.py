@@ -20,17 +20,17 @@ SIGUSR1, the same command with --resume continues.
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
 from bulk.check import READING, check_inputs, kept_columns
 from bulk.dry_run import dry_run
+from bulk.fleet import Fleet
 from bulk.manifest import is_done, manifest_path, note_whole
+from bulk.opened import arithmetic, ready
 from bulk.options import BulkOptions
 from bulk.page import write_page
 from bulk.places import Job, check_output, jobs
@@ -43,7 +43,7 @@ from common.options import option, parse_options
 from common.terminal import bars, human_seconds, printable
 from data.chat import imitation
 from data.codebook import Codebook
-from data.growing import GrowingFile
+from data.growing import GrowingFile, forget
 from data.notes import Notes
 from data.posts import ColumnOptions, Post
 from data.prompt import Prompt
@@ -52,12 +52,11 @@ from data.visible import is_empty
 from data.writers import OUTPUT_FORMATS
 from finetune.run_folder import RunFolder
 from inference.decide import Label, as_labels
-from inference.int8 import to_int8
 from inference.labeller import Labeller
 from inference.loaded import LoadedRun
 from inference.options import LabelOptions
 from inference.repeats import Repeats
-from inference.run import finished_run, open_model
+from inference.run import finished_run
 from report.words import counted
 
 # What --text does not go with.
@@ -108,6 +107,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
     if manifest is not None and options.resume and not options.overwrite:
         done = [job for job in todo if is_done(manifest, job.path, hashes | input_hashes(job, options))]
         for job in done:
+            forget(job.path)
             print(f"  {job.path}: is there already")
         todo = [job for job in todo if job not in done]
     for job in todo if not options.dry_run else ():
@@ -116,20 +116,26 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
         found = check_inputs([job.source for job in todo], options, stop.check)
         kept = [kept_columns(options, notes, job.source) for notes, job in zip(found, todo, strict=True)]
         if todo:
-            first = (post.text for job in todo for post in iter_posts([job.source], options.columns(), **READING))
-            model, prompt = ready(run, options, first)
-            if options.dry_run:
-                dry_run(model, prompt, [job.source for job in todo], found, options)
-                return
-            watch = Watch(sum(with_text(notes, job) for notes, job in zip(found, todo, strict=True)), 0,
-                          options.progress_json, model)
-            labeller = Labeller(model, prompt, options.micro_tokens, watch.show, Repeats())
-            with watch:
+            watch = Watch(sum(with_text(notes, job) for notes, job in zip(found, todo, strict=True)),
+                          options.progress_json)
+            if options.engine == "ray" and not options.dry_run:
+                labeller = Fleet(run, options, watch.show, stop)
+                exact = labeller.arithmetic
+            else:
+                first = (post.text for job in todo for post in iter_posts([job.source], options.columns(), **READING))
+                model, prompt = ready(run, options, first)
+                if options.dry_run:
+                    dry_run(model, prompt, [job.source for job in todo], options)
+                    return
+                labeller = Labeller(model, prompt, options.micro_tokens, watch.show, Repeats())
+                exact = arithmetic(model, options)
+                watch.measure(model)
+            with closing(labeller) if options.engine == "ray" else nullcontext(), watch:
                 for job, notes, own in zip(todo, found, kept, strict=True):
                     rows = job.rows(notes.kept)
                     made_from = hashes | input_hashes(job, options) | {
-                        "own columns": own, "rows": [rows.start, rows.stop, notes.kept]} | arithmetic(model, options)
-                    file = growing(job, made_from, prompt, options, manifest)
+                        "own columns": own, "rows": [rows.start, rows.stop, notes.kept]} | exact
+                    file = growing(job, made_from, labeller.prompt, options, manifest)
                     label(labeller, file, job, notes, own, options, watch, stop)
     write_report(options, folder, todo)
 
@@ -167,19 +173,6 @@ def label_one(options: ClassifyOptions) -> None:
     print(f"\n{bars(found.probabilities, encoding)}\n\n  {printable(str(found), encoding)}")
 
 
-def ready(run: RunFolder, options: ClassifyOptions, texts: Iterable[str]):
-    """The run's model, set up by the options, and its prompt: (model, prompt); `texts` begins what will be labelled."""
-    device, dtype, reason = options.set_up()
-    print(f"  {dtype}, since {reason}")
-    options.check_int8(device, dtype)
-    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
-    options.choose_threads(device, model.config)
-    options.make_ready(model)
-    if options.int8:
-        to_int8(model, prompt, texts, options.micro_tokens)
-    return model, prompt
-
-
 def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: list[str], options: ClassifyOptions,
           watch: Watch, stop: Stop) -> None:
     """Labels for the job's posts that `file` does not have yet, window by window."""
@@ -191,7 +184,6 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
             if before:
                 print(f"  {before:,} rows were labelled before; continuing after them")
                 watch.before(file.counts)
-                watch.show(file.counts["texts"])
             posts = iter_posts([job.source], options.columns(), check_ids=False, **READING)
             watch.file = str(job.path)
             for window in labeller.label(islice(posts, rows.start + before, rows.stop)):
@@ -218,7 +210,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
           + (f"; {counts['repeats']:,} came again and were computed once" if counts["repeats"] else ""))
     if imitating:
         print(f"  {imitation(imitating, prompt.imitated)}")
-    if labeller.halvings > halvings:
+    if labeller.halvings > halvings or (labeller.remark() and not labeller.halvings):
         print(f"  {labeller.remark()}")
     print(f"labels: {job.path}")
 
@@ -234,14 +226,6 @@ def input_hashes(job: Job, options: ClassifyOptions) -> dict:
     return {"input": sha256_file(job.source), "columns": asdict(options.columns()), "--shard": options.shard,
             "--with-texts": options.with_texts, "--keep-columns": list(options.keep_columns),
             "--safe-cells": options.safe_cells}
-
-
-def arithmetic(model, options: ClassifyOptions) -> dict:
-    """What decides the last bits: dtype, 8-bit products, the device's kind, its threads, the library."""
-    is_cpu = model.device.type == "cpu"
-    device = torch.backends.cpu.get_cpu_capability() if is_cpu else torch.cuda.get_device_name(model.device)
-    return {"dtype": str(model.dtype), "--int8": options.int8, "--exact": options.exact or is_cpu, "device": device,
-            "--threads": torch.get_num_threads() if is_cpu else 0, "torch": torch.__version__}
 
 
 def write_report(options: ClassifyOptions, folder: Path | None, todo: list[Job]) -> None:

@@ -23,11 +23,10 @@ from random import Random
 import torch
 
 from bulk.check import READING
-from bulk.watch import product_limit
+from bulk.watch import product_limit, weights_of
 from common.errors import UserError
 from common.files import find_path
 from common.terminal import human_bytes, human_seconds, table
-from data.notes import Notes
 from data.prompt import Prompt
 from data.readers import iter_posts
 from data.visible import is_empty
@@ -69,7 +68,7 @@ def allocate(counts: list[int], size: int) -> list[int]:
     return [min(count, max(1, round(size * count / total))) for count in counts]
 
 
-def dry_run(model, prompt: Prompt, sources: list[Path], found: list[Notes], options) -> None:
+def dry_run(model, prompt: Prompt, sources: list[Path], options) -> None:
     """Print what labelling `sources` would take. Raises `UserError` where they hold no post with text."""
     draw = Random(SEED)
     layers = list(strata((post.text for post in iter_posts(sources, options.columns(), check_ids=False, **READING)),
@@ -98,9 +97,9 @@ def dry_run(model, prompt: Prompt, sources: list[Path], found: list[Notes], opti
           f"with; {len(flat):,} were drawn and labelled, from {len(layers)} strata of length")
     print(f"  time here    {human_seconds(whole)}, {posts / whole:,.3g} posts a second, besides reading and the "
           "model's start")
-    weights = sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "dense_weight"))
     limit = product_limit(model)
-    print(f"  of the limit {2 * weights * own / whole / limit:.0%} of what this device's matrix products reach")
+    share = 2 * weights_of(model) * own / whole / limit
+    print(f"  of the limit {share:.0%} of what this device's matrix products reach")
     print(f"  memory       {human_bytes(peak_memory(model))}, the most until now")
     print("\n".join(prices(load_prices(find_path(options.prices) if options.prices else None), model, whole, posts,
                            of_all(lambda row: len(row.ids)), options.api_seconds)))

@@ -23,6 +23,12 @@ class BulkOptions:
                                  maximum=1.0, group=MANY)
     shard: str | None = option(None, "label the i-th of n equal parts of every input, for job arrays; python -m "
                                "tools.join makes one file of the parts", metavar="I/N", group=MANY)
+    engine: str = option("here", "here: this process; ray: workers of a Ray cluster, each on a GPU or on --threads "
+                         "cores (pip install ray)", choices=("here", "ray"), group=MANY)
+    workers: int = option(0, "workers for --engine ray (default: as many as the cluster has room for)", minimum=0,
+                          maximum=100_000, group=MANY)
+    address: str | None = option(None, "of a Ray cluster that runs, such as auto (default: one is started here)",
+                                 metavar="HOST:PORT", group=MANY)
     dry_run: bool = option(False, "label a random sample, say what all of it would take here (hours, memory, price), "
                            "and write nothing", group=MANY)
     prices: str | None = option(None, "table of prices for --dry-run (default: inference/prices.toml)", metavar="FILE",

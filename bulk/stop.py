@@ -19,10 +19,14 @@ class Stop:
         self._before: dict = {}
 
     def __enter__(self) -> "Stop":
-        if threading.current_thread() is threading.main_thread():  # others may not; a notebook's kernel has its own
-            for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._ask)
+        self._before = self.take()
         return self
+
+    def take(self) -> dict:
+        """Take the signals, also where a library has put handlers of its own there since; returns those."""
+        if threading.current_thread() is not threading.main_thread():  # others may not
+            return {}
+        return {number: signal.signal(number, self._ask) for number in SIGNALS}
 
     def __exit__(self, *error) -> None:
         for number, handler in self._before.items():

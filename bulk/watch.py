@@ -26,18 +26,20 @@ TRIES, TOKENS = 3, 1024  # of the product that is timed
 
 
 class Watch:
-    """Counts windows in a `with` block. total, done: posts with text of all inputs, and those done before.
-
-    path: the file for dashboards, or None. model: None where nothing is said of the limit.
+    """Counts windows in a `with` block. total: posts with text of all inputs. path: the file for dashboards, or None.
     """
 
-    def __init__(self, total: int, done: int, path: str | Path | None = None, model=None):
-        self.total, self.done, self.path, self.model = total, done, path, model
+    def __init__(self, total: int, path: str | Path | None = None):
+        self.total, self.done, self.path, self.device = total, 0, path, None
         self.counts, self.labels, self.tokens, self.joules = Counter(), Counter(), 0, None
-        self.file, self._first, self._told = "", done, 0.0
-        self._limit = product_limit(model) if path is not None and model is not None else None
-        self._weights = sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "dense_weight")
-                            ) if model is not None else 0
+        self.file, self._before, self._told = "", 0, 0.0
+        self._limit, self._weights = None, 0
+
+    def measure(self, model) -> None:
+        """Measure what `model` is held against, for the file for dashboards; without it there is no such share."""
+        self.device = model.device
+        if self.path is not None:
+            self._limit, self._weights = product_limit(model), weights_of(model)
 
     def __enter__(self) -> "Watch":
         self._bar = progress(self.total, "post", "labelling", initial=self.done)
@@ -50,7 +52,9 @@ class Watch:
             self._tell()
 
     def before(self, counts: Counter) -> None:
-        """Count what a file holds from before a kill: its counts as `window` made them."""
+        """Count what a file holds from before a kill: its counts as `window` made them, and its posts with text."""
+        self._before += counts["texts"]
+        self.show(counts["texts"])
         self.labels.update({name.removeprefix("label:"): number for name, number in counts.items()
                             if name.startswith("label:")})
         self.counts.update({name: number for name, number in counts.items() if not name.startswith("label:")})
@@ -67,7 +71,7 @@ class Watch:
         self.labels += labels
         self.tokens += window.tokens
         now = time.monotonic()
-        if self.model is not None and (watts := power(self.model.device)) is not None:
+        if self.device is not None and (watts := power(self.device)) is not None:
             self.joules = (self.joules or 0.0) + watts * (now - self._last)
         self._last = now
         self._bar.detail = self.detail()
@@ -101,13 +105,18 @@ class Watch:
 
     def _tell(self) -> None:
         seconds = self.seconds()
-        rate = (self.done - self._first) / max(seconds, 1e-9)
+        rate = (self.done - self._before) / max(seconds, 1e-9)
         write_json(self.path, {
             "done": self.done, "total": self.total, "rows_wrong": self.counts["wrong"],
             "repeats": self.counts["repeats"], "cut": self.counts["cut"], "posts_per_second": rate,
             "tokens_per_second": self.tokens / max(seconds, 1e-9), "share_of_product_limit": self.share_of_limit(),
             "seconds": seconds, "seconds_left": (self.total - self.done) / rate if rate else None,
             "joules": self.joules, "labels": self.shares(), "file": self.file})
+
+
+def weights_of(model) -> int:
+    """Weights of all linears of the decoder: each token is multiplied with every one of them."""
+    return sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "dense_weight"))
 
 
 @torch.inference_mode()

@@ -239,6 +239,12 @@ def was_stopped(path: str | Path) -> bool:
     return all(part.exists() for part in partial_files(path))
 
 
+def forget(path: str | Path) -> None:
+    """Remove what a `GrowingFile` keeps beside a file that is known to be whole: a kill may have left it."""
+    for part in partial_files(path):
+        part.unlink(missing_ok=True)
+
+
 def is_ending(path: str | Path) -> bool:
     """Whether a kill came when a `GrowingFile` was in its place already, and its journal not yet gone."""
     rows, journal = partial_files(path)
