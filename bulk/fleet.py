@@ -122,7 +122,8 @@ class Fleet:
 
     def remark(self) -> str:
         """What to say at the end."""
-        return f"{self.lost} workers were lost, and their posts computed by others" if self.lost else ""
+        who = "1 worker was lost, and its" if self.lost == 1 else f"{self.lost} workers were lost, and their"
+        return f"{who} posts computed by others" if self.lost else ""
 
     def close(self) -> None:
         """Let go of the cluster; one that was started here ends."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import classify
+from bulk import opened
 from common.errors import UserError
 from common.files import ROOT
 from data.growing import GrowingFile, partial_files
@@ -173,20 +174,20 @@ def test_a_wrong_row_far_behind_is_told_before_anything_is_labelled(world: World
     posts = many(tmp_path / "many.jsonl", 300)
     with open(posts, "a") as handle:
         handle.write('{"text": 12}\n')
-    monkeypatch.setattr(classify, "open_model", None)  # would be a TypeError
-    refused(classify.main, *words(world, posts, "a.csv"), says=("many.jsonl: row 301", "the text is a number"))
+    monkeypatch.setattr(opened, "open_model", None)  # would be a TypeError
+    refused(classify.main, *words(world, posts, "a.csv", "--max-bad-rows", "0"), says=("many.jsonl: row 301", "the text is a number"))
 
 
 def test_an_input_that_changes_meanwhile(world: World, tmp_path, monkeypatch):
     posts = many(tmp_path / "many.jsonl", 40)
-    opened = classify.open_model
+    open_model = opened.open_model
 
     def slowly(*args, **kwargs):
         with open(posts, "a") as handle:
             handle.write('{"text": "one more"}\n')
-        return opened(*args, **kwargs)
+        return open_model(*args, **kwargs)
 
-    monkeypatch.setattr(classify, "open_model", slowly)
+    monkeypatch.setattr(opened, "open_model", slowly)
     ended = call(classify.main, *words(world, posts, "a.csv"))
     assert ended.code == 2 and "has changed while it was being labelled" in ended.err and not Path("a.csv").exists()
 
