@@ -19,6 +19,7 @@ from bulk.manifest import manifest_path, note_whole, read_manifest
 from bulk.places import part_path
 from common.errors import UserError
 from common.files import atomic_write, scratch_folder, sha256_file
+from data.growing import forget
 from data.writers import PARQUET, check_format, finish, is_gzipped, output_format, plain_format
 
 _PART = re.compile(r"manifest\.(\d+)-of-(\d+)\.json")
@@ -147,6 +148,9 @@ def join_all(folder: Path, keep: bool = False) -> list[Path]:
         if any(not path.exists() for path in whole.paths) and whole.output.exists() and whole.output.name in done:
             continue  # a kill came while parts were removed
         note_whole(manifest, whole.output.name, join(whole))
+    for whole in wholes:
+        for path in whole.paths:
+            forget(path)
     if not keep:
         count = len(wholes[0].parts) if wholes else 0
         for path in [path for whole in wholes for path in whole.paths]:

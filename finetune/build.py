@@ -8,6 +8,7 @@ from finetune.loop import Recipe, Trainer, steps_per_epoch
 from finetune.memory import MemoryPlan
 from finetune.options import is_embedded
 from finetune.prepare import Prepared
+from finetune.team import Team, TeamTrainer
 
 
 def choose_order(options, prepared: Prepared):
@@ -19,8 +20,8 @@ def choose_order(options, prepared: Prepared):
     return order_by_length([len(row.ids) for row in prepared.rows], options.batch_size, options.seed)
 
 
-def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order) -> Trainer:
-    """Rows, labels, weights and recipe put together."""
+def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order, team: Team | None = None) -> Trainer:
+    """Rows, labels, weights and recipe put together; `team`: the processes that share the steps."""
     labels = [prepared.codebook.index(post.label) for post in prepared.train]
     weights = [1.0] * len(labels)
     if options.class_weights:
@@ -29,10 +30,12 @@ def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order) 
     recipe = Recipe(options.learning_rate, options.schedule, options.warmup, options.weight_decay, options.clip,
                     options.batch_size, options.loss)
     steps = steps_per_epoch(len(labels), options.batch_size) * options.epochs
-    return Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids, order,
-                   prepared.shared_ids(options), recipe,
-                   min(steps, options.max_steps) if options.max_steps else steps,
-                   memory.micro_tokens, memory.checkpointing)
+    trainer = (Trainer if team is None else TeamTrainer)(
+        model, prepared.rows, labels, weights, prepared.prompt.label_ids, order, prepared.shared_ids(options), recipe,
+        min(steps, options.max_steps) if options.max_steps else steps, memory.micro_tokens, memory.checkpointing)
+    if team is not None:
+        trainer.team, trainer.seed = team, options.seed
+    return trainer
 
 
 def what_comes(options, prepared: Prepared, trainer: Trainer) -> list[str]:

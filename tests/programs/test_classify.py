@@ -175,7 +175,8 @@ def test_a_wrong_row_far_behind_is_told_before_anything_is_labelled(world: World
     with open(posts, "a") as handle:
         handle.write('{"text": 12}\n')
     monkeypatch.setattr(opened, "open_model", None)  # would be a TypeError
-    refused(classify.main, *words(world, posts, "a.csv", "--max-bad-rows", "0"), says=("many.jsonl: row 301", "the text is a number"))
+    refused(classify.main, *words(world, posts, "a.csv", "--max-bad-rows", "0"),
+            says=("many.jsonl: row 301", "the text is a number"))
 
 
 def test_an_input_that_changes_meanwhile(world: World, tmp_path, monkeypatch):
