@@ -25,7 +25,7 @@ RULE = {
     "inference": (*CORE, "data", "loading", "finetune.run_folder"),
     "stats": ("common", "report"),
     "baselines": ("common", "data", "stats"),
-    "bulk": (*CORE, "data", "loading", "inference", "report"),
+    "bulk": (*CORE, "data", "loading", "inference", "report", "finetune.run_folder"),
     **dict.fromkeys(("study", "tools", "glass", "audit", "learn", *PROGRAMS), LIBRARY),
     **dict.fromkeys(("tests", "benchmarks"), ANYTHING),
 }  # fmt: skip
