@@ -34,6 +34,7 @@ from bulk.opened import arithmetic, ready
 from bulk.options import BulkOptions
 from bulk.page import write_page
 from bulk.places import Job, check_output, jobs
+from bulk.remote import on_this_machine
 from bulk.stop import Stop
 from bulk.watch import Watch
 from common.device import MachineOptions
@@ -96,7 +97,7 @@ def main(argv: list[str]) -> None:
     run = finished_run(options.run)
     print(f"run {run.path}")
     options.remember(run.facts["options"])
-    with jobs(options, run.path, sys.stdin.buffer) as (todo, folder):
+    with on_this_machine(options), jobs(options, run.path, sys.stdin.buffer) as (todo, folder):
         label_files(run, todo, folder, options)
 
 

@@ -75,7 +75,7 @@ class Fleet:
         threads, is_gpu = options.threads or 1, options.set_up()[0].type == "cuda"
         path = ":".join([str(ROOT), *filter(None, sys.path)])
         try:
-            ray.init(address=options.address, include_dashboard=None if options.address else False,
+            ray.init(address=options.address or "local", include_dashboard=None if options.address else False,
                      log_to_driver=False, logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": path}})
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"--address {options.address or ''}: no Ray cluster could be reached or started "

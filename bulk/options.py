@@ -29,6 +29,9 @@ class BulkOptions:
                           maximum=100_000, group=MANY)
     address: str | None = option(None, "of a Ray cluster that runs, such as auto (default: one is started here)",
                                  metavar="HOST:PORT", group=MANY)
+    spool: str | None = option(None, "a folder on this machine for files that lie elsewhere (s3://..., hf://...; pip "
+                               "install fsspec): inputs are fetched into it, labels grow in it", metavar="DIR",
+                               group=MANY)
     dry_run: bool = option(False, "label a random sample, say what all of it would take here (hours, memory, price), "
                            "and write nothing", group=MANY)
     prices: str | None = option(None, "table of prices for --dry-run (default: inference/prices.toml)", metavar="FILE",
@@ -41,6 +44,8 @@ class BulkOptions:
                                 "there is one)", metavar="PATH", group=MANY)
     date_column: str | None = option(None, "column of the date, for the page's months (default: the first that is "
                                      "named as one)", metavar="NAME", group=MANY)
+
+    means_several = False  # no field: an address that was fetched is a pattern or a folder
 
     def part(self) -> tuple[int, int] | None:
         """`--shard 2/4` as (2, 4). Raises `UserError`."""

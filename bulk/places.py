@@ -59,7 +59,7 @@ def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path 
             raise UserError("--input -: goes with neither --shard nor --format; name the --output file")
         with spooled(stdin) as source:
             yield [Job(source, one_output(options, run, "stdin.jsonl"))], None
-    elif len(files) == 1 and not part and not options.format and not _means_several(options.input):
+    elif len(files) == 1 and not (part or options.format or options.means_several or _means_several(options.input)):
         yield [Job(files[0], one_output(options, run, files[0].name))], None
     else:
         folder = Path(options.output) if options.output else run / "labels"

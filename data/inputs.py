@@ -28,7 +28,7 @@ def expand(names: list[str]) -> list[Path | str]:
         if name == STDIN:
             found.append(STDIN)
         elif path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.is_file() and _is_known(file))
+            inside = sorted(file for file in path.iterdir() if file.is_file() and is_known(file.name))
             if not inside:
                 raise UserError(f"--input {name}: the folder holds no {', '.join(sorted(FORMATS))} (also .gz)")
             found += inside
@@ -50,10 +50,11 @@ def expand(names: list[str]) -> list[Path | str]:
     return found
 
 
-def _is_known(file: Path) -> bool:
-    name = file.name.lower().removesuffix(".gz")
-    is_ours = file.name.startswith("manifest.") and name.endswith(".json")  # of a folder of labels
-    return not is_ours and not file.name.startswith(".") and any(name.endswith(kind) for kind in FORMATS)
+def is_known(file: str) -> bool:
+    """Whether a file of this name in a folder is one of posts."""
+    name = file.lower().removesuffix(".gz")
+    is_ours = name.startswith("manifest.") and name.endswith(".json")  # of a folder of labels
+    return not is_ours and not name.startswith(".") and any(name.endswith(kind) for kind in FORMATS)
 
 
 def outputs_for(files: list[Path], folder: Path, kind: str | None = None) -> list[Path]:

@@ -36,7 +36,7 @@ OUTSIDE = {
     "quant": {"torch", "triton"}, "lora": {"torch", "safetensors"},
     "data": {"torch", "numpy", "pyarrow", "regex"}, "report": {"numpy", "matplotlib"}, "stats": {"numpy"},
     "loading": {"torch", "safetensors", "numpy", "huggingface_hub"}, "finetune": {"torch"},
-    "inference": {"torch", "numpy"}, "bulk": {"torch", "numpy", "ray"},
+    "inference": {"torch", "numpy"}, "bulk": {"torch", "numpy", "ray", "fsspec"},
 }  # fmt: skip
 REFERENCES = {"transformers", "peft", "bitsandbytes", "tokenizers", "scipy", "statsmodels"}
 ENCODER = ROOT / "baselines" / "encoder.py"  # a baseline of another kind, read by transformers where it is installed

@@ -3,6 +3,7 @@
 Deliberate break: in bulk/fleet.py yield what is done in the order of its coming, or leave out `waiting.appendleft`.
 """
 
+import time
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,29 @@ def test_workers_give_the_bytes_of_one_process_and_one_that_is_killed_is_replace
     assert ended.code == 0 and killed, ended.err
     assert made("out") == whole and "1 worker was lost" in ended.out and "2 workers, each on 1 core" in ended.out
     assert not list(Path("out").glob(".*"))
+
+
+def test_two_nodes_of_which_one_is_lost_half_way(world: World, whole, monkeypatch, ray):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    try:
+        cluster.add_node(num_cpus=1)
+        second, collect, lost = cluster.add_node(num_cpus=1), fleet.Fleet._collect, []
+        cluster.wait_for_nodes()
+
+        def lose_once(self, waiting, done):
+            if not lost and all(number is not None for _, number, _ in self._busy.values()):  # both have started
+                lost.append(True)
+                cluster.remove_node(second, allow_graceful=False)
+                time.sleep(8)  # until its worker has noticed
+            collect(self, waiting, done)
+
+        monkeypatch.setattr(fleet.Fleet, "_collect", lose_once)
+        ended = call(classify.main, *words(world, "out", "--engine", "ray", "--workers", "2", "--max-bad-rows", "0.1",
+                                           "--address", cluster.address))
+        assert ended.code == 0 and lost and "worker was lost" in ended.out, ended.err
+        assert made("out") == whole
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
