@@ -39,7 +39,7 @@ from bulk.stop import Stop
 from bulk.watch import Watch
 from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import sha256_file, sha256_json
+from common.files import check_place, sha256_file, sha256_json
 from common.options import option, parse_options
 from common.terminal import bars, human_seconds, printable
 from data.chat import imitation
@@ -113,6 +113,9 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
         todo = [job for job in todo if job not in done]
     for job in todo if not options.dry_run else ():
         check_output(job, options)
+    for name in ("progress_json", "report"):
+        if getattr(options, name) is not None:
+            check_place(getattr(options, name), f"--{name.replace('_', '-')}")
     with Stop() as stop:
         found = check_inputs([job.source for job in todo], options, stop.check)
         kept = [kept_columns(options, notes, job.source) for notes, job in zip(found, todo, strict=True)]

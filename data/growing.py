@@ -108,8 +108,8 @@ class GrowingFile:
                 digest = self._was_whole or self._put()
                 with suppress(OSError):  # not every system lets a folder be opened
                     _sync_folder(self.path.parent)
-                is_whole = True
                 self.whole({"counts": dict(self.counts), "sha256": digest})
+                is_whole = True
         except OSError as error:
             raise self._unwritten(error) from error
         finally:
