@@ -141,6 +141,8 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
                         "own columns": own, "rows": [rows.start, rows.stop, notes.kept]} | exact
                     file = growing(job, made_from, labeller.prompt, options, manifest)
                     label(labeller, file, job, notes, own, options, watch, stop)
+            if folder is not None:
+                print(f"together {watch.summary()}")
     write_report(options, folder, todo)
 
 

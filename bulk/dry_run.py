@@ -99,7 +99,7 @@ def dry_run(model, prompt: Prompt, sources: list[Path], options) -> None:
           "model's start")
     limit = product_limit(model)
     share = 2 * weights_of(model) * own / whole / limit
-    print(f"  of the limit {share:.0%} of what this device's matrix products reach")
+    print(f"  of the limit {100 * share:.0f} % of what this device's matrix products reach")
     print(f"  memory       {human_bytes(peak_memory(model))}, the most until now")
     print("\n".join(prices(load_prices(find_path(options.prices) if options.prices else None), model, whole, posts,
                            of_all(lambda row: len(row.ids)), options.api_seconds)))

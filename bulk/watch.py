@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from common.files import write_json
-from common.terminal import progress
+from common.terminal import human_seconds, progress
 from inference.labeller import Labelled
+from report.words import counted
 
 EVERY = 5.0  # seconds between two files for dashboards
 TRIES, TOKENS = 3, 1024  # of the product that is timed
@@ -85,11 +86,21 @@ class Watch:
         """Since the block began."""
         return time.monotonic() - self._began
 
+    def summary(self) -> str:
+        """A line on all that was labelled here, for the end."""
+        posts, seconds = self.done - self._before, self.seconds()
+        words = [f"{counted(posts, 'post')} in {human_seconds(seconds)}, {posts / max(seconds, 1e-9):,.3g} a second",
+                 self.detail()]
+        share = self.share_of_limit()
+        words += [f"{100 * share:.0f} % of what the device's matrix products reach"] if share else []
+        words += [f"{self.joules:,.0f} J"] if self.joules else []
+        return "; ".join(words)
+
     def detail(self) -> str:
         """What a line adds to posts a second and the time left."""
         words = [f"{self.tokens / max(self.seconds(), 1e-9):,.0f} tokens a second"]
         shares = self.shares()
-        words += [", ".join(f"{label} {share:.1%}" for label, share in list(shares.items())[:6])] if shares else []
+        words += [", ".join(f"{label} {100 * share:.1f} %" for label, share in list(shares.items())[:6])] if shares else []
         return "; ".join(words)
 
     def shares(self) -> dict[str, float]:

@@ -65,6 +65,7 @@ def test_rows_that_are_wrong_get_a_reason_and_stop_nothing(world: World, tmp_pat
     table(tmp_path / "plain" / "a.csv", rows)
     ended = call(classify.main, *words(world, "--input", "in", "--output", "out", "--max-bad-rows", "0.5"))
     assert ended.code == 0 and f"{len(BAD)} rows could not be read and got none" in ended.out, ended.err
+    assert "together 40 posts in " in ended.out and " tokens a second; " in ended.out
     for name, wrong, before in (("a.csv", BAD, 5), ("b.jsonl", BAD_LINES, 3)):
         found = read(tmp_path / "out" / name)
         assert len(found) == len(rows) + len(wrong)
