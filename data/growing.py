@@ -106,8 +106,9 @@ class GrowingFile:
         try:
             if kind is None:
                 digest = self._was_whole or self._put()
-                with suppress(OSError):  # not every system lets a folder be opened
-                    _sync_folder(self.path.parent)
+                if self.resume:  # else nothing that a power cut takes is gone on with
+                    with suppress(OSError):  # the file is whole; not every system lets a folder be opened
+                        _sync_folder(self.path.parent)
                 self.whole({"counts": dict(self.counts), "sha256": digest})
                 is_whole = True
         except OSError as error:
