@@ -99,8 +99,8 @@ class Watch:
     def detail(self) -> str:
         """What a line adds to posts a second and the time left."""
         words = [f"{self.tokens / max(self.seconds(), 1e-9):,.0f} tokens a second"]
-        shares = self.shares()
-        words += [", ".join(f"{label} {100 * share:.1f} %" for label, share in list(shares.items())[:6])] if shares else []
+        first = list(self.shares().items())[:6]
+        words += [", ".join(f"{label} {100 * share:.1f} %" for label, share in first)] if first else []
         return "; ".join(words)
 
     def shares(self) -> dict[str, float]:
