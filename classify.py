@@ -198,7 +198,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
                          for pair in zip(window.posts, found, strict=True)]
                 labels = Counter(line["predicted"] for line in lines if line["predicted"] is not None)
                 counts = watch.window(window, labels, sum(bool(post.error) for post in window.posts))
-                file.add(lines, texts=labels.total(), **counts)
+                file.add(lines, texts=sum(one.label is not None for one in found), **counts)
                 imitating += prompt.imitating(post.text for post in window.posts)
                 if stop.is_asked:
                     file.resume = True

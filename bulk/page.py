@@ -22,7 +22,8 @@ DATES = ("date", "created_at", "timestamp", "datetime", "time", "created", "mont
 CELLS = 20_000  # languages and months with their labels that are counted apart; the rest are "others"
 REASONS = 8  # kinds of wrong rows that the page names
 LONGEST = 10_000  # megabytes of a row: what was written here is read again
-ERRORS = ("has no text",)  # reasons that make no row wrong
+UNSURE = "its probability is below what was asked for"  # and so it got none, but could be read
+ERRORS = ("has no text", UNSURE)  # reasons that make no row wrong
 ESTIMATE = "python -m tools.prevalence --labels {} --coded CODED.csv"
 _MONTH = re.compile(r"(\d{4})[-/.](\d{2})(?!\d)|(\d{4})(\d{2})\d{2}(?!\d)")
 TWITTER = "%a %b %d %H:%M:%S %z %Y"  # Wed Oct 10 20:19:24 +0000 2018
@@ -41,7 +42,7 @@ class Counts:
         """Count one row of an output."""
         self.rows += 1
         if not row.get("predicted"):
-            reason = str(row.get("error") or "")
+            reason = str(row.get("error") or (UNSURE if row.get("probability") else ""))
             reason = re.sub(r"[\d,]*\d", "N", reason.split(";")[0].split(" (")[0])
             self.reasons[reason if reason in self.reasons or len(self.reasons) < 200 else "others"] += 1
             return
