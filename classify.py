@@ -11,51 +11,62 @@ also the probability that the post is related, summed over the related labels (t
 half while the single most probable label is "unrelated"). Behind these stand the input's own columns. It holds no post
 text unless --with-texts asks for it.
 
-The input is read twice: first to the end, so that a bad row is reported before hours of work; then in windows, which
-are labelled and written one by one, so that millions of posts take no more memory than a thousand. If labelling was
-killed, the same command with --resume continues.
+The input is read twice: first to the end, so that what is wrong is reported before hours of work; then in windows,
+which are labelled and written one by one, so that millions of posts take no more memory than a thousand. A row that is
+wrong by itself gets an empty label and a reason. If labelling was killed, or ended with status 75 after SIGTERM or
+SIGUSR1, the same command with --resume continues.
 """
 
 import sys
 import time
-from collections.abc import Iterable
+from collections import Counter
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
+from bulk.check import READING, check_inputs, kept_columns
+from bulk.dry_run import dry_run
+from bulk.fleet import Fleet
+from bulk.manifest import is_done, manifest_path, note_whole
+from bulk.opened import arithmetic, ready
+from bulk.options import BulkOptions
+from bulk.page import write_page
+from bulk.places import Job, check_output, jobs
+from bulk.remote import on_this_machine
+from bulk.stop import Stop
+from bulk.watch import Watch
 from common.device import MachineOptions
-from common.errors import UserError, closest, run_program
+from common.errors import UserError, run_program
 from common.files import check_place, sha256_file, sha256_json
 from common.options import option, parse_options
-from common.terminal import bars, human_seconds, printable, progress
+from common.terminal import bars, human_seconds, printable
 from data.chat import imitation
 from data.codebook import Codebook
-from data.inputs import STDIN, expand, outputs_for, spooled
+from data.growing import GrowingFile, forget
 from data.notes import Notes
 from data.posts import ColumnOptions, Post
 from data.prompt import Prompt
-from data.readers import check_posts, iter_posts
+from data.readers import iter_posts
 from data.visible import is_empty
-from data.writers import OUTPUT_FORMATS, GrowingFile, output_format, partial_files, was_stopped
+from data.writers import OUTPUT_FORMATS
 from finetune.run_folder import RunFolder
 from inference.decide import Label, as_labels
-from inference.int8 import to_int8
 from inference.labeller import Labeller
 from inference.loaded import LoadedRun
 from inference.options import LabelOptions
-from inference.run import finished_run, open_model
+from inference.repeats import Repeats
+from inference.run import finished_run
+from report.words import counted
 
-READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
 # What --text does not go with.
 FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns", "safe_cells",
-         *(field.name for field in fields(ColumnOptions)))
+         *(field.name for field in (*fields(ColumnOptions), *fields(BulkOptions))))
 
 
 @dataclass
-class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
+class ClassifyOptions(ColumnOptions, BulkOptions, LabelOptions, MachineOptions):
     """Options of one labelling."""
 
     FIRST: ClassVar = ("run", "input", "output", "text", "text_column", "resume")
@@ -86,70 +97,72 @@ def main(argv: list[str]) -> None:
     run = finished_run(options.run)
     print(f"run {run.path}")
     options.remember(run.facts["options"])
-    files = expand(options.input)
-    if STDIN in files and len(files) > 1:
-        raise UserError("--input -: standard input goes alone; label the files in a call of their own")
-    if files == [STDIN]:
-        with spooled(sys.stdin.buffer) as source:
-            label_files(run, [(source, named_output(run, options, "stdin.jsonl"))], options)
-    elif len(files) == 1:
-        label_files(run, [(files[0], named_output(run, options, files[0].name))], options)
-    else:
-        folder = Path(options.output) if options.output else run.path / "labels"
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"--output {folder}: is a file; of several inputs, name a folder")
-        label_files(run, list(zip(files, outputs_for(files, folder), strict=True)), options)
+    with on_this_machine(options), jobs(options, run.path, sys.stdin.buffer) as (todo, folder):
+        label_files(run, todo, folder, options)
 
 
-def named_output(run: RunFolder, options: ClassifyOptions, name: str) -> Path:
-    """Where the labels of one input go: as the option says, or into the run."""
-    kind = "" if name.lower().removesuffix(".gz").endswith(OUTPUT_FORMATS) else OUTPUT_FORMATS[0]
-    return Path(options.output) if options.output else run.path / f"labels-{name}{kind}"
+def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: ClassifyOptions) -> None:
+    """Check all inputs and outputs, then label one input after the other; `folder` is that of several outputs."""
+    manifest = None if folder is None else manifest_path(folder, options.part())
+    hashes = {} if options.dry_run else run_hashes(run)
+    if manifest is not None and options.resume and not options.overwrite:
+        done = [job for job in todo if is_done(manifest, job.path, hashes | input_hashes(job, options))]
+        for job in done:
+            forget(job.path)
+            print(f"  {job.path}: is there already")
+        todo = [job for job in todo if job not in done]
+    for job in todo if not options.dry_run else ():
+        check_output(job, options)
+    for name in ("progress_json", "report"):
+        if getattr(options, name) is not None:
+            check_place(getattr(options, name), f"--{name.replace('_', '-')}")
+    with Stop() as stop:
+        found = check_inputs([job.source for job in todo], options, stop.check)
+        kept = [kept_columns(options, notes, job.source) for notes, job in zip(found, todo, strict=True)]
+        if todo:
+            watch = Watch(sum(with_text(notes, job) for notes, job in zip(found, todo, strict=True)),
+                          options.progress_json)
+            if options.engine == "ray" and not options.dry_run:
+                labeller = Fleet(run, options, watch.show, stop)
+                exact = labeller.arithmetic
+            else:
+                first = (post.text for job in todo for post in iter_posts([job.source], options.columns(), **READING))
+                model, prompt = ready(run, options, first)
+                if options.dry_run:
+                    dry_run(model, prompt, [job.source for job in todo], options)
+                    return
+                labeller = Labeller(model, prompt, options.micro_tokens, watch.show, Repeats())
+                exact = arithmetic(model, options)
+                watch.measure(model)
+            with closing(labeller) if options.engine == "ray" else nullcontext(), watch:
+                for job, notes, own in zip(todo, found, kept, strict=True):
+                    rows = job.rows(notes.kept)
+                    made_from = hashes | input_hashes(job, options) | {
+                        "own columns": own, "rows": [rows.start, rows.stop, notes.kept]} | exact
+                    file = growing(job, made_from, labeller.prompt, options, manifest)
+                    label(labeller, file, job, notes, own, options, watch, stop)
+            if folder is not None:
+                print(f"together {watch.summary()}")
+    write_report(options, folder, todo)
 
 
-def label_files(run: RunFolder, jobs: list[tuple[Path, Path]], options: ClassifyOptions) -> None:
-    """Check all inputs and outputs, then label one input after the other."""
-    todo = []
-    for source, output in jobs:
-        if len(jobs) > 1 and options.resume and output.exists() and not options.overwrite:
-            print(f"  {output}: is there already")
-            continue
-        check_output(output, source, options)
-        todo.append((source, output))
-    found = []
-    for source, _ in todo:
-        with progress(None, "post", "reading") as bar:
-            notes = check_posts([source], options.columns(), show=bar.update, **READING)
-        print("\n".join(notes.lines()))
-        found.append((notes, kept_columns(options, notes, source)))
-    if not todo:
-        return
-    first = (post.text for source, _ in todo for post in iter_posts([source], options.columns(), **READING))
-    model, prompt = ready(run, options, first)
-    for (source, output), (notes, kept) in zip(todo, found, strict=True):
-        file = GrowingFile(output, made_from(run, source, options, kept, model.dtype), options.resume,
-                           options.safe_cells)
-        try:
-            label(model, prompt, source, file, notes, kept, options)
-        except KeyboardInterrupt:
-            if file.is_kept:
-                print(f"{file.counts['rows']:,} rows are kept; the same command continues", file=sys.stderr)
-            raise
-        print(f"labels: {output}")
+def with_text(notes: Notes, job: Job) -> int:
+    """About how many posts of a job have text: exactly, where it is all of its input."""
+    count = notes.kept - notes.counts["empty_kept"] - notes.counts["bad_row"]
+    return round(count * len(job.rows(notes.kept)) / max(notes.kept, 1))
 
 
-def kept_columns(options: ClassifyOptions, notes: Notes, source: Path) -> list[str]:
-    """The input's own columns that are written as well. Raises `UserError` for one that is not there."""
-    names = [*([options.label_column] if any(label for _, label in notes.cells) else []), *notes.columns]
-    if options.keep_columns in (("all",), ["all"]):
-        return names
-    if list(options.keep_columns) == ["none"]:
-        return []
-    for name in options.keep_columns:
-        if name not in names:
-            raise UserError(f"--keep-columns {name}: {source} has no such further column{closest(name, names)}; it has "
-                            f"{', '.join(names[:12]) or 'none'}")
-    return list(options.keep_columns)
+def growing(job: Job, made_from: dict, prompt: Prompt, options: ClassifyOptions, manifest: Path | None) -> GrowingFile:
+    """The file that a job writes; when it is whole, the manifest of its folder says so."""
+    reals = ["probability", *(f"p_{label}" for label in prompt.codebook.labels), "p_related"]
+
+    def whole(facts: dict) -> None:
+        if manifest is not None:
+            note_whole(manifest, job.path.name, facts | {
+                "input": job.source.name, "output": job.output.name, "made_from": made_from, "reals": reals,
+                "bytes": job.path.stat().st_size})
+
+    return GrowingFile(job.path, made_from, options.resume, options.safe_cells, reals, whole)
 
 
 def label_one(options: ClassifyOptions) -> None:
@@ -166,71 +179,67 @@ def label_one(options: ClassifyOptions) -> None:
     print(f"\n{bars(found.probabilities, encoding)}\n\n  {printable(str(found), encoding)}")
 
 
-def ready(run: RunFolder, options: ClassifyOptions, texts: Iterable[str]):
-    """The run's model, set up by the options, and its prompt: (model, prompt); `texts` begins what will be labelled."""
-    device, dtype, reason = options.set_up()
-    print(f"  {dtype}, since {reason}")
-    options.check_int8(device, dtype)
-    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
-    options.choose_threads(device, model.config)
-    options.make_ready(model)
-    if options.int8:
-        to_int8(model, prompt, texts, options.micro_tokens)
-    return model, prompt
-
-
-def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, kept: list[str],
-          options: ClassifyOptions) -> None:
-    """Labels for the posts of `source` that `file` does not have yet, window by window."""
-    with file:
-        rows, texts, began = file.counts["rows"], file.counts["texts"], time.perf_counter()
-        imitating = 0  # of those that are labelled now
-        if rows:
-            print(f"  {rows:,} rows were labelled before; continuing after them")
-        posts = islice(iter_posts([source], options.columns(), check_ids=False, **READING), rows, None)
-        with progress(notes.kept - notes.counts["empty_kept"], "post", "labelling", initial=texts) as bar:
-            labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
-            for window in labeller.label(posts):
+def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: list[str], options: ClassifyOptions,
+          watch: Watch, stop: Stop) -> None:
+    """Labels for the job's posts that `file` does not have yet, window by window."""
+    rows, prompt, halvings = job.rows(notes.kept), labeller.prompt, labeller.halvings
+    imitating = 0  # of those that are labelled now
+    try:
+        with file:
+            before, began = file.counts["rows"], time.perf_counter()
+            if before:
+                print(f"  {before:,} rows were labelled before; continuing after them")
+                watch.before(file.counts)
+            posts = iter_posts([job.source], options.columns(), check_ids=False, **READING)
+            watch.file = str(job.path)
+            for window in labeller.label(islice(posts, rows.start + before, rows.stop)):
                 found = as_labels(window.probabilities, prompt.codebook)
                 lines = [output_row(*pair, prompt.codebook, options, kept)
                          for pair in zip(window.posts, found, strict=True)]
-                file.add(lines, texts=sum(line["predicted"] is not None for line in lines), cut=window.cut)
+                labels = Counter(line["predicted"] for line in lines if line["predicted"] is not None)
+                counts = watch.window(window, labels, sum(bool(post.error) for post in window.posts))
+                file.add(lines, texts=sum(one.label is not None for one in found), **counts)
                 imitating += prompt.imitating(post.text for post in window.posts)
-        if file.counts["rows"] != notes.kept or notes.have_changed():
-            raise UserError(f"{source}: has changed while it was being labelled; label it again")
+                if stop.is_asked:
+                    file.resume = True
+                    stop.check(f"{file.counts['rows']:,} rows of {job.path} are kept")
+            if file.counts["rows"] != len(rows) or notes.have_changed():
+                raise UserError(f"{job.source}: has changed while it was being labelled; label it again")
+    except KeyboardInterrupt:
+        if file.is_kept:
+            print(f"{file.counts['rows']:,} rows are kept; the same command continues", file=sys.stderr)
+        raise
     counts, seconds = file.counts, time.perf_counter() - began
     print(f"  {counts['texts']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
-          + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else ""))
+          + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else "")
+          + (f"; {counted(counts['wrong'], 'row')} could not be read and got none" if counts["wrong"] else "")
+          + (f"; {counts['repeats']:,} came again and were computed once" if counts["repeats"] else ""))
     if imitating:
         print(f"  {imitation(imitating, prompt.imitated)}")
-    if labeller.halvings:
+    if labeller.halvings > halvings or (labeller.remark() and not labeller.halvings):
         print(f"  {labeller.remark()}")
+    print(f"labels: {job.path}")
 
 
-def made_from(run: RunFolder, source: Path, options: ClassifyOptions, kept: list[str], dtype: torch.dtype) -> dict:
-    """What decides the rows of the output: a labelling that was stopped goes on only where all of it is the same."""
+def run_hashes(run: RunFolder) -> dict:
+    """What of a run decides the labels: its weights, its prompt, its adapter."""
     adapter = {path.name: sha256_file(path) for path in sorted((run.path / "adapter").iterdir())}
-    return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter]), "input": sha256_file(source),
-            "columns": asdict(options.columns()), "dtype": str(dtype), "--int8": options.int8,
-            "--with-texts": options.with_texts, "--keep-columns": kept, "--safe-cells": options.safe_cells}
+    return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter])}
 
 
-def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
-    """Refuse an unknown format, the input itself, and an output that is already there, complete or in part."""
-    if output_format(output) == ".jsonl" and options.safe_cells:
-        raise UserError(f"--safe-cells: concerns spreadsheets, and {output} is none; name a .csv or .tsv")
-    check_place(output, "--output")
-    if output.is_dir():
-        raise UserError(f"--output {output}: is a folder; name a file")
-    if output.exists() and source.exists() and output.samefile(source):
-        raise UserError(f"--output {output}: is the input file; choose another name")
-    rows, journal = partial_files(output)
-    is_whole = output.exists() and not (options.resume and journal.exists() and not rows.exists())
-    if is_whole and not options.overwrite and options.output is not None:
-        raise UserError(f"--output {output}: exists; choose another name or give --overwrite")
-    if was_stopped(output) and not options.overwrite and not options.resume:
-        raise UserError(f"--output {output}: labelling into it was stopped; --resume continues it, --overwrite "
-                        "starts again")
+def input_hashes(job: Job, options: ClassifyOptions) -> dict:
+    """What of an input and of the options decides the rows of an output; known before any row is read."""
+    return {"input": sha256_file(job.source), "columns": asdict(options.columns()), "--shard": options.shard,
+            "--with-texts": options.with_texts, "--keep-columns": list(options.keep_columns),
+            "--safe-cells": options.safe_cells}
+
+
+def write_report(options: ClassifyOptions, folder: Path | None, todo: list[Job]) -> None:
+    """The page on what was labelled: on all of a folder's outputs, or on one; none of parts that are not joined yet."""
+    if folder is not None and not options.part():
+        write_page(options.report or folder / "report.html", folder, options.date_column)
+    elif options.report and todo:
+        write_page(options.report, todo[0].path, options.date_column)
 
 
 def output_row(post: Post, found: Label, codebook: Codebook, options: ClassifyOptions, kept: list[str]) -> dict:
@@ -239,7 +248,8 @@ def output_row(post: Post, found: Label, codebook: Codebook, options: ClassifyOp
         return None if value is None else round(value, 6)
 
     row = {"id": post.id, "language": post.language, "predicted": found.label,
-           "probability": rounded(found.probability)}
+           "probability": rounded(found.probability),
+           "error": post.error or ("has no text" if found.label is None else None)}
     row |= {f"p_{label}": rounded(found.probabilities.get(label)) for label in codebook.labels}
     if codebook.related:
         row["p_related"] = rounded(found.related)

@@ -8,10 +8,11 @@
     python train.py --resume --out runs/mine                           continue a killed run, to the same bits
 """
 
+import os
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict
 
 import torch
@@ -31,6 +32,7 @@ from finetune.options import PRESETS, TrainOptions
 from finetune.prepare import Prepared, prepare
 from finetune.resume import check_same, check_same_files
 from finetune.run_folder import RunFolder, environment, next_run
+from finetune.team import END, Team, TeamTrainer
 from finetune.weights import resolve, show_price
 from inference.decide import decide
 from inference.labeller import label_probabilities
@@ -50,20 +52,27 @@ def main(argv: list[str]) -> None:
     """Read the options, print what is about to happen, train, and leave a run folder."""
     options = parse_options(TrainOptions, argv, program="train.py", description=__doc__, presets=PRESETS)
     complete(options)
+    team = Team.joined()
     with ExitStack() as held:  # of the run's folder: nobody else writes there before this program has ended
-        work(options, held)
+        if team is not None:
+            options.device = team.device(options.device)
+            held.callback(team.leave)
+            if not team.is_first:  # the first one says it all
+                held.enter_context(redirect_stdout(held.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+        work(options, held, team)
 
 
-def work(options: TrainOptions, held: ExitStack) -> None:
-    """Open the run or begin one, and train it to its end."""
+def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> None:
+    """Open the run or begin one, and train it to its end; of several processes the first one keeps it."""
     run = RunFolder.open(options.out) if options.resume else None
+    is_first = team is None or team.is_first
     if run is not None:
         check_same(run, options)
-        if not run.facts["finished"]:
+        if not run.facts["finished"] and is_first:
             held.enter_context(run.held())
-    elif options.out:
+    elif options.out and is_first:
         RunFolder.check_free(options.out)
-    else:
+    elif is_first:
         check_place("runs/run", "--out")
     torch.manual_seed(options.seed)
     device, dtype, reason = options.set_up()
@@ -95,7 +104,10 @@ def work(options: TrainOptions, held: ExitStack) -> None:
         built["resident"] = options.keep_dense(model, memory.adapter + memory.activations)
         memory = memory.beside(built["resident"])
     print(f"  memory: {memory}")
-    trainer = make_trainer(options, prepared, model, memory, order)
+    trainer = make_trainer(options, prepared, model, memory, order, team)
+    if not is_first:
+        team.follow(trainer)
+        return
     built |= {"memory_expected": asdict(memory) | {"total": memory.total}, "steps": trainer.total_steps}
     print("\n".join(f"  {line}" for line in what_comes(options, prepared, trainer)))
     if run is None:  # only now: a model that cannot be loaded leaves no folder behind
@@ -182,6 +194,8 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
         print(f"  continuing after step {trainer.step_count} of {trainer.total_steps}")
     else:  # how steps are cut is now fixed, whatever memory a resumed run finds
         run.write_state({"trainer": trainer.state(), "watch": asdict(watch), "seconds": 0.0})
+    if isinstance(trainer, TeamTrainer):
+        trainer.team.begin(trainer)
     run.cut_log(trainer.step_count)
     learning = Learning.of(trainer)
     for line in run.read_log():
@@ -223,6 +237,8 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
     ended = fit(trainer, watch, evaluate=evaluate, on_best=lambda: keep("adapter"), save=save, log=log, show=show,
                 eval_every=options.eval_every or trainer.steps_per_epoch, save_every=options.save_every,
                 patience=options.patience)
+    if isinstance(trainer, TeamTrainer):
+        trainer.team.tell(END)
     bar.close()
     keep("adapter-last")
     if evaluate is None:

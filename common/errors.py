@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
+UNFINISHED = 75  # "temporary failure; try again" (sysexits.h)
 LONGEST = 1200  # characters of an error's line
 WHAT_HELPS = {
     errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "make room",
@@ -26,6 +27,10 @@ class UserError(Exception):
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
+
+
+class ToBeContinued(Exception):
+    """The program was asked to end, and has kept what is done: the same command goes on (exit status `UNFINISHED`)."""
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
@@ -52,8 +57,8 @@ def _shortened(text: str, longest: int) -> str:
 
 
 def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
-    """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or where the machine refuses more; 130 after Ctrl-C;
-    141 where nobody reads its output any more.
+    """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or where the machine refuses more; 75 where it was
+    asked to end and the same command goes on; 130 after Ctrl-C; 141 where nobody reads its output any more.
 
     A character that the terminal lacks is printed as a question mark. What libraries warn of goes to stdout, a line
     each, so that an error is all that stands on stderr.
@@ -70,6 +75,10 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
         except KeyboardInterrupt:
             print("stopped", file=sys.stderr)
             sys.exit(130)
+        except ToBeContinued as asked:
+            print(one_line(str(asked)), file=sys.stderr)
+            sys.stdout.flush()
+            sys.exit(UNFINISHED)
         except BrokenPipeError:
             _mute_stdout()  # the reader (say, `head`) has gone
             sys.exit(141)

@@ -84,11 +84,13 @@ class LogLines:
 
         training: 1,200 of 5,000 posts, 41.3 a second, 1 min 32 s left
 
-    The rate is that of all that was done here; `disable` says, as tqdm's does, that there is no bar.
+    The rate is that of all that was done here; `disable` says, as tqdm's does, that there is no bar. `detail` stands at
+    the end of a line.
     """
 
     EVERY = 30.0
     disable = True
+    detail = ""
 
     def __init__(self, total: int | None, unit: str, description: str = "", initial: int = 0):
         self.total, self.unit, self.description, self.initial, self.n = total, unit, description, initial, initial
@@ -109,7 +111,8 @@ class LogLines:
         words += f" {self.unit}s" if self.total is None else f" of {self.total:,} {self.unit}s"
         words += f", {rate:.3g} a second" if rate >= 1 or not rate else f", {human_seconds(1 / rate)} each"
         left = self.total is not None and rate > 0 and self.n <= self.total
-        return words + (f", {human_seconds((self.total - self.n) / rate)} left" if left else "")
+        words += f", {human_seconds((self.total - self.n) / rate)} left" if left else ""
+        return f"{words}; {self.detail}" if self.detail else words
 
     def set_postfix_str(self, text: str) -> None:
         """Nothing: the next line comes when it comes."""

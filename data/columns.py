@@ -11,17 +11,17 @@ from common.errors import UserError, closest
 from data.csv_rows import DELIMITER_NAMES
 from data.posts import Columns
 from data.rows import open_table
-from data.table import Table
+from data.table import BadRow, Table
 
 WORDS = {"\t": "tab", "|": "bar", ";": "semicolon", ",": "comma"}
 
 
-def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = True) -> Table:
+def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = True, keep_bad: bool = False) -> Table:
     """The table in `path`; read with another delimiter than its name says where the header plainly has that one.
 
     That is noted in the table's findings. A delimiter that is given is taken as it is.
     """
-    table = open_table(path, columns.delimiter, columns.quote, columns.longest)
+    table = open_table(path, columns.delimiter, columns.quote, columns.longest, keep_bad)
     if table.names is None or (columns.delimiter and "delimiter" not in columns.remembered):
         return table
     missing = [name for name in _needed(table.names, columns, labels, text).values() if name not in table.names]
@@ -29,7 +29,7 @@ def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = T
     if other is None:
         return table
     name = DELIMITER_NAMES.get(table.delimiter, repr(table.delimiter))
-    table = open_table(path, other, columns.quote, columns.longest)
+    table = open_table(path, other, columns.quote, columns.longest, keep_bad)
     table.findings.append(("other_delimiter", path.name, f"{path.name}: {DELIMITER_NAMES[other]}, not {name}"))
     return table
 
@@ -89,11 +89,13 @@ def is_annotated(names: Iterable[str]) -> bool:
     return any(name.startswith("label_") for name in names)
 
 
-def records_of(table: Table, columns: Columns) -> Iterator[tuple[str, dict]]:
-    """(number, row) of every record; where a path leads through a list, each entry stands in the list's place."""
+def records_of(table: Table, columns: Columns) -> Iterator[tuple[str, dict | BadRow]]:
+    """(number, row) of every record, bad ones as they are; where a path leads through a list, each entry stands in the
+    list's place."""
     paths = [name for name in (columns.text, columns.label, columns.language, columns.id) if "." in name]
     for row in table.rows:
-        way = None if table.names is not None else next(filter(None, (_list_on(row, name) for name in paths)), None)
+        is_flat = table.names is not None or isinstance(row, BadRow)
+        way = None if is_flat else next(filter(None, (_list_on(row, name) for name in paths)), None)
         if way is None:
             yield str(table.place.row), row
             continue

@@ -12,6 +12,9 @@ A quote character that is given insists on quoting; "none" reads quotes as text.
 
 Dropped, and counted: the header once more (joined exports), and the two rows below the header that Qualtrics writes.
 A word such as NA without quotes is a missing value (see `data.damage`).
+
+Where bad rows are kept (`data.table.Place`), a record that is wrong by itself stands as a `BadRow`; a header that
+cannot be read, and a quote that is never closed and takes the rest of the file, are errors as ever.
 """
 
 import csv
@@ -21,7 +24,7 @@ from itertools import chain
 
 from common.errors import UserError
 from data.damage import MISSING_WORDS, NO_TEXT, Missing
-from data.table import Place, Table
+from data.table import BadRow, Place, Table
 
 AUTO = "auto"
 DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
@@ -92,36 +95,32 @@ def csv_table(lines: Iterator[str], place: Place, delimiter: str, quote: str, lo
         return table
     if names is None:
         raise UserError(f"{place.path}: holds no line of text; a header row with column names was expected")
+    if isinstance(names, BadRow) or place.damage:
+        raise UserError(place.damage or names)
     table.names = [name.strip() for name in names]
     table.header = delimiter.join(table.names)
     table.rows = _rows(records, taken, table, None if quote == "none" else character, quote == AUTO)
     return table
 
 
-def _rows(records: Iterator[list[str]], taken: _Lines, table: Table, character: str | None, is_auto: bool
-          ) -> Iterator[dict]:
+def _rows(records: Iterator[list[str] | BadRow], taken: _Lines, table: Table, character: str | None, is_auto: bool
+          ) -> Iterator[dict | BadRow]:
     """Records as rows; those that are no posts are left out and noted."""
     names, place, held = table.names, table.place, []
     for record in records:
-        if len(record) > len(names) and not any(record[len(names) :]):
-            record = record[: len(names)]  # spreadsheets leave empty cells behind the last column
-        if len(record) != len(names):
-            raise UserError(
-                f"{place}: has {len(record)} fields where the header has {len(names)}; put quotes around a field "
-                f"that holds {DELIMITER_NAMES.get(table.delimiter, table.delimiter)} or line breaks"
-            )
-        if is_auto and taken.count > 1:
-            _check_swallowed(record, taken, table)
         where = f"{place.path.name}: row {place.row}"
-        if record[0].strip() == names[0] and [cell.strip() for cell in record] == names:
-            table.findings.append(("repeated_header", where, ""))
-            continue
-        row = dict(zip(names, _with_missing(record, taken.record, character), strict=True))
+        row = _bad(record, taken, table, is_auto)
+        if row is None:
+            record = record[: len(names)]
+            if record[0].strip() == names[0] and [cell.strip() for cell in record] == names:
+                table.findings.append(("repeated_header", where, ""))
+                continue
+            row = dict(zip(names, _with_missing(record, taken.record, character), strict=True))
         if held is not None:  # the first two rows wait until it is known whether Qualtrics wrote them
             held.append((where, place.row, row))
             if len(held) < 2 and not taken.is_large:
                 continue
-            if len(held) == 2 and _is_import_ids(record):
+            if len(held) == 2 and not isinstance(row, BadRow) and _is_import_ids(record):
                 table.findings += [("survey_rows", held_at, "") for held_at, _, _ in held]
                 held = None
                 continue
@@ -137,24 +136,39 @@ def _rows(records: Iterator[list[str]], taken: _Lines, table: Table, character: 
         yield row
 
 
+def _bad(record: list[str] | BadRow, taken: _Lines, table: Table, is_auto: bool) -> BadRow | None:
+    """What makes a record no row; None where it is one, but for empty cells that spreadsheets leave behind the last."""
+    place, names = table.place, table.names
+    if isinstance(record, BadRow):
+        return record
+    if place.damage:
+        return place.bad(place.damage)
+    if len(record) != len(names) and (len(record) < len(names) or any(record[len(names) :])):
+        return place.bad(
+            f"{place}: has {len(record)} fields where the header has {len(names)}; put quotes around a field "
+            f"that holds {DELIMITER_NAMES.get(table.delimiter, table.delimiter)} or line breaks"
+        )
+    swallowed = _swallowed(record, taken, table) if is_auto and taken.count > 1 else ""
+    return place.bad(swallowed) if swallowed else None
+
+
 def _is_import_ids(record: list[str]) -> bool:
     filled = [cell for cell in record if cell.strip()]
     return bool(filled) and all(_IMPORT_ID.match(cell) for cell in filled)
 
 
-def _check_swallowed(record: list[str], taken: _Lines, table: Table) -> None:
-    """Raise where a quoted cell may be several rows of a file that does not quote."""
+def _swallowed(record: list[str], taken: _Lines, table: Table) -> str:
+    """What to say where a quoted cell may be several rows of a file that does not quote, else ""."""
     inside = [cell for cell in record if table.delimiter in cell and ("\n" in cell or "\r" in cell)]
     if not inside:
-        return
+        return ""
     if table.delimiter in ",;":
         counts = {len(line.rstrip("\r\n").split(table.delimiter)) for line in taken.record}
         if counts != {len(table.names)}:
-            return
+            return ""
     name = DELIMITER_NAMES.get(table.delimiter, repr(table.delimiter))
-    raise UserError(f"{table.place}: a quoted cell holds both {name} and a line break ({taken.count} lines), as if a "
-                    "post only began with a quote; --quote none reads quotes as text, and --quote '\"' says that this "
-                    "is one cell")
+    return (f"{table.place}: a quoted cell holds both {name} and a line break ({taken.count} lines), as if a post only "
+            "began with a quote; --quote none reads quotes as text, and --quote '\"' says that this is one cell")
 
 
 def _with_missing(record: list[str], lines: list[str], character: str | None) -> list[str]:
@@ -172,14 +186,17 @@ def _raising(error: UserError) -> Iterator[dict]:
     yield
 
 
-def _records(reader, taken: _Lines, table: Table) -> Iterator[list[str]]:
+def _records(reader, taken: _Lines, table: Table) -> Iterator[list[str] | BadRow]:
     place = table.place
     while True:
         taken.begin()
         try:
             record = next(reader, None)
         except csv.Error as error:
-            raise UserError(f"{place.path}: row {place.row + 1}: {_in_words(error)}") from error
+            words = f"{place.path}: row {place.row + 1}: {_in_words(error)}"
+            if not place.keep_bad or "expected after" not in str(error):  # all else concerns more than this row
+                raise UserError(words) from error
+            record = place.bad(words)
         table.lines += taken.count
         if record is None:
             return

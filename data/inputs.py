@@ -12,7 +12,7 @@ from typing import BinaryIO
 from common.errors import UserError
 from common.files import find_path
 from data.rows import FORMATS, stem
-from data.writers import OUTPUT_FORMATS, output_format
+from data.writers import OUTPUT_FORMATS, is_gzipped, output_format
 
 STDIN = "-"
 
@@ -28,7 +28,7 @@ def expand(names: list[str]) -> list[Path | str]:
         if name == STDIN:
             found.append(STDIN)
         elif path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.is_file() and _is_known(file))
+            inside = sorted(file for file in path.iterdir() if file.is_file() and is_known(file.name))
             if not inside:
                 raise UserError(f"--input {name}: the folder holds no {', '.join(sorted(FORMATS))} (also .gz)")
             found += inside
@@ -50,23 +50,25 @@ def expand(names: list[str]) -> list[Path | str]:
     return found
 
 
-def _is_known(file: Path) -> bool:
-    name = file.name.lower().removesuffix(".gz")
-    return not file.name.startswith(".") and any(name.endswith(kind) for kind in FORMATS)
+def is_known(file: str) -> bool:
+    """Whether a file of this name in a folder is one of posts."""
+    name = file.lower().removesuffix(".gz")
+    is_ours = name.startswith("manifest.") and name.endswith(".json")  # of a folder of labels
+    return not is_ours and not name.startswith(".") and any(name.endswith(kind) for kind in FORMATS)
 
 
-def outputs_for(files: list[Path], folder: Path) -> list[Path]:
-    """One file in `folder` for each input, named after it, of its format (jsonl for what is only read).
+def outputs_for(files: list[Path], folder: Path, kind: str | None = None) -> list[Path]:
+    """One file in `folder` for each input, named after it, of its format (jsonl for what is only read) or of `kind`.
 
     Raises `UserError` where two inputs would have the same.
     """
     found: dict[Path, Path] = {}
     for file in files:
         try:
-            kind = output_format(file) + (".gz" if file.name.lower().endswith(".gz") else "")
+            own = output_format(file) + (".gz" if is_gzipped(file) else "")
         except UserError:
-            kind = OUTPUT_FORMATS[0]
-        output = folder / f"{stem(file)}{kind}"
+            own = OUTPUT_FORMATS[0]
+        output = folder / f"{stem(file)}{own if kind is None else f'.{kind}'}"
         if output in found:
             raise UserError(f"--output {folder}: {found[output]} and {file} would both become {output.name}; label "
                             "them one after the other")

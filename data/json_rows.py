@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from common.errors import UserError
 from common.reading import Unreadable, check_depth
-from data.table import Number, Place
+from data.table import BadRow, Number, Place
 
 SHAPE = 'each line is one object, {"text": "..."}'
 
@@ -31,20 +31,29 @@ _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant
                             object_pairs_hook=_object)
 
 
-def json_rows(lines: Iterator[str], place: Place) -> Iterator[dict]:
-    """The objects of a file in their order; `place` moves along: lines are counted, or the entries of an array."""
+def json_rows(lines: Iterator[str], place: Place) -> Iterator[dict | BadRow]:
+    """The objects of a file in their order; `place` moves along: lines are counted, or the entries of an array.
+
+    Where bad rows are kept, that holds for lines; an array is one document, and what is wrong with it is an error.
+    """
     first = True
     for line in lines:
         place.row += 1
+        if place.damage:
+            yield place.bad(place.damage)
+            continue
         if not line.strip():
             continue
         if first and line.lstrip().startswith("["):
             yield from _array(line.lstrip()[1:], lines, place)
             return
         first = False
-        value = _decoded(_DECODER.decode, line.rstrip(), place)
-        if not isinstance(value, dict):
-            raise UserError(f"{place}: is {kind_of(value)}, not an object; {SHAPE}")
+        try:
+            value = _decoded(_DECODER.decode, line.rstrip(), place)
+        except UserError as error:
+            value = place.bad(str(error))
+        if not isinstance(value, dict | BadRow):
+            value = place.bad(f"{place}: is {kind_of(value)}, not an object; {SHAPE}")
         yield value
 
 
@@ -69,6 +78,8 @@ def _array(text: str, lines: Iterator[str], place: Place) -> Iterator[dict]:
                 break
             except json.JSONDecodeError:
                 piece = "".join(line for _, line in zip(range(more), lines, strict=False))
+                if place.damage:
+                    raise UserError(place.damage) from None
                 if not piece:
                     _decoded(lambda whole, at=at: _DECODER.raw_decode(whole, at), text, place)
                 text, at, more = text[at:] + piece, 0, 2 * more
@@ -86,6 +97,8 @@ def _skip(text: str, at: int, lines: Iterator[str], place: Place) -> tuple[int, 
         text, at = next(lines, None), 0
         if text is None:
             raise UserError(f"{place}: the file ends inside its array; copy it again")
+        if place.damage:
+            raise UserError(place.damage)
     return at + len(text[at:]) - len(text[at:].lstrip()), text
 
 

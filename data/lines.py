@@ -42,7 +42,8 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
     """Decoded lines with their line ends; a byte order mark is left out; errors name the row being read.
 
     longest: megabytes that the lines of one row may take together; `place.row`, which the caller moves on, says which
-    belong to one.
+    belong to one. Where bad rows are kept, a line with NUL or bytes that are not UTF-8 comes with U+FFFD for these, and
+    `place.damage` says so.
     """
     offset, row, taken = 0, -1, 0
     with closing(_open(path)) as handle:
@@ -68,22 +69,27 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
                 raise too_long(place, longest, line[:1000])
             if offset == 0 and line.startswith(b"\xef\xbb\xbf"):
                 line, offset = line[3:], 3
-            if line.count(0) * 3 > len(line):
+            if line.count(0) * 3 > len(line) and (offset == 0 or not place.keep_bad):
                 raise UserError(f"{path}: {FOREIGN[UTF_16].format(name=path.name)}")
             if b"\0" in line:
-                raise UserError(
-                    f"{path}: row {place.row + 1}: byte {offset + line.index(0):,} is NUL, which no text file holds; "
-                    "save the file as UTF-8 text"
-                )
+                _damaged(place, f"byte {offset + line.index(0):,} is NUL, which no text file holds; save the file as "
+                         "UTF-8 text")
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}: row {place.row + 1}: byte {offset + error.start:,} (0x{line[error.start]:02x}) is not "
-                    f"UTF-8; save it as UTF-8, or: iconv -f CP1252 -t UTF-8 {path.name} > utf8-{path.name}"
-                ) from error
+                _damaged(place, f"byte {offset + error.start:,} (0x{line[error.start]:02x}) is not UTF-8; save it as "
+                         f"UTF-8, or: iconv -f CP1252 -t UTF-8 {path.name} > utf8-{path.name}")
+                text = line.decode("utf-8", "replace")
             offset += len(line)
-            yield text
+            yield text.replace("\0", "\ufffd") if place.damage else text
+
+
+def _damaged(place: Place, words: str) -> None:
+    """Note what is wrong with a line of the next row, or raise it where such rows are not kept, or it is the header."""
+    words = f"{place.path}: row {place.row + 1}: {words}"
+    if not place.keep_bad:
+        raise UserError(words)
+    place.damage = place.damage or words
 
 
 def too_long(place: Place, longest: int, begins: bytes = b"") -> UserError:

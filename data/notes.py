@@ -15,6 +15,7 @@ DISTINCT = 200  # details that are counted separately: setting --label-column to
 CELLS = 10_000  # pairs of language and label that are counted separately, for the same reason
 
 KINDS = {
+    "bad_row": "rows that could not be read, kept without a label",
     "empty_dropped": "rows without text, dropped",
     "empty_kept": "rows without text, kept",
     "missing_label": "rows without a label, dropped",
@@ -55,6 +56,7 @@ class Notes:
     places: dict[str, list[str]] = field(default_factory=dict)
     cells: Counter = field(default_factory=Counter)
     states: dict[str, tuple | None] = field(default_factory=dict)  # of the files, when they were opened
+    first_bad: str = ""  # the first row that could not be read, as an error line says it
 
     def have_changed(self) -> list[str]:
         """The files that were replaced, removed, cut or written to since they were opened."""

@@ -12,7 +12,10 @@ WORDED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """One post: `label` is None if there is none, `extra` holds the file's other columns as strings."""
+    """One post: `label` is None if there is none, `extra` holds the file's other columns as strings.
+
+    error: why its row could not be read, where such rows are kept; then the text is empty.
+    """
 
     id: str
     text: str
@@ -21,6 +24,7 @@ class Post:
     file: str
     row: int
     extra: dict[str, str]
+    error: str = ""
 
     @property
     def place(self) -> str:

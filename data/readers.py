@@ -20,6 +20,7 @@ from pathlib import Path
 
 from common.errors import UserError, closest
 from common.reading import check_path, file_state
+from data.bad_rows import bad_post, note_bad, what_is_wrong
 from data.columns import (
     absent_columns,
     check_columns,
@@ -31,14 +32,13 @@ from data.columns import (
     value_of,
 )
 from data.damage import Missing, is_missing, is_mojibake, is_spreadsheet_error
-from data.json_rows import kind_of
 from data.languages import reduce_language
 from data.notes import Notes
 from data.posts import Columns, Post
 from data.rows import stem
 from data.seen import SeenKeys
 from data.shipped_labels import hint_of_codebook
-from data.table import Number, Place
+from data.table import BadRow, Place
 from data.visible import is_empty, strip_invisible
 
 MOST_COLUMNS = 1000  # that are remembered by name: objects whose keys all differ must not fill memory
@@ -84,6 +84,7 @@ def iter_posts(
     keep_empty: bool = False,
     check_ids: bool = True,
     bad_labels: str = "error",
+    keep_bad: bool = False,
     notes: Notes | None = None,
 ) -> Iterator[Post]:
     """Posts of one or several files in order, read lazily; findings go into `notes`.
@@ -91,8 +92,10 @@ def iter_posts(
     `codebook` (anything with `labels`) decides which labels are known. With `require_labels` a row without a label is
     an error, with `require_text` a file without a text column. Rows with empty text are dropped unless `keep_empty`.
     `check_ids` counts repeated ids. `bad_labels` "error" raises after the last row, so that the message can give the
-    number of such rows; "drop" drops and counts them. Raises `UserError`; see the module's docstring for what is
-    refused.
+    number of such rows; "drop" drops and counts them. With `keep_bad` a row that is wrong by itself (fields too many or
+    too few, no JSON, bytes that are not UTF-8, a text that is a number) is a post without text whose `error` says why;
+    what concerns the file (a column that is missing, a quote that is never closed) is refused as ever. Raises
+    `UserError`; see the module's docstring for what is refused.
     """
     columns, notes = columns or Columns(), Notes() if notes is None else notes
     seen = SeenKeys() if check_ids else None
@@ -100,7 +103,7 @@ def iter_posts(
     for path in _paths(paths):
         notes.files.append(path.name)
         notes.states[str(path)] = file_state(path)
-        table = open_posts(path, columns, require_labels, require_text)
+        table = open_posts(path, columns, require_labels, require_text, keep_bad)
         rows_before = notes.rows
         names = table.names
         if names is not None:
@@ -108,6 +111,9 @@ def iter_posts(
             absent = absent_columns(names, columns, path.name)
         for number, row in records_of(table, columns):
             notes.rows += 1
+            if isinstance(row, BadRow):
+                yield bad_post(row, table.place, number, notes)
+                continue
             if names is None:  # jsonl has no header: the first row stands for one
                 names = names_in(row, columns)
                 check_columns(names, columns, table, require_labels, require_text)
@@ -115,6 +121,8 @@ def iter_posts(
             post = _post(row, table.place, number, columns, notes, require_text, keep_empty, absent)
             if post is None:
                 continue
+            if post.error:
+                note_bad(f"{table.place}: {post.error}", table.place, notes)
             if isinstance(post.label, Missing):
                 post = replace(post, label=_label_or_missing(post, codebook, notes))
             problem = _label_problem(post, codebook, require_labels and not is_annotated(names))
@@ -159,20 +167,14 @@ def _paths(paths) -> list[Path]:
 def _post(row: dict, place: Place, number: str, columns: Columns, notes: Notes, require_text: bool, keep_empty: bool,
           absent: dict[str, str]) -> Post | None:
     where = f"{place.path.name}: row {place.row}"
-    text = value_of(row, columns.text)
-    if text is None and not has_value(row, columns.text) and require_text:
-        there = ", ".join(repr(name[:24]) for name in list(row)[:12]) or "none"
-        raise UserError(f"{place}: has no field '{columns.text}'; its fields: {there}; every row needs one")
-    if text is not None and (isinstance(text, Number) or not isinstance(text, str)):
-        if isinstance(text, dict) and len(text) > 1 and all(key.isdecimal() for key in text):
-            raise UserError(f"{place}: is a table column by column, as pandas' to_json() writes it; write it with "
-                            "df.to_json(PATH, orient='records', lines=True)")
-        raise UserError(f"{place}: the text is {kind_of(text)}, not a string; put it in quotes")
+    text, error = value_of(row, columns.text), what_is_wrong(row, columns, require_text)
+    if error:
+        text, error = "", place.bad(f"{place}: {error}").removeprefix(f"{place}: ")
     written = _present(text, "text", notes, where) if isinstance(text, Missing) else text or ""
     text = mend(written)
     if text != written:
         notes.add("mended_text", where)
-    if require_text and is_empty(text):
+    if require_text and not error and is_empty(text):
         notes.add("empty_kept" if keep_empty else "empty_dropped", where)
         if not keep_empty:
             return None
@@ -200,7 +202,7 @@ def _post(row: dict, place: Place, number: str, columns: Columns, notes: Notes, 
         notes.add("stripped_label", where)
     if label is not None and isinstance(value_of(row, columns.label), Missing):
         label = Missing(label)  # unless the codebook has such a label; see `_label_problem`
-    return Post(name, text, label, language, str(place.path), place.row, extra)
+    return Post(name, text, label, language, str(place.path), place.row, extra, error)
 
 
 def _present(value: object, role: str, notes: Notes, where: str) -> str:

@@ -40,11 +40,13 @@ def stem(path: Path) -> str:
     return Path(name).stem
 
 
-def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: int = LONGEST) -> Table:
+def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: int = LONGEST, keep_bad: bool = False
+               ) -> Table:
     """Open a file as rows; the file is read as the rows are taken and closed after the last one.
 
-    longest: megabytes that a row may take. It is held while reading, so that a line without end, a quote that is never
-    closed or a gzipped file of a thousand times its size takes no more memory than that.
+    keep_bad: a row that is wrong by itself stands as a `BadRow` among the others. longest: megabytes that a row may
+    take. It is held while reading, so that a line without end, a quote that is never closed or a gzipped file of a
+    thousand times its size takes no more memory than that.
 
     A file that is absent, a folder, empty, of a foreign kind, not UTF-8, cut off or not well formed is a `UserError`
     that names it (and the row); problems inside rows are raised when that row is reached.
@@ -57,7 +59,7 @@ def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: in
         raise UserError(f"{path}: there is no such file")
     if not path.is_file():
         raise UserError(f"{path}: is not a plain file; write the posts into a file first")
-    place = Place(path)
+    place = Place(path, keep_bad=keep_bad)
     if kind == "parquet":
         return _parquet(path, place, longest)
     lines = read_lines(path, place, longest)

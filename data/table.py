@@ -4,6 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.errors import UserError
+
+
+class BadRow(str):
+    """What stands in a row's place where it cannot be read: why, as an error line says it."""
+
 
 class Number(str):
     """A number as its file spells it; told apart from a string, so that a number where text belongs is noticed."""
@@ -11,10 +17,23 @@ class Number(str):
 
 @dataclass
 class Place:
-    """Where reading stands; `str(place)` is "posts.csv: row 3". `row` is the row being read."""
+    """Where reading stands; `str(place)` is "posts.csv: row 3". `row` is the row being read.
+
+    keep_bad: a row that is wrong by itself is handed on as a `BadRow`, and reading goes on behind it. damage: what is
+    wrong with the bytes of the row being read, for whoever makes a row of them.
+    """
 
     path: Path
     row: int = 0
+    keep_bad: bool = False
+    damage: str = ""
+
+    def bad(self, words: str) -> BadRow:
+        """The row that cannot be read, in `words`, or a `UserError` of them where none is kept."""
+        self.damage = ""
+        if not self.keep_bad:
+            raise UserError(words)
+        return BadRow(words)
 
     def __str__(self) -> str:
         return f"{self.path}: row {self.row}"
@@ -26,7 +45,7 @@ class Table:
 
     place: Place
     names: list[str] | None
-    rows: Iterator[dict[str, object]]
+    rows: Iterator[dict[str, object] | BadRow]
     header: str = ""  # the header as one line, for guessing what separates it
     delimiter: str = ""
     findings: list[tuple[str, str, str]] = field(default_factory=list)  # kind, place and detail, for `data.notes`

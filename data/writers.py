@@ -1,44 +1,56 @@
-"""Rows to a file: jsonl, csv or tsv, each also gzipped, as the file's name tells; complete or not at all.
+"""Rows as bytes: jsonl, csv or tsv, each also gzipped, or parquet, as a file's name tells; complete or not at all.
 
-`write_rows` writes all rows at once. A `GrowingFile` takes its rows window by window and keeps them in two files beside
-the final one until it is complete:
-
-    .labels.csv.partial         the rows so far
-    .labels.csv.done.partial    one line of JSON that describes what they are made from, then one for every complete
-                                window: rows, bytes and SHA-256 of everything written so far, and the caller's counts
-
-After an error neither of the two is left, after a kill both are; with `resume` both stay after an error, too, and the
-file is continued after its last complete window.
+`write_rows` writes all rows at once; `data.growing` takes them window by window. Parquet, and a gzipped file that
+grows, are made at the end, out of plain rows: neither their bytes nor their size depend on how the rows came.
 """
 
 import csv
 import gzip
-import hashlib
 import io
 import json
-import os
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
 from common.errors import UserError
-from common.files import atomic_write, sha256_file
-from common.lock import open_locked
-from common.reading import check_plain, json_value, whole_lines
+from common.files import atomic_write
 
 FORMULA = ("=", "+", "-", "@")  # what a cell begins with that a spreadsheet computes
-OUTPUT_FORMATS = (".jsonl", ".csv", ".tsv")
+PARQUET = ".parquet"
+OUTPUT_FORMATS = (".jsonl", ".csv", ".tsv", PARQUET)
+ROW_GROUP = 2**16  # rows of a parquet file that lie together: so many are in memory while it is made
 
 
 def output_format(path: str | Path) -> str:
     """`output_format("a.csv.gz") -> ".csv"`. Raises `UserError` for a name without a known format."""
     name = Path(path).name.lower().removesuffix(".gz")
     suffix = next((suffix for suffix in OUTPUT_FORMATS if name.endswith(suffix)), None)
-    if suffix is None:
+    if suffix is None or (suffix == PARQUET and is_gzipped(path)):
         raise UserError(f"{path}: has no known format in its name; end it in {', '.join(OUTPUT_FORMATS)}, or add .gz "
-                        "to one of these")
+                        "to one of these but parquet")
     return suffix
+
+
+def is_gzipped(path: str | Path) -> bool:
+    """Whether a file's name says that it is gzipped."""
+    return str(path).lower().endswith(".gz")
+
+
+def plain_format(path: str | Path) -> str:
+    """How the rows of a file are kept while it grows: as what they end in, without gzip; those of parquet as jsonl."""
+    kind = output_format(path)
+    return ".jsonl" if kind == PARQUET else kind
+
+
+def check_format(path: str | Path) -> None:
+    """Raise `UserError` for a file that cannot be made here: of no known format, or parquet without pyarrow."""
+    if output_format(path) == PARQUET:
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise UserError(f"{path}: writing parquet needs pyarrow: pip install pyarrow, or name a .csv") from error
 
 
 def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True, safe: bool = False) -> bytes:
@@ -48,7 +60,14 @@ def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True, saf
     spreadsheets and pandas read as it is. Gzipped pieces may be concatenated: each is a complete member of the file.
     safe: in csv and tsv, cells that a spreadsheet would take for a formula get an apostrophe in front.
     """
-    kind, text = output_format(path), io.StringIO(newline="")
+    content = plain_rows(plain_format(path), rows, header, safe)
+    # The gzip header has no name and no time, so the same rows give the same bytes.
+    return gzip.compress(content, mtime=0) if is_gzipped(path) else content
+
+
+def plain_rows(kind: str, rows: Sequence[dict], header: bool = True, safe: bool = False) -> bytes:
+    """The same for a format of `plain_format`, which is never gzipped."""
+    text = io.StringIO(newline="")
     if kind == ".jsonl":
         text.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     else:
@@ -56,9 +75,7 @@ def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True, saf
         names = list(rows[0]) if rows else []
         cells = [*([names] if header and rows else []), *([row[name] for name in names] for row in rows)]
         writer.writerows([[_safe(cell) for cell in line] for line in cells] if safe else cells)
-    content = text.getvalue().encode("utf-8")
-    # The gzip header has no name and no time, so the same rows give the same bytes.
-    return gzip.compress(content, mtime=0) if str(path).lower().endswith(".gz") else content
+    return text.getvalue().encode("utf-8")
 
 
 def _safe(cell):
@@ -72,156 +89,34 @@ def write_rows(path: str | Path, rows: Sequence[dict]) -> None:
         handle.write(encode_rows(path, rows))
 
 
-class GrowingFile:
-    """A file of rows that grows by `add` in a `with` block and gets its final name at the end of the block.
+def finish(plain: Path, handle: BinaryIO, path: str | Path, reals: Sequence[str] = ()) -> None:
+    """Write what lies in `plain`, as `plain_format(path)` has it, into the open file that will be at `path`.
 
-    `made_from`: JSON values that decide the rows. With `resume` an interrupted file is continued, an error or Ctrl-C
-    leaves the rows so far, and a file that was made from something else is a `UserError`. `counts` holds what `add` has
-    counted since the file's beginning, including "rows". safe: as `encode_rows` takes it.
+    reals: the columns of numbers, float64 in parquet; all others are text there.
     """
-
-    def __init__(self, path: str | Path, made_from: dict, resume: bool = False, safe: bool = False):
-        self.path, self.resume, self.safe = Path(path), resume, safe
-        self.made_from = json.loads(json.dumps(made_from))  # as the journal will give it back
-        self.counts, self._bytes, self._hash = Counter(), 0, hashlib.sha256()
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether an error now would leave something to resume from."""
-        return self.resume and self.counts["rows"] > 0
-
-    def __enter__(self) -> "GrowingFile":
-        for path in partial_files(self.path):
-            if path.exists():
-                check_plain(path)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            rows, journal = partial_files(self.path)
-            self._journal, _ = open_locked(journal)  # first: the rows of another are not even opened
-            is_taken_back = self._take_back(rows)
-            try:
-                self._rows = open(rows, "a+b")
-            except OSError:
-                self._journal.close()
-                if not journal.stat().st_size:
-                    journal.unlink()
-                raise
-        except BlockingIOError as error:
-            raise UserError(f"{self.path}: another program is writing it; wait until it ends, or choose another name"
-                            ) from error
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
-        try:
-            journal_bytes = self._go_on() if self.resume else 0
-            self._rows.truncate(self._bytes)
-            self._journal.truncate(journal_bytes)
-        except BaseException:
-            self._close()
-            if is_taken_back:
-                os.rename(rows, self.path)
-            raise
-        return self
-
-    def add(self, rows: Sequence[dict], **counts: int) -> None:
-        """Append a window of rows and add `counts` to the counts. Raises `UserError` if they cannot be written."""
-        piece = encode_rows(self.path, rows, header=not self._bytes, safe=self.safe)
-        lines = [] if self._bytes else [self.made_from]
-        self._hash.update(piece)
-        self._bytes += len(piece)
-        counts = self.counts + Counter(rows=len(rows), **counts)
-        lines.append({"counts": counts, "bytes": self._bytes, "sha256": self._hash.hexdigest()})
-        try:
-            self._rows.write(piece)
-            self._rows.flush()  # before the journal lists it
-            self._journal.write("".join(json.dumps(line) + "\n" for line in lines).encode())
-            self._journal.flush()
-        except OSError as error:
-            raise self._unwritten(error) from error
-        self.counts = counts
-
-    def __exit__(self, kind, error, trace) -> None:
-        is_whole = False
-        try:
-            if kind is None:
-                os.fsync(self._rows.fileno())
-                self._close()
-                os.replace(partial_files(self.path)[0], self.path)
-                is_whole = True
-        except OSError as error:
-            raise self._unwritten(error) from error
-        finally:
-            self._close()
-            if is_whole or not self.is_kept:
-                for path in partial_files(self.path):
-                    path.unlink(missing_ok=True)
-
-    def _go_on(self) -> int:
-        """Continue from what an interrupted program left; returns the number of valid bytes in its journal."""
-        self._journal.seek(0)
-        first, last, taken = b"", b"", 0
-        try:
-            for number, line in enumerate(whole_lines(self._journal)):
-                first, last, taken = (first if number else line), line, taken + len(line) + 1
-            if taken <= len(first) + 1:  # none, or no window behind the first line
-                return 0
-            made_from, window = json_value(first), json_value(last)
-            different = [key for key, value in self.made_from.items() if made_from.get(key) != value]
-            counts, size, digest = _counts(window["counts"]), window["bytes"], window["sha256"]
-            if type(size) is not int or size < 0:
-                raise ValueError("bytes is no size")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{partial_files(self.path)[1]}: is damaged; start anew with --overwrite") from error
-        if different:
-            raise UserError(f"--resume: {self.path} was begun with another {', '.join(different)}; resume with "
-                            "the same, or start anew with --overwrite")
-        self._rows.seek(0)
-        while piece := self._rows.read(min(1 << 20, size - self._bytes)):
-            self._hash.update(piece)
-            self._bytes += len(piece)
-        if self._bytes != size or self._hash.hexdigest() != digest:
-            raise UserError(f"{partial_files(self.path)[0]}: is not as it was left; start anew with --overwrite")
-        self.counts = counts
-        return taken
-
-    def _take_back(self, rows: Path) -> bool:
-        """After a kill when the file was in its place and its journal not yet gone: go on behind its last row."""
-        if not self.resume or rows.exists() or not self.path.exists():
-            return False
-        self._journal.seek(0)
-        try:
-            is_whole = json.loads(self._journal.read().splitlines()[-1])["sha256"] == sha256_file(self.path)
-        except (ValueError, TypeError, KeyError, IndexError):
-            return False
-        if is_whole:
-            os.rename(self.path, rows)
-        return is_whole
-
-    def _unwritten(self, error: OSError) -> UserError:
-        left = "make room, and run the same command again to go on" if self.is_kept else "nothing was left behind"
-        return UserError(f"{self.path}: could not be written whole ({error.strerror}); {left}")
-
-    def _close(self) -> None:
-        for handle in (self._rows, self._journal):
-            with suppress(OSError):  # what could not be flushed has been reported
-                handle.close()
+    if output_format(path) == PARQUET:
+        _write_parquet(plain, handle, reals)
+        return
+    with open(plain, "rb") as rows, gzip.GzipFile(filename="", mode="wb", fileobj=handle, mtime=0) as zipped:
+        shutil.copyfileobj(rows, zipped, 2**20)
 
 
-def _counts(value) -> Counter:
-    """What a journal counted. Raises `ValueError` for anything but names with whole numbers."""
-    if not isinstance(value, dict) or not all(type(count) is int and 0 <= count < 2**63 for count in value.values()):
-        raise ValueError("counts are of another kind")
-    return Counter(value)
+def _write_parquet(plain: Path, handle: BinaryIO, reals: Sequence[str]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    writer = None
+    with open(plain, encoding="utf-8") as lines:
+        for rows in _groups(lines):
+            if writer is None:
+                kinds = {name: pyarrow.float64() if name in reals else pyarrow.string() for name in rows[0]}
+                schema = pyarrow.schema(kinds)
+                writer = parquet.ParquetWriter(handle, schema, compression="zstd")
+            writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema), row_group_size=ROW_GROUP)
+    if writer is not None:
+        writer.close()
 
 
-def partial_files(path: str | Path) -> tuple[Path, Path]:
-    """Where a `GrowingFile` keeps its rows and its journal until it is complete."""
-    path = Path(path)
-    return path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.done.partial")
-
-
-def was_stopped(path: str | Path) -> bool:
-    """Whether a `GrowingFile` was stopped on its way to `path`.
-
-    A kill in its very first or its last moment leaves a journal alone, which is nothing to go on with.
-    """
-    return all(part.exists() for part in partial_files(path))
+def _groups(lines: Iterator[str]) -> Iterator[list[dict]]:
+    while rows := [json.loads(line) for line in islice(lines, ROW_GROUP)]:
+        yield rows

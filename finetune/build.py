@@ -9,6 +9,7 @@ from finetune.loop import Recipe, Trainer, steps_per_epoch
 from finetune.memory import MemoryPlan
 from finetune.options import is_embedded
 from finetune.prepare import Prepared
+from finetune.team import Team, TeamTrainer
 
 
 def choose_order(options, prepared: Prepared):
@@ -20,9 +21,14 @@ def choose_order(options, prepared: Prepared):
     return order_by_length([len(row.ids) for row in prepared.rows], options.batch_size, options.seed)
 
 
-def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order) -> Trainer:
-    """Rows, labels, weights and recipe put together. Raises `UserError` for what `--graphs` cannot record."""
+def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order, team: Team | None = None) -> Trainer:
+    """Rows, labels, weights and recipe put together; `team`: the processes that share the steps.
+
+    Raises `UserError` for what `--graphs` cannot record.
+    """
     if options.graphs:
+        if team is not None:
+            raise UserError("--graphs: records the steps of one process, and torchrun started several; leave it out")
         check_graphs(model, options.loss)
     labels = [prepared.codebook.index(post.label) for post in prepared.train]
     weights = [1.0] * len(labels)
@@ -32,10 +38,13 @@ def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order) 
     recipe = Recipe(options.learning_rate, options.schedule, options.warmup, options.weight_decay, options.clip,
                     options.batch_size, options.loss)
     steps = steps_per_epoch(len(labels), options.batch_size) * options.epochs
-    return Trainer(model, prepared.rows, labels, weights, prepared.prompt.label_ids, order,
-                   prepared.shared_ids(options), recipe,
-                   min(steps, options.max_steps) if options.max_steps else steps,
-                   memory.micro_tokens, memory.checkpointing, options.graphs)
+    trainer = (Trainer if team is None else TeamTrainer)(
+        model, prepared.rows, labels, weights, prepared.prompt.label_ids, order, prepared.shared_ids(options), recipe,
+        min(steps, options.max_steps) if options.max_steps else steps, memory.micro_tokens, memory.checkpointing,
+        options.graphs)
+    if team is not None:
+        trainer.team, trainer.seed = team, options.seed
+    return trainer
 
 
 def what_comes(options, prepared: Prepared, trainer: Trainer) -> list[str]:

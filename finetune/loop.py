@@ -153,13 +153,15 @@ class Trainer:
             line["constant"] = ((self.constant[indices] * weights).sum() / weights.sum()).item()
         return line
 
-    def _accumulate(self, indices: list[int]) -> torch.Tensor:
-        """Gradients of the step's mean loss, summed over its micro-batches; returns that loss (a scalar tensor)."""
+    def _accumulate(self, indices: list[int], whole: list[int] | None = None) -> torch.Tensor:
+        """Gradients of the step's mean loss, summed over its micro-batches; returns that loss (a scalar tensor). The
+        mean is over `whole`, the step's posts where `indices` are some of them."""
         self.optimizer.zero_grad(set_to_none=True)
         whole_text = self.recipe.loss == "text"
         prefix = [] if whole_text else self.prefix  # each row has losses on the prefix, so it cannot be shared
-        counts = torch.tensor([len(self.rows[index].ids) - 1 if whole_text else 1 for index in indices])
-        total = (self.weights[indices] * counts).sum().item()
+        everything = indices if whole is None else whole
+        counts = torch.tensor([len(self.rows[index].ids) - 1 if whole_text else 1 for index in everything])
+        total = (self.weights[everything] * counts).sum().item()
         compute_dtype = torch.promote_types(self.model.dtype, torch.float32)
         loss = torch.zeros((), dtype=compute_dtype, device=self.model.device)
         rows = [self.rows[index] for index in indices]

@@ -20,6 +20,7 @@ from common.device import available_memory, or_halve
 from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
 from data.visible import is_empty
+from inference.repeats import Repeats
 from loading.choice import SHARE
 from lora.inject import cast_once
 
@@ -40,6 +41,8 @@ class Labelled:
     posts: list
     probabilities: np.ndarray  # (len(posts), C) float32; NaN for a post without text
     cut: int  # posts that were too long and lost their end
+    tokens: int = 0  # that were computed for them, without the prompt's beginning, which they share
+    repeats: int = 0  # posts whose probabilities were known already
 
 
 class Labeller:
@@ -47,11 +50,12 @@ class Labeller:
 
     micro_tokens: packed tokens that go through the model at once; 0 means `choose_micro_tokens`. If memory runs out, it
     is halved, for that batch and all later ones; `halvings` counts how often. show(count) is called for each batch of
-    posts that was given to the device.
+    posts that was given to the device. repeats: what is known of posts that came before; without it each is computed.
     """
 
-    def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = lambda count: None):
-        self.model, self.prompt, self.show = model.eval(), prompt, show
+    def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = lambda count: None,
+                 repeats: Repeats | None = None):
+        self.model, self.prompt, self.show, self.repeats = model.eval(), prompt, show, repeats
         self.micro_tokens, self.halvings = micro_tokens or choose_micro_tokens(model), 0
         self._is_cuda = model.device.type == "cuda"
         # A GPU's products take any number of tokens, and attention there would pad every row to a long filling one.
@@ -67,7 +71,7 @@ class Labeller:
         """
         given, began = deque(), time.monotonic()
         for window, rows in ahead(self._encoded(posts)):
-            given.append((window, rows, self.give([row for row in rows if row is not None])))
+            given.append((window, rows, self._given([row for row in rows if row is not None])))
             if len(given) > self._is_cuda:  # a GPU is given the next window before this one is waited for
                 found = self._labelled(*given.popleft())
                 began, before = time.monotonic(), began
@@ -133,11 +137,31 @@ class Labeller:
         while window := list(islice(posts, max(min(LEAST, WINDOW), min(WINDOW, int(AIM * self._rate))))):
             yield window, [None if is_empty(post.text) else self.prompt.encode(post.text) for post in window]
 
-    def _labelled(self, posts: list, rows: list, probabilities: Callable[[], np.ndarray]) -> Labelled:
+    def _given(self, rows: list) -> tuple[Callable[[], np.ndarray], int, int]:
+        """`give` for those of `rows` that are not known: (probabilities of all of them, tokens computed, repeats)."""
+        if self.repeats is None:
+            return self.give(rows), self._tokens(rows), 0
+        fresh, places, values = self.repeats.split(rows)
+        self.show(len(rows) - len(fresh))
+        waiting = self.give(fresh)
+
+        def probabilities() -> np.ndarray:
+            computed = waiting()
+            self.repeats.keep(fresh, computed)
+            found = [computed[place] if place >= 0 else value for place, value in zip(places, values, strict=True)]
+            return np.stack(found) if found else computed
+
+        return probabilities, self._tokens(fresh), len(rows) - len(fresh)
+
+    def _tokens(self, rows: list) -> int:
+        return sum(len(row.ids) - len(self.prompt.prefix_ids) for row in rows)
+
+    def _labelled(self, posts: list, rows: list, given: tuple[Callable[[], np.ndarray], int, int]) -> Labelled:
+        probabilities, tokens, repeats = given
         filled = [index for index, row in enumerate(rows) if row is not None]
         result = np.full((len(posts), len(self._label_ids)), np.nan, dtype=np.float32)
         result[filled] = probabilities()
-        return Labelled(posts, result, sum(rows[index].cut for index in filled))
+        return Labelled(posts, result, sum(rows[index].cut for index in filled), tokens, repeats)
 
     def _plan(self, rows, indices) -> list[list[int]]:
         """`indices` of `rows` in batches."""

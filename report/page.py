@@ -59,6 +59,11 @@ def page(
     if metrics:
         sections.append(_dropped(metrics))
     sections += [_training(steps), _posts(posts, names), _facts(facts or {}), _reading(metrics)]
+    return document(title, sections)
+
+
+def document(title: str, sections: Sequence) -> str:
+    """A whole page of finished parts, with the style and the policy that every page of this project has."""
     head = join([tag("meta", charset="utf-8"),
                  tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
                  tag("meta", name="viewport", content="width=device-width, initial-scale=1"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted(path for path in ROOT.rglob("*.py") if not any(part.startswith(".") for part in path.parts))
 PROGRAMS = ("train", "eval", "classify")
 CORE = ("common", "model", "quant", "lora")
-LIBRARY = (*CORE, "data", "loading", "finetune", "inference", "report", "stats", "baselines")
+LIBRARY = (*CORE, "data", "loading", "finetune", "inference", "report", "stats", "baselines", "bulk")
 ANYTHING = (*LIBRARY, *PROGRAMS, "study", "tools", "glass", "audit", "learn", "tests", "benchmarks")
 # Who may import whom, beside itself: folders, or single modules by their dotted names.
 RULE = {
@@ -25,6 +25,7 @@ RULE = {
     "inference": (*CORE, "data", "loading", "finetune.run_folder"),
     "stats": ("common", "report"),
     "baselines": ("common", "data", "report", "stats"),
+    "bulk": (*CORE, "data", "loading", "inference", "report", "finetune.run_folder"),
     **dict.fromkeys(("study", "tools", "glass", "audit", "learn", *PROGRAMS), LIBRARY),
     **dict.fromkeys(("tests", "benchmarks"), ANYTHING),
 }  # fmt: skip
@@ -35,7 +36,7 @@ OUTSIDE = {
     "quant": {"torch", "triton"}, "lora": {"torch", "safetensors"},
     "data": {"torch", "numpy", "pyarrow", "regex"}, "report": {"numpy", "matplotlib"}, "stats": {"numpy"},
     "loading": {"torch", "safetensors", "numpy", "huggingface_hub"}, "finetune": {"torch"},
-    "inference": {"torch", "numpy"},
+    "inference": {"torch", "numpy"}, "bulk": {"torch", "numpy", "ray", "fsspec"},
 }  # fmt: skip
 REFERENCES = {"transformers", "peft", "bitsandbytes", "tokenizers", "scipy", "statsmodels"}
 ENCODER = ROOT / "baselines" / "encoder.py"  # a baseline of another kind, read by transformers where it is installed

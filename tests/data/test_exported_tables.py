@@ -1,6 +1,6 @@
 """What exports do to tables: quotes that swallow rows, rows that are no posts, missing values, damage, doubled columns.
 
-Deliberate break: in data/csv_rows.py let `_check_swallowed` return at once, `_is_import_ids` say no, or `_with_missing`
+Deliberate break: in data/csv_rows.py let `_swallowed` return "" at once, `_is_import_ids` say no, or `_with_missing`
 give the record back; in data/damage.py let `is_mojibake` say no. Cases below turn red.
 """
 

@@ -1,7 +1,7 @@
 """Rows to files: cells that a spreadsheet would compute, and journals that were damaged or made by hand.
 
 Deliberate break that turns this red: in data/writers.py, let `_safe` look at `cell[0]` only, or take `bytes` of a
-journal as `int(window["bytes"])`.
+journal in data/growing.py as `int(window["bytes"])`.
 """
 
 import csv
@@ -13,7 +13,8 @@ import os
 import pytest
 
 from common.errors import UserError
-from data.writers import GrowingFile, encode_rows, partial_files, write_rows
+from data.growing import GrowingFile, partial_files
+from data.writers import encode_rows, write_rows
 
 CELLS = ["=1+1", "+49 30", "-1", "@name", "\t=1+1", "\r\n=1", " =cmd|' /C calc'!A0", "a=b", "'=x", "", None, -1.5, 3,
          "ordinary, with a comma", 'a "quote"', "two\nlines"]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common.files import sha256_json, write_json
-from data.writers import GrowingFile, partial_files
+from data.growing import GrowingFile, partial_files
 from loading.cache import _whole, quantised_copy, weights_sha256
 from loading.weights import read_config
 from study.preregistration import differences, read_frozen

@@ -89,7 +89,7 @@ def posts(path: Path) -> None:
     columns = Columns(longest=1, quote=draw.choice(('"', '"', "none")))
     list(iter_posts([path], columns, draw.choice((book, None)), require_labels=draw.random() < 0.5,
                     require_text=draw.random() < 0.8, keep_empty=draw.random() < 0.5,
-                    bad_labels=draw.choice(("drop", "error"))))
+                    bad_labels=draw.choice(("drop", "error")), keep_bad=draw.random() < 0.5))
 
 
 def model(path: Path) -> None:

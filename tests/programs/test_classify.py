@@ -1,6 +1,6 @@
 """Labelling as a stream: what is checked first, what is written when, what a kill leaves and how it goes on.
 
-Deliberate breaks: in data/writers.py let `add` write the journal before the rows, and leave out `_rows.truncate`; the
+Deliberate breaks: in data/growing.py let `add` write the journal before the rows, and leave out `_rows.truncate`; the
 resumed file is no longer the file that was never stopped. In classify.py read the posts with `read_posts`: memory grows
 with them.
 """
@@ -17,9 +17,11 @@ from pathlib import Path
 import pytest
 
 import classify
+from bulk import opened
 from common.errors import UserError
 from common.files import ROOT
-from data.writers import GrowingFile, partial_files, write_rows
+from data.growing import GrowingFile, partial_files
+from data.writers import write_rows
 from inference import labeller as predict
 from tests.programs.hostile import (
     World,
@@ -172,20 +174,21 @@ def test_a_wrong_row_far_behind_is_told_before_anything_is_labelled(world: World
     posts = many(tmp_path / "many.jsonl", 300)
     with open(posts, "a") as handle:
         handle.write('{"text": 12}\n')
-    monkeypatch.setattr(classify, "open_model", None)  # would be a TypeError
-    refused(classify.main, *words(world, posts, "a.csv"), says=("many.jsonl: row 301", "the text is a number"))
+    monkeypatch.setattr(opened, "open_model", None)  # would be a TypeError
+    refused(classify.main, *words(world, posts, "a.csv", "--max-bad-rows", "0"),
+            says=("many.jsonl: row 301", "the text is a number"))
 
 
 def test_an_input_that_changes_meanwhile(world: World, tmp_path, monkeypatch):
     posts = many(tmp_path / "many.jsonl", 40)
-    opened = classify.open_model
+    open_model = opened.open_model
 
     def slowly(*args, **kwargs):
         with open(posts, "a") as handle:
             handle.write('{"text": "one more"}\n')
-        return opened(*args, **kwargs)
+        return open_model(*args, **kwargs)
 
-    monkeypatch.setattr(classify, "open_model", slowly)
+    monkeypatch.setattr(opened, "open_model", slowly)
     ended = call(classify.main, *words(world, posts, "a.csv"))
     assert ended.code == 2 and "has changed while it was being labelled" in ended.err and not Path("a.csv").exists()
 

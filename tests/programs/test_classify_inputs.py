@@ -50,7 +50,8 @@ def test_a_folder_a_pattern_and_a_file(world: World, tmp_path):
     table(tmp_path / "more2.csv", 30)
     ended = call(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels"))
     assert ended.code == 0, ended.err
-    assert sorted(path.name for path in Path("labels").iterdir()) == ["a.jsonl", "b.csv", "more1.csv", "more2.csv"]
+    assert sorted(path.name for path in Path("labels").iterdir()) == [
+        "a.jsonl", "b.csv", "manifest.json", "more1.csv", "more2.csv", "report.html"]
     assert call(classify.main, *words(world, "--input", "more2.csv", "--output", "alone.csv")).code == 0
     assert Path("labels/more2.csv").read_bytes() == Path("alone.csv").read_bytes()
     Path("labels/b.csv").unlink()

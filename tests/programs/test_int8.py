@@ -1,7 +1,7 @@
 """`--int8` in the programs and in a notebook: the same labels from all three, the price told and kept, no mixed files.
 
-Deliberate breaks: leave "--int8" out of `classify.made_from` (a file begun in float32 goes on in 8 bits); in eval.py do
-not put the price into the metrics.
+Deliberate breaks: leave "--int8" out of `arithmetic` in bulk/opened.py (a file begun in float32 goes on in 8 bits); in
+eval.py do not put the price into the metrics.
 """
 
 import json

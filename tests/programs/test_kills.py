@@ -5,7 +5,7 @@ The processes are forked from one that has imported the programs, so that a kill
 which moment, is drawn from a seed.
 
 Deliberate break: in common/leftovers.py let `put_folder` remove the old folder ahead of the renaming, in
-data/writers.py leave out `_take_back`, or in study/runner.py count a scoring ahead of its answers.
+data/growing.py leave out `_take_back`, or in study/runner.py count a scoring ahead of its answers.
 """
 
 import contextlib
@@ -177,8 +177,12 @@ def files(folder: Path) -> dict:
     return {str(path.relative_to(folder)): same(path) and path.read_bytes() for path in folder.rglob("*")}
 
 
-def kill(work: Work, begin, draw: random.Random, kills: int, whole: dict, operations: int, seconds: float) -> list[str]:
-    """Kill `work` so many times, half of them in file operations; wherever it is done, hold it against `whole`."""
+def kill(work: Work, begin, draw: random.Random, kills: int, whole: dict, operations: int, seconds: float,
+         until=None) -> list[str]:
+    """Kill `work` so many times, half of them in file operations; wherever it is done, hold it against `whole`.
+
+    until(work, begin) calls it to its end at last; by default the next call is the last.
+    """
     kinds = []
     while len(kills_of(kinds)) < kills:
         in_file = len(kills_of(kinds)) % 2 == 0
@@ -190,11 +194,11 @@ def kill(work: Work, begin, draw: random.Random, kills: int, whole: dict, operat
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL), (work.folder / "said.txt").read_text()[-3000:]
         kinds.append("done" if process.exitcode == 0 else "operation" if in_file else "moment")
-        if process.exitcode == 0 or work.is_beyond():
+        if (process.exitcode == 0 and work.is_done()) or work.is_beyond():
             hold_against(work.made(), whole)
             work.clear()
         assert len(kinds) < 10 * kills, kinds
-    finish(work, begin)
+    (until or finish)(work, begin)
     hold_against(work.made(), whole)
     return kinds
 

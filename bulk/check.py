@@ -1,0 +1,57 @@
+"""All inputs read to their end before anything is labelled: what they hold, and how many rows are wrong.
+
+A row that is wrong by itself is kept without a label and with a reason, but where more than `--max-bad-rows` of all
+rows are, something else is wrong than a row: the first of them is the error, and nothing is labelled.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from common.errors import UserError, closest
+from common.terminal import progress
+from data.notes import Notes
+from data.readers import check_posts
+
+READING = {"require_labels": False, "keep_empty": True, "keep_bad": True}  # a row out for every row in
+
+
+def check_inputs(sources: list[Path], options, check: Callable[[], object] = lambda: None) -> list[Notes]:
+    """What was found in each of `sources`; `check` is called now and then, and may raise. Raises `UserError`."""
+    found = []
+    for source in sources:
+        with progress(None, "post", "reading") as bar:
+
+            def show(count: int, bar=bar) -> None:
+                bar.update(count)
+                check()
+
+            notes = check_posts([source], options.columns(), show=show, **READING)
+        found.append(notes)
+        if len(sources) == 1:  # before the lines on all the rest
+            check_share(found, options.max_bad_rows)
+        print("\n".join(notes.lines()))
+    check_share(found, options.max_bad_rows)
+    return found
+
+
+def check_share(found: list[Notes], most: float) -> None:
+    """Raise `UserError` where more than `most` of all rows are wrong."""
+    bad, rows = sum(notes.counts["bad_row"] for notes in found), sum(notes.rows for notes in found)
+    if bad > most * rows:
+        first = next(notes.first_bad for notes in found if notes.first_bad)
+        raise UserError(first if bad == 1 else f"{first} ({bad:,} of {rows:,} rows are wrong, more than "
+                        f"--max-bad-rows {most:g})")
+
+
+def kept_columns(options, notes: Notes, source: Path) -> list[str]:
+    """The input's own columns that are written as well. Raises `UserError` for one that is not there."""
+    names = [*([options.label_column] if any(label for _, label in notes.cells) else []), *notes.columns]
+    if options.keep_columns in (("all",), ["all"]):
+        return names
+    if list(options.keep_columns) == ["none"]:
+        return []
+    for name in options.keep_columns:
+        if name not in names:
+            raise UserError(f"--keep-columns {name}: {source} has no such further column{closest(name, names)}; it has "
+                            f"{', '.join(names[:12]) or 'none'}")
+    return list(options.keep_columns)

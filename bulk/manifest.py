@@ -1,0 +1,65 @@
+"""What is done in a folder of outputs: `manifest.json`, with a line of facts for every file that is whole.
+
+    {"schema": 1, "files": {"tweets.csv.gz": {"input", "made_from", "counts", "reals", "bytes", "sha256"}}}
+
+`made_from` holds the hashes of run, prompt, arithmetic and input and the options that decide the rows: a file whose
+input or run has changed since is refused, not passed over. A part of a job (`--shard`) has a manifest of its own, so
+that no two processes write the same one; `tools.join` reads them.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import read_json, write_json
+from common.lock import hold
+from common.reading import LARGE, check_plain
+
+MANIFEST = "manifest.json"
+PATIENCE = 60  # seconds that another process may take to write its line
+FACTS = {"input": str, "made_from": dict, "counts": dict, "reals": list, "bytes": int, "sha256": str}
+
+
+def manifest_path(folder: Path, part: tuple[int, int] | None = None) -> Path:
+    """`manifest.json`, or that of a part: `manifest.2-of-8.json`."""
+    return folder / (MANIFEST if part is None else "manifest.{}-of-{}.json".format(*part))
+
+
+def read_manifest(path: Path) -> dict[str, dict]:
+    """The facts of each whole file by its name; none where there is no manifest yet. Raises `UserError`."""
+    if not path.exists():
+        return {}
+    check_plain(path)
+    raw = read_json(path, LARGE)
+    files = raw.get("files") if isinstance(raw, dict) and raw.get("schema") == 1 else None
+    good = isinstance(files, dict) and all(
+        isinstance(facts, dict) and all(type(facts.get(key)) is kind for key, kind in FACTS.items())
+        for facts in files.values())
+    if not good:
+        raise UserError(f"{path}: is no manifest of labels; move it away, and label with --overwrite")
+    return files
+
+
+def note_whole(path: Path, name: str, facts: Mapping) -> None:
+    """Add the facts of one file to a manifest, or put them in the place of those that are there."""
+    with hold(path.parent, wait=PATIENCE):
+        write_json(path, {"schema": 1, "files": read_manifest(path) | {name: dict(facts)}})
+
+
+def is_done(path: Path, output: Path, made_from: Mapping) -> bool:
+    """Whether `output` is whole and was made from the same. Raises `UserError` where it was made from something else.
+
+    made_from: what is known before the model is loaded; the manifest may hold more.
+    """
+    facts = read_manifest(path).get(output.name)
+    if facts is None or not output.exists():
+        return False
+    same = json.loads(json.dumps(made_from))  # as a manifest gives it back
+    different = [key for key, value in same.items() if facts["made_from"].get(key) != value]
+    if different:
+        raise UserError(f"--resume: {output} was made from another {', '.join(different)}; resume with the same, or "
+                        "start anew with --overwrite")
+    if output.stat().st_size != facts["bytes"]:
+        raise UserError(f"--resume: {output} has changed since it was made; start anew with --overwrite")
+    return True

@@ -1,0 +1,144 @@
+"""A page on what was labelled, counted from the files themselves: cuts, wrong rows, repeats, shares by language and
+month.
+
+These are counts of the model's answers. What share of the posts truly has a label is another question, since the model
+errs; the page names the command that estimates it from a hand-coded sample.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from bulk.manifest import manifest_path, read_manifest
+from common.files import atomic_write
+from data.rows import open_table
+from report.markup import Html, grid, tag
+from report.page import document
+from report.words import counted, language_name, percent
+
+DATES = ("date", "created_at", "timestamp", "datetime", "time", "created", "month")  # columns of a date, by name
+CELLS = 20_000  # languages and months with their labels that are counted apart; the rest are "others"
+REASONS = 8  # kinds of wrong rows that the page names
+LONGEST = 10_000  # megabytes of a row: what was written here is read again
+UNSURE = "its probability is below what was asked for"  # and so it got none, but could be read
+ERRORS = ("has no text", UNSURE)  # reasons that make no row wrong
+ESTIMATE = "python -m tools.prevalence --labels {} --coded CODED.csv"
+_MONTH = re.compile(r"(\d{4})[-/.](\d{2})(?!\d)|(\d{4})(\d{2})\d{2}(?!\d)")
+TWITTER = "%a %b %d %H:%M:%S %z %Y"  # Wed Oct 10 20:19:24 +0000 2018
+
+
+@dataclass
+class Counts:
+    """What the rows of the outputs say; `cells` counts by (language, month, label)."""
+
+    rows: int = 0
+    cells: Counter = field(default_factory=Counter)
+    reasons: Counter = field(default_factory=Counter)
+    date: str | None = None  # the column that the months come from
+
+    def add(self, row: dict, date: str | None) -> None:
+        """Count one row of an output."""
+        self.rows += 1
+        if not row.get("predicted"):
+            reason = str(row.get("error") or (UNSURE if row.get("probability") else ""))
+            reason = re.sub(r"[\d,]*\d", "N", reason.split(";")[0].split(" (")[0])
+            self.reasons[reason if reason in self.reasons or len(self.reasons) < 200 else "others"] += 1
+            return
+        cell = str(row.get("language") or "und"), month_of(row.get(date)) if date else "", str(row["predicted"])
+        self.cells[cell if cell in self.cells or len(self.cells) < CELLS else ("others", "others", cell[2])] += 1
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels that occur, the most frequent first."""
+        return [label for label, _ in self.by(2).most_common()]
+
+    def by(self, *places: int) -> Counter:
+        """The cells summed over all but some of their places: `by(0, 2)` counts by (language, label)."""
+        found: Counter = Counter()
+        for cell, count in self.cells.items():
+            found[tuple(cell[place] for place in places) if len(places) > 1 else cell[places[0]]] += count
+        return found
+
+
+def month_of(value) -> str:
+    """`month_of("2024-05-01T10:00:00Z") -> "2024-05"`; also 20240501 and Twitter's own way; else "unknown"."""
+    text = str(value or "").strip()
+    found = _MONTH.match(text)
+    if found:
+        year, month = (found[1], found[2]) if found[1] else (found[3], found[4])
+        return f"{year}-{month}" if 1 <= int(month) <= 12 else "unknown"
+    try:
+        return datetime.strptime(text, TWITTER).strftime("%Y-%m")
+    except ValueError:
+        return "unknown"
+
+
+def count(paths: list[Path], date: str | None = None) -> Counts:
+    """All rows of finished outputs, in one pass; date: the column of the date, by default one that is named as such."""
+    counts = Counts()
+    for path in paths:
+        table, column = open_table(path, quote='"', longest=LONGEST), date
+        for row in table.rows:
+            if column is None:
+                column = next((name for name in row if name.lower().removeprefix("input_") in DATES), "")
+                counts.date = counts.date or column or None
+            counts.add(row, column)
+    counts.date = date or counts.date
+    return counts
+
+
+def write_page(path: str | Path, where: Path, date: str | None = None) -> None:
+    """Count the outputs in the folder `where`, or the one that it is, and write the page, whole or not at all."""
+    files = read_manifest(manifest_path(where)) if where.is_dir() else {}
+    paths = [where / name for name in files] if where.is_dir() else [where]
+    text = page(count(paths, date), files, where)
+    with atomic_write(path) as handle:
+        handle.write(text)
+    print(f"report: {path}")
+
+
+def page(counts: Counts, files: dict[str, dict], where: Path) -> str:
+    """The page as text."""
+    labelled = sum(counts.cells.values())
+    sums: Counter = Counter()
+    for facts in files.values():
+        sums.update(facts["counts"])
+    wrong = sum(number for reason, number in counts.reasons.items() if reason not in ERRORS)
+    lines = [f"{counted(counts.rows, 'row')}, of which {counted(labelled, 'post')} got a label."]
+    if sums["cut"]:
+        lines.append(f"{counted(sums['cut'], 'post')} too long for the prompt lost the end.")
+    if wrong:
+        lines.append(f"{counted(wrong, 'row')} could not be read: the column error says why.")
+    if sums["repeats"]:
+        lines.append(f"{counted(sums['repeats'], 'post')} had come before and were not computed again.")
+    lines.append("The shares below are counts of the model's answers, not estimates: the model errs, and not in each "
+                 "language and month alike. To estimate the true shares, with intervals, code a random sample by hand "
+                 "and run:")
+    example = next(iter(files), where.name)
+    sections = [tag("h1", "What was labelled"), tag("div", *(tag("p", line) for line in lines), class_="found"),
+                tag("pre", ESTIMATE.format((where / example) if where.is_dir() else where) + " --by language")]
+    if labelled:
+        sections += [tag("h2", "By language"), shares(counts, 0, language_name)]
+        if counts.date:
+            sections += [tag("h2", f"By month, from the column {counts.date}"), shares(counts, 1, str)]
+    if counts.reasons:
+        most = [[reason or "no reason given", f"{number:,}"] for reason, number in counts.reasons.most_common(REASONS)]
+        sections += [tag("h2", "Rows without a label"), grid(["why", "rows"], most)]
+    if files:
+        rows = [[name, facts["input"], f"{facts['counts'].get('rows', 0):,}", facts["sha256"][:16]]
+                for name, facts in sorted(files.items())]
+        sections += [tag("h2", "Files"), grid(["file", "from", "rows", "SHA-256"], rows, numbers=[0, 0, 1, 0])]
+    return document("What was labelled", sections)
+
+
+def shares(counts: Counts, place: int, name) -> Html:
+    """A table with a row for each language (place 0) or month (1): posts, and each label's share of them."""
+    totals, cells, labels = counts.by(place), counts.by(place, 2), counts.labels
+    order = sorted(totals) if place else [key for key, _ in totals.most_common()]
+    rows = [[name(key), f"{totals[key]:,}", *(percent(cells[key, label] / totals[key]) for label in labels)]
+            for key in order]
+    everything = sum(totals.values())
+    rows.append(["all", f"{everything:,}", *(percent(counts.by(2)[label] / everything) for label in labels)])
+    return grid(["month" if place else "language", "posts", *labels], rows)

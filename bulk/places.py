@@ -1,0 +1,101 @@
+"""Which files a job reads and writes: an output for each input, in a folder where there are several, whole or in parts.
+
+A part of a job (`--shard 2/8`) writes the plain rows of its part of each input, and `tools.join` makes of them the file
+that one process would have written:
+
+    labels/tweets.csv.gz        the file
+    labels/tweets.2-of-8.csv    the second of its eight parts
+"""
+
+import glob
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import UserError
+from common.files import check_place, find_path
+from data.growing import is_ending, was_stopped
+from data.inputs import STDIN, expand, outputs_for, spooled
+from data.writers import OUTPUT_FORMATS, check_format, output_format, plain_format
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its labels go; `path` is what this process writes, `output` what there is in the end."""
+
+    source: Path
+    output: Path
+    part: tuple[int, int] | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.output if self.part is None else part_path(self.output, *self.part)
+
+    def rows(self, total: int) -> range:
+        """Which of so many rows are this job's: equal parts to within a row, in the input's order."""
+        if self.part is None:
+            return range(total)
+        number, parts = self.part
+        return range(total * (number - 1) // parts, total * number // parts)
+
+
+def part_path(output: Path, number: int, parts: int) -> Path:
+    """`part_path("a.csv.gz", 2, 8) -> "a.2-of-8.csv"`."""
+    name = output.name.removesuffix(".gz") if output.name.lower().endswith(".gz") else output.name
+    return output.with_name(f"{Path(name).stem}.{number}-of-{parts}{plain_format(output)}")
+
+
+@contextmanager
+def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path | None]]:
+    """The jobs that the options mean, and the folder of their outputs where they have one; standard input lies in a
+    file as long as the block lasts. Raises `UserError`."""
+    files, part = expand(options.input), options.part()
+    if STDIN in files:
+        if len(files) > 1:
+            raise UserError("--input -: standard input goes alone; label the files in a call of their own")
+        if part or options.format:
+            raise UserError("--input -: goes with neither --shard nor --format; name the --output file")
+        with spooled(stdin) as source:
+            yield [Job(source, one_output(options, run, "stdin.jsonl"))], None
+    elif len(files) == 1 and not (part or options.format or options.means_several or _means_several(options.input)):
+        yield [Job(files[0], one_output(options, run, files[0].name))], None
+    else:
+        folder = Path(options.output) if options.output else run / "labels"
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--output {folder}: is a file; of several inputs, name a folder")
+        if part and not options.output:
+            raise UserError("--shard: needs --output DIR, the folder of the parts")
+        outputs = outputs_for(files, folder, options.format)
+        yield [Job(source, output, part) for source, output in zip(files, outputs, strict=True)], folder
+
+
+def one_output(options, run: Path, name: str) -> Path:
+    """Where the labels of one input go: as the option says, or into the run."""
+    kind = "" if name.lower().removesuffix(".gz").endswith(OUTPUT_FORMATS[:3]) else OUTPUT_FORMATS[0]
+    return Path(options.output) if options.output else run / f"labels-{name}{kind}"
+
+
+def _means_several(names: list[str]) -> bool:
+    """Whether a folder or a pattern was named, which may hold one file today and two tomorrow."""
+    return any(find_path(name).is_dir() or (glob.has_magic(name) and not find_path(name).exists()) for name in names)
+
+
+def check_output(job: Job, options) -> None:
+    """Refuse an unknown format, the input itself, and an output that is already there, complete or in part."""
+    output, source = job.path, job.source
+    check_format(job.output)
+    if output_format(job.output) not in (".csv", ".tsv") and options.safe_cells:
+        raise UserError(f"--safe-cells: concerns spreadsheets, and {job.output} is none; name a .csv or .tsv")
+    check_place(output, "--output")
+    if output.is_dir():
+        raise UserError(f"--output {output}: is a folder; name a file")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(f"--output {output}: is the input file; choose another name")
+    is_whole = output.exists() and not (options.resume and is_ending(output))
+    if is_whole and not options.overwrite and options.output is not None:
+        raise UserError(f"--output {output}: exists; choose another name or give --overwrite")
+    if was_stopped(output) and not options.overwrite and not options.resume:
+        raise UserError(f"--output {output}: labelling into it was stopped; --resume continues it, --overwrite "
+                        "starts again")

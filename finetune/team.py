@@ -1,0 +1,118 @@
+"""Several processes that train one adapter, one on each GPU (`torchrun --nproc-per-node 4 train.py ...`).
+
+A step is that of one process: its posts are dealt out in turn, each process computes the gradients of its share of the
+whole step's mean, and these are added up in the processes' order, so that all have the same sum, to the bit, each time:
+
+    g = g_0 + g_1 + ... + g_(n-1),    g_r = sum over posts i of process r of w_i grad l_i / sum over all posts of w
+
+Each then makes the same update. One process, the first, keeps the run; the others follow it step by step and write
+nothing. Dropout is drawn anew for every step and process, from the seed, so that a resumed run needs no other state
+than that of one process; with dropout 0 the adapter is that of one process, up to the rounding of the sum.
+"""
+
+import os
+from datetime import timedelta
+
+import torch
+from torch import distributed
+
+from common.errors import UserError
+from finetune.loop import Trainer
+
+GO, END = 1, 0
+PATIENCE = timedelta(hours=6)  # the others wait while the first one validates
+PRIME = 1_000_003  # between the seeds of two steps' dropout
+
+
+class Team:
+    """The processes that torchrun has started, seen from one of them."""
+
+    def __init__(self, rank: int, size: int):
+        self.rank, self.size = rank, size
+
+    @classmethod
+    def joined(cls) -> "Team | None":
+        """The team that this process belongs to, as torchrun's environment says; None where it is alone."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size < 2:
+            return None
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process keeps the run."""
+        return self.rank == 0
+
+    def device(self, name: str) -> str:
+        """The device of this process where `--device` leaves it open."""
+        if name not in ("auto", "cuda", "cpu"):
+            raise UserError(f"--device {name}: each of several processes has its own device; leave the option out")
+        return f"cuda:{torch.cuda.current_device()}" if name != "cpu" and torch.cuda.is_available() else name
+
+    def share(self, indices: list[int]) -> list[int]:
+        """This process's posts of a step's."""
+        return indices[self.rank :: self.size]
+
+    def add_up(self, parameters, loss: torch.Tensor) -> torch.Tensor:
+        """Put the sum over all processes into each gradient, in their order; returns the sum of the losses."""
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([*(grad.reshape(-1) for grad in grads), loss.reshape(1).to(grads[0].dtype)])
+        parts = [torch.empty_like(flat) for _ in range(self.size)]
+        distributed.all_gather(parts, flat)
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        start = 0
+        for parameter in parameters:
+            parameter.grad = total[start : start + parameter.numel()].view_as(parameter).clone()
+            start += parameter.numel()
+        return total[start].to(loss.dtype)
+
+    def begin(self, trainer: Trainer) -> None:
+        """Give every process the state of the first: its adapter, its moments, its step."""
+        state = [trainer.state() if self.is_first else None]
+        distributed.broadcast_object_list(state, src=0)
+        if not self.is_first:
+            trainer.load_state(state[0])
+
+    def tell(self, word: int) -> int:
+        """The first one's word, to all: another step, or the end."""
+        said = torch.tensor([word], device="cuda" if distributed.get_backend() == "nccl" else "cpu")
+        distributed.broadcast(said, src=0)
+        return int(said.item())
+
+    def follow(self, trainer: Trainer) -> None:
+        """What all but the first do: step after step with it, to its end."""
+        self.begin(trainer)
+        while self.tell(END) == GO:
+            trainer.step()
+
+    def leave(self) -> None:
+        """Let the group go; the others then end with an error of theirs if they still wait."""
+        distributed.destroy_process_group()
+
+
+class TeamTrainer(Trainer):
+    """A `Trainer` whose steps are made by a team."""
+
+    team: Team
+    seed: int
+
+    def step(self) -> dict:
+        """One optimiser step of all processes; see `Trainer.step`."""
+        if self.team.is_first:
+            self.team.tell(GO)
+        torch.manual_seed((self.seed + PRIME * self.step_count) * self.team.size + self.team.rank)
+        return super().step()
+
+    def _accumulate(self, indices: list[int], whole: list[int] | None = None) -> torch.Tensor:
+        mine = self.team.share(indices)
+        if mine:
+            loss = super()._accumulate(mine, indices)
+        else:  # the last step of an epoch may have fewer posts than there are processes
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = torch.zeros((), dtype=torch.promote_types(self.model.dtype, torch.float32), device=self.model.device)
+        return self.team.add_up(list(self.named.values()), loss)

@@ -1,0 +1,38 @@
+"""docs/cluster.md: its options are there, its numbers are those of the code.
+
+Deliberate break: rename an option of bulk/options.py, or change `MOST` in inference/repeats.py.
+"""
+
+import dataclasses
+import re
+
+from bulk.options import BulkOptions
+from classify import ClassifyOptions
+from common.errors import UNFINISHED
+from common.files import ROOT
+from data.inputs import FORMATS
+from finetune.options import TrainOptions
+from inference import labeller, repeats
+from tools.join import JoinOptions
+
+TEXT = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+
+
+def test_options_of_the_page_exist():
+    known = {"--" + field.name.replace("_", "-") for cls in (ClassifyOptions, TrainOptions, JoinOptions)
+             for field in dataclasses.fields(cls)}
+    others = {"--array", "--time", "--signal", "--requeue", "--open-mode", "--constraint", "--standalone",
+              "--nproc-per-node"}  # fmt: skip
+    found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT))
+    assert found <= known | others and len(found & known) > 12, found - known - others
+    for field in dataclasses.fields(BulkOptions):
+        if field.name not in ("prices", "api_seconds", "date_column", "report", "workers"):
+            assert f"--{field.name.replace('_', '-')}" in TEXT, field.name
+
+
+def test_numbers_of_the_page():
+    assert f"last {repeats.MOST:,} different posts" in TEXT
+    assert f"at most {labeller.AIM:.0f} seconds or {labeller.WINDOW:,} posts" in TEXT
+    assert f"| {UNFINISHED} | SIGTERM or SIGUSR1" in TEXT and f"more than {BulkOptions().max_bad_rows:.0%} of".replace(
+        "%", " %") in TEXT
+    assert all(kind in FORMATS for kind in (".jsonl", ".csv", ".tsv", ".parquet"))

@@ -1,0 +1,124 @@
+"""Outputs as other programs read them, a row for every row that goes in, whatever the rows hold.
+
+Deliberate break: in data/writers.py give `_write_parquet` no schema, or let `finish` copy rows without gzip; in
+bulk/joined.py let `_header_bytes` take the first line.
+"""
+
+import random
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from bulk.joined import _header_bytes
+from bulk.page import month_of
+from common.errors import UserError
+from data.growing import GrowingFile
+from data.readers import iter_posts
+from data.writers import check_format, plain_rows
+
+ROWS = [{"id": "007", "predicted": "neutral", "probability": 0.5, "error": None, "text": 'two\nlines, "quoted"\ttab'},
+        {"id": "1e5", "predicted": None, "probability": None, "error": "has no text", "text": ""},
+        {"id": "ü", "predicted": "pro", "probability": 1.0, "error": None, "text": "=1+1 \u2028 \U0001f600"}]
+
+
+def written(path: Path, rows=ROWS) -> Path:
+    with GrowingFile(path, {}, reals=["probability"]) as file:
+        for row in rows:
+            file.add([row])
+    return path
+
+
+def test_pandas_reads_csv_and_gzip_as_they_are(tmp_path):
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
+    for name, more in (("a.csv", {}), ("a.csv.gz", {}), ("a.tsv", {"sep": "\t"})):
+        frame = pandas.read_csv(written(tmp_path / name), dtype={"id": str}, keep_default_na=False, **more)
+        assert list(frame["id"]) == [row["id"] for row in ROWS]
+        assert list(frame["text"]) == [row["text"] for row in ROWS]
+
+
+def test_parquet_is_read_by_pyarrow_and_has_the_same_bytes_however_its_rows_came(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    from pyarrow import parquet
+
+    table = parquet.read_table(written(tmp_path / "a.parquet"))
+    assert table.to_pylist() == ROWS
+    assert table.schema.field("probability").type == pyarrow.float64()
+    assert table.schema.field("error").type == pyarrow.string()
+    with GrowingFile(tmp_path / "b.parquet", {}, reals=["probability"]) as file:
+        file.add(ROWS)
+    assert (tmp_path / "b.parquet").read_bytes() == (tmp_path / "a.parquet").read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_duckdb_reads_both(tmp_path):
+    duckdb = pytest.importorskip("duckdb", reason="needs duckdb")
+    pytest.importorskip("pyarrow", reason="needs pyarrow")
+    for name in ("a.csv", "a.csv.gz", "a.parquet"):
+        found = duckdb.sql(f"select id, text from '{written(tmp_path / name)}'").fetchall()
+        assert [row[0] for row in found] == [row["id"] for row in ROWS], name
+        assert [row[1] or "" for row in found] == [row["text"] for row in ROWS], name
+
+
+def test_parquet_without_pyarrow_is_one_line(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(UserError, match="needs pyarrow"):
+        check_format("a.parquet")
+    with pytest.raises(UserError, match="no known format"):
+        check_format("a.parquet.gz")
+
+
+CELLS = ["", "=1", '"', "a\r\nb", "a\nb", "a\rb", "\ufeff", "\0", "NA", "'", ",", "\t", "\u2028",
+         "\x1a", "plain", "x" * 70_000]
+
+
+def cell(draw: random.Random) -> str:
+    """One of the cells above, two of them, or any characters."""
+    kind = draw.randrange(3)
+    if kind < 2:
+        return "".join(draw.choices(CELLS, k=kind + 1))
+    return "".join(chr(draw.choice((draw.randrange(1, 0xD800), draw.randrange(0xE000, 0x110000))))
+                   for _ in range(draw.randrange(8)))
+
+
+@pytest.mark.parametrize("kind", [".csv", ".tsv", ".jsonl"])
+def test_every_row_comes_back_as_a_post_or_with_a_reason(tmp_path, kind):
+    """A file of any cells: texts are whole or have a reason, and in jsonl there are as many posts as rows."""
+    draw = random.Random(11)
+    for _ in range(60):
+        check_cells(tmp_path, kind, [(cell(draw), cell(draw)) for _ in range(draw.randint(1, 5))])
+
+
+def check_cells(tmp_path, kind: str, rows: list[tuple[str, str]]) -> None:
+    path = tmp_path / f"a{kind}"
+    lines = [{"id": f"i{number}", "text": text, "more": more} for number, (text, more) in enumerate(rows)]
+    path.write_bytes(plain_rows(kind, lines))
+    posts = list(iter_posts([path], require_labels=False, keep_empty=True, keep_bad=True))
+    good = {post.id: post for post in posts if not post.error}
+    assert all(post.text == "" for post in posts if post.error)
+    for line in lines:
+        damaged = kind != ".jsonl" and "\0" in line["text"] + line["more"]
+        if line["id"] in good and not damaged:
+            expected = line["text"].replace("\0", "\ufffd")
+            assert good[line["id"]].text in (expected, "" if expected == "NA" else expected), line
+    if kind == ".jsonl":
+        assert len(posts) == len(rows) and len(good) == len(rows)
+
+
+@pytest.mark.parametrize("header", [["id", "text"], ["a\r\nb", 'quo"ted', ","], ["ä", "=1"]])
+def test_the_header_of_a_part_is_as_long_as_it_was_written(tmp_path, header):
+    path = tmp_path / "a.1-of-2.csv"
+    rows = [dict.fromkeys(header, "x\r\ny")]
+    path.write_bytes(plain_rows(".csv", rows))
+    assert path.read_bytes()[_header_bytes(path) :] == plain_rows(".csv", rows, header=False)
+    path.write_bytes(b"")
+    assert _header_bytes(path) == 0
+
+
+def test_months():
+    for text, month in (("2024-05-01T10:00:00Z", "2024-05"), ("2024/05/01", "2024-05"), ("20240501", "2024-05"),
+                        ("Wed Oct 10 20:19:24 +0000 2018", "2018-10"), ("2024-13-01", "unknown"), ("May", "unknown"),
+                        (None, "unknown"), (datetime(2024, 5, 1).isoformat(), "2024-05")):
+        assert month_of(text) == month, text
+
+

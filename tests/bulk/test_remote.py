@@ -1,0 +1,62 @@
+"""Inputs and outputs on fsspec's file systems: the bytes of local files, fetched once, put when they are whole.
+
+Deliberate break: in bulk/remote.py let `_fetched` say that a file is there whatever its state, or `put` take the files
+that begin with a dot.
+"""
+
+from pathlib import Path
+
+import pytest
+
+import classify
+from bulk import remote
+from common.errors import UserError
+from tests.programs.hostile import call as run
+from tests.programs.hostile import in_an_empty_folder, jsonl, post_rows, refused, shared_world, world  # noqa: F401
+
+
+@pytest.fixture
+def memory():
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec")
+    system = fsspec.filesystem("memory")
+    yield system
+    system.rm("/", recursive=True) if system.exists("/archive") else None
+
+
+def words(world, *more):  # noqa: F811
+    return ["--run", str(world.run), "--threads", "1", *map(str, more)]
+
+
+def test_a_folder_elsewhere_is_labelled_as_one_here(world, tmp_path, memory, monkeypatch):  # noqa: F811
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        path = jsonl(tmp_path / "in" / f"f{number}.jsonl", post_rows(start=20 * number, count=3))
+        memory.pipe_file(f"/archive/{path.name}", path.read_bytes())
+    assert run(classify.main, *words(world, "--input", "in", "--output", "out")).code == 0
+    there = words(world, "--input", "memory://archive", "--output", "memory://labels", "--spool", "spool", "--resume")
+    ended = run(classify.main, *there)
+    assert ended.code == 0 and ended.out.count("put: ") == 4, ended.err
+    for name in ("f0.jsonl", "f1.jsonl"):
+        assert memory.cat_file(f"/labels/{name}") == Path("out", name).read_bytes()
+    got = []
+    monkeypatch.setattr(memory, "get_file", lambda *args: got.append(args))
+    ended = run(classify.main, *there)
+    assert ended.code == 0 and ended.out.count("is there already") == 2 and not got, ended.err
+
+
+def test_one_file_and_a_pattern(world, tmp_path, memory):  # noqa: F811
+    path = jsonl(tmp_path / "a.jsonl", post_rows(count=3))
+    memory.pipe_file("/archive/a.jsonl", path.read_bytes())
+    assert run(classify.main, *words(world, "--input", "memory://archive/*.jsonl", "--output", "pattern")).code == 0
+    to = ("--output", "memory://labels/a.csv.gz", "--spool", "s")
+    ended = run(classify.main, *words(world, "--input", "a.jsonl", *to))
+    assert ended.code == 0 and memory.exists("/labels/a.csv.gz"), ended.err
+    refused(classify.main, *words(world, "--input", "memory://archive/none*.csv", "--output", "x"), says="no such file")
+    refused(classify.main, *words(world, "--input", "a.jsonl", "--output", "memory://labels"), says="needs --spool")
+    refused(classify.main, *words(world, "--input", "nothing://a", "--output", "x"), says="nothing://a")
+
+
+def test_without_fsspec_it_is_one_line(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
+    with pytest.raises(UserError, match="needs fsspec"):
+        remote.fetch("s3://bucket/a.csv", Path("spool"))

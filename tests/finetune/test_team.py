@@ -1,0 +1,74 @@
+"""train.py in two processes that torchrun starts (gloo, on a CPU): the adapter of one process, and the bits of two that
+were never killed. Slow: each of the processes imports everything.
+
+Deliberate break: in finetune/team.py let `share` give all posts, take the sum's order from `self.rank`, or leave the
+seed of a step's dropout out.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from common.files import ROOT
+from finetune.team import Team
+from tests.programs.hostile import shared_world  # noqa: F401
+
+pytestmark = pytest.mark.slow
+KILLED = """
+import os, runpy, sys
+from finetune.loop import Trainer
+step = Trainer.step
+Trainer.step = lambda self: os._exit(9) if self.step_count == 3 else step(self)
+sys.path.insert(0, {root!r})
+runpy.run_path({program!r}, run_name="__main__")
+"""
+
+
+def train(world, out: Path, *more, processes: int = 1, program: Path = ROOT / "train.py", code: bool = True) -> str:
+    launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node",
+                                          str(processes)]
+    words = ["--model", world.base, "--data", world.posts, "--max-steps", "6", "--batch-size", "5", "--epochs", "3",
+             "--rank", "2", "--threads", "1", "--learning-rate", "3e-4", "--validation", "0.25", "--eval-every", "3",
+             "--save-every", "1", "--dtype", "float32"]
+    words = ["--resume"] if "--resume" in more else [*words, *more]
+    ended = subprocess.run([sys.executable, *launcher, str(program), *map(str, words), "--out", str(out)],
+                           capture_output=True, text=True, cwd=out.parent,
+                           env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    assert (ended.returncode == 0) is code, ended.stderr[-3000:]
+    return ended.stdout
+
+
+def adapters(run: Path) -> list[dict[str, torch.Tensor]]:
+    return [load_file(run / name / "adapter_model.safetensors") for name in ("adapter", "adapter-last")]
+
+
+def test_two_processes_give_the_adapter_of_one(shared_world, tmp_path):  # noqa: F811
+    train(shared_world, tmp_path / "one", "--dropout", "0")
+    said = train(shared_world, tmp_path / "two", "--dropout", "0", processes=2)
+    assert said.count("trained 6 steps") == 1
+    for one, two in zip(adapters(tmp_path / "one"), adapters(tmp_path / "two"), strict=True):
+        assert one.keys() == two.keys() and any(tensor.any() for tensor in one.values())
+        for name in one:
+            torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-6)
+
+
+def test_two_processes_that_were_killed_end_in_the_same_bits(shared_world, tmp_path):  # noqa: F811
+    program = tmp_path / "killed.py"
+    program.write_text(KILLED.format(root=str(ROOT), program=str(ROOT / "train.py")), encoding="utf-8")
+    train(shared_world, tmp_path / "whole", "--dropout", "0.1", processes=2)
+    train(shared_world, tmp_path / "killed", "--dropout", "0.1", processes=2, program=program, code=False)
+    said = train(shared_world, tmp_path / "killed", "--resume", processes=2)
+    assert "continuing after step 3 of 6" in said
+    for one, two in zip(adapters(tmp_path / "whole"), adapters(tmp_path / "killed"), strict=True):
+        assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_shares_hold_every_post_once():
+    for count in (1, 3, 8):
+        found = [Team(rank, 3).share(list(range(count))) for rank in range(3)]
+        assert sorted(index for share in found for index in share) == list(range(count))
