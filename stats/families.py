@@ -30,7 +30,8 @@ from typing import NamedTuple
 
 import numpy
 
-from report.intervals import LEVEL, percentiles
+from report.intervals import LEVEL
+from stats import corrected
 from stats.paired import DRAWS, ERROR, exact_rate, mcnemar, permutation
 from stats.predictions import Predictions, figures_of, pooled, resampled
 from stats.recipes import Fits, contrast, lacking, pairs_of
@@ -111,14 +112,25 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
     drawn = numpy.concatenate(drawn)  # (D, K)
     found = [_one(c, pair, codes, draws, seed, level, error)
              for c, pair, codes in zip(contrasts, sides, asked, strict=True)]
-    alone = percentiles(drawn, [(1 - level) / 2, (1 + level) / 2])
+    alone, centres = [], []
+    for k, (line, pair, codes) in enumerate(zip(found, sides, asked, strict=True)):
+        fits, cut = [fit for recipe in pair for fit in recipe.values()], len(pair[0])
+        alone.append(corrected.interval(line["value"], drawn[:, k], fits, cut, line["figure"], codes, line["weight"],
+                                        level))
+        centres.append(line["value"])
+        if corrected.is_mean(codes, line["weight"]) and not numpy.isnan(line["value"]):
+            bias, error, _ = corrected.of_sides(fits, cut, line["figure"], codes, line["weight"])
+            centres[k] -= bias
+            spread = float(numpy.nanstd(drawn[:, k])) or 1.0
+            drawn[:, k] = centres[k] + (drawn[:, k] - numpy.nanmean(drawn[:, k])) * error / spread
     if any(line["holds"] == RECIPES for line in found):
-        bands = [_bonferroni(line, column, len(found), level) for line, column in zip(found, drawn.T, strict=True)]
+        bands = [_bonferroni(line, centre, column, len(found), level)
+                 for line, centre, column in zip(found, centres, drawn.T, strict=True)]
     else:
-        bands = simultaneous([line["value"] for line in found], drawn, level)
-    for line, low, high, band, column in zip(found, *alone, bands, drawn.T, strict=True):
+        bands = simultaneous(centres, drawn, level)
+    for line, (low, high), band, column in zip(found, alone, bands, drawn.T, strict=True):
         if line["holds"] == THESE:
-            line |= {"low": float(low), "high": float(high)}
+            line |= {"low": low, "high": high}
         if not line["test"]:  # unequal numbers of fits cannot be swapped
             spread = float(numpy.nanstd(column, ddof=1))
             line |= {"test": "z, by the bootstrap over posts",
@@ -148,12 +160,12 @@ def _one(c: Contrast, pair: tuple[Fits, Fits], codes: list[str], draws: int, see
                    "df": recipe["df"], "low": recipe["low"], "high": recipe["high"]}
 
 
-def _bonferroni(line: dict, drawn: numpy.ndarray, count: int, level: float) -> tuple[float, float]:
+def _bonferroni(line: dict, centre: float, drawn: numpy.ndarray, count: int, level: float) -> tuple[float, float]:
     """The band of one of `count` contrasts: t of the recipe's error, z of the posts' for a contrast of these fits."""
     each = 1 - (1 - level) / count
     half = t_quantile(each, line["df"]) * line["se"] if line["holds"] == RECIPES else \
         NormalDist().inv_cdf((1 + each) / 2) * float(numpy.nanstd(drawn, ddof=1))
-    return line["value"] - half, line["value"] + half
+    return centre - half, centre + half
 
 
 def _test(c: Contrast, pair: tuple[Fits, Fits], draws: int, seed: int, error: float) -> tuple[str, float]:

@@ -42,7 +42,8 @@ from math import gcd, lcm, nan, prod
 
 import numpy
 
-from report.intervals import CHUNK_BYTES, LEVEL, patterns, percentiles
+from report.intervals import CHUNK_BYTES, LEVEL, patterns
+from stats import corrected
 from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, side_by_side
 
 DRAWS = 10_000
@@ -220,7 +221,9 @@ def _swapped(times: numpy.ndarray, draws: int, exact: bool, seed: int, chunk: in
 
 def difference(first: Predictions, second: Predictions, figure: str, languages: Sequence[str] | None = None,
                weight: str = "rows", draws: int = DRAWS, seed: int = 0, level: float = LEVEL) -> dict:
-    """The difference in a figure, first minus second: `value`, `low`, `high` (percentiles), `draws` (D,) float64.
+    """The difference in a figure, first minus second: `value`, `low`, `high`, `draws` (D,) float64.
+
+    The ends are percentiles, or those of stats/corrected.py where each language counts the same.
 
     Both models are scored on the same resampled posts (`stats.predictions.resampled`). NaN if it cannot be computed.
     """
@@ -228,6 +231,6 @@ def difference(first: Predictions, second: Predictions, figure: str, languages: 
     grouping = first.rows.grouping
     found = numpy.concatenate([pooled(parts, figure, grouping, weight)
                                for parts in resampled([first, second], languages or first.rows.languages, draws, seed)])
-    drawn = found[:, 0] - found[:, 1]
-    low, high = percentiles(drawn[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0]
-    return {"value": float(values[0] - values[1]), "low": float(low), "high": float(high), "draws": drawn}
+    drawn, value, codes = found[:, 0] - found[:, 1], float(values[0] - values[1]), languages or first.rows.languages
+    low, high = corrected.interval(value, drawn, [first, second], 1, figure, codes, weight, level)
+    return {"value": value, "low": low, "high": high, "draws": drawn}

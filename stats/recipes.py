@@ -43,7 +43,8 @@ from dataclasses import dataclass
 import numpy
 
 from common.errors import UserError
-from report.intervals import LEVEL, percentiles
+from report.intervals import LEVEL
+from stats import corrected
 from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, strata
 from stats.student import t_quantile
 
@@ -99,7 +100,8 @@ def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | 
              draws: int = 2000, seed: int = 0, level: float = LEVEL) -> dict:
     """The difference of two recipes' mean figures, first minus second, with draws, seeds and posts all uncertain.
 
-    `value`, `low`, `high` (formula: see the module), `se`, `df`; `posts_low` and `posts_high` (over test posts alone:
+    `value`, `low`, `high` (formula: see the module; about the value less its bias where each language counts
+    the same, stats/corrected.py), `se`, `df`; `posts_low` and `posts_high` (over test posts alone:
     these fits) and `points` (each pair's own difference, `pairs_of`); `paired`: the factors whose labels are equal;
     `parts`: variance by source, None if a recipe has one draw or seed (`notes` then warns that the interval does not
     hold for others); `draws` (D,) float64: posts, draws and seeds resampled together. NaN if a fit has no figure.
@@ -124,18 +126,40 @@ def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | 
         terms += own
     posts = found[:, :cut].mean(1) - found[:, cut:].mean(1)
     parts["posts"] = float(numpy.nanvar(posts, ddof=1)) if numpy.isfinite(posts).sum() > 1 else numpy.nan
+    centre = float(values[:cut].mean() - values[cut:].mean())
+    if corrected.is_mean(languages, weight) and numpy.isfinite(centre):
+        bias, error, _ = corrected.of_sides(fits, cut, figure, languages, weight)
+        centre, parts["posts"] = centre - bias, error ** 2
     strata = len(numpy.unique(rows.clusters[rows.where(languages)])) - len(set(languages))
     terms.append((parts["posts"], max(1, strata)))
     variance = sum(v for v, _ in terms)
     df = variance ** 2 / sum(v ** 2 / df for v, df in terms) if variance > 0 else 1.0
     value = float(values[:cut].mean() - values[cut:].mean())
     half = t_quantile(level, df) * variance ** 0.5
-    ends = percentiles(posts[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0]
+    ends = corrected.interval(value, posts, fits, cut, figure, languages, weight, level)
     own = dict(zip(map(id, fits), values.tolist(), strict=True))
     points = [own[id(a)] - own[id(b)] for a, b in pairs_of(first, second)]
-    return {"posts_low": float(ends[0]), "posts_high": float(ends[1]), "points": points, "value": value,
-            "low": value - half, "high": value + half, "se": variance ** 0.5, "df": df,
+    return {"posts_low": ends[0], "posts_high": ends[1], "points": points, "value": value,
+            "low": centre - half, "high": centre + half, "se": variance ** 0.5, "df": df,
             "paired": paired, "parts": parts, "notes": notes, "draws": _resampled_fits(found, grids, paired, seed)}
+
+
+def around(points: Mapping[tuple, float], posts: tuple[float, float], level: float = LEVEL) -> tuple[float, float]:
+    """The interval of a mean over pairs of fits, by (draw, seed): the module's formula, draws and seeds paired.
+
+    `posts`: the variance over test posts, and its degrees of freedom. The pairs must be a whole table of draws and
+    seeds.
+    """
+    draws, seeds = (list(dict.fromkeys(key[k] for key in points)) for k in (0, 1))
+    table = numpy.array([[points[draw, seed] for seed in seeds] for draw in draws])
+    terms = [posts]
+    for k in (0, 1):
+        means = table.mean(1 - k)
+        terms += [(float(means.var(ddof=1)) / len(means), len(means) - 1)] if len(means) > 1 else []
+    variance = sum(v for v, _ in terms)
+    df = variance ** 2 / sum(v ** 2 / df for v, df in terms) if variance > 0 else 1.0
+    half = t_quantile(level, df) * variance ** 0.5
+    return float(table.mean()) - half, float(table.mean()) + half
 
 
 def _is_whole(grids: Sequence[Grid], factor: int) -> bool:

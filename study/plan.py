@@ -101,6 +101,7 @@ class Statistics:
 
     draws: int = option(10_000, "bootstrap draws", minimum=100, maximum=10**6)
     seed: int = option(0, "seed of bootstrap and permutations", minimum=0)
+    p_error: float = option(0.002, "Monte Carlo error that a p from random swaps may have", minimum=1e-4, maximum=0.1)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import find_path
-from data.languages import language_name
+from data.languages import language_name, reduce_language
 from data.readers import by_id, read_predictions
 from inference.decide import decide
 from inference.prices import load_prices
@@ -65,7 +65,7 @@ class Results:
             self.languages_of(one)
         for name, one in self.plan.outside.items():
             self.outside(name)
-            if unknown := [code for code in one.seen or [] if code != language_code(code)]:
+            if unknown := [code for code in one.seen or [] if code != reduce_language(code)[0]]:
                 raise UserError(f"{path}: [outside.{name}]: seen: '{unknown[0]}' is no language code such as 'en'")
         if self.plan.data.prices:
             load_prices(find_path(self.plan.data.prices))
