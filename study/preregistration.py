@@ -158,7 +158,7 @@ def standing(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit]) -> 
         if found.get("frozen") != before["hash"] or made is None or made < frozen:
             reason = f"answers of {fit.title} were not written under it"
             break
-    return Standing(True, before["plan"]["contrasts"], before["date"], reason)
+    return Standing(True, before["plan"].get("contrasts", []), before["date"], reason)
 
 
 def _deciding(plan: Mapping) -> dict:
