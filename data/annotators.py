@@ -45,6 +45,7 @@ class Agreement:
     pairs: dict[tuple[str, str], tuple[int, int]]
     ties: list[tuple[Post, Votes]] = field(default_factory=list)
     settled: int = 0
+    votes: dict[tuple[str, str], Votes] = field(default_factory=dict)  # by language and id, of every post
 
     def lines(self) -> list[str]:
         """A table by language, then the ties, each with its file and row."""
@@ -149,6 +150,7 @@ def measure(voted: Sequence[tuple[Post, Votes]], tied: Sequence = (), settled: i
         pairs={pair: (agreed[pair], both[pair]) for pair in sorted(both)},
         ties=list(tied),
         settled=settled,
+        votes={(post.language, post.id): dict(votes) for post, votes in voted},
     )
 
 

@@ -43,7 +43,8 @@ def grid(header: Sequence, rows: Iterable[Sequence | str], *, numbers: Sequence[
          class_: str = "") -> Html:
     """A table that scrolls within its own frame; a row that is a plain string is a heading for the rows below it.
 
-    `numbers[i]`: whether column i holds numbers (aligned right); by default all but the first do.
+    `numbers[i]`: whether column i holds numbers (aligned right); by default all but the first do. Each cell knows its
+    column's title (`data-title`), for a page that sets a wide table's rows as lists where there is little room.
     """
     numbers = numbers or [i > 0 for i in range(len(header))]
     kind = ["n" if right else None for right in numbers]
@@ -54,8 +55,8 @@ def grid(header: Sequence, rows: Iterable[Sequence | str], *, numbers: Sequence[
             body.append(tag("tr", tag("th", row, class_="group", colspan=len(header), scope="colgroup")))
         else:
             first = tag("th", row[0], scope="row", class_=kind[0], dir="auto")
-            rest = (tag("td", cell, class_=k, dir=None if k else "auto")
-                    for cell, k in zip(row[1:], kind[1:], strict=True))
+            rest = (tag("td", cell, class_=k, dir=None if k else "auto", data_title=title)
+                    for cell, k, title in zip(row[1:], kind[1:], header[1:], strict=True))
             body.append(tag("tr", first, *rest))
     inner = tag("table", tag("thead", head), tag("tbody", *body), class_=class_ or None)
     return tag("div", inner, class_="scroll", tabindex="0")

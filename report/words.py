@@ -33,13 +33,13 @@ def language_name(code: str, names: Mapping[str, str] | None = None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`number(0.5) -> "0.500"`; a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """`number(0.5) -> "0.500"`, `number(-0.5) -> "−0.500"`; a dash for None."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def interval(pair: Sequence[float] | None, digits: int = 2) -> str:
     """`interval([0.1, 0.2]) -> "[0.10, 0.20]"`; nothing for None."""
-    return "" if pair is None else f"[{pair[0]:.{digits}f}, {pair[1]:.{digits}f}]"
+    return "" if pair is None else f"[{number(pair[0], digits)}, {number(pair[1], digits)}]"
 
 
 def percent(value: float | None) -> str:

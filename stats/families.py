@@ -1,6 +1,7 @@
 """Several contrasts at once: the more one tests, the likelier it is that one stands out by chance.
 
-A family is declared before the data are seen. Two corrections are made for it:
+A family is named in the plan. Each contrast's estimate is the mean over all fits of both recipes, and the interval and
+the test that are shown are of this estimate. Two corrections are made:
 
 **Holm** (1979, Scandinavian Journal of Statistics 6, 65-70) for tests: with p_(1) <= ... <= p_(K),
 
@@ -15,27 +16,47 @@ so that the chance of one or more false claims stays below the level, however th
 
 All K bands hold at once as often as the level states. c takes the contrasts' dependence from the draws, so all
 contrasts must be computed on the same drawn posts; separate draws would make c as large as for independent contrasts.
+
+**With recipes** of enough seeds and draws (`stats.recipes.lacking`), interval and test hold for other fits too: value
++- t_df(1 - (1 - level) / 2 K) s with the recipe's standard error s and its df, and p = 2 P(T_df > |value| / s). The
+bands are then Bonferroni's for the whole family, since a handful of seeds gives no joint distribution to take a maximum
+from; contrasts of these fits alone have z in the place of t. Without recipes: max-|t| bands over posts, and the test of
+these fits (stats/paired.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy
 
-from report.intervals import LEVEL, percentiles
-from stats.paired import DRAWS, mcnemar, permutation
+from report.intervals import LEVEL
+from stats import corrected
+from stats.paired import DRAWS, ERROR, exact_rate, mcnemar, permutation
 from stats.predictions import Predictions, figures_of, pooled, resampled
+from stats.recipes import Fits, contrast, lacking, pairs_of
+from stats.student import t_cdf, t_quantile
+
+RECIPES, THESE = "other seeds, draws and test posts", "these fits, other test posts"  # what an interval holds for
 
 
 class Contrast(NamedTuple):
-    """One declared comparison: `figure` of the first model minus that of the second, over `languages` (None: all)."""
+    """One comparison: `figure` of the first recipe minus that of the second, over `languages` (None: all).
+
+    A recipe is its fits by (draw, seed), or the `Predictions` of a single one.
+    """
 
     name: str
-    first: Predictions
-    second: Predictions
+    first: Fits | Predictions
+    second: Fits | Predictions
     figure: str
     languages: Sequence[str] | None = None
     weight: str = "rows"
+
+    def sides(self) -> tuple[Fits, Fits]:
+        """Both recipes as mappings."""
+        return tuple(side if isinstance(side, Mapping) else {("one", "one"): side} for side in (self.first,
+                                                                                               self.second))
 
 
 def holm(p: Sequence[float]) -> numpy.ndarray:
@@ -64,49 +85,98 @@ def simultaneous(values: Sequence[float], draws: numpy.ndarray, level: float = L
     return numpy.stack([values - critical * spread, values + critical * spread], 1)
 
 
-def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int = 0, level: float = LEVEL
-           ) -> list[dict]:
-    """One dict per declared contrast, in order: what it is, its value, intervals and tests, alone and in the family.
+def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int = 0, level: float = LEVEL,
+           error: float = ERROR) -> list[dict]:
+    """One dict per contrast, in order: what it is, its value, intervals and tests, alone and in the family.
 
-    `value`; `low`, `high` (percentiles, this contrast alone); `simultaneous_low`, `simultaneous_high` (max-|t|, all of
-    them together); `test` and `p`; `p_holm`. The test of accuracy over rows is exact: McNemar's, or the sign flip over
-    clusters if a cluster holds several rows; every other figure has the permutation test. All models are resampled
-    together, so all contrasts use the same drawn posts. Raises `UserError` if models answered different tables.
+    `value`, mean over all fits; `points`, each pair of fits' own; `holds`: `RECIPES` or `THESE`, with `lacking` in
+    words; `low`, `high` (this contrast alone); `simultaneous_low`, `simultaneous_high` (all of them together); `test`
+    and `p`; `p_holm`. Formulas: see the module. All fits are resampled together, so all contrasts use the same
+    drawn posts. `error`: of a p from random swaps. Raises `UserError` if fits answered different tables.
     """
     contrasts = [Contrast(*contrast) for contrast in contrasts]
     if not contrasts:
         return []
-    models = list({id(model): model for c in contrasts for model in (c.first, c.second)}.values())
-    rows = models[0].rows
+    sides = [c.sides() for c in contrasts]
+    models = list({id(fit): fit for pair in sides for recipe in pair for fit in recipe.values()}.values())
+    place, rows = {id(model): k for k, model in enumerate(models)}, models[0].rows
     asked = [list(c.languages or rows.languages) for c in contrasts]
-    pairs = [[next(k for k, model in enumerate(models) if model is side) for side in (c.first, c.second)]
-             for c in contrasts]
+    index = [[[place[id(fit)] for fit in recipe.values()] for recipe in pair] for pair in sides]
     drawn = []
     for parts in resampled(models, sorted({code for codes in asked for code in codes}), draws, seed):
         columns = []
-        for c, codes, pair in zip(contrasts, asked, pairs, strict=True):
-            found = pooled({code: parts[code][:, pair] for code in codes}, c.figure, rows.grouping, c.weight)
-            columns.append(found[:, 0] - found[:, 1])
+        for c, codes, (one, two) in zip(contrasts, asked, index, strict=True):
+            found = pooled({code: parts[code][:, one + two] for code in codes}, c.figure, rows.grouping, c.weight)
+            columns.append(found[:, : len(one)].mean(1) - found[:, len(one):].mean(1))
         drawn.append(numpy.stack(columns, 1))
     drawn = numpy.concatenate(drawn)  # (D, K)
-    sides = [figures_of([c.first, c.second], c.figure, c.languages, c.weight) for c in contrasts]
-    values = numpy.array([first - second for first, second in sides])
-    alone = percentiles(drawn, [(1 - level) / 2, (1 + level) / 2])
-    bands = simultaneous(values, drawn, level)
-    tests = [_test(c, draws, seed) for c in contrasts]
-    adjusted = holm([p for _, p in tests])
-    return [{"name": c.name, "figure": c.figure, "languages": codes, "weight": c.weight, "first": float(side[0]),
-             "second": float(side[1]), "value": float(value), "low": float(low), "high": float(high),
-             "simultaneous_low": float(band[0]), "simultaneous_high": float(band[1]), "test": test, "p": p,
-             "p_holm": float(p_holm)}
-            for c, codes, side, value, low, high, band, (test, p), p_holm
-            in zip(contrasts, asked, sides, values, *alone, bands, tests, adjusted, strict=True)]
+    found = [_one(c, pair, codes, draws, seed, level, error)
+             for c, pair, codes in zip(contrasts, sides, asked, strict=True)]
+    alone, centres = [], []
+    for k, (line, pair, codes) in enumerate(zip(found, sides, asked, strict=True)):
+        fits, cut = [fit for recipe in pair for fit in recipe.values()], len(pair[0])
+        alone.append(corrected.interval(line["value"], drawn[:, k], fits, cut, line["figure"], codes, line["weight"],
+                                        level))
+        centres.append(line["value"])
+        if corrected.is_mean(codes, line["weight"]) and not numpy.isnan(line["value"]):
+            bias, error, _ = corrected.of_sides(fits, cut, line["figure"], codes, line["weight"])
+            centres[k] -= bias
+            spread = float(numpy.nanstd(drawn[:, k])) or 1.0
+            drawn[:, k] = centres[k] + (drawn[:, k] - numpy.nanmean(drawn[:, k])) * error / spread
+    if any(line["holds"] == RECIPES for line in found):
+        bands = [_bonferroni(line, centre, column, len(found), level)
+                 for line, centre, column in zip(found, centres, drawn.T, strict=True)]
+    else:
+        bands = simultaneous(centres, drawn, level)
+    for line, (low, high), band, column in zip(found, alone, bands, drawn.T, strict=True):
+        if line["holds"] == THESE:
+            line |= {"low": low, "high": high}
+        if not line["test"]:  # unequal numbers of fits cannot be swapped
+            spread = float(numpy.nanstd(column, ddof=1))
+            line |= {"test": "z, by the bootstrap over posts",
+                     "p": 2 * NormalDist().cdf(-abs(line["value"]) / spread) if spread > 0 else numpy.nan}
+        line |= {"simultaneous_low": float(band[0]), "simultaneous_high": float(band[1])}
+    for line, p_holm in zip(found, holm([line["p"] for line in found]), strict=True):
+        line["p_holm"] = float(p_holm)
+    return found
 
 
-def _test(contrast: Contrast, draws: int, seed: int) -> tuple[str, float]:
-    if (contrast.figure, contrast.weight) == ("accuracy", "rows"):
-        found = mcnemar(contrast.first, contrast.second, contrast.languages)
+def _one(c: Contrast, pair: tuple[Fits, Fits], codes: list[str], draws: int, seed: int, level: float,
+         error: float) -> dict:
+    """A contrast by itself: the estimate, what it holds for, its own interval and test."""
+    values = [dict(zip(map(id, recipe.values()), figures_of(list(recipe.values()), c.figure, codes, c.weight).tolist(),
+                       strict=True)) for recipe in pair]
+    means, lack = [float(numpy.mean(list(one.values()))) for one in values], lacking(*pair)
+    line = {"name": c.name, "figure": c.figure, "languages": codes, "weight": c.weight, "first": means[0],
+            "second": means[1], "value": means[0] - means[1], "fits": [len(recipe) for recipe in pair],
+            "holds": THESE if lack else RECIPES, "lacking": lack,
+            "points": [values[0][id(a)] - values[1][id(b)] for a, b in pairs_of(*pair)]}
+    if lack:
+        test, p = _test(c, pair, draws, seed, error)
+        return line | {"test": test, "p": p, "se": None, "df": None}
+    recipe = contrast(*pair, c.figure, codes, c.weight, min(2000, draws), seed, level)
+    p = 2 * t_cdf(-abs(recipe["value"]) / recipe["se"], recipe["df"]) if recipe["se"] > 0 else numpy.nan
+    return line | {"test": f"t with {recipe['df']:.1f} df, over fits and posts", "p": float(p), "se": recipe["se"],
+                   "df": recipe["df"], "low": recipe["low"], "high": recipe["high"]}
+
+
+def _bonferroni(line: dict, centre: float, drawn: numpy.ndarray, count: int, level: float) -> tuple[float, float]:
+    """The band of one of `count` contrasts: t of the recipe's error, z of the posts' for a contrast of these fits."""
+    each = 1 - (1 - level) / count
+    half = t_quantile(each, line["df"]) * line["se"] if line["holds"] == RECIPES else \
+        NormalDist().inv_cdf((1 + each) / 2) * float(numpy.nanstd(drawn, ddof=1))
+    return centre - half, centre + half
+
+
+def _test(c: Contrast, pair: tuple[Fits, Fits], draws: int, seed: int, error: float) -> tuple[str, float]:
+    """The test of these fits: McNemar's for accuracy of one fit each, else signs or labels swapped; "" for none."""
+    first, second = (list(recipe.values()) for recipe in pair)
+    if len(first) != len(second):
+        return "", numpy.nan
+    if len(first) == 1 and (c.figure, c.weight) == ("accuracy", "rows"):
+        found = mcnemar(first[0], second[0], c.languages)
         return ("McNemar, exact", found["p"]) if found["p_clusters"] is None else \
                ("sign flip over clusters, exact", found["p_clusters"])
-    found = permutation(*contrast[1:], draws, seed)
-    return ("permutation, exact" if found["exact"] else "permutation"), found["p"]
+    found = permutation(first, second, c.figure, c.languages, c.weight, draws, seed, error)
+    words = "sign flip over clusters" if exact_rate(c.figure, c.weight) else "permutation"
+    return words + (", exact" if found["exact"] else ""), found["p"]

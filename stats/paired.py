@@ -23,21 +23,33 @@ the models did not differ, each cluster's two sets of labels could as well be sw
 counts are interchangeable: k of the m clusters of a pattern are swapped, k ~ Binomial(m, 1/2), and each swap moves the
 pattern's counts from one model to the other, so no row is copied. If there are no more outcomes, prod_p (m_p + 1), than
 draws, all are enumerated with their probabilities and p is exact. Else p = (1 + hits) / (1 + draws) (Phipson and Smyth
-2010, Statistical Applications in Genetics and Molecular Biology 9:39). The hypothesis tested is that the models label
+2010, Statistical Applications in Genetics and Molecular Biology 9:39), with as many draws as bring p's Monte Carlo
+error, sqrt(p (1 - p) / draws), below `ERROR`. The hypothesis tested is that the models label
 alike, which is stronger than that the figure is equal.
+
+**Rates with a fixed denominator** (accuracy, the topic's recall and specificity, the stance end to end: `exact_rate`)
+need no draws of swaps: their difference is a weighted sum of signs, as McNemar's is. With all rows weighted alike it is
+the convolution above; with languages weighted alike too, if the weights 1 / n_l have a small common multiple.
+
+**Several fits** of two recipes, equally many: a post's labels by all fits of the one are swapped with those by all fits
+of the other, and the figure's mean over fits is compared.
 
 A swap for which the figure cannot be computed counts as a hit, which can only make p larger.
 """
 
 from collections.abc import Iterator, Sequence
-from math import nan, prod
+from math import gcd, lcm, nan, prod
 
 import numpy
 
-from report.intervals import CHUNK_BYTES, LEVEL, patterns, percentiles
+from report.intervals import CHUNK_BYTES, LEVEL, patterns
+from stats import corrected
 from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, side_by_side
 
 DRAWS = 10_000
+ERROR = 0.002  # of a p from random swaps
+LATTICE = 20_000  # sums that an exact sign flip may take; beyond, signs are drawn
+FIXED = ("accuracy", "topic.accuracy", "topic.recall", "topic.specificity", "stance.end_to_end.accuracy")
 SAME = 1e-12  # equal counts, summed in another order, differ by less
 
 
@@ -81,47 +93,112 @@ def binomial(m: int) -> numpy.ndarray:
     return numpy.array(found + found[: (m + 1) // 2][::-1])
 
 
-def permutation(first: Predictions, second: Predictions, figure: str, languages: Sequence[str] | None = None,
-                weight: str = "rows", draws: int = DRAWS, seed: int = 0) -> dict:
+def exact_rate(figure: str, weight: str = "rows") -> bool:
+    """Whether the figure's denominator is the same whatever a model answers, so that signs can be flipped."""
+    return figure in FIXED and weight in ("rows", "languages")
+
+
+def permutation(first: Predictions | Sequence[Predictions], second: Predictions | Sequence[Predictions], figure: str,
+                languages: Sequence[str] | None = None, weight: str = "rows", draws: int = DRAWS, seed: int = 0,
+                error: float = ERROR) -> dict:
     """Permutation test of the difference in a figure, first minus second: `difference`, `p`, `exact`, `draws`.
 
-    p is two-sided and NaN if the figure cannot be computed; if p is exact, `draws` is the number of outcomes. See the
-    module.
+    Either side is a model or several fits of one recipe, equally many. `draws`: the fewest random ones; more are drawn
+    until p's Monte Carlo error is below `error`. p is two-sided and NaN if the figure cannot be computed; if p is
+    exact, `draws` is the number of outcomes. See the module.
     """
-    values = figures_of([first, second], figure, languages, weight)
+    sides = [[side] if isinstance(side, Predictions) else list(side) for side in (first, second)]
+    values = [figures_of(side, figure, languages, weight).mean() for side in sides]
     value = float(values[0] - values[1])
     if numpy.isnan(value):
         return {"difference": nan, "p": nan, "exact": False, "draws": 0}
-    codes, held, steps, times = _swaps(first, second, languages, weight)
+    if exact_rate(figure, weight):
+        return {"difference": value, **_signs(sides, figure, languages, weight, max(draws, enough(0.5, error)), seed)}
+    codes, held, steps, times = _swaps(sides, languages, weight)
     outcomes = numpy.prod(times.astype(float) + 1)
-    exact = bool(outcomes <= draws)
-    hits = 0.0
+    exact, fits = bool(outcomes <= draws), len(sides[0])
     chunk = max(1, CHUNK_BYTES // (8 * (len(times) + 3 * held.size)))
-    for swapped, mass in _swapped(times, int(outcomes) if exact else draws, exact, seed, chunk):
-        moved = numpy.tensordot(swapped, steps, 1)  # (m, blocks, F)
-        counts = numpy.stack([held[0] + moved, held[1] - moved], 2)  # (m, blocks, 2, F)
-        parts = {code: counts[:, k] for k, code in enumerate(codes)}
-        found = pooled(parts, figure, first.rows.grouping, weight)
-        hits += float(mass[~(numpy.abs(found[:, 0] - found[:, 1]) < abs(value) - SAME)].sum())
-    p = min(1.0, hits) if exact else (1 + hits) / (1 + draws)
-    return {"difference": value, "p": p, "exact": exact, "draws": int(outcomes) if exact else draws}
+
+    def hits_of(count: int, stream: int) -> float:
+        hits = 0.0
+        for swapped, mass in _swapped(times, count, exact, stream, chunk):
+            moved = numpy.tensordot(swapped, steps, 1)  # (m, blocks, fits, F)
+            counts = numpy.concatenate([held[0] + moved, held[1] - moved], 2)  # (m, blocks, 2 fits, F)
+            parts = {code: counts[:, k] for k, code in enumerate(codes)}
+            found = pooled(parts, figure, sides[0][0].rows.grouping, weight)
+            gap = found[:, :fits].mean(1) - found[:, fits:].mean(1)
+            hits += float(mass[~(numpy.abs(gap) < abs(value) - SAME)].sum())
+        return hits
+
+    if exact:
+        return {"difference": value, "p": min(1.0, hits_of(int(outcomes), seed)), "exact": True, "draws": int(outcomes)}
+    hits = hits_of(draws, seed)
+    more = enough((1 + hits) / (1 + draws), error) - draws
+    if more > 0:
+        hits, draws = hits + hits_of(more, seed + 1), draws + more
+    return {"difference": value, "p": (1 + hits) / (1 + draws), "exact": False, "draws": draws}
 
 
-def _swaps(first: Predictions, second: Predictions, languages: Sequence[str] | None, weight: str):
-    """Blocks of rows; each model's counts (M, blocks, F); and, of each pattern in which the models differ, what a swap
-    adds to the first model's counts and takes from the second's (P, blocks, F) and how many clusters have it (P,)."""
-    rows = first.rows
+def enough(p: float, error: float = ERROR) -> int:
+    """Draws after which a p of this size has a Monte Carlo error below `error`, with a tenth to spare."""
+    return int(1.1 * p * (1 - p) / error**2) + 1
+
+
+def gains(first: Predictions, second: Predictions, figure: str) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """(counted (n,) bool, gain (n,) of -1, 0, 1): rows in a rate's denominator, and who is right there, of `FIXED`."""
+    rows = rows_of([first, second])
+    grouping, question, kind = rows.grouping, *figure.rpartition(".")[::2]
+    of = {"": numpy.arange(len(grouping.labels)), "topic": grouping.topic_of,
+          "stance.end_to_end": grouping.stance_of if grouping.stance_groups else None}[question]
+    gold = of[rows.gold]
+    counted = {"recall": gold == 0, "specificity": gold == 1}.get(kind, gold >= 0)
+    one, other = (numpy.append(of, -2)[model.predicted] == gold for model in (first, second))
+    return counted, numpy.where(counted, one.astype(int) - other.astype(int), 0)
+
+
+def _signs(sides, figure: str, languages: Sequence[str] | None, weight: str, draws: int, seed: int) -> dict:
+    """`p`, `exact` and `draws` of a rate with a fixed denominator: signs flipped per cluster."""
+    rows = rows_of([model for side in sides for model in side])
+    codes = list(dict.fromkeys(languages or rows.languages))
+    pairs = [gains(one, other, figure) for one, other in zip(*sides, strict=True)]
+    counted, gain = pairs[0][0] & rows.where(codes), sum(gain for _, gain in pairs)
+    step = numpy.ones(len(gain), dtype=object)
+    if weight == "languages":
+        sizes = {code: int((counted & (rows.language == code)).sum()) for code in codes}
+        common = lcm(*(size for size in sizes.values() if size))
+        step = numpy.array([common // max(1, sizes.get(code, 1)) for code in rows.language.tolist()], dtype=object)
+    _, cluster = numpy.unique(rows.clusters[counted], return_inverse=True)
+    sums = [0] * (int(cluster.max()) + 1 if len(cluster) else 0)
+    for index, amount in zip(cluster.tolist(), (step * gain)[counted].tolist(), strict=True):
+        sums[index] += amount  # whole numbers of any size
+    shared = gcd(*sums) or 1
+    sums = [amount // shared for amount in sums if amount]
+    if sum(map(abs, sums)) <= LATTICE:
+        return {"p": sign_flip(sums), "exact": True, "draws": 2 ** min(len(sums), 60)}
+    sizes, times = numpy.unique(numpy.abs(numpy.array(sums, dtype=numpy.float64)), return_counts=True)
+    stream = numpy.random.default_rng([seed, 0x51])
+    flipped = (2 * stream.binomial(times, 0.5, size=(draws, len(times))) - times) @ sizes
+    hits = int((numpy.abs(flipped) >= abs(float(sum(sums))) * (1 - 1e-9)).sum())
+    return {"p": (1 + hits) / (1 + draws), "exact": False, "draws": draws}
+
+
+def _swaps(sides, languages: Sequence[str] | None, weight: str):
+    """Blocks of rows; each side's counts (2, blocks, fits, F); and, of each pattern in which the sides differ, what a
+    swap adds to the first side's counts and takes from the second's (P, blocks, fits, F) and how many clusters have it
+    (P,)."""
+    models, fits = [*sides[0], *sides[1]], len(sides[0])
+    rows = rows_of(models)
     codes = list(dict.fromkeys(languages or rows.languages))
     chosen = rows.where(codes)
     block, blocks = 0, [""]
     if weight == "languages":  # else all languages are one block, in which more clusters have equal counts
         block, blocks = numpy.array([codes.index(code) for code in rows.language[chosen].tolist()], dtype=int), codes
-    shape = (len(blocks), 2, rows.grouping.width)
-    matrix, times = patterns(side_by_side([first, second], chosen, block), rows.clusters[chosen], prod(shape))
+    shape = (len(blocks), 2, fits, rows.grouping.width)
+    matrix, times = patterns(side_by_side(models, chosen, block), rows.clusters[chosen], prod(shape))
     matrix = matrix.reshape(-1, *shape)
     held = numpy.tensordot(times.astype(float), matrix, 1).swapaxes(0, 1)
     steps = matrix[:, :, 1] - matrix[:, :, 0]
-    differ = steps.any((1, 2))
+    differ = steps.any((1, 2, 3))
     return blocks, held, steps[differ], times[differ]
 
 
@@ -144,7 +221,9 @@ def _swapped(times: numpy.ndarray, draws: int, exact: bool, seed: int, chunk: in
 
 def difference(first: Predictions, second: Predictions, figure: str, languages: Sequence[str] | None = None,
                weight: str = "rows", draws: int = DRAWS, seed: int = 0, level: float = LEVEL) -> dict:
-    """The difference in a figure, first minus second: `value`, `low`, `high` (percentiles), `draws` (D,) float64.
+    """The difference in a figure, first minus second: `value`, `low`, `high`, `draws` (D,) float64.
+
+    The ends are percentiles, or those of stats/corrected.py where each language counts the same.
 
     Both models are scored on the same resampled posts (`stats.predictions.resampled`). NaN if it cannot be computed.
     """
@@ -152,6 +231,6 @@ def difference(first: Predictions, second: Predictions, figure: str, languages: 
     grouping = first.rows.grouping
     found = numpy.concatenate([pooled(parts, figure, grouping, weight)
                                for parts in resampled([first, second], languages or first.rows.languages, draws, seed)])
-    drawn = found[:, 0] - found[:, 1]
-    low, high = percentiles(drawn[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0]
-    return {"value": float(values[0] - values[1]), "low": float(low), "high": float(high), "draws": drawn}
+    drawn, value, codes = found[:, 0] - found[:, 1], float(values[0] - values[1]), languages or first.rows.languages
+    low, high = corrected.interval(value, drawn, [first, second], 1, figure, codes, weight, level)
+    return {"value": value, "low": low, "high": high, "draws": drawn}

@@ -18,7 +18,11 @@ the mean square of the interaction would correct that on average but makes the i
 matter, 2 to 5 of each. Percentiles of resampled draws and seeds (`draws`; Owen 2007, Annals of Applied Statistics 1,
 386-411) are not used as an interval here: resampling two draws gives the spread of two draws, times 1/2. Coverage is
 measured in tests/stats/test_recipes.py: it is close to the level or above, except with two draws or seeds whose
-variance is about that of the test sample.
+variance is about that of the test sample. With fewer than three the interval is still computed, but `lacking` says that
+it should not be shown: it rests on one or two differences.
+
+A draw that takes all rows there are is no draw: all of its "repetitions" would be the same model. Its label is
+`ALL_ROWS`, and neither a variance nor a warning about other draws is made of it.
 
 **Components**: analysis of variance (Searle, Casella and McCulloch 1992, Variance Components, chapter 4),
 
@@ -40,10 +44,13 @@ import numpy
 
 from common.errors import UserError
 from report.intervals import LEVEL
+from stats import corrected
 from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, strata
 from stats.student import t_quantile
 
 Fits = Mapping[tuple, Predictions]  # (draw, seed) -> that fit's predictions
+ALL_ROWS = "all rows"  # the label of a draw that takes every row there is: there is nothing to draw
+FEWEST = 3  # seeds, and draws where there is anything to draw; from fewer, no interval for a recipe is made
 PIVOTS = 20_000
 STEP = 1e-3  # of a cluster, added and removed to find its influence
 FACTORS = ("draw", "seed")
@@ -71,11 +78,31 @@ class Grid:
         return len(self.labels[0]), len(self.labels[1])
 
 
+def lacking(first: Fits, second: Fits) -> str:
+    """What two recipes have too few of for an interval that holds for other fits: "2 seeds, 1 draw"; "" if enough."""
+    words = []
+    for k, name in ((1, "seed"), (0, "draw")):
+        labels = [{key[k] for key in recipe} for recipe in (first, second)]
+        counts = [len(one) for one in labels if not (name == "draw" and one == {ALL_ROWS})]
+        if counts and min(counts) < FEWEST:
+            words.append(f"{min(counts)} {name}{'s' * (min(counts) != 1)}")
+    return ", ".join(words)
+
+
+def pairs_of(first: Fits, second: Fits) -> list[tuple[Predictions, Predictions]]:
+    """Fits to be compared: those with equal draw and seed, or every one with every one where the labels differ."""
+    if set(first) == set(second):
+        return [(first[key], second[key]) for key in first]
+    return [(one, other) for one in first.values() for other in second.values()]
+
+
 def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | None = None, weight: str = "rows",
              draws: int = 2000, seed: int = 0, level: float = LEVEL) -> dict:
     """The difference of two recipes' mean figures, first minus second, with draws, seeds and posts all uncertain.
 
-    `value`, `low`, `high` (formula: see the module), `se`, `df`; `paired` names the factors whose labels are equal;
+    `value`, `low`, `high` (formula: see the module; about the value less its bias where each language counts
+    the same, stats/corrected.py), `se`, `df`; `posts_low` and `posts_high` (over test posts alone:
+    these fits) and `points` (each pair's own difference, `pairs_of`); `paired`: the factors whose labels are equal;
     `parts`: variance by source, None if a recipe has one draw or seed (`notes` then warns that the interval does not
     hold for others); `draws` (D,) float64: posts, draws and seeds resampled together. NaN if a fit has no figure.
     """
@@ -94,19 +121,51 @@ def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | 
         groups = [means[0] - means[1]] if name in paired else means
         own = [(float(group.var(ddof=1)) / len(group), len(group) - 1) for group in groups if len(group) > 1]
         parts[name] = sum(v for v, _ in own) if len(own) == len(groups) else None
-        if len(own) < len(groups):
+        if len(own) < len(groups) and not _is_whole(grids, k):
             notes[name] = f"one {name}: the interval does not hold for other {name}s"
         terms += own
     posts = found[:, :cut].mean(1) - found[:, cut:].mean(1)
     parts["posts"] = float(numpy.nanvar(posts, ddof=1)) if numpy.isfinite(posts).sum() > 1 else numpy.nan
+    centre = float(values[:cut].mean() - values[cut:].mean())
+    if corrected.is_mean(languages, weight) and numpy.isfinite(centre):
+        bias, error, _ = corrected.of_sides(fits, cut, figure, languages, weight)
+        centre, parts["posts"] = centre - bias, error ** 2
     strata = len(numpy.unique(rows.clusters[rows.where(languages)])) - len(set(languages))
     terms.append((parts["posts"], max(1, strata)))
     variance = sum(v for v, _ in terms)
     df = variance ** 2 / sum(v ** 2 / df for v, df in terms) if variance > 0 else 1.0
     value = float(values[:cut].mean() - values[cut:].mean())
     half = t_quantile(level, df) * variance ** 0.5
-    return {"value": value, "low": value - half, "high": value + half, "se": variance ** 0.5, "df": df,
+    ends = corrected.interval(value, posts, fits, cut, figure, languages, weight, level)
+    own = dict(zip(map(id, fits), values.tolist(), strict=True))
+    points = [own[id(a)] - own[id(b)] for a, b in pairs_of(first, second)]
+    return {"posts_low": ends[0], "posts_high": ends[1], "points": points, "value": value,
+            "low": centre - half, "high": centre + half, "se": variance ** 0.5, "df": df,
             "paired": paired, "parts": parts, "notes": notes, "draws": _resampled_fits(found, grids, paired, seed)}
+
+
+def around(points: Mapping[tuple, float], posts: tuple[float, float], level: float = LEVEL) -> tuple[float, float]:
+    """The interval of a mean over pairs of fits, by (draw, seed): the module's formula, draws and seeds paired.
+
+    `posts`: the variance over test posts, and its degrees of freedom. The pairs must be a whole table of draws and
+    seeds.
+    """
+    draws, seeds = (list(dict.fromkeys(key[k] for key in points)) for k in (0, 1))
+    table = numpy.array([[points[draw, seed] for seed in seeds] for draw in draws])
+    terms = [posts]
+    for k in (0, 1):
+        means = table.mean(1 - k)
+        terms += [(float(means.var(ddof=1)) / len(means), len(means) - 1)] if len(means) > 1 else []
+    variance = sum(v for v, _ in terms)
+    df = variance ** 2 / sum(v ** 2 / df for v, df in terms) if variance > 0 else 1.0
+    half = t_quantile(level, df) * variance ** 0.5
+    return float(table.mean()) - half, float(table.mean()) + half
+
+
+def _is_whole(grids: Sequence[Grid], factor: int) -> bool:
+    """Whether the grids that have one label of a factor have it because every draw takes all rows."""
+    short = [grid for grid in grids if len(grid.labels[factor]) == 1]
+    return all(grid.labels[factor] == [ALL_ROWS] for grid in short)
 
 
 def _resampled_fits(found: numpy.ndarray, grids: list[Grid], paired: list[str], seed: int) -> numpy.ndarray:
@@ -150,7 +209,9 @@ def components(recipe: Fits, figure: str, languages: Sequence[str] | None = None
                              for outer in (numpy.outer(table, table), covariance))
             squares[name] = square * numpy.append(1.0, df / stream.chisquare(df, PIVOTS)) - noise
     for name, other in (("draw", count_j), ("seed", count_i)):
-        if name not in squares:
+        if name not in squares and _is_whole([grid], FACTORS.index(name)):
+            result["notes"][name] = "every draw takes all rows, so there is nothing to draw"
+        elif name not in squares:
             result["notes"][name] = f"one {name}: nothing to compare it with"
         elif "fit" in squares:
             result[name] = _pivoted((squares[name] - squares["fit"]) / other, level)

@@ -4,6 +4,7 @@
     python -m study                                         a small study on the embedded base and the sample posts
     python -m study --plan study/plans/paper.toml           the paper's study
     python -m study --plan study/plans/paper.toml --dry-run     print what it would take
+    python -m study --plan study/plans/paper.toml --power       how small a difference each contrast can show
     python -m study --plan study/plans/paper.toml --freeze      write the plan and its hashes, to preregister it
 
 Finished parts are kept: the same command continues a study that was stopped, and after a change of the plan only what
@@ -32,7 +33,8 @@ from study.dry_run import cells_table, dry_run
 from study.fits import Fit, asked_of, make_fits
 from study.inputs import read_material
 from study.plan import load_plan
-from study.preregistration import check_frozen, freeze
+from study.power import power, power_lines
+from study.preregistration import check_frozen, freeze, frozen_hash, standing
 from study.report.page import write_study
 from study.results import Results
 from study.runner import Runner, zero_shot
@@ -43,7 +45,7 @@ from study.write_up import make_study, summary
 class StudyOptions(MachineOptions):
     """Options of one study."""
 
-    FIRST: ClassVar = ("plan", "out", "dry_run", "freeze", "model", "jobs")
+    FIRST: ClassVar = ("plan", "out", "dry_run", "power", "freeze", "model", "jobs")
 
     plan: str = option("study/plans/small.toml", "the plan: what is fitted on what, and what is asked", metavar="FILE")
     out: str | None = option(None, "folder of the study (default: studies/ and the plan's name)", metavar="DIR")
@@ -51,7 +53,10 @@ class StudyOptions(MachineOptions):
     jobs: int = option(0, "models trained at the same time; 0: one, or on a CPU with the embedded base as many as it "
                        "has cores", minimum=0, maximum=4096)
     dry_run: bool = option(False, "print every model, its cost by a short measured run, and the order; train nothing")
+    power: bool = option(False, "print the smallest difference that each contrast can show, and the posts it takes; "
+                         "train nothing")
     freeze: bool = option(False, "write the plan and the hashes of all it reads to frozen.json, for preregistration")
+    error_ids: bool = option(False, "list the posts whose stance is most often wrong, by language and id")
     folds: int | None = option(None, "parts of the cross-validation, in place of the plan's", minimum=0,
                                maximum=1000)
 
@@ -85,14 +90,19 @@ def main(argv: list[str]) -> None:
     with making(out), hold(out):
         clear_below(out)  # what one that was killed left half-written
         if options.freeze:
-            print(freeze(runner, hashes, every))
+            reach = power(results)
+            print("\n".join([freeze(runner, hashes, every, [one.to_dict() for one in reach]), *power_lines(reach)]))
+            return
+        if options.power:
+            print("\n".join(power_lines(power(results)) or ["the plan names no contrasts"]))
             return
         caution = check_frozen(runner, hashes)
         if options.dry_run:
             print(dry_run(runner, every))
             return
+        runner.frozen = frozen_hash(out)
         run(runner, every)
-        study = make_study(results, hashes, caution)
+        study = make_study(results, hashes, caution, standing(runner, hashes, fits), options.error_ids)
         write_study(out / "report", study)
     took = human_seconds(time.perf_counter() - began)
     print(f"\n{summary(study)}\n\nreport: {out / 'report' / 'report.html'}; took {took}")

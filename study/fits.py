@@ -18,6 +18,7 @@ from data.posts import Post
 from data.sampling import stratified_order
 from data.splits import hash_order
 from finetune.loop import steps_per_epoch
+from stats.recipes import ALL_ROWS
 from study.inputs import Key, Material, posts_hash
 from study.plan import ALL, OTHERS, Plan
 
@@ -42,6 +43,13 @@ class Fit:
     added: tuple[str, int] = ("", 0)  # an exposure's language and its number of rows
     codebook: str | None = None
     key: str = ""
+    whole: bool = False  # it takes every row of its languages, so any other draw would be the same model
+
+    @property
+    def drawn(self) -> tuple:
+        """What its draw is called: its number, with the round of a cross-validation; `ALL_ROWS` if it is none."""
+        own = ALL_ROWS if self.whole else self.draw
+        return (own, self.fold[0]) if self.fold != NO_FOLD else own if self.whole else (own,)
 
     @property
     def languages(self) -> list[str]:
@@ -52,7 +60,7 @@ class Fit:
     def title(self) -> str:
         """For people: "multi, paper, seed 1, draw 2, fold 3 of round 1"."""
         words = [self.name if self.kind == "set" else f"{self.name} ({self.kind})", self.template, f"seed {self.seed}",
-                 f"draw {self.draw}"]
+                 ALL_ROWS if self.whole else f"draw {self.draw}"]
         return ", ".join(words + ([f"fold {self.fold[1]} of round {self.fold[0]}"] if self.fold[1] else []))
 
 
@@ -82,6 +90,17 @@ class Choice:
             self._known(language, "[exposure]: languages")
         self._ordered = cache(self._ordered)
         self.folds = cache(lambda round: material.fold_of(round, plan.repeat.folds))
+
+    def taken(self, name: str, draw: int, fold: tuple[int, int], more: Mapping[str, int] | None = None,
+              mix: str = "own") -> dict:
+        """`keys`, `draw` and `whole` of a fit. Where every row is taken, all draws are the plan's first one."""
+        posts = self.rows(name, draw, fold, more, mix)
+        there = sum(len(self._ordered(code, draw, fold, "own")) for code in {post.language for post in posts})
+        whole = len(posts) == there
+        if whole:
+            draw = self.plan.repeat.draws[0]
+            posts = self.rows(name, draw, fold, more)
+        return {"keys": posts, "draw": draw, "whole": whole}
 
     def rows(self, name: str, draw: int, fold: tuple[int, int], more: Mapping[str, int] | None = None,
              mix: str = "own") -> list[Post]:
@@ -136,7 +155,7 @@ def evenly(posts: list[Post]) -> list[Post]:
 
 
 def make_fits(plan: Plan, material: Material, hashes: Mapping[str, str]) -> list[Fit]:
-    """Every model of the plan, each once, sets first.
+    """Every model of the plan, each once, sets first; a draw that takes all rows is trained once for each seed.
 
     `hashes`, which enter the keys: "base", and "prompt TEMPLATE [CODEBOOK]" for each pair in use. Raises `UserError`
     if the plan needs more rows than there are.
@@ -161,7 +180,7 @@ def _sets(plan: Plan, choice: Choice) -> Iterator[Fit]:
     repeat = plan.repeat
     for template, seed, draw, name, fold in product(repeat.templates, repeat.seeds, repeat.draws, plan.sets,
                                                     _folds(plan)):
-        yield Fit(name, "set", template, seed, draw, fold, choice.rows(name, draw, fold), plan.train)
+        yield Fit(name, "set", template, seed, fold=fold, options=plan.train, **choice.taken(name, draw, fold))
 
 
 def _exposures(plan: Plan, choice: Choice) -> Iterator[Fit]:
@@ -170,21 +189,21 @@ def _exposures(plan: Plan, choice: Choice) -> Iterator[Fit]:
     if not arm.languages:
         return
     for draw, fold in product(arm.draws, _folds(plan)):
-        base = choice.rows(arm.base, draw, fold)
-        common = {"template": template, "seed": seed, "draw": draw, "fold": fold}
-        yield Fit(arm.base, "exposure", keys=base, options=plan.train, **common)
+        base = choice.taken(arm.base, draw, fold)
+        common = {"template": template, "seed": seed, "fold": fold}
+        yield Fit(arm.base, "exposure", options=plan.train, **base, **common)
         for count in sorted(arm.rows):
             for language in arm.languages:
-                rows = choice.rows(arm.base, draw, fold, {language: count}, arm.mix)
-                yield Fit(f"{arm.base} + {count} {language}", "exposure", keys=rows, options=plan.train,
-                          added=(language, count), **common)
+                rows = choice.taken(arm.base, draw, fold, {language: count}, arm.mix)
+                yield Fit(f"{arm.base} + {count} {language}", "exposure", options=plan.train, added=(language, count),
+                          **rows, **common)
             if "english" in arm.placebos:
-                rows = choice.rows(arm.base, draw, fold, {ENGLISH: count})
-                yield Fit(f"{arm.base} + {count} {ENGLISH}", "english", keys=rows, options=plan.train,
-                          added=(ENGLISH, count), **common)
+                rows = choice.taken(arm.base, draw, fold, {ENGLISH: count})
+                yield Fit(f"{arm.base} + {count} {ENGLISH}", "english", options=plan.train, added=(ENGLISH, count),
+                          **rows, **common)
             if "steps" in arm.placebos:
-                options = equal_steps(plan.train, len(base), len(base) + count)
-                yield Fit(f"{arm.base}, steps of + {count}", "steps", keys=base, options=options, added=("", count),
+                options = equal_steps(plan.train, len(base["keys"]), len(base["keys"]) + count)
+                yield Fit(f"{arm.base}, steps of + {count}", "steps", options=options, added=("", count), **base,
                           **common)
 
 
@@ -192,9 +211,9 @@ def _codebooks(plan: Plan, choice: Choice) -> Iterator[Fit]:
     """The named sets once more, each with a codebook that has other words for the same labels."""
     repeat = plan.repeat
     for file, name, fold in product(plan.variants.codebooks, plan.variants.sets or plan.sets, _folds(plan)):
-        rows = choice.rows(name, repeat.draws[0], fold)
-        yield Fit(name, "codebook", repeat.templates[0], repeat.seeds[0], repeat.draws[0], fold, rows, plan.train,
-                  codebook=file)
+        rows = choice.taken(name, repeat.draws[0], fold)
+        yield Fit(name, "codebook", repeat.templates[0], repeat.seeds[0], fold=fold, options=plan.train, codebook=file,
+                  **rows)
 
 
 def equal_steps(options: Mapping, rows: int, as_many_as: int) -> dict:

@@ -42,6 +42,7 @@ class Material:
     folded: tuple[str, ...]
     shares: Shares
     notes: list[str] = field(default_factory=list)
+    votes: dict[Key, dict[str, str]] = field(default_factory=dict)  # test post -> annotator -> label, where there are
 
     @cached_property
     def by_language(self) -> dict[str, list[Post]]:
@@ -90,7 +91,7 @@ def read_material(plan: Plan) -> Material:
     if twice:
         raise UserError(f"{where}: test: {twice[0]} is also a file of 'train'; a model is not tested on what it learnt")
     train, notes, _ = read_labelled(files["train"], data.columns(), book, bad_labels=data.bad_labels)
-    test, test_notes, _ = read_labelled(files["test"], data.columns(), book, bad_labels=data.bad_labels)
+    test, test_notes, agreement = read_labelled(files["test"], data.columns(), book, bad_labels=data.bad_labels)
     keys = Counter((post.language, post.id) for post in [*train, *test])
     if len(keys) < len(train) + len(test):
         language, name = next(key for key, count in keys.items() if count > 1)
@@ -110,7 +111,8 @@ def read_material(plan: Plan) -> Material:
         raise UserError(f"{where}: every test post's text is among the training posts; name a test file of other posts")
     shares = load_shares(find_path(data.shares) if data.shares else None)
     is_test = np.array([index < len(test) for index in range(len(rows))])
-    return Material(book, train, rows, is_test, known, group, folded, shares, notes.lines() + test_notes.lines())
+    return Material(book, train, rows, is_test, known, group, folded, shares, notes.lines() + test_notes.lines(),
+                    agreement.votes if agreement else {})
 
 
 def choose_folded(plan: Plan, test: list[Post]) -> tuple[str, ...]:

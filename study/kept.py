@@ -30,6 +30,8 @@ def read_answers(path: Path, labels: int) -> dict:
             raise UserError(f"{path}: row {number}: is not language, id and {labels} probabilities; {AGAIN}")
     if not _are_numbers([found.get(key) for key in TIMES], len(TIMES)):
         raise UserError(f"{path}: {', '.join(TIMES)}: a number each was expected; {AGAIN}")
+    if not isinstance(found.get("made", ""), str) or not isinstance(found.get("frozen") or "", str):
+        raise UserError(f"{path}: made or frozen is of another kind; {AGAIN}")
     if not isinstance(found.get("machine", {}), dict) or not isinstance(found.get("dtype", ""), str):
         raise UserError(f"{path}: machine or dtype is of another kind; {AGAIN}")
     return found

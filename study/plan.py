@@ -3,7 +3,7 @@
     [data]       files, columns, codebook                    [sets]        a name -> rows per language
     [train]      options of train.py for every fit           [exposure]    an added language in growing numbers of rows
     [repeat]     seeds, draws of rows, templates, folds      [variants]    other prompts, weights and codebooks
-    [[contrast]] the declared family of comparisons          [baselines], [outside], [statistics]
+    [[contrast]] the family of comparisons                   [baselines], [outside.NAME], [statistics]
 
 In `[sets]`, `en = 1125` takes that many English rows, `en = "all"` every one, and `"*" = 75` that many of each language
 that the set does not name. Rows are drawn as `data.sampling.stratified_order` draws them: sets of one draw are nested.
@@ -104,6 +104,7 @@ class Statistics:
 
     draws: int = option(10_000, "bootstrap draws", minimum=100, maximum=10**6)
     seed: int = option(0, "seed of bootstrap and permutations", minimum=0)
+    p_error: float = option(0.002, "Monte Carlo error that a p from random swaps may have", minimum=1e-4, maximum=0.1)
 
 
 @dataclass
@@ -123,6 +124,14 @@ class Contrast:
 
 
 @dataclass
+class Outside:
+    """`[outside.NAME]`: labels that another model gave to the test posts (or `NAME = "FILE"` under `[outside]`)."""
+
+    file: str = option("", "file of predictions", metavar="FILE")
+    seen: list[str] | None = option(None, "languages that the model was trained on; not given: not known")
+
+
+@dataclass
 class Plan:
     """A plan, checked as far as that is possible without posts."""
 
@@ -137,13 +146,14 @@ class Plan:
     baselines: Baselines
     statistics: Statistics
     contrasts: list[Contrast]
-    outside: dict[str, str] = field(default_factory=dict)
+    outside: dict[str, Outside] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """The plan's contents as plain values; where its file lies plays no part."""
         tables = {name: vars(getattr(self, name)) for name in ("data", "repeat", "exposure", "variants", "baselines",
                                                                "statistics")}
-        return {"title": self.title, "train": self.train, "sets": self.sets, "outside": self.outside,
+        return {"title": self.title, "train": self.train, "sets": self.sets,
+                "outside": {name: vars(one) for name, one in self.outside.items()},
                 "contrasts": [vars(contrast) for contrast in self.contrasts], **tables}
 
     @property
@@ -229,13 +239,19 @@ def _sets(values: dict, path: Path) -> dict[str, dict[str, int | str]]:
     return {name: dict(rows) for name, rows in values.items()}
 
 
-def _outside(raw: dict, path: Path) -> dict[str, str]:
-    for name, file in raw.get("outside", {}).items():
-        if not isinstance(file, str):
-            raise UserError(f"{path}: [outside]: {name} is {file!r}; a file of predictions was expected")
+def _outside(raw: dict, path: Path) -> dict[str, Outside]:
+    found = {}
+    for name, value in raw.get("outside", {}).items():
+        where = f"{path}: [outside.{name}]"
+        value = {"file": value} if isinstance(value, str) else value
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: [outside]: {name} is {value!r}; a file of predictions was expected")
         if name in raw.get("sets", {}):
             raise UserError(f"{path}: [outside]: {name}: is also the name of a set; choose another")
-    return dict(raw.get("outside", {}))
+        found[name] = _table(Outside, value, where)
+        if not found[name].file:
+            raise UserError(f"{where}: key 'file' is missing; name the file of predictions")
+    return found
 
 
 def _check_names(plan: Plan) -> None:

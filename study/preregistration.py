@@ -2,12 +2,19 @@
 
 Freezing again is refused if anything differs, and otherwise changes nothing. A report made afterwards says what has
 changed since (`check_frozen`): changing a plan is allowed, hiding the change is not.
+
+frozen.json carries its time and a hash of all that it says; every answer that is written later carries its own time and
+that hash. So a contrast is "declared before the first answer" only if the frozen plan names it, all answers that it
+rests on are younger and carry this hash, and nothing that decides them has changed (`standing`). Otherwise it is "named
+in the plan", and what was added to a frozen plan later is exploratory.
 """
 
 import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,17 +22,23 @@ from common.errors import UserError
 from common.files import read_json, sha256_json, write_json
 from finetune.run_folder import commit
 from study.dry_run import unique
-from study.fits import Fit
+from study.fits import TEST, Fit
 from study.inputs import posts_hash
 from study.runner import Runner
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "frozen.json"
+DECLARED, NAMED = "Declared before the first answer", "Named in the plan"
+LATE = "Added after the plan was frozen: exploratory"
+FREE = ("title", "contrasts", "outside", "baselines", "variants")  # tables that do not decide a set's answers
 PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "tiktoken")
 
 
-def freeze(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit]) -> str:
-    """Write frozen.json and return what to print. Raises `UserError` if another plan is frozen there."""
+def freeze(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit], power: Sequence[Mapping] = ()) -> str:
+    """Write frozen.json, with what each contrast can show (`power`), and return what to print.
+
+    Raises `UserError` if another plan is frozen there.
+    """
     path, facts = runner.out / NAME, frozen_facts(runner, hashes)
     models = [{"key": fit.key, "title": fit.title, "rows": len(fit.keys)} for fit in unique(fits)]
     if path.exists():
@@ -35,8 +48,9 @@ def freeze(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit]) -> st
                             "choose another --out")
         head = f"{path}: this plan was frozen on {before['date']}; nothing has changed since"
     else:
-        facts |= {"models": models, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "versions": versions()}
-        write_json(path, {"schema": SCHEMA, **facts})
+        facts |= {"models": models, "date": now(), "versions": versions(),
+                  "power": list(power)}
+        write_json(path, {"schema": SCHEMA, **facts, "hash": sha256_json(facts)})
         head = f"{path}: written; freezing trains nothing"
     posts = [f"  {name} {digest}" for name, digest in facts["posts"].items()]
     return "\n".join([head, f"  plan {facts['plan_hash']}", *posts, f"  {len(models):,} models, "
@@ -82,13 +96,91 @@ def differences(before: Mapping, now: Mapping) -> list[str]:
 def read_frozen(path: Path) -> dict:
     """What `freeze` wrote. Raises `UserError` for any other file, and for one that was edited."""
     found = read_json(path)
-    kinds = {"plan": dict, "plan_hash": str, "hashes": dict, "posts": dict, "date": str}
+    kinds = {"plan": dict, "plan_hash": str, "hashes": dict, "posts": dict, "date": str, "hash": str}
     if not isinstance(found, dict) or found.get("schema") != SCHEMA or not all(
             isinstance(found.get(key), kind) for key, kind in kinds.items()):
         raise UserError(f"{path}: is no frozen plan; python -m study --freeze writes one")
-    if sha256_json(found["plan"]) != found["plan_hash"]:
-        raise UserError(f"{path}: its plan does not match its hash, so it was edited after freezing; put the original "
-                        "back, or remove it")
+    facts = {key: value for key, value in found.items() if key not in ("schema", "hash")}
+    if sha256_json(found["plan"]) != found["plan_hash"] or sha256_json(facts) != found["hash"]:
+        raise UserError(f"{path}: its contents do not match their hash, so it was edited after freezing; put the "
+                        "original back, or remove it")
+    if moment(found["date"]) is None:
+        raise UserError(f"{path}: date: '{found['date'][:40]}' is no time such as 2026-03-01T12:00:00+0100")
+    return found
+
+
+@dataclass
+class Standing:
+    """What a study's contrasts may be called: `contrasts` of the frozen plan if they are older than every answer.
+
+    `is_frozen`: whether there is a frozen plan at all; `reason`: why none of its contrasts counts as declared, or "".
+    """
+
+    is_frozen: bool = False
+    contrasts: list[dict] = field(default_factory=list)
+    date: str = ""
+    reason: str = ""
+
+    def of(self, contrast, plan) -> str:
+        """`DECLARED`, `NAMED` or `LATE`; labels from outside are older than any plan, so theirs are `NAMED` at best."""
+        if self.is_frozen and json.loads(json.dumps(vars(contrast))) not in self.contrasts:
+            return LATE
+        if not self.is_frozen or self.reason or {contrast.first, contrast.second} & set(plan.outside):
+            return NAMED
+        return DECLARED
+
+    @property
+    def notes(self) -> list[str]:
+        """For the section: when the plan was frozen, or why nothing counts as declared."""
+        if not self.is_frozen:
+            return ["No plan was frozen here (python -m study --freeze), so what the plan names may have been named "
+                    "after the answers were seen."]
+        if self.reason:
+            return [f"A plan was frozen on {self.date}, but {self.reason}, so nothing counts as declared before the "
+                    "first answer."]
+        return [f"The plan was frozen on {self.date}, before the first answer."]
+
+
+def standing(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit]) -> Standing:
+    """Compare the frozen plan's time and hash with those of the answers of `fits`."""
+    path = runner.out / NAME
+    if not path.exists():
+        return Standing()
+    before = read_frozen(path)
+    now_facts = frozen_facts(runner, hashes)
+    changed = differences({**before, "plan": _deciding(before["plan"])},
+                          {**now_facts, "plan": _deciding(now_facts["plan"])})
+    reason = f"{', '.join(changed)} changed since" if changed else ""
+    frozen = moment(before["date"])
+    for fit in fits if not reason else ():
+        found = runner.read(fit, TEST)
+        made = moment(found.get("made", ""))
+        if found.get("frozen") != before["hash"] or made is None or made < frozen:
+            reason = f"answers of {fit.title} were not written under it"
+            break
+    return Standing(True, before["plan"].get("contrasts", []), before["date"], reason)
+
+
+def _deciding(plan: Mapping) -> dict:
+    return {key: value for key, value in plan.items() if key not in FREE}
+
+
+def frozen_hash(out: Path) -> str | None:
+    """The hash that answers written now carry; None if no plan is frozen in the study's folder."""
+    return read_frozen(out / NAME)["hash"] if (out / NAME).exists() else None
+
+
+def now() -> str:
+    """The time with its zone, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def moment(text: str) -> datetime | None:
+    """A time that `now` wrote; None for anything else."""
+    try:
+        found = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
+    except (ValueError, TypeError):
+        return None
     return found
 
 

@@ -11,13 +11,13 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import find_path
-from data.languages import language_name
+from data.languages import language_name, reduce_language
 from data.readers import by_id, read_predictions
 from inference.decide import decide
 from inference.prices import load_prices
 from stats.predictions import Predictions, Rows, figure_of
-from stats.recipes import Fits
-from study.fits import NO_FOLD, TEST, Asked, Fit, asked_of
+from stats.recipes import ALL_ROWS, Fits
+from study.fits import TEST, Asked, Fit, asked_of
 from study.inputs import Material
 from study.plan import Plan
 from study.runner import Runner
@@ -41,6 +41,7 @@ class Results:
         self.kept, self.every = self.material.table(~known), self.material.table(np.ones_like(known))
         self._chosen = {id(self.kept): ~known, id(self.every): np.ones_like(known)}
         self._read: dict[tuple, Predictions] = {}
+        self._outside: dict[str, Predictions] = {}
 
     @property
     def plan(self) -> Plan:
@@ -62,8 +63,10 @@ class Results:
             except UserError as error:
                 raise UserError(f"{path}: contrast[{number}]: {error}") from error
             self.languages_of(one)
-        for name in self.plan.outside:
+        for name, one in self.plan.outside.items():
             self.outside(name)
+            if unknown := [code for code in one.seen or [] if code != reduce_language(code)[0]]:
+                raise UserError(f"{path}: [outside.{name}]: seen: '{unknown[0]}' is no language code such as 'en'")
         if self.plan.data.prices:
             load_prices(find_path(self.plan.data.prices))
 
@@ -98,17 +101,26 @@ class Results:
 
     def recipe(self, name: str, template: str | None = None, kind: str = "set", added: tuple[str, int] = ("", 0)
                ) -> Fits:
-        """A recipe's fits by (draw, seed); rounds of cross-validation count as draws. Empty if there are none."""
+        """A recipe's fits by (draw, seed); rounds of cross-validation count as draws. Empty if there are none.
+
+        Outside predictions are a recipe of one fit.
+        """
+        if kind == "set" and name in self.plan.outside:
+            return {(ALL_ROWS, "as published"): self.outside(name)} if template is None else {}
         template = template or self.plan.repeat.templates[0]
         groups: dict[tuple, list[Fit]] = {}
         for fit in self.fits:
             if (fit.kind, fit.template, fit.added) == (kind, template, added) and (fit.name == name or added[1]):
-                draw = (fit.draw, fit.fold[0]) if fit.fold != NO_FOLD else (fit.draw,)
-                groups.setdefault((draw, fit.seed), []).append(fit)
+                groups.setdefault((fit.drawn, fit.seed), []).append(fit)
         return {key: self.answers(fits) for key, fits in groups.items()}
 
     def first(self, name: str, asked: Asked = TEST, rows: Rows | None = None) -> Predictions:
-        """The set's fit of the plan's first seed and draw (and round): the one that variants are asked of."""
+        """The set's fit of the plan's first seed and draw (and round): the one that variants are asked of.
+
+        Outside predictions are their own first fit; they answered the kept rows only.
+        """
+        if name in self.plan.outside:
+            return self.outside(name)
         repeat = self.plan.repeat
         fits = [fit for fit in self.fits if (fit.name, fit.kind, fit.template, fit.seed, fit.draw) == (
             name, "set", repeat.templates[0], repeat.seeds[0], repeat.draws[0]) and fit.fold[0] <= 1]
@@ -120,19 +132,31 @@ class Results:
         return asked_of(self.plan, fit)[1:]
 
     def seen(self, name: str) -> list[str]:
-        """The languages of a set's rows; none for outside predictions, whose training is not known."""
+        """The languages of a set's rows, or those that an outside model is said to be trained on; [] if not known."""
+        if name in self.plan.outside:
+            return list(self.plan.outside[name].seen or [])
         return next((fit.languages for fit in self.fits if fit.name == name and fit.kind == "set"), [])
 
     def unseen(self, name: str) -> list[str]:
-        """Test languages in which a set has no rows."""
+        """Test languages in which a model has no training rows; [] if its training is not known."""
+        if name in self.plan.outside and self.plan.outside[name].seen is None:
+            return []
         seen = self.seen(name)
         return [language for language in self.kept.languages if language not in seen]
+
+    @property
+    def names(self) -> list[str]:
+        """The sets, then the outside models."""
+        return [*self.plan.sets, *self.plan.outside]
 
     def languages_of(self, contrast) -> list[str]:
         """The languages that a declared contrast is about. Raises `UserError` if there are none."""
         wanted = list(contrast.languages) or self.kept.languages
         if wanted == ["unseen"]:
             wanted = self.unseen(contrast.second)
+            if not wanted and contrast.second in self.plan.outside:
+                raise UserError(f"{self.plan.path}: contrast '{contrast.name}': it is not known what {contrast.second} "
+                                f"was trained on; say seen = [...] under [outside.{contrast.second}]")
         missing = [code for code in wanted if code not in self.kept.languages]
         if missing or not wanted:
             word = f"there is no test row in {language_name(missing[0])}" if missing else "no test language is left"
@@ -141,7 +165,9 @@ class Results:
 
     def outside(self, name: str) -> Predictions:
         """Labels from a file of the plan's [outside], joined by language and id; `UserError` if a row has none."""
-        rows, file = self.kept, find_path(self.plan.outside[name])
+        if name in self._outside:
+            return self._outside[name]
+        rows, file = self.kept, find_path(self.plan.outside[name].file)
         found = by_id(read_predictions([file], self.plan.data.columns(), self.material.codebook)[0])
         labels, column = rows.grouping.labels, self.plan.data.predicted_column
         missing = [post for post in self.posts(rows) if (post.id, post.language) not in found]
@@ -149,7 +175,9 @@ class Results:
             raise UserError(f"{file}: has no prediction for id '{missing[0].id}' ({missing[0].language}), one of "
                             f"{len(missing):,} test rows without one")
         given = [found[post.id, post.language].extra[column] for post in self.posts(rows)]
-        return Predictions(rows, np.array([labels.index(word) if word in labels else len(labels) for word in given]))
+        self._outside[name] = Predictions(rows, np.array([labels.index(word) if word in labels else len(labels)
+                                                          for word in given]))
+        return self._outside[name]
 
     def models(self, names: Iterable[str] | None = None) -> dict[str, Predictions]:
         """One `Predictions` per set (its first fit) and per file of outside predictions."""

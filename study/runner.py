@@ -58,6 +58,7 @@ class Runner:
     jobs: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    frozen: str | None = None  # the frozen plan's hash, which every answer written from now on carries
 
     def __post_init__(self):
         self._children, self._is_ending = set(), False
@@ -207,6 +208,7 @@ class Runner:
         found = label_probabilities(model, prompt, rows, micro_tokens=self.machine.micro_tokens)
         seconds = time.perf_counter() - began
         write_json(self.answers_path(fit, asked), {
+            "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "frozen": self.frozen,
             "fit": fit.key, "title": fit.title, "asked": asdict(asked), "labels": list(prompt.codebook.labels),
             "seconds": seconds, "posts": len(posts), "tokens": sum(len(row.ids) for row in rows),
             "cut": sum(row.cut for row in rows), "dtype": str(self.dtype).removeprefix("torch."),

@@ -9,33 +9,46 @@ from common.files import sha256_json
 from data.languages import language_name
 from finetune.run_folder import environment
 from report.words import counted, interval, number
-from stats.families import Contrast, family
 from study.inputs import posts_hash
+from study.preregistration import Standing
+from study.questions.agreement import agreement
 from study.questions.baselines import baselines
 from study.questions.calibration import behaviour
+from study.questions.compared import main_figure, title_of
 from study.questions.confounds import confounds
+from study.questions.contrasts import contrasts
+from study.questions.errors import errors
 from study.questions.learning_curves import exposure
+from study.questions.model_by_language import model_by_language
 from study.questions.pretraining_share import bias
 from study.questions.speed import speed
-from study.questions.transfer import compare, is_shown, main_figure, stance, title_of, topic
+from study.questions.stance import stance
+from study.questions.transfer import topic
 from study.questions.translation import translation
-from study.report.section import Claim, Column, FigureSpec, Section, Study, Table
+from study.report.section import Column, Section, Study, Table
 from study.results import Results
 from study.runner import ZERO
 
 
-def make_study(results: Results, hashes: dict[str, str], caution: str = "") -> Study:
-    """The answers to every question of the plan; `caution` is a sentence under the title."""
-    declared = contrasts(results)
-    asked = (topic, stance, exposure, bias, confounds, translation, behaviour, baselines, speed, data)
-    sections = [section for section in (declared, *(ask(results) for ask in asked)) if section is not None]
+def make_study(results: Results, hashes: dict[str, str], caution: str = "", standing: Standing | None = None,
+               error_ids: bool = False) -> Study:
+    """The answers to every question of the plan; `caution` is a sentence under the title.
+
+    `error_ids`: list the posts that are most often given a wrong stance, by id.
+    """
+    declared = contrasts(results, standing)
+    asked = (topic, stance, exposure, bias, model_by_language, confounds, agreement, translation, behaviour, baselines,
+             speed, data)
+    answered = [*(ask(results) for ask in asked)]
+    answered.insert(asked.index(behaviour), errors(results, error_ids))
+    sections = [section for section in (declared, *answered) if section is not None]
     for section in sections[1:] if declared else sections:
-        section.exploratory = section.key not in ("data", "speed", "baselines", "behaviour")
+        section.exploratory = section.key not in ("data", "speed", "baselines", "behaviour", "agreement")
     claimed = [section.key for section in sections if section.claims]
-    order = ("contrasts", "stance", "exposure", "topic", "bias")  # what was declared opens the page
+    order = ("contrasts", "stance", "exposure", "topic", "bias")  # what the plan names opens the page
     first = [key for key in order if key in claimed][:3]
     return Study(results.plan.title, time.strftime("%Y-%m-%d %H:%M"), results.plan.to_dict(),
-                 manifest(results, hashes), sections, methods(results), cells(results), first, note=caution)
+                 manifest(results, hashes), sections, methods(results, standing), cells(results), first, note=caution)
 
 
 def summary(study: Study) -> str:
@@ -46,61 +59,6 @@ def summary(study: Study) -> str:
         lines += [claim.text, f"  {number(claim.value)} {interval(pair)}", f"  may say: {claim.may_say}",
                   f"  may not say: {claim.may_not_say}"]
     return "\n".join(lines)
-
-
-def contrasts(results: Results) -> Section | None:
-    """The plan's declared family: Holm over its tests, simultaneous intervals, and the recipes' own intervals."""
-    plan = results.plan
-    if not plan.contrasts:
-        return None
-    models = results.models({name: None for one in plan.contrasts for name in (one.first, one.second)})
-    asked = [Contrast(one.name, models[one.first], models[one.second], one.figure, results.languages_of(one),
-                      one.weight) for one in plan.contrasts]
-    found, rows, claims = family(asked, plan.statistics.draws, plan.statistics.seed), [], []
-    for one, line in zip(plan.contrasts, found, strict=True):
-        row = {"contrast": one.name, "figure": title_of(one.figure), "languages": len(line["languages"]),
-               **{key: line[key] for key in ("first", "second", "value", "low", "high", "simultaneous_low",
-                                             "simultaneous_high", "test", "p", "p_holm")}}
-        shown = line  # outside predictions have one fit, so only posts are resampled
-        if {one.first, one.second} <= set(plan.sets):
-            shown = compare(results.recipe(one.first), results.recipe(one.second), one.figure, line["languages"], plan,
-                            one.weight)
-            row |= {"recipe": shown["value"], "recipe_low": shown["low"], "recipe_high": shown["high"]}
-        claims += [declared(one, line, shown)] if not claims else []
-        rows.append(row)
-    difference = [Column(key, title, "difference") for key, title in (
-        ("value", "first fits"), ("low", "low"), ("high", "high"), ("simultaneous_low", "low, all at once"),
-        ("simultaneous_high", "high, all at once"), ("recipe", "recipes"), ("recipe_low", "low"),
-        ("recipe_high", "high"))]
-    table = Table("contrasts", "The declared family of contrasts",
-                  [Column("contrast", "contrast"), Column("figure", "figure"),
-                   Column("languages", "languages", "count"),
-                   Column("first", "first", "rate"), Column("second", "second", "rate"), *difference,
-                   Column("test", "test"), Column("p", "p", "p"), Column("p_holm", "p, Holm", "p")], rows,
-                  ["First fits: intervals over test posts. Recipes: over draws of rows, seeds and test posts."])
-    figure = FigureSpec("forest", "contrasts", "The thick interval holds for one contrast, the thin one for all "
-                        "contrasts of the family at once.", "That other seeds would give the same: these are the "
-                        "first fits.", name="contrasts", x="value", y="contrast", low="low", high="high",
-                        wider_low="simultaneous_low", wider_high="simultaneous_high")
-    outside = sum(row["simultaneous_low"] > 0 or row["simultaneous_high"] < 0 for row in rows)
-    answer = (f"Of {counted(len(rows), 'declared contrast')}, {outside or 'none'} {'have' if outside > 1 else 'has'} a "
-              "simultaneous interval that leaves out zero (first fits).")
-    answer = answer if outside else f"No difference is shown. {answer}"
-    return Section("contrasts", "Declared contrasts", "Which of the comparisons declared in the plan stand out?",
-                   answer, claims, [table], [figure])
-
-
-def declared(one, line: dict, shown: dict) -> Claim:
-    """The claim of a declared contrast: `line` of the family, `shown` the difference and interval that carry it."""
-    count = len(line["languages"])
-    where = f"{count} language{'s' * (count > 1)}" + (
-        f" that {one.second} never saw" if one.languages == ["unseen"] else "")
-    words = "this difference" if is_shown(shown) else "no difference is shown"
-    return Claim(
-        f"{one.first} against {one.second}: {title_of(one.figure)} in {where}.", shown["value"], shown["low"],
-        shown["high"],
-        f"Declared before the data: {words} (Holm-adjusted p {number(line['p_holm'])} for the first fits).",
-        "Anything that the plan did not declare, with this certainty.")
 
 
 def data(results: Results) -> Section:
@@ -158,7 +116,7 @@ def cells(results: Results) -> list[dict]:
     return list(found.values())
 
 
-def methods(results: Results) -> str:
+def methods(results: Results, standing: Standing | None = None) -> str:
     """A methods paragraph, ready to paste, made from the plan."""
     plan, kept, repeat = results.plan, results.kept, results.plan.repeat
     options = {"quantize": "nf4", "rank": 16, "alpha": 32, "epochs": 3, **plan.train}
@@ -169,7 +127,9 @@ def methods(results: Results) -> str:
         f"We fine-tuned {results.runner.model} with LoRA (rank {options['rank']}, alpha {options['alpha']:g}, "
         f"{counted(options['epochs'], 'epoch')}) on weights stored as {options['quantize']}, with Glass Llama, on "
         f"these training sets: {sets}. Each set was fitted with {counted(len(repeat.draws), 'draw')} of rows and "
-        f"{counted(len(repeat.seeds), 'seed')}, crossed")
+        f"{counted(len(repeat.seeds), 'seed')}, crossed"
+        + ("; a set that takes all rows of its languages has no draws" * any(
+            fit.whole for fit in results.fits if fit.kind == "set")))
     if repeat.folds:
         folded = ", ".join(language_name(code) for code in results.material.folded)
         text += (f"; {folded} were cross-validated in {repeat.folds} folds, {repeat.rounds} "
@@ -178,11 +138,13 @@ def methods(results: Results) -> str:
         f". All models labelled the same {len(kept.ids):,} test posts in {len(kept.languages)} languages; posts whose "
         f"normalised text also occurred in training ({int(results.material.is_known.sum()):,}) were left out. "
         f"Intervals are 95 per cent: bootstrap over test posts ({plan.statistics.draws:,} draws, stratified by "
-        "language, copies of a text together), and for differences between training sets also over draws and seeds "
-        "(Satterthwaite). ")
+        "language, copies of a text together), for means over languages the stratified jackknife, less its bias, and "
+        "for differences between training sets with three seeds or more, and three draws where there are any, also "
+        "over these (Satterthwaite); with fewer they hold for these fits alone. ")
     if plan.contrasts:
-        text += (f"The plan declared {counted(len(plan.contrasts), 'contrast')} (SHA-256 {plan.hash[:12]}), whose "
-                 "p-values are adjusted by Holm and whose intervals hold simultaneously. ")
+        text += (f"The plan names {counted(len(plan.contrasts), 'contrast')} (SHA-256 {plan.hash[:12]}), whose "
+                 "p-values are adjusted by Holm and whose intervals hold simultaneously. "
+                 f"{' '.join((standing or Standing()).notes)} ")
     text += "Everything else is exploratory. "
     if small:
         text += f"Cells with fewer than 30 rows, or fewer than 10 of a label, are marked: {', '.join(small)}."

@@ -20,6 +20,36 @@ PROGRAM = next((found for name in NAMES if (found := shutil.which(name))), "")
 PATIENCE = 60  # seconds for one answer; a busy machine with two cores needs several for the first
 
 
+# Every box that is cut, scrolls sideways, leaves the page, is squeezed to some letters a line, or overlaps.
+BOXES = """
+(() => {
+  document.querySelectorAll('details').forEach(one => one.open = true);
+  const found = [], wide = document.documentElement.clientWidth;
+  const named = one => one.tagName + (one.id ? '#' + one.id : '') + (one.className.baseVal ?? one.className ? '.' +
+    (one.className.baseVal ?? one.className) : '') + ' ' + JSON.stringify(one.textContent.trim().slice(0, 40));
+  const flat = 'TR TD TH THEAD TBODY TABLE'.split(' ');
+  for (const one of document.querySelectorAll('body *')) {
+    if (one.closest('svg') && one.tagName !== 'svg') continue;
+    const box = one.getBoundingClientRect(), style = getComputedStyle(one);
+    if (!box.width || !box.height || style.display === 'inline') continue;
+    if (one.scrollWidth > one.clientWidth + 1 && one.clientWidth) found.push('scrolls or is cut: ' + named(one));
+    if (box.right > wide + 1 || box.left < -1) found.push('leaves the page: ' + named(one));
+    const text = [...one.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent.trim()).join('');
+    if (text.length > 20 && box.width < 60) found.push('squeezed: ' + named(one));
+    const next = one.nextElementSibling;
+    if (next && !flat.includes(one.tagName)) {
+      const other = next.getBoundingClientRect();
+      if (other.width && other.height && getComputedStyle(next).display !== 'inline'
+          && Math.min(box.right, other.right) - Math.max(box.left, other.left) > 1.5
+          && Math.min(box.bottom, other.bottom) - Math.max(box.top, other.top) > 1.5)
+        found.push('lies on its neighbour: ' + named(one));
+    }
+  }
+  return found;
+})()
+"""
+
+
 class Browser:
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)

@@ -14,11 +14,13 @@ from baselines.sentences import PACKAGE, is_installed
 from common.errors import UserError
 from data.posts import Post
 from report.words import counted, number
-from stats.predictions import Predictions
+from stats.families import THESE
+from stats.predictions import Predictions, figures_of
 from study.fits import Fit
+from study.questions.compared import notes_of, title_of, widest
 from study.questions.learned import answers_of, encoder, first_fits, majority, regression, tfidf, trained_on
 from study.questions.scopes import main_figures, scopes, spread
-from study.questions.transfer import title_of, widest
+from study.questions.sentences import FIGURES, amount, chance, higher, many, shortest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 from study.runner import ZERO
@@ -31,12 +33,12 @@ QUESTION = "Does fine-tuning do better than simple and established methods on th
 def baselines(results: Results, train_of: Callable[[Fit], list[Post]] | None = None) -> Section:
     """All methods in one table, and each set's difference from them; `train_of` gives a fit's training posts."""
     learned, others, notes = gather(results, train_of or trained_on(results.material))
-    tuned = {name: results.first(name) for name in results.plan.sets}
+    tuned = {name: list(results.recipe(name).values()) for name in results.plan.sets}
     whole = figures_table(results, tuned, learned, others)
-    differences = differences_table(results, tuned, learned, others)
-    claims, answer = claim_of(results, differences)
-    notes.append("Fine-tuned: each set's first fit (first seed, first draw). Baselines that learn are given exactly "
-                 "that fit's training rows, and no test row. Intervals are over test posts.")
+    differences, lines = differences_table(results, tuned, learned, others)
+    claims, answer = claim_of(results, lines)
+    notes.append("Fine-tuned: the mean over all fits of a set. Baselines that learn are given exactly the training "
+                 "rows of its first fit (first seed, first draw), and no test row. Intervals are over test posts.")
     title = title_of(main_figures(results)[0])
     figures = [FigureSpec(
         "bars", whole.name, "All test languages, each counting the same; the line is the 95 % interval.",
@@ -151,20 +153,24 @@ def figure_columns(results: Results) -> list[Column]:
             for figure, key in keys(results).items() for end in ("", "_low", "_high")]
 
 
-def differences_table(results: Results, tuned, learned, others) -> Table:
-    """Each set less each baseline on the same posts: the main figure over all, unseen and seen languages."""
+def differences_table(results: Results, tuned, learned, others) -> tuple[Table, list[dict]]:
+    """Each set less each baseline on the same posts: the main figure over all, unseen and seen languages.
+
+    The rows are given once more with the `points` of all fits.
+    """
     rows, kept, figure = [], results.kept, main_figures(results)[0]
     for each in results.plan.sets:
         groups = scopes(kept.languages, results.seen(each))
         beside = {name: one for (name, own), one in learned.items() if own == each and name != "majority"}
         for name, one in (beside | others).items():
-            own = groups if name not in results.plan.outside else {"all": groups["all"]}
-            for (group, _), (value, low, high) in spread([tuned[each], one], [figure], own,
+            for (group, _), (value, low, high) in spread([tuned[each], one], [figure], groups,
                                                          results.plan.statistics).items():
                 inside = kept.where(groups[group])
                 rows.append({"what": f"{each} − {name}", "languages": group, "train": each, "baseline": name,
                              "count": len(groups[group]), "n": int(inside.sum()), "small": kept.is_small(inside),
-                             "tuned": tuned[each].figure(figure, groups[group], "languages"),
+                             "tuned": float(figures_of(tuned[each], figure, groups[group], "languages").mean()),
+                             "points": [fit.figure(figure, groups[group], "languages")
+                                        - one.figure(figure, groups[group], "languages") for fit in tuned[each]],
                              "value": one.figure(figure, groups[group], "languages"),
                              "difference": value, "low": low, "high": high})
     columns = [Column("what", "contrast"), Column("languages", "test languages"), Column("train", "train set"),
@@ -173,30 +179,37 @@ def differences_table(results: Results, tuned, learned, others) -> Table:
                Column("value", "baseline's", "rate"), Column("difference", "difference", "difference"),
                Column("low", "low", "difference"), Column("high", "high", "difference")]
     return Table("baselines_differences", f"{title_of(figure)}: each set less each baseline, on the same posts",
-                 columns, rows, ["Each language counts the same. Outside predictions: over all languages, since what "
-                                 "they were trained on is not known here."])
+                 columns, [{key: value for key, value in row.items() if key != "points"} for row in rows],
+                 ["Each language counts the same. Seen and unseen refer to the set; the mean over its fits less the "
+                  "baseline, with an interval over test posts."]), rows
 
 
-def claim_of(results: Results, differences: Table) -> tuple[list[Claim], str]:
+def claim_of(results: Results, lines: list[dict]) -> tuple[list[Claim], str]:
     """The widest set against its TF-IDF (or the first baseline there is), and the sets' range in words."""
     wide, title = widest(results), title_of(main_figures(results)[0])
-    own = [row for row in differences.rows if row["train"] == wide and row["languages"] == "all"]
+    own = [row for row in lines if row["train"] == wide and row["languages"] == "all"]
     if not own:
         return [], "The plan names no baseline to compare a set with; the table shows the sets alone."
     row = next((row for row in own if row["baseline"] == "TF-IDF"), own[0])
+    tuned_points = row["points"]
     answer = (f"Over all {counted(row['count'], 'test language')}, the set {wide} reaches {title} "
               f"{number(row['tuned'])} and {row['baseline']} {number(row['value'])} on the same posts.")
-    every = [r for r in differences.rows if r["baseline"] == row["baseline"] and r["languages"] == "all"]
+    every = [r for r in lines if r["baseline"] == row["baseline"] and r["languages"] == "all"]
     above = sum(r["low"] is not None and r["low"] > 0 for r in every)
     answer += (f" For {above} of {counted(len(every), 'set')}, the whole interval of the difference from "
                f"{row['baseline']} lies above zero.")
     answer += beside_encoder([r for r in differences.rows if r["baseline"] == SENTENCES], title)
+    found = {"value": row["difference"], "low": row["low"], "high": row["high"]}
+    what, languages = FIGURES.get(main_figures(results)[0], title), results.kept.languages
+    sentence = shortest([f"{wide}, fine-tuned, scores {amount(found['value'])} {higher(found['value'])} than "
+                         f"{row['baseline']} on {what}"],
+                        [f" over all {many(row['count'], 'test language')}", ""], [chance(found)])
     return [Claim(
-        f"The set {wide}, fine-tuned, against {row['baseline']}: {title} over all test languages, each counting the "
-        "same.", row["difference"], row["low"], row["high"],
-        "On test posts like these, this fit and the baseline differ by an amount within the interval.",
-        "That another seed or draw would differ as much; that a baseline with tuned settings could do no better (its "
-        "settings are fixed); that each language shows it.")], answer
+        sentence + ".", *found.values(),
+        f"On test posts like these, the mean of {counted(len(tuned_points), 'fit')} less the baseline is compatible "
+        "with anything inside the interval.",
+        "That a baseline with tuned settings could do no better (its settings are fixed); that each language shows it.",
+        languages=languages, notes=notes_of(results, languages, {}), points=tuned_points, holds=THESE)], answer
 
 
 def beside_encoder(rows: list[dict], title: str) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 from report.intervals import wilson
 from report.words import number
 from stats.predictions import Predictions
-from study.questions.transfer import widest
+from study.questions.compared import widest
 from study.report.section import Column, FigureSpec, Section, Table
 from study.results import Results
 

@@ -16,18 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
-from report.words import counted, percent
+from report.words import percent
+from stats.families import THESE
 from stats.paired import difference
-from stats.recipes import Fits, components
-from study.questions.transfer import compare, main_figure, named, title_of, widest
-from study.report.section import Claim, Column, FigureSpec, Section, Table
+from stats.recipes import Fits, components, lacking
+from study.questions.compared import compare, fits_words, main_figure, title_of, widest
+from study.questions.confound_claims import ROWS, SEED, claims_of, shown_rows, variance_claims
+from study.report.section import Column, FigureSpec, Section, Table
 from study.report.tables import shown
 from study.results import Results
 
 MOST = 0.5  # no figure between 0 and 1 has a larger standard deviation
 NEAR = 0.02  # of the larger set: totals that count as equal
-ROWS = "Equal total rows"
-SOURCES = {"draw": "draw of rows", "seed": "seed", "fit": "draw and seed together", "test_sample": "test sample"}
+HELD = ("main", "sets", "about", "lacking", "points")  # of a row, not of the table
+SOURCES = {"draw": "draw of rows", "seed": SEED, "fit": "draw and seed together", "test_sample": "test sample"}
 
 
 def confounds(results: Results) -> Section | None:
@@ -65,7 +67,7 @@ def confounds(results: Results) -> Section | None:
                    "prompt, weights, wording?", answer_of(results, sizes, pairs, rows, parts),
                    [*claims_of(results, rows), *variance_claims(results, parts)], tables, figures,
                    [*missing(results, pairs, rows, fitted), *notes],
-                   exploratory=not rows or not all(row["declared"] for row in rows))
+                   exploratory=True)
 
 
 def total_rows(results: Results, name: str) -> int:
@@ -119,16 +121,18 @@ def lines(results: Results, heading: str, name: str, sets: tuple[str, ...], firs
     for figure, weight in figures_asked(results):
         if several:
             found = compare(first, second, figure, results.kept.languages, plan, weight)
-            holds = f"these recipes, over draws, seeds and test posts{named(found['notes'])}"
+            about = fits_words(first, second) if found["lacking"] else "over other seeds, draws and test posts"
         else:
             (one,), (other,) = first.values(), second.values()
             found = difference(one, other, figure, None, weight, plan.statistics.draws, plan.statistics.seed)
-            holds = "these fits, over test posts alone"
-        declared = len(sets) == 2 and any(
+            found |= {"lacking": lacking(first, second), "holds": THESE, "points": [found["value"]]}
+            about = "in this one fit of each"
+        named = len(sets) == 2 and any(
             {one.first, one.second} == set(sets) and one.figure == figure for one in plan.contrasts)
         yield {"heading": heading, "name": name, "figure": title_of(figure), "what": f"{name}: {title_of(figure)}",
                "weight": weight, "value": found["value"], "low": found["low"], "high": found["high"],
-               "changed": changed, "changed_by_seed": again, "fits": len(first), "holds": holds, "declared": declared,
+               "changed": changed, "changed_by_seed": again, "fits": len(first), "about": about,
+               **{key: found[key] for key in ("holds", "lacking", "points")}, "named": named,
                "n": len(results.kept.ids), "small": results.kept.is_small(np.ones(len(results.kept.ids), bool)),
                "main": figure == main_figure(results), "sets": sets}
 
@@ -186,11 +190,12 @@ def contrasts_table(rows: list[dict]) -> Table:
         Column("value", "difference", "difference"), Column("low", "low", "difference"),
         Column("high", "high", "difference"), Column("changed", "labels that differ", "rate"),
         Column("changed_by_seed", "between two seeds", "rate"), Column("fits", "fits", "count"),
-        Column("holds", "interval holds for"), Column("declared", "declared", "flag"), Column("n", "posts", "count"),
+        Column("holds", "interval holds for"), Column("named", "in the plan's family", "flag"),
+        Column("n", "posts", "count"),
         Column("small", "small cell", "flag")],
-        [{key: value for key, value in row.items() if key not in ("main", "sets")} for row in rows],
-        ["Intervals: over test posts if one fit is compared with one, else over draws, seeds and test posts. 'Between "
-         "two seeds': labels that differ when the same recipe is trained with another seed, mean over the draws."])
+        [{key: value for key, value in row.items() if key not in HELD} for row in rows],
+        ["'Between two seeds': labels that differ when the same recipe is trained with another seed, mean over the "
+         "draws."])
 
 
 def components_table(rows: list[dict]) -> Table:
@@ -224,47 +229,11 @@ def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[d
     return " ".join(said) or "The plan's fits differ in nothing that could be compared."
 
 
-def shown_rows(results: Results, rows: list[dict]) -> list[dict]:
-    """Of each heading the main figure: the first pair of sets, or the set with the most languages if it is there."""
-    found: dict[str, dict] = {}
-    for row in (row for row in rows if row["main"]):
-        if row["heading"] not in found or row["sets"] == (widest(results),):
-            found[row["heading"]] = row
-    return list(found.values())
-
-
 def difference_words(row: dict) -> str:
     """"differs by +0.012 (−0.031 to +0.055)"."""
     if row["value"] is None or np.isnan(row["value"]):
         return "cannot be computed for both"
     return "differs by {} ({} to {})".format(*(shown(row[key], "difference") for key in ("value", "low", "high")))
-
-
-def claims_of(results: Results, rows: list[dict]) -> list[Claim]:
-    """One claim per heading."""
-    claims = []
-    for row in shown_rows(results, rows):
-        more = "Languages still differ in more than their number." if row["heading"] == ROWS else \
-            "A change in figures is not a change in how many labels move; the share of labels is in the table."
-        claims.append(Claim(
-            f"{row['heading']}, {row['name']}: difference in {row['figure']} over {counted(row['n'], 'post')}"
-            f"{' (declared)' if row['declared'] else ''}.", row["value"], row["low"], row["high"],
-            f"The difference lies within the interval, for {row['holds']}. {more}",
-            "That an interval which contains zero shows that there is no difference, or that other sets, prompts or "
-            "models behave alike."))
-    return claims
-
-
-def variance_claims(results: Results, parts: list[dict]) -> list[Claim]:
-    """The widest set's spread over seeds, if there are several."""
-    return [Claim(f"{row['set']}: standard deviation of {row['figure']} over seeds ({row['seeds']} seeds, "
-                  f"{counted(row['draws'], 'draw')} of rows).", row["sd"], row["low"], row["high"],
-                  "Training again with another seed moves the figure by a standard deviation within the interval, "
-                  "apart from the draw of rows and the test sample.",
-                  "That two sets differ where their difference is no larger than this; or, with so few seeds, that a "
-                  "value near zero means that seeds do not matter.", kind="rate")
-            for row in parts if row["main"] and row["set"] == widest(results) and row["sd"] is not None
-            and row["source"] == SOURCES["seed"]]
 
 
 def missing(results: Results, pairs: list, rows: list[dict], fitted: int) -> list[str]:

@@ -11,11 +11,14 @@ denominator, tokenizer and source come from each fit's run.json.
 from collections.abc import Sequence
 
 from data.languages import language_name
-from report.words import number
+from report.words import counted
 from stats.predictions import Predictions
-from stats.recipes import Fits
-from study.questions.transfer import compare, is_shown, main_figure, title_of, whole
+from stats.recipes import ALL_ROWS, Fits
+from study.questions.compared import compare, fits_words, is_shown, main_figure, notes_of, title_of, whole
+from study.questions.labels_needed import law_table
+from study.questions.sentences import FIGURES, amount, chance, higher, many, shortest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
+from study.report.tables import signed
 from study.results import Results
 
 ARMS = {"exposure": "rows of the language", "english": "as many more English rows", "steps": "as many more steps"}
@@ -39,25 +42,31 @@ def exposure(results: Results) -> Section | None:
     found = compare(recipes["exposure"][most], base, name, languages, results.plan)
     placebo = recipes["english"][most] or recipes["steps"][most]
     beside = compare(recipes["exposure"][most], placebo, name, languages, results.plan) if placebo else None
-    answer = (f"{most} rows of an added language changed its {title_of(name)} by {number(found['value'])} on average "
-              f"over {len(languages)} languages")
+    answer = (f"{most} rows of an added language changed its {title_of(name)} by {signed(found['value'], 3)} on "
+              f"average over {counted(len(languages), 'language')}")
     if beside is None:
         answer += "; there is no placebo to compare with."
     else:
         kind = "english" if recipes["english"][most] else "steps"
-        answer += f", and by {number(beside['value'])} against the placebo ({ARMS[kind]})."
+        answer += f", and by {signed(beside['value'], 3)} against the placebo ({ARMS[kind]})."
     chosen = beside or found
-    against = f"the placebo ({ARMS['english' if recipes['english'][most] else 'steps']})" if beside else "the base"
+    against = f"{ARMS['english' if recipes['english'][most] else 'steps']}" if beside else "none"
+    words = f"{amount(chosen['value'])} {higher(chosen['value'])}"
+    about = fits_words(recipes["exposure"][most], placebo or base) if chosen["lacking"] else \
+        f"over other draws of rows and seeds ({counted(len(arm.draws), 'draw')} here)"
     claims.append(Claim(
-        f"{most} rows of an added language against {against}: {title_of(name)} in that language, mean over "
-        f"{len(languages)} languages.", chosen["value"], chosen["low"], chosen["high"],
-        (f"This many rows moved these languages by this much with this base, over {len(arm.draws)} draws of rows."
-         if is_shown(chosen) else f"No effect of this many rows is shown with this base, over {len(arm.draws)} draws "
-         "of rows; one outside the interval is unlikely."),
+        shortest([f"Given {most} rows of a language instead of {against}, the model scores {words} on its "
+                  f"{FIGURES.get(name, title_of(name))}"],
+                 [f", averaged over {many(len(languages), 'language')}", f" in {many(len(languages), 'language')}", ""],
+                 [chance(chosen)]) + ".", chosen["value"], chosen["low"], chosen["high"],
+        (f"This many rows moved these languages by this much with this base, {about}." if is_shown(chosen) else
+         f"No effect of this many rows is shown with this base, {about}."),
         "That the exposure corrects a bias of pre-training, or that a ratio rather than a number of rows matters: the "
-        "two grow together here."))
+        "two grow together here.",
+        languages=languages, notes=notes_of(results, languages, chosen), points=chosen["points"],
+        holds=chosen["holds"]))
     figures = [
-        FigureSpec("curves", curve.name, "Each panel is one added language; the band is a 95 % interval over draws and "
+        FigureSpec("curves", curve.name, "Each panel is one added language; the band is a 95 % interval over "
                    "test posts. A curve that rises above its placebo gains from the language itself.",
                    "That a bend between two points is real: neighbouring points share their rows.",
                    name="exposure-curves", title=f"{title_of(name)} by rows of the added language", x="rows",
@@ -71,8 +80,11 @@ def exposure(results: Results) -> Section | None:
              *ratio_notes(results)]
     few = sorted({label for code in languages for label in few_labels(results, code, most)})
     notes += [f"Too few training rows for equally many of each label: {', '.join(few)}."] if few else []
+    law, why = law_table(results, {code: {count: added(results, [code], count, "exposure") for count in counts}
+                                   for code in languages}, name)
     return Section("exposure", "Minimal exposure", "What do a few rows of a language change, beyond what as many rows "
-                   "of something else change?", answer, claims, [curve, pool, ratios], figures, notes)
+                   "of something else change?", answer, claims, [curve, pool, *([law] if law else []), ratios], figures,
+                   notes + why)
 
 
 def added(results: Results, languages: Sequence[str], count: int, kind: str) -> Fits:
@@ -81,8 +93,9 @@ def added(results: Results, languages: Sequence[str], count: int, kind: str) -> 
         code = "en" if kind == "english" else ""
         return results.recipe("", kind=kind, added=(code, count))
     single = {code: results.recipe("", kind=kind, added=(code, count)) for code in languages}
-    keys = next(iter(single.values()))
-    return {key: joined({code: recipe[key] for code, recipe in single.items()}) for key in keys}
+    keys = max(single.values(), key=len)  # a language whose every row is added has one fit for all draws
+    return {key: joined({code: recipe.get(key) or recipe[ALL_ROWS, key[1]] for code, recipe in single.items()})
+            for key in keys}
 
 
 def joined(parts: dict[str, Predictions]) -> Predictions:
@@ -120,7 +133,8 @@ def curve_table(results: Results, base: Fits, languages: Sequence[str], counts: 
                Column("difference", "less base", "difference"), Column("difference_low", "low", "difference"),
                Column("difference_high", "high", "difference"), Column("ratio", "exposure ratio", "number")]
     return Table("exposure_curve", f"{title_of(name)} in an added language by rows added", columns, rows,
-                 ["A value's interval is over test posts; a difference's over draws of rows and test posts."])
+                 ["A value's interval is over test posts; a difference's is the recipe's where there are fits enough "
+                  "(three seeds, three draws), else over test posts too."])
 
 
 def pooled_table(results: Results, base: Fits, recipes: dict, languages: Sequence[str], name: str) -> Table:
@@ -132,11 +146,13 @@ def pooled_table(results: Results, base: Fits, recipes: dict, languages: Sequenc
                 found = compare(recipe, base, name, languages, results.plan)
                 rows.append({"what": f"{count}: {ARMS[kind]}", "arm": ARMS[kind], "rows": count,
                              "value": found["value"], "low": found["low"], "high": found["high"],
-                             "draws": len({draw for draw, _ in recipe})})
+                             "draws": len({draw for draw, _ in recipe}), "holds": found["holds"]})
     columns = [Column("what", "what was added"), Column("arm", "arm"), Column("rows", "rows", "count"),
                Column("value", "difference to the base", "difference"), Column("low", "low", "difference"),
-               Column("high", "high", "difference"), Column("draws", "draws", "count")]
-    return Table("exposure_pooled", f"{title_of(name)} less the base, {len(languages)} languages pooled", columns, rows)
+               Column("high", "high", "difference"), Column("draws", "draws", "count"),
+               Column("holds", "the interval holds for")]
+    return Table("exposure_pooled", f"{title_of(name)} less the base, {counted(len(languages), 'language')} pooled",
+                 columns, rows)
 
 
 def fitted(results: Results, code: str, count: int) -> dict:

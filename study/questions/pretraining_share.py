@@ -17,9 +17,10 @@ from stats.predictions import Predictions, figures_of
 from stats.shares import association
 from stats.shrink import FEWEST, pool_rates
 from stats.slope import slope
+from study.questions.compared import compare, intervals, main_figure, title_of
 from study.questions.learning_curves import added
 from study.questions.regression import effects_table, regression_claims
-from study.questions.transfer import compare, intervals, main_figure, title_of
+from study.questions.sentences import CHANCE, amount, many, p_words
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.report.tables import shown
 from study.results import Results
@@ -75,7 +76,7 @@ def bias(results: Results) -> Section:
             "That changing a term would change the labels, or that languages beyond these behave alike where the "
             "interval treats only posts as drawn.", name="bias-effects", x="effect", y="what", low="low", high="high",
             series="heading"))
-        claims += regression_claims(effects)
+        claims += regression_claims(effects, listed)
     shares, unlisted = results.material.shares, [code for code in results.kept.languages if code not in listed]
     notes = [f"Shares: {shares.model}, {shares.source} ({shares.date}). {shares.note}".strip(),
              *([f"Without a listed share, which is not a share of zero: {names(unlisted)}. They are left out in one "
@@ -94,11 +95,6 @@ def names(codes: Sequence[str]) -> str:
     return ", ".join(map(language_name, codes))
 
 
-def p_words(p: float) -> str:
-    """`p_words(0.0123) -> "p = 0.012"`."""
-    return "p < 0.001" if p < 0.0005 else f"p = {p:.3f}"
-
-
 def listed_of(results: Results) -> list[str]:
     """Test languages with a share above zero."""
     return [code for code in results.kept.languages if results.material.shares.percent.get(code, 0) > 0]
@@ -106,9 +102,8 @@ def listed_of(results: Results) -> list[str]:
 
 def models_of(results: Results) -> dict[str, list[Predictions]]:
     """Every set's fits with the first template, the base without fine-tuning, and the outside predictions."""
-    found = {name: list(results.recipe(name).values()) for name in results.plan.sets}
+    found = {name: list(results.recipe(name).values()) for name in results.names}
     found[ZERO] = list(results.recipe(ZERO, kind=ZERO).values())
-    found |= {name: [results.outside(name)] for name in results.plan.outside}
     return {name: fits for name, fits in found.items() if fits}
 
 
@@ -133,7 +128,7 @@ def languages_table(results: Results, models: Mapping[str, list[Predictions]], m
     percent, rows, plan = results.material.shares.percent, [], results.plan.statistics
     for model, fits in models.items():
         found = intervals(fits, [main], results.kept.languages, plan.draws, plan.seed)
-        known = model in results.plan.sets or model == ZERO
+        known = model in results.plan.sets or model == ZERO or bool(results.seen(model))
         for line in accuracy_rows(fits, results.kept.languages):
             code = line["language"]
             f1, f1_low, f1_high = found[main, code]
@@ -224,15 +219,25 @@ def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
     rows = [row for row in share_rows(chosen, related) if row["r"] is not None]
     claims = []
     for row in rows:
-        without = "" if row["english"] or len(rows) == 1 else ", without English"
+        without = "" if row["english"] or len(rows) == 1 else " without English"
         beside = f"; without English, {one_association(rows[1])}" if row["english"] and len(rows) > 1 else ""
         claims.append(Claim(
-            f"{chosen}{without}: {whether_associated(row, 'accuracy')} (drawn: accuracy per tenfold share).",
+            per_tenfold(row, f"Over {many(row['n'], 'language')}{without}, {chosen}'s accuracy"),
             row["slope"], row["low"], row["high"],
             f"{what_may_be_said(row, 'accuracy')} In numbers: {one_association(row)}{beside}.",
             "That share causes accuracy, that anything follows for individual posts or for languages without a listed "
-            "share, or that a bias is corrected."))
+            "share, or that a bias is corrected.",
+            languages=row["languages"].split(), holds="other orders of these languages, by permutation"))
     return claims
+
+
+def per_tenfold(row: dict, start: str) -> str:
+    """A headline of a slope: its size, its direction, and whether possibly by chance it."""
+    if row["slope"] is None:
+        return f"{start} goes with pre-training share by r = {shown(row['r'], 'difference')}."
+    tail = "" if is_associated(row) else CHANCE
+    turn = "rises" if row["slope"] >= 0 else "falls"
+    return f"{start} {turn} by {amount(row['slope'])} per tenfold pre-training share{tail}."
 
 
 def what_may_be_said(row: dict, figure: str) -> str:
@@ -270,7 +275,7 @@ def exposure_tables(results: Results) -> tuple[Table, Table, list[str]] | None:
         Column("share", "share of pre-training, per cent", "number"), *accuracy_columns(),
         Column("change", "after less before", "difference"), Column("change_low", "low", "difference"),
         Column("change_high", "high", "difference")], rows,
-        ["The change's interval is over draws of rows and test posts."])
+        ["The change's interval is the recipe's where there are fits enough, else over test posts alone."])
     few = sum(percent.get(code, 0) > 0 for code in codes)
     notes = [] if few >= FEWEST else [f"{counted(few, 'added language')} with a listed share, but three are needed "
                                       "to relate the change to it."]
@@ -285,9 +290,10 @@ def exposure_claims(results: Results, table: Table, tests: Table) -> list[Claim]
     if row is None:
         return []
     most = max(line["rows"] for line in table.rows)
-    words = whether_associated(row, "the change in accuracy")
-    return [Claim(f"With {most} rows of the language added, {words} (drawn: change per tenfold share).",
+    start = f"Over {many(row['n'], 'language')}, the gain in accuracy from {most} rows of their own"
+    return [Claim(per_tenfold(row, start),
                   row["slope"], row["low"], row["high"],
                   f"{what_may_be_said(row, 'the change in accuracy')} In numbers: {one_association(row)}.",
                   "That the rows corrected a bias of pre-training: languages that are low before have more room, and "
-                  "rise by chance alone; or that the share causes the change.")]
+                  "rise by chance alone; or that the share causes the change.",
+                  languages=row["languages"].split(), holds="other orders of these languages, by permutation")]

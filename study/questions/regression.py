@@ -11,6 +11,7 @@ from data.languages import language_name
 from report.words import counted
 from stats.correctness import SHARE, TERMS, Cell, regress
 from stats.shares import LARGEST
+from study.questions.sentences import amount, chance, higher
 from study.report.section import Claim, Column, Table
 from study.results import Results
 
@@ -98,14 +99,16 @@ def _table(rows: list[dict]) -> Table:
          "languages, or over posts if there is no other."])
 
 
-def regression_claims(table: Table) -> list[Claim]:
+def regression_claims(table: Table, listed: Sequence[str]) -> list[Claim]:
     """The share's effect in the sets' regression, with English and without."""
     return [Claim(
-        f"Logistic regression of {row['of']}, {row['regression']}: average marginal effect of a tenfold share "
-        f"({row['languages']} languages; {ERRORS['posts' if row['error_languages'] is None else 'languages']}).",
-        row["effect"], row["low"], row["high"],
-        f"Among these {row['languages']} languages, with model, label and template held, a tenfold share goes with a "
-        "difference within the interval in the fitted probability of a right label.",
+        f"In a regression of {row['of']}{' without English' * (row['regression'] == WITHOUT_ENGLISH)}, a tenfold "
+        f"pre-training share goes with a probability of a right label {amount(row['effect'])} {higher(row['effect'])}"
+        f"{chance(row)}.", row["effect"], row["low"], row["high"],
+        f"Among {counted(row['languages'], 'language')}, with model, label and template held, the average marginal "
+        "effect of a tenfold share is compatible with anything inside the interval.",
         "That share causes it, or that it holds for individual posts: a post's share is its language's, and all else "
-        "that differs between languages is in it.")
+        "that differs between languages is in it.",
+        languages=list(listed if row["regression"] == WITH_SHARE else [code for code in listed if code != LARGEST]),
+        holds=ERRORS["posts" if row["error_languages"] is None else "languages"])
         for row in table.rows if row["term"] == "share" and row["low"] is not None]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from report.intervals import LEVEL, percentiles
+from stats import corrected
 from stats.predictions import Predictions, Rows, figures_of, pooled, resampled
 from study.plan import Statistics
 from study.results import Results
@@ -16,31 +16,36 @@ from study.results import Results
 Spread = tuple[float, float, float]  # value, low, high; NaN if it cannot be computed
 
 
-def spread(models: Sequence[Predictions], figures: Sequence[str], groups: Mapping[str, Sequence[str]],
-           statistics: Statistics, weight: str = "languages") -> dict[tuple[str, str], Spread]:
-    """(group, figure) -> one model's figure, or the first's minus the second's, with its bootstrap interval.
+def spread(sides: Sequence[Predictions | Sequence[Predictions]], figures: Sequence[str],
+           groups: Mapping[str, Sequence[str]], statistics: Statistics, weight: str = "languages"
+           ) -> dict[tuple[str, str], Spread]:
+    """(group, figure) -> one model's figure, or the first's minus the second's, with its bootstrap interval over posts.
 
-    `groups`: name -> languages; a group without any has no entry. `weight`: as in `stats.predictions`.
+    A side is a model, or several fits of which the mean is taken. `groups`: name -> languages; a group without any has
+    no entry. `weight`: as in `stats.predictions`.
     """
     groups = {group: list(languages) for group, languages in groups.items() if languages}
     codes = list(dict.fromkeys(code for languages in groups.values() for code in languages))
     asked = [(group, name) for group in groups for name in figures]
+    fits = [[side] if isinstance(side, Predictions) else list(side) for side in sides]
+    models, cut = [model for side in fits for model in side], len(fits[0])
     grouping, drawn = models[0].rows.grouping, {key: [] for key in asked}
     for parts in resampled(models, codes, statistics.draws, statistics.seed) if asked else ():
         for group, name in asked:
             drawn[group, name].append(less(pooled({code: parts[code] for code in groups[group]}, name, grouping,
-                                                  weight)))
-    edges, found = [(1 - LEVEL) / 2, (1 + LEVEL) / 2], {}
+                                                  weight), cut))
+    found = {}
     for group, name in asked:
-        value = float(less(figures_of(models, name, groups[group], weight)))
-        low, high = percentiles(np.concatenate(drawn[group, name])[:, None], edges)[:, 0]
-        found[group, name] = (value, float(low), float(high))
+        value = float(less(figures_of(models, name, groups[group], weight), cut))
+        found[group, name] = (value, *corrected.interval(value, np.concatenate(drawn[group, name]), models, cut, name,
+                                                         groups[group], weight))
     return found
 
 
-def less(values: np.ndarray) -> np.ndarray:
-    """(..., 1) -> its values, (..., 2) -> first minus second."""
-    return values[..., 0] - values[..., 1] if values.shape[-1] > 1 else values[..., 0]
+def less(values: np.ndarray, cut: int) -> np.ndarray:
+    """(..., M) -> the mean of the first `cut`, minus the mean of the others if there are any."""
+    one = values[..., :cut].mean(-1)
+    return one - values[..., cut:].mean(-1) if values.shape[-1] > cut else one
 
 
 def part(answers: Predictions, rows: Rows, chosen: np.ndarray) -> Predictions:

@@ -41,12 +41,13 @@ def speed(results: Results) -> Section | None:
               f"{shown(tokens, 'number')} tokens a post.")
     claims = [Claim(f"Labelling took one second for {shown(rate, 'number')} posts on {where}.", rate, None, None,
                     f"On that machine, with this base and prompt, posts like these are labelled at about this speed "
-                    f"(median of {counted(len(chosen), 'fit')}).", f"{ELSEWHERE}.", kind="number")]
+                    f"(median of {counted(len(chosen), 'fit')}).", f"{ELSEWHERE}.", kind="number",
+                    languages=results.kept.languages)]
     if machines:
         cheapest = min(machines, key=lambda row: row["cost"])
         answer += (f" A million posts then cost {money(cheapest['cost'], prices)} on {cheapest['name']}, if it labels "
                    "as fast as the machine that was measured.")
-        claims += cost_claims(cost, cheapest, prices, where)
+        claims += cost_claims(results, cost, cheapest, prices, where)
     else:
         answer += (f" {prices.path.name} has no price for such a machine, so the cost of a million posts is not "
                    "given; add a row, and it will be.")
@@ -158,7 +159,7 @@ def ratio_table(cost: Table, prices: Prices) -> Table:
                   "models other than this study's; no API was timed here, so these fits give no ratio of speed."])
 
 
-def cost_claims(cost: Table, cheapest: Mapping, prices: Prices, where: str) -> list[Claim]:
+def cost_claims(results: Results, cost: Table, cheapest: Mapping, prices: Prices, where: str) -> list[Claim]:
     """The ratio to the table's first API."""
     api = next((row for row in cost.rows if row["kind"] == "API"), None)
     if api is None or not cheapest["cost"] or not api["cost"]:
@@ -169,7 +170,8 @@ def cost_claims(cost: Table, cheapest: Mapping, prices: Prices, where: str) -> l
         f"By list prices, {api['name']} costs {words} what this model costs on {cheapest['name']}.", ratio, None, None,
         f"At the prices of {api['date']} and {cheapest['date']} and the speed measured on {where}: from "
         f"{shown(low, 'number')} with the slowest fit to {shown(high, 'number')} with the fastest.",
-        f"{ELSEWHERE}; that labels of the two are worth the same; what people and idle hours cost.", kind="number")]
+        f"{ELSEWHERE}; that labels of the two are worth the same; what people and idle hours cost.", kind="number",
+        languages=results.kept.languages)]
 
 
 def remarks(results: Results, measured: Sequence[dict]) -> list[str]:

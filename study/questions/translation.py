@@ -12,14 +12,17 @@ import numpy as np
 
 from data.languages import language_name
 from report.words import counted, number
-from stats.paired import mcnemar, permutation
+from stats.families import THESE
+from stats.paired import exact_rate, permutation
 from stats.predictions import Predictions, Rows
 from study.inputs import has_text, text_of
+from study.questions.compared import notes_of, of_cells, title_of, widest
 from study.questions.scopes import main_figures, part, scopes, spread, table_part
-from study.questions.transfer import of_cells, title_of, widest
+from study.questions.sentences import FIGURES, amount, chance, higher, many, shortest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 
+ONE_FIT = "One fit: another seed could differ."
 QUESTION = "Does a model trained on few languages label posts in others better from a machine translation?"
 
 
@@ -101,16 +104,15 @@ def set_table(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
         found = spread([by_translation, by_text], figures, groups, statistics)
         for (group, figure), (value, low, high) in found.items():
             codes = groups[group]
-            if figure == "accuracy":
-                p, test = mcnemar(by_translation, by_text, codes)["p"], "McNemar, exact"
-            else:
-                p, test = permutation(by_translation, by_text, figure, codes, "languages", statistics.draws,
-                                      statistics.seed)["p"], "permutation"
+            tested = permutation(by_translation, by_text, figure, codes, "languages", statistics.draws, statistics.seed,
+                                 statistics.p_error)
+            test = "signs" if exact_rate(figure, "languages") else "labels"
+            test = f"{test} swapped by cluster, {'all ways' if tested['exact'] else 'drawn'}"
             lines.append({"what": f"{name}, {group}", "figure": title_of(figure), "train": name, "languages": group,
                           "count": len(codes), "n": int(rows.where(codes).sum()),
                           "text": by_text.figure(figure, codes, "languages"),
                           "translation": by_translation.figure(figure, codes, "languages"),
-                          "difference": value, "low": low, "high": high, "p": p, "test": test})
+                          "difference": value, "low": low, "high": high, "p": tested["p"], "test": test})
     columns = [Column("what", "train set, test languages"), Column("figure", "figure"), Column("train", "train set"),
                Column("languages", "test languages"), Column("count", "how many", "count"),
                Column("n", "posts", "count"), Column("text", "own text", "rate"),
@@ -118,8 +120,9 @@ def set_table(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
                Column("low", "low", "difference"), Column("high", "high", "difference"), Column("p", "p", "p"),
                Column("test", "test")]
     return Table("translation_sets", "Translation less own text, each language counting the same", columns, lines,
-                 ["Seen and unseen: whether the set has training rows in the language. p values are not corrected for "
-                  "their number: all of this is exploratory. McNemar's test counts each post the same."])
+                 ["Seen and unseen: whether the set has training rows in the language. Interval and p are of the "
+                  "same difference, in which each language counts the same, and both keep copies of a text together. p "
+                  "values are not corrected for their number: all of this is exploratory."])
 
 
 def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictions]], rows: Rows, chosen: np.ndarray
@@ -141,23 +144,28 @@ def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
     pair = [one.figure(figure, codes, "languages") for one in (by_text, by_translation)]
     answer = (f"In the {where}, the set {name} ({taught}{' and more' * (len(results.seen(name)) > 3)}) reaches {title} "
               f"{said(pair[0])} on the posts' own text and {said(pair[1])} on their translations.")
+    found, what = {"value": value, "low": low, "high": high}, FIGURES.get(figure, title)
+    about = {"languages": codes, "notes": [ONE_FIT, *notes_of(results, codes, {})], "points": [value], "holds": THESE}
     claims = [Claim(
-        f"Given machine translations instead of the posts' own text, the set {name} changes its {title} in the "
-        f"{where}.", value, low, high,
-        "With this fit and this translator, the change on posts like these lies within the interval, each language "
-        "counting the same.",
+        shortest([f"Given translations instead of the posts' own text, {name} scores {amount(value)} {higher(value)} "
+                  f"on {what}"], [f" in {many(len(codes), 'language')}" + " new to it" * (group == "unseen"), ""],
+                 [chance(found)]) + ".", value, low, high,
+        "With this fit and this translator, the change on posts like these is compatible with anything inside the "
+        "interval, each language counting the same.",
         "That another translator or another seed of training would do the same; that it holds in a single language; "
-        "what translating does in languages without a translation here.")]
+        "what translating does in languages without a translation here.", **about)]
     if wide != name:
         other = part(results.first(wide), rows, chosen)
         value, low, high = against(other)
         answer += f" The set {wide} reaches {said(other.figure(figure, codes, 'languages'))} on their own text."
+        found = {"value": value, "low": low, "high": high}
         claims.append(Claim(
-            f"The set {name} on translations against the set {wide} on own text: {title}, the same posts.",
-            value, low, high, "On these posts, translating for the one model and training the other on more languages "
-            "differ by an amount within the interval.",
+            shortest([f"On translations, {name} scores {amount(value)} {higher(value)} than {wide} on the posts' own "
+                      f"text, on {what}"], [f", in {many(len(codes), 'language')}", ""], [chance(found)]) + ".",
+            value, low, high, "On these posts, translating for the one model less training the other on more languages "
+            "is compatible with anything inside the interval.",
             "That the two are worth the same where the interval contains zero; or why they differ: the sets differ in "
-            "rows too."))
+            "rows too.", **about | {"points": [value]}))
     return claims, answer
 
 

@@ -40,7 +40,8 @@ def figure_of(spec: FigureSpec, table: Table, width: float = 0.0) -> Figure:
 
 def reach_of(claims: list[Claim]) -> float:
     """The end of the scale on which differences are drawn: the same for all, so that lengths can be compared."""
-    ends = [abs(v) for c in claims if c.kind == "difference" for v in (c.value, c.low, c.high) if v is not None]
+    ends = [abs(v) for c in claims if c.kind == "difference" for v in (c.value, c.low, c.high, *c.points)
+            if v is not None]
     return next((r for r in (0.05, 0.1, 0.2, 0.3, 0.5) if r >= max(ends, default=0)), 1.0)
 
 
@@ -64,6 +65,8 @@ def interval_picture(claim: Claim, reach: float) -> Html | None:
         parts.append(_line(at(claim.low), at(claim.high), 26, "span"))
         parts += [tag("line", x1=at(v), x2=at(v), y1=19, y2=33, class_="cap") for v in (claim.low, claim.high)
                   if low <= v <= high]
+    if len(claim.points) > 1:
+        parts += [tag("circle", cx=at(v), cy=13, r=2.6, class_="fit") for v in claim.points if low <= v <= high]
     ends = [v for v in (claim.value, claim.low, claim.high) if v is not None]
     for edge, outward, beyond in ((EDGE, -1, min(ends) < low), (WIDTH - EDGE, 1, max(ends) > high)):
         if beyond:  # the interval goes on beyond the scale

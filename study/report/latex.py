@@ -3,14 +3,20 @@ r"""A study's tables for LaTeX (booktabs), ready to paste, and the table of the 
     latex_text(study) -> str      escaped("5 % of $x_1") -> r"5 \% of \$x\_1"
 
 A table that is drawn as a matrix is also set as one, languages down and train sets across, since thirteen columns do
-not fit on a page; seen cells are bold, small ones carry a ring. Scripts other than Latin need XeLaTeX or LuaLaTeX and a
-font.
+not fit on a page; seen cells are bold, small ones carry a ring. A table wider than the text is set in parts, one after
+another, each beginning with the first column; headings and texts are set in columns of a width, and a word that no line
+could hold (a hash) may be broken. Widths are estimated, in points of LaTeX's article class at \footnotesize. Scripts
+other than Latin need XeLaTeX or LuaLaTeX and a font.
 """
 
 from collections.abc import Iterable, Mapping
 
 from study.report.section import NUMBERS, FigureSpec, Study, Table
 from study.report.tables import shown
+
+TEXT_WIDTH = 345.0  # points: \textwidth of the article class
+LETTER, GAP, MOST = 4.7, 12.0, 110.0  # a character's width, the space between columns, the widest column of text
+LONGEST = 12  # characters that are never broken
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -28,21 +34,21 @@ def escaped(value) -> str:
 def latex_text(study: Study) -> str:
     """Every table named in `study.latex`, then the settings."""
     matrices = {spec.table: spec for _, spec in reversed(study.figures) if spec.kind == "matrix"}
-    parts = ["% In the preamble: \\usepackage{booktabs,textcomp} and \\usepackage[T1]{fontenc}"]
+    parts = ["% In the preamble: \\usepackage{array,booktabs,textcomp} and \\usepackage[T1]{fontenc}"]
     for table in study.tables:
         if table.name in study.latex:
             spec = matrices.get(table.name)
             parts.append(latex_matrix(table, spec) if spec else latex_table(table))
-    parts.append(_float("ll", ["setting", "value"], [[escaped(k), escaped(v)] for k, v in settings(study.manifest)],
-                        "Settings of the study.", "settings", last=r"p{.55\linewidth}"))
+    parts.append(_floats(["setting", "value"], [False, False], list(map(list, settings(study.manifest))),
+                         "Settings of the study.", "settings", most=150.0))
     return "\n\n".join(parts) + "\n"
 
 
 def latex_table(table: Table) -> str:
     """The table as it stands: a column per column, numbers aligned right."""
-    rows = [[escaped(shown(row[c.key], c.kind)) for c in table.columns] for row in table.rows]
-    align = "".join("r" if c.kind in NUMBERS else "l" for c in table.columns)
-    return _float(align, [escaped(c.title) for c in table.columns], rows, escaped(_sentence(table)), table.name)
+    rows = [[shown(row[c.key], c.kind) for c in table.columns] for row in table.rows]
+    numbers = [c.kind in NUMBERS for c in table.columns]
+    return _floats([c.title for c in table.columns], numbers, rows, escaped(_sentence(table)), table.name)
 
 
 def latex_matrix(table: Table, spec: FigureSpec) -> str:
@@ -51,15 +57,15 @@ def latex_matrix(table: Table, spec: FigureSpec) -> str:
     down, across = (list(dict.fromkeys(row[c.key] for row in table.rows)) for c in (x, y))
     cells = {}
     for row in table.rows:
-        text = escaped(shown(row[value.key], value.kind))
+        text = Set(escaped(shown(row[value.key], value.kind)))
         text = rf"\textbf{{{text}}}" if spec.outlined and row[spec.outlined] else text
         text += r"$^\circ$" if spec.hatched and row[spec.hatched] else ""
-        cells[row[x.key], row[y.key]] = text
-    rows = [[escaped(shown(a, x.kind)), *(cells.get((a, b), "--") for b in across)] for a in down]
+        cells[row[x.key], row[y.key]] = Set(text)
+    rows = [[shown(a, x.kind), *(cells.get((a, b), "–") for b in across)] for a in down]
     words = [escaped(_sentence(table))]
     words += ["Bold: seen in training."] * bool(spec.outlined) + [r"$^\circ$: small cell."] * bool(spec.hatched)
-    header = [escaped(x.title), *(escaped(shown(b, y.kind)) for b in across)]
-    return _float("l" + "r" * len(across), header, rows, " ".join(words), table.name)
+    header = [x.title, *(shown(b, y.kind) for b in across)]
+    return _floats(header, [False, *[True] * len(across)], rows, " ".join(words), table.name)
 
 
 def settings(manifest: Mapping, within: str = "") -> Iterable[tuple[str, str]]:
@@ -80,10 +86,52 @@ def _sentence(table: Table) -> str:
     return " ".join([table.title.rstrip(".") + ".", *table.notes])
 
 
-def _float(align: str, header: list[str], rows: list[list[str]], caption: str, label: str, last: str = "") -> str:
-    align = align[:-1] + last if last else align
-    lines = [" & ".join(cells) + r" \\" for cells in rows]
-    return "\n".join([
-        r"\begin{table}[tb]", r"  \centering\small", rf"  \caption{{{caption}}}\label{{tab:{label}}}",
-        rf"  \begin{{tabular}}{{@{{}}{align}@{{}}}}", r"    \toprule", f"    {' & '.join(header)} \\\\",
-        r"    \midrule", *(f"    {line}" for line in lines), r"    \bottomrule", r"  \end{tabular}", r"\end{table}"])
+class Set(str):
+    """A cell that is LaTeX already."""
+
+
+def _floats(header: list[str], numbers: list[bool], rows: list[list[str]], caption: str, label: str,
+            most: float = MOST) -> str:
+    """One float, with the columns in as many tabulars as the width of the text asks for."""
+    widths = [_width(header[k], [row[k] for row in rows], numbers[k], most) for k in range(len(header))]
+    parts, room = [[0]], TEXT_WIDTH - widths[0]
+    for k in range(1, len(header)):
+        if room < widths[k] + GAP and len(parts[-1]) > 1:
+            parts.append([0])
+            room = TEXT_WIDTH - widths[0]
+        parts[-1].append(k)
+        room -= widths[k] + GAP
+    tabulars = []
+    for part in parts:
+        align = "".join(rf">{{\raggedleft\arraybackslash}}p{{{widths[k]:.0f}pt}}" if numbers[k] else
+                        rf">{{\raggedright\arraybackslash}}p{{{widths[k]:.0f}pt}}" for k in part)
+        lines = [" & ".join(_cell(row[k]) for k in part) + r" \\" for row in rows]
+        tabulars.append("\n".join([
+            rf"  \begin{{tabular}}{{@{{}}{align}@{{}}}}", r"    \toprule",
+            f"    {' & '.join(_cell(header[k]) for k in part)} \\\\", r"    \midrule",
+            *(f"    {line}" for line in lines), r"    \bottomrule", r"  \end{tabular}"]))
+    between = "\n\n  \\medskip\n\n"
+    return "\n".join([r"\begin{table}[tb]", r"  \centering\footnotesize",
+                      rf"  \caption{{{caption}}}\label{{tab:{label}}}",
+                      between.join(tabulars), r"\end{table}"])
+
+
+def _width(title: str, cells: list[str], number: bool, most: float) -> float:
+    """Points that a column takes: its longest cell, for text up to `most`, and the longest word of its title."""
+    longest = max((len(_plain(cell)) for cell in cells), default=1)
+    texts = [title] if number else [title, *cells]
+    word = max((min(len(word), LONGEST) for text in texts for word in text.split()), default=1)
+    return max(LETTER * word, LETTER * longest if number else min(LETTER * longest, most), 18.0) + 2
+
+
+def _plain(cell: str) -> str:
+    """A finished cell's letters, without its commands."""
+    return cell.replace(r"\textbf{", "").replace(r"$^\circ$", "o").replace("}", "") if isinstance(cell, Set) else cell
+
+
+def _cell(text: str) -> str:
+    """A cell as LaTeX; a word that is too long for any line may be broken anywhere."""
+    if isinstance(text, Set):
+        return text
+    return " ".join(escaped(word) if len(word) <= LONGEST else r"\allowbreak{}".join(map(escaped, word))
+                    for word in text.split(" "))

@@ -16,6 +16,7 @@ from common.files import atomic_folder, atomic_write, write_json
 from report.figures import NARROW, WIDE, save
 from report.markup import Html, facts, folded, grid, join, tag
 from report.page import POLICY, STYLE, both_widths
+from report.words import language_name
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
 from study.report.section import Claim, FigureSpec, Section, Study, Table, study_json
@@ -76,8 +77,8 @@ def _card(claim: Claim, reach: float, number: int | None = None, section: Sectio
                tag("div", tag("dt", "✓ One may say"), tag("dd", claim.may_say, dir="auto"), class_="may"),
                tag("div", tag("dt", "✗ One may not say"), tag("dd", claim.may_not_say, dir="auto"), class_="not"))
     more = []
-    if section and section.exploratory:
-        more.append(tag("span", "Exploratory: not in the plan's family", class_="badge"))
+    if claim.exploratory or (section and section.exploratory):
+        more.append(tag("span", claim.status or "Exploratory: not in the plan's family", class_="badge"))
     if section:
         more.append(tag("a", f"Behind it: {section.title}", href=f"#section-{section.key}"))
     heading = tag("h2", claim.text, dir="auto") if section else tag("h4", claim.text, dir="auto")
@@ -85,9 +86,23 @@ def _card(claim: Claim, reach: float, number: int | None = None, section: Sectio
     seen = verdict(claim)
     found = tag("div", tag("p", f"Claim {number}", class_="claim-number") if number else None, heading,
                 tag("p", seen, class_="verdict") if seen else None, interval_picture(claim, reach),
-                tag("p", tag("strong", value), " ", interval, class_="numbers"))
+                tag("p", tag("strong", value), " ", interval, class_="numbers"), *_about(claim))
     return tag("article", found, said,
                tag("p", *more, class_="more") if more else None, class_="card")
+
+
+def _about(claim: Claim) -> list[Html]:
+    """What the interval holds for, the fits' own values, the languages, and the notes of the claim's cell."""
+    lines = []
+    if claim.holds:
+        lines.append(f"The interval holds for {claim.holds}.")
+    if len(claim.points) > 1:
+        shown = [in_numbers(Claim(claim.text, one, None, None, "", "", claim.kind))[0] for one in claim.points[:12]]
+        more = f" and {len(claim.points) - 12} more" if len(claim.points) > 12 else ""
+        lines.append(f"Each fit or pair of fits: {', '.join(shown)}{more}.")
+    if claim.languages:
+        lines.append(f"Languages: {', '.join(map(language_name, claim.languages))}.")
+    return [tag("p", line, class_="about", dir="auto") for line in [*lines, *claim.notes]]
 
 
 def verdict(claim: Claim) -> str:

@@ -35,6 +35,7 @@ ROLES = ("x", "y", "low", "high", "wider_low", "wider_high", "series", "facet", 
          "second")  # fmt: skip
 _NUMBER_ROLES = {"low", "high", "wider_low", "wider_high", "second", "value"}
 _FLAG_ROLES = {"outlined", "hatched"}
+FAMILY = "contrasts"  # the key of the section with the plan's family
 _NAME = re.compile("[a-z0-9][a-z0-9_-]*")
 
 
@@ -145,8 +146,11 @@ class FigureSpec:
 class Claim:
     """A sentence, the estimate and interval that carry it (None: not estimable), and its limits.
 
-    `kind`: "rate" is drawn from 0 to 1, "difference" about zero, "correlation" from -1 to 1; a "number" (a speed, a
-    ratio of costs) has no scale and is not drawn. `level`: of the interval.
+    `text` is one plain sentence with its number in it. `kind`: "rate" is drawn from 0 to 1, "difference" about zero,
+    "correlation" from -1 to 1; a "number" (a speed, a ratio of costs) has no scale and is not drawn. `level`: of the
+    interval, `holds`: what it holds for. `languages`: the test languages that the claim is about; `notes`: of its cell
+    (few posts, few fits); `points`: the fits' own values, drawn beside the estimate; `status`: whether it was declared
+    before the first answer, in words.
     """
 
     text: str
@@ -157,6 +161,12 @@ class Claim:
     may_not_say: str
     kind: str = "difference"
     level: float = 0.95
+    languages: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    points: list[float] = field(default_factory=list)
+    holds: str = ""
+    status: str = ""
+    exploratory: bool = False
 
     def __post_init__(self):
         if self.kind not in ("rate", "difference", "correlation", "number"):
@@ -164,6 +174,7 @@ class Claim:
                              f"{self.text}")
         column = Column("claim", "", "difference")
         self.value, self.low, self.high = (_value(v, column, "claim") for v in (self.value, self.low, self.high))
+        self.points = [point for value in self.points if (point := _value(value, column, "claim")) is not None]
         if (self.low is None) != (self.high is None) or (self.low is not None and self.low > self.high):
             raise ValueError(f"a claim's interval has two ends in their order, or none: {self.text}")
 
@@ -196,7 +207,7 @@ class Section:
 class Study:
     """A study.
 
-    `first`: keys of up to three sections whose first claims open the page (by default the first three with one).
+    `first`: keys of up to three sections whose claims open the page (by default the first three that have one).
     `latex`: names of the tables set for LaTeX (by default the one behind the first figure). `note`: a line under the
     title. `cells`: dicts, one per trained and evaluated model.
     """
@@ -239,8 +250,10 @@ class Study:
 
     @property
     def first_claims(self) -> list[tuple[Section, Claim]]:
+        """The claims that open the page, three at most: the plan's family in its order, then one of each section."""
         by_key = {section.key: section for section in self.sections}
-        return [(by_key[key], by_key[key].claims[0]) for key in self.first]
+        return [(by_key[key], claim) for key in self.first
+                for claim in by_key[key].claims[: 3 if key == FAMILY else 1]][:3]
 
 
 def study_json(study: Study) -> dict:

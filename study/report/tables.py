@@ -15,6 +15,7 @@ from report.words import language_name
 from study.report.section import NUMBERS, Table
 
 LONG = 14  # rows above which a table is folded away on the page
+ROOM = {"slim": 20, "middling": 44, "broad": 62}  # rem that a table may take
 CLASSES = {"text": "character", "language": "character", "flag": "logical"}  # all others are numeric
 READ_R = """\
 # The study's tables as a list of data frames: study <- read_study("tables")
@@ -86,6 +87,18 @@ def _quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
+def room(header: list[str], rows: list[list[str]], numbers: list[bool]) -> str:
+    """The class of a table by the width that it needs: "slim" fits a phone, "middling" a tablet, "broad" a desk; the
+    rows of a "vast" one are always lists. An estimate in characters of half a rem, and a rem and a bit between columns.
+    """
+    width = 0.0
+    for k, title in enumerate(header):
+        words = max((len(word) for word in title.split()), default=1)
+        cells = [len(row[k]) if numbers[k] else min(len(row[k]), 24) for row in rows]
+        width += 0.52 * max(words, *cells, 3) + 1.25
+    return next((name for name, most in ROOM.items() if width <= most), "vast")
+
+
 def column_list(tables: Iterable[Table]) -> str:
     """columns.csv: a line per table and column, with its title, kind and class in R."""
     lines = [("table", "column", "title", "kind", "class")]
@@ -95,11 +108,11 @@ def column_list(tables: Iterable[Table]) -> str:
 
 
 def html_table(table: Table) -> Html:
-    """The table with its title and notes, scrolling in its own box; a long one is folded away."""
+    """The table with its title and notes; a long one is folded away, and rows become lists where it is too wide."""
     header = [column.title for column in table.columns]
     numbers = [column.kind in NUMBERS for column in table.columns]
     rows = [[shown(row[column.key], column.kind) for column in table.columns] for row in table.rows]
-    body = grid(header, rows, numbers=numbers, class_="wide")
+    body = grid(header, rows, numbers=numbers, class_=f"wide {room(header, rows, numbers)}")
     notes = tag("p", " ".join(table.notes), class_="note", dir="auto") if table.notes else None
     where = tag("p", "Full precision: ", tag("code", f"tables/{table.name}.csv"), class_="note")
     if len(rows) > LONG:

@@ -36,9 +36,10 @@ def go_on(path: Path) -> None:
 
 
 def frozen(folder: Path) -> Path:
-    facts = {"schema": 1, "plan": {"title": "a", "data": {"train": ["x"]}}, "hashes": {"base": "x"},
-             "posts": {"test posts": "y"}, "date": "2026"}
-    write_json(folder / "frozen.json", facts | {"plan_hash": sha256_json(facts["plan"])})
+    facts = {"plan": {"title": "a", "data": {"train": ["x"]}}, "hashes": {"base": "x"}, "posts": {"test posts": "y"},
+             "date": "2026-03-01T12:00:00+0100"}
+    facts |= {"plan_hash": sha256_json(facts["plan"])}
+    write_json(folder / "frozen.json", facts | {"schema": 2, "hash": sha256_json(facts)})
     return folder / "frozen.json"
 
 

@@ -6,11 +6,14 @@ and test_bands_hold_all_at_once turns red.
 
 import numpy
 import pytest
+import scipy.stats
 
 from common.errors import UserError
-from stats.families import Contrast, family, holm, simultaneous
+from stats.families import RECIPES, THESE, Contrast, family, holm, simultaneous
 from stats.paired import difference, mcnemar, permutation
 from stats.predictions import Predictions, Rows, figure_of
+from stats.recipes import ALL_ROWS, contrast
+from stats.student import t_quantile
 from tests.stats.answered import GROUPING, made_answers, made_rows
 
 
@@ -66,7 +69,8 @@ def test_a_family_is_made_from_the_same_posts():
     for row in found:
         assert row["simultaneous_low"] < row["low"] < row["value"] < row["high"] < row["simultaneous_high"]
     assert a["test"] == "McNemar, exact" and a["p"] == mcnemar(one, two)["p"]
-    assert c["test"] == "permutation" and c["languages"] == ["de", "en"]
+    assert (c["test"], d["test"]) == ("permutation", "sign flip over clusters, exact")
+    assert c["languages"] == ["de", "en"]
     assert c["p"] == permutation(one, three, "macro_f1", ["de", "en"], "languages", draws=2000, seed=1)["p"]
     assert [row["p_holm"] for row in found] == holm([row["p"] for row in found]).tolist()
     alone = difference(one, three, "topic.recall", draws=2000)  # other random numbers, the same distribution
@@ -106,7 +110,7 @@ def together(tables, rows, draws, seed):
             models.append(Predictions(table, numpy.where(luck < rate, table.gold, other)))
         declared = [(f"{k} {name}", models[0], models[k], name) for k in (1, 2, 3) for name in figures]
         truths = [truth(name, rates[0]) - truth(name, rates[k]) for k in (1, 2, 3) for name in figures]
-        found = family(declared, draws=draws, seed=number)
+        found = family(declared, draws=draws, seed=number, error=1.0)
         pairs = list(zip(found, truths, strict=True))
         bands.append(all(f["simultaneous_low"] <= t <= f["simultaneous_high"] for f, t in pairs))
         alone.append(all(f["low"] <= t <= f["high"] for f, t in pairs))
@@ -132,3 +136,35 @@ def test_spanning_clusters_serve_a_family_too():
     one, two = made_answers(rows, 1, 0.8), made_answers(rows, 2, 0.3)
     [found] = family([("a", one, two, "macro_f1")], draws=300)
     assert found["low"] < found["value"] < found["high"] and found["test"].startswith("permutation")
+
+
+def recipe(rows, seeds, right, seed, draw=ALL_ROWS):
+    return {(draw, j): made_answers(rows, 100 * seed + j, right) for j in range(seeds)}
+
+
+def test_the_shown_interval_and_p_are_of_all_fits():
+    rows = made_rows(150, 30)
+    many, other, two = recipe(rows, 3, 0.75, 1), recipe(rows, 3, 0.5, 2), recipe(rows, 2, 0.6, 3)
+    found = family([("a", many, other, "macro_f1", None, "languages"), ("b", two, other, "accuracy"),
+                    ("c", many, two[ALL_ROWS, 0], "accuracy")], draws=400)
+    a, b, c = found
+    whole = contrast(many, other, "macro_f1", None, "languages", 400, 0)
+    assert a["holds"] == RECIPES and (a["value"], a["low"], a["high"]) == (whole["value"], whole["low"], whole["high"])
+    assert len(a["points"]) == 3 and a["value"] == pytest.approx(numpy.mean(a["points"]))
+    half = t_quantile(1 - 0.05 / 3, whole["df"]) * whole["se"]
+    assert (a["simultaneous_low"], a["simultaneous_high"]) == pytest.approx((a["value"] - half, a["value"] + half))
+    theirs = scipy.stats.t.sf(abs(whole["value"]) / whole["se"], whole["df"]) * 2
+    assert a["p"] == pytest.approx(theirs, rel=1e-6) and a["test"].startswith("t with")
+    assert b["holds"] == c["holds"] == THESE and b["lacking"] == "2 seeds" and c["lacking"] == "1 seed, 1 draw"
+    assert b["value"] == pytest.approx(b["first"] - b["second"]) and c["test"].startswith("z")
+    assert all(row["simultaneous_low"] < row["low"] <= row["high"] < row["simultaneous_high"] for row in found)
+    # A single fit stands for itself: no first fit speaks for the others.
+    assert b["value"] != two[ALL_ROWS, 0].figure("accuracy") - other[ALL_ROWS, 0].figure("accuracy")
+
+
+def test_fits_of_equal_number_are_swapped_together():
+    rows = made_rows(90, 31)
+    one, other = recipe(rows, 2, 0.75, 4), recipe(rows, 2, 0.55, 5)
+    [found] = family([("a", one, other, "macro_f1")], draws=300)
+    assert found["holds"] == THESE and found["test"] == "permutation"
+    assert found["p"] == permutation(list(one.values()), list(other.values()), "macro_f1", draws=300)["p"]

@@ -116,12 +116,13 @@ def test_drawn_permutations_agree_with_enumerated_ones_and_with_scipy(monkeypatc
         found = permutation(first, second, name, draws=20_000, seed=3)
         theirs = stats.permutation_test((first.predicted, second.predicted), statistic, vectorized=True, rng=1,
                                         permutation_type="samples", n_resamples=4000, batch=500)
-        assert not found["exact"] and found["difference"] == pytest.approx(theirs.statistic, abs=1e-12)
+        assert found["exact"] == (name == "accuracy")
+        assert found["difference"] == pytest.approx(theirs.statistic, abs=1e-12)
         # Two Monte Carlo estimates, of 4,000 and 20,000 draws: four standard errors of their difference at p = 1/2.
         assert found["p"] == pytest.approx(theirs.pvalue, abs=0.035), name
     small, other = pair(30, 60, 0.6)
     exact = permutation(small, other, "macro_f1", draws=200_000)
-    drawn = permutation(small, other, "macro_f1", draws=20_000 if exact["draws"] > 20_000 else exact["draws"] - 1)
+    drawn = permutation(small, other, "macro_f1", draws=min(20_000, exact["draws"] - 1), error=1.0)
     assert exact["exact"] and not drawn["exact"] and drawn["p"] == pytest.approx(exact["p"], abs=0.05)
     monkeypatch.setattr("stats.paired.CHUNK_BYTES", 50_000)
     assert permutation(small, other, "macro_f1", draws=200_000)["p"] == pytest.approx(exact["p"], abs=1e-12)
@@ -138,6 +139,33 @@ def test_models_that_answer_alike_do_not_differ():
     assert numpy.isnan([difference(first, silent, name, draws=50)[key] for key in ("value", "low", "high")]).all()
     with pytest.raises(UserError, match="different tables"):
         mcnemar(first, pair(40, 3)[0])
+
+
+@pytest.mark.parametrize("figure, weight", [("accuracy", "rows"), ("topic.recall", "rows"), ("accuracy", "languages"),
+                                            ("stance.end_to_end.accuracy", "rows"), ("topic.accuracy", "languages")])
+def test_rates_of_several_fits_flip_signs_as_the_swaps_of_counts_do(figure, weight, monkeypatch):
+    rows = made_rows(21, 80, languages=("de", "en"), clusters=numpy.arange(21) // 2)
+    sides = [[made_answers(rows, 10 * k + j, 0.7 - 0.3 * k) for j in range(2)] for k in range(2)]
+    found = permutation(*sides, figure, weight=weight)
+    monkeypatch.setattr("stats.paired.FIXED", ())  # by counts, as any other figure
+    theirs = permutation(*sides, figure, weight=weight)
+    assert found["exact"] and theirs["exact"] and found["p"] == pytest.approx(theirs["p"], abs=1e-12)
+    assert found["difference"] == theirs["difference"] and 0 < found["p"] <= 1
+
+
+def test_signs_are_drawn_where_the_weights_have_no_small_multiple(monkeypatch):
+    first, second = pair(160, 90, 0.4, languages=("de", "en", "tr"))
+    exact = permutation(first, second, "accuracy", weight="languages")
+    monkeypatch.setattr("stats.paired.LATTICE", 10)
+    drawn = permutation(first, second, "accuracy", weight="languages")
+    assert exact["exact"] and not drawn["exact"] and drawn["draws"] >= 60_000
+    assert drawn["p"] == pytest.approx(exact["p"], abs=0.008)  # four Monte Carlo errors
+
+
+def test_a_random_p_has_draws_enough():
+    first, second = pair(150, 50, 0.4)
+    found = permutation(first, second, "macro_f1", draws=500)
+    assert not found["exact"] and (found["p"] * (1 - found["p"]) / found["draws"]) ** 0.5 < 0.002
 
 
 @pytest.mark.parametrize("weight", ["rows", "languages"])
@@ -188,8 +216,9 @@ def trial(tables, rows, prior, names, draws, seed, right=(0.65, 0.55)):
         first, second, equal = model(0, right[0]), model(1, right[1]), model(1, right[0])
         found = [difference(first, second, name, draws=draws, seed=number) for name in names]
         covered.append([f["low"] <= t <= f["high"] for f, t in zip(found, truth, strict=True)])
-        rejected.append([mcnemar(first, equal)["p"] <= 0.05 if name == "accuracy" else
-                         permutation(first, equal, name, draws=draws, seed=number)["p"] <= 0.05 for name in names])
+        p = [mcnemar(first, equal)["p"] if name == "accuracy" else
+             permutation(first, equal, name, draws=draws, seed=number, error=1.0)["p"] for name in names]
+        rejected.append([one <= 0.05 for one in p])
     return numpy.mean(covered, 0), numpy.mean(rejected, 0)
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 from common.errors import UserError
 from stats.paired import difference
 from stats.predictions import Predictions, Rows, pooled, resampled
-from stats.recipes import Grid, _over_posts, components, contrast
+from stats.recipes import ALL_ROWS, Grid, _over_posts, components, contrast, lacking, pairs_of
 from tests.stats.answered import GROUPING, made_answers, made_rows
 
 
@@ -181,3 +181,28 @@ def test_intervals_of_recipes_hold_in_2000_studies(shape, least, spreads):
     assert covered[0] > least and (covered[2:] > 0.92).all(), covered
     if spreads[0]:
         assert covered[1] < covered[0]  # percentiles of a few resampled fits are too narrow
+
+
+def test_a_draw_of_all_rows_is_no_draw():
+    rows = made_rows(120, 21)
+    whole = {(ALL_ROWS, seed): made_answers(rows, 40 + seed, 0.7) for seed in range(3)}
+    drawn = made_recipe(rows, range(3), range(3), 0.6, 22)
+    assert lacking(whole, whole) == lacking(whole, drawn) == ""
+    assert lacking({(0, seed): fit for (_, seed), fit in whole.items()}, whole) == "1 draw"
+    assert lacking(dict(list(whole.items())[:2]), drawn) == "2 seeds" and lacking({(0, 0): whole[ALL_ROWS, 0]},
+                                                                                 whole) == "1 seed, 1 draw"
+    found = contrast(whole, whole, "accuracy", draws=50)
+    assert found["notes"] == {} and found["parts"]["draw"] is None
+    assert contrast(whole, {(0, seed): fit for (_, seed), fit in whole.items()}, "accuracy", draws=50)["notes"]
+    parts = components(whole, "accuracy")
+    assert parts["draw"] is None and "nothing to draw" in parts["notes"]["draw"] and parts["seed"] is not None
+
+
+def test_the_points_of_all_fits_are_those_of_pairs():
+    rows = made_rows(90, 23)
+    first, second = made_recipe(rows, range(2), range(2), 0.7, 24), made_recipe(rows, range(2), range(2), 0.6, 25)
+    found = contrast(first, second, "accuracy", draws=200)
+    assert found["points"] == pytest.approx((table_of(first) - table_of(second)).ravel().tolist())
+    assert numpy.mean(found["points"]) == pytest.approx(found["value"])
+    assert found["posts_low"] < found["value"] < found["posts_high"]
+    assert len(pairs_of(first, {("x", 0): second[0, 0], ("x", 1): second[0, 1]})) == 8

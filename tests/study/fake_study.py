@@ -39,6 +39,7 @@ prompts = ["authors"]
 quantize = ["none"]
 [statistics]
 draws = 200
+p_error = 0.05
 [[contrast]]
 first = "multi"
 second = "en"
@@ -59,6 +60,7 @@ class FakeRunner:
     material: object
     out: Path
     model: str = "base"
+    answered: bool = False
 
     def read(self, fit, asked) -> dict:
         """Predictions that find the human label more often in the fit's languages, drawn from the fit's key."""
@@ -71,6 +73,10 @@ class FakeRunner:
             p = np.exp(logits) / np.exp(logits).sum()
             rows.append([post.language, post.id, p.tolist()])
         return {"rows": rows, "seconds": 2.0, "posts": len(rows), "tokens": 60 * len(rows), "dtype": "float32"}
+
+    def answers_path(self, fit, asked) -> Path:
+        """A file that is there if `answered` says so."""
+        return Path(__file__) if self.answered else self.out / "no-such-file"
 
     def facts(self, fit) -> dict:
         """The parts of a run.json that a study reads."""

@@ -1,7 +1,8 @@
 """Fits of a plan: which rows, which keys, which folds; and what only the posts can tell to be wrong.
 
 Deliberate break: in study/fits.py draw an exposure's rows with the seed in place of the draw, or leave the rows' texts
-out of the key; in study/inputs.py deal single posts instead of groups into folds.
+out of the key, or let `Choice.taken` keep the draw of a fit that takes all rows; in study/inputs.py deal single posts
+instead of groups into folds.
 """
 
 from collections import Counter
@@ -10,8 +11,11 @@ import pytest
 
 from common.errors import UserError
 from common.files import ROOT, sha256_json
-from study.fits import Choice, asked_of, equal_steps, evenly
+from stats.recipes import ALL_ROWS, components, lacking
+from study.fits import Choice, asked_of, equal_steps, evenly, make_fits
 from study.inputs import posts_hash, read_material
+from study.plan import load_plan
+from tests.small import write_jsonl
 from tests.study.fake_study import HASHES, PLAN, fake_results
 
 
@@ -175,3 +179,48 @@ def test_what_only_the_report_would_stumble_over_is_named_before_training(tmp_pa
     with pytest.raises(UserError) as caught:
         results.check()
     assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
+
+
+def test_a_draw_of_all_rows_is_trained_once_for_each_seed(tmp_path):
+    rows = sum(line.count('"language": "tr"') for line in
+               (ROOT / "data/samples/train.jsonl").read_text(encoding="utf-8").splitlines())
+    results = fake_results(tmp_path, f"""
+[repeat]
+seeds = [1, 2, 3]
+draws = [7, 8, 9]
+[sets]
+tr = {{ tr = "all" }}
+part = {{ tr = {rows - 1} }}
+[exposure]
+base = "tr"
+languages = ["hi"]
+rows = [4]
+draws = [1, 2]
+""")
+    whole, part = named(results, "set", name="tr"), named(results, "set", name="part")
+    assert len(whole) == 3 and all(fit.whole and fit.draw == 7 and "all rows" in fit.title for fit in whole)
+    assert len(part) == 9 and not any(fit.whole for fit in part)
+    assert set(results.recipe("tr")) == {(ALL_ROWS, seed) for seed in (1, 2, 3)} and len(results.recipe("part")) == 9
+    base, = named(results, "exposure", added=("", 0))  # the set's own model, whatever the exposure's draws are
+    assert base.key == whole[0].key and len(named(results, "exposure", added=("hi", 4))) == 2
+    assert lacking(results.recipe("tr"), results.recipe("part")) == ""
+    parts = components(results.recipe("tr"), "accuracy")
+    assert parts["draw"] is None and parts["seed"] is not None  # no variance of zero for draws that are none
+
+
+def test_the_papers_plan_trains_124_models_and_not_175(tmp_path):
+    """The paper's numbers of rows, made of invented posts: 51 of the 175 models would be copies of another."""
+    plan = load_plan(ROOT / "study" / "plans" / "paper.toml")
+    sizes = {"en": 1125, "es": 750, **dict.fromkeys(plan.exposure.languages, 75)}
+    lines = [{"id": f"{code}-{k}", "language": code, "text": f"post {k} in {code}",
+              "label": ("pro-immigration", "anti-immigration", "neutral", "unrelated")[k % 4], "translation_en": "x"}
+             for code, count in sizes.items() for k in range(count + 4)]
+    own = [line for line in lines if int(line["id"].split("-")[1]) < sizes[line["language"]]]
+    plan.data.train = [str(write_jsonl(tmp_path / "train.jsonl", own))]
+    plan.data.test = [str(write_jsonl(tmp_path / "test.jsonl", [line for line in lines if line not in own]))]
+    plan.outside = {}
+    hashes = {"base": "b", **{f"prompt {name}": name for name in plan.repeat.templates}}
+    fits = make_fits(plan, read_material(plan), hashes)
+    assert len({fit.key for fit in fits}) == 124
+    assert {fit.name: len([one for one in fits if (one.name, one.kind) == (fit.name, "set")]) for fit in fits
+            if fit.kind == "set"} == {"en": 3, "es": 3, "en-es": 3, "multi": 3, "multi-1875": 9}

@@ -8,16 +8,17 @@ import re
 
 import pytest
 
+from study.questions.contrasts import contrasts
 from study.questions.pretraining_share import share_answer, share_claims
 from study.report.page import study_page, verdict
 from study.report.section import Claim, Section
-from study.write_up import contrasts
 from tests.report.test_page import Reader
 from tests.study.fake_study import PLAN, fake_results, few_languages
 from tests.study.made_study import made_study
 
 ROW = {"model": "multi", "figure": "accuracy", "over": "all", "measure": "pearson, log10 share", "r": 0.32, "n": 9,
-       "exact": True, "orders": 362_880, "smallest_p": 1 / 362_880, "slope": 0.03, "low": -0.02, "high": 0.09}
+       "exact": True, "orders": 362_880, "smallest_p": 1 / 362_880, "slope": 0.03, "low": -0.02, "high": 0.09,
+       "languages": "ar de en"}
 NUMBERS = re.compile(r"\bp [=<]|\br =|\d\.\d|p-value")
 
 
@@ -26,8 +27,9 @@ NUMBERS = re.compile(r"\bp [=<]|\br =|\d\.\d|p-value")
 def test_a_claim_on_share_says_what_was_found_before_any_p(p, words):
     related = [{**ROW, "p": p, "english": True}, {**ROW, "p": 0.6, "english": False, "n": 8}]
     claim, without = share_claims("multi", related)
-    assert words in claim.text and "9 languages" in claim.text and not NUMBERS.search(claim.text)
-    assert "no association" in without.text and "without English" in without.text and not NUMBERS.search(without.text)
+    assert "nine languages" in claim.text and "rises by .03 per tenfold" in claim.text
+    assert ("possibly by chance" in claim.text) == (p > 0.05) and not NUMBERS.search(claim.text)
+    assert "possibly by chance" in without.text and "without English" in without.text
     assert "r = " in claim.may_say and "p = " in claim.may_say and "362,880 orders" in claim.may_say
     assert "no p below" in without.may_say  # how little the test could have found stays there
     answer = share_answer("multi", related, list("abcdefghi"))
@@ -54,4 +56,5 @@ def test_contrasts_that_show_nothing_say_so_first(tmp_path):
     section = contrasts(fake_results(tmp_path, plan))
     (row,) = section.tables[0].rows
     assert row["simultaneous_low"] <= 0 <= row["simultaneous_high"]
-    assert section.answer.startswith("No difference is shown. Of 1 declared contrast, none has")
+    assert section.answer.startswith("No difference is shown. Of 1 contrast, none has")
+    assert "possibly by chance" in section.claims[0].text

@@ -1,20 +1,23 @@
 """The study's figures on a desk and a phone, intervals that leave their axis, and legends of what is drawn.
 
 Deliberate break: let `looks.whisker` draw its line without the arrow, or give `heat.matrix` its old size (no
-`data.width`), and the tests of arrows and widths turn red.
+`data.width`), and the tests of arrows and widths turn red; or take `section .cards` out of study.css, and that of the
+boxes does.
 """
 
 import pytest
 
 from report.figures import NARROW, WIDE
+from study.questions.compared import of_cells
 from study.questions.pretraining_share import bias
-from study.questions.transfer import of_cells
 from study.report.figures import figure_of, interval_picture
 from study.report.page import study_page
 from study.report.section import Claim, Column, FigureSpec, Table
-from tests.browser import PROGRAM, Browser
+from study.write_up import make_study
+from tests.browser import BOXES, PROGRAM, Browser
 from tests.report.test_page_folds import PHONE, SMALLEST, inside_of, pictures_of
-from tests.study.fake_study import fake_results
+from tests.study.fake_study import PLAN as STUDY
+from tests.study.fake_study import fake_results, few_languages
 from tests.study.made_study import LANGUAGES, made_study
 from tests.study.test_question_pretraining_share import PLAN, write_shares
 
@@ -50,6 +53,37 @@ def test_in_a_browser_figures_fill_the_page_and_the_phone(text, tmp_path):
             assert browser.read(path, width)["scroll_width"] == width
             found = browser.value(f"{shown}.map(s => s.getBoundingClientRect().width)")
             assert found == pytest.approx([column] * len(FIGURES), abs=2)
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """The page of a whole study of random answers, with all of its sections, cells and hashes."""
+    folder = tmp_path_factory.mktemp("real")
+    study = make_study(fake_results(folder, STUDY + few_languages(folder)), {"base": "b" * 64}, "A note. " * 9)
+    page = folder / "page.html"
+    page.write_text(study_page(study), encoding="utf-8")
+    return page
+
+
+def check_boxes(page):
+    """Nothing is cut, scrolls sideways or lies on another box at four widths, every fold opened."""
+    with Browser() as browser:
+        for width in (390, 800, 1200, 1600):
+            browser.read(page, width)
+            assert browser.value(BOXES) == [], width
+            assert browser.value("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get install chromium)")
+def test_in_a_browser_no_box_is_cut_scrolls_or_lies_on_another(text, tmp_path):
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    check_boxes(tmp_path / "page.html")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get install chromium)")
+def test_in_a_browser_no_box_of_a_whole_study_does(real):
+    check_boxes(real)
 
 
 def bars(rows, log):

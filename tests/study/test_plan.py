@@ -61,6 +61,10 @@ def test_what_a_plan_says_decides_its_hash_and_where_it_lies_does_not(tmp_path):
     ("[repeat]", "[train]\nepoch = 1\n[repeat]", ["[train]", "unknown key 'epoch'", "epochs"]),
     ("[repeat]", '[train]\npreset = "papr"\n[repeat]', ["[train]: preset", "'papr'"]),
     ("[repeat]", '[outside]\nen = "x.jsonl"\n[repeat]', ["[outside]: en", "name of a set"]),
+    ("[repeat]", '[outside.x]\nfil = "x.jsonl"\n[repeat]', ["[outside.x]", "unknown key 'fil'", "file, seen"]),
+    ("[repeat]", '[outside.x]\nseen = ["en"]\n[repeat]', ["[outside.x]", "'file' is missing"]),
+    ("[repeat]", '[outside.x]\nfile = "x.jsonl"\nseen = [3]\n[repeat]', ["[outside.x]: seen"]),
+    ("[repeat]", '[outside]\nx = 3\n[repeat]', ["[outside]: x is 3", "file of predictions"]),
     ("[repeat]", "[repeat]\nfolds = 1", ["[repeat]: folds", "one fold"]),
     ("[sets]", "[sets]\n[sets]", ["plan.toml"]),
 ])  # fmt: skip

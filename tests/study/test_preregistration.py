@@ -1,7 +1,7 @@
 """A frozen plan: what is written, what is refused, and what a later report says has changed.
 
-Deliberate break: in study/preregistration.py let `freeze` overwrite what is there; or compare plans without their
-posts. Both turn red.
+Deliberate break: in study/preregistration.py let `freeze` overwrite what is there; compare plans without their posts;
+or leave the answers' own hash out of `standing`. All turn red.
 """
 
 import json
@@ -9,8 +9,12 @@ import json
 import pytest
 
 from common.errors import UserError
-from study.preregistration import check_frozen, freeze
-from tests.study.fake_study import HASHES, PLAN, fake_results
+from study.plan import Outside
+from study.preregistration import DECLARED, LATE, NAMED, check_frozen, freeze, frozen_hash, read_frozen, standing
+from study.questions.contrasts import contrasts
+from study.report.page import study_page
+from study.report.section import Study
+from tests.study.fake_study import HASHES, PLAN, FakeRunner, fake_results
 
 
 @pytest.fixture
@@ -62,6 +66,55 @@ def test_changed_posts_and_base_are_named(study):
     assert "the training posts" in said and "the base" in said and "test posts" not in said
 
 
+def answered(monkeypatch, made, frozen):
+    """Answers that carry a time and a frozen plan's hash."""
+    plain = FakeRunner.read
+    monkeypatch.setattr(FakeRunner, "read", lambda self, fit, asked: {**plain(self, fit, asked), "made": made,
+                                                                      "frozen": frozen})
+
+
+def statuses(study):
+    found = standing(study.runner, HASHES, study.fits)
+    return [found.of(one, study.plan) for one in study.plan.contrasts], found
+
+
+def test_declared_means_frozen_before_the_first_answer(study, tmp_path, monkeypatch):
+    assert statuses(study)[0] == [NAMED, NAMED] and "No plan was frozen" in statuses(study)[1].notes[0]
+    freeze(study.runner, HASHES, study.fits)
+    digest, date = frozen_hash(tmp_path), read_frozen(tmp_path / "frozen.json")["date"]
+    answered(monkeypatch, date, digest)
+    assert statuses(study)[0] == [DECLARED, DECLARED] and "before the first answer" in statuses(study)[1].notes[0]
+    section = contrasts(study, standing(study.runner, HASHES, study.fits))
+    assert all(claim.may_say.startswith(DECLARED) for claim in section.claims) and not section.exploratory
+    for made, frozen in (("2000-01-01T00:00:00+0000", digest), (date, None), (date, "another"), ("", digest)):
+        monkeypatch.undo()
+        answered(monkeypatch, made, frozen)
+        assert statuses(study)[0] == [NAMED, NAMED] and "not written under it" in statuses(study)[1].notes[0]
+
+
+def test_a_contrast_that_was_added_later_is_exploratory_also_in_the_same_folder(study, tmp_path, monkeypatch):
+    freeze(study.runner, HASHES, study.fits)
+    answered(monkeypatch, read_frozen(tmp_path / "frozen.json")["date"], frozen_hash(tmp_path))
+    more = fake_results(tmp_path, PLAN + '[[contrast]]\nfirst = "es"\nsecond = "en"\n')
+    found = standing(more.runner, HASHES, more.fits)
+    assert [found.of(one, more.plan) for one in more.plan.contrasts] == [DECLARED, DECLARED, LATE]
+    claims = contrasts(more, found).claims
+    assert [claim.exploratory for claim in claims] == [False, False, True] and claims[2].may_say.startswith(LATE)
+    page = study_page(Study("t", "c", {}, {}, [contrasts(more, found)], "m"))
+    assert page.count(LATE) == 2 * 2 + 1  # the badge and the words, in the opening and the section; and the table
+    changed = fake_results(tmp_path, PLAN.replace("seeds = [1, 2]", "seeds = [1, 3]"))
+    found = standing(changed.runner, HASHES, changed.fits)
+    assert found.of(changed.plan.contrasts[0], changed.plan) == NAMED and "[repeat] seeds changed" in found.notes[0]
+
+
+def test_labels_from_outside_are_older_than_any_plan(study, tmp_path, monkeypatch):
+    freeze(study.runner, HASHES, study.fits)
+    answered(monkeypatch, read_frozen(tmp_path / "frozen.json")["date"], frozen_hash(tmp_path))
+    found = standing(study.runner, HASHES, study.fits)
+    study.plan.outside["en"] = Outside("x.jsonl")
+    assert found.of(study.plan.contrasts[0], study.plan) == NAMED
+
+
 def test_nothing_is_said_where_nothing_was_frozen(study):
     assert check_frozen(study.runner, HASHES) == ""
 
@@ -76,3 +129,6 @@ def test_an_edited_or_foreign_file_is_refused(study, tmp_path):
     path.write_text("[]")
     with pytest.raises(UserError, match="is no frozen plan"):
         freeze(study.runner, HASHES, study.fits)
+    path.write_text(json.dumps({**found, "date": "2000-01-01T00:00:00+0000"}))
+    with pytest.raises(UserError, match="edited after freezing"):
+        check_frozen(study.runner, HASHES)

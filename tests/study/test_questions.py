@@ -1,7 +1,7 @@
 """The questions on topic, stance and exposure, and the whole study, on answers that no model gave.
 
-Deliberate break: in study/questions/transfer.py part a difference by the first model's recall instead of both models'
-mean (the parts no longer add up); in study/questions/learning_curves.py let `joined` keep the first language's answers
+Deliberate break: in study/questions/stance.py take the first pair of fits alone (`pairs[:1]`); in
+study/questions/learning_curves.py let `joined` keep the first language's answers
 everywhere.
 """
 
@@ -10,8 +10,10 @@ import pytest
 
 from report.figures import STYLE
 from study.questions.calibration import behaviour
+from study.questions.compared import intervals
 from study.questions.learning_curves import added, exposure
-from study.questions.transfer import END, PARTS, intervals, stance, topic
+from study.questions.stance import END, PARTS, stance
+from study.questions.transfer import topic
 from study.report.section import Study
 from tests.study.fake_study import PLAN, fake_results, few_languages
 
@@ -38,21 +40,28 @@ def test_topic_has_a_cell_for_every_set_and_language(results):
     assert sets["multi", "all"]["difference"] is None and ("multi", "unseen") not in sets
     gap = sets["en", "unseen"]
     assert gap["low"] < gap["difference"] < gap["high"] and gap["count"] == 12
-    claim, = section.claims
+    claim, other = section.claims  # a claim for each monolingual set, by all of its fits
     assert claim.value == pytest.approx(-gap["difference"]) and claim.may_say and claim.may_not_say
+    assert len(claim.points) == 4 and np.mean(claim.points) == pytest.approx(claim.value)
+    assert "in these fits (4 of each)" in claim.may_say and "other test posts" in claim.holds  # two seeds, two draws
+    assert claim.notes[0] == "Only 2 seeds, 2 draws: no interval for other fits." and claim.languages == \
+        results.unseen("en") and "English and" not in claim.text and other.text != claim.text
 
 
 def test_parts_of_a_stance_gain_add_up(results):
     section = stance(results)
     rows = table(section, "stance_parts").rows
-    for k in range(0, len(rows), 3):
-        whole, *parts = rows[k : k + 3]
-        assert [part["part"] for part in parts] == list(PARTS)
+    for k in range(0, len(rows), 4):
+        whole, *parts = rows[k : k + 4]
+        assert [part["part"] for part in (whole, *parts)] == list(PARTS.values())
         assert sum(part["value"] for part in parts) == pytest.approx(whole["value"], abs=1e-12)
-        models = [results.first(whole[side]) for side in ("first", "second")]
+        recipes = [results.recipe(whole[side]) for side in ("first", "second")]
         languages = results.unseen(whole["second"])
-        assert whole["value"] == pytest.approx(np.subtract(*(model.figure(END, languages) for model in models)))
+        gaps = [recipes[0][key].figure(END, languages) - recipes[1][key].figure(END, languages) for key in recipes[0]]
+        assert whole["value"] == pytest.approx(np.mean(gaps)) and len(gaps) == 4  # of all fits, not of the first ones
         assert all(row["low"] <= row["value"] <= row["high"] for row in (whole, *parts))
+    for claim in section.claims:
+        assert claim.text.startswith("On ") and "posts that both models found" in claim.text and len(claim.points) == 4
     sets = table(section, "stance_sets").rows
     assert all(row["end"] <= row["given"] and row["end"] <= row["recall"] for row in sets)
 

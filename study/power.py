@@ -1,0 +1,149 @@
+"""What the plan's contrasts can show, before the money is spent: `python -m study --power`, and part of `--freeze`.
+
+The error over test posts and the spread over seeds come from a pilot: the answers that this study's folder already has,
+for a contrast of outside models their own labels. Where there is none, an assumption takes its place and is named: on
+`APART` of the posts one model is right and the other is not, and seeds and draws spread by `SPREAD`. Figures that are
+no rates have somewhat larger errors than that.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.errors import UserError
+from common.terminal import table
+from report.words import counted
+from stats.corrected import is_mean, of_sides
+from stats.power import Design, detectable, posts_needed, width
+from stats.predictions import Predictions, figures_of, resampled
+from stats.predictions import pooled as pooled_figure
+from stats.recipes import ALL_ROWS, Fits, Grid
+from study.fits import TEST
+from study.results import Results
+
+APART, SPREAD = 0.3, 0.02
+WORTH = 0.1  # a difference that would matter; a contrast that cannot show it is hopeless
+NARROW = 0.05  # half-width that a reader would call precise
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What one contrast can show: the smallest difference with 80 per cent, posts for `WORTH` and for `NARROW`."""
+
+    contrast: str
+    basis: str
+    design: Design
+    smallest: float
+    for_worth: int | None
+    for_narrow: int | None
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self.smallest > WORTH
+
+    def to_dict(self) -> dict:
+        """For frozen.json."""
+        return {"contrast": self.contrast, "basis": self.basis, "smallest_difference": round(self.smallest, 4),
+                "power": 0.8, "posts": self.design.clusters, "posts_for_a_difference_of": {str(WORTH): self.for_worth},
+                "posts_for_a_half_width_of": {str(NARROW): self.for_narrow}, "hopeless": self.is_hopeless}
+
+
+def power(results: Results) -> list[Reach]:
+    """The reach of every contrast of the plan."""
+    found = []
+    for one in results.plan.contrasts:
+        design, basis = design_of(results, one)
+        found.append(Reach(one.name, basis, design, detectable(design), posts_needed(design, WORTH),
+                           posts_needed(design, NARROW, of=width)))
+    return found
+
+
+def design_of(results: Results, one) -> tuple[Design, str]:
+    """The contrast's design at the plan's rows, seeds and draws, and where its spreads come from."""
+    plan, languages = results.plan, results.languages_of(one)
+    kept = results.kept
+    chosen = kept.where(languages)
+    if one.figure.startswith("stance") or one.figure.endswith("recall"):  # related posts alone count there
+        chosen = chosen & (kept.grouping.topic_of[kept.gold] == 0)
+    clusters = len(np.unique(kept.clusters[chosen]))
+    inside = {one.first, one.second} <= set(plan.sets)
+    seeds = len(plan.repeat.seeds) if inside else 1
+    whole = all(fit.whole for fit in results.fits if fit.kind == "set" and fit.name in (one.first, one.second))
+    draws = 0 if whole or not inside else len(plan.repeat.draws)
+    common = {"clusters": clusters, "seeds": seeds, "draws": draws, "family": len(plan.contrasts)}
+    pilot = [answered(results, name) for name in (one.first, one.second)]
+    if not all(pilot):
+        sizes = [int((kept.language[chosen] == code).sum()) for code in languages]
+        sizes = [size for size in sizes if size]
+        square = APART / clusters if one.weight == "rows" else sum(APART / n for n in sizes) / len(sizes) ** 2
+        return Design(square**0.5, seed=SPREAD, draw=SPREAD, **common), (
+            f"assumed: one of the two right on {APART:.0%} of posts, a spread of {SPREAD} over seeds and over draws")
+    fits = [fit for recipe in pilot for fit in recipe.values()]
+    spreads = {name: spread(pilot, one, languages, k) for k, name in enumerate(("draw", "seed"))}
+    known = {name: SPREAD if sd is None else sd for name, sd in spreads.items()}
+    lack = [name for name, sd in spreads.items() if sd is None and (draws if name == "draw" else seeds > 1)]
+    words = f"from {counted(len(fits), 'fit')} answered already" + (
+        f"; a spread of {SPREAD} over {'s and '.join(lack)}s is assumed" if lack else "")
+    return Design(posts_error(fits, len(pilot[0]), one, languages), **known, **common), words
+
+
+def answered(results: Results, name: str) -> Fits:
+    """The model's fits that have been asked already; {} if there are none."""
+    if name in results.plan.outside:
+        return results.recipe(name)
+    fits = [fit for fit in results.fits if (fit.name, fit.kind) == (name, "set")]
+    there = {fit.key for fit in fits if results.runner.answers_path(fit, TEST).exists()}
+    groups: dict[tuple, list] = {}
+    for fit in fits:
+        if fit.template == results.plan.repeat.templates[0]:
+            groups.setdefault((fit.drawn, fit.seed), []).append(fit)
+    return {key: results.answers(own) for key, own in groups.items() if all(fit.key in there for fit in own)}
+
+
+def posts_error(fits: list[Predictions], cut: int, one, languages: list[str]) -> float:
+    """The standard error over test posts of the difference of the pilot's means."""
+    if is_mean(languages, one.weight):
+        return of_sides(fits, cut, one.figure, languages, one.weight)[1]
+    grouping = fits[0].rows.grouping
+    drawn = np.concatenate([pooled_figure(parts, one.figure, grouping, one.weight)
+                            for parts in resampled(fits, languages, 1000, 0)])
+    return float(np.nanstd(drawn[:, :cut].mean(1) - drawn[:, cut:].mean(1), ddof=1))
+
+
+def spread(pilot: list[Fits], one, languages: list[str], factor: int) -> float | None:
+    """The standard deviation of the difference over a pilot's draws (0) or seeds (1); None with fewer than two."""
+    squares = []
+    for recipe in pilot:
+        try:
+            grid = Grid.of(recipe, "pilot's")
+        except UserError:  # draws and seeds not all answered yet
+            return None
+        if grid.labels[factor] == [ALL_ROWS]:
+            squares.append(0.0)
+            continue
+        values = figures_of(grid.fits, one.figure, languages, one.weight).reshape(grid.shape).mean(1 - factor)
+        if len(values) < 2:
+            return None
+        squares.append(float(values.var(ddof=1)))
+    return sum(squares) ** 0.5
+
+
+def power_lines(found: list[Reach]) -> list[str]:
+    """For the terminal: a line per contrast, and what is hopeless in words; nothing without contrasts."""
+    if not found:
+        return []
+    lines = [[reach.contrast, f"{reach.design.clusters:,}", f"{reach.smallest:.3f}", _posts(reach.for_worth),
+              _posts(reach.for_narrow)] for reach in found]
+    text = [table(["contrast", "posts", "shown with 80 %", f"posts for {WORTH}", f"posts for ±{NARROW}"], lines)]
+    for reach in found:
+        text.append(f"  {reach.contrast}: {reach.basis}" + (
+            "" if reach.design.holds_for_others else "; too few seeds or draws, so for these fits only"))
+        if reach.is_hopeless:
+            text.append(f"  {reach.contrast}: hopeless: a difference of {WORTH} would mostly not be shown; "
+                        + ("more posts would not help, more seeds or draws might" if reach.for_worth is None else
+                           f"{reach.for_worth:,} posts are needed for it"))
+    return text
+
+
+def _posts(count: int | None) -> str:
+    return "none is enough" if count is None else f"{count:,}"

@@ -1,0 +1,66 @@
+"""How far the people who labelled the test posts agree, and each model's accuracy beside what one of them reaches.
+
+A label is not the truth: where people disagree, a model cannot be right more often than they are. The figures are over
+the test posts that two annotators or more labelled, for people and models alike.
+"""
+
+import numpy as np
+
+from report.intervals import wilson
+from report.words import counted, number
+from stats.alpha import alpha
+from study.report.section import Column, FigureSpec, Section, Table
+from study.results import Results
+
+
+def agreement(results: Results) -> Section | None:
+    """Alpha by language, and accuracies with their ceiling; None where no test post has two annotators."""
+    votes = {key: list(found.values()) for key, found in results.material.votes.items() if len(found) > 1}
+    posts = results.posts(results.kept)
+    twice = np.array([(post.language, post.id) in votes for post in posts], dtype=bool)
+    if not twice.any():
+        return None
+    statistics, groups = results.plan.statistics, {"all": twice}
+    groups |= {code: twice & (results.kept.language == code) for code in results.kept.languages}
+    people, lines = [], []
+    for group, chosen in groups.items():
+        own = [votes[post.language, post.id] for post, wanted in zip(posts, chosen, strict=True) if wanted]
+        if not own:
+            continue
+        found = alpha(own, min(2000, statistics.draws), statistics.seed)
+        people.append({"languages": group, **found})
+        for name in results.names:
+            fits = list(results.recipe(name).values())
+            right = float(np.mean([fit.correct[chosen].mean() for fit in fits]))
+            low, high = wilson(right * chosen.sum(), chosen.sum())
+            lines.append({"model": name, "languages": group, "n": int(chosen.sum()), "accuracy": right, "low": low,
+                          "high": high, "ceiling": found["ceiling"], "less": right - found["ceiling"],
+                          "small": bool(results.kept.is_small(chosen)), "what": f"{name}, {group}"})
+    columns = [Column("languages", "test languages"), Column("posts", "by two or more", "count"),
+               Column("alpha", "Krippendorff's alpha", "number"), Column("low", "low", "number"),
+               Column("high", "high", "number"), Column("ceiling", "one against the others", "rate"),
+               Column("ceiling_low", "low", "rate"), Column("ceiling_high", "high", "rate")]
+    tables = [Table("agreement", "Annotators' agreement on the test posts", columns, people,
+                    ["Intervals by bootstrap over posts. One against the others: how often an annotator's label is the "
+                     "commonest of the other annotators'."]),
+              Table("agreement_accuracy", "Accuracy beside its ceiling, on posts with two annotators or more", [
+                  Column("what", "model and languages"), Column("model", "model"), Column("languages", "languages"),
+                  Column("n", "posts", "count"), Column("small", "small cell", "flag"),
+                  Column("accuracy", "accuracy", "rate"), Column("low", "low", "rate"), Column("high", "high", "rate"),
+                  Column("ceiling", "ceiling", "rate"), Column("less", "less the ceiling", "difference")], lines,
+                    ["Mean over a set's fits, with Wilson's interval, every post counted once. Ceiling: one annotator "
+                     "against the others."])]
+    whole = people[0]
+    answer = (f"On {counted(whole['posts'], 'test post')} with two annotators or more, Krippendorff's alpha is "
+              f"{number(whole['alpha'])}" + ("" if whole["alpha"] is None else
+                                             f" ({number(whole['low'])} to {number(whole['high'])})")
+              + f", and one annotator agrees with the others on {number(whole['ceiling'])} of the labels.")
+    over = [row["model"] for row in lines if row["languages"] == "all" and row["less"] >= 0]
+    answer += f" At that ceiling or above: {', '.join(over)}." if over else " No model reaches that."
+    figure = FigureSpec("forest", "agreement_accuracy", "Zero is what one annotator reaches against the others; left "
+                        "of it, a model agrees with the label less often.", "That a model at zero is right: it "
+                        "agrees with people as well as they do with one another.", name="agreement-ceiling",
+                        title="Accuracy less the annotators' ceiling", x="less", y="what", low="less", high="less",
+                        series="languages", hatched="small")
+    return Section("agreement", "Annotators' agreement", "How far do people agree, and how near to that is a model?",
+                   answer, [], tables, [figure])

@@ -1,0 +1,68 @@
+"""What may be said of the confounds: a claim for each thing that was changed, and one of the spread over seeds."""
+
+import numpy as np
+
+from report.words import counted
+from stats.recipes import FEWEST
+from study.questions.compared import notes_of, widest
+from study.questions.sentences import amount, chance, higher, shortest
+from study.report.section import Claim
+from study.results import Results
+
+ROWS = "Equal total rows"
+SEED = "seed"
+
+
+def shown_rows(results: Results, rows: list[dict]) -> list[dict]:
+    """Of each heading the main figure: the first pair of sets, or the set with the most languages if it is there."""
+    found: dict[str, dict] = {}
+    for row in (row for row in rows if row["main"]):
+        if row["heading"] not in found or row["sets"] == (widest(results),):
+            found[row["heading"]] = row
+    return list(found.values())
+
+
+def claims_of(results: Results, rows: list[dict]) -> list[Claim]:
+    """One claim per heading."""
+    claims, languages = [], results.kept.languages
+    for row in shown_rows(results, rows):
+        more = "Languages still differ in more than their number." if row["heading"] == ROWS else \
+            "A change in figures is not a change in how many labels move; the share of labels is in the table."
+        claims.append(Claim(
+            sentence_of(results, row), row["value"], row["low"], row["high"],
+            f"{row['heading']}: the difference in {row['figure']} is compatible with anything inside the interval, "
+            f"{row['about']}. {more}",
+            "That an interval which contains zero shows that there is no difference, or that other sets, prompts or "
+            "models behave alike.",
+            languages=languages, notes=notes_of(results, languages, row), points=row["points"], holds=row["holds"]))
+    return claims
+
+
+def sentence_of(results: Results, row: dict) -> str:
+    """The headline of one change."""
+    if row["value"] is None or np.isnan(row["value"]):
+        return f"{row['name']}: {row['figure']} cannot be compared; 0 posts allow it."
+    score, what = f"scores {amount(row['value'])} {higher(row['value'])}", f"on {row['figure']}"
+    posts = [f" over {counted(row['n'], 'post')}", ""]
+    if row["heading"] == ROWS:
+        return shortest([f"With equally many rows, {row['sets'][0]} {score} than {row['sets'][1]} {what}"], posts,
+                        [chance(row)]) + "."
+    changed = row["heading"].partition(" (trained")[0]
+    changed = {"Prompt": "asked with the prompt", "Weights": "used on weights stored as",
+               "Template": "trained and asked with the template", "Codebook": "trained and asked with the codebook"}[
+                   changed.split()[0]] + " " + changed.split()[1]
+    return shortest([f"{row['name']}, {changed}, {score} {what}"], posts, [chance(row)]) + "."
+
+
+def variance_claims(results: Results, parts: list[dict]) -> list[Claim]:
+    """The widest set's spread over seeds, if there are several."""
+    return [Claim(f"Trained again with another seed, {row['set']} scores about {amount(row['sd'])} higher or lower on "
+                  f"{row['figure']} (standard deviation of {counted(row['seeds'], 'seed')}).",
+                  row["sd"], row["low"], row["high"],
+                  "The standard deviation over seeds, apart from the draw of rows and the test sample, is compatible "
+                  "with anything inside the interval.",
+                  "That two sets differ where their difference is no larger than this; or, with so few seeds, that a "
+                  "value near zero means that seeds do not matter.", kind="rate", languages=results.kept.languages,
+                  holds="other seeds")
+            for row in parts if row["main"] and row["set"] == widest(results) and row["sd"] is not None
+            and row["source"] == SEED and row["seeds"] >= FEWEST]

@@ -1,0 +1,90 @@
+"""The family of contrasts that the plan names: every one a claim, in the plan's order, significant or not.
+
+What is shown of a contrast is one estimate, the mean over all fits of both recipes, with the interval that holds for
+the whole family at once and the Holm-adjusted p of the same estimate (stats/families.py). Whether it was declared
+before the data is not the plan's word: it was if the plan was frozen with it before the first answer was written.
+"""
+
+import numpy as np
+
+from report.words import counted
+from stats.families import RECIPES, family
+from stats.families import Contrast as Compared
+from study.preregistration import LATE, Standing
+from study.questions.compared import is_shown, notes_of, title_of
+from study.questions.sentences import compared, p_words
+from study.report.section import Claim, Column, FigureSpec, Section, Table
+from study.results import Results
+
+SHOWN = ("value", "low", "high", "simultaneous_low", "simultaneous_high")
+
+
+def contrasts(results: Results, standing: Standing | None = None) -> Section | None:
+    """The plan's family: its simultaneous intervals, Holm over its tests, and a claim of each."""
+    plan, standing = results.plan, standing or Standing()
+    if not plan.contrasts:
+        return None
+    asked = [Compared(one.name, results.recipe(one.first), results.recipe(one.second), one.figure,
+                      results.languages_of(one), one.weight) for one in plan.contrasts]
+    found = family(asked, plan.statistics.draws, plan.statistics.seed, error=plan.statistics.p_error)
+    statuses = [standing.of(one, plan) for one in plan.contrasts]
+    rows = [{"contrast": one.name, "figure": title_of(one.figure), "languages": len(line["languages"]),
+             **{key: line[key] for key in (*SHOWN, "first", "second", "test", "p", "p_holm", "holds")},
+             "fits": f"{line['fits'][0]} and {line['fits'][1]}", "status": status}
+            for one, line, status in zip(plan.contrasts, found, statuses, strict=True)]
+    claims = [claim_of(results, one, line, status)
+              for one, line, status in zip(plan.contrasts, found, statuses, strict=True)]
+    columns = [Column("contrast", "contrast"), *(Column(key, title, "difference") for key, title in (
+        ("value", "difference"), ("simultaneous_low", "low, all at once"), ("simultaneous_high", "high, all at once"))),
+        Column("p_holm", "p, Holm", "p"), Column("low", "low, alone", "difference"),
+        Column("high", "high, alone", "difference"), Column("fits", "fits")]
+    rest = [Column("contrast", "contrast"), Column("figure", "figure"), Column("languages", "languages", "count"),
+            Column("first", "first", "rate"), Column("second", "second", "rate"), Column("p", "p", "p"),
+            Column("test", "test"), Column("holds", "the intervals hold for"), Column("status", "status")]
+    table, more = (Table(name, title, own, [{column.key: row[column.key] for column in own} for row in rows], notes)
+                   for name, title, own, notes in (
+        ("contrasts", "The plan's family of contrasts", columns,
+         ["Every figure is the mean over all fits of both sides. 'All at once': all intervals of the family hold "
+          "together as often as 95 per cent. 'p, Holm' is adjusted for the family as well."]),
+        ("contrasts_tests", "What was compared, and how it was tested", rest, ["p: of one contrast alone."])))
+    figure = FigureSpec("forest", "contrasts", "The thick interval is for one contrast alone, the thin one for all "
+                        "contrasts of the family at once. The table says what they hold for.",
+                        "That a contrast whose thin interval contains zero shows that the two are alike.",
+                        name="contrasts", x="value", y="contrast", low="low", high="high",
+                        wider_low="simultaneous_low", wider_high="simultaneous_high")
+    stand = sum(is_shown(at_once(line)) for line in found)
+    answer = (f"Of {counted(len(rows), 'contrast')}, {stand or 'none'} {'have' if stand > 1 else 'has'} a simultaneous "
+              "interval that leaves out zero.")
+    answer = answer if stand else f"No difference is shown. {answer}"
+    return Section("contrasts", "The plan's contrasts", "Which of the comparisons that the plan names stand out?",
+                   answer, claims, [table, more], [figure], standing.notes,
+                   exploratory=all(status == LATE for status in statuses))
+
+
+def at_once(line: dict) -> dict:
+    """The line with its simultaneous interval in the place of its own."""
+    return line | {"low": line["simultaneous_low"], "high": line["simultaneous_high"]}
+
+
+def claim_of(results: Results, one, line: dict, status: str) -> Claim:
+    """The claim of one contrast: the family's interval and its Holm p, both of the mean over all fits."""
+    shown, languages = at_once(line), line["languages"]
+    fits = f"{line['fits'][0]} of each" if line["fits"][0] == line["fits"][1] else "{} and {}".format(*line["fits"])
+    about = "over other seeds, draws and test posts" if line["holds"] == RECIPES else f"in these fits ({fits})"
+    p = "no p can be computed" if np.isnan(line["p_holm"]) else f"{p_words(line['p_holm'])} after Holm's adjustment"
+    sizes = [sum(len(fit.keys) for fit in results.fits if (fit.name, fit.kind) == (name, "set")) / max(1, sum(
+        (fit.name, fit.kind) == (name, "set") for fit in results.fits)) for name in (one.first, one.second)]
+    rows = "That more languages, rather than more rows, make it; anything" if all(sizes) and max(sizes) > 1.02 * min(
+        sizes) else "Anything"
+    counts = "each language counting the same" if one.weight == "languages" else "each post counting the same"
+    found = "This difference is shown" if is_shown(shown) else "No difference is shown"
+    return Claim(
+        compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
+        shown["high"],
+        f"{status}. {found} in {title_of(one.figure)}, {counts}, {about}: {p}, one of "
+        f"{counted(len(results.plan.contrasts), 'contrast')}.",
+        f"{rows} that the plan does not name, with this certainty; that a single language shows it." if
+        is_shown(shown) else "That the two are alike: the interval holds every difference that the data are compatible "
+        "with.",
+        languages=languages, notes=notes_of(results, languages, line), points=line["points"],
+        holds=f"{line['holds']}; all of the family at once", status=status, exploratory=status == LATE)

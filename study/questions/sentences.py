@@ -1,0 +1,112 @@
+"""A claim's headline: one plain sentence of at most 25 words, with its number in it and a direction that is its sign's.
+
+    "Fine-tuned on twelve languages instead of English alone, the model scores .08 higher on topic in ten languages that
+    neither saw."
+
+Where possibly by chance the difference, the sentence says so. Of several ways to say the same, the first one that is
+short enough is taken.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+import numpy as np
+
+from data.languages import language_name
+from study.questions.compared import is_shown, title_of
+from study.results import Results
+
+MOST_WORDS = 25
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+FIGURES = {"topic.macro_f1": "topic", "macro_f1": "labels", "accuracy": "labels", "topic.recall": "finding the topic",
+           "topic.accuracy": "topic", "stance.end_to_end.accuracy": "stance", "stance.end_to_end.macro_f1": "stance",
+           "stance.given_detection.accuracy": "stance once found", "stance.given_detection.macro_f1":
+           "stance once found"}  # fmt: skip
+CHANCE = ", possibly by chance"
+
+
+def amount(value: float) -> str:
+    """A difference's size without its sign: `amount(-0.083) -> ".08"`, `amount(0.0021) -> ".002"`."""
+    size = abs(value)
+    text = f"{size:.2f}" if size >= 0.005 or size == 0 else f"{size:.3f}"
+    return text if float(text) >= 1 else text.removeprefix("0")
+
+
+def p_words(p: float) -> str:
+    """`p_words(0.0123) -> "p = 0.012"`."""
+    return "p < 0.001" if p < 0.0005 else f"p = {p:.3f}"
+
+
+def many(count: int, noun: str) -> str:
+    """`many(3, "language") -> "three languages"`, `many(1, "language") -> "one language"`; above twelve in digits."""
+    words = COUNTS[count] if count < len(COUNTS) else f"{count:,}"
+    return f"{words} {noun}{'s' * (count != 1)}"
+
+
+def higher(value: float) -> str:
+    """The direction that is the value's sign."""
+    return "higher" if value >= 0 else "lower"
+
+
+def chance(found: Mapping) -> str:
+    """What a headline adds where the interval does not leave out zero."""
+    return "" if is_shown(found) else CHANCE
+
+
+def shortest(*choices: Sequence[str]) -> str:
+    """The parts of a sentence, each in several wordings: the first combination of at most `MOST_WORDS` words."""
+    combined = ["".join(parts) for parts in product(*choices)]
+    fits = [one for one in combined if len(one.split()) <= MOST_WORDS]
+    return fits[0] if fits else min(combined, key=lambda one: len(one.split()))
+
+
+def taught(results: Results, name: str) -> str:
+    """What a model was trained on: "English alone", "English and Spanish", "twelve languages"."""
+    seen = [language_name(code) for code in results.seen(name)]
+    if len(seen) == 1:
+        return f"{seen[0]} alone"
+    return " and ".join(seen) if len(seen) == 2 else many(len(seen), "language")
+
+
+def called(results: Results, name: str) -> str:
+    """A model by its name, said to be another's if it is."""
+    return f"the outside model {name}" if name in results.plan.outside else name
+
+
+def capital(sentence: str) -> str:
+    """A sentence's first letter large, unless it begins with a set's own name."""
+    return sentence.replace("the outside", "The outside", 1) if sentence.startswith("the outside") else sentence
+
+
+def where(results: Results, first: str, second: str, languages: Sequence[str]) -> list[str]:
+    """The languages of a comparison, the most telling words first."""
+    count, plain = len(languages), many(len(languages), "language")
+    if count == 1:
+        return [f" in {language_name(languages[0])}"]
+    unseen = [set(languages) <= set(results.unseen(name)) for name in (first, second)]
+    ways = [f" over all {plain}"] if count == len(results.kept.languages) else [f" in {plain}"]
+    if all(unseen):
+        ways = [f" in {plain} that neither saw", f" in {plain} new to both", *ways]
+    elif unseen[1]:
+        ways = [f" in {plain} that {second} never saw", f" in {plain} that the second never saw",
+                f" in {plain} new to the second", *ways]
+    return ways
+
+
+def compared(results: Results, first: str, second: str, figure: str, languages: Sequence[str], found: Mapping) -> str:
+    """The headline of one model less another."""
+    what = FIGURES.get(figure, title_of(figure))
+    value = found["value"]
+    if value is None or np.isnan(value):
+        return capital(f"{called(results, first)} and {called(results, second)} cannot be compared on {what}: 0 posts "
+                       "allow it.")
+    score = f" {amount(value)} {higher(value)}"
+    tail = [chance(found)]
+    taughts = [taught(results, name) for name in (first, second)]
+    sets = {first, second} <= set(results.plan.sets) and taughts[0] != taughts[1]
+    if sets:
+        start = [f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores{score} on {what}"]
+    else:
+        start = [f"{called(results, first)} scores{score} than {called(results, second)} on {what}"]
+    sentence = shortest(start, where(results, first, second, languages), tail)
+    return capital(sentence) + "."

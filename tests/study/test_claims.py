@@ -1,0 +1,125 @@
+"""What a study claims: one plain sentence with its number, at most 25 words, whose direction is that of its sign.
+
+Deliberate break: in study/questions/sentences.py let `higher` always say "higher", or raise `MOST_WORDS`; or take a
+claim of the first fits (`results.first`) in study/questions/transfer.py.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.files import ROOT
+from study.questions.agreement import agreement
+from study.questions.sentences import amount, compared, many, shortest
+from study.report.page import study_page
+from study.report.section import Study
+from study.write_up import make_study
+from tests.small import write_jsonl
+from tests.study.fake_study import PLAN, fake_results, few_languages
+
+LABELS = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
+
+
+def outside(folder: Path, results_rows, right=0.9) -> Path:
+    """Labels that an outside model gave: mostly right ones."""
+    rng = np.random.default_rng(5)
+    return write_jsonl(folder / "outside.jsonl", [
+        {"id": post.id, "language": post.language, "label": post.label,
+         "predicted": post.label if rng.random() < right else LABELS[rng.integers(4)]} for post in results_rows])
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A whole study of four languages with an outside model and annotators."""
+    folder = tmp_path_factory.mktemp("claims")
+    plan = PLAN.replace(', "paper"', "").replace('["english", "steps"]', '["english"]') + few_languages(folder)
+    file = outside(folder, fake_results(folder, plan).material.rows)
+    plan += f'[outside.theirs]\nfile = "{file}"\nseen = ["en", "es"]\n'
+    plan = plan.replace("[[contrast]]", '[[contrast]]\nfirst = "theirs"\nsecond = "en"\n[[contrast]]', 1)
+    results = fake_results(folder, plan)
+    results.runner.jobs = 1
+    rng = np.random.default_rng(6)
+    results.material.votes = {(post.language, post.id): {name: post.label if rng.random() < 0.8 else LABELS[0]
+                                                         for name in "abc"} for post in results.material.rows}
+    return results, make_study(results, {"base": "b"})
+
+
+def test_every_headline_is_a_short_sentence_with_its_number(study):
+    claims = [claim for section in study[1].sections for claim in section.claims]
+    assert len(claims) > 12
+    for claim in claims:
+        assert len(claim.text.split()) <= 25 and claim.text.endswith(".") and re.search(r"\d", claim.text), claim.text
+        words = " ".join((claim.text, claim.may_say, claim.may_not_say))
+        assert "within the interval" not in words and not re.search(r"\b1 \w+s\b|-\.?\d", words), words
+        assert claim.languages and (claim.holds or claim.low is None), claim.text
+        if claim.kind == "difference" and claim.value and re.search(r"\b(higher|lower)\b", claim.text):
+            assert ("higher" if claim.value > 0 else "lower") in claim.text, claim.text
+            shown = claim.low is not None and (claim.low > 0 or claim.high < 0)
+            assert ("possibly by chance" in claim.text) != shown, claim.text
+
+
+def test_every_contrast_is_a_claim_in_the_plans_order_with_the_familys_interval(study):
+    section = study[1].sections[0]
+    rows = section.tables[0].rows
+    assert [claim.value for claim in section.claims] == [row["value"] for row in rows] and len(rows) == 3
+    for claim, row in zip(section.claims, rows, strict=True):
+        assert (claim.low, claim.high) == (row["simultaneous_low"], row["simultaneous_high"])
+        assert "Holm" in claim.may_say and "all of the family at once" in claim.holds
+    assert [claim for _, claim in study[1].first_claims] == section.claims
+    assert section.claims[0].text.startswith("The outside model theirs scores")
+
+
+def test_an_outside_model_takes_part_in_every_question(study):
+    tables = {table.name: table for table in study[1].tables}
+    for name, key in (("topic_transfer", "train"), ("topic_sets", "train"), ("topic_pooled", "train"),
+                      ("stance_sets", "train"), ("bias_languages", "model"), ("agreement_accuracy", "model")):
+        assert "theirs" in {row[key] for row in tables[name].rows}, name
+    assert {row["second"] for row in tables["stance_parts"].rows} >= {"theirs"}
+    seen = {row["language"]: row["seen"] for row in tables["topic_transfer"].rows if row["train"] == "theirs"}
+    assert seen == {"en": True, "es": True, "ko": False, "tr": False}
+    assert {row["languages"] for row in tables["topic_sets"].rows if row["train"] == "theirs"} == {
+        "all", "seen", "unseen"}
+
+
+def test_the_annotators_stand_beside_each_accuracy(study):
+    results, _ = study
+    section = agreement(results)
+    people, lines = section.tables
+    assert [row["languages"] for row in people.rows] == ["all", "en", "es", "ko", "tr"]
+    assert all(row["low"] <= row["alpha"] <= row["high"] for row in people.rows)
+    assert {row["model"] for row in lines.rows} == {"en", "es", "en-es", "multi", "theirs"}
+    for row in lines.rows:
+        assert row["less"] == pytest.approx(row["accuracy"] - row["ceiling"])
+    results.material.votes = {}
+    assert agreement(results) is None
+
+
+def test_a_sentence_follows_its_sign_and_says_chance(study):
+    results, _ = study
+    down = {"value": -0.083, "low": -0.1, "high": -0.02}
+    words = compared(results, "multi", "en", "topic.macro_f1", ["ko"], down)
+    assert words == ("Fine-tuned on 13 languages instead of English alone, the model scores .08 lower on topic in "
+                     "Korean.")
+    words = compared(results, "en-es", "en", "topic.macro_f1", ["ko", "tr"], down | {"high": 0.02})
+    assert words.endswith("in two languages that neither saw, possibly by chance.") and ".08 lower" in words
+    assert "English and Spanish instead of English alone" in words
+    none = compared(results, "multi", "en", "topic.macro_f1", ["ko"], {"value": float("nan"), "low": None})
+    assert "cannot be compared" in none
+    assert (amount(-0.083), amount(0.0021), amount(1.204), amount(0.0)) == (".08", ".002", "1.20", ".00")
+    assert (many(1, "language"), many(10, "post"), many(13, "post")) == ("one language", "ten posts", "13 posts")
+    assert shortest(["a " * 20], ["b " * 9, "b"]) == "a " * 20 + "b"
+
+
+def test_no_question_says_that_something_lies_within_an_interval():
+    for path in (ROOT / "study").rglob("*.py"):
+        assert "within the interval" not in path.read_text(encoding="utf-8"), path
+
+
+def test_a_card_shows_what_its_interval_holds_for_and_the_points_of_all_fits(study):
+    section = study[1].sections[1]
+    page = study_page(Study("t", "c", {}, {}, [section], "m"))
+    claim = section.claims[0]
+    assert f"The interval holds for {claim.holds}." in page and "Each fit or pair of fits" in page
+    assert page.count('class="fit"') >= 4 and "Languages: " in page and claim.notes[0] in page

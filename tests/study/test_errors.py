@@ -1,0 +1,74 @@
+"""Sides taken for one another, by hand; posts named only when asked; and the learning curve of an added language.
+
+Deliberate break: in study/questions/errors.py count a missed topic as a reversal (`given < 0`), or add the table of ids
+without being asked.
+"""
+
+import numpy as np
+import pytest
+
+from study.questions.errors import errors
+from study.questions.labels_needed import curve_of, law_table
+from study.questions.learning_curves import added
+from study.questions.model_by_language import model_by_language
+from study.report.section import Study
+from tests.study.fake_study import PLAN, fake_results
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return fake_results(tmp_path_factory.mktemp("errors"), PLAN.replace("rows = [4, 8]", "rows = [2, 4, 8]"))
+
+
+def test_reversals_are_those_of_a_loop(results):
+    section = errors(results)
+    rows = {(row["model"], row["language"], row["gold"], row["given"]): row for row in section.tables[1].rows}
+    labels, kept = results.kept.grouping.labels, results.kept
+    for model, code in (("multi", "tr"), ("en", "all")):
+        fits = list(results.recipe(model).values())
+        inside = [k for k in range(len(kept.gold)) if code in ("all", kept.language[k])]
+        pro = [k for k in inside if labels[kept.gold[k]] == "pro-immigration"]
+        hits = np.mean([sum(labels[fit.predicted[k]] == "anti-immigration" for k in pro) for fit in fits])
+        row = rows[model, code, "pro", "anti"]
+        assert row["n"] == len(pro) and row["count"] == pytest.approx(hits)
+        assert row["share"] == pytest.approx(hits / len(pro)) and row["low"] <= row["share"] <= row["high"]
+    assert len(rows) == 4 * 14 * 6
+    both = section.tables[2].rows
+    assert len(both) == 6 and all(row["both"] <= min(row["first"], row["second"]) for row in both)
+    Study("t", "c", {}, {}, [section], "m")
+
+
+def test_posts_are_named_only_when_asked_and_never_by_text(results):
+    assert [table.name for table in errors(results).tables] == ["errors_stances", "errors_languages", "errors_shared"]
+    named = errors(results, ids=True).tables[-1]
+    assert named.name == "errors_posts" and {column.key for column in named.columns} == {
+        "id", "language", "gold", "models"}
+    most = [row["models"] for row in named.rows]
+    assert most == sorted(most, reverse=True) and most[0] <= 4 and most[-1] > 0
+    texts = {post.text for post in results.material.rows}
+    assert not {str(value) for row in named.rows for value in row.values()} & texts
+
+
+def test_the_learning_curve_of_an_added_language_ends_at_four_times_its_rows(results):
+    recipes = {count: added(results, ["tr"], count, "exposure") for count in (2, 4, 8)}
+    table, why = law_table(results, {"tr": recipes}, "topic.macro_f1")
+    row, = table.rows
+    curve = curve_of(recipes, "tr", "topic.macro_f1")
+    assert row["most"] == 8 and not why and row["farthest"] == pytest.approx(curve.at(32)[0])
+    assert row["end_low"] <= row["end"] <= row["end_high"] and row["gain"] >= 0
+    with pytest.raises(ValueError, match="no word beyond"):
+        curve.at(33)
+    none, why = law_table(results, {"tr": {2: recipes[2], 4: recipes[4]}}, "topic.macro_f1")
+    assert none is None and "No learning curve" in why[0]
+
+
+def test_models_by_language_have_a_difference_and_its_spread(results):
+    section = model_by_language(results)
+    sides, cells = section.tables
+    assert [row["model"] for row in sides.rows] == ["es", "en-es", "multi"]
+    assert all(row["lowest"] <= row["value"] <= row["highest"] and row["low"] < row["high"] for row in sides.rows)
+    row = next(row for row in cells.rows if (row["model"], row["language"]) == ("multi", "tr"))
+    right = np.mean([fit.figure("accuracy", ["tr"]) for fit in results.recipe("multi").values()])
+    assert row["raw"] == pytest.approx(right) and len(cells.rows) == 4 * 13
+    assert section.exploratory and model_by_language(results).answer == section.answer
+    Study("t", "c", {}, {}, [section], "m")

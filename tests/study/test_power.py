@@ -1,0 +1,50 @@
+"""The reach of the plan's contrasts: at the plan's rows, from a pilot where there is one, and in the frozen plan.
+
+Deliberate break: in study/power.py let `answered` take fits that nobody asked, or leave `is_hopeless` out of `to_dict`.
+"""
+
+import json
+
+import pytest
+
+from stats.corrected import of_sides
+from study.power import APART, SPREAD, WORTH, power, power_lines
+from study.preregistration import freeze
+from tests.study.fake_study import HASHES, PLAN, fake_results
+
+
+def test_without_a_pilot_the_assumption_is_named(tmp_path):
+    found = power(fake_results(tmp_path))
+    assert len(found) == 2 and all("assumed" in reach.basis for reach in found)
+    topic, stance = found
+    assert topic.design.clusters == 12 * 13 and (topic.design.seeds, topic.design.draws) == (2, 2)
+    assert topic.design.posts == pytest.approx((APART / 13 / 12) ** 0.5)  # twelve languages of 13 posts, each equal
+    assert stance.design.clusters < 169 and stance.design.seed == SPREAD and topic.design.family == 2
+    assert topic.smallest > WORTH and topic.is_hopeless and topic.for_worth > 156
+    words = "\n".join(power_lines(found))
+    assert "hopeless" in words and "these fits only" in words and f"{topic.for_worth:,} posts are needed" in words
+
+
+def test_a_pilots_own_paired_agreement_takes_the_assumptions_place(tmp_path):
+    results = fake_results(tmp_path)
+    results.runner.answered = True
+    topic = power(results)[0]
+    sides = [list(results.recipe(name).values()) for name in ("multi", "en")]
+    languages = results.unseen("en")
+    error = of_sides([*sides[0], *sides[1]], 4, "topic.macro_f1", languages, "languages")[1]
+    assert topic.design.posts == pytest.approx(error) and topic.basis == "from 8 fits answered already"
+    assert topic.design.seed != SPREAD
+
+
+def test_a_hopeless_contrast_is_said_so_in_the_frozen_plan(tmp_path):
+    results = fake_results(tmp_path)
+    reach = power(results)
+    freeze(results.runner, HASHES, results.fits, [one.to_dict() for one in reach])
+    told = json.loads((tmp_path / "frozen.json").read_text())["power"]
+    assert [line["contrast"] for line in told] == [one.name for one in results.plan.contrasts]
+    assert told[0]["hopeless"] and told[0]["smallest_difference"] == round(reach[0].smallest, 4)
+    assert told[0]["posts_for_a_difference_of"] == {str(WORTH): reach[0].for_worth}
+
+
+def test_a_plan_without_contrasts_has_no_reach(tmp_path):
+    assert power(fake_results(tmp_path, PLAN.split("[[contrast]]")[0])) == [] and power_lines([]) == []
