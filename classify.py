@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from common.device import MachineOptions
@@ -47,6 +48,7 @@ from inference.labeller import Labeller
 from inference.loaded import LoadedRun
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
+from stats.calibration import LEAST_ROWS, scaled
 
 READING = {"require_labels": False, "keep_empty": True}  # the output has a row for every row of the input
 # What --text does not go with.
@@ -73,6 +75,9 @@ class ClassifyOptions(ColumnOptions, LabelOptions, MachineOptions):
     with_texts: bool = option(False, "write the posts' texts beside their labels")
     keep_columns: list[str] = option(("all",), "the input's own columns to write as well: all (but the text), none, or "
                                      "their names", metavar="NAME,NAME")
+    calibrated: bool = option(False, "probabilities scaled as the run's validation posts call for")
+    abstain: float = option(0.0, "leave the label empty where its probability is below this; the probabilities stay",
+                            minimum=0, maximum=1)
     safe_cells: bool = option(False, "in csv and tsv, put an apostrophe before cells that a spreadsheet would take for "
                               "a formula: those that begin with =, +, - or @")
 
@@ -124,13 +129,14 @@ def label_files(run: RunFolder, jobs: list[tuple[Path, Path]], options: Classify
         found.append((notes, kept_columns(options, notes, source)))
     if not todo:
         return
+    check_calibration(run, options)
     first = (post.text for source, _ in todo for post in iter_posts([source], options.columns(), **READING))
     model, prompt = ready(run, options, first)
     for (source, output), (notes, kept) in zip(todo, found, strict=True):
         file = GrowingFile(output, made_from(run, source, options, kept, model.dtype), options.resume,
                            options.safe_cells)
         try:
-            label(model, prompt, source, file, notes, kept, options)
+            label(model, prompt, source, file, notes, kept, options, run.facts.get("calibration"))
         except KeyboardInterrupt:
             if file.is_kept:
                 print(f"{file.counts['rows']:,} rows are kept; the same command continues", file=sys.stderr)
@@ -161,7 +167,12 @@ def label_one(options: ClassifyOptions) -> None:
         raise UserError("--text: is empty; give the post in quotes, or leave the option out")
     run = finished_run(options.run)
     print(f"run {run.path}")
-    found, = LoadedRun(run, *ready(run, options, [options.text]), options.micro_tokens).label([options.text])
+    check_calibration(run, options)
+    opened = LoadedRun(run, *ready(run, options, [options.text]), options.micro_tokens)
+    found, = opened.label([options.text])
+    if options.calibrated:
+        row = np.array([list(found.probabilities.values())])
+        found, = as_labels(scaled(row, run.facts["calibration"]), opened.codebook)
     encoding = sys.stdout.encoding
     print(f"\n{bars(found.probabilities, encoding)}\n\n  {printable(str(found), encoding)}")
 
@@ -179,8 +190,15 @@ def ready(run: RunFolder, options: ClassifyOptions, texts: Iterable[str]):
     return model, prompt
 
 
+def check_calibration(run: RunFolder, options: ClassifyOptions) -> None:
+    """Refuse --calibrated for a run that has no calibration."""
+    if options.calibrated and not run.facts.get("calibration"):
+        raise UserError(f"--calibrated: {run.path} was trained without validation posts, or with fewer than "
+                        f"{LEAST_ROWS}, so it has no calibration; train with --validation 0.1")
+
+
 def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, kept: list[str],
-          options: ClassifyOptions) -> None:
+          options: ClassifyOptions, calibration: dict | None = None) -> None:
     """Labels for the posts of `source` that `file` does not have yet, window by window."""
     with file:
         rows, texts, began = file.counts["rows"], file.counts["texts"], time.perf_counter()
@@ -191,10 +209,11 @@ def label(model, prompt: Prompt, source: Path, file: GrowingFile, notes: Notes, 
         with progress(notes.kept - notes.counts["empty_kept"], "post", "labelling", initial=texts) as bar:
             labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
             for window in labeller.label(posts):
-                found = as_labels(window.probabilities, prompt.codebook)
+                given = window.probabilities
+                found = as_labels(scaled(given, calibration) if options.calibrated else given, prompt.codebook)
                 lines = [output_row(*pair, prompt.codebook, options, kept)
                          for pair in zip(window.posts, found, strict=True)]
-                file.add(lines, texts=sum(line["predicted"] is not None for line in lines), cut=window.cut)
+                file.add(lines, texts=sum(one.label is not None for one in found), cut=window.cut)
                 imitating += prompt.imitating(post.text for post in window.posts)
         if file.counts["rows"] != notes.kept or notes.have_changed():
             raise UserError(f"{source}: has changed while it was being labelled; label it again")
@@ -212,7 +231,8 @@ def made_from(run: RunFolder, source: Path, options: ClassifyOptions, kept: list
     adapter = {path.name: sha256_file(path) for path in sorted((run.path / "adapter").iterdir())}
     return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter]), "input": sha256_file(source),
             "columns": asdict(options.columns()), "dtype": str(dtype), "--int8": options.int8,
-            "--with-texts": options.with_texts, "--keep-columns": kept, "--safe-cells": options.safe_cells}
+            "--with-texts": options.with_texts, "--keep-columns": kept, "--safe-cells": options.safe_cells,
+            "--calibrated": options.calibrated and run.facts["calibration"], "--abstain": options.abstain}
 
 
 def check_output(output: Path, source: Path, options: ClassifyOptions) -> None:
@@ -238,7 +258,8 @@ def output_row(post: Post, found: Label, codebook: Codebook, options: ClassifyOp
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, 6)
 
-    row = {"id": post.id, "language": post.language, "predicted": found.label,
+    unsure = found.label is not None and found.probability < options.abstain
+    row = {"id": post.id, "language": post.language, "predicted": None if unsure else found.label,
            "probability": rounded(found.probability)}
     row |= {f"p_{label}": rounded(found.probabilities.get(label)) for label in codebook.labels}
     if codebook.related:
