@@ -26,6 +26,8 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from bulk.check import READING, check_inputs, kept_columns
 from bulk.dry_run import dry_run
 from bulk.fleet import Fleet
@@ -59,6 +61,7 @@ from inference.options import LabelOptions
 from inference.repeats import Repeats
 from inference.run import finished_run
 from report.words import counted
+from stats.calibration import LEAST_ROWS, scaled
 
 # What --text does not go with.
 FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns", "safe_cells",
@@ -84,6 +87,9 @@ class ClassifyOptions(ColumnOptions, BulkOptions, LabelOptions, MachineOptions):
     with_texts: bool = option(False, "write the posts' texts beside their labels")
     keep_columns: list[str] = option(("all",), "the input's own columns to write as well: all (but the text), none, or "
                                      "their names", metavar="NAME,NAME")
+    calibrated: bool = option(False, "probabilities scaled as the run's validation posts call for")
+    abstain: float = option(0.0, "leave the label empty where its probability is below this; the probabilities stay",
+                            minimum=0, maximum=1)
     safe_cells: bool = option(False, "in csv and tsv, put an apostrophe before cells that a spreadsheet would take for "
                               "a formula: those that begin with =, +, - or @")
 
@@ -104,7 +110,9 @@ def main(argv: list[str]) -> None:
 def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: ClassifyOptions) -> None:
     """Check all inputs and outputs, then label one input after the other; `folder` is that of several outputs."""
     manifest = None if folder is None else manifest_path(folder, options.part())
-    hashes = {} if options.dry_run else run_hashes(run)
+    check_calibration(run, options)
+    scaling = run.facts["calibration"] if options.calibrated else None
+    hashes = {} if options.dry_run else run_hashes(run) | {"--calibrated": scaling}
     if manifest is not None and options.resume and not options.overwrite:
         done = [job for job in todo if is_done(manifest, job.path, hashes | input_hashes(job, options))]
         for job in done:
@@ -140,7 +148,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
                     made_from = hashes | input_hashes(job, options) | {
                         "own columns": own, "rows": [rows.start, rows.stop, notes.kept]} | exact
                     file = growing(job, made_from, labeller.prompt, options, manifest)
-                    label(labeller, file, job, notes, own, options, watch, stop)
+                    label(labeller, file, job, notes, own, options, watch, stop, scaling)
             if folder is not None:
                 print(f"together {watch.summary()}")
     write_report(options, folder, todo)
@@ -174,13 +182,25 @@ def label_one(options: ClassifyOptions) -> None:
         raise UserError("--text: is empty; give the post in quotes, or leave the option out")
     run = finished_run(options.run)
     print(f"run {run.path}")
-    found, = LoadedRun(run, *ready(run, options, [options.text]), options.micro_tokens).label([options.text])
+    check_calibration(run, options)
+    opened = LoadedRun(run, *ready(run, options, [options.text]), options.micro_tokens)
+    found, = opened.label([options.text])
+    if options.calibrated:
+        row = np.array([list(found.probabilities.values())])
+        found, = as_labels(scaled(row, run.facts["calibration"]), opened.codebook)
     encoding = sys.stdout.encoding
     print(f"\n{bars(found.probabilities, encoding)}\n\n  {printable(str(found), encoding)}")
 
 
+def check_calibration(run: RunFolder, options: ClassifyOptions) -> None:
+    """Refuse --calibrated for a run that has no calibration."""
+    if options.calibrated and not run.facts.get("calibration"):
+        raise UserError(f"--calibrated: {run.path} was trained without validation posts, or with fewer than "
+                        f"{LEAST_ROWS}, so it has no calibration; train with --validation 0.1")
+
+
 def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: list[str], options: ClassifyOptions,
-          watch: Watch, stop: Stop) -> None:
+          watch: Watch, stop: Stop, scaling: dict | None) -> None:
     """Labels for the job's posts that `file` does not have yet, window by window."""
     rows, prompt, halvings = job.rows(notes.kept), labeller.prompt, labeller.halvings
     imitating = 0  # of those that are labelled now
@@ -193,7 +213,8 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
             posts = iter_posts([job.source], options.columns(), check_ids=False, **READING)
             watch.file = str(job.path)
             for window in labeller.label(islice(posts, rows.start + before, rows.stop)):
-                found = as_labels(window.probabilities, prompt.codebook)
+                given = window.probabilities
+                found = as_labels(given if scaling is None else scaled(given, scaling), prompt.codebook)
                 lines = [output_row(*pair, prompt.codebook, options, kept)
                          for pair in zip(window.posts, found, strict=True)]
                 labels = Counter(line["predicted"] for line in lines if line["predicted"] is not None)
@@ -231,7 +252,7 @@ def input_hashes(job: Job, options: ClassifyOptions) -> dict:
     """What of an input and of the options decides the rows of an output; known before any row is read."""
     return {"input": sha256_file(job.source), "columns": asdict(options.columns()), "--shard": options.shard,
             "--with-texts": options.with_texts, "--keep-columns": list(options.keep_columns),
-            "--safe-cells": options.safe_cells}
+            "--safe-cells": options.safe_cells, "--abstain": options.abstain}
 
 
 def write_report(options: ClassifyOptions, folder: Path | None, todo: list[Job]) -> None:
@@ -247,7 +268,8 @@ def output_row(post: Post, found: Label, codebook: Codebook, options: ClassifyOp
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, 6)
 
-    row = {"id": post.id, "language": post.language, "predicted": found.label,
+    unsure = found.label is not None and found.probability < options.abstain
+    row = {"id": post.id, "language": post.language, "predicted": None if unsure else found.label,
            "probability": rounded(found.probability),
            "error": post.error or ("has no text" if found.label is None else None)}
     row |= {f"p_{label}": rounded(found.probabilities.get(label)) for label in codebook.labels}

@@ -15,6 +15,7 @@ from collections import Counter
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import asdict
 
+import numpy as np
 import torch
 
 from common.device import available_memory
@@ -23,6 +24,7 @@ from common.files import check_place, sha256_json, write_json
 from common.options import parse_options
 from common.terminal import human_bytes, human_seconds, progress
 from data.exposure import exposure_table
+from data.posts import Post
 from finetune.build import choose_order, make_trainer, what_comes
 from finetune.defaults import fill_in
 from finetune.learning import Learning, advice, answers_of, sample
@@ -46,6 +48,7 @@ from lora.inject import inject, trainable_parameters
 from model.llama import LlamaForCausalLM
 from quant.convert import model_bytes
 from report.metrics import Scored, score
+from stats.calibration import fit_scaling
 
 
 def main(argv: list[str]) -> None:
@@ -173,9 +176,15 @@ def validator(prepared: Prepared, trainer: Trainer):
         topic = (figures["topic"] or {}).get("macro_f1")
         return figures["macro_f1"], {"n": figures["n"], "macro_f1": figures["macro_f1"],
                                      "accuracy": figures["accuracy"], "topic_macro_f1": topic,
-                                     "answers": dict(Counter(predicted))}
+                                     "answers": dict(Counter(predicted)),
+                                     "calibration": fit_scaling(probabilities, gold_of(posts, codebook.labels))}
 
     return evaluate
+
+
+def gold_of(posts: list[Post], labels: tuple[str, ...]) -> np.ndarray:
+    """The people's labels as indices, (n,) int64."""
+    return np.array([labels.index(post.label) for post in posts], dtype=np.int64)
 
 
 def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None:
@@ -248,12 +257,17 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
     finish(prepared, run, trainer, watch, ended, seconds)
 
 
+def validated(run: RunFolder, watch: Watch) -> dict:
+    """What was logged of the kept adapter's validation."""
+    return next(line["validation"] for line in reversed(run.read_log())
+                if line["step"] == watch.best_step and "validation" in line)
+
+
 def answers(prepared: Prepared, run: RunFolder, trainer: Trainer, watch: Watch) -> dict:
     """What the kept adapter answers: on the validation posts, where there are some, else on a few training posts."""
     labels = prepared.codebook.labels
     if watch.best is not None:
-        given = next(line["validation"].get("answers") for line in reversed(run.read_log())
-                     if line["step"] == watch.best_step and "validation" in line)
+        given = validated(run, watch).get("answers")
         if given:  # an older version, which began this run, did not count
             people = Counter(post.label for post in prepared.validation)
             return answers_of(Counter(given), people, labels, "validation posts")
@@ -274,6 +288,8 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
                   "halvings": trainer.halvings, "checkpointing": trainer.checkpointing,
                   "best": {"macro_f1": watch.best, "step": watch.best_step} if watch.best is not None else None,
                   "adapter_from": "best validation macro-F1" if watch.best is not None else "last step"}
+    if watch.best is not None:
+        run.facts["calibration"] = validated(run, watch).get("calibration")
     run.facts["run_hash"] = sha256_json([run.facts["options"], run.facts["hashes"]])
     run.facts["finished"] = True
     write_page(run.path / "report.html", facts=run.facts, steps=run.read_log(), title=f"Training run {run.path.name}")

@@ -1,6 +1,7 @@
 """A post, and the columns it is read from."""
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -92,6 +93,13 @@ class ColumnOptions:
             if name not in given and isinstance(stored.get(name), str) and stored[name] != getattr(self, name):
                 setattr(self, name, stored[name])
                 self._remembered = (*self._remembered, name.removesuffix("_column"))
+
+    def columns_of(self, stored: Mapping | None) -> Columns:
+        """The columns of a file like those that a run was trained on; `stored`: the run's options, if there is one."""
+        other = copy(self)
+        if stored is not None:
+            other.remember(stored)
+        return other.columns()
 
     _remembered = ()  # no field: what `remember` took over
     longest_row: int = option(16, "megabytes that a row of a file may take; a longer one is refused while it is read",

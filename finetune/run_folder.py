@@ -173,13 +173,17 @@ class RunFolder:
 
 
 def _log_line(value) -> dict:
-    """A line of log.jsonl as its readers take it: a step, numbers, and the figures of an evaluation."""
+    """A line of log.jsonl as its readers take it: a step, numbers, and the figures of an evaluation.
+
+    What `calibration` holds is checked where it is used (stats/calibration.py).
+    """
     if not isinstance(value, dict) or type(value.get("step")) is not int or value["step"] < 0:
         raise ValueError("not a step")
     figures = value.get("validation", {})
     counts = figures.get("answers", {}) if isinstance(figures, dict) else None
+    rest = {**figures, "answers": None, "calibration": None} if isinstance(counts, dict) else {}
     if not isinstance(counts, dict) or not all(_is_number(number) or number is None for number in
-                                               [*counts.values(), *({**figures, "answers": None}.values())]):
+                                               [*counts.values(), *rest.values()]):
         raise ValueError("not the figures of an evaluation")
     if not all(_is_number(number) for key, number in value.items() if key != "validation"):
         raise ValueError("not a number")

@@ -33,6 +33,7 @@ from report.words import counted
 from tools.prevalence.read import PROBABILITY, STRATUM, keys_of, probabilities_of, value_of_group
 
 READING = {"require_labels": False, "require_text": False}
+POSTS = {"require_labels": False, "keep_empty": True}
 LEAST = 2  # rows of a stratum: with one, nobody knows how its posts differ
 MOST_STRATA = 500
 SHOWN = 30
@@ -94,10 +95,12 @@ def trained_ids(options: SampleOptions) -> set[str]:
     """Ids of posts whose text the run was trained on."""
     if not options.run:
         return set()
-    training = TrainingTexts.from_file(RunFolder.open(find_path(options.run)).path / "training_texts.json")
+    run = RunFolder.open(find_path(options.run))
+    training = TrainingTexts.from_file(run.path / "training_texts.json")
     source = find_path(options.posts or options.labels)
+    columns = options.columns_of(run.facts["options"]) if options.posts else options.columns()
     found, texts = set(), 0
-    for post in iter_posts([source], options.columns(), **READING):
+    for post in iter_posts([source], columns, **(POSTS if options.posts else READING)):
         texts += bool(post.text)
         if post.text and training.hold(post.text):
             found.add(post.id)
@@ -180,7 +183,9 @@ def rows_of(options: SampleOptions, chosen: set[int], stratum_of, sizes, counts)
     others: dict[str, list[Post]] = {}
     if options.posts:
         wanted = {post.id for post in posts.values()}
-        for post in iter_posts([find_path(options.posts)], columns, require_labels=False, keep_empty=True):
+        run = RunFolder.open(find_path(options.run)) if options.run else None
+        own = options.columns_of(run and run.facts["options"])
+        for post in iter_posts([find_path(options.posts)], own, **POSTS):
             if post.id in wanted:
                 others.setdefault(post.id, []).append(post)
     rows = []

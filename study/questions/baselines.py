@@ -198,7 +198,7 @@ def claim_of(results: Results, lines: list[dict]) -> tuple[list[Claim], str]:
     above = sum(r["low"] is not None and r["low"] > 0 for r in every)
     answer += (f" For {above} of {counted(len(every), 'set')}, the whole interval of the difference from "
                f"{row['baseline']} lies above zero.")
-    answer += beside_encoder([r for r in differences.rows if r["baseline"] == SENTENCES], title)
+    answer += beside_encoder([r for r in lines if r["baseline"] == SENTENCES], title)
     found = {"value": row["difference"], "low": row["low"], "high": row["high"]}
     what, languages = FIGURES.get(main_figures(results)[0], title), results.kept.languages
     sentence = shortest([f"{wide}, fine-tuned, scores {amount(found['value'])} {higher(found['value'])} than "

@@ -26,7 +26,7 @@ from common.options import option, parse_options
 from common.terminal import progress
 from data.checks import TrainingTexts
 from data.codebook import Codebook
-from data.posts import ColumnOptions, Post
+from data.posts import ColumnOptions, Columns, Post
 from data.readers import by_id, read_posts
 from finetune.run_folder import RunFolder
 from stats.prevalence import Coded, Machine, Share, equal_probabilities, prevalence, strata_of
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     columns, posts = options.columns(), None
     codes = read_codes(find_path(options.coded), columns, codebook, options.bad_labels)
     if options.posts:
-        posts = joined_posts(find_path(options.posts), options)
+        posts = joined_posts(find_path(options.posts), options.columns_of(run and run.facts["options"]))
     with progress(None, "post", "reading") as bar:
         labels = read_labels(find_path(options.labels), columns, codes, list(options.by), codebook, posts, bar.update)
     print("\n".join([*codes.notes.lines(), *(codes.agreement.lines() if codes.agreement else [])]))
@@ -84,9 +84,9 @@ def main(argv: list[str]) -> None:
         print(f"table: {options.json}")
 
 
-def joined_posts(path: Path, options: PrevalenceOptions) -> dict[tuple[str, str], Post]:
+def joined_posts(path: Path, columns: Columns) -> dict[tuple[str, str], Post]:
     """The posts of --posts by id and language, and also by id alone where no other language has it."""
-    found, _ = read_posts([path], options.columns(), require_labels=False)
+    found, _ = read_posts([path], columns, require_labels=False)
     table = by_id(found)
     alone: dict[str, list[Post]] = {}
     for post in found:
