@@ -211,8 +211,7 @@ def test_before_and_after_the_added_rows(results, section):
     tests = table(section, "bias_exposure_association").rows
     assert {row["model"] for row in tests} == {"en, before", "en, after", "en, after less before"}
     assert {row["n"] for row in tests} == {4, 5} and not any(row["english"] for row in tests)
-    assert any("the gain in accuracy" in claim.text and "per tenfold pre-training share" in claim.text
-               for claim in section.claims)
+    assert any("the gain in accuracy" in one.text and "per tenfold" in one.text for one in section.claims)
 
 
 def test_share_and_language_effects_never_stand_together(results, section):
