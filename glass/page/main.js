@@ -140,7 +140,7 @@ function start() {
     box.addEventListener("input", () => {
       typed = performance.now();
       clearTimeout(timer);
-      timer = setTimeout(update, 40);
+      timer = setTimeout(update, 10);
     });
     main.append(el("label", {for: "post"}, "Post"), box, el("button", {type: "button", id: "save", onclick: save}, "save this page"),
       said, progress, body);
