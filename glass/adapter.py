@@ -50,8 +50,8 @@ def every_part(trace: Trace) -> Trace:
     """The same trace with a stage `factors.PART` for each part, or for each layer and kind where there are many."""
     names = list(adapters(trace.model))
     parts = list(parts_of(names))
-    return trace.extended([strengths(trace, part) for part in parts[: len(parts) if len(parts) <= MOST_PARTS else
-                                                                    len(parts) - len(names)]])
+    kept = parts if len(parts) <= MOST_PARTS else parts[: len(parts) - len(names)]
+    return trace.extended([strengths(trace, part) for part in kept if f"factors.{part}" not in trace.by_name])
 
 
 def strengths(trace: Trace, part: str | None = None) -> Stage:

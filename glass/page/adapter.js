@@ -18,7 +18,7 @@ function adapterSection(data, state) {
       partSlider(data, state)) : null),
   el("details", {}, el("summary", {}, "what each update is made of: singular values of s B A"),
     el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "singular values", "data-stage": "spectrum"},
-      el("table", {class: "names"}, ...spectrum.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
+      el("table", {class: "full named"}, ...spectrum.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
         el("td", {class: "barred"}, columns(one.values, most)), el("td", {class: "n"}, number(one.values[0]))))))),
   el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "factors"), stageButton(data, "spectrum"),
     parts[state.part] ? stageButton(data, `factors.${state.part}`) : null)));

@@ -122,7 +122,7 @@ function twoAdapters(found) {
   return el("div", {}, el("h3", {}, "The two adapters"), el("p", {class: "soft"}, "For each linear: the singular values of both updates, " +
     "their cosine, and the angles between the directions that both write and that both read, beside the smallest of these: at 0° a " +
     "direction is in both, at 90° in one alone."),
-  el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "two adapters", "data-stage": "against.updates"}, el("table", {class: "names"},
+  el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "two adapters", "data-stage": "against.updates"}, el("table", {class: "full named"},
     el("thead", {}, el("tr", {}, ...["linear", "A", "B", "cosine", "written", "", "read", ""].map((word, place) =>
       el("th", {scope: "col", class: place === 3 ? "n" : null}, word)))),
     el("tbody", {}, ...found.updates.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),

@@ -30,7 +30,7 @@ function tokensSection(data) {
 // What one sentence costs in each language: a bar of its tokens, and its characters and bytes.
 function taxPart(languages) {
   const most = Math.max(...languages.map((one) => one.tokens)), dearest = languages.find((one) => one.tokens === most);
-  const table = el("table", {class: "tight names"}, el("thead", {}, el("tr", {}, ...["", "tokens", "", "× English", "chars", "bytes"]
+  const table = el("table", {class: "tight full named"}, el("thead", {}, el("tr", {}, ...["", "tokens", "", "× English", "chars", "bytes"]
     .map((word, place) => el("th", {scope: "col", class: place && place !== 2 ? "n" : null}, word)))),
   el("tbody", {}, ...languages.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
     el("td", {class: "n"}, number(one.tokens)), el("td", {class: "barred"}, bar(one.tokens, most, "plus")),
