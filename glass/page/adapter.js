@@ -16,7 +16,7 @@ function adapterSection(data, state) {
     el("div", {}, el("h3", {}, "All of it"), strengthSlider(data, state, {id: "factor", key: "factor", stage: "factors", factors, probabilities})),
     there.length ? el("div", {}, el("h3", {}, el("label", {for: "part"}, "One part of it: "), partChoice(there, state)),
       partSlider(data, state)) : null),
-  el("details", {}, el("summary", {}, "what each update is made of: singular values of s B A"),
+  fold("spectrum", "what each update is made of: singular values of s B A",
     el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "singular values", "data-stage": "spectrum"},
       el("table", {class: "full named"}, ...spectrum.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
         el("td", {class: "barred"}, columns(one.values, most)), el("td", {class: "n"}, number(one.values[0]))))))),
@@ -56,8 +56,11 @@ function partSlider(data, state) {
   const {parts, part_factors: factors} = data.adapter;
   if (parts[state.part]) return strengthSlider(data, state, {id: "part-factor", key: "partFactor",
     stage: `factors.${state.part}`, factors, probabilities: parts[state.part]});
-  const get = el("button", {type: "button", id: "part-get", onclick: () => more("part", {part: state.part})},
-    "compute its strengths");
+  const get = el("button", {type: "button", id: "part-get", onclick: async () => {
+    await more("part", {part: state.part});
+    const slider = document.getElementById("part-factor");
+    if (slider) slider.focus();  // the button is gone
+  }}, "compute its strengths");
   return el("div", {}, el("p", {class: "soft"}, "Turned alone, all else as it is."), get);
 }
 

@@ -106,7 +106,7 @@ function layersApart(data, found) {
         el("span", {}, `attention, head ${layer.heads.indexOf(most)}`), bar(most, 1, "minus"), el("span", {class: "n"}, number(most)),
         el("span", {}, "A’s reading"), stack(layer.reading[0]), el("span", {class: "n"}, number(Math.max(...layer.reading[0]))),
         el("span", {}, "B’s reading"), stack(layer.reading[1]), el("span", {class: "n"}, number(Math.max(...layer.reading[1])))),
-      el("details", {}, el("summary", {}, "every tensor and every head"), el("div", {class: "frame", tabindex: 0, role: "group",
+      fold(stage, "every tensor and every head", el("div", {class: "frame", tabindex: 0, role: "group",
         "aria-label": `distances in layer ${index}`, "data-stage": stage}, all))));
   });
   return el("div", {}, el("h3", {}, "Layer by layer"), el("p", {class: "soft"}, "At the token at which the label is read: how far B " +

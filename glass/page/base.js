@@ -14,6 +14,14 @@ function put(node, attributes, children) {
 const el = (name, attributes, ...children) => put(document.createElement(name), attributes, children);
 const svg = (name, attributes, ...children) => put(document.createElementNS(SVG, name), attributes, children);
 
+// A fold that stays open, or closed, when the page is drawn anew; `summary` is text or an element.
+const unfolded = new Set();
+
+function fold(id, summary, ...children) {
+  return el("details", {open: unfolded.has(id), ontoggle: (event) => unfolded[event.target.open ? "add" : "delete"](id)},
+    el("summary", {}, summary), ...children);
+}
+
 function number(value) {
   if (value === null) return "−∞";
   if (Number.isInteger(value)) return String(value);

@@ -46,7 +46,7 @@ function bitsTable(bits) {
   const body = bits.codes.map((code, index) => el("tr", {}, cell(index), bits.original ? cell(bits.original[index]) : null,
     el("td", {class: "n"}, "0x" + bits.packed[index >> 1].toString(16).padStart(2, "0")), cell(code), cell(bits.values[index]),
     bits.original ? cell(bits.error[index]) : null));
-  return el("details", {}, el("summary", {}, "the block as a table"), el("div", {class: "frame", tabindex: 0, role: "group",
+  return fold("block", "the block as a table", el("div", {class: "frame", tabindex: 0, role: "group",
     "aria-label": "the weights of the block", "data-stage": "bits"}, el("table", {}, el("thead", {}, el("tr", {},
       ...head.map((word) => el("th", {scope: "col", class: "n"}, word)))), el("tbody", {}, ...body))));
 }

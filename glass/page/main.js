@@ -44,9 +44,14 @@ async function answered(what, content) {
 function draw(data) {
   state.data = data;
   const open = openStage;
-  const focused = document.activeElement && document.activeElement.id;
+  const before = document.activeElement, typing = before.tagName === "TEXTAREA";
+  const at = typing ? [before.selectionStart, before.selectionEnd] : [];
   body.replaceChildren(...sections(data));
-  if (focused && document.getElementById(focused)) document.getElementById(focused).focus();
+  const focused = before.id && document.getElementById(before.id);
+  if (focused && focused !== before) {
+    focused.focus({preventScroll: true});
+    if (typing) focused.setSelectionRange(...at);  // whoever types goes on where they were
+  }
   if (open) {
     const button = [...document.querySelectorAll("[data-open]")].find((node) => node.dataset.open === open);
     openStage = null;
@@ -150,5 +155,13 @@ function start() {
     draw(frozen);
   }
 }
+
+// On paper no fold can be opened: all are open while the page is printed.
+let closed = [];
+addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")];
+  closed.forEach((one) => { one.open = true; });
+});
+addEventListener("afterprint", () => closed.forEach((one) => { one.open = false; }));
 
 start();

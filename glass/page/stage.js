@@ -40,7 +40,7 @@ function stagePanel(data, name, tensors) {
       continue;
     }
     panel.append(strip(tensor.values));
-    panel.append(el("details", {}, el("summary", {}, `${tensor.values.length} numbers`), el("div", {class: "numbers"}, shown)));
+    panel.append(fold(`${name}.${tensor.name}`, `${tensor.values.length} numbers`, el("div", {class: "numbers"}, shown)));
   }
   for (const index of stage.code) panel.append(codeBlock(data.codes[index]));
   return panel;

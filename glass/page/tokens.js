@@ -10,8 +10,8 @@ function tokenChip(token, place, answer) {
 function tokensSection(data) {
   const answer = data.tokens.length - 1;
   const own = data.tokens.map((token, place) => [token, place]).filter(([token]) => token.part === "post");
-  const all = el("details", {}, el("summary", {}, `the whole row, ${data.tokens.length} tokens: what the prompt added, ` +
-    "and at its end where the label is read"));
+  const all = fold("row", `the whole row, ${data.tokens.length} tokens: what the prompt added, ` +
+    "and at its end where the label is read");
   all.addEventListener("toggle", () => {
     if (all.open && !all.querySelector(".tokens")) {
       all.append(el("div", {class: "tokens"}, ...data.tokens.map((token, place) => tokenChip(token, place, answer))));
@@ -35,7 +35,7 @@ function taxPart(languages) {
   el("tbody", {}, ...languages.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
     el("td", {class: "n"}, number(one.tokens)), el("td", {class: "barred"}, bar(one.tokens, most, "plus")),
     el("td", {class: "n"}, one.tax.toFixed(2)), el("td", {class: "n"}, number(one.characters)), el("td", {class: "n"}, number(one.bytes))))));
-  return el("details", {id: "tax"}, el("summary", {"data-stage": "tax"}, `the tokenizer’s tax: one sentence takes ${languages[0].tokens} ` +
+  return fold("tax", el("span", {"data-stage": "tax"}, `the tokenizer’s tax: one sentence takes ${languages[0].tokens} ` +
     `tokens in ${languages[0].name} and ${most} in ${dearest.name}`),
   el("div", {"data-stage": "tax"}, table),
   el("ul", {class: "plain soft"}, ...languages.map((one) => el("li", {lang: one.language}, `${one.name}: `, el("bdi", {dir: "auto"}, one.text)))));

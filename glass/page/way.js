@@ -82,7 +82,7 @@ function largest(data, rows, layer) {
   const body = all.slice(0, 24).map((one) => el("tr", {}, el("td", {class: "n"}, String(one.head)),
     el("td", {class: "n"}, String(one.place)), el("td", {}, el("bdi", {}, visible(data.tokens[one.place].text))),
     el("td", {}, data.tokens[one.place].part), el("td", {class: "n"}, number(one.weight))));
-  return el("details", {}, el("summary", {}, "the largest of these weights as a table"),
+  return fold("largest", "the largest of these weights as a table",
     el("div", {class: "frame", "data-stage": `layers.${layer}.attention`}, el("table", {}, el("thead", {}, el("tr", {},
       ...["head", "place", "token", "part", "weight"].map((word) => el("th", {scope: "col"}, word)))), el("tbody", {}, ...body))));
 }
