@@ -1,7 +1,7 @@
 """Why this label, and the adapter: against recomputation post by post, finite differences, and models built that way.
 
 Deliberate breaks: in glass/why.py take out the token behind the place, leave out `x *`, or strip the text ahead of a
-word, too; in glass/adapter.py forget to put the scales back.
+word, too; in glass/adapter.py forget to put the scales back, or turn the whole adapter for a part.
 """
 
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ import torch
 from common.packed import Layout
 from data.prompt import EncodedPost
 from glass import recompute, trace
-from glass.adapter import FACTORS, adapter, spectra
+from glass.adapter import FACTORS, PART_FACTORS, adapter, parts_of, spectra, strengths
 from glass.verify import write_verification
 from glass.whole import whole_trace
 from glass.why import gradient_times_input, why
@@ -88,6 +88,22 @@ def test_the_adapter_s_strengths(run, whole):
         for name, layer in adapters(run.model).items():
             layer.lora_B.data = kept[name]
     assert {name: layer.scaling for name, layer in adapters(run.model).items()} == scales
+
+
+@pytest.mark.parametrize("part", ["layers.1", "v_proj", "layers.2.mlp.down_proj"])
+def test_a_part_s_strengths_are_those_of_a_model_with_that_part_so_much_larger(run, part):
+    stage = strengths(trace(run, POST), part)
+    inside = parts_of(adapters(run.model))[part]
+    assert inside == [name for name in adapters(run.model) if f".{part}." in f"{name}."]
+    kept = {name: adapters(run.model)[name].lora_B.data.clone() for name in inside}
+    for factor, row in zip(PART_FACTORS, stage.probabilities, strict=True):
+        for name, before in kept.items():
+            adapters(run.model)[name].lora_B.data = factor * before
+        np.testing.assert_allclose(row, list(run.label([POST])[0].probabilities.values()), rtol=1e-4, atol=1e-6)
+    for name, before in kept.items():
+        adapters(run.model)[name].lora_B.data = before
+    assert stage.probabilities[PART_FACTORS.index(1.0)].tolist() == pytest.approx(
+        list(run.label([POST])[0].probabilities.values()), abs=1e-7)
 
 
 def test_spectra_are_those_of_the_whole_updates(run):
