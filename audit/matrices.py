@@ -65,8 +65,9 @@ def error_figures(weight: torch.Tensor, packed: torch.Tensor, scales: Scales) ->
             "block_error_median": float(relative.median()), "block_error_largest": float(relative.max()),
             "crest_median": float(crest.median()), "crest_largest": float(crest.max()),
             "outliers": int((wide.abs() > limit).sum()), "outlier_limit": float(limit),
-            "worst_blocks": [{"row": BLOCK * block // weight.shape[1], "column": BLOCK * block % weight.shape[1],
-                              "weights": int(sizes[block]), "share": _quotient(of_error[block], of_error.sum()),
+            "worst_blocks": [{"block": block, "row": BLOCK * block // weight.shape[1],
+                              "column": BLOCK * block % weight.shape[1], "weights": int(sizes[block]),
+                              "share": _quotient(of_error[block], of_error.sum()),
                               "relative_error": float(relative[block]), "largest": float(largest[block]),
                               "crest": float(crest[block])} for block in worst]}
 

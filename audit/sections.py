@@ -46,7 +46,8 @@ def quantisation(found: Mapping) -> list[Html]:
             tag("h3", "How each matrix was rounded"),
             tag("p", "Error: of all weights, as a share of the matrix's norm. Weighted: of the outputs, for the inputs "
                 "that arrive with these posts. Crest: largest weight of a block over the block's root mean square. "
-                "Outliers: weights beyond six standard deviations.", class_="note"),
+                "Outliers: weights beyond six standard deviations. Sorted by the weighted error; python -m glass shows "
+                "any block, weight by weight.", class_="note"),
             grid(["matrix", "error", "weighted", "worst block", "crest", "outliers", "bits used", "bits by error"],
                  [[row["name"], percent(row["relative_error"]), percent(row["weighted_error"]),
                    percent(row["block_error_largest"]), number(row["crest_largest"], 1), f"{row['outliers']:,}",
@@ -60,8 +61,8 @@ def worst_blocks(found: Mapping) -> Html:
     every = [(block["share"], row["name"], block) for row in found["matrices"] for block in row["worst_blocks"]]
     blocks = sorted(every, key=lambda part: -part[0])[:MOST]
     return folded("Worst blocks", grid(
-        ["matrix", "row", "from column", "share of its squared error", "error", "largest weight", "crest"],
-        [[name, block["row"], block["column"], percent(share), percent(block["relative_error"]),
+        ["matrix", "block", "row", "from column", "share of its squared error", "error", "largest weight", "crest"],
+        [[name, block["block"], block["row"], block["column"], percent(share), percent(block["relative_error"]),
           number(block["largest"]), number(block["crest"], 1)] for share, name, block in blocks], class_="wide"))
 
 

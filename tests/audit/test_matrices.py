@@ -40,6 +40,7 @@ def test_errors_equal_sums_over_the_weights(shape):
     order = sorted(range(len(pieces)), key=lambda block: -shares[block])
     assert [(block["row"], block["column"]) for block in found["worst_blocks"]] == \
         [divmod(64 * block, shape[1]) for block in order[:5]]
+    assert [block["block"] for block in found["worst_blocks"]] == order[:5]
     assert [block["weights"] for block in found["worst_blocks"]] == [len(flat[pieces[block]]) for block in order[:5]]
     assert [block["share"] for block in found["worst_blocks"]] == \
         pytest.approx([shares[block] for block in order[:5]], rel=1e-6)
