@@ -14,6 +14,7 @@ from inference import LoadedRun
 from inference.run import base_folder, finished_run, open_model
 from loading import load_model
 from loading.weights import read_config
+from lora.inject import adapters
 
 WEIGHTS = {"nf4": "nf4", "16-bit": "none"}  # as `load_model` calls them
 SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
@@ -50,6 +51,9 @@ def _other_weights(run: LoadedRun, what: str, model: str | None, cache: str | No
         raise UserError(f"--against 16-bit: the base's own files are in four bits ({folder}); compare with another run")
     opened = load_model(folder, device=run.model.device, dtype=run.model.dtype, quantize=WEIGHTS[what],
                         adapter=run.folder.path / "adapter", cache=cache if what == "nf4" else None)
+    ours = adapters(run.model)
+    for name, layer in adapters(opened).items():  # the very same numbers: a step of learning changes both
+        layer.lora_A, layer.lora_B = ours[name].lora_A, ours[name].lora_B
     return LoadedRun(run.folder, opened, run.prompt)
 
 
@@ -73,12 +77,12 @@ def words_for(what: str | None) -> str:
 
 
 def offered(run: LoadedRun, named: str | None = None) -> dict[str, str]:
-    """What a page may hold `run` against: words for people, and what `other_run` takes, `named` first."""
+    """What a page may hold `run` against: what `other_run` takes, `named` first, and words for people."""
     own, names = run.folder.path.resolve(), [named, "16-bit" if four_bit_linears(run.model) else "nf4"]
     known = {own, Path(named or own).resolve()}
     names += [str(path.parent) for path in sorted(own.parent.glob("[!.]*/run.json"))[:MOST]
               if path.parent not in known and _is_finished(path.parent)]
-    return {words_for(name): name for name in names if name}
+    return {name: words_for(name) for name in names if name}
 
 
 def _is_finished(folder: Path) -> bool:

@@ -29,8 +29,8 @@ def frozen(trace: Trace, learnt: int = 0) -> str:
 def live(text: str, **more) -> str:
     """The page that asks its server about `text` first, and then about whatever is typed.
 
-    more: `offered`, what a post can be held against, by words for people; `against_what` and `against_text`, which of
-    it and which other post at the beginning.
+    more: `offered`, what a post can be held against, with words for people; `against_what` and `against_text`, which
+    of it and which other post at the beginning.
     """
     return joined({"live": True, "text": text, "offered": {}} | more)
 

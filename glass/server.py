@@ -120,7 +120,7 @@ class Answers:
 
     def model_named(self, what: str):
         """The run itself for "", or what the page offers, which is opened unless it was the last one."""
-        if what and what not in self.offered.values():
+        if what and what not in self.offered:
             raise UserError("against: the page offers no such model")
         if what and self.other[0] != what:
             self.other = ("", self.run)  # the one before goes first

@@ -31,8 +31,7 @@ def shown(trace: Trace, learnt: int = 0) -> dict:
     return {
         "text": trace.text, "cut": trace.cut, "label": trace.label, "labels": list(trace.probabilities),
         "probabilities": numbers(trace.by_name["probabilities"].probabilities),
-        "tokens": [{"text": token.text, "bytes": token.bytes.hex(), "id": token.id, "part": token.part}
-                   for token in trace.tokens],
+        "tokens": listed(trace),
         "layers": [{"lens": numbers(layer.lens.probabilities),
                     "attention_size": numbers(layer.attention_write.size[-1:])[0],
                     "mlp_size": numbers(layer.mlp.size[-1:])[0],
@@ -45,6 +44,12 @@ def shown(trace: Trace, learnt: int = 0) -> dict:
         "learning": of_learning(trace, numbers), "learnt": learnt,
     } | extra | ({"matrices": {name: blocks_of(layer) for name, layer in four_bit_linears(trace.model).items()}}
                  if "bits" in extra else {})
+
+
+def listed(trace: Trace) -> list[dict]:
+    """Each token of the row as text, its bytes, its id, and which part it is of."""
+    return [{"text": token.text, "bytes": token.bytes.hex(), "id": token.id, "part": token.part}
+            for token in trace.tokens]
 
 
 def of_why(stages: dict[str, Stage]) -> dict:
@@ -85,7 +90,7 @@ def of_against(trace: Trace) -> dict:
     parted = stages["against.parted"]
     found = {
         "words": trace.other.words, "text": other.text, "label": other.label, "names": list(COMPARED),
-        "tokens": [{"text": token.text, "part": token.part} for token in other.tokens],
+        "tokens": listed(other),
         "shared": numbers(stages["against.tokens"].shared),
         "probabilities": [numbers(row) for row in stages["against.labels"].probabilities],
         "layers": [{"distances": numbers(layer.distances), "heads": numbers(layer.heads),

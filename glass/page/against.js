@@ -16,7 +16,7 @@ function againstSection(data, state) {
   }
   const same = found.text === data.text;
   section.append(el("p", {}, el("strong", {}, "A"), " is what stands above. ", el("strong", {}, "B"), ` is ${found.words}, with `,
-    same ? "the same post." : "this post:"), same ? "" : el("p", {class: "post", dir: "auto"}, visible(found.text)),
+    same ? "the same post." : "this post:"), same ? "" : el("p", {class: "post", dir: "auto"}, visible(found.text)), same ? "" : theirTokens(found),
     partedList(data, found), el("div", {class: "wide"}, bothLabels(data, found), tokensApart(data, found)),
     layersApart(data, found), found.updates ? twoAdapters(found) : "");
   return section;
@@ -25,8 +25,8 @@ function againstSection(data, state) {
 // Which model and which post B has; Python is asked at every change.
 function againstChoice(data, state) {
   const chosen = state.against;
-  const what = el("select", {id: "against-what"}, ...[["the same model", ""], ...Object.entries(frozen.offered)].map(
-    ([words, value]) => el("option", {value, selected: value === chosen.what}, words)));
+  const what = el("select", {id: "against-what"}, ...[["", "the same model"], ...Object.entries(frozen.offered)].map(
+    ([value, words]) => el("option", {value, selected: value === chosen.what}, words)));
   const text = el("textarea", {id: "against-text", dir: "auto", spellcheck: "false", maxlength: 20000, class: "short",
     placeholder: "the same post"});
   text.value = chosen.text;
@@ -39,6 +39,12 @@ function againstChoice(data, state) {
   return el("div", {class: "fields"}, el("label", {for: "against-what"}, "B’s model"), what,
     el("label", {for: "against-text"}, "B’s post"), text,
     data.tax ? el("label", {for: "against-sentence"}, "or the example in") : null, data.tax ? sentence : null);
+}
+
+function theirTokens(found) {
+  const own = found.tokens.map((token, place) => [token, place]).filter(([token]) => token.part === "post");
+  return el("div", {"data-stage": "against.tokens"}, el("p", {class: "soft"}, `${own.length} tokens`),
+    el("div", {class: "tokens"}, ...own.map(([token, place]) => tokenChip(token, place, -1))));
 }
 
 function partedList(data, found) {
@@ -65,7 +71,7 @@ const percent = (share) => `${(100 * share).toFixed(2)} %`;
 
 function bothLabels(data, found) {
   const rows = [["A", found.probabilities[0], "against.labels"], ["B", found.probabilities[1], "against.labels"]];
-  if (found.updates && data.adapter) rows.push(["no adapter", data.adapter.probabilities[0], "factors"]);
+  if (found.updates && data.adapter) rows.push(["A’s base", data.adapter.probabilities[0], "factors"]);
   const grid = el("div", {class: "labels both"});
   data.labels.forEach((label, index) => {
     grid.append(el("bdi", {class: "name whole"}, label));

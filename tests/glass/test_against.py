@@ -46,7 +46,7 @@ def test_the_base_in_16_bits_is_the_file_s(run, dense):
     weights = load_file(ROOT / "base" / "model.safetensors")
     for name, layer in adapters(dense.model).items():
         assert torch.equal(layer.base.dense_weight(torch.float32), weights[f"{name}.weight"].float())
-        assert torch.equal(layer.lora_B, adapters(run.model)[name].lora_B)
+        assert layer.lora_B is adapters(run.model)[name].lora_B and layer.lora_A is adapters(run.model)[name].lora_A
     found = compared(trace(run, POST), trace(dense, POST))
     for row, which in zip(found.by_name["against.labels"].probabilities, (run, dense), strict=True):
         np.testing.assert_allclose(row, list(which.label([POST])[0].probabilities.values()), atol=1e-6)
@@ -167,8 +167,9 @@ def test_what_cannot_be_compared_is_said(run, changed, tmp_path):
                           codebook=SimpleNamespace(labels=run.codebook.labels[:2]))
     with pytest.raises(UserError, match="give a run with the same labels"):
         other_run(few, str(changed))
-    assert list(offered(run)) == ["the base in 16 bits", "the run other"]
+    assert offered(run) == {"16-bit": "the base in 16 bits", str(changed.resolve()): "the run other"}
+    assert list(offered(run, str(changed))) == [str(changed), "16-bit"]
     unfinished = shutil.copytree(changed, changed.with_name("stopped"))
     write_json(unfinished / "run.json", facts | {"finished": False})
-    assert "the run stopped" not in offered(run)
+    assert "the run stopped" not in offered(run).values()
     shutil.rmtree(unfinished)

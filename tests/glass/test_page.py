@@ -36,9 +36,8 @@ browser_only = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get i
 def found(run):
     """Whole, with every part of the adapter turned, and held against another post by another adapter."""
     two = other_run(run, "16-bit")
-    with torch.no_grad():
-        for layer in adapters(two.model).values():
-            layer.lora_A[::2] *= -1
+    for layer in adapters(two.model).values():  # it shares the run's numbers, which stay as they are
+        layer.lora_A = torch.nn.Parameter(layer.lora_A * torch.tensor([-1.0, 1.0]).repeat(8)[:, None], False)
     one = every_part(whole_trace(trace(run, "They open the border."), ROOT / "base"))
     one = compared(one, trace(two, "Lasst sie bleiben, عبرنا"), "another adapter")
     return with_steps(run, one, "neutral")
@@ -203,7 +202,7 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
 @pytest.mark.parametrize("post", HOSTILE)
 def test_hostile_posts_are_text(run, browser, tmp_path, post):
     path = tmp_path / "page.html"
-    path.write_text(frozen(trace(run, post)), encoding="utf-8")
+    path.write_text(frozen(compared(trace(run, post), trace(run, post + "!"))), encoding="utf-8")
     seen = browser.read(path, 390)
     assert seen["scroll_width"] == 390 and seen["messages"] == []
     assert browser.value("document.querySelectorAll('script').length") == 2
