@@ -44,6 +44,7 @@ def changed(run, tmp_path_factory):
 def test_the_base_in_16_bits_is_the_file_s(run, dense):
     """The second run's weights are the file's own, its adapter the first one's, and its labels `load_run`'s of both."""
     weights = load_file(ROOT / "base" / "model.safetensors")
+    assert list(adapters(dense.model)) == list(adapters(run.model)) != []
     for name, layer in adapters(dense.model).items():
         assert torch.equal(layer.base.dense_weight(torch.float32), weights[f"{name}.weight"].float())
         assert layer.lora_B is adapters(run.model)[name].lora_B and layer.lora_A is adapters(run.model)[name].lora_A
