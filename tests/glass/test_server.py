@@ -142,6 +142,11 @@ def test_a_part_of_the_adapter_and_another_model_join_the_page(run):
     assert both["against"]["words"] == "the base in 16 bits" and list(both["adapter"]["parts"]) == ["layers.1"]
     names = [tensor["name"] for tensor in answers.answer("stage", post | {"stage": "against.0"})["tensors"]]
     assert names == ["distances", "heads", "reading", "tokens"]
+    page = re.search(r'id="data">(.*?)</script>', answers.answer("save", post)["page"])[1]
+    saved = json.loads(page)
+    assert saved["against"] == both["against"] and "against.1" in saved["details"]
+    assert len(saved["adapter"]["parts"]) == 31
+    assert str(run.folder.path.parent) not in page  # what a live page offers are places on this machine
     other = answers.answer("against", post | {"what": "", "other": "Wir bleiben."})
     assert other["against"]["words"] == "the same model" and other["against"]["text"] == "Wir bleiben."
     assert answers.answer("against", post | {"what": "", "other": ""})["against"] is None
