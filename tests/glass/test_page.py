@@ -32,12 +32,17 @@ WEIGHTS = "document.querySelectorAll('[aria-labelledby=h-learning] caption').len
 browser_only = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get install chromium)")
 
 
+def changed_adapter(run):
+    """The same with every second direction of its adapter turned around."""
+    for layer in adapters(run.model).values():
+        layer.lora_A = torch.nn.Parameter(layer.lora_A * torch.tensor([-1.0, 1.0]).repeat(8)[:, None], False)
+    return run
+
+
 @pytest.fixture(scope="module")
 def found(run):
     """Whole, with every part of the adapter turned, and held against another post by another adapter."""
-    two = other_run(run, "16-bit")
-    for layer in adapters(two.model).values():  # it shares the run's numbers, which stay as they are
-        layer.lora_A = torch.nn.Parameter(layer.lora_A * torch.tensor([-1.0, 1.0]).repeat(8)[:, None], False)
+    two = changed_adapter(other_run(run, "16-bit"))
     one = every_part(whole_trace(trace(run, "They open the border."), ROOT / "base"))
     one = compared(one, trace(two, "Lasst sie bleiben, عبرنا"), "another adapter")
     return with_steps(run, one, "neutral")
@@ -99,23 +104,6 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
     for name in ("codes", "packed", "values", "original", "error", "levels"):
         np.testing.assert_allclose(data["bits"][name], tensors[f"bits.{name}"], rtol=1e-5)
     np.testing.assert_allclose(data["probabilities"], tensors["probabilities.probabilities"][0], rtol=1e-5)
-
-
-def test_every_number_of_the_comparison_stands_in_the_file_that_is_recomputed(found):
-    data, (tensors, _) = data_of(frozen(found))["against"], stored(found)
-    assert data["text"] == "Lasst sie bleiben, عبرنا" and data["words"] == "another adapter"
-    for number, layer in enumerate(data["layers"]):
-        for name, shown in layer.items():
-            if shown is not None:
-                np.testing.assert_allclose(shown, tensors[f"against.{number}.{name}"], rtol=1e-5)
-    np.testing.assert_allclose(data["probabilities"], tensors["against.labels.probabilities"], rtol=1e-5)
-    for name in ("differs", "residual", "reading"):
-        assert np.array_equal(data["parted"][name], tensors[f"against.parted.{name}"])
-    for row, one in enumerate(data["updates"]):
-        assert one["cosine"] == pytest.approx(tensors["against.updates.cosine"][row], rel=1e-5)
-        np.testing.assert_allclose(one["spectra"], tensors["against.updates.spectra"][:, row], rtol=1e-5)
-        for side in ("writes", "reads"):
-            np.testing.assert_allclose(one[side], tensors[f"against.updates.{side}"][row], rtol=1e-5)
 
 
 def test_a_post_cannot_end_the_element_that_it_is_in():
@@ -278,18 +266,6 @@ def test_the_live_page_follows_what_is_typed(run, browser):
         browser.value("document.getElementById('post').select()")
         browser.call("Input.insertText", text=" ")
         until(browser, "document.querySelector('.error').textContent.includes('nothing')", "what cannot be labelled")
-        browser.value("document.getElementById('post').select()")
-        browser.call("Input.insertText", text="open the gate")
-        until(browser, "document.querySelector('[data-stage=\"against.parted\"]')", "the post that was kept, compared")
-        until(browser, "document.querySelector('.both')", "both labels")
-        browser.value("const w = document.getElementById('against-what'); w.value = '16-bit'; "
-                      "w.dispatchEvent(new Event('change'))")
-        until(browser, "document.body.textContent.includes('B is the base in 16 bits')", "the base in 16 bits")
-        browser.value("document.getElementById('part').value = 'q_proj'; "
-                      "document.getElementById('part').dispatchEvent(new Event('change'))")
-        browser.value("document.getElementById('part-get').click()")
-        until(browser, "document.getElementById('part-factor')", "the strengths of a part")
-        assert browser.value("!!document.querySelector('.both')")
         named = ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")
         said = [event["params"] for event in browser.events if event.get("method") in named]
         assert all("400" in one["entry"]["text"] for one in said) and len(said) == 1, said  # of the empty post
