@@ -7,7 +7,8 @@
 
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UserError, closest
+from common.reading import check_path
 from finetune.run_folder import RunFolder
 from glass.bits import four_bit_linears
 from inference import LoadedRun
@@ -29,6 +30,9 @@ def other_run(run: LoadedRun, what: str, *, model: str | None = None, cache: str
     """
     if what in WEIGHTS:
         return _other_weights(run, what, model, cache)
+    check_path(Path(what))
+    if not Path(what).is_dir():
+        raise UserError(f"--against {what}: is no folder of a run, and not nf4 or 16-bit{closest(what, WEIGHTS)}")
     try:
         folder = finished_run(what)
         same_base = folder.facts["options"]["model"] == run.folder.facts["options"]["model"]

@@ -157,8 +157,10 @@ def test_numpy_alone_agrees_and_a_planted_error_is_named(run, changed, tmp_path,
 def test_what_cannot_be_compared_is_said(run, changed, tmp_path):
     with pytest.raises(UserError, match="--against nf4: the run's weights have four bits already"):
         other_run(run, "nf4")
-    with pytest.raises(UserError, match=r"^--against: "):
-        other_run(run, str(tmp_path / "none"))
+    with pytest.raises(UserError, match=r"--against 16bit: is no folder of a run.*did you mean.*16-bit"):
+        other_run(run, "16bit")
+    with pytest.raises(UserError, match=r"^--against: .*has no run.json"):
+        other_run(run, str(tmp_path))
     facts = read_json(changed / "run.json", 10**6)
     small = SimpleNamespace(model=random_model(1, vocab_size=20_000), prompt=run.prompt, codebook=run.codebook,
                             folder=run.folder)
