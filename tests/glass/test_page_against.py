@@ -1,7 +1,7 @@
 """Two of anything on the page: its numbers stand in the file that is recomputed, and live it follows what is chosen.
 
-Deliberate break: in glass/page/against.js forget a `data-stage`, or that a language is selected; in glass/shown.py give the
-residual's distances for the heads'.
+Deliberate break: in glass/page/against.js forget a `data-stage`, or that a language is selected; in glass/shown.py give
+the residual's distances for the heads'.
 """
 
 import numpy as np
