@@ -33,10 +33,11 @@ function learningControls(data, state, at) {
   if (state.target === undefined || !labels.includes(state.target)) {
     state.target = labels.reduce((least, label) => data.probabilities[label] < data.probabilities[least] ? label : least, 0);
   }
-  const chosen = open.includes(state.target) ? state.target : open[0];
+  const offered = open.length || at < 0 ? open : [data.learning[at].label];
+  const chosen = offered.includes(state.target) ? state.target : offered[0];
   const choose = el("select", {id: "target", disabled: !open.length,
     onchange: (event) => { state.target = Number(event.target.value); }},
-  ...open.map((label) => el("option", {value: label, selected: label === chosen}, data.labels[label])));
+  ...offered.map((label) => el("option", {value: label, selected: label === chosen}, data.labels[label])));
   const step = el("button", {type: "button", id: "step", disabled: !open.length, onclick: () => {
     state.target = Number(choose.value);
     move(() => ask("step", {text: box.value, label: data.labels[state.target]}), following(data, at, state.target));

@@ -83,10 +83,19 @@ async function more(what, content) {
   }
 }
 
-// B has changed: its part of the page is asked for again.
-function compare() {
+let comparing = false;
+
+// B has changed: its part of the page is asked for again, one question after the other, until it is what is chosen.
+async function compare() {
   if (busy) leave();
-  else if (state.data) more("against", {what: state.against.what, other: state.against.text});
+  if (busy || comparing || !state.data) return;
+  comparing = true;
+  let asked;
+  do {
+    asked = {...state.against};
+    await more("against", {what: asked.what, other: asked.text});
+  } while (asked.what !== state.against.what || asked.text !== state.against.text);
+  comparing = false;
 }
 
 async function update() {
@@ -145,7 +154,7 @@ function start() {
     box.addEventListener("input", () => {
       typed = performance.now();
       clearTimeout(timer);
-      timer = setTimeout(update, 40);
+      timer = setTimeout(update, 10);
     });
     main.append(el("label", {for: "post"}, "Post"), box, el("button", {type: "button", id: "save", onclick: save}, "save this page"),
       said, progress, body);

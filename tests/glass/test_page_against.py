@@ -1,7 +1,7 @@
 """Two of anything on the page: its numbers stand in the file that is recomputed, and live it follows what is chosen.
 
-Deliberate break: in glass/page/against.js forget a `data-stage`, or ask without B's post; in glass/shown.py give the
-residual's distances for the heads'.
+Deliberate break: in glass/page/against.js forget a `data-stage`, or that a language is selected; in glass/shown.py give
+the residual's distances for the heads'.
 """
 
 import numpy as np
@@ -12,6 +12,7 @@ from glass.against import compared
 from glass.other import other_run
 from glass.page import frozen
 from glass.server import serving
+from glass.tax import SENTENCES
 from glass.verify import stored
 from tests.browser import Browser
 from tests.glass.test_page import browser_only, changed_adapter, data_of, until
@@ -53,6 +54,11 @@ def test_the_live_page_holds_what_was_kept_against_what_is_typed(run):
             browser.call("Input.insertText", text=piece)
             until(browser, "[...document.querySelectorAll('.post')].some(n => n.textContent.endsWith('" + piece + "'))",
                   piece)
+        for language in ("fr", "de", "ko"):  # faster than the answers come: the last choice is what stays
+            browser.value("{ const s = document.getElementById('against-sentence'); "
+                          f"s.value = '{SENTENCES[language]}'; s.dispatchEvent(new Event('change')); }}")
+        until(browser, f"[...document.querySelectorAll('.post')].some(n => n.textContent == '{SENTENCES['ko']}')", "ko")
+        assert browser.value("document.getElementById('against-sentence').value") == SENTENCES["ko"]
         browser.value("const w = document.getElementById('against-what'); w.value = '16-bit'; "
                       "w.dispatchEvent(new Event('change'))")
         until(browser, "document.body.textContent.includes('B is the base in 16 bits')", "the base in 16 bits")
