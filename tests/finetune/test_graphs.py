@@ -2,7 +2,8 @@
 replayed step has the bits of a computed one only if all that differs between steps lies in memory that stays.
 
 Deliberate break: in finetune/graphs.py keep `total` as a number in `add` and divide by it in the place of `* share`,
-leave the layouts' `keep` out, or give the rows that fill up a weight; in model/varlen.py give `_scattered` the places as a list.
+leave the layouts' `keep` out, or give the rows that fill up a weight; in model/varlen.py give `_scattered` the places
+as a list.
 """
 
 from unittest import mock
