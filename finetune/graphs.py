@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.packed import PackedBatch, pack
 from lora.inject import adapters, cast_once, trainable_parameters
 from model.varlen import Sequences, attend_varlen, sequences
@@ -111,7 +111,8 @@ class Inputs:
 class Graphs:
     """Pieces of one trainer's steps. `compute(batch, labels, weights) -> loss` is what a graph records.
 
-    After `begin`, every `add` adds a piece's gradients to the parameters' `grad`, whose memory stays the same.
+    After `begin`, every `add` adds a piece's gradients to the parameters' `grad`, whose memory stays the same. Raises
+    `UserError` if the card cannot record a piece.
     """
 
     def __init__(self, model, compute):
@@ -179,8 +180,14 @@ class Graphs:
 
     def _record(self, piece: Piece) -> None:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            loss = self._computed(piece)
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                loss = self._computed(piece)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            said = one_line((str(error).splitlines() or [""])[0], 200)
+            raise UserError(f"--graphs: a step could not be recorded on this card ({said}); leave it out") from error
         piece.graph, piece.loss = graph, loss
         self.pool = self.pool or graph.pool()
 

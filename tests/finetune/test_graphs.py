@@ -1,8 +1,9 @@
 """CUDA graphs without a card: a tape of PyTorch's operations stands in for the graph (tests/finetune/tape.py), so a
 replayed step has the bits of a computed one only if all that differs between steps lies in memory that stays.
 
-Deliberate break: in finetune/graphs.py put `/ total` in the place of `* share`, leave the layouts' `keep` out, or give
-the rows that fill up a weight; in model/varlen.py give `_scattered` the places as a list.
+Deliberate break: in finetune/graphs.py keep `total` as a number in `add` and divide by it in the place of `* share`,
+leave the layouts' `keep` out, or give the rows that fill up a weight; in model/varlen.py give `_scattered` the places
+as a list.
 """
 
 from unittest import mock
@@ -132,6 +133,15 @@ def test_memory_that_runs_out_frees_what_was_recorded():
             trainer._accumulate(trainer.indices(0))
     assert not trainer.graphs.pieces
     trainer.step()
+
+
+def test_a_card_that_cannot_record_ends_in_one_line(monkeypatch):
+    def graph(*given, **more):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more lines")
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    with pytest.raises(UserError, match=r"--graphs: a step could not be recorded on this card \(CUDA error: [a-z ]+\)"):
+        trained()
 
 
 def test_what_cannot_be_recorded_is_refused_by_name():
