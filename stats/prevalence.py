@@ -33,10 +33,13 @@ outside the group counted with u = 0. The deviation is y_i - estimate for the co
 W_h over the coded rows' share of cell h, with two cells, h = 1 where the machine gives the label, and r_h the codes'
 rate in the cell. For DSL it is y_i - g_k(x_i) + G_k - estimate.
 
-**Interval**: stats/rates.py, with the cells' rates and with effective sizes that give V: n_h = 1 / (K_h R), where
-K_h = sum_h o_i^2 (1 - pi_i) / (sum_h o_i)^2 is one over the size that the weights leave, and R the ratio of V to what
-binomial rates would have, sum_h W_h^2 K_h r_h (1 - r_h). Where events are few, R is noise; `EVENTS` more that follow
-the binomial are added to both. Equal probabilities and the codes alone: R = 1, one cell, n_h = n / (1 - f).
+**Interval**: stats/rates.py, with the cells' rates and with effective sizes and coded shares that give V:
+
+    n_h = (sum_h o_i)^2 / (R sum_h o_i^2),    1 - f_h = sum_h o_i^2 (1 - pi_i) / sum_h o_i^2
+
+R is the ratio of V to what binomial rates would have, sum_h W_h^2 K_h r_h (1 - r_h) with K_h = sum_h o_i^2 (1 - pi_i) /
+(sum_h o_i)^2. Where events are few, R is noise; `EVENTS` more that follow the binomial are added to both. For equal
+probabilities and the codes alone R = 1, n_h = n and f_h = n / N.
 """
 
 from dataclasses import dataclass
@@ -200,9 +203,13 @@ class _Part:
         binomial = sum(w * w * k * r * (1 - r) for w, k, r in zip(shares, kish, rates, strict=True))
         more = EVENTS * sum(w * w * k / cell.sum() for w, k, cell in zip(shares, kish, cells, strict=True))
         ratio = (self.variance(self.o * deviation) + more) / (binomial + more) if more > 0 else 1.0
-        sizes = [1 / (k * ratio) if k * ratio > 0 else float("inf") for k in kish]
+        whole = [float((self.o[cell] ** 2).sum() / self.o[cell].sum() ** 2) for cell in cells]
+        known = [1 - k / all_of for k, all_of in zip(kish, whole, strict=True)]
+        left = [round((1 - f) * w * len(self.every) / ratio) for f, w in zip(known, shares, strict=True)]
+        left = [max(1, count) if f < 1 else 0 for f, count in zip(known, left, strict=True)]
+        sizes = [1 / (k * ratio) for k in whole]
         estimate = min(1.0, max(0.0, estimate))
-        return Estimate(estimate, *share_interval(estimate, shares, rates, sizes, self.level, self.posts))
+        return Estimate(estimate, *share_interval(estimate, shares, rates, sizes, known, left, self.level, self.posts))
 
     def variance(self, u: numpy.ndarray) -> float:
         """V of sum u_i over the draw; a lone stratum's n / (n - 1) is left to the interval, as in Wilson's."""

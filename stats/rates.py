@@ -5,15 +5,19 @@ label, say) and rates p_h, of which n_h coded rows give the estimates r_h. The u
 standard error, fails where classes are rare, since a cell without an event has a standard error of 0. Here each rate
 has the posterior of a prior Beta(a, a), the sum's distribution comes from draws, and the interval from its percentiles:
 
-    p_h ~ Beta(n_h r_h + a, n_h (1 - r_h) + a),    theta = sum_h W_h p_h + shift
+    p_h ~ Beta(n_h r_h + a, n_h (1 - r_h) + a),    X_h ~ Binomial(N_h, p_h)
+    theta = sum_h W_h (f_h r_h + (1 - f_h) X_h / N_h) + shift
+
+A share f_h of the cell's posts is coded and known; only of the N_h others is the number of events open (Ericson 1969,
+Journal of the Royal Statistical Society B 31, 195-233). Its variance is r (1 - r) (1 - f) / n, as a finite population's
+should be, and where no event was found among most of the posts it still allows for one among the rest.
 
 With one cell and a = 1/2 this is Jeffreys' interval (Brown, Cai and DasGupta 2001, Statistical Science 16, 101-133);
 what counts is how often it covers, which tests/stats/test_prevalence.py measures. The n_h may be effective sizes: any
-positive number, infinity for a rate that is known. The draws are the same at every call.
+positive number. The draws are the same at every call.
 """
 
 from collections.abc import Sequence
-from math import isinf
 
 import numpy
 
@@ -24,20 +28,23 @@ DRAWS = 4_000  # an end's Monte Carlo error is about 2 % of half the interval
 
 
 def share_interval(estimate: float, weights: Sequence[float], rates: Sequence[float], sizes: Sequence[float],
-                   level: float = LEVEL, posts: float | None = None) -> tuple[float, float]:
+                   coded: Sequence[float], left: Sequence[int], level: float = LEVEL, posts: float | None = None
+                   ) -> tuple[float, float]:
     """(low, high) of theta, float64, in [0, 1]; formula and source: see the module.
 
     estimate: of theta, which stays inside the interval; its distance from sum_h W_h r_h is the shift. weights: W_h;
-    rates: r_h in [0, 1]; sizes: n_h > 0. posts: N, if theta is the chance behind N posts that are themselves drawn from
-    it, and not the share among them: then theta ~ Beta(N t + a, N (1 - t) + a) given their share t.
+    rates: r_h in [0, 1]; sizes: n_h > 0; coded: f_h in [0, 1]; left: N_h, 0 where all are coded. posts: N, if theta is
+    the chance behind N posts that are themselves drawn from it, and not the share among them: then theta ~
+    Beta(N t + a, N (1 - t) + a) given their share t.
     """
     stream = numpy.random.default_rng(0)
     drawn = numpy.full(DRAWS, estimate - float(numpy.dot(weights, rates)))
-    for weight, rate, size in zip(weights, rates, sizes, strict=True):
-        drawn += weight * (rate if isinf(size) else stream.beta(size * rate + PRIOR, size * (1 - rate) + PRIOR, DRAWS))
+    for weight, rate, size, known, others in zip(weights, rates, sizes, coded, left, strict=True):
+        chance = stream.beta(size * rate + PRIOR, size * (1 - rate) + PRIOR, DRAWS)
+        among = stream.binomial(others, chance) / others if others else rate
+        drawn += weight * (known * rate + (1 - known) * among)
     drawn = numpy.clip(drawn, 0, 1)
     if posts is not None:
         drawn = stream.beta(posts * drawn + PRIOR, posts * (1 - drawn) + PRIOR)
     low, high = numpy.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    nothing_above, nothing_below = all(r == 1 for r in rates), all(r == 0 for r in rates)
-    return (0.0 if nothing_below else float(min(low, estimate))), (1.0 if nothing_above else float(max(high, estimate)))
+    return float(min(low, estimate)), float(max(high, estimate))

@@ -34,11 +34,12 @@ EXAMPLE = ROOT / "docs" / "example"
 TEXT = (ROOT / "docs" / "your-posts.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 PYTHON = ".venv/bin/python "
-PROGRAMS = ["tools.split", "train.py", "eval.py", "classify.py"]
+PROGRAMS = ["tools.split", "train.py", "eval.py", "classify.py", "tools.sample", "tools.prevalence"]
 # Lines that a model, its size or the machine changes.
 MODEL = re.compile(r"parameters|memory: |steps of 4|trained \d|The loss was|The model|run: |step \d|warning:|  \d\. |"
                    r"get the label|that always answering|each label counts|posts?, so accuracy|points; the intervals"
-                   r"|^  (?:housing|transport|something else)  |labelled in")  # fmt: skip
+                   r"|^  (?:housing|transport|something else)  |labelled in|codes alone"
+                   r"|^  ─+  ─{5}  ─{5}  ─{6}  ")  # fmt: skip
 
 
 def commands() -> dict[str, tuple[list[str], list[str]]]:

@@ -130,19 +130,25 @@ def test_the_whole_population_coded_leaves_nothing_open():
     stream = numpy.random.default_rng(2)
     truth, predicted = population(stream, 80, 0.3, 0.8, 0.1)
     share = prevalence(machine_of(predicted), Coded(numpy.arange(80), truth, *equal_probabilities(80, 80)))[1]
-    for one in (share.coded, share.ppi, share.dsl):
+    for one in (share.coded, share.ppi):
         assert one.low == pytest.approx(truth.mean()) == one.high
+    assert share.dsl.low == share.dsl.high == pytest.approx(truth.mean(), abs=0.002)  # G_k knows the rows of g_k
     wider = prevalence(machine_of(predicted), Coded(numpy.arange(80), truth, *equal_probabilities(80, 80)), beyond=True)
     assert wider[1].coded.width > 0.15
 
 
 def test_one_cell_is_jeffreys_interval():
     """Against the Beta distribution's tails, which for whole a and b are binomial sums: here a = 7, b = 14."""
-    low, high = share_interval(6.5 / 20, [1.0], [6.5 / 20], [20])
+    low, high = share_interval(6.5 / 20, [1.0], [6.5 / 20], [20], [0.0], [10**9])
     tail = lambda p: sum(comb(20, k) * p**k * (1 - p) ** (20 - k) for k in range(7, 21))  # noqa: E731
     assert tail(low) == pytest.approx(0.025, abs=0.008) and tail(high) == pytest.approx(0.975, abs=0.008)
-    assert share_interval(0.0, [1.0], [0.0], [30])[0] == 0 and share_interval(1.0, [1.0], [1.0], [30])[1] == 1
-    assert share_interval(0.0, [1.0], [0.0], [30])[1] == pytest.approx(0.079, abs=0.005)  # Jeffreys for 0 of 30
+    low, high = share_interval(0.0, [1.0], [0.0], [30], [0.0], [10**9])
+    assert low == 0 and high == pytest.approx(0.079, abs=0.005)  # Jeffreys for 0 of 30
+
+
+def test_one_event_among_the_few_posts_left_is_allowed_for():
+    """10 of 15 posts coded, none has the label: two of the other five can have it, four hardly."""
+    assert 1 / 15 <= share_interval(0.0, [1.0], [0.0], [10], [10 / 15], [5])[1] <= 3 / 15
 
 
 def test_strata_are_seen_by_the_sum_of_weights():

@@ -70,7 +70,8 @@ def main(argv: list[str]) -> None:
         posts = joined_posts(find_path(options.posts), options.columns_of(run and run.facts["options"]))
     with progress(None, "post", "reading") as bar:
         labels = read_labels(find_path(options.labels), columns, codes, list(options.by), codebook, posts, bar.update)
-    print("\n".join([*codes.notes.lines(), *(codes.agreement.lines() if codes.agreement else [])]))
+    several = codes.agreement is not None and len(codes.agreement.annotators) > 1
+    print("\n".join([*codes.notes.lines(), *(codes.agreement.lines() if several else [])]))
     coded, design = sample_of(codes, labels)
     count = f"  {len(labels.predicted):,} posts with a label by the machine, {len(codes.posts):,} of them coded"
     print("\n".join([count,
