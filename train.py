@@ -24,7 +24,6 @@ from common.files import check_place, sha256_json, write_json
 from common.options import parse_options
 from common.terminal import human_bytes, human_seconds, progress
 from data.exposure import exposure_table
-from data.posts import Post
 from finetune.build import choose_order, make_trainer, what_comes
 from finetune.defaults import fill_in
 from finetune.learning import Learning, advice, answers_of, sample
@@ -165,6 +164,7 @@ def validator(prepared: Prepared, trainer: Trainer):
     if not prepared.validation:
         return None
     posts, codebook = prepared.validation, prepared.codebook
+    gold = np.array([codebook.index(post.label) for post in posts])
 
     def evaluate() -> tuple[float, dict]:
         probabilities = label_probabilities(trainer.model, prepared.prompt, prepared.validation_rows,
@@ -177,14 +177,9 @@ def validator(prepared: Prepared, trainer: Trainer):
         return figures["macro_f1"], {"n": figures["n"], "macro_f1": figures["macro_f1"],
                                      "accuracy": figures["accuracy"], "topic_macro_f1": topic,
                                      "answers": dict(Counter(predicted)),
-                                     "calibration": fit_scaling(probabilities, gold_of(posts, codebook.labels))}
+                                     "calibration": fit_scaling(probabilities, gold)}
 
     return evaluate
-
-
-def gold_of(posts: list[Post], labels: tuple[str, ...]) -> np.ndarray:
-    """The people's labels as indices, (n,) int64."""
-    return np.array([labels.index(post.label) for post in posts], dtype=np.int64)
 
 
 def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None:

@@ -155,7 +155,8 @@ def _one(c: Contrast, pair: tuple[Fits, Fits], codes: list[str], draws: int, see
         test, p = _test(c, pair, draws, seed, error)
         return line | {"test": test, "p": p, "se": None, "df": None}
     recipe = contrast(*pair, c.figure, codes, c.weight, min(2000, draws), seed, level)
-    p = 2 * t_cdf(-abs(recipe["value"]) / recipe["se"], recipe["df"]) if recipe["se"] > 0 else numpy.nan
+    centre = (recipe["low"] + recipe["high"]) / 2  # the value less its bias, so that p and interval agree
+    p = 2 * t_cdf(-abs(centre) / recipe["se"], recipe["df"]) if recipe["se"] > 0 else numpy.nan
     return line | {"test": f"t with {recipe['df']:.1f} df, over fits and posts", "p": float(p), "se": recipe["se"],
                    "df": recipe["df"], "low": recipe["low"], "high": recipe["high"]}
 
