@@ -35,18 +35,43 @@ def test_the_second_series(name):
                          short(other["macro_f1"]), short(other["topic_recall"])]
 
 
-@pytest.mark.parametrize("seed", RESULT["test"])
-def test_the_test_rows(seed):
-    found = RESULT["test"][seed]
+@pytest.mark.parametrize("seed", RESULT["rounds_development"])
+def test_the_third_series(seed):
+    found = RESULT["rounds_development"][seed]
+    mine, (low, high) = found["dev"], found["dev"]["macro_f1_ci"]
+    assert row(f"development, seed {seed}") == [
+        short(found["late_loss"]), short(mine["accuracy"]),
+        f"{short(mine['macro_f1'])} ({short(low)} to {short(high)})", short(mine["topic_macro_f1"]),
+        str(found["left_by_step"])]
+
+
+def figures(found: dict) -> list[float]:
+    """What the page shows of a model on the test tweets."""
     english, unseen = found["en"], found["unseen"]
-    assert row(f"seed {seed}") == [short(english["accuracy"]), short(english["macro_f1"]),
-                                   short(english["topic_macro_f1"]), short(unseen["macro_f1"]),
-                                   short(unseen["topic_macro_f1"]), short(unseen["topic_recall"])]
+    return [english["accuracy"], english["macro_f1"], english["topic_macro_f1"], unseen["macro_f1"],
+            unseen["topic_macro_f1"], unseen["topic_recall"]]
 
 
-def test_the_means_over_seeds():
-    means = [short(mean(found[part][key] for found in RESULT["test"].values())) for part, key in (
-        ("en", "accuracy"), ("en", "macro_f1"), ("en", "topic_macro_f1"), ("unseen", "macro_f1"),
-        ("unseen", "topic_macro_f1"), ("unseen", "topic_recall"))]
-    assert row(f"mean of {len(RESULT['test'])}") == means
-    assert re.search(r"bar was \.62 .* \.88", PAGE.replace("\n", " "))
+@pytest.mark.parametrize(("kind", "seed"), [(kind, seed) for kind in ("shuffled", "rounds") for seed in RESULT[kind]])
+def test_the_test_rows(kind, seed):
+    assert row(f"{kind}, seed {seed}") == [short(value) for value in figures(RESULT[kind][seed])]
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "rounds"])
+def test_the_means_over_seeds(kind):
+    columns = zip(*(figures(found) for found in RESULT[kind].values()), strict=True)
+    assert row(f"{kind}, mean of {len(RESULT[kind])}") == [short(mean(column)) for column in columns]
+
+
+def test_what_the_page_says_of_both():
+    text = PAGE.replace("\n", " ")
+    assert re.search(r"bar was \.62 .* \.88", text)
+    for kind in ("shuffled", "rounds"):
+        means = [mean(column) for column in zip(*(figures(found) for found in RESULT[kind].values()), strict=True)]
+        assert means[1] < 0.62 and means[2] < 0.88
+    by = {kind: [str(found["left_by_step"]) for found in RESULT[kind].values()] for kind in ("shuffled", "rounds")}
+    assert by["shuffled"] == list(re.search(r"by steps (\d+), (\d+) and (\d+) of 600", text).groups())
+    assert set(by["rounds"]) == {re.search(r"all three left it by step (\d+)", text)[1]}
+    assert max(found["left_by_step"] for found in RESULT["rounds_development"].values()) <= 160
+    scores = [found["en"]["macro_f1"] for found in RESULT["rounds"].values()]
+    assert max(scores) - min(scores) < 0.07
