@@ -52,9 +52,9 @@ def contrasts(results: Results, standing: Standing | None = None) -> Section | N
                         "That a contrast whose thin interval contains zero shows that the two are alike.",
                         name="contrasts", x="value", y="contrast", low="low", high="high",
                         wider_low="simultaneous_low", wider_high="simultaneous_high")
-    stand = sum(is_shown(at_once(line)) for line in found)
-    answer = (f"Of {counted(len(rows), 'contrast')}, {stand or 'none'} {'have' if stand > 1 else 'has'} a simultaneous "
-              "interval that leaves out zero.")
+    stand = [row["contrast"] for row, line in zip(rows, found, strict=True) if is_shown(at_once(line))]
+    answer = (f"Of {counted(len(rows), 'contrast')}, {len(stand) or 'none'} {'have' if len(stand) > 1 else 'has'} a "
+              f"simultaneous interval that leaves out zero{': ' if stand else ''}{'; '.join(stand)}.")
     answer = answer if stand else f"No difference is shown. {answer}"
     return Section("contrasts", "The plan's contrasts", "Which of the comparisons that the plan names stand out?",
                    answer, claims, [table, more], [figure], standing.notes,
