@@ -43,6 +43,7 @@ from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import check_place, sha256_file, sha256_json
 from common.options import option, parse_options
+from common.run_json import check_adapter
 from common.terminal import bars, human_seconds, printable
 from data.chat import imitation
 from data.codebook import Codebook
@@ -244,7 +245,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
 
 def run_hashes(run: RunFolder) -> dict:
     """What of a run decides the labels: its weights, its prompt, its adapter."""
-    adapter = {path.name: sha256_file(path) for path in sorted((run.path / "adapter").iterdir())}
+    adapter = {path.name: sha256_file(path) for path in sorted(check_adapter(run.path).iterdir())}
     return {"run": sha256_json([run.facts["hashes"], run.facts["prompt"], adapter])}
 
 

@@ -45,7 +45,7 @@ from study.write_up import make_study, summary
 class StudyOptions(MachineOptions):
     """Options of one study."""
 
-    FIRST: ClassVar = ("plan", "out", "dry_run", "power", "freeze", "model", "jobs")
+    FIRST: ClassVar = ("plan", "out", "dry_run", "freeze", "model", "jobs")
 
     plan: str = option("study/plans/small.toml", "the plan: what is fitted on what, and what is asked", metavar="FILE")
     out: str | None = option(None, "folder of the study (default: studies/ and the plan's name)", metavar="DIR")

@@ -31,7 +31,7 @@ def test_a_step_is_computed_then_recorded_then_replayed(one, kind, more, templat
         assert abs(float(line["loss"]) - first) < 0.5
         return
     seen = piece.graph.seen
-    assert computed.launches["addmm"] == seen.launches["addmm"] > 20 and not seen.launches["copy"]
+    assert computed.launches["addmm"] == seen.launches["addmm"] > 10 and not seen.launches["copy"]
     assert recorded.launches["replay"] == replayed.launches["replay"] == 1 and replayed.total <= REPLAYED
     assert seen.products == {torch.bfloat16} and not seen.pageable
     assert all(parameter.grad is total

@@ -244,10 +244,11 @@ def test_classify_keeps_order_and_empty_rows_in_every_format(place, scored):
         found = labels_of(place / out)
         assert [line["id"] for line in found] == [row["id"] for row in rows]
         for line in found:
-            assert list(line) == ["id", "language", "predicted", "probability", *(f"p_{label}" for label in LABELS),
-                                  "p_related"]
+            assert list(line) == ["id", "language", "predicted", "probability", "error",
+                                  *(f"p_{label}" for label in LABELS), "p_related"]
             if line["id"].startswith("empty"):
-                assert all(value in (None, "") for key, value in line.items() if key not in ("id", "language"))
+                assert line["error"] == "has no text"
+                assert all(value in (None, "") for key, value in line.items() if key not in ("id", "language", "error"))
                 continue
             truth = expected[line["id"]]
             assert line["predicted"] == truth["predicted"]
