@@ -195,7 +195,7 @@ def test_intervals_cover_in_a_short_simulation(design):
 def test_intervals_cover_the_truth(design, case):
     found = covered(design, case, 2000)
     print(design, case, found)
-    # With a rare label and unequal chances the intervals are too wide, that of the codes alone most (.98 to .99 in 600).
+    # With a rare label and unequal chances the intervals are wide, that of the codes alone most: .98 to .99 in 600.
     unequal = case == "rare" and design != "equal"
     most = {"coded": 0.995, "ppi": 0.985, "dsl": 0.985} if unequal else dict.fromkeys(found, 0.97)
     assert all(0.93 <= value <= most[name] for name, value in found.items()), found
