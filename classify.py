@@ -113,11 +113,13 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
     manifest = None if folder is None else manifest_path(folder, options.part())
     check_calibration(run, options)
     scaling = run.facts["calibration"] if options.calibrated else None
-    hashes = {} if options.dry_run else run_hashes(run) | {"--calibrated": scaling}
+    hashes = run_hashes(run) | {"--calibrated": scaling} if options.resume or not options.dry_run else {}
     if manifest is not None and options.resume and not options.overwrite:
-        done = [job for job in todo if is_done(manifest, job.path, hashes | input_hashes(job, options))]
+        known = hashes | {"dtype": str(options.set_up()[1]), "--int8": options.int8}
+        done = [job for job in todo if is_done(manifest, job.path, known | input_hashes(job, options))]
         for job in done:
-            forget(job.path)
+            if not options.dry_run:
+                forget(job.path)
             print(f"  {job.path}: is there already")
         todo = [job for job in todo if job not in done]
     for job in todo if not options.dry_run else ():
@@ -191,6 +193,8 @@ def label_one(options: ClassifyOptions) -> None:
         found, = as_labels(scaled(row, run.facts["calibration"]), opened.codebook)
     encoding = sys.stdout.encoding
     print(f"\n{bars(found.probabilities, encoding)}\n\n  {printable(str(found), encoding)}")
+    if found.probability < options.abstain:
+        print(f"  no label: {found.probability:.3f} is below --abstain {options.abstain:g}")
 
 
 def check_calibration(run: RunFolder, options: ClassifyOptions) -> None:
@@ -253,14 +257,16 @@ def input_hashes(job: Job, options: ClassifyOptions) -> dict:
     """What of an input and of the options decides the rows of an output; known before any row is read."""
     return {"input": sha256_file(job.source), "columns": asdict(options.columns()), "--shard": options.shard,
             "--with-texts": options.with_texts, "--keep-columns": list(options.keep_columns),
-            "--safe-cells": options.safe_cells, "--abstain": options.abstain}
+            "--safe-cells": options.safe_cells, "--abstain": options.abstain or None}
 
 
 def write_report(options: ClassifyOptions, folder: Path | None, todo: list[Job]) -> None:
     """The page on what was labelled: on all of a folder's outputs, or on one; none of parts that are not joined yet."""
+    if options.dry_run:
+        return
     if folder is not None and not options.part():
         write_page(options.report or folder / "report.html", folder, options.date_column)
-    elif options.report and todo:
+    elif folder is None and options.report and todo:
         write_page(options.report, todo[0].path, options.date_column)
 
 

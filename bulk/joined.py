@@ -103,10 +103,20 @@ def join(whole: Whole) -> dict:
         with atomic_write(output, "wb") as handle:
             _put_behind(whole, handle)
     counts = sum((Counter(facts["counts"]) for facts in whole.parts), Counter())
-    total = first["made_from"]["rows"][2]
-    made_from = first["made_from"] | {"--shard": None, "rows": [0, total, total]}
-    return first | {"counts": dict(counts), "made_from": made_from, "sha256": sha256_file(output),
+    return first | {"counts": dict(counts), "made_from": made_from(whole), "sha256": sha256_file(output),
                     "bytes": output.stat().st_size}
+
+
+def made_from(whole: Whole) -> dict:
+    """What the joined file is made from: what its parts are, over all rows."""
+    total = whole.parts[0]["made_from"]["rows"][2]
+    return whole.parts[0]["made_from"] | {"--shard": None, "rows": [0, total, total]}
+
+
+def was_joined(whole: Whole, facts: dict | None) -> bool:
+    """Whether the file stands and is the join of these very parts, by the manifest's facts on it."""
+    return (facts is not None and facts["made_from"] == made_from(whole) and whole.output.exists()
+            and sha256_file(whole.output) == facts["sha256"])
 
 
 def _put_behind(whole: Whole, handle) -> None:
@@ -145,7 +155,7 @@ def join_all(folder: Path, keep: bool = False) -> list[Path]:
     wholes = parts_in(folder)
     done = read_manifest(manifest)
     for whole in wholes:
-        if any(not path.exists() for path in whole.paths) and whole.output.exists() and whole.output.name in done:
+        if any(not path.exists() for path in whole.paths) and was_joined(whole, done.get(whole.output.name)):
             continue  # a kill came while parts were removed
         note_whole(manifest, whole.output.name, join(whole))
     for whole in wholes:

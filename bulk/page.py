@@ -92,6 +92,10 @@ def count(paths: list[Path], date: str | None = None) -> Counts:
 def write_page(path: str | Path, where: Path, date: str | None = None) -> None:
     """Count the outputs in the folder `where`, or the one that it is, and write the page, whole or not at all."""
     files = read_manifest(manifest_path(where)) if where.is_dir() else {}
+    gone = [name for name in files if not (where / name).exists()]
+    if gone:
+        print(f"  not in the report, since they are gone: {', '.join(gone)}")
+    files = {name: facts for name, facts in files.items() if name not in gone}
     paths = [where / name for name in files] if where.is_dir() else [where]
     text = page(count(paths, date), files, where)
     with atomic_write(path) as handle:

@@ -68,7 +68,12 @@ def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path 
         if part and not options.output:
             raise UserError("--shard: needs --output DIR, the folder of the parts")
         outputs = outputs_for(files, folder, options.format)
-        yield [Job(source, output, part) for source, output in zip(files, outputs, strict=True)], folder
+        found = [Job(source, output, part) for source, output in zip(files, outputs, strict=True)]
+        written: dict[Path, Path] = {}
+        for job in found:
+            if (other := written.setdefault(job.path, job.source)) != job.source:
+                raise UserError(f"--shard: {other} and {job.source} would both become {job.path}; rename one of them")
+        yield found, folder
 
 
 def one_output(options, run: Path, name: str) -> Path:

@@ -169,12 +169,55 @@ def test_a_schedulers_warning_ends_behind_the_window_in_hand(world: World, tmp_p
     assert Path("out/a.csv").read_bytes() == Path("whole/a.csv").read_bytes()
 
 
+def test_a_whole_file_of_other_labels_is_not_taken_for_the_parts(world: World, tmp_path):
+    """Deliberate break: let `bulk.joined.was_joined` look at the name alone."""
+    table(tmp_path / "in" / "a.csv", post_rows(count=4))
+    more = ("--input", "in", "--output", "out")
+    assert call(classify.main, *words(world, *more, "--abstain", "1")).code == 0
+    for number in (1, 2):
+        assert call(classify.main, *words(world, *more, "--shard", f"{number}/2")).code == 0
+    part = Path("out/a.2-of-2.csv")
+    whole = part.read_bytes()
+    part.unlink()
+    refused(join.main, "--folder", "out", says=("a.2-of-2.csv", "is not as its manifest says"))
+    part.write_bytes(whole)
+    assert call(join.main, "--folder", "out").code == 0
+    assert all(row["predicted"] for row in read(Path("out/a.csv")))
+
+
+def test_two_inputs_that_one_part_would_hold_are_refused(world: World, tmp_path):
+    path = table(tmp_path / "in" / "a.csv", post_rows(count=4))
+    (tmp_path / "in" / "a.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    refused(classify.main, *words(world, "--input", "in", "--output", "out", "--shard", "1/2"),
+            says=("would both become", "a.1-of-2.csv"))
+
+
+def test_a_file_that_is_gone_is_left_out_of_the_page(world: World, tmp_path):
+    table(tmp_path / "in" / "a.csv", post_rows(count=4))
+    table(tmp_path / "in" / "b.csv", post_rows(start=9, count=4))
+    go_on = words(world, "--output", "out", "--resume")
+    assert call(classify.main, *go_on, "--input", "in").code == 0
+    Path("out/b.csv").unlink()
+    ended = call(classify.main, *go_on, "--input", "in/a.csv", "--format", "csv")
+    assert ended.code == 0 and "since they are gone: b.csv" in ended.out, ended.err
+
+
+def test_one_unsure_post_in_the_terminal_is_said_to_have_no_label(world: World):
+    ended = call(classify.main, *words(world, "--text", "close the border now", "--abstain", "0.999"))
+    assert ended.code == 0 and "no label: 0." in ended.out and "below --abstain 0.999" in ended.out
+
+
 def test_a_folder_is_not_gone_on_with_where_input_or_run_have_changed(world: World, tmp_path):
     path = table(tmp_path / "in" / "a.csv", post_rows(count=4))
     table(tmp_path / "in" / "b.csv", post_rows(start=9, count=4))
     go_on = words(world, "--input", "in", "--output", "out", "--resume")
     assert call(classify.main, *go_on).code == 0 and call(classify.main, *go_on).code == 0
     refused(classify.main, *go_on, "--with-texts", says=("out/a.csv", "another --with-texts"))
+    refused(classify.main, *go_on, "--abstain", "0.3", says=("out/a.csv", "another --abstain"))
+    refused(classify.main, *go_on, "--dtype", "bfloat16", says=("out/a.csv", "another dtype"))
+    Path("out/report.html").unlink()
+    ended = call(classify.main, *go_on, "--dry-run")
+    assert ended.code == 0 and not Path("out/report.html").exists(), ended.err
     whole = path.read_bytes()
     path.write_bytes(whole + b"z,more,en,\r\n")
     refused(classify.main, *go_on, says=("out/a.csv was made from another input", "--overwrite"))
