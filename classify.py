@@ -224,7 +224,8 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
                          for pair in zip(window.posts, found, strict=True)]
                 labels = Counter(line["predicted"] for line in lines if line["predicted"] is not None)
                 counts = watch.window(window, labels, sum(bool(post.error) for post in window.posts))
-                file.add(lines, texts=sum(one.label is not None for one in found), **counts)
+                texts = sum(one.label is not None for one in found)
+                file.add(lines, texts=texts, unsure=texts - labels.total(), **counts)
                 imitating += prompt.imitating(post.text for post in window.posts)
                 if stop.is_asked:
                     file.resume = True
@@ -236,7 +237,8 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
             print(f"{file.counts['rows']:,} rows are kept; the same command continues", file=sys.stderr)
         raise
     counts, seconds = file.counts, time.perf_counter() - began
-    print(f"  {counts['texts']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
+    print(f"  {counts['texts'] - counts['unsure']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
+          + (f"; {counts['unsure']:,} were below --abstain and got none" if counts["unsure"] else "")
           + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else "")
           + (f"; {counted(counts['wrong'], 'row')} could not be read and got none" if counts["wrong"] else "")
           + (f"; {counts['repeats']:,} came again and were computed once" if counts["repeats"] else ""))

@@ -104,7 +104,7 @@ class Watch:
         return "; ".join(words)
 
     def shares(self) -> dict[str, float]:
-        """Each label's share of the posts with text so far, the most frequent first."""
+        """Each label's share of the posts that got one so far, the most frequent first."""
         total = sum(self.labels.values())
         return {label: count / total for label, count in self.labels.most_common()}
 

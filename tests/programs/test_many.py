@@ -173,7 +173,8 @@ def test_a_whole_file_of_other_labels_is_not_taken_for_the_parts(world: World, t
     """Deliberate break: let `bulk.joined.was_joined` look at the name alone."""
     table(tmp_path / "in" / "a.csv", post_rows(count=4))
     more = ("--input", "in", "--output", "out")
-    assert call(classify.main, *words(world, *more, "--abstain", "1")).code == 0
+    ended = call(classify.main, *words(world, *more, "--abstain", "1"))
+    assert ended.code == 0 and "0 of 8 posts labelled" in ended.out and "8 were below --abstain" in ended.out
     for number in (1, 2):
         assert call(classify.main, *words(world, *more, "--shard", f"{number}/2")).code == 0
     part = Path("out/a.2-of-2.csv")
