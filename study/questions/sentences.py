@@ -48,9 +48,17 @@ def higher(value: float) -> str:
     return "higher" if value >= 0 else "lower"
 
 
+def scored(value: float, other: str = "") -> str:
+    """Size and direction, beside another if one is named: ".08 higher", ".08 lower than en", "the same as en"."""
+    if f"{abs(value):.3f}" == "0.000":
+        return f"the same as {other}" if other else "the same"
+    return f"{amount(value)} {higher(value)}" + (f" than {other}" if other else "")
+
+
 def chance(found: Mapping) -> str:
-    """What a headline adds where the interval does not leave out zero."""
-    return "" if is_shown(found) else CHANCE
+    """What a headline adds where the interval does not leave out zero, unless it says that the two are the same."""
+    value = found.get("value", found.get("effect"))
+    return "" if is_shown(found) or (value is not None and scored(value) == "the same") else CHANCE
 
 
 def shortest(*choices: Sequence[str]) -> str:
@@ -100,13 +108,12 @@ def compared(results: Results, first: str, second: str, figure: str, languages: 
     if value is None or np.isnan(value):
         return capital(f"{called(results, first)} and {called(results, second)} cannot be compared on {what}: 0 posts "
                        "allow it.")
-    score = f" {amount(value)} {higher(value)}"
     tail = [chance(found)]
     taughts = [taught(results, name) for name in (first, second)]
     sets = {first, second} <= set(results.plan.sets) and taughts[0] != taughts[1]
     if sets:
-        start = [f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores{score} on {what}"]
+        start = [f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores {scored(value)} on {what}"]
     else:
-        start = [f"{called(results, first)} scores{score} than {called(results, second)} on {what}"]
+        start = [f"{called(results, first)} scores {scored(value, called(results, second))} on {what}"]
     sentence = shortest(start, where(results, first, second, languages), tail)
     return capital(sentence) + "."

@@ -12,7 +12,9 @@ import pytest
 
 from common.files import ROOT
 from study.questions.agreement import agreement
-from study.questions.sentences import amount, compared, many, shortest
+from study.questions.regression import probability
+from study.questions.sentences import amount, chance, compared, many, scored, shortest
+from study.questions.stance import stance
 from study.report.page import study_page
 from study.report.section import Study
 from study.write_up import make_study
@@ -108,8 +110,19 @@ def test_a_sentence_follows_its_sign_and_says_chance(study):
     none = compared(results, "multi", "en", "topic.macro_f1", ["ko"], {"value": float("nan"), "low": None})
     assert "cannot be compared" in none
     assert (amount(-0.083), amount(0.0021), amount(1.204), amount(0.0)) == (".08", ".002", "1.20", ".00")
+    assert (scored(0.0), scored(0.0003, "en"), scored(-0.0006, "en")) == ("the same", "the same as en",
+                                                                          ".001 lower than en")
+    words = compared(results, "theirs", "en", "accuracy", ["ko"], {"value": 0.0, "low": -0.1, "high": 0.1})
+    assert words == "The outside model theirs scores the same as en on labels in Korean."
+    assert chance({"effect": 0.0, "low": -0.1, "high": 0.1}) == "" and probability(0.0001).startswith("the same prob")
     assert (many(1, "language"), many(10, "post"), many(13, "post")) == ("one language", "ten posts", "13 posts")
     assert shortest(["a " * 20], ["b " * 9, "b"]) == "a " * 20 + "b"
+
+
+def test_stance_on_other_posts_in_each_pair_is_said_to_be_a_mean_over_pairs(study):
+    claims = stance(study[0]).claims
+    assert claims
+    assert all(re.match(r"On about [\d,]+ posts a pair that both models found, ", one.text) for one in claims)
 
 
 def test_no_question_says_that_something_lies_within_an_interval():
