@@ -94,6 +94,8 @@ def test_the_annotators_stand_beside_each_accuracy(study):
     assert {row["model"] for row in lines.rows} == {"en", "es", "en-es", "multi", "theirs"}
     for row in lines.rows:
         assert row["less"] == pytest.approx(row["accuracy"] - row["ceiling"])
+    assert "not comparable" in section.answer and "ceiling or above" not in section.answer
+    assert "reaches that" not in section.answer and "which is harder" in section.figures[0].not_to_conclude
     results.material.votes = {}
     assert agreement(results) is None
 
