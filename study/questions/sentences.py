@@ -87,18 +87,26 @@ def capital(sentence: str) -> str:
 
 
 def where(results: Results, first: str, second: str, languages: Sequence[str]) -> list[str]:
-    """The languages of a comparison, the most telling words first."""
+    """The languages of a comparison, the most telling words first; that only one side saw them is in all of them."""
     count, plain = len(languages), many(len(languages), "language")
-    if count == 1:
-        return [f" in {language_name(languages[0])}"]
-    unseen = [set(languages) <= set(results.unseen(name)) for name in (first, second)]
-    ways = [f" over all {plain}"] if count == len(results.kept.languages) else [f" in {plain}"]
-    if all(unseen):
-        ways = [f" in {plain} that neither saw", f" in {plain} new to both", *ways]
-    elif unseen[1]:
-        ways = [f" in {plain} that {second} never saw", f" in {plain} that the second never saw",
-                f" in {plain} new to the second", *ways]
-    return ways
+    place = language_name(languages[0]) if count == 1 else plain
+    known = [name not in results.plan.outside or results.plan.outside[name].seen is not None
+             for name in (first, second)]
+    saw = [len(set(languages) - set(results.unseen(name))) for name in (first, second)]
+    ways = [f" over all {plain}"] if 1 < count == len(results.kept.languages) else [f" in {place}"]
+    if saw == [0, 0]:
+        return ways if count == 1 else [f" in {plain} that neither saw", f" in {plain} new to both", *ways]
+    if not all(known) and saw[1] == 0 and count > 1:
+        return [f" in {plain} that {second} never saw", f" in {plain} new to the second", *ways]
+    if not all(known) or min(saw) > 0:
+        return ways
+    one, most = ("first", "second")[saw[1] > 0], max(saw)
+    if most < count:
+        return [f" in {place}, of which only the {one} saw {most}"]
+    comma = "," if count == 1 else ""
+    return [f" in {place}{comma} of which only the {one} saw posts",
+            f" in {place}{comma or ' that'}{' which' * (count == 1)} only the {one} saw",
+            f" in {place}{comma} only the {one} saw"]
 
 
 def compared(results: Results, first: str, second: str, figure: str, languages: Sequence[str], found: Mapping) -> str:
@@ -112,8 +120,10 @@ def compared(results: Results, first: str, second: str, figure: str, languages: 
     taughts = [taught(results, name) for name in (first, second)]
     sets = {first, second} <= set(results.plan.sets) and taughts[0] != taughts[1]
     if sets:
-        start = [f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores {scored(value)} on {what}"]
+        start = [f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores {scored(value)} on {what}",
+                 f"{first} scores {scored(value, second)} on {what}"]
     else:
-        start = [f"{called(results, first)} scores {scored(value, called(results, second))} on {what}"]
+        start = [f"{called(results, first)} scores {scored(value, called(results, second))} on {what}",
+                 f"{first} scores {scored(value, second)} on {what}"]
     sentence = shortest(start, where(results, first, second, languages), tail)
     return capital(sentence) + "."

@@ -105,7 +105,7 @@ def test_a_sentence_follows_its_sign_and_says_chance(study):
     down = {"value": -0.083, "low": -0.1, "high": -0.02}
     words = compared(results, "multi", "en", "topic.macro_f1", ["ko"], down)
     assert words == ("Fine-tuned on 13 languages instead of English alone, the model scores .08 lower on topic in "
-                     "Korean.")
+                     "Korean, of which only the first saw posts.")
     words = compared(results, "en-es", "en", "topic.macro_f1", ["ko", "tr"], down | {"high": 0.02})
     assert words.endswith("in two languages that neither saw, possibly by chance.") and ".08 lower" in words
     assert "English and Spanish instead of English alone" in words
@@ -119,6 +119,19 @@ def test_a_sentence_follows_its_sign_and_says_chance(study):
     assert chance({"effect": 0.0, "low": -0.1, "high": 0.1}) == "" and probability(0.0001).startswith("the same prob")
     assert (many(1, "language"), many(10, "post"), many(13, "post")) == ("one language", "ten posts", "13 posts")
     assert shortest(["a " * 20], ["b " * 9, "b"]) == "a " * 20 + "b"
+
+
+def test_a_headline_never_hides_that_only_one_side_saw_the_languages(study):
+    results, _ = study
+    found = {"value": 0.083, "low": -0.1, "high": 0.3}
+    for figure in ("topic.macro_f1", "stance.given_detection.accuracy"):
+        for first, second, one in (("multi", "en", "first"), ("en", "multi", "second"), ("en-es", "multi", "second")):
+            words = compared(results, first, second, figure, ["ko", "tr"], found)
+            assert f"only the {one} saw" in words and len(words.split()) <= 25, words
+    words = compared(results, "multi", "en", "topic.macro_f1", ["ko", "tr"], found | {"low": 0.01})
+    assert "in two languages of which only the first saw posts." in words
+    assert "of which only the first saw 1" in compared(results, "en-es", "en", "topic.macro_f1", ["es", "ko"], found)
+    assert " saw" not in compared(results, "multi", "en-es", "topic.macro_f1", ["en", "ko"], found)
 
 
 def test_stance_on_other_posts_in_each_pair_is_said_to_be_a_mean_over_pairs(study):
