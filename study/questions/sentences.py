@@ -33,7 +33,9 @@ def amount(value: float) -> str:
 
 
 def p_words(p: float) -> str:
-    """`p_words(0.0123) -> "p = 0.012"`."""
+    """`p_words(0.0123) -> "p = 0.012"`, `p_words(0.9999) -> "p = 1"`."""
+    if p >= 0.9995:
+        return "p = 1"
     return "p < 0.001" if p < 0.0005 else f"p = {p:.3f}"
 
 
