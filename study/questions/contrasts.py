@@ -9,7 +9,7 @@ import numpy as np
 
 from report.intervals import LEVEL
 from report.words import counted
-from stats.families import RECIPES, family
+from stats.families import THESE, family
 from stats.families import Contrast as Compared
 from study.preregistration import LATE, Standing
 from study.questions.compared import is_shown, notes_of, title_of
@@ -81,7 +81,7 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     """The claim of one contrast: the family's interval and its Holm p, both of the mean over all fits."""
     shown, languages = at_once(line), line["languages"]
     fits = f"{line['fits'][0]} of each" if line["fits"][0] == line["fits"][1] else "{} and {}".format(*line["fits"])
-    about = "over other seeds, draws and test posts" if line["holds"] == RECIPES else f"in these fits ({fits})"
+    about = f"in these fits ({fits})" if line["holds"] == THESE else f"over {line['holds']}"
     p = "no p can be computed" if np.isnan(line["p_holm"]) else f"{p_words(line['p_holm'])} after Holm's adjustment"
     sizes = [sum(len(fit.keys) for fit in results.fits if (fit.name, fit.kind) == (name, "set")) / max(1, sum(
         (fit.name, fit.kind) == (name, "set") for fit in results.fits)) for name in (one.first, one.second)]

@@ -8,7 +8,7 @@ the posts that both found, which are the same for both.
 import numpy as np
 
 from report.words import counted, number
-from stats.families import RECIPES, THESE
+from stats.families import THESE, holds_for
 from stats.recipes import around, lacking, pairs_of
 from stats.stance_split import split, splits
 from study.questions.compared import notes_of, whole, widest
@@ -63,7 +63,7 @@ def parted(results: Results, first: str, second: str) -> tuple[list[dict], dict]
         if not lack and np.isfinite(rate["value"]):
             rate["low"], rate["high"] = around(dict(zip(recipes[0], rate["points"], strict=True)),
                                                (rate["variance"], df))
-    holds = THESE if lack else RECIPES
+    holds = THESE if lack else holds_for(*recipes)
     contrast = f"{first} − {second}"
     rows = [{"what": f"{contrast}, {words}", "part": words, "contrast": contrast, "first": first, "second": second,
              **{end: rates[key][end] for end in ("value", "low", "high")}, "fits": len(pairs), "holds": holds}
