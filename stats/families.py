@@ -34,10 +34,18 @@ from report.intervals import LEVEL
 from stats import corrected
 from stats.paired import DRAWS, ERROR, exact_rate, mcnemar, permutation
 from stats.predictions import Predictions, figures_of, pooled, resampled
-from stats.recipes import Fits, contrast, lacking, pairs_of
+from stats.recipes import ALL_ROWS, Fits, contrast, lacking, pairs_of
 from stats.student import t_cdf, t_quantile
 
 RECIPES, THESE = "other seeds, draws and test posts", "these fits, other test posts"  # what an interval holds for
+SEEDS = "other seeds and test posts, with these training rows"  # where both sides take all rows: there is no draw
+
+
+def holds_for(first: Fits, second: Fits) -> str:
+    """What the interval of two recipes holds for: `RECIPES`, `SEEDS`, or `THESE` where there are too few fits."""
+    if lacking(first, second):
+        return THESE
+    return SEEDS if {draw for recipe in (first, second) for draw, _ in recipe} == {ALL_ROWS} else RECIPES
 
 
 class Contrast(NamedTuple):
@@ -89,8 +97,8 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
            error: float = ERROR) -> list[dict]:
     """One dict per contrast, in order: what it is, its value, intervals and tests, alone and in the family.
 
-    `value`, mean over all fits; `points`, each pair of fits' own; `holds`: `RECIPES` or `THESE`, with `lacking` in
-    words; `low`, `high` (this contrast alone); `simultaneous_low`, `simultaneous_high` (all of them together); `test`
+    `value`, mean over all fits; `points`, each pair of fits' own; `holds`: `holds_for` both, with `lacking` in words;
+    `low`, `high` (this contrast alone); `simultaneous_low`, `simultaneous_high` (all of them together); `test`
     and `p`; `p_holm`. Formulas: see the module. All fits are resampled together, so all contrasts use the same
     drawn posts. `error`: of a p from random swaps. Raises `UserError` if fits answered different tables.
     """
@@ -123,7 +131,7 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
             centres[k] -= bias
             spread = float(numpy.nanstd(drawn[:, k])) or 1.0
             drawn[:, k] = centres[k] + (drawn[:, k] - numpy.nanmean(drawn[:, k])) * error / spread
-    if any(line["holds"] == RECIPES for line in found):
+    if any(line["holds"] != THESE for line in found):
         bands = [_bonferroni(line, centre, column, len(found), level)
                  for line, centre, column in zip(found, centres, drawn.T, strict=True)]
     else:
@@ -149,7 +157,7 @@ def _one(c: Contrast, pair: tuple[Fits, Fits], codes: list[str], draws: int, see
     means, lack = [float(numpy.mean(list(one.values()))) for one in values], lacking(*pair)
     line = {"name": c.name, "figure": c.figure, "languages": codes, "weight": c.weight, "first": means[0],
             "second": means[1], "value": means[0] - means[1], "fits": [len(recipe) for recipe in pair],
-            "holds": THESE if lack else RECIPES, "lacking": lack,
+            "holds": holds_for(*pair), "lacking": lack,
             "points": [values[0][id(a)] - values[1][id(b)] for a, b in pairs_of(*pair)]}
     if lack:
         test, p = _test(c, pair, draws, seed, error)
@@ -164,7 +172,7 @@ def _one(c: Contrast, pair: tuple[Fits, Fits], codes: list[str], draws: int, see
 def _bonferroni(line: dict, centre: float, drawn: numpy.ndarray, count: int, level: float) -> tuple[float, float]:
     """The band of one of `count` contrasts: t of the recipe's error, z of the posts' for a contrast of these fits."""
     each = 1 - (1 - level) / count
-    half = t_quantile(each, line["df"]) * line["se"] if line["holds"] == RECIPES else \
+    half = t_quantile(each, line["df"]) * line["se"] if line["holds"] != THESE else \
         NormalDist().inv_cdf((1 + each) / 2) * float(numpy.nanstd(drawn, ddof=1))
     return centre - half, centre + half
 

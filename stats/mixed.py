@@ -15,7 +15,9 @@ given s and t, and these maximise Laplace's approximation of the marginal one,
 with D the variances of (u, v): penalised iteratively reweighted least squares, lme4's `nAGQ = 0` (Bates, Maechler,
 Bolker and Walker 2015, Journal of Statistical Software 67(1)). Errors of b are from the penalised information. They
 take posts as independent given the language; copies of one post by several models are not, which makes differences
-between models look less sure than they are. tests/stats/test_mixed.py compares with the likelihood integrated
+between models look less sure than they are. For the same reason, and where counts are means over several fits, the
+counts scatter less than a binomial's and the estimate of t leans towards 0: an estimate of 0 does not show that the
+differences are alike. tests/stats/test_mixed.py compares with the likelihood integrated
 numerically.
 """
 

@@ -1,7 +1,8 @@
 """How far the people who labelled the test posts agree, and each model's accuracy beside what one of them reaches.
 
-A label is not the truth: where people disagree, a model cannot be right more often than they are. The figures are over
-the test posts that two annotators or more labelled, for people and models alike.
+A label is not the truth. One annotator is scored against the others alone, a model against the label of all of them,
+which is easier: the two stand side by side and are not compared. The figures are over the test posts that two
+annotators or more labelled, for people and models alike.
 """
 
 import numpy as np
@@ -55,11 +56,12 @@ def agreement(results: Results) -> Section | None:
               f"{number(whole['alpha'])}" + ("" if whole["alpha"] is None else
                                              f" ({number(whole['low'])} to {number(whole['high'])})")
               + f", and one annotator agrees with the others on {number(whole['ceiling'])} of the labels.")
-    over = [row["model"] for row in lines if row["languages"] == "all" and row["less"] >= 0]
-    answer += f" At that ceiling or above: {', '.join(over)}." if over else " No model reaches that."
+    answer += (" A model's accuracy is not comparable with that: it is scored against the label of all annotators "
+               "together, which is easier to agree with than the others alone.")
     figure = FigureSpec("forest", "agreement_accuracy", "Zero is what one annotator reaches against the others; left "
-                        "of it, a model agrees with the label less often.", "That a model at zero is right: it "
-                        "agrees with people as well as they do with one another.", name="agreement-ceiling",
+                        "of it, a model agrees with the label less often.", "That a model at zero "
+                        "agrees with people as well as they do with one another: its label is that of all annotators, "
+                        "an annotator's that of the others, which is harder.", name="agreement-ceiling",
                         title="Accuracy less the annotators' ceiling", x="less", y="what", low="less", high="less",
                         series="languages", hatched="small")
     return Section("agreement", "Annotators' agreement", "How far do people agree, and how near to that is a model?",

@@ -20,7 +20,7 @@ from study.fits import Fit
 from study.questions.compared import notes_of, title_of, widest
 from study.questions.learned import answers_of, encoder, first_fits, majority, regression, tfidf, trained_on
 from study.questions.scopes import main_figures, scopes, spread
-from study.questions.sentences import FIGURES, amount, chance, higher, many, shortest
+from study.questions.sentences import FIGURES, chance, many, scored, shortest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 from study.runner import ZERO
@@ -201,8 +201,8 @@ def claim_of(results: Results, lines: list[dict]) -> tuple[list[Claim], str]:
     answer += beside_encoder([r for r in lines if r["baseline"] == SENTENCES], title)
     found = {"value": row["difference"], "low": row["low"], "high": row["high"]}
     what, languages = FIGURES.get(main_figures(results)[0], title), results.kept.languages
-    sentence = shortest([f"{wide}, fine-tuned, scores {amount(found['value'])} {higher(found['value'])} than "
-                         f"{row['baseline']} on {what}"],
+    sentence = shortest([f"{wide}, fine-tuned, scores "
+                         f"{scored(found['value'], row['baseline'])} on {what}"],
                         [f" over all {many(row['count'], 'test language')}", ""], [chance(found)])
     return [Claim(
         sentence + ".", *found.values(),

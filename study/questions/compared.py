@@ -2,7 +2,8 @@
 
 A difference of two sets is that of all their fits, never of the first ones alone. With three seeds or more, and three
 draws of rows or more where there is anything to draw, its interval is the recipe's: it holds for other seeds, draws and
-test posts. With fewer there is no such interval: what is shown is over test posts and holds for these fits, and the
+test posts, or for other seeds and test posts with these training rows where both sides take all rows. With fewer there
+is no such interval: what is shown is over test posts and holds for these fits, and the
 fits' own points stand beside it.
 """
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from report.intervals import LEVEL, percentiles
 from stats import corrected
-from stats.families import RECIPES, THESE
+from stats.families import holds_for
 from stats.predictions import Predictions, figure_of, figures_of, pooled, resampled
 from stats.recipes import Fits, contrast, lacking
 from study.report.section import Table
@@ -58,7 +59,7 @@ def compare(first: Fits, second: Fits, figure: str, languages: Sequence[str], pl
     lack = lacking(first, second)
     if lack:
         found |= {"low": found["posts_low"], "high": found["posts_high"]}
-    return found | {"holds": THESE if lack else RECIPES, "lacking": lack}
+    return found | {"holds": holds_for(first, second), "lacking": lack}
 
 
 def fits_words(first: Fits, second: Fits) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 from report.words import counted
 from stats.recipes import FEWEST
 from study.questions.compared import notes_of, widest
-from study.questions.sentences import amount, chance, higher, shortest
+from study.questions.sentences import amount, chance, scored, shortest
 from study.report.section import Claim
 from study.results import Results
 
@@ -42,16 +42,16 @@ def sentence_of(results: Results, row: dict) -> str:
     """The headline of one change."""
     if row["value"] is None or np.isnan(row["value"]):
         return f"{row['name']}: {row['figure']} cannot be compared; 0 posts allow it."
-    score, what = f"scores {amount(row['value'])} {higher(row['value'])}", f"on {row['figure']}"
+    what = f"on {row['figure']}"
     posts = [f" over {counted(row['n'], 'post')}", ""]
     if row["heading"] == ROWS:
-        return shortest([f"With equally many rows, {row['sets'][0]} {score} than {row['sets'][1]} {what}"], posts,
-                        [chance(row)]) + "."
+        return shortest([f"With equally many rows, {row['sets'][0]} scores "
+                         f"{scored(row['value'], row['sets'][1])} {what}"], posts, [chance(row)]) + "."
     changed = row["heading"].partition(" (trained")[0]
     changed = {"Prompt": "asked with the prompt", "Weights": "used on weights stored as",
                "Template": "trained and asked with the template", "Codebook": "trained and asked with the codebook"}[
                    changed.split()[0]] + " " + changed.split()[1]
-    return shortest([f"{row['name']}, {changed}, {score} {what}"], posts, [chance(row)]) + "."
+    return shortest([f"{row['name']}, {changed}, scores {scored(row['value'])} {what}"], posts, [chance(row)]) + "."
 
 
 def variance_claims(results: Results, parts: list[dict]) -> list[Claim]:

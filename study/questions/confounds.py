@@ -121,7 +121,7 @@ def lines(results: Results, heading: str, name: str, sets: tuple[str, ...], firs
     for figure, weight in figures_asked(results):
         if several:
             found = compare(first, second, figure, results.kept.languages, plan, weight)
-            about = fits_words(first, second) if found["lacking"] else "over other seeds, draws and test posts"
+            about = fits_words(first, second) if found["lacking"] else f"over {found['holds']}"
         else:
             (one,), (other,) = first.values(), second.values()
             found = difference(one, other, figure, None, weight, plan.statistics.draws, plan.statistics.seed)

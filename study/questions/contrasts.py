@@ -7,8 +7,9 @@ before the data is not the plan's word: it was if the plan was frozen with it be
 
 import numpy as np
 
+from report.intervals import LEVEL
 from report.words import counted
-from stats.families import RECIPES, family
+from stats.families import THESE, family
 from stats.families import Contrast as Compared
 from study.preregistration import LATE, Standing
 from study.questions.compared import is_shown, notes_of, title_of
@@ -66,11 +67,21 @@ def at_once(line: dict) -> dict:
     return line | {"low": line["simultaneous_low"], "high": line["simultaneous_high"]}
 
 
+def disagreement(line: dict) -> str:
+    """What to add where the family's interval and Holm's p fall on different sides of the level; else ""."""
+    below, shown = line["p_holm"] <= 1 - LEVEL + 1e-9, is_shown(at_once(line))  # False for NaN
+    if below and not shown:
+        return f" Holm's p is not above {1 - LEVEL:.2f}; the simultaneous interval, which is stricter, contains zero."
+    if shown and line["p_holm"] > 1 - LEVEL + 1e-9:
+        return f" The simultaneous interval leaves out zero; Holm's p, of another test, is above {1 - LEVEL:.2f}."
+    return ""
+
+
 def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     """The claim of one contrast: the family's interval and its Holm p, both of the mean over all fits."""
     shown, languages = at_once(line), line["languages"]
     fits = f"{line['fits'][0]} of each" if line["fits"][0] == line["fits"][1] else "{} and {}".format(*line["fits"])
-    about = "over other seeds, draws and test posts" if line["holds"] == RECIPES else f"in these fits ({fits})"
+    about = f"in these fits ({fits})" if line["holds"] == THESE else f"over {line['holds']}"
     p = "no p can be computed" if np.isnan(line["p_holm"]) else f"{p_words(line['p_holm'])} after Holm's adjustment"
     sizes = [sum(len(fit.keys) for fit in results.fits if (fit.name, fit.kind) == (name, "set")) / max(1, sum(
         (fit.name, fit.kind) == (name, "set") for fit in results.fits)) for name in (one.first, one.second)]
@@ -78,11 +89,11 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
         sizes) else "Anything"
     counts = "each language counting the same" if one.weight == "languages" else "each post counting the same"
     found = "This difference is shown" if is_shown(shown) else "No difference is shown"
+    found += f" in {title_of(one.figure)}, {counts}, {about}: {p}, one of "
     return Claim(
         compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
         shown["high"],
-        f"{status}. {found} in {title_of(one.figure)}, {counts}, {about}: {p}, one of "
-        f"{counted(len(results.plan.contrasts), 'contrast')}.",
+        f"{status}. {found}{counted(len(results.plan.contrasts), 'contrast')}.{disagreement(line)}",
         f"{rows} that the plan does not name, with this certainty; that a single language shows it." if
         is_shown(shown) else "That the two are alike: the interval holds every difference that the data are compatible "
         "with.",

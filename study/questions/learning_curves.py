@@ -16,7 +16,7 @@ from stats.predictions import Predictions
 from stats.recipes import ALL_ROWS, Fits
 from study.questions.compared import compare, fits_words, is_shown, main_figure, notes_of, title_of, whole
 from study.questions.labels_needed import law_table
-from study.questions.sentences import FIGURES, amount, chance, higher, many, shortest
+from study.questions.sentences import FIGURES, chance, many, scored, shortest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.report.tables import signed
 from study.results import Results
@@ -51,7 +51,7 @@ def exposure(results: Results) -> Section | None:
         answer += f", and by {signed(beside['value'], 3)} against the placebo ({ARMS[kind]})."
     chosen = beside or found
     against = f"{ARMS['english' if recipes['english'][most] else 'steps']}" if beside else "none"
-    words = f"{amount(chosen['value'])} {higher(chosen['value'])}"
+    words = scored(chosen["value"])
     about = fits_words(recipes["exposure"][most], placebo or base) if chosen["lacking"] else \
         f"over other draws of rows and seeds ({counted(len(arm.draws), 'draw')} here)"
     claims.append(Claim(

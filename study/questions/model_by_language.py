@@ -13,6 +13,9 @@ from stats.student import t_quantile
 from study.report.section import Column, FigureSpec, Section, Table
 from study.results import Results
 
+SMALL_SPREAD = 0.001  # an estimate below it is none
+LEANS = "the estimate leans towards 0, because the models share posts and counts are means over fits"
+
 
 def model_by_language(results: Results) -> Section | None:
     """The mixed model's differences and spreads; None with fewer than four languages or two models."""
@@ -40,28 +43,36 @@ def model_by_language(results: Results) -> Section | None:
         [f"Spread between languages: {found.intercept:.3f} of the intercept, {found.slope:.3f} of the differences (log "
          f"odds, standard deviations). Intervals: t with {len(kept.languages) - 1} degrees of freedom, languages as a "
          "sample; posts are taken as independent given the language. Lowest and highest: what the model expects in the "
-         "least and the most favourable test language."])
+         f"least and the most favourable test language; empty where no spread is shown. {LEANS.capitalize()}."])
     table = Table("languages_cells", "Accuracy by model and language, raw and as fitted", [
         Column("model", "model"), Column("language", "test language", "language"), Column("n", "posts", "count"),
         Column("small", "small cell", "flag"), Column("raw", "raw", "rate"), Column("fitted", "fitted", "rate")], cells,
         ["Fitted values are drawn towards the model's and the language's means, the more so the fewer the posts."])
-    alike = "hardly vary" if found.slope < 0.1 else "vary"
-    answer = (f"Over {counted(len(kept.languages), 'language')}, differences between models {alike} with the "
-              f"language: their standard deviation is {number(found.slope)} in log odds, beside "
-              f"{number(found.intercept)} between languages themselves.")
+    answer = answer_of(found, len(kept.languages))
     figure = FigureSpec("forest", sides.name, f"Right of zero: more often right than {names[0]} in the mean language.",
                         "That a difference holds in every language: the table has the least favourable one.",
                         name="languages-models", x="value", y="what", low="low", high="high")
     return Section("languages", "Model by language", question, answer, [], [sides, table], [figure], exploratory=True)
 
 
+def answer_of(found: Mixed, languages: int) -> str:
+    """Whether a spread of the differences is shown, never that there is none."""
+    start = f"Over {counted(languages, 'language')}, "
+    beside = f"{number(found.intercept)} in log odds"
+    if found.slope < SMALL_SPREAD:
+        return f"{start}no spread of the differences is shown, beside one of {beside} between languages; {LEANS}."
+    return (f"{start}differences between models vary with the language: their standard deviation is "
+            f"{number(found.slope)}, beside {beside} between languages themselves; {LEANS}.")
+
+
 def difference(found: Mixed, names: list[str], k: int, times: float) -> dict:
     """One model less the first."""
     value, error = found.less_first(k)
     apart = value + found.effects[:, k] - found.effects[:, 0]
+    ends = {"lowest": float(apart.min()), "highest": float(apart.max())} if found.slope >= SMALL_SPREAD else \
+        {"lowest": None, "highest": None}
     return {"what": f"{names[k]} − {names[0]}", "model": names[k], "value": value, "low": value - times * error,
-            "high": value + times * error, "rate": expit(found.fixed[k]), "lowest": float(apart.min()),
-            "highest": float(apart.max())}
+            "high": value + times * error, "rate": expit(found.fixed[k]), **ends}
 
 
 def expit(x: float) -> float:

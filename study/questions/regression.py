@@ -11,7 +11,7 @@ from data.languages import language_name
 from report.words import counted
 from stats.correctness import SHARE, TERMS, Cell, regress
 from stats.shares import LARGEST
-from study.questions.sentences import amount, chance, higher
+from study.questions.sentences import chance, scored
 from study.report.section import Claim, Column, Table
 from study.results import Results
 
@@ -103,8 +103,8 @@ def regression_claims(table: Table, listed: Sequence[str]) -> list[Claim]:
     """The share's effect in the sets' regression, with English and without."""
     return [Claim(
         f"In a regression of {row['of']}{' without English' * (row['regression'] == WITHOUT_ENGLISH)}, a tenfold "
-        f"pre-training share goes with a probability of a right label {amount(row['effect'])} {higher(row['effect'])}"
-        f"{chance(row)}.", row["effect"], row["low"], row["high"],
+        f"pre-training share goes with {probability(row['effect'])}{chance(row)}.",
+        row["effect"], row["low"], row["high"],
         f"Among {counted(row['languages'], 'language')}, with model, label and template held, the average marginal "
         "effect of a tenfold share is compatible with anything inside the interval.",
         "That share causes it, or that it holds for individual posts: a post's share is its language's, and all else "
@@ -112,3 +112,10 @@ def regression_claims(table: Table, listed: Sequence[str]) -> list[Claim]:
         languages=list(listed if row["regression"] == WITH_SHARE else [code for code in listed if code != LARGEST]),
         holds=ERRORS["posts" if row["error_languages"] is None else "languages"])
         for row in table.rows if row["term"] == "share" and row["low"] is not None]
+
+
+def probability(effect: float) -> str:
+    """"A probability of a right label .08 higher", or "the same probability of a right label"."""
+    words = scored(effect)
+    return f"{words} probability of a right label" if words == "the same" else \
+        f"a probability of a right label {words}"

@@ -33,7 +33,9 @@ def amount(value: float) -> str:
 
 
 def p_words(p: float) -> str:
-    """`p_words(0.0123) -> "p = 0.012"`."""
+    """`p_words(0.0123) -> "p = 0.012"`, `p_words(0.9999) -> "p = 1"`."""
+    if p >= 0.9995:
+        return "p = 1"
     return "p < 0.001" if p < 0.0005 else f"p = {p:.3f}"
 
 
@@ -48,9 +50,17 @@ def higher(value: float) -> str:
     return "higher" if value >= 0 else "lower"
 
 
+def scored(value: float, other: str = "") -> str:
+    """Size and direction, beside another if one is named: ".08 higher", ".08 lower than en", "the same as en"."""
+    if f"{abs(value):.3f}" == "0.000":
+        return f"the same as {other}" if other else "the same"
+    return f"{amount(value)} {higher(value)}" + (f" than {other}" if other else "")
+
+
 def chance(found: Mapping) -> str:
-    """What a headline adds where the interval does not leave out zero."""
-    return "" if is_shown(found) else CHANCE
+    """What a headline adds where the interval does not leave out zero, unless it says that the two are the same."""
+    value = found.get("value", found.get("effect"))
+    return "" if is_shown(found) or (value is not None and scored(value) == "the same") else CHANCE
 
 
 def shortest(*choices: Sequence[str]) -> str:
@@ -79,18 +89,26 @@ def capital(sentence: str) -> str:
 
 
 def where(results: Results, first: str, second: str, languages: Sequence[str]) -> list[str]:
-    """The languages of a comparison, the most telling words first."""
+    """The languages of a comparison, the most telling words first; that only one side saw them is in all of them."""
     count, plain = len(languages), many(len(languages), "language")
-    if count == 1:
-        return [f" in {language_name(languages[0])}"]
-    unseen = [set(languages) <= set(results.unseen(name)) for name in (first, second)]
-    ways = [f" over all {plain}"] if count == len(results.kept.languages) else [f" in {plain}"]
-    if all(unseen):
-        ways = [f" in {plain} that neither saw", f" in {plain} new to both", *ways]
-    elif unseen[1]:
-        ways = [f" in {plain} that {second} never saw", f" in {plain} that the second never saw",
-                f" in {plain} new to the second", *ways]
-    return ways
+    place = language_name(languages[0]) if count == 1 else plain
+    known = [name not in results.plan.outside or results.plan.outside[name].seen is not None
+             for name in (first, second)]
+    saw = [len(set(languages) - set(results.unseen(name))) for name in (first, second)]
+    ways = [f" over all {plain}"] if 1 < count == len(results.kept.languages) else [f" in {place}"]
+    if saw == [0, 0]:
+        return ways if count == 1 else [f" in {plain} that neither saw", f" in {plain} new to both", *ways]
+    if not all(known) and saw[1] == 0 and count > 1:
+        return [f" in {plain} that {second} never saw", f" in {plain} new to the second", *ways]
+    if not all(known) or min(saw) > 0:
+        return ways
+    one, most = ("first", "second")[saw[1] > 0], max(saw)
+    if most < count:
+        return [f" in {place}, of which only the {one} saw {most}"]
+    comma = "," if count == 1 else ""
+    return [f" in {place}{comma} of which only the {one} saw posts",
+            f" in {place}{comma or ' that'}{' which' * (count == 1)} only the {one} saw",
+            f" in {place}{comma} only the {one} saw"]
 
 
 def compared(results: Results, first: str, second: str, figure: str, languages: Sequence[str], found: Mapping) -> str:
@@ -100,13 +118,14 @@ def compared(results: Results, first: str, second: str, figure: str, languages: 
     if value is None or np.isnan(value):
         return capital(f"{called(results, first)} and {called(results, second)} cannot be compared on {what}: 0 posts "
                        "allow it.")
-    score = f" {amount(value)} {higher(value)}"
     tail = [chance(found)]
     taughts = [taught(results, name) for name in (first, second)]
     sets = {first, second} <= set(results.plan.sets) and taughts[0] != taughts[1]
     if sets:
-        start = [f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores{score} on {what}"]
+        start = [f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores {scored(value)} on {what}",
+                 f"{first} scores {scored(value, second)} on {what}"]
     else:
-        start = [f"{called(results, first)} scores{score} than {called(results, second)} on {what}"]
+        start = [f"{called(results, first)} scores {scored(value, called(results, second))} on {what}",
+                 f"{first} scores {scored(value, second)} on {what}"]
     sentence = shortest(start, where(results, first, second, languages), tail)
     return capital(sentence) + "."

@@ -8,12 +8,11 @@ the posts that both found, which are the same for both.
 import numpy as np
 
 from report.words import counted, number
-from stats.families import RECIPES, THESE
+from stats.families import THESE, holds_for
 from stats.recipes import around, lacking, pairs_of
 from stats.stance_split import split, splits
 from study.questions.compared import notes_of, whole, widest
-from study.questions.sentences import amount as sized
-from study.questions.sentences import called, chance, higher, many, shortest, taught
+from study.questions.sentences import called, chance, many, scored, shortest, taught
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.report.tables import signed
 from study.results import Results
@@ -64,7 +63,7 @@ def parted(results: Results, first: str, second: str) -> tuple[list[dict], dict]
         if not lack and np.isfinite(rate["value"]):
             rate["low"], rate["high"] = around(dict(zip(recipes[0], rate["points"], strict=True)),
                                                (rate["variance"], df))
-    holds = THESE if lack else RECIPES
+    holds = THESE if lack else holds_for(*recipes)
     contrast = f"{first} − {second}"
     rows = [{"what": f"{contrast}, {words}", "part": words, "contrast": contrast, "first": first, "second": second,
              **{end: rates[key][end] for end in ("value", "low", "high")}, "fits": len(pairs), "holds": holds}
@@ -91,12 +90,13 @@ def claim_of(results: Results, line: dict) -> Claim:
     first, second, languages = line["first"], line["second"], line["languages"]
     where = f" in {many(len(languages), 'language')}" + (" new to the second" * (set(languages) <= set(
         results.unseen(second))))
-    posts = f"On {line['posts']:,} posts that both models found,"
-    score = f" {sized(line['value'])} {higher(line['value'])}"
+    posts = f"On about {line['posts']:,} posts a pair" if line["fits"] > 1 else f"On {line['posts']:,} posts"
+    posts += " that both models found,"
     sentence = shortest(
-        [f"{posts} training on {taught(results, first)} instead of {taught(results, second)} scores{score} on stance"]
+        [f"{posts} training on {taught(results, first)} instead of {taught(results, second)} scores "
+         f"{scored(line['value'])} on stance"]
         if taught(results, first) != taught(results, second) else
-        [f"{posts} {called(results, first)} scores{score} than {called(results, second)} on stance"],
+        [f"{posts} {called(results, first)} scores {scored(line['value'], called(results, second))} on stance"],
         [where, ""], [chance(line)])
     test = "" if line["p"] is None else f" (McNemar's exact p = {line['p']:.3f})"
     pairs = f", in {counted(line['fits'], 'pair')} of fits" if line["fits"] > 1 else ", in this one pair of fits"

@@ -75,7 +75,7 @@ def topic_claim(results: Results, recipes: Mapping[str, Fits], multi: str, singl
     unseen = results.unseen(single) or results.kept.languages
     found = compare(recipes[multi], recipes[single], name, unseen, results.plan)
     about = fits_words(recipes[multi], recipes[single]) if found["lacking"] else \
-        "for other draws of rows, other seeds and other test posts of the same kind"
+        f"for {found['holds']}"
     return Claim(
         compared(results, multi, single, name, unseen, found), found["value"], found["low"], found["high"],
         f"Each language counting the same, the {title_of(name)} of {multi} less that of {single} is compatible with "

@@ -18,7 +18,7 @@ from stats.predictions import Predictions, Rows
 from study.inputs import has_text, text_of
 from study.questions.compared import notes_of, of_cells, title_of, widest
 from study.questions.scopes import main_figures, part, scopes, spread, table_part
-from study.questions.sentences import FIGURES, amount, chance, higher, many, shortest
+from study.questions.sentences import FIGURES, chance, many, scored, shortest
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 
@@ -147,7 +147,7 @@ def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
     found, what = {"value": value, "low": low, "high": high}, FIGURES.get(figure, title)
     about = {"languages": codes, "notes": [ONE_FIT, *notes_of(results, codes, {})], "points": [value], "holds": THESE}
     claims = [Claim(
-        shortest([f"Given translations instead of the posts' own text, {name} scores {amount(value)} {higher(value)} "
+        shortest([f"Given translations instead of the posts' own text, {name} scores {scored(value)} "
                   f"on {what}"], [f" in {many(len(codes), 'language')}" + " new to it" * (group == "unseen"), ""],
                  [chance(found)]) + ".", value, low, high,
         "With this fit and this translator, the change on posts like these is compatible with anything inside the "
@@ -160,7 +160,7 @@ def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
         answer += f" The set {wide} reaches {said(other.figure(figure, codes, 'languages'))} on their own text."
         found = {"value": value, "low": low, "high": high}
         claims.append(Claim(
-            shortest([f"On translations, {name} scores {amount(value)} {higher(value)} than {wide} on the posts' own "
+            shortest([f"On translations, {name} scores {scored(value, wide)} on the posts' own "
                       f"text, on {what}"], [f", in {many(len(codes), 'language')}", ""], [chance(found)]) + ".",
             value, low, high, "On these posts, translating for the one model less training the other on more languages "
             "is compatible with anything inside the interval.",

@@ -10,7 +10,7 @@ import scipy.stats
 
 from common.errors import UserError
 from stats import corrected
-from stats.families import RECIPES, THESE, Contrast, family, holm, simultaneous
+from stats.families import RECIPES, SEEDS, THESE, Contrast, family, holds_for, holm, simultaneous
 from stats.paired import difference, mcnemar, permutation
 from stats.predictions import Predictions, Rows, figure_of
 from stats.recipes import ALL_ROWS, contrast
@@ -150,7 +150,7 @@ def test_the_shown_interval_and_p_are_of_all_fits():
                     ("c", many, two[ALL_ROWS, 0], "accuracy")], draws=400)
     a, b, c = found
     whole = contrast(many, other, "macro_f1", None, "languages", 400, 0)
-    assert a["holds"] == RECIPES and (a["value"], a["low"], a["high"]) == (whole["value"], whole["low"], whole["high"])
+    assert a["holds"] == SEEDS and (a["value"], a["low"], a["high"]) == (whole["value"], whole["low"], whole["high"])
     assert len(a["points"]) == 3 and a["value"] == pytest.approx(numpy.mean(a["points"]))
     half = t_quantile(1 - 0.05 / 3, whole["df"]) * whole["se"]
     bias = corrected.of_sides([*many.values(), *other.values()], 3, "macro_f1", rows.languages, "languages")[0]
@@ -163,6 +163,15 @@ def test_the_shown_interval_and_p_are_of_all_fits():
     assert all(row["simultaneous_low"] < row["low"] <= row["high"] < row["simultaneous_high"] for row in found)
     # A single fit stands for itself: no first fit speaks for the others.
     assert b["value"] != two[ALL_ROWS, 0].figure("accuracy") - other[ALL_ROWS, 0].figure("accuracy")
+
+
+def test_draws_are_named_only_where_some_were_made():
+    rows = made_rows(40, 8)
+    whole, other = (recipe(rows, 3, 0.7, seed) for seed in (1, 2))
+    drawn = {key: fit for draw in range(3) for key, fit in recipe(rows, 3, 0.6, 10 + draw, draw).items()}
+    assert holds_for(whole, other) == SEEDS and "draws" not in SEEDS
+    assert holds_for(whole, drawn) == holds_for(drawn, whole) == RECIPES
+    assert holds_for(whole, recipe(rows, 2, 0.7, 3)) == THESE
 
 
 def test_fits_of_equal_number_are_swapped_together():

@@ -12,7 +12,9 @@ import pytest
 
 from common.files import ROOT
 from study.questions.agreement import agreement
-from study.questions.sentences import amount, compared, many, shortest
+from study.questions.regression import probability
+from study.questions.sentences import amount, chance, compared, many, scored, shortest
+from study.questions.stance import stance
 from study.report.page import study_page
 from study.report.section import Study
 from study.write_up import make_study
@@ -92,6 +94,8 @@ def test_the_annotators_stand_beside_each_accuracy(study):
     assert {row["model"] for row in lines.rows} == {"en", "es", "en-es", "multi", "theirs"}
     for row in lines.rows:
         assert row["less"] == pytest.approx(row["accuracy"] - row["ceiling"])
+    assert "not comparable" in section.answer and "ceiling or above" not in section.answer
+    assert "reaches that" not in section.answer and "which is harder" in section.figures[0].not_to_conclude
     results.material.votes = {}
     assert agreement(results) is None
 
@@ -101,15 +105,39 @@ def test_a_sentence_follows_its_sign_and_says_chance(study):
     down = {"value": -0.083, "low": -0.1, "high": -0.02}
     words = compared(results, "multi", "en", "topic.macro_f1", ["ko"], down)
     assert words == ("Fine-tuned on 13 languages instead of English alone, the model scores .08 lower on topic in "
-                     "Korean.")
+                     "Korean, of which only the first saw posts.")
     words = compared(results, "en-es", "en", "topic.macro_f1", ["ko", "tr"], down | {"high": 0.02})
     assert words.endswith("in two languages that neither saw, possibly by chance.") and ".08 lower" in words
     assert "English and Spanish instead of English alone" in words
     none = compared(results, "multi", "en", "topic.macro_f1", ["ko"], {"value": float("nan"), "low": None})
     assert "cannot be compared" in none
     assert (amount(-0.083), amount(0.0021), amount(1.204), amount(0.0)) == (".08", ".002", "1.20", ".00")
+    assert (scored(0.0), scored(0.0003, "en"), scored(-0.0006, "en")) == ("the same", "the same as en",
+                                                                          ".001 lower than en")
+    words = compared(results, "theirs", "en", "accuracy", ["ko"], {"value": 0.0, "low": -0.1, "high": 0.1})
+    assert words == "The outside model theirs scores the same as en on labels in Korean."
+    assert chance({"effect": 0.0, "low": -0.1, "high": 0.1}) == "" and probability(0.0001).startswith("the same prob")
     assert (many(1, "language"), many(10, "post"), many(13, "post")) == ("one language", "ten posts", "13 posts")
     assert shortest(["a " * 20], ["b " * 9, "b"]) == "a " * 20 + "b"
+
+
+def test_a_headline_never_hides_that_only_one_side_saw_the_languages(study):
+    results, _ = study
+    found = {"value": 0.083, "low": -0.1, "high": 0.3}
+    for figure in ("topic.macro_f1", "stance.given_detection.accuracy"):
+        for first, second, one in (("multi", "en", "first"), ("en", "multi", "second"), ("en-es", "multi", "second")):
+            words = compared(results, first, second, figure, ["ko", "tr"], found)
+            assert f"only the {one} saw" in words and len(words.split()) <= 25, words
+    words = compared(results, "multi", "en", "topic.macro_f1", ["ko", "tr"], found | {"low": 0.01})
+    assert "in two languages of which only the first saw posts." in words
+    assert "of which only the first saw 1" in compared(results, "en-es", "en", "topic.macro_f1", ["es", "ko"], found)
+    assert " saw" not in compared(results, "multi", "en-es", "topic.macro_f1", ["en", "ko"], found)
+
+
+def test_stance_on_other_posts_in_each_pair_is_said_to_be_a_mean_over_pairs(study):
+    claims = stance(study[0]).claims
+    assert claims
+    assert all(re.match(r"On about [\d,]+ posts a pair that both models found, ", one.text) for one in claims)
 
 
 def test_no_question_says_that_something_lies_within_an_interval():

@@ -7,10 +7,11 @@ without being asked.
 import numpy as np
 import pytest
 
+from stats.mixed import Mixed
 from study.questions.errors import errors
 from study.questions.labels_needed import curve_of, law_table
 from study.questions.learning_curves import added
-from study.questions.model_by_language import model_by_language
+from study.questions.model_by_language import answer_of, difference, model_by_language
 from study.report.section import Study
 from tests.study.fake_study import PLAN, fake_results
 
@@ -62,11 +63,22 @@ def test_the_learning_curve_of_an_added_language_ends_at_four_times_its_rows(res
     assert none is None and "No learning curve" in why[0]
 
 
+def test_an_estimated_spread_of_zero_is_not_said_to_be_none():
+    found = Mixed(np.array([0.1, 0.4]), np.eye(2) / 50, 0.5, 0.0, np.zeros((5, 2)), 0.0)
+    words = answer_of(found, 5)
+    assert "no spread of the differences is shown" in words and "leans towards 0" in words and "hardly" not in words
+    row = difference(found, ["a", "b"], 1, 2.0)
+    assert row["lowest"] is row["highest"] is None and row["value"] == pytest.approx(0.3)
+
+
 def test_models_by_language_have_a_difference_and_its_spread(results):
     section = model_by_language(results)
     sides, cells = section.tables
     assert [row["model"] for row in sides.rows] == ["es", "en-es", "multi"]
-    assert all(row["lowest"] <= row["value"] <= row["highest"] and row["low"] < row["high"] for row in sides.rows)
+    for row in sides.rows:
+        assert row["low"] < row["high"]
+        assert row["lowest"] is None or row["lowest"] <= row["value"] <= row["highest"]
+    assert "leans towards 0" in section.answer
     row = next(row for row in cells.rows if (row["model"], row["language"]) == ("multi", "tr"))
     right = np.mean([fit.figure("accuracy", ["tr"]) for fit in results.recipe("multi").values()])
     assert row["raw"] == pytest.approx(right) and len(cells.rows) == 4 * 13

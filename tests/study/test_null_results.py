@@ -8,8 +8,9 @@ import re
 
 import pytest
 
-from study.questions.contrasts import contrasts
+from study.questions.contrasts import contrasts, disagreement
 from study.questions.pretraining_share import share_answer, share_claims
+from study.questions.sentences import p_words
 from study.report.page import study_page, verdict
 from study.report.section import Claim, Section
 from tests.report.test_page import Reader
@@ -48,6 +49,16 @@ def test_a_difference_is_said_in_words_before_its_numbers():
     null = Section("s", "One", "What?", "Nothing.", [Claim("a against b.", -0.01, -0.09, 0.07, "may", "may not")])
     shown = " ".join(Reader(study_page(made_study(sections=[null], latex=[]))).text)
     assert shown.index("No difference is shown") < shown.index("−0.010")
+
+
+def test_an_interval_and_a_p_that_disagree_are_said_to():
+    line = {"low": 0.01, "high": 0.09, "simultaneous_low": -0.001, "simultaneous_high": 0.1, "p_holm": 0.04}
+    assert "Holm's p is not above 0.05; the simultaneous interval, which is stricter" in disagreement(line)
+    assert "Holm's p, of another test, is above 0.05" in disagreement(
+        line | {"simultaneous_low": 0.001, "p_holm": 0.06})
+    for other in ({"p_holm": 0.06}, {"simultaneous_low": 0.001}, {"p_holm": float("nan")}):
+        assert disagreement(line | other) == ""
+    assert (p_words(1.0), p_words(0.999), p_words(0.0001)) == ("p = 1", "p = 0.999", "p < 0.001")
 
 
 def test_contrasts_that_show_nothing_say_so_first(tmp_path):
