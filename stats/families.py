@@ -21,7 +21,9 @@ contrasts must be computed on the same drawn posts; separate draws would make c 
 +- t_df(1 - (1 - level) / 2 K) s with the recipe's standard error s and its df, and p = 2 P(T_df > |value| / s). The
 bands are then Bonferroni's for the whole family, since a handful of seeds gives no joint distribution to take a maximum
 from; contrasts of these fits alone have z in the place of t. Without recipes: max-|t| bands over posts, and the test of
-these fits (stats/paired.py).
+these fits (stats/paired.py); fits of unequal number cannot be swapped, and have p = 2 P(Z > |value| / s) with the sd s
+of the draws. In t, z and bands, value and s are corrected where the interval's are (stats/corrected.py), so that all
+agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -127,22 +129,22 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
                                         level))
         centres.append(line["value"])
         if corrected.is_mean(codes, line["weight"]) and not numpy.isnan(line["value"]):
-            bias, error, _ = corrected.of_sides(fits, cut, line["figure"], codes, line["weight"])
+            bias, se, _ = corrected.of_sides(fits, cut, line["figure"], codes, line["weight"])
             centres[k] -= bias
             spread = float(numpy.nanstd(drawn[:, k])) or 1.0
-            drawn[:, k] = centres[k] + (drawn[:, k] - numpy.nanmean(drawn[:, k])) * error / spread
+            drawn[:, k] = centres[k] + (drawn[:, k] - numpy.nanmean(drawn[:, k])) * se / spread
     if any(line["holds"] != THESE for line in found):
         bands = [_bonferroni(line, centre, column, len(found), level)
                  for line, centre, column in zip(found, centres, drawn.T, strict=True)]
     else:
         bands = simultaneous(centres, drawn, level)
-    for line, (low, high), band, column in zip(found, alone, bands, drawn.T, strict=True):
+    for line, (low, high), band, centre, column in zip(found, alone, bands, centres, drawn.T, strict=True):
         if line["holds"] == THESE:
             line |= {"low": low, "high": high}
         if not line["test"]:  # unequal numbers of fits cannot be swapped
             spread = float(numpy.nanstd(column, ddof=1))
             line |= {"test": "z, by the bootstrap over posts",
-                     "p": 2 * NormalDist().cdf(-abs(line["value"]) / spread) if spread > 0 else numpy.nan}
+                     "p": 2 * NormalDist().cdf(-abs(centre) / spread) if spread > 0 else numpy.nan}
         line |= {"simultaneous_low": float(band[0]), "simultaneous_high": float(band[1])}
     for line, p_holm in zip(found, holm([line["p"] for line in found]), strict=True):
         line["p_holm"] = float(p_holm)

@@ -7,7 +7,7 @@ the machine gives it, and M the mean of m over all posts of the group:
     naive    M                                    counts the machine's labels: as wrong as the machine
     coded    sum o_i y_i                          the codes alone (Hajek 1971)
     PPI++    L M + sum o_i (y_i - L m_i)          the naive share, corrected by the errors among the coded rows
-    DSL      sum o_i (y_i - g_k(x_i) + G_k)       the same with a prediction g in the place of m; G_k its mean over all
+    DSL      G + sum o_i (y_i - g_k(x_i))         the same with a prediction g in the place of m; G its mean over all
 
 PPI++ (Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453) tunes the weight so that useless labels are left out:
 
@@ -20,8 +20,10 @@ with many rows; where the machine gives the label to few of them, it biases the 
 which is not small beside a rare label's share.
 DSL (Egami, Hinck, Stewart and Wei 2023, NeurIPS, "Using imperfect surrogates for downstream inference") takes for g a
 regression of the codes on the machine's answers, probabilities included, cross-fitted (stats/surrogate.py; k is the
-fold of row i). The probabilities pi_i are known, so DSL is unbiased however poor g is: it is doubly robust. It borrows
-g from all groups, where PPI++ sees one group alone.
+fold of row i). For G a coded post counts with its own fold's g_k(x_i), any other with the mean of its g_k(x_j) over the
+folds: so g cancels where all posts are coded, and what is left is their share. The probabilities pi_i are known, so DSL
+is approximately unbiased however poor g is: it is doubly robust. It borrows g from all groups, where PPI++ sees one
+group alone.
 
 **Variance**. The posts are fixed and only the draw is random: with u_i = o_i (deviation of row i),
 
@@ -31,7 +33,7 @@ g from all groups, where PPI++ sees one group alone.
 (Sarndal, Swensson and Wretman 1992, Model Assisted Survey Sampling, 5.7 and 3.7), the rows of a stratum that lie
 outside the group counted with u = 0. The deviation is y_i - estimate for the codes alone; for PPI++ y_i - r_h, times
 W_h over the coded rows' share of cell h, with two cells, h = 1 where the machine gives the label, and r_h the codes'
-rate in the cell. For DSL it is y_i - g_k(x_i) + G_k - estimate.
+rate in the cell. For DSL it is y_i - g_k(x_i) less its mean, sum o_i (y_i - g_k(x_i)).
 
 **Interval**: stats/rates.py, with the cells' rates and with effective sizes and coded shares that give V:
 
@@ -139,27 +141,26 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
     found = {}
     for label in range(machine.labels):
         y = (coded.label == label).astype(numpy.float64)
-        residual = _corrections(x, y, coded.post, fold, inside, machine.group[coded.post])
+        g_of = _predictions(x, y, coded.post, fold)
+        residual = y - g_of[coded.post]
         for g in range(machine.groups):
             rows, m = at[g], machine.predicted[inside[g]] == label
             part = _Part(y[rows], machine.predicted[coded.post[rows]] == label, coded.probability[rows],
                          None if sizes is None else coded.stratum[rows], sizes, m, level, beyond)  # fmt: skip
-            found[g, label] = part.share(g, label, residual[rows])
+            found[g, label] = part.share(g, label, g_of[inside[g]], residual[rows])
     return [found[g, label] for g in range(machine.groups) for label in range(machine.labels)]
 
 
-def _corrections(x, y, post, fold, inside, group) -> numpy.ndarray:
-    """y_i - g_k(x_i) + G_k of every coded row (n,), G_k being the mean of g_k over the posts of the row's group."""
+def _predictions(x: numpy.ndarray, y: numpy.ndarray, post: numpy.ndarray, fold: numpy.ndarray) -> numpy.ndarray:
+    """g of all posts (N,): for a coded one that of its fold, g_k(x_i), for the others the mean of all folds'."""
     if len(y) < 2:
-        return y
-    result = y.copy()
-    for k, g in enumerate(crossfit(x[post], y, fold)):
-        own = numpy.flatnonzero(fold == k)
-        result[own] -= g(x[post[own]])
-        for number in numpy.unique(group[own]):
-            here = own[group[own] == number]
-            result[here] += g(x[inside[number]]).mean()
-    return result
+        return numpy.zeros(len(x))
+    fits = crossfit(x[post], y, fold)
+    found = sum(g(x) for g in fits) / len(fits)
+    for k, g in enumerate(fits):
+        own = post[fold == k]
+        found[own] = g(x[own])
+    return found
 
 
 class _Part:
@@ -171,13 +172,15 @@ class _Part:
         weights = 1 / probability
         self.o = weights / weights.sum() if len(y) else weights
 
-    def share(self, group: int, label: int, corrected: numpy.ndarray) -> Share:
+    def share(self, group: int, label: int, predicted: numpy.ndarray, residual: numpy.ndarray) -> Share:
+        """predicted: g of all posts of the group; residual: y - g of its coded rows."""
         n, naive = len(self.every), float(self.every.mean()) if len(self.every) else 0.0
         if not len(self.y):
             return Share(group, label, n, 0, naive, NONE, NONE, NONE, 0.0)
         alone, tuned = float(self.o @ self.y), self.tuned()
         ppi = float(tuned * naive + self.o @ (self.y - tuned * self.m))
-        dsl = float(self.o @ corrected)
+        apart = float(self.o @ residual)
+        dsl = float(predicted.mean()) + apart
         whole, cells = [numpy.ones(len(self.y), dtype=bool)], [self.m == 1, self.m == 0]
         split = tuned > 0 and all(cell.any() for cell in cells)
         shares = [naive, 1 - naive] if split else [1.0]
@@ -186,7 +189,7 @@ class _Part:
         deviation = sum(cell * (w / self.o[cell].sum()) * (self.y - r)
                         for cell, w, r in zip(cells, shares, rates, strict=True))
         estimates = (self.around(alone, whole, [1.0], self.y - alone), self.around(ppi, cells, shares, deviation),
-                     self.around(dsl, cells, shares, corrected - dsl))
+                     self.around(dsl, cells, shares, residual - apart))
         return Share(group, label, n, len(self.y), naive, *estimates, tuned)
 
     def tuned(self) -> float:

@@ -174,6 +174,16 @@ def test_draws_are_named_only_where_some_were_made():
     assert holds_for(whole, recipe(rows, 2, 0.7, 3)) == THESE
 
 
+def test_z_is_of_the_corrected_value():
+    rows = made_rows(60, 32)
+    two, one = recipe(rows, 2, 0.6, 6), made_answers(rows, 7, 0.3)
+    [found] = family([("a", two, one, "macro_f1", None, "languages")], draws=400)
+    bias, se, _ = corrected.of_sides([*two.values(), one], 2, "macro_f1", rows.languages, "languages")
+    assert abs(bias) > 0.05 * se and found["test"].startswith("z")
+    half = 400 / 399  # the draws' sd has n - 1 below, the corrected spread n
+    assert found["p"] == pytest.approx(2 * scipy.stats.norm.sf(abs(found["value"] - bias) / se / half**0.5), rel=1e-9)
+
+
 def test_fits_of_equal_number_are_swapped_together():
     rows = made_rows(90, 31)
     one, other = recipe(rows, 2, 0.75, 4), recipe(rows, 2, 0.55, 5)

@@ -59,11 +59,11 @@ def test_estimates_are_their_formulas(design):
     slope = (v * (y - mean(y)) * (m - mean(m))).sum() / (v * (m - mean(m)) ** 2).sum()
     assert share.tuned == pytest.approx(slope, abs=1e-12)
     assert share.ppi.estimate == pytest.approx(slope * share.naive + mean(y - slope * m), abs=1e-12)
-    x, fold, total = answers(predicted, 2), folds(len(y)), y.copy()
-    for k in range(5):
-        g = fit(x[coded.post][fold != k], y[fold != k])
-        total[fold == k] += g(x).mean() - g(x[coded.post][fold == k])
-    assert share.dsl.estimate == pytest.approx(mean(total), abs=1e-12)
+    x, fold = answers(predicted, 2), folds(len(y))
+    g = [fit(x[coded.post][fold != k], y[fold != k])(x) for k in range(5)]
+    own = numpy.array([g[k][post] for k, post in zip(fold, coded.post, strict=True)])
+    rest = numpy.delete(numpy.mean(g, 0), coded.post)
+    assert share.dsl.estimate == pytest.approx((own.sum() + rest.sum()) / 900 + mean(y - own), abs=1e-12)
 
 
 def test_with_equal_chances_ppi_is_poststratification():
@@ -130,11 +130,21 @@ def test_the_whole_population_coded_leaves_nothing_open():
     stream = numpy.random.default_rng(2)
     truth, predicted = population(stream, 80, 0.3, 0.8, 0.1)
     share = prevalence(machine_of(predicted), Coded(numpy.arange(80), truth, *equal_probabilities(80, 80)))[1]
-    for one in (share.coded, share.ppi):
-        assert one.low == pytest.approx(truth.mean()) == one.high
-    assert share.dsl.low == share.dsl.high == pytest.approx(truth.mean(), abs=0.002)  # G_k knows the rows of g_k
+    for one in (share.coded, share.ppi, share.dsl):
+        assert one.low == pytest.approx(truth.mean(), abs=1e-12) == one.high
     wider = prevalence(machine_of(predicted), Coded(numpy.arange(80), truth, *equal_probabilities(80, 80)), beyond=True)
     assert wider[1].coded.width > 0.15
+
+
+def test_a_group_coded_whole_has_its_share_beside_one_that_is_not():
+    stream = numpy.random.default_rng(4)
+    truth, predicted = population(stream, 400, 0.3, 0.8, 0.1)
+    post = numpy.concatenate([numpy.arange(60), 60 + stream.choice(340, 50, replace=False)])
+    chance, group = numpy.repeat([1.0, 50 / 340], [60, 50]), (numpy.arange(400) >= 60).astype(int)
+    found = prevalence(machine_of(predicted, group=group), Coded(post, truth[post], chance, (post >= 60).astype(int)))
+    for one in (found[1].coded, found[1].ppi, found[1].dsl):
+        assert one.low == pytest.approx(truth[:60].mean(), abs=1e-12) == one.high
+    assert found[3].dsl.low < truth[60:].mean() < found[3].dsl.high
 
 
 def test_one_cell_is_jeffreys_interval():

@@ -18,7 +18,8 @@ from tests.study.fake_study import PLAN, fake_results
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    return fake_results(tmp_path_factory.mktemp("errors"), PLAN.replace("rows = [4, 8]", "rows = [2, 4, 8]"))
+    return fake_results(tmp_path_factory.mktemp("errors"), PLAN.replace(
+        "rows = [4, 8]\ndraws = [1, 2]", "rows = [2, 4, 8]\ndraws = [1, 2, 3]"))
 
 
 def test_reversals_are_those_of_a_loop(results):

@@ -73,6 +73,20 @@ def test_a_machine_that_guesses_adds_nothing(tmp_path):
     assert "The machine adds nothing for “" in run()[0]
 
 
+def test_a_naive_share_outside_its_intervals_is_told_with_how_often_chance_does_it(tmp_path):
+    labels, codes = made()
+    jsonl(tmp_path / "labels.jsonl", [row | {"predicted": "c" if row["predicted"] == "b" else row["predicted"]}
+                                      for row in labels])
+    jsonl(tmp_path / "coded.jsonl", random.Random(4).sample(codes, 150))
+    said, _ = run()
+    assert "The naive share lies outside both corrected intervals for “c”, “b” (2 of 3 shares; at 95 % each, so " \
+           "about one in twenty does by chance)." in said
+    assert "is wrong" not in said
+    jsonl(tmp_path / "labels.jsonl", [row | {"predicted": code["label"]} for row, code in zip(labels, codes,
+                                                                                            strict=True)])
+    assert "No naive share lies outside both corrected intervals; that does not make it right." in run()[0]
+
+
 def test_chances_and_probabilities_are_used(tmp_path):
     labels, codes = made()
     sure = [row | {f"p_{c}": 0.8 if c == row["predicted"] else 0.1 for c in "abc"} for row in labels]

@@ -69,9 +69,9 @@ def verdicts(found: list[Share], labels: Labels, beyond: bool) -> list[str]:
                      "the codes alone.")
     wrong = [share for share in there
              if not min(share.ppi.low, share.dsl.low) <= share.naive <= max(share.ppi.high, share.dsl.high)]
-    lines.append(f"Counting the machine's labels is wrong for {named(wrong)}: the naive share lies outside both "
-                 "corrected intervals." if wrong else "No naive share lies outside both corrected intervals; that does "
-                 "not make it right.")
+    lines.append(f"The naive share lies outside both corrected intervals for {named(wrong)} ({len(wrong)} of "
+                 f"{counted(len(there), 'share')}; at 95 % each, so about one in twenty does by chance)." if wrong else
+                 "No naive share lies outside both corrected intervals; that does not make it right.")
     if few := sorted({share.group for share in there if share.n_coded < FEW}):
         lines.append(f"° fewer than {FEW} coded posts ({counted(len(few), 'group')}).")
     if none := sorted({share.group for share in found if not share.n_coded}):
