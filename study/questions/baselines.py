@@ -14,8 +14,9 @@ from baselines.sentences import PACKAGE, is_installed
 from common.errors import UserError
 from data.posts import Post
 from report.words import counted, number
-from stats.families import THESE
+from stats.families import RECIPES, SEEDS, THESE
 from stats.predictions import Predictions, figures_of
+from stats.recipes import FEWEST, Fits, contrast
 from study.fits import Fit
 from study.questions.compared import notes_of, title_of, widest
 from study.questions.learned import answers_of, encoder, first_fits, majority, regression, tfidf, trained_on
@@ -38,7 +39,8 @@ def baselines(results: Results, train_of: Callable[[Fit], list[Post]] | None = N
     differences, lines = differences_table(results, tuned, learned, others)
     claims, answer = claim_of(results, lines)
     notes.append("Fine-tuned: the mean over all fits of a set. Baselines that learn are given exactly the training "
-                 "rows of its first fit (first seed, first draw), and no test row. Intervals are over test posts.")
+                 "rows of its first fit (first seed, first draw), and no test row. Intervals are over test posts; "
+                 "those of differences over seeds too where a set has three or more.")
     title = title_of(main_figures(results)[0])
     figures = [FigureSpec(
         "bars", whole.name, "All test languages, each counting the same; the line is the 95 % interval.",
@@ -48,7 +50,7 @@ def baselines(results: Results, train_of: Callable[[Fit], list[Post]] | None = N
     if differences.rows:
         figures.append(FigureSpec(
             "forest", differences.name, "Right of the line: the fine-tuned set is better than the baseline on the same "
-            "posts.", "How another seed or draw of training rows would come out.", name="baselines-differences",
+            "posts.", "How another baseline, or rows of another draw, would come out.", name="baselines-differences",
             title=f"{title}: fine-tuned less baseline", x="difference", y="what", low="low", high="high",
             series="languages", hatched="small"))
     parts = parts_table(results, tuned, learned, others)
@@ -165,8 +167,13 @@ def differences_table(results: Results, tuned, learned, others) -> tuple[Table, 
         for name, one in (beside | others).items():
             for (group, _), (value, low, high) in spread([tuned[each], one], [figure], groups,
                                                          results.plan.statistics).items():
-                inside = kept.where(groups[group])
-                rows.append({"what": f"{each} − {name}", "languages": group, "train": each, "baseline": name,
+                inside, holds = kept.where(groups[group]), held(results.recipe(each))
+                if holds != THESE:
+                    found = contrast(results.recipe(each), {("one", "one"): one}, figure, groups[group], "languages",
+                                     min(2000, results.plan.statistics.draws), results.plan.statistics.seed)
+                    low, high = found["low"], found["high"]
+                rows.append({"holds": holds, "what": f"{each} − {name}",
+                             "languages": group, "train": each, "baseline": name,
                              "count": len(groups[group]), "n": int(inside.sum()), "small": kept.is_small(inside),
                              "tuned": float(figures_of(tuned[each], figure, groups[group], "languages").mean()),
                              "points": [fit.figure(figure, groups[group], "languages")
@@ -177,11 +184,20 @@ def differences_table(results: Results, tuned, learned, others) -> tuple[Table, 
                Column("baseline", "baseline"), Column("count", "how many", "count"), Column("n", "posts", "count"),
                Column("small", "small cell", "flag"), Column("tuned", "fine-tuned", "rate"),
                Column("value", "baseline's", "rate"), Column("difference", "difference", "difference"),
-               Column("low", "low", "difference"), Column("high", "high", "difference")]
+               Column("low", "low", "difference"), Column("high", "high", "difference"),
+               Column("holds", "the interval holds for")]
     return Table("baselines_differences", f"{title_of(figure)}: each set less each baseline, on the same posts",
                  columns, [{key: value for key, value in row.items() if key != "points"} for row in rows],
                  ["Each language counts the same. Seen and unseen refer to the set; the mean over its fits less the "
-                  "baseline, with an interval over test posts."]), rows
+                  "baseline as one fixed fit."]), rows
+
+
+def held(recipe: Fits) -> str:
+    """What the interval of a set less a fixed baseline holds for: other seeds only where there are three or more."""
+    draws, seeds = ({key[k] for key in recipe} for k in (0, 1))
+    if len(seeds) < FEWEST:
+        return THESE
+    return RECIPES if len(draws) >= FEWEST else SEEDS
 
 
 def claim_of(results: Results, lines: list[dict]) -> tuple[list[Claim], str]:
@@ -203,13 +219,14 @@ def claim_of(results: Results, lines: list[dict]) -> tuple[list[Claim], str]:
     what, languages = FIGURES.get(main_figures(results)[0], title), results.kept.languages
     sentence = shortest([f"{wide}, fine-tuned, scores "
                          f"{scored(found['value'], row['baseline'])} on {what}"],
-                        [f" over all {many(row['count'], 'test language')}", ""], [chance(found)])
+                        [f" over all {many(row['count'], 'test language')}", ""],
+                        [" in these fits" * (row["holds"] == THESE)], [chance(found)])
     return [Claim(
         sentence + ".", *found.values(),
         f"On test posts like these, the mean of {counted(len(tuned_points), 'fit')} less the baseline is compatible "
         "with anything inside the interval.",
         "That a baseline with tuned settings could do no better (its settings are fixed); that each language shows it.",
-        languages=languages, notes=notes_of(results, languages, {}), points=tuned_points, holds=THESE)], answer
+        languages=languages, notes=notes_of(results, languages, {}), points=tuned_points, holds=row["holds"])], answer
 
 
 def beside_encoder(rows: list[dict], title: str) -> str:

@@ -14,7 +14,9 @@ import pytest
 
 from baselines import tfidf as methods
 from common.errors import UserError
+from stats.families import SEEDS
 from stats.paired import difference
+from stats.recipes import contrast
 from study.questions import learned
 from study.questions.baselines import TUNED, baselines
 from study.questions.learned import answers_of, first_fits, tfidf, trained_on
@@ -92,6 +94,19 @@ def test_differences_are_the_sets_less_the_baseline_on_the_same_posts(results, s
     assert ("multi", "zero-shot", "all") in rows and ("multi", "zero-shot", "seen") not in rows
     claim, = section.claims
     assert claim.value == rows["multi", "TF-IDF", "all"]["difference"] and "multi" in claim.text
+
+
+def test_differences_of_three_seeds_have_the_seeds_in_their_interval(tmp_path, section):
+    found = fake_results(tmp_path, PLAN + ALONE + "[repeat]\nseeds = [1, 2, 3]\n")
+    several = baselines(found)
+    row = next(row for row in table(several, "baselines_differences").rows
+               if (row["train"], row["baseline"], row["languages"]) == ("multi", "TF-IDF", "all"))
+    one = answers_of(found, first_fits(found, "multi"), trained_on(found.material), tfidf(found))
+    wanted = contrast(found.recipe("multi"), {("one", "one"): one}, "topic.macro_f1", None, "languages", 200, 0)
+    assert (row["low"], row["high"]) == pytest.approx((wanted["low"], wanted["high"]))
+    claim, = several.claims
+    assert claim.holds == row["holds"] == SEEDS and (claim.low, claim.high) == (row["low"], row["high"])
+    assert "in these fits" not in claim.text and "in these fits" in section.claims[0].text
 
 
 def test_folds_answer_the_posts_that_they_held_out(tmp_path):
