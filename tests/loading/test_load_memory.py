@@ -47,7 +47,7 @@ size = sum(x.numel() * x.element_size() for x in [*model.parameters(), *model.bu
 print(json.dumps({"taken": peak - before, "model": size}))
 """
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc is not there to read memory from")
-SLACK = 25e6  # interpreter, allocator, thread stacks, a slice of the quantiser; far less than a second copy
+SLACK = 30e6  # interpreter, allocator, thread stacks, a slice of the quantiser; far less than a second copy
 
 
 @pytest.fixture(scope="module")

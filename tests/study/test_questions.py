@@ -61,7 +61,7 @@ def test_parts_of_a_stance_gain_add_up(results):
         assert whole["value"] == pytest.approx(np.mean(gaps)) and len(gaps) == 4  # of all fits, not of the first ones
         assert all(row["low"] <= row["value"] <= row["high"] for row in (whole, *parts))
     for claim in section.claims:
-        assert claim.text.startswith("On ") and "posts that both models found" in claim.text and len(claim.points) == 4
+        assert claim.text.startswith("On ") and "that both models found" in claim.text and len(claim.points) == 4
     sets = table(section, "stance_sets").rows
     assert all(row["end"] <= row["given"] and row["end"] <= row["recall"] for row in sets)
 
