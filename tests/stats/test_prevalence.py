@@ -208,4 +208,5 @@ def test_intervals_cover_the_truth(design, case):
     # With a rare label and unequal chances the intervals are wide, that of the codes alone most: .98 to .99 in 600.
     unequal = case == "rare" and design != "equal"
     most = {"coded": 0.995, "ppi": 0.985, "dsl": 0.985} if unequal else dict.fromkeys(found, 0.97)
-    assert all(0.93 <= value <= most[name] for name, value in found.items()), found
+    # .93 less two Monte Carlo errors of 2,000 draws.
+    assert all(0.919 <= value <= most[name] for name, value in found.items()), found
