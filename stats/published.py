@@ -5,7 +5,8 @@
     3  Correct ~ Model * Language + Model * Share_Unrelated + Train_Test + TranslationQuality
     4  Correct ~ Model * label + Language + Train_Test + TranslationQuality             translated rows only
 
-Reference levels: English, train, not translated, neutral, and the model fine-tuned on English. A column that is made of
+Reference levels: English, train, not translated, neutral, and the model fine-tuned on English; where no row has one of
+these, as in model 4, whose posts are all translated, the first level by the alphabet. A column that is made of
 earlier ones is left out and named, as R's glm reports it by NA. These fits are here to be compared with the paper's,
 not to be believed: `CAVEATS` stands beside each. Their fifth model, in which a language's pre-training share stands
 beside language effects, is refused: the share is a function of the language, so nothing can tell the two apart.
@@ -36,7 +37,8 @@ CAVEATS = {
     2: COMMON + " Cells have 25 test posts a language and model.",
     3: COMMON + " The share of unrelated posts has one value a language, so beside the languages it explains nothing: "
        "its columns are left out.",
-    4: COMMON + " Only translated posts; their languages are those that were translated.",
+    4: COMMON + " Only translated posts; their languages are those that were translated, so effects of language and "
+       "translation are against the first by the alphabet, in the paper's rows Arabic and bad.",
 }
 REFUSED = ("model 5 (Model * LangShare beside Language) is not fitted: a pre-training share has one value per "
            "language, so with language effects in the model no data can tell the two apart")
@@ -58,12 +60,14 @@ class Published:
 def published(rows: Sequence[Mapping[str, str]], number: int) -> Published:
     """Fit one of the four to rows with model, language, split, translation, label, correct ("0" or "1"); float64.
 
-    Raises `UserError` for model 5, an unknown number, and separation (stats/logit.py).
+    Raises `UserError` for model 5, an unknown number, no rows to fit, and separation (stats/logit.py).
     """
     if number not in TERMS:
         raise UserError(REFUSED if number == 5 else f"model {number}: is not one of {', '.join(map(str, TERMS))}")
     if number == 4:
         rows = [row for row in rows if row["translation"] != "none"]
+    if not rows:
+        raise UserError(f"model {number}: there are no {'translated ' if number == 4 else ''}rows to fit it to")
     names, columns = ["(Intercept)"], [numpy.ones(len(rows))]
     blocks = {name: _factor(rows, name) for name in COLUMNS}
     language = numpy.array([row["language"] for row in rows])

@@ -76,6 +76,18 @@ def deviance(found, rows) -> float:
     return float(2 * numpy.logaddexp(0, numpy.where(right, -odds, odds)).sum())
 
 
+def test_model_four_without_translated_rows_is_refused_and_its_references_are_said(rows):
+    own = [row for row in rows if row["translation"] == "none"]
+    with pytest.raises(UserError, match="model 4: there are no translated rows"):
+        published(own, 4)
+    with pytest.raises(UserError, match="model 1: there are no rows"):
+        published([], 1)
+    found = published(rows, 4)
+    there = {row["language"] for row in rows if row["translation"] != "none"}
+    assert {f"Language{one}" for one in there} - {*found.names} == {"Languagear"} and "Arabic" in found.caveat
+    assert "TranslationQualitygood" in found.names and "TranslationQualitybad" not in found.names
+
+
 def test_model_five_is_refused_and_says_why(rows):
     with pytest.raises(UserError, match="one value per language"):
         published(rows, 5)
