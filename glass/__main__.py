@@ -6,7 +6,7 @@
 
 The live page is served on this machine alone, under an address that nobody can guess; Ctrl-C ends it. `--save` writes
 one file that shows one post and needs no server. `--verify` writes a folder with all tensors, and a small program that
-recomputes them with numpy alone: python DIR/verify.py
+recomputes them with numpy and safetensors alone: python DIR/verify.py
 """
 
 import socket

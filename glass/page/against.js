@@ -95,7 +95,7 @@ function tokensApart(data, found) {
   return el("div", {}, el("h3", {}, "Token by token"), el("p", {class: "soft", "data-stage": "against.tokens"}, (same ? "Both rows have the same tokens." :
     `Both rows begin with the same ${first} tokens and end with the same ${last}; what lies between belongs to one post alone and ` +
     "is left out here. What stands ahead of a post is computed before it is read, so it can differ only if the model does.") +
-    " A line for each layer but the last, which computes the answer’s token alone; the darker, the further apart."), box, said);
+    " A line for each layer but the last, which computes the answer’s token alone; the redder, the further apart."), box, said);
 }
 
 function layersApart(data, found) {

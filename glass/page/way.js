@@ -36,7 +36,7 @@ function attentionPart(data, state) {
   const choose = el("select", {id: "layer", onchange: (event) => { state.layer = Number(event.target.value); state.draw(); }},
     ...data.layers.map((_, index) => el("option", {value: index, selected: index === layer}, `layer ${index}`)));
   return el("div", {}, el("h3", {}, el("label", {for: "layer"}, "Attention of the answer's row, "), choose),
-    el("p", {class: "soft"}, "A line for each head, a column for each token from left to right; the darker, the more weight."),
+    el("p", {class: "soft"}, "A line for each head, a column for each token from left to right; the redder, the more weight."),
     box, said, largest(data, rows, layer));
 }
 

@@ -14,11 +14,11 @@ function whySection(data) {
   const lost = Math.max(...[...words, ...tokens].map((one) => Math.abs(one.without - now)));
   const [word, token] = [words, tokens].map((rows) => rows.reduce((a, b) => (b.without < a.without ? b : a), rows[0]));
   const named = (what, one, stage) => one && one.without < now ? el("li", {"data-stage": stage}, `The ${what} that spoke most for it: `,
-    el("strong", {}, el("bdi", {dir: "auto"}, visible(one.text))), `; without it ${number(one.without)} is left.`) : null;
+    el("strong", {}, el("bdi", {dir: "auto"}, visible(one.text))), `: without it, ${number(one.without)} is left.`) : null;
   const steepest = Math.max(...tokens.map((token) => Math.abs(token.slope)));
   section.append(el("p", {class: "soft", "data-stage": "probabilities"}, `The probability of “${data.labels[data.why.label]}” ` +
     `is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the left); without one that spoke ` +
-    "against it, more (to the right). The gradient says which way a small change of a token would go."),
+    "against it, more (to the right). Gradient × input is the other way round: to the right, more of the token would help the label; to the left, hurt it."),
   el("ul", {class: "plain"}, named("word", word, "without_words"), named("token", token, "without_tokens")),
   el("div", {class: "wide"},
     whyTable("word", words, "without_words", now, lost),
