@@ -1,23 +1,17 @@
-"""The live page's server: Python's own, on this machine alone.
+"""What the live page may ask and what it is answered; `common.page_server` serves it, on this machine alone.
 
     with serving(run, "first post") as address: ...        http://127.0.0.1:PORT/TOKEN/
 
-Whoever asks must know the random token in the address, speak to this very host and port (else a foreign name that
-resolves to this machine could be used to read answers), and, to have anything computed, come from this page (Origin)
-and send JSON. Answers are never stored. Requests wait for one another: there is one model.
+Computations wait for one another: there is one model. `progress` and `leave` are answered while one goes on.
 """
 
-import hmac
-import json
-import secrets
-import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from common.errors import UserError, one_line
+from common import page_server
+from common.errors import UserError
 from glass.adapter import every_part, strengths
 from glass.against import compared
 from glass.learning import Learner, with_steps
@@ -29,9 +23,7 @@ from glass.stages import Trace
 from glass.trace import trace
 from glass.whole import base_of, block_of, whole_trace
 
-MOST_BYTES = 200_000  # of a request: 20,000 characters as JSON
 KEPT = 4  # traces that are kept, for the stages that the page asks for next
-PATIENCE = 30  # seconds that a connection may stay silent
 
 
 class Answers:
@@ -158,78 +150,6 @@ class Answers:
             return self.shown(found)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, port: int, answers: Answers, text: str, first: dict):
-        super().__init__(("127.0.0.1", port), _Handler)
-        self.answers, self.token = answers, secrets.token_urlsafe(24)
-        self.page = live(text, offered=answers.offered, **first).encode("utf-8")
-        self.hosts = tuple(f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost"))
-
-
-    def handle_error(self, request, client_address):
-        if not isinstance(sys.exception(), ConnectionError):  # a page that was closed is no defect
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server_version, sys_version, protocol_version, timeout = "glass", "", "HTTP/1.1", PATIENCE
-
-    def do_GET(self):
-        if self.asked() == "":
-            self.give(200, self.server.page, "text/html; charset=utf-8")
-        else:
-            self.refuse(404)
-
-    def do_POST(self):
-        what, length = self.asked(), self.headers.get("Content-Length", "")
-        own = self.headers.get("Origin") in [f"http://{host}" for host in self.server.hosts]
-        kind = self.headers.get("Content-Type", "").split(";")[0].strip()
-        if what is None or not own or kind != "application/json":
-            return self.refuse(404 if what is None else 403)
-        if not (length.isascii() and length.isdigit() and len(length) < 9 and int(length) <= MOST_BYTES):
-            return self.refuse(413)
-        try:
-            content = json.loads(self.rfile.read(int(length)))
-            if not isinstance(content, dict):
-                raise UserError("the request is no JSON object")
-            found, status = self.server.answers.answer(what, content), 200
-        except Left:
-            found, status = {"left": True}, 200
-        except UserError as error:
-            found, status = {"error": str(error)}, 400
-        except (ValueError, RecursionError) as error:
-            found, status = {"error": one_line(f"the request cannot be read: {error}", 200)}, 400
-        body = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
-        self.give(status, body, "application/json")
-
-    def asked(self) -> str | None:
-        """What stands behind the token in the address; None for a wrong token or another host."""
-        _, token, *rest = [*self.path.split("/", 2), "", ""]
-        known = hmac.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode("ascii"))
-        return rest[0] if known and self.headers.get("Host") in self.server.hosts else None
-
-    def refuse(self, status: int):
-        self.close_connection = True  # what it sent is not read
-        self.give(status, b"", "text/plain")
-
-    def give(self, status: int, body: bytes, kind: str):
-        self.send_response(status)
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store",
-                            "Content-Security-Policy": policy(True) + "; frame-ancestors 'none'",
-                            "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-                            "Cross-Origin-Resource-Policy": "same-origin"}.items():
-            self.send_header(name, value)
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format, *words):
-        """Nothing: what is typed belongs on no terminal."""
-
-
 @contextmanager
 def serving(run, text: str, port: int = 0, *, against: str = "", against_text: str = "", model: str | None = None,
             cache: str | None = None) -> Iterator[str]:
@@ -239,15 +159,13 @@ def serving(run, text: str, port: int = 0, *, against: str = "", against_text: s
     as in `load_run`. Raises `UserError` if the port or the other model cannot be had.
     """
     answers = Answers(run, against, model=model, cache=cache)
-    try:
-        server = _Server(port, answers, text, {"against_what": against, "against_text": against_text})
-    except OSError as error:
-        raise UserError(f"--port {port}: cannot be used ({error.strerror}); 0 takes a free one") from error
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/{server.token}/"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    page = live(text, offered=answers.offered, against_what=against, against_text=against_text)
+
+    def answer(what: str, content: dict) -> dict:
+        try:
+            return answers.answer(what, content)
+        except Left:
+            return {"left": True}
+
+    with page_server.serving(lambda: page, policy(True), answer, port) as address:
+        yield address

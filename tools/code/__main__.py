@@ -120,12 +120,15 @@ def page_of(codes: Codes, book: Codebook, show: list[str]) -> tuple[str, str]:
 
 def serve(codes: Codes, book: Codebook, options: CodeOptions) -> None:
     """The page, until Ctrl-C."""
+    lock = threading.Lock()  # one file of codes
+
     def answer(what: str, content: dict) -> dict:
-        if what == "code":
-            codes.add(content.get("row"), content.get("label"))
-            return {"coded": len(codes.of)}
-        if what == "end":
-            return {"lines": ended(codes, options)}
+        with lock:
+            if what == "code":
+                codes.add(content.get("row"), content.get("label"))
+                return {"coded": len(codes.of)}
+            if what == "end":
+                return {"lines": ended(codes, options)}
         raise UserError(f"{what}: the page has no such question")
 
     show = list(options.show)
