@@ -28,6 +28,7 @@ import torch
 
 from lora.inject import adapters
 from model.attention import attend_padded
+from model.attention_gradient import attend_by_hand
 from model.varlen import attend_varlen
 
 
@@ -87,6 +88,8 @@ def layer_terms(model, piece: Piece, dtype: torch.dtype, gpu: bool, fused: bool)
         queries, output = heads * ((piece.filled or n) + whole), heads * (piece.filled or n)
         output += 0 if o_input or not whole else heads * piece.prefix
         mask = 0
+    elif base is attend_by_hand:  # its output is kept as the input of o_proj's adapter
+        seen, queries, output, mask = 2 * keys * n, n * heads, 0, 0
     else:
         seen, queries, output, mask = 2 * keys * (n + piece.keys), n * heads, n * heads, piece.mask
     return {

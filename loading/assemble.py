@@ -23,6 +23,7 @@ from loading.weights import Weights, expected_shapes, read_config, read_weights
 from lora.adapter import load_adapter
 from model import varlen
 from model.attention import Attend, attend_padded, attend_sdpa
+from model.attention_gradient import attend_by_hand
 from model.llama import LlamaForCausalLM
 from quant.convert import dense_linears, replace_linears
 from quant.double_quant import Scales
@@ -94,10 +95,11 @@ def choose_attend(device: torch.device, dtype: torch.dtype, head_dim: int) -> tu
     """How attention is computed, in words too: a CPU is fastest row by row, and a GPU with one call for all rows.
 
     That is a kernel for rows of any length where the card has one that takes this dtype and head size (which is tried,
-    once), and else one for rows that are padded to the longest.
+    once), and else one for rows that are padded to the longest. In 16 bits, a CPU takes the gradient by hand, which is
+    faster there than PyTorch's.
     """
     if device.type != "cuda":
-        return attend_sdpa, "row by row"
+        return attend_sdpa if dtype.itemsize > 2 else attend_by_hand, "row by row"
     why, repeated = varlen.tried(device, dtype, head_dim)
     if why:
         return attend_padded, f"rows padded to the longest, since {why}"

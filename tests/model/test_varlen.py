@@ -15,6 +15,7 @@ from inference.exact import exact_attention
 from loading.assemble import choose_attend
 from model import varlen
 from model.attention import attend_padded, attend_sdpa, attend_softmax
+from model.attention_gradient import attend_by_hand
 from model.varlen import attend_varlen, sequences, tried
 from tests.small import random_model
 
@@ -126,7 +127,8 @@ def test_a_prefix_tokens_gradient_is_summed_in_float32():
 
 def test_a_card_gets_what_it_computes_rightly_and_the_choice_is_said(stand_in):
     gpu, cpu, half = torch.device("cuda"), torch.device("cpu"), torch.bfloat16
-    assert choose_attend(cpu, half, 64) == (attend_sdpa, "row by row")
+    assert choose_attend(cpu, torch.float32, 64) == (attend_sdpa, "row by row")
+    assert choose_attend(cpu, half, 64) == (attend_by_hand, "row by row")
     for dtype, size, why in ((torch.float32, 64, "float32"), (half, 12, "heads of 12"), (half, 264, "heads of 264")):
         attend, said = choose_attend(gpu, dtype, size)
         assert attend is attend_padded and why in said
