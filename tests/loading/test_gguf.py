@@ -19,7 +19,7 @@ from common.files import sha256_file
 from loading import load_model
 from loading.cache import weights_sha256
 from loading.gguf import GGUFFiles, gguf_name, in_blocks
-from loading.sources import Source, check_base, find_base, find_source
+from loading.sources import FORMER, Source, check_base, find_base, find_source
 from model.config import LlamaConfig
 from quant.nf4 import quantize_nf4
 from tests.loading.gguf import LLAMA3, SIZES, model_of, packed, pair, write_llama, written
@@ -251,3 +251,10 @@ def test_a_run_knows_its_gguf_file_by_its_bytes(tmp_path):
     other = write_llama(tmp_path / "m.gguf", random_model(1, **SIZES), "Q8_0")
     with pytest.raises(UserError, match=rf"^{other}: is not the file that .*run was fine-tuned on"):
         check_base(other, hashes, tmp_path / "run")
+
+
+def test_a_run_on_a_former_base_ends_in_the_commit_that_has_it(tmp_path):
+    path = write_llama(tmp_path / "m.gguf", model_of(), "Q8_0")
+    former, commit = next(iter(FORMER.items()))
+    with pytest.raises(UserError, match=f"^run: was fine-tuned on the base that the project shipped .*; commit {commit} "):
+        check_base(path, {"config.json": "0" * 64, "model.safetensors": former}, Path("run"))

@@ -33,6 +33,7 @@ from common.options import option, parse_options
 from common.states import read_state
 from common.terminal import human_seconds, progress
 from model.attention import attend_padded
+from model.attention_gradient import attend_by_hand
 from model.config import LlamaConfig, RopeScaling
 from model.llama import LlamaForCausalLM
 from tools.pretrain.batch import Bags, Sampler, step_losses
@@ -133,7 +134,7 @@ def make_optimizer(model: LlamaForCausalLM, o: Options) -> torch.optim.AdamW:
     groups = [{"params": matrices, "weight_decay": o.weight_decay, "peak": o.lr},
               {"params": norms, "weight_decay": 0.0, "peak": o.lr},
               {"params": [table], "weight_decay": 0.0, "peak": o.embedding_lr}]
-    return torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=o.lr, betas=(0.9, 0.98), fused=True)
 
 
 def train(o: Options, model: LlamaForCausalLM, sampler: Sampler, goals: tuple[Bags | None, Targets | None],
@@ -242,7 +243,7 @@ def main(argv: list[str]) -> None:
     table = embeddings(weights, idf, o.width, symbols, generator) if taught is None else taught_table(
         *taught.texts(parallel, tokenizer.encode, o.vocabulary), symbols, generator)
     model = start_model(config, table, generator, 1.0 if taught is None else o.noise).to(o.device)
-    model.attend = attend_padded  # rows are many and short
+    model.attend = attend_padded if o.device == "cuda" else attend_by_hand  # rows are many and short
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters:,} parameters; {o.steps} steps of 2 x {o.items} rows; seed {o.seed}")
     sampler = Sampler(parallel, alone, tokenizer, special, o)
