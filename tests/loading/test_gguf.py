@@ -256,5 +256,5 @@ def test_a_run_knows_its_gguf_file_by_its_bytes(tmp_path):
 def test_a_run_on_a_former_base_ends_in_the_commit_that_has_it(tmp_path):
     path = write_llama(tmp_path / "m.gguf", model_of(), "Q8_0")
     former, commit = next(iter(FORMER.items()))
-    with pytest.raises(UserError, match=f"^run: was fine-tuned on the base that the project shipped .*; commit {commit} "):
+    with pytest.raises(UserError, match=f"^run: was fine-tuned on the base .* before; commit {commit} has"):
         check_base(path, {"config.json": "0" * 64, "model.safetensors": former}, Path("run"))
