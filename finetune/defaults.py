@@ -1,6 +1,6 @@
 """What train.py fills in where the user says nothing: a recipe by the base's size, and epochs by the steps they make.
 
-    the project's own base, of 5 million parameters      `SMALL`, and `DEMO` on the sample posts
+    the project's own base, of 13 million parameters     `SMALL`, and `DEMO` on the sample posts
     real models of 50 to 500 million, such as SmolLM2    `SMALL_MODEL`, and `LEAST_STEPS` steps if `MOST_EPOCHS` allow
     larger ones                                          the defaults of `TrainOptions`
 

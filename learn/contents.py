@@ -45,7 +45,7 @@ CHAPTERS = [
     Chapter(7, "LoRA and its gradient",
             "How can a model learn if its weights may not change? And how few numbers are enough?", "chapter_7_lora"),
     Chapter(8, "The shared prefix and the label head",
-            "All posts come with the same instruction. Why compute it more than once? And why score 20,000 pieces to "
+            "All posts come with the same instruction. Why compute it more than once? And why score 44,000 pieces to "
             "choose a label?", "chapter_8_prefix"),
     Chapter(9, "Training, evaluation and what an interval is",
             "Has the model learned anything? And how sure can one be?", "chapter_9_training"),

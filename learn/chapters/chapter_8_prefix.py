@@ -1,6 +1,6 @@
 """Chapter 8: The shared prefix and the label head
 
-All posts come with the same instruction. Why compute it more than once? And why score 20,000 pieces to choose a label?
+All posts come with the same instruction. Why compute it more than once? And why score 44,000 pieces to choose a label?
 """
 
 # %%
