@@ -148,6 +148,9 @@ def test_token_vectors_are_the_leading_singular_vectors():
     torch.testing.assert_close(vectors @ vectors.t(), dense.t() @ dense, atol=1e-2, rtol=1e-3)  # U S S U^T = A^T A
 
 
+PARALLEL = ("ntrex.jsonl", "sib200.jsonl", "words.tsv")
+
+
 @pytest.mark.skipif(not (BASE / "config.json").exists(), reason="the shipped base is not there")
 class TestShippedBase:
     def test_architecture_and_size(self):
@@ -157,8 +160,8 @@ class TestShippedBase:
         tensors = load_file(BASE / "model.safetensors")
         assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
         assert all(tensor.isfinite().all() for tensor in tensors.values())
-        assert sum(tensor.numel() for tensor in tensors.values()) <= 6_000_000
-        assert sum(path.stat().st_size for path in BASE.iterdir()) < 13_000_000
+        assert sum(tensor.numel() for tensor in tensors.values()) <= 15_000_000
+        assert sum(path.stat().st_size for path in BASE.iterdir()) < 30_000_000
 
     def test_vocabulary_reads_labels_as_tokens_and_folds_posts(self):
         tokenizer = load_tokenizer(BASE)
@@ -177,15 +180,22 @@ class TestShippedBase:
         for needed in (f"{record['parameters']:,}", f"{record['options']['steps']:,}", f"{record['minutes']} minutes",
                        record["versions"]["torch"], "CC BY-SA 4.0", "NTREX-128", "SIB-200", "words.tsv"):
             assert needed in card, needed
-        for name, digest in record["files"].items():
+        teacher = json.loads((BASE / "teacher.json").read_text())
+        for name, digest in (record["files"] | teacher["files"]).items():
             assert name in card and digest in card, name
+        assert teacher["encoder"] in card and {name: teacher["files"][name] for name in PARALLEL} == {
+            name: record["files"][name] for name in PARALLEL}
 
     def test_the_record_names_the_files_that_are_there(self, shared_data):
         record = json.loads((BASE / "pretrain.json").read_text())
-        known = {path.name: path for folder in ("parallel", "topics") for path in (shared_data / folder).iterdir()}
+        teacher = json.loads((BASE / "teacher.json").read_text())
+        folders = ("parallel", "topics", "text")
+        known = {path.name: path for folder in folders for path in (shared_data / folder).iterdir()}
         known["words.tsv"] = BASE / "words.tsv"
-        for name, digest in record["files"].items():
-            assert pretrain.sha256_file(known[name]) == digest, name
+        files = record["files"] | teacher["files"]
+        assert len(files) == 6
+        for name in set(files) - {"texts.jsonl", "vectors.safetensors"}:  # the teacher's own, made from the others
+            assert pretrain.sha256_file(known[name]) == files[name], name
 
 
 @pytest.mark.slow
