@@ -8,7 +8,7 @@ import ast
 import sys
 from pathlib import Path
 
-PARTS = ("weights", "way", "beside", "learning", "two", "check")
+PARTS = ("weights", "way", "beside", "backward", "learning", "two", "check")
 
 
 def program() -> str:

@@ -113,6 +113,24 @@ def test_other_kinds_of_model_agree_too(run, tmp_path, capsys, kind):
     assert recompute.main(tmp_path / "check") == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_model_of_1bs_widths_agrees_to_a_thousandth(run, tmp_path, capsys):
+    """Llama 3.2-1B's widths, in NF4 with an adapter, in float32; three layers of sixteen, since numpy holds each weight
+    in eight bytes."""
+    model = random_model(5, vocab_size=20_000, num_hidden_layers=3, hidden_size=2048, intermediate_size=8192,
+                         num_attention_heads=32, num_key_value_heads=8, head_dim=64)
+    replace_linears(model)
+    inject(model, ["q_proj", "v_proj", "down_proj"], r=16, alpha=32)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.down_proj.lora_B.normal_(std=0.02)
+    found = trace(SimpleNamespace(model=model.eval(), prompt=run.prompt), "They open the border.")
+    write_verification(found, tmp_path / "check")
+    assert recompute.main(tmp_path / "check") == 0
+    off = float(re.search(r"whole way to the logits +(\S+)", capsys.readouterr().out)[1])
+    assert off <= 1e-3 * float(found.by_name["logits"].logits.abs().max())
+
+
 def test_a_place_that_cannot_be_written_is_said(run, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--verify"):
