@@ -54,6 +54,7 @@ class GlassOptions:
     browser: bool = option(True, "open the live page in a browser")
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME")
     dtype: str = option("auto", "compute dtype of the model", choices=("auto", "fast", *DTYPES))
+    threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, maximum=4096)
     cache: str | None = option(None, "folder that keeps a 4-bit copy of the base", metavar="DIR")
 
 
@@ -71,16 +72,16 @@ def main(argv: list[str]) -> None:
                    cache=options.cache)
     if not kept:
         return serve(run, options)
-    found = every_part(whole_trace(trace(run, options.text), options.model or base_of(run)))
+    found = every_part(whole_trace(trace(run, options.text, options.threads), options.model or base_of(run)))
     if options.against or options.against_text:
         other = other_run(run, options.against, model=options.model, cache=options.cache) if options.against else run
         text = options.text if options.against_text is None else options.against_text
-        found = compared(found, trace(other, text), words_for(options.against))
+        found = compared(found, trace(other, text, options.threads), words_for(options.against))
     found = with_steps(run, found, options.learn)
     print(found)
     if options.save:
         with atomic_write(options.save) as handle:
-            handle.write(frozen(found))
+            handle.write(frozen(found, run=run.folder.path.name))
         print(f"{options.save}: the page")
     if options.verify:
         write_verification(found, options.verify)
@@ -92,7 +93,7 @@ def serve(run, options: GlassOptions) -> None:
     """The live page, until Ctrl-C."""
     text = SENTENCES["en"] if options.text is None else options.text
     with serving(run, text, options.port, against=options.against or "", against_text=options.against_text or "",
-                 model=options.model, cache=options.cache) as address:
+                 model=options.model, cache=options.cache, threads=options.threads) as address:
         print("\n  ".join(where_to_look(address, options.browser and opened(address))), flush=True)
         threading.Event().wait()
 

@@ -69,9 +69,10 @@ def recipe_of(run) -> Recipe:
 
 
 class Learner:
-    """A run's model, and the steps that it has taken here."""
+    """A run's model, and the steps that it has taken here. threads: CPU threads; 0 chooses by the model's size."""
 
-    def __init__(self, run):
+    def __init__(self, run, threads: int = 0):
+        self.threads = threads
         self.model, self.prompt, self.recipe = run.model, run.prompt, recipe_of(run)
         self.taken: list[Taken] = []
         self._states: list[dict] = []  # before each step
@@ -94,7 +95,7 @@ class Learner:
             raise UserError(f"a step of learning: {MOST} steps are taken; undo some of them first")
         text, number, index = readable(text), len(self.taken) + 1, labels.index(label)
         row, name = self.prompt.encode(text), f"learning.{self._named}"
-        with learnable(self.model), best_threads(self.model.config):
+        with learnable(self.model), best_threads(self.model.config, self.threads):
             trainer = Trainer(self.model, [row], [index], [1.0], self.prompt.label_ids, lambda epoch: [0],
                               self.prompt.prefix_ids, self.recipe, MOST, MICRO_TOKENS)
             if self._state is not None:
@@ -155,7 +156,7 @@ def with_steps(run, trace: Trace, label: str | None = None) -> Trace:
     others = sorted(trace.probabilities, key=trace.probabilities.get, reverse=True)
     small = sum(layer.lora_A.numel() + layer.lora_B.numel() for layer in layers) <= SMALL
     chosen = [label] if label is not None else list(trace.probabilities) if small else others[1:2]
-    learner, stages = Learner(run), []
+    learner, stages = Learner(run, trace.threads), []
     for label in chosen:
         for _ in range(AHEAD):
             stages += learner.step(trace.text, label).stages
