@@ -29,6 +29,19 @@ HOSTILE = ["<script>alert(1)</script><img src=x onerror=alert(2)>", "\u202egnp.e
            "عبرنا النهر مع أطفالنا", "]]> <!-- --> \u2028"]
 STEPS = "document.getElementById('steps').textContent"
 WEIGHTS = "document.querySelectorAll('[aria-labelledby=h-learning] caption').length == 2"
+# Every text with a digit that lies in no element with a stage's name, and every name that no stage has. What has digits
+# and is no number of a computation: names of layers and linears, code, what can be chosen or typed, posts, tokens.
+NUMBERS = """
+(() => {
+  const found = [], seen = document.createTreeWalker(document.getElementById('main'), NodeFilter.SHOW_TEXT);
+  for (let node = seen.nextNode(); node; node = seen.nextNode()) {
+    const one = node.parentElement;
+    const other = 'h3, pre, select, button, textarea, .post, li[lang], bdi, th[scope=row]';
+    if (/\\d/.test(node.data) && !one.closest('[data-stage], ' + other)) found.push(node.data);
+  }
+  return [found, [...new Set([...document.querySelectorAll('[data-stage]')].map(one => one.dataset.stage))]];
+})()
+"""
 browser_only = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get install chromium)")
 
 
@@ -106,6 +119,17 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
     np.testing.assert_allclose(data["probabilities"], tensors["probabilities.probabilities"][0], rtol=1e-5)
 
 
+def test_every_tensor_of_the_page_is_recomputed_or_is_what_was_given(found):
+    """Given are ids, places, the block's and the weights' values before: what a computation begins with."""
+    facts, given = stored(found)[1], set()
+    outs = {step["out"] for stage in facts["stages"] for step in stage["steps"]}
+    for stage in facts["stages"]:
+        given |= {name for name in stage["tensors"] if f"{stage['name']}.{name}" not in outs}
+    assert given == {"ids", "positions", "answer", "places", "starts", "ends", "lengths", "label", "factors", "pieces",
+                     "levels", "original", "A_before", "B_before", "A_m_before", "A_v_before", "B_m_before",
+                     "B_v_before"}
+
+
 def test_a_post_cannot_end_the_element_that_it_is_in():
     text = "</script><!--\u2028\u2029"
     assert "<" not in quoted({"text": text}) and json.loads(quoted({"text": text})) == {"text": text}
@@ -181,9 +205,7 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
     assert browser.value(STEPS) == "no step taken"
     browser.value("document.getElementById('step').click()")
     until(browser, WEIGHTS, "some weights again")
-    bare = browser.value("[...document.querySelectorAll('.n, .numbers')].filter(n => /\\d/.test(n.textContent)"
-                         " && !n.closest('[data-stage]')).length")
-    assert bare == 0, "a number without a stage"
+    assert numbers_without_a_stage(browser, found) == []
 
 
 @browser_only
@@ -196,6 +218,12 @@ def test_hostile_posts_are_text(run, browser, tmp_path, post):
     assert browser.value("document.querySelectorAll('script').length") == 2
     assert browser.value("document.querySelectorAll('img, b').length") == 0
     assert "\u202e" not in browser.value("document.getElementById('main').textContent")
+
+
+def numbers_without_a_stage(browser, found) -> list[str]:
+    """What of the page shows a number without the name of one of the stages of `found`, or with a wrong name."""
+    bare, names = browser.value(NUMBERS)
+    return bare + [name for name in names if name not in found.by_name]
 
 
 def until(browser, script: str, what: str):
