@@ -1,5 +1,4 @@
-"""Backwards: from d loss / d logits to d loss / d y of every linear, by the chain rule, one function for each kind of
-step; each is given g = d loss / d (what the step makes), and gives d loss / d (what the step was given)."""
+"""Backwards, by the chain rule: from g = d loss / d (what a step makes) to d loss / d (what it was given)."""
 
 import numpy as np
 

@@ -17,11 +17,8 @@ from common.errors import UserError
 from common.files import ROOT, read_json, write_json
 from glass import recompute, trace
 from glass.against import COMPARED, compared, principal_angles, updates
-from glass.learning import with_steps
 from glass.other import offered, other_run
 from glass.verify import write_verification
-from glass.whole import whole_trace
-from inference import load_run
 from lora.inject import adapters, inject
 from tests.small import needs, random_model
 
@@ -54,14 +51,6 @@ def test_the_base_in_16_bits_is_the_file_s(run, dense):
     found = compared(trace(run, POST), trace(dense, POST))
     for row, which in zip(found.by_name["against.labels"].probabilities, (run, dense), strict=True):
         np.testing.assert_allclose(row, list(which.label([POST])[0].probabilities.values()), atol=1e-6)
-
-
-def test_in_bfloat16_everything_agrees_too(run, tmp_path, capsys):
-    """Another model, another post, deletions, slopes, strengths and steps: rounded at every stage, and within that."""
-    half = load_run(run.folder.path, device="cpu", dtype="bfloat16")
-    found = compared(whole_trace(trace(half, POST), ROOT / "base"), trace(other_run(half, "16-bit"), LONGER))
-    write_verification(with_steps(half, found, "neutral"), tmp_path / "check")
-    assert recompute.main(tmp_path / "check") == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize("post", [POST, LONGER])

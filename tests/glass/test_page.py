@@ -23,25 +23,13 @@ from glass.verify import stored
 from glass.whole import whole_trace
 from lora.inject import adapters
 from tests.browser import PROGRAM, Browser
+from tests.glass.numbers_shown import numbers_without_a_stage
 from tests.small import here
 
 HOSTILE = ["<script>alert(1)</script><img src=x onerror=alert(2)>", "\u202egnp.exe\u202c {data} {script}", "x" * 10_000,
            "عبرنا النهر مع أطفالنا", "]]> <!-- --> \u2028"]
 STEPS = "document.getElementById('steps').textContent"
 WEIGHTS = "document.querySelectorAll('[aria-labelledby=h-learning] caption').length == 2"
-# Every text with a digit that lies in no element with a stage's name, and every name that no stage has. What has digits
-# and is no number of a computation: names of layers and linears, code, what can be chosen or typed, posts, tokens.
-NUMBERS = """
-(() => {
-  const found = [], seen = document.createTreeWalker(document.getElementById('main'), NodeFilter.SHOW_TEXT);
-  for (let node = seen.nextNode(); node; node = seen.nextNode()) {
-    const one = node.parentElement;
-    const other = 'h3, pre, select, button, textarea, .post, li[lang], bdi, th[scope=row]';
-    if (/\\d/.test(node.data) && !one.closest('[data-stage], ' + other)) found.push(node.data);
-  }
-  return [found, [...new Set([...document.querySelectorAll('[data-stage]')].map(one => one.dataset.stage))]];
-})()
-"""
 browser_only = pytest.mark.skipif(not PROGRAM, reason="needs Chromium (apt-get install chromium)")
 
 
@@ -218,12 +206,6 @@ def test_hostile_posts_are_text(run, browser, tmp_path, post):
     assert browser.value("document.querySelectorAll('script').length") == 2
     assert browser.value("document.querySelectorAll('img, b').length") == 0
     assert "\u202e" not in browser.value("document.getElementById('main').textContent")
-
-
-def numbers_without_a_stage(browser, found) -> list[str]:
-    """What of the page shows a number without the name of one of the stages of `found`, or with a wrong name."""
-    bare, names = browser.value(NUMBERS)
-    return bare + [name for name in names if name not in found.by_name]
 
 
 def until(browser, script: str, what: str):

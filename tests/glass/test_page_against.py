@@ -15,7 +15,8 @@ from glass.server import serving
 from glass.tax import SENTENCES
 from glass.verify import stored
 from tests.browser import Browser
-from tests.glass.test_page import NUMBERS, browser_only, changed_adapter, data_of, until
+from tests.glass.numbers_shown import NUMBERS
+from tests.glass.test_page import browser_only, changed_adapter, data_of, until
 
 
 def test_every_number_of_the_comparison_stands_in_the_file_that_is_recomputed(run):

@@ -4,10 +4,12 @@ Deliberate breaks: in glass/recompute/ take the low half of a byte first, leave 
 leave a part out of `PARTS`.
 """
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +20,15 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from common.errors import UserError
+from common.files import ROOT
 from glass import recompute, trace
+from glass.against import compared
+from glass.learning import with_steps
+from glass.other import other_run
+from glass.recompute.program import PARTS
 from glass.verify import write_verification
+from glass.whole import whole_trace
+from inference import load_run
 from lora.inject import inject
 from quant.convert import replace_linears
 from tests.small import random_model
@@ -64,10 +73,36 @@ def test_numpy_alone_agrees(folder, tmp_path):
     assert float(re.search(r"whole way to the logits +(\S+)", done.stdout)[1]) <= 1e-5
 
 
+def test_numpy_alone_agrees_on_everything_in_bfloat16(run, tmp_path):
+    """Another model and post beside it, deletions, slopes, strengths, a block, steps: each stage rounded, and within
+    that."""
+    half = load_run(run.folder.path, device="cpu", dtype="bfloat16")
+    found = whole_trace(trace(half, "They open the border."), ROOT / "base")
+    found = compared(found, trace(other_run(half, "16-bit"), "Wir öffnen die Grenze."))
+    write_verification(with_steps(half, found, "neutral"), tmp_path / "check")
+    done = bare(tmp_path / "check", tmp_path / "packages")
+    assert done.returncode == 0, done.stdout + done.stderr
+    kinds = {line.split()[1].split(".")[0] for line in done.stdout.splitlines() if line.startswith("agrees ")}
+    assert {"without_tokens", "gradient", "factors", "spectrum", "bits", "tax", "against", "learning"} <= kinds
+
+
 def test_a_line_for_each_stage_in_their_order(folder, run, capsys):
     assert recompute.main(folder) == 0
     said = [line.split()[1] for line in capsys.readouterr().out.splitlines()[:-2]]
     assert said == [stage.name for stage in trace(run, "They open the border. عبرنا").stages]
+
+
+def test_the_parts_fit_into_one_file(tmp_path, monkeypatch):
+    """No name is defined twice, and a docstring of several lines is a comment of several."""
+    tree = ast.parse(recompute.program())
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    names += [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
+              if isinstance(target, ast.Name)]
+    assert len(names) == len(set(names)) > 60
+    for part in PARTS:
+        (tmp_path / f"{part}.py").write_text(f'"""First line,\nsecond line."""\n\nimport sys\n\n{part.upper()} = 1\n')
+    monkeypatch.setattr(import_module("glass.recompute.program"), "__file__", str(tmp_path / "program.py"))
+    exec(compile(recompute.program(), "verify.py", "exec"), {})
 
 
 @pytest.mark.parametrize("name, stage", [
