@@ -86,9 +86,7 @@ class Learner:
         adapter, a loss that is not finite, and after `MOST` steps; the model is then as it was.
         """
         labels = self.prompt.codebook.labels
-        if label not in labels:
-            raise UserError(f"label '{label}': is not in the codebook{closest(str(label), labels)}; it has "
-                            f"{', '.join(labels)}")
+        check_label(label, labels)
         if not adapters(self.model):
             raise UserError("a step of learning: the model carries no adapter, so nothing of it could learn")
         if len(self.taken) == MOST:
@@ -137,6 +135,13 @@ class Learner:
     def stages(self) -> list[Stage]:
         """Of all steps that are taken."""
         return [stage for step in self.taken for stage in step.stages]
+
+
+def check_label(label, labels, where: str = "label") -> None:
+    """Raises `UserError` for a label that is not among the codebook's `labels`."""
+    if label not in labels:
+        raise UserError(f"{where} '{label}': is not in the codebook{closest(str(label), labels)}; it has "
+                        f"{', '.join(labels)}")
 
 
 def short(step: Taken) -> Taken:

@@ -44,13 +44,13 @@ def trace(run, text: str, threads: int = 0) -> Trace:
         return _Maker(run, text, row, seen, probabilities).trace(threads)
 
 
-def readable(text) -> str:
+def readable(text, where: str = "text") -> str:
     """The post as the readers of files would give it. Raises `UserError` where nothing of it can be seen."""
     if not isinstance(text, str):
-        raise UserError(f"text: is of type {type(text).__name__}; give a string")
+        raise UserError(f"{where}: is of type {type(text).__name__}; give a string")
     text = mend(text)
     if is_empty(text):
-        raise UserError("text: nothing of it can be seen, so it has no label; give a post with words")
+        raise UserError(f"{where}: nothing of it can be seen, so it has no label; give a post with words")
     return text
 
 
