@@ -3,7 +3,7 @@
 function adapterSection(data, state) {
   const section = el("section", {"aria-labelledby": "h-adapter"}, el("h2", {id: "h-adapter"}, "The adapter"));
   if (!data.adapter) {
-    section.append(el("p", {class: "soft"}, data.tax ? "The model carries none." : "being computed"));
+    section.append(el("p", {class: "soft"}, data.tax ? "The model carries none." : frozen.live ? LATER : NEVER));
     return section;
   }
   const {factors, probabilities, spectrum, parts, names} = data.adapter;

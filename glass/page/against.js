@@ -11,7 +11,7 @@ function againstSection(data, state) {
   const found = frozen.live && !what && !text ? null : data.against;
   if (!found) {
     section.append(el("p", {class: "soft"}, !frozen.live ? "Nothing was compared; --against and --against-text do it." : what || text ?
-      "being computed" : "Choose another model, type another post, or both: the two are then compared layer by layer."));
+      LATER : "Choose another model, type another post, or both: the two are then compared layer by layer."));
     return section;
   }
   const same = found.text === data.text;
@@ -106,8 +106,8 @@ function layersApart(data, found) {
       el("td", {class: "barred"}, bar(value, 1)), el("td", {class: "n"}, number(value)))));
     way.append(el("div", {class: "layer"}, el("h3", {}, `Layer ${index}`), el("div", {class: "steps"}, stageButton(data, stage)),
       el("div", {class: "bars", "data-stage": stage},
-        el("span", {}, "residual stream"), bar(layer.distances.at(-1), 1), el("span", {class: "n"}, number(layer.distances.at(-1))),
-        el("span", {}, `attention, head ${layer.heads.indexOf(most)}`), bar(most, 1), el("span", {class: "n"}, number(most)),
+        el("span", {class: "what"}, "residual stream"), bar(layer.distances.at(-1), 1), el("span", {class: "n"}, number(layer.distances.at(-1))),
+        el("span", {class: "what"}, `attention, head ${layer.heads.indexOf(most)}`), bar(most, 1), el("span", {class: "n"}, number(most)),
         ...["A", "B"].flatMap((side, place) => reading(data, `${side}: if reading stopped`, layer.reading[place], stage))),
       fold(stage, "every tensor and every head", framed(`distances in layer ${index}`, stage, all))));
   });
@@ -120,7 +120,7 @@ function twoAdapters(found) {
   const most = Math.max(...found.updates.flatMap((one) => one.spectra.flat()));
   const shown = (angles) => angles.filter((angle) => angle !== null);
   const cells = (angles, does) => [el("td", {class: "barred"}, columns(shown(angles), 90, `degrees between what both ${does}`)),
-    el("td", {class: "n"}, shown(angles).length ? `${number(angles[0])}°` : "none")];
+    el("td", {class: "n"}, shown(angles).length ? `${angles[0].toFixed(2)}°` : "none")];
   return el("div", {}, el("h3", {}, "The two adapters"), el("p", {class: "soft"}, "For each linear: the singular values of both updates, " +
     "their cosine, and the angles between the directions that both write and that both read, beside the smallest of these: at zero " +
     "degrees a direction is in both, at ninety in one alone."),

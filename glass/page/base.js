@@ -14,6 +14,8 @@ function put(node, attributes, children) {
 const el = (name, attributes, ...children) => put(document.createElement(name), attributes, children);
 const svg = (name, attributes, ...children) => put(document.createElementNS(SVG, name), attributes, children);
 
+const LATER = "being computed", NEVER = "not computed for this page";
+
 // A fold that stays open, or closed, when the page is drawn anew; `summary` is text or an element.
 const unfolded = new Set();
 
@@ -32,7 +34,8 @@ function number(value) {
   if (value === null) return "−∞";
   if (Number.isInteger(value)) return String(value);
   const size = Math.abs(value);
-  return (size && (size < 0.0001 || size >= 10000) ? value.toExponential(2) : value.toFixed(4)).replace(/-/g, "−");
+  const digits = size && (size < 0.0001 || size >= 10000) ? value.toExponential(2) : size < 10 ? value.toFixed(4) : value.toPrecision(6);
+  return digits.replace(/-/g, "−");
 }
 
 // Controls, marks that turn the direction of writing, joiners and the like, written out: a token must show what it is.

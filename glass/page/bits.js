@@ -3,7 +3,7 @@
 function bitsSection(data) {
   const section = el("section", {"aria-labelledby": "h-bits"}, el("h2", {id: "h-bits"}, "Four bits"));
   if (!data.bits) {
-    section.append(el("p", {class: "soft"}, data.tax ? "No matrix of the model is in four bits." : "being computed"));
+    section.append(el("p", {class: "soft"}, data.tax ? "No matrix of the model is in four bits." : frozen.live ? LATER : NEVER));
     return section;
   }
   const bits = data.bits, original = bits.original;

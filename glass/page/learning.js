@@ -59,7 +59,7 @@ async function move(asking, place) {
   moving = true;
   try {
     if (frozen.live) {
-      document.getElementById("steps").textContent = "being computed";
+      document.getElementById("steps").textContent = LATER;
       if (busy) await leave();
       await asking();
       await update();

@@ -23,19 +23,17 @@ async function ask(what, content) {
   } finally {
     watch.over = true;
     progress.textContent = "";
-    if (spoken.textContent === COMPUTING) spoken.textContent = "computed";
+    if (spoken.textContent === LATER) spoken.textContent = "computed";
   }
 }
-
-const COMPUTING = "being computed";
 
 async function tell(watch) {
   await pause(500);
   while (!watch.over) {
     const now = await answered("progress", {}).catch(() => null);  // the question itself will say what is wrong
     if (!now || watch.over) return;
-    spoken.textContent = COMPUTING;
-    progress.textContent = `being computed: layer ${now.layer} of ${now.layers}` + (now.pass > 1 ? `, pass ${now.pass}` : "");
+    spoken.textContent = LATER;
+    progress.textContent = `${LATER}: layer ${now.layer} of ${now.layers}` + (now.pass > 1 ? `, pass ${now.pass}` : "");
     await pause(400);
   }
 }

@@ -11,9 +11,9 @@ function waySection(data, state) {
     way.append(el("div", {class: "layer"}, el("h3", {}, `Layer ${index}`),
       el("div", {class: "steps"}, ...PARTS.map((part) => stageButton(data, `${name}.${part}`))),
       el("div", {class: "bars"},
-        el("span", {}, "attention writes"), bar(layer.attention_size, most),
+        el("span", {class: "what"}, "attention writes"), bar(layer.attention_size, most),
         el("span", {class: "n", "data-stage": `${name}.attention_write`}, number(layer.attention_size)),
-        el("span", {}, "the MLP writes"), bar(layer.mlp_size, most),
+        el("span", {class: "what"}, "the MLP writes"), bar(layer.mlp_size, most),
         el("span", {class: "n", "data-stage": `${name}.mlp`}, number(layer.mlp_size)),
         ...reading(data, "if reading stopped", layer.lens, `${name}.lens`))));
   });
@@ -27,7 +27,7 @@ function waySection(data, state) {
 // Probabilities of the labels side by side, and the largest with its label.
 function reading(data, words, values, stage) {
   const most = Math.max(...values);
-  return [el("span", {}, words), stack(values, data.labels), el("span", {class: "n", "data-stage": stage}, number(most)),
+  return [el("span", {class: "what"}, words), stack(values, data.labels), el("span", {class: "n", "data-stage": stage}, number(most)),
     el("span", {class: "whose", "data-stage": stage}, "for ", el("bdi", {}, data.labels[values.indexOf(most)]))];
 }
 

@@ -3,7 +3,7 @@
 function whySection(data) {
   const section = el("section", {"aria-labelledby": "h-why"}, el("h2", {id: "h-why"}, "Why this label"));
   if (!data.why) {
-    section.append(el("p", {class: "soft"}, data.tax ? "No token is the post’s own, so nothing can be left out." : "being computed"));
+    section.append(el("p", {class: "soft"}, data.tax ? "No token is the post’s own, so nothing can be left out." : frozen.live ? LATER : NEVER));
     return section;
   }
   const now = data.probabilities[data.why.label];
