@@ -27,7 +27,7 @@ from audit.page import audit_page, findings
 from audit.probe import probe
 from audit.provenance import hashes, replay
 from audit.quantisation import quantisation
-from audit.subject import Subject, open_subject
+from audit.subject import Subject, level_of, open_subject
 from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import atomic_folder, atomic_write, check_place, find_path, sha256_file, write_json
@@ -42,7 +42,6 @@ from data.rows import stem
 from finetune.recorded import prepared_of, recorded_data
 from finetune.run_folder import RunFolder
 from inference.run import finished_run, open_model
-from loading.choice import is_small
 
 PARTS = ("quantisation", "adapter", "provenance", "behaviour", "memorisation")
 WRITTEN = ("The pairs were written for this project by a language model and not checked by native speakers; every post "
@@ -65,7 +64,7 @@ class AuditOptions(ColumnOptions, MachineOptions):
                                metavar="DIR")
     parts: list[str] = option(PARTS, "parts of the audit", choices=PARTS)
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
-    level: str = option("auto", "what is changed alone: each matrix, or each layer; auto: by the model's size",
+    level: str = option("auto", "what is changed alone: each matrix, or each layer; auto: by their number",
                         choices=("auto", "matrix", "layer"))
     steps: int = option(5, "recorded training steps to do again; 0 for none", minimum=0)
     drop_known: str = option("same", "leave out posts whose text was trained on, as eval.py does",
@@ -123,8 +122,8 @@ def open_one(options: AuditOptions, run: RunFolder) -> Subject:
 def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder | None) -> dict:
     """Everything that audit.json holds."""
     angles = beside(options, subject, other)  # which may refuse: before what takes long
-    small, reference = is_small(subject.model.config), subject.probabilities()
-    level = ("matrix" if small else "layer") if options.level == "auto" else options.level
+    reference = subject.probabilities()
+    level = level_of(subject.model) if options.level == "auto" else options.level
     how = {"draws": options.draws, "seed": options.seed}
     found = {"schema": 1, "run": str(subject.run.path), "data": list(map(str, options.data)),
              "posts": len(subject.posts), "labels": list(subject.labels), **how,

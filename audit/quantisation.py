@@ -16,8 +16,7 @@ from torch import nn
 from audit.change import change
 from audit.inputs import moments
 from audit.matrices import code_figures, error_figures, weighted_error
-from audit.subject import Subject, base_linears
-from loading.choice import is_small
+from audit.subject import Subject, base_linears, level_of
 from loading.weights import Weights, expected_shapes, read_weights
 from lora.inject import replace
 from lora.layer import LoRALinear
@@ -75,7 +74,7 @@ def quantisation(subject: Subject, reference, *, level: str = "auto", draws: int
     """The section for audit.json; `reference`: the run's own probabilities (n, C).
 
     level: which parts are changed alone: "matrix", "layer" (all matrices of a decoder layer together), or "auto", by
-    the size of the model. progress(total) -> a function that is called after each run over the posts.
+    their number. progress(total) -> a function that is called after each run over the posts.
     """
     state, linears = state_of(subject), base_linears(subject.model)
     if state == PACKED:
@@ -85,7 +84,7 @@ def quantisation(subject: Subject, reference, *, level: str = "auto", draws: int
                 for name, layer in linears.items() if isinstance(layer, NF4Linear)]
         done()
         return {"state": state, "matrices": rows, "changed": [], "all": None, "level": None}
-    level = ("matrix" if is_small(subject.model.config) else "layer") if level == "auto" else level
+    level = level_of(subject.model) if level == "auto" else level
     weights, other = _weights(subject), {}
     parts = {name: [name] for name in linears} if level == "matrix" else _by_layer(list(linears))
     done = progress(len(parts) + 2)

@@ -22,6 +22,8 @@ from model.llama import LlamaForCausalLM
 from report.counts import Grouping
 from stats.predictions import Rows
 
+MOST_MATRICES = 64
+
 
 @dataclass
 class Subject:
@@ -73,6 +75,11 @@ def table_of(posts: Sequence[Post], codebook) -> Rows:
     return Rows(np.array([post.id for post in posts]), np.array([post.language for post in posts]),
                 np.array([codebook.labels.index(post.label) for post in posts], dtype=np.int64),
                 np.array(group_posts(posts, None, same_text=True), dtype=np.int64), grouping)
+
+
+def level_of(model: nn.Module) -> str:
+    """What is changed alone, with one run over the posts each: "matrix" up to `MOST_MATRICES` of them, else "layer"."""
+    return "matrix" if len(linears(model)) <= MOST_MATRICES else "layer"
 
 
 def base_linears(model: nn.Module) -> dict[str, nn.Module]:

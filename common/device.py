@@ -109,10 +109,10 @@ def threads_for(hidden_size: int, intermediate_size: int) -> tuple[int, str]:
 
 
 @contextmanager
-def best_threads(config) -> Iterator[None]:
-    """The threads of `threads_for` inside a `with` block, and those of before behind it."""
+def best_threads(config, count: int = 0) -> Iterator[None]:
+    """`count` CPU threads, or for 0 those of `threads_for`, inside a `with` block; those of before behind it."""
     before = torch.get_num_threads()
-    torch.set_num_threads(threads_for(config.hidden_size, config.intermediate_size)[0])
+    torch.set_num_threads(count or threads_for(config.hidden_size, config.intermediate_size)[0])
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ import socket
 import threading
 import webbrowser
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from common.device import DTYPES
@@ -21,12 +22,12 @@ from common.files import atomic_write, check_place
 from common.options import option, parse_options
 from glass.adapter import every_part
 from glass.against import compared
-from glass.learning import with_steps
+from glass.learning import check_label, with_steps
 from glass.other import other_run, words_for
 from glass.page import frozen
 from glass.server import serving
 from glass.tax import SENTENCES
-from glass.trace import trace
+from glass.trace import readable, trace
 from glass.verify import write_verification
 from glass.whole import base_of, whole_trace
 from inference import load_run
@@ -54,6 +55,7 @@ class GlassOptions:
     browser: bool = option(True, "open the live page in a browser")
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME")
     dtype: str = option("auto", "compute dtype of the model", choices=("auto", "fast", *DTYPES))
+    threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, maximum=4096)
     cache: str | None = option(None, "folder that keeps a 4-bit copy of the base", metavar="DIR")
 
 
@@ -67,20 +69,26 @@ def main(argv: list[str]) -> None:
         raise UserError("--learn: is for --save and --verify; on the live page, choose the label there")
     for name, place in kept:
         check_place(place, name)
+    if options.save and options.verify and Path(options.save).resolve() == Path(options.verify).resolve():
+        raise UserError(f"--verify {options.verify}: is the file of --save, too; choose another folder")
     run = load_run(options.run, model=options.model, device=options.device, dtype=options.dtype,
                    cache=options.cache)
     if not kept:
         return serve(run, options)
-    found = every_part(whole_trace(trace(run, options.text), options.model or base_of(run)))
-    if options.against or options.against_text:
-        other = other_run(run, options.against, model=options.model, cache=options.cache) if options.against else run
-        text = options.text if options.against_text is None else options.against_text
-        found = compared(found, trace(other, text), words_for(options.against))
+    if options.learn is not None:
+        check_label(options.learn, run.codebook.labels, "--learn")
+    text = readable(options.text, "--text")
+    if options.against_text is not None:
+        text = readable(options.against_text, "--against-text")
+    other = other_run(run, options.against, model=options.model, cache=options.cache) if options.against else run
+    found = every_part(whole_trace(trace(run, options.text, options.threads), options.model or base_of(run)))
+    if options.against or options.against_text is not None:
+        found = compared(found, trace(other, text, options.threads), words_for(options.against))
     found = with_steps(run, found, options.learn)
     print(found)
     if options.save:
         with atomic_write(options.save) as handle:
-            handle.write(frozen(found))
+            handle.write(frozen(found, run=run.folder.path.name))
         print(f"{options.save}: the page")
     if options.verify:
         write_verification(found, options.verify)
@@ -92,7 +100,7 @@ def serve(run, options: GlassOptions) -> None:
     """The live page, until Ctrl-C."""
     text = SENTENCES["en"] if options.text is None else options.text
     with serving(run, text, options.port, against=options.against or "", against_text=options.against_text or "",
-                 model=options.model, cache=options.cache) as address:
+                 model=options.model, cache=options.cache, threads=options.threads) as address:
         print("\n  ".join(where_to_look(address, options.browser and opened(address))), flush=True)
         threading.Event().wait()
 

@@ -67,7 +67,7 @@ def strengths(trace: Trace, part: str | None = None) -> Stage:
         f"factors.{part}", parts[part], PART_FACTORS)
     ids = [token.id for token in trace.tokens]
     row, found = EncodedPost(ids, len(ids) - 1, False), []
-    with best_threads(trace.model.config):
+    with best_threads(trace.model.config, trace.threads):
         for factor in factors:
             with scaled(trace.model, factor, names):
                 found.append(torch.from_numpy(label_probabilities(trace.model, trace.prompt, [row])))

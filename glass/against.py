@@ -84,7 +84,7 @@ def layer(one: Trace, two: Trace, number: int, shared: tuple[int, int]) -> Stage
         tensors["tokens"] = distance(*(ends(x, shared) for x in rows))
         steps.append(Step("tokens_apart", f"{stage}.tokens", (*names, "against.tokens.shared")))
     return Stage(stage, f"Layer {number}: how far apart", "distances, tokens = |a - b| / |a|;  heads = sum |w_a - w_b| "
-                 "/ 2;  reading: both's probabilities if reading stopped here",
+                 "/ 2;  reading: the probabilities of both if reading stopped here",
                  {name: tensor.float() for name, tensor in tensors.items()},
                  (code(distance, "return"), code(variation, "return"), code(outside_as_one, "return"),
                   code(ends, "return")), tuple(steps))
@@ -116,7 +116,7 @@ def labels(one: Trace, two: Trace) -> Stage:
     """Both's probabilities (2, C) and their difference (C,)."""
     name = "probabilities.probabilities"
     pair = torch.cat([one.tensor(name), two.tensor(name)])
-    return Stage("against.labels", "Both's probabilities", "difference = p_b - p_a",
+    return Stage("against.labels", "The probabilities of both", "difference = p_b - p_a",
                  {"probabilities": pair, "difference": pair[1] - pair[0]}, (code(labels, "pair[1] - pair[0]"),),
                  (Step("pair", "against.labels.probabilities", (name, OTHER + name)),
                   Step("difference", "against.labels.difference", ("against.labels.probabilities",))))

@@ -69,9 +69,10 @@ def recipe_of(run) -> Recipe:
 
 
 class Learner:
-    """A run's model, and the steps that it has taken here."""
+    """A run's model, and the steps that it has taken here. threads: CPU threads; 0 chooses by the model's size."""
 
-    def __init__(self, run):
+    def __init__(self, run, threads: int = 0):
+        self.threads = threads
         self.model, self.prompt, self.recipe = run.model, run.prompt, recipe_of(run)
         self.taken: list[Taken] = []
         self._states: list[dict] = []  # before each step
@@ -85,16 +86,14 @@ class Learner:
         adapter, a loss that is not finite, and after `MOST` steps; the model is then as it was.
         """
         labels = self.prompt.codebook.labels
-        if label not in labels:
-            raise UserError(f"label '{label}': is not in the codebook{closest(str(label), labels)}; it has "
-                            f"{', '.join(labels)}")
+        check_label(label, labels)
         if not adapters(self.model):
             raise UserError("a step of learning: the model carries no adapter, so nothing of it could learn")
         if len(self.taken) == MOST:
             raise UserError(f"a step of learning: {MOST} steps are taken; undo some of them first")
         text, number, index = readable(text), len(self.taken) + 1, labels.index(label)
         row, name = self.prompt.encode(text), f"learning.{self._named}"
-        with learnable(self.model), best_threads(self.model.config):
+        with learnable(self.model), best_threads(self.model.config, self.threads):
             trainer = Trainer(self.model, [row], [index], [1.0], self.prompt.label_ids, lambda epoch: [0],
                               self.prompt.prefix_ids, self.recipe, MOST, MICRO_TOKENS)
             if self._state is not None:
@@ -138,6 +137,13 @@ class Learner:
         return [stage for step in self.taken for stage in step.stages]
 
 
+def check_label(label, labels, where: str = "label") -> None:
+    """Raises `UserError` for a label that is not among the codebook's `labels`."""
+    if label not in labels:
+        raise UserError(f"{where} '{label}': is not in the codebook{closest(str(label), labels)}; it has "
+                        f"{', '.join(labels)}")
+
+
 def short(step: Taken) -> Taken:
     """The step without its modules' tensors."""
     return Taken(**{**vars(step), "stages": tuple(stage for stage in step.stages if ".model." not in stage.name)})
@@ -155,7 +161,7 @@ def with_steps(run, trace: Trace, label: str | None = None) -> Trace:
     others = sorted(trace.probabilities, key=trace.probabilities.get, reverse=True)
     small = sum(layer.lora_A.numel() + layer.lora_B.numel() for layer in layers) <= SMALL
     chosen = [label] if label is not None else list(trace.probabilities) if small else others[1:2]
-    learner, stages = Learner(run), []
+    learner, stages = Learner(run, trace.threads), []
     for label in chosen:
         for _ in range(AHEAD):
             stages += learner.step(trace.text, label).stages

@@ -36,7 +36,7 @@ def line_of(stage: Stage, name: str, tensor: torch.Tensor) -> tuple[torch.Tensor
     """The part of a step's tensor that the page shows, and words for it: of A and B the line of r numbers that goes
     through the entry with the largest gradient."""
     if name in ("inputs", "slopes") and tensor.dim() == 2 and "A" in stage.facts:
-        return tensor[-1, :SOME], f"the answer's row, its first {min(SOME, tensor.shape[1])} numbers"
+        return tensor[-1, :SOME], f"the row of the answer, its first {min(SOME, tensor.shape[1])} numbers"
     if tensor.dim() == 2 and name[:2] in ("A_", "B_"):
         row, column = stage.facts[name[0]]
         return (tensor[:, column], f"column {column}") if name[0] == "A" else (tensor[row], f"row {row}")

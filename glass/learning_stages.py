@@ -30,15 +30,16 @@ def stages_of(name: str, number: int, text: str, row, label: int, seen, line: di
     seen: `learning.Watched`; line: what `Trainer.step` gave; before: the trainer's state in front of the step; after:
     the label logits (1, C) behind it.
     """
-    made = _Made(name, number, seen, line, before, trainer)
+    made = _Made(name, number, len(row.ids), seen, line, before, trainer)
     modules = list(adapters(trainer.model))
     return (made.loss(text, row, label), *map(made.gradient, modules), made.clipping(modules),
             *map(made.update, modules), made.changes(modules), made.after(label, after))
 
 
 class _Made:
-    def __init__(self, name, number, seen, line, before, trainer):
-        self.name, self.number, self.seen, self.line, self.trainer = name, number, seen, line, trainer
+    def __init__(self, name, number, length, seen, line, before, trainer):
+        self.name, self.number, self.length = name, number, length
+        self.seen, self.line, self.trainer = seen, line, trainer
         self.recipe, self.layers = trainer.recipe, adapters(trainer.model)
         self.order = list(trainer.named)
         self.weights, self.moments = before["parameters"], before["optimizer"]["state"]
@@ -64,18 +65,27 @@ class _Made:
         out = f"{self.name}.gradient.{module}"
         update, layer = f"{self.name}.update.{module}", self.layers[module]
         a, b = (self.seen.gradients[f"{module}.{part}"] for part in PARTS.values())
-        tensors = {"inputs": self.seen.inputs[module], "slopes": self.seen.slopes[module], "A_gradient": a,
-                   "B_gradient": b, "A_place": place_of(a), "B_place": place_of(b)}
-        scaling = {"scaling": layer.scaling}
+        inputs, slopes = (self.rows(module, x) for x in (self.seen.inputs[module], self.seen.slopes[module]))
+        tensors = {"inputs": inputs, "slopes": slopes, "A_gradient": a, "B_gradient": b, "A_place": place_of(a),
+                   "B_place": place_of(b)}
+        scaling, loss = {"scaling": layer.scaling}, f"{self.name}.loss"
         return self.stage(
             f"gradient.{module}", f"Gradients of {short(module)}",
             "dA = s (slopes B)^T inputs;  dB = s slopes^T (inputs A^T);  slopes = d loss / d y", tensors,
             (code(LoRALinear.forward, "thin = ", "return linear(thin"), code(Trainer._accumulate, "part.backward()"),
              code(place_of, "argmax")),
+            *(Step("passed", f"{out}.{what}", (f"{loss}.ids", f"{loss}.slopes"),
+                   {"step": self.name, "linear": module, "what": what}) for what in ("inputs", "slopes")),
             Step("gradient_a", f"{out}.A_gradient", (f"{out}.inputs", f"{out}.slopes", f"{update}.B_before"), scaling),
             Step("gradient_b", f"{out}.B_gradient", (f"{out}.inputs", f"{out}.slopes", f"{update}.A_before"), scaling),
             Step("place", f"{out}.A_place", (f"{out}.A_gradient",)),
             Step("place", f"{out}.B_place", (f"{out}.B_gradient",)), **self.places(module))
+
+    def rows(self, module: str, x: torch.Tensor) -> torch.Tensor:
+        """Without what filled up the batch: the T rows, or, where the last layer needs no other, the answer's one."""
+        last = f"layers.{self.trainer.model.config.num_hidden_layers - 1}."
+        answer_only = last in module and not module.endswith(("k_proj", "v_proj"))
+        return x[: 1 if answer_only else self.length]
 
     def places(self, module: str) -> dict[str, list[int]]:
         """The entry of A, and that of B, with the largest gradient: what the page shows of a matrix goes through it."""

@@ -81,16 +81,21 @@ def words_for(what: str | None) -> str:
 
 
 def offered(run: LoadedRun, named: str | None = None) -> dict[str, str]:
-    """What a page may hold `run` against: what `other_run` takes, `named` first, and words for people."""
+    """What a page may hold `run` against: what `other_run` takes, `named` first, and words for people.
+
+    Runs are those on the same base in the folder of this one; others can be named by hand.
+    """
     own, names = run.folder.path.resolve(), [named, "16-bit" if four_bit_linears(run.model) else "nf4"]
     known = {own, Path(named or own).resolve()}
     names += [str(path.parent) for path in sorted(own.parent.glob("[!.]*/run.json"))[:MOST]
-              if path.parent not in known and _is_finished(path.parent)]
+              if path.parent not in known and _is_alike(run, path.parent)]
     return {name: words_for(name) for name in names if name}
 
 
-def _is_finished(folder: Path) -> bool:
+def _is_alike(run: LoadedRun, folder: Path) -> bool:
+    """Whether the folder holds a finished run on the same base."""
     try:
-        return bool(RunFolder.open(folder).facts["finished"])
+        facts = RunFolder.open(folder).facts
+        return bool(facts["finished"]) and facts["hashes"]["weights"] == run.folder.facts["hashes"]["weights"]
     except UserError:
         return False  # what cannot be opened is not offered; named by hand, it is an error that says why

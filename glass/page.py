@@ -20,19 +20,22 @@ SCRIPTS = ("base.js", "tokens.js", "way.js", "stage.js", "why.js", "adapter.js",
            "main.js")
 
 
-def frozen(trace: Trace, learnt: int = 0) -> str:
-    """The page for one post, every number included; `learnt` steps of learning lie behind the model that it shows."""
+def frozen(trace: Trace, learnt: int = 0, run: str = "") -> str:
+    """The page for one post, every number included; `learnt` steps of learning lie behind the model that it shows.
+
+    run: the run's name, for people.
+    """
     every = {stage.name: details(stage) for stage in trace.stages}
-    return joined(shown(trace, learnt) | {"live": False, "details": every})
+    return joined(shown(trace, learnt) | {"live": False, "run": run, "details": every})
 
 
 def live(text: str, **more) -> str:
     """The page that asks its server about `text` first, and then about whatever is typed.
 
-    more: `offered`, what a post can be held against, with words for people; `against_what` and `against_text`, which
-    of it and which other post at the beginning.
+    more: `run`, its name; `offered`, what a post can be held against, with words for people; `against_what` and
+    `against_text`, which of it and which other post at the beginning.
     """
-    return joined({"live": True, "text": text, "offered": {}} | more)
+    return joined({"live": True, "run": "", "text": text, "offered": {}} | more)
 
 
 def joined(data: dict) -> str:

@@ -22,7 +22,9 @@ from glass.shown import details, shown
 from glass.stages import Trace
 from glass.trace import trace
 from glass.whole import base_of, block_of, whole_trace
+from glass.why import why
 
+WHY = "why"
 KEPT = 4  # traces that are kept, for the stages that the page asks for next
 
 
@@ -30,26 +32,29 @@ class Answers:
     """What the page may ask: `trace`, `stage`, `part`, `bits`, `against`, `step` and `save`, each with a post, and
     `undo`, `progress` and `leave`; the last traces are kept, until a step changes the model.
 
-    named: what the run is held against at first; model, cache: as in `load_run`.
+    named: what the run is held against at first; model, cache: as in `load_run`; threads: as in `trace`.
     """
 
-    def __init__(self, run, named: str = "", *, model: str | None = None, cache: str | None = None):
-        self.run, self.lock, self.kept = run, threading.Lock(), OrderedDict()
-        self.learner, self.progress = Learner(run), Progress(run.model)
+    def __init__(self, run, named: str = "", *, model: str | None = None, cache: str | None = None, threads: int = 0):
+        self.run, self.lock, self.kept, self.threads = run, threading.Lock(), OrderedDict(), threads
+        self.learner, self.progress = Learner(run, threads), Progress(run.model)
         self.base, self.more = model or base_of(run), {"model": model, "cache": cache}
         self.offered, self.other = offered(run, named), ("", run)  # of the other models, one is kept
         if named:
             self.model_named(named)
 
-    def trace(self, text: str, whole: bool = False, may_leave: bool = False) -> Trace:
-        """The trace of a post; `whole`: with the stages that take longer; `may_leave`: and may be left off."""
+    def trace(self, text: str, whole: bool | str = False, may_leave: bool = False) -> Trace:
+        """The trace of a post; `whole`: with the stages that take longer, or, if it is "why", with the first of them;
+        `may_leave`: and may be left off."""
         with self.lock, self.progress.counting(may_leave):
             return self.found(text, whole)
 
-    def found(self, text: str, whole: bool = False) -> Trace:
+    def found(self, text: str, whole: bool | str = False) -> Trace:
         """The same for whoever holds the lock."""
-        found = self.kept.pop(text, None) or trace(self.run, text)
-        if whole and "gradient" not in found.by_name:
+        found = self.kept.pop(text, None) or trace(self.run, text, self.threads)
+        if whole == WHY and "without_tokens" not in found.by_name:
+            found = why(found)
+        if whole is True and "tax" not in found.by_name:
             found = whole_trace(found, self.base)
         self.kept[text] = found
         while len(self.kept) > KEPT:
@@ -72,7 +77,8 @@ class Answers:
             return self.learn(lambda: self.learner.step(text, content.get("label")))
         if what == "save":
             return {"page": self.page(text)}
-        found = self.trace(text, whole=content.get("whole") is True, may_leave=content.get("whole") is True)
+        whole = content.get("whole") if content.get("whole") in (True, WHY) else False
+        found = self.trace(text, whole, may_leave=bool(whole))
         if what == "trace":
             return self.shown(found)
         if what == "bits":
@@ -106,9 +112,10 @@ class Answers:
         """The page for a post as one file: with the steps that were taken, or, without any, some towards each label."""
         with self.lock, self.progress.counting():
             found = every_part(self.found(text, whole=True))
+            name = self.run.folder.path.name
             if self.learner.taken:
-                return frozen(found.extended(self.learner.stages), len(self.learner.taken))
-            return frozen(with_steps(self.run, found))
+                return frozen(found.extended(self.learner.stages), len(self.learner.taken), name)
+            return frozen(with_steps(self.run, found), run=name)
 
     def model_named(self, what: str):
         """The run itself for "", or what the page offers, which is opened unless it was the last one."""
@@ -126,7 +133,7 @@ class Answers:
         with self.lock, self.progress.counting():
             found = self.found(text).without("against")
             if what or other:
-                found = compared(found, trace(self.model_named(what), other or text), words_for(what))
+                found = compared(found, trace(self.model_named(what), other or text, self.threads), words_for(what))
             self.kept[text] = found
             return self.shown(found)
 
@@ -152,14 +159,15 @@ class Answers:
 
 @contextmanager
 def serving(run, text: str, port: int = 0, *, against: str = "", against_text: str = "", model: str | None = None,
-            cache: str | None = None) -> Iterator[str]:
+            cache: str | None = None, threads: int = 0) -> Iterator[str]:
     """A server in a thread of its own for the length of the block; gives the page's address.
 
-    port: 0 takes a free one. against, against_text: the other model and post that the page begins with. model, cache:
-    as in `load_run`. Raises `UserError` if the port or the other model cannot be had.
+    port: 0 takes a free one. against, against_text: the other model and post that the page begins with. model, cache,
+    threads: as in `Answers`. Raises `UserError` if the port or the other model cannot be had.
     """
-    answers = Answers(run, against, model=model, cache=cache)
-    page = live(text, offered=answers.offered, against_what=against, against_text=against_text)
+    answers = Answers(run, against, model=model, cache=cache, threads=threads)
+    page = live(text, run=run.folder.path.name, offered=answers.offered, against_what=against,
+                against_text=against_text)
 
     def answer(what: str, content: dict) -> dict:
         try:

@@ -15,6 +15,7 @@ from glass.bits import blocks_of, four_bit_linears
 from glass.learning_shown import line_of, of_learning
 from glass.stages import Stage, Trace
 from glass.tax import SENTENCES
+from lora.inject import adapters
 
 DIGITS = 6
 WHOLE = ("ids", "positions", "frequencies")  # tensors of which all is shown
@@ -29,7 +30,8 @@ def shown(trace: Trace, learnt: int = 0) -> dict:
     codes = list(dict.fromkeys(piece for stage in trace.stages for piece in stage.code))
     places = {piece: place for place, piece in enumerate(codes)}
     return {
-        "text": trace.text, "cut": trace.cut, "label": trace.label, "labels": list(trace.probabilities),
+        "about": about(trace.model), "text": trace.text, "cut": trace.cut, "label": trace.label,
+        "labels": list(trace.probabilities),
         "probabilities": numbers(trace.by_name["probabilities"].probabilities),
         "tokens": listed(trace),
         "layers": [{"lens": numbers(layer.lens.probabilities),
@@ -44,6 +46,13 @@ def shown(trace: Trace, learnt: int = 0) -> dict:
         "learning": of_learning(trace, numbers), "learnt": learnt,
     } | extra | ({"matrices": {name: blocks_of(layer) for name, layer in four_bit_linears(trace.model).items()}}
                  if "bits" in extra else {})
+
+
+def about(model) -> dict:
+    """How the model's weights are kept, which linears carry an adapter, and the dtype of its arithmetic."""
+    kinds = dict.fromkeys(name.rpartition(".")[2] for name in adapters(model))
+    return {"four_bits": bool(four_bit_linears(model)), "adapted": list(kinds),
+            "dtype": str(model.dtype).removeprefix("torch.")}
 
 
 def listed(trace: Trace) -> list[dict]:
@@ -140,8 +149,8 @@ def answer_row(stage: Stage, name: str, tensor: torch.Tensor) -> tuple[torch.Ten
     if name in WHOLE or not tensor.dim() or not way:
         return tensor, ""
     if name in ("scores", "weights"):  # (H, Q, T)
-        return tensor[:, -1], "all heads, the answer's row"
-    return tensor[-1], "" if len(tensor) == 1 else "the answer's row"
+        return tensor[:, -1], "all heads, the row of the answer"
+    return tensor[-1], "" if len(tensor) == 1 else "the row of the answer"
 
 
 def numbers(tensor: torch.Tensor) -> list:

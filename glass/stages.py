@@ -91,13 +91,14 @@ class Trace:
     """One post on its way to a label. `stages` in the order of computation; `layers[i].attention.weights`.
 
     text: the post as it was read (repaired, and cut if it was too long). label: the run's answer. probabilities: by
-    label. model, prompt: the run's own, not copies.
+    label. model, prompt: the run's own, not copies. threads: CPU threads for what is computed next; 0 chooses.
     """
 
     def __init__(self, text: str, cut: bool, tokens: tuple[Token, ...], label: str, probabilities: dict[str, float],
-                 stages: list[Stage], model, prompt, other: "Other | None" = None):
+                 stages: list[Stage], model, prompt, other: "Other | None" = None, threads: int = 0):
         self.text, self.cut, self.tokens, self.label, self.probabilities = text, cut, tokens, label, probabilities
         self.stages, self.model, self.prompt, self.other = tuple(stages), model, prompt, other
+        self.threads = threads
         self.by_name = {stage.name: stage for stage in stages}
         parts: dict[int, dict[str, Stage]] = {}
         for stage in stages:
@@ -109,13 +110,13 @@ class Trace:
     def extended(self, stages: list[Stage], other: "Other | None" = None) -> "Trace":
         """The same trace with further stages at its end."""
         return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities, [*self.stages, *stages],
-                     self.model, self.prompt, other or self.other)
+                     self.model, self.prompt, other or self.other, self.threads)
 
     def without(self, name: str) -> "Trace":
         """The same trace without the stage of this name and those whose names begin with it and a dot."""
         kept = [stage for stage in self.stages if stage.name != name and not stage.name.startswith(f"{name}.")]
         return Trace(self.text, self.cut, self.tokens, self.label, self.probabilities, kept, self.model, self.prompt,
-                     None if name == "against" else self.other)
+                     None if name == "against" else self.other, self.threads)
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor by its whole name, `STAGE.TENSOR`."""

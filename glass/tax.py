@@ -40,7 +40,7 @@ def tax(tokenizer) -> Stage:
     tokens = (ids >= 0).sum(-1)
     sizes = torch.tensor([[len(text.encode("utf-8")), len(text)] for text in SENTENCES.values()])
     texts = {"texts": list(SENTENCES.values())}
-    return Stage("tax", "The tokenizer's tax", "tax = tokens / tokens of the same sentence in English",
+    return Stage("tax", "The tax of the tokenizer", "tax = tokens / tokens of the same sentence in English",
                  {"pieces": ids, "tokens": tokens, "bytes": sizes[:, 0], "characters": sizes[:, 1],
                   "tax": tokens / tokens[0]},
                  (code(tax, "rows =", "tokens =", "sizes =", "tokens[0]"),), (

@@ -30,24 +30,27 @@ from model.rope import inverse_frequencies, rotate, rotation
 
 
 @torch.inference_mode()
-def trace(run, text: str) -> Trace:
-    """Label `text` with `run` and keep every stage. Raises `UserError` for a text in which nothing can be seen."""
+def trace(run, text: str, threads: int = 0) -> Trace:
+    """Label `text` with `run` and keep every stage. Raises `UserError` for a text in which nothing can be seen.
+
+    threads: CPU threads, of this and of what is computed for the trace later; 0 chooses by the model's size.
+    """
     text = readable(text)
     model, prompt = run.model, run.prompt
     row = prompt.encode(text)
-    with best_threads(model.config):
+    with best_threads(model.config, threads):
         with recording(model) as seen:
             probabilities = Labeller(model, prompt).give([row])()[0]
-        return _Maker(run, text, row, seen, probabilities).trace()
+        return _Maker(run, text, row, seen, probabilities).trace(threads)
 
 
-def readable(text) -> str:
+def readable(text, where: str = "text") -> str:
     """The post as the readers of files would give it. Raises `UserError` where nothing of it can be seen."""
     if not isinstance(text, str):
-        raise UserError(f"text: is of type {type(text).__name__}; give a string")
+        raise UserError(f"{where}: is of type {type(text).__name__}; give a string")
     text = mend(text)
     if is_empty(text):
-        raise UserError("text: nothing of it can be seen, so it has no label; give a post with words")
+        raise UserError(f"{where}: nothing of it can be seen, so it has no label; give a post with words")
     return text
 
 
@@ -61,7 +64,7 @@ class _Maker:
         self.label_ids = torch.tensor(self.prompt.label_ids, device=self.model.device)
         self.stages: list[Stage] = []
 
-    def trace(self) -> Trace:
+    def trace(self, threads: int) -> Trace:
         labels = self.prompt.codebook.labels
         self.begin()
         for layer in range(self.config.num_hidden_layers):
@@ -69,7 +72,7 @@ class _Maker:
         self.end()
         named = dict(zip(labels, self.found.tolist(), strict=True))
         return Trace(self.text, self.row.cut, tokens_of(self.prompt, self.row.ids), labels[int(self.found.argmax())],
-                     named, self.stages, self.model, self.prompt)
+                     named, self.stages, self.model, self.prompt, threads=threads)
 
     def add(self, name, title, formula, tensors, code, *steps):
         # Clones: what is kept must not hold on to the memory of a whole batch.
@@ -198,7 +201,7 @@ class _Maker:
         last = f"layers.{self.config.num_hidden_layers - 1}.mlp.residual"
         self.norm("final_norm", "Last norm", "model.norm", last, code(LlamaModel.forward, "return self.norm(x)"), True)
         logits = self.model.label_logits(self.stages[-1].out, self.label_ids)
-        self.add("logits", "Dot products with the labels' rows", "logit_c = hidden . E[label token c]",
+        self.add("logits", "Dot products with the rows of the labels", "logit_c = hidden . E[label token c]",
                  {"logits": logits}, (code(LlamaForCausalLM.label_logits, "rows,", "return"),),
                  Step("dot", "logits.logits", ("final_norm.out", "weights.label_rows")))
         self.add("probabilities", "Probabilities of the labels", "p = softmax(logits) over the labels alone",

@@ -26,6 +26,7 @@ from quant.nf4 import NF4_CODE
 # How far a stage may be from its recomputation, as a share of its largest number, and the label logits from theirs.
 TOLERANCE = {torch.float64: (1e-5, 1e-5), torch.float32: (1e-5, 1e-5)}
 ROUNDED = (2e-2, 1e-1)  # in 16 bits a stage rounds several times
+FEW = 4  # layers up to which these hold for the whole way
 
 
 def write_verification(trace: Trace, folder: str | os.PathLike) -> None:
@@ -57,7 +58,7 @@ def stored(trace: Trace) -> tuple[dict[str, np.ndarray], dict]:
     tensors["tokens.lengths"] = np.array([len(token.bytes) for token in trace.tokens])
     weights, described = weights_of(trace)
     tensors |= {f"weights.{name}": plain(tensor) for name, tensor in weights.items()}
-    tolerance, whole = TOLERANCE.get(trace.model.dtype, ROUNDED)
+    tolerance, whole = tolerances(trace.model.dtype, len(trace.layers))
     return tensors, {
         "schema": 1, "text": trace.text, "cut": trace.cut, "label": trace.label, "probabilities": trace.probabilities,
         "dtype": str(trace.model.dtype).removeprefix("torch."), "tolerance": tolerance, "whole_tolerance": whole,
@@ -70,6 +71,13 @@ def stored(trace: Trace) -> tuple[dict[str, np.ndarray], dict]:
                     "steps": [{"op": step.op, "out": step.out, "args": step.args, "settings": step.settings}
                               for step in stage.steps]} for stage in trace.stages],
     }
+
+
+def tolerances(dtype: torch.dtype, layers: int) -> tuple[float, float]:
+    """Of a stage and of the whole way: each layer's roundings are chance, so what L of them add grows by the root of L.
+    """
+    stage, whole = TOLERANCE.get(dtype, ROUNDED)
+    return stage, whole * max(1.0, (layers / FEW) ** 0.5)
 
 
 def weights_of(trace: Trace) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:

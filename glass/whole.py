@@ -17,9 +17,10 @@ def base_of(run) -> str | Path:
 def whole_trace(trace: Trace, base: str | Path | None = None) -> Trace:
     """The trace with all further stages at its end; of the 4-bit matrices, the first one's first block.
 
-    base: where the original weights may be.
+    trace: with those of `why` already, or without. base: where the original weights may be.
     """
-    found = adapter(why(trace)).extended([tax(trace.prompt.tokenizer)])
+    reasons = trace if "without_tokens" in trace.by_name else why(trace)
+    found = adapter(reasons).extended([tax(trace.prompt.tokenizer)])
     names = list(four_bit_linears(trace.model))
     return found.extended([block_of(found, names[0], 0, base)]) if names else found
 

@@ -33,7 +33,7 @@ def why(trace: Trace) -> Trace:
     places = trace.post_tokens()[:MOST]
     if not places:  # the post's tokens are those that every row has
         return trace
-    with best_threads(trace.model.config):
+    with best_threads(trace.model.config, trace.threads):
         stages = [without_tokens(trace, places), without_words(trace), gradient(trace, places)]
     return trace.extended([stage for stage in stages if stage is not None])
 

@@ -3,23 +3,24 @@
 function adapterSection(data, state) {
   const section = el("section", {"aria-labelledby": "h-adapter"}, el("h2", {id: "h-adapter"}, "The adapter"));
   if (!data.adapter) {
-    section.append(el("p", {class: "soft"}, data.why ? "The model carries none." : "being computed"));
+    section.append(el("p", {class: "soft"}, data.tax ? "The model carries none." : frozen.live ? LATER : NEVER));
     return section;
   }
   const {factors, probabilities, spectrum, parts, names} = data.adapter;
   const most = Math.max(...spectrum.flatMap((one) => one.values));
   const there = frozen.live ? names : names.filter((name) => parts[name]);
   if (!there.includes(state.part)) state.part = there[0];
-  section.append(el("p", {class: "soft"}, "At 0 the base answers alone, at 1 the fine-tuned model; in between and beyond, " +
-    "its update is that much weaker or stronger."),
+  section.append(el("p", {class: "soft"}, "Beside each matrix W that it adapts stand two thin ones, A and B, the only weights that " +
+    "fine-tuning changed: the linear gives W x + s B A x, with s one number that the recipe fixed. The update s B A can be turned: at " +
+    "zero the base answers alone, at one the fine-tuned model; in between and beyond it is that much weaker or stronger."),
   el("div", {class: "wide"},
     el("div", {}, el("h3", {}, "All of it"), strengthSlider(data, state, {id: "factor", key: "factor", stage: "factors", factors, probabilities})),
     there.length ? el("div", {}, el("h3", {}, el("label", {for: "part"}, "One part of it: "), partChoice(there, state)),
       partSlider(data, state)) : null),
   fold("spectrum", "what each update is made of: singular values of s B A",
-    el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "singular values", "data-stage": "spectrum"},
+    framed("singular values", "spectrum",
       el("table", {class: "full named"}, ...spectrum.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
-        el("td", {class: "barred"}, columns(one.values, most)), el("td", {class: "n"}, number(one.values[0]))))))),
+        el("td", {class: "barred"}, columns(one.values, most, `singular values of ${one.name}`)), el("td", {class: "n"}, number(one.values[0]))))))),
   el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "factors"), stageButton(data, "spectrum"),
     parts[state.part] ? stageButton(data, `factors.${state.part}`) : null)));
   return section;
@@ -64,9 +65,10 @@ function partSlider(data, state) {
   return el("div", {}, el("p", {class: "soft"}, "Turned alone, all else as it is."), get);
 }
 
-// Numbers from 0 to `most` as columns side by side.
-function columns(values, most) {
-  const box = svg("svg", {viewBox: `0 0 ${values.length} 1`, preserveAspectRatio: "none", class: "bar", "aria-hidden": "true"});
-  values.forEach((value, x) => box.append(svg("rect", {class: "plus", x, y: 1 - value / most, width: 0.85, height: value / most})));
+// Numbers from 0 to `most` as columns side by side; read out, what they are and each of them.
+function columns(values, most, words) {
+  const box = svg("svg", {viewBox: `0 0 ${values.length} 1`, preserveAspectRatio: "none", class: "bar", role: "img",
+    "aria-label": `${words}: ${values.map(number).join(", ")}`});
+  values.forEach((value, x) => box.append(svg("rect", {class: "size", x, y: 1 - value / most, width: 0.85, height: value / most})));
   return box;
 }

@@ -2,7 +2,7 @@
 
 const PLACES = {"input_norm.out": "the norm before attention", "queries.q": "queries", "keys.k": "keys", "values.v": "values",
   "attention.out": "what attention takes in", "attention_write.residual": "the residual stream after attention",
-  "mlp_norm.out": "the norm before the MLP", "mlp.product": "the MLP's inside", "mlp.residual": "the residual stream after the MLP"};
+  "mlp_norm.out": "the norm before the MLP", "mlp.product": "the MLP’s inside", "mlp.residual": "the residual stream after the MLP"};
 
 function againstSection(data, state) {
   const section = el("section", {"aria-labelledby": "h-against"}, el("h2", {id: "h-against"}, "Two of anything"),
@@ -10,12 +10,12 @@ function againstSection(data, state) {
   const {what, text} = state.against;
   const found = frozen.live && !what && !text ? null : data.against;
   if (!found) {
-    section.append(el("p", {class: "soft"}, frozen.live ? "Choose another model, type another post, or both: the two are " +
-      "then compared layer by layer." : "Nothing was compared; --against and --against-text do it."));
+    section.append(el("p", {class: "soft"}, !frozen.live ? "Nothing was compared; --against and --against-text do it." : what || text ?
+      LATER : "Choose another model, type another post, or both: the two are then compared layer by layer."));
     return section;
   }
   const same = found.text === data.text;
-  section.append(el("p", {}, el("strong", {}, "A"), " is what stands above. ", el("strong", {}, "B"), ` is ${found.words}, with `,
+  section.append(el("p", {}, el("strong", {}, "A"), " is what stands above. ", el("strong", {}, "B"), " is ", el("bdi", {}, found.words), ", with ",
     same ? "the same post." : "this post:"), same ? "" : el("p", {class: "post", dir: "auto"}, visible(found.text)), same ? "" : theirTokens(found),
     partedList(data, found), el("div", {class: "wide"}, bothLabels(data, found), tokensApart(data, found)),
     layersApart(data, found), found.updates ? twoAdapters(found) : "");
@@ -58,16 +58,14 @@ function partedList(data, found) {
       "answer’s token that differ at all: ", el("strong", {}, `${PLACES[name]} of layer ${layer}`), moved ? "; the rows are of " +
       "different length, so the answer stands at another place and its query is turned by another angle." : ".")),
     one(residual < 0 ? "against.parted" : `against.${residual}`, ...(residual < 0
-      ? [`After no layer the residual stream is more than ${100 * share} % apart.`]
-      : [`The first layer after which the residual stream is more than ${100 * share} % apart: `,
-        el("strong", {}, `layer ${residual}`), ` (${percent(found.layers[residual].distances.at(-1))}).`])),
+      ? [`After no layer is the residual stream more than ${share} of its length apart.`]
+      : [`The first layer after which the residual stream is more than ${share} of its length apart: `,
+        el("strong", {}, `layer ${residual}`), ` (${number(found.layers[residual].distances.at(-1))}).`])),
     one("against.parted", ...(reading < 0 ? ["After every layer the same label would be read."]
       : ["The first layer after which another label would be read: ", el("strong", {}, `layer ${reading}`), ` (A ${labels[0]}, B ${labels[1]}).`]))),
   el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "against.parted"), stageButton(data, "against.tokens"),
     stageButton(data, "against.labels"), found.updates ? stageButton(data, "against.updates") : null)));
 }
-
-const percent = (share) => `${(100 * share).toFixed(2)} %`;
 
 function bothLabels(data, found) {
   const rows = [["A", found.probabilities[0], "against.labels"], ["B", found.probabilities[1], "against.labels"]];
@@ -91,7 +89,7 @@ function tokensApart(data, found) {
   const {box, said} = heatmap(rows, {label: `how far the residual stream is apart, ${rows.length} layers by ${rows[0].length} tokens`,
     strength: Math.sqrt, stage: (row) => `against.${row}`,
     say: (row, column) => [`after layer ${row}, place ${place(column)} (${data.tokens[place(column)].part}) `,
-      el("bdi", {}, `“${visible(data.tokens[place(column)].text)}”`), `: ${percent(rows[row][column])} apart`]});
+      el("bdi", {}, `“${visible(data.tokens[place(column)].text)}”`), `: ${number(rows[row][column])} apart`]});
   return el("div", {}, el("h3", {}, "Token by token"), el("p", {class: "soft", "data-stage": "against.tokens"}, (same ? "Both rows have the same tokens." :
     `Both rows begin with the same ${first} tokens and end with the same ${last}; what lies between belongs to one post alone and ` +
     "is left out here. What stands ahead of a post is computed before it is read, so it can differ only if the model does.") +
@@ -103,17 +101,15 @@ function layersApart(data, found) {
   found.layers.forEach((layer, index) => {
     const stage = `against.${index}`, most = Math.max(...layer.heads);
     const all = el("table", {class: "full"}, ...found.names.map((name, place) => el("tr", {}, el("th", {scope: "row"}, PLACES[name]),
-      el("td", {class: "barred"}, bar(layer.distances[place], 1, "plus")), el("td", {class: "n"}, percent(layer.distances[place])))),
+      el("td", {class: "barred"}, bar(layer.distances[place], 1)), el("td", {class: "n"}, number(layer.distances[place])))),
     ...layer.heads.map((value, head) => el("tr", {}, el("th", {scope: "row"}, `attention weights of head ${head}`),
-      el("td", {class: "barred"}, bar(value, 1, "minus")), el("td", {class: "n"}, number(value)))));
+      el("td", {class: "barred"}, bar(value, 1)), el("td", {class: "n"}, number(value)))));
     way.append(el("div", {class: "layer"}, el("h3", {}, `Layer ${index}`), el("div", {class: "steps"}, stageButton(data, stage)),
       el("div", {class: "bars", "data-stage": stage},
-        el("span", {}, "residual stream"), bar(layer.distances.at(-1), 1, "plus"), el("span", {class: "n"}, percent(layer.distances.at(-1))),
-        el("span", {}, `attention, head ${layer.heads.indexOf(most)}`), bar(most, 1, "minus"), el("span", {class: "n"}, number(most)),
-        el("span", {}, "A’s reading"), stack(layer.reading[0]), el("span", {class: "n"}, number(Math.max(...layer.reading[0]))),
-        el("span", {}, "B’s reading"), stack(layer.reading[1]), el("span", {class: "n"}, number(Math.max(...layer.reading[1])))),
-      fold(stage, "every tensor and every head", el("div", {class: "frame", tabindex: 0, role: "group",
-        "aria-label": `distances in layer ${index}`, "data-stage": stage}, all))));
+        el("span", {class: "what"}, "residual stream"), bar(layer.distances.at(-1), 1), el("span", {class: "n"}, number(layer.distances.at(-1))),
+        el("span", {class: "what"}, `attention, head ${layer.heads.indexOf(most)}`), bar(most, 1), el("span", {class: "n"}, number(most)),
+        ...["A", "B"].flatMap((side, place) => reading(data, `${side}: if reading stopped`, layer.reading[place], stage))),
+      fold(stage, "every tensor and every head", framed(`distances in layer ${index}`, stage, all))));
   });
   return el("div", {}, el("h3", {}, "Layer by layer"), el("p", {class: "soft"}, "At the token at which the label is read: how far B " +
     "is from A, as a share of A’s length; of the attention weights, those of the head that changed most, the share that moved to other tokens; and the labels’ probabilities if reading stopped there."),
@@ -123,15 +119,15 @@ function layersApart(data, found) {
 function twoAdapters(found) {
   const most = Math.max(...found.updates.flatMap((one) => one.spectra.flat()));
   const shown = (angles) => angles.filter((angle) => angle !== null);
-  const cells = (angles) => [el("td", {class: "barred"}, columns(shown(angles), 90)),
-    el("td", {class: "n"}, shown(angles).length ? `${number(angles[0])}°` : "none")];
+  const cells = (angles, does) => [el("td", {class: "barred"}, columns(shown(angles), 90, `degrees between what both ${does}`)),
+    el("td", {class: "n"}, shown(angles).length ? `${angles[0].toFixed(2)}°` : "none")];
   return el("div", {}, el("h3", {}, "The two adapters"), el("p", {class: "soft"}, "For each linear: the singular values of both updates, " +
-    "their cosine, and the angles between the directions that both write and that both read, beside the smallest of these: at 0° a " +
-    "direction is in both, at 90° in one alone."),
-  el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "two adapters", "data-stage": "against.updates"}, el("table", {class: "full named"},
+    "their cosine, and the angles between the directions that both write and that both read, beside the smallest of these: at zero " +
+    "degrees a direction is in both, at ninety in one alone."),
+  framed("two adapters", "against.updates", el("table", {class: "full named stacked seven"},
     el("thead", {}, el("tr", {}, ...["linear", "A", "B", "cosine", "written", "", "read", ""].map((word, place) =>
       el("th", {scope: "col", class: place === 3 ? "n" : null}, word)))),
     el("tbody", {}, ...found.updates.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
-      ...one.spectra.map((values) => el("td", {class: "barred"}, columns(values, most))), el("td", {class: "n"}, number(one.cosine)),
-      ...cells(one.writes), ...cells(one.reads)))))));
+      ...one.spectra.map((values, side) => el("td", {class: "barred"}, columns(values, most, `singular values of ${"AB"[side]}`))), el("td", {class: "n"}, number(one.cosine)),
+      ...cells(one.writes, "write"), ...cells(one.reads, "read")))))));
 }

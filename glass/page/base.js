@@ -14,19 +14,28 @@ function put(node, attributes, children) {
 const el = (name, attributes, ...children) => put(document.createElement(name), attributes, children);
 const svg = (name, attributes, ...children) => put(document.createElementNS(SVG, name), attributes, children);
 
+const LATER = "being computed", NEVER = "not computed for this page";
+
 // A fold that stays open, or closed, when the page is drawn anew; `summary` is text or an element.
 const unfolded = new Set();
 
 function fold(id, summary, ...children) {
-  return el("details", {open: unfolded.has(id), ontoggle: (event) => unfolded[event.target.open ? "add" : "delete"](id)},
+  return el("details", {"data-fold": id, open: unfolded.has(id), ontoggle: (event) => unfolded[event.target.open ? "add" : "delete"](id)},
     el("summary", {}, summary), ...children);
+}
+
+// A table in a box of its own, which scrolls where the table has too many rows or, with long words, is too wide.
+function framed(words, stage, table) {
+  return el("div", {class: table.rows.length > 65 ? "frame long" : "frame", tabindex: 0, role: "group", "aria-label": words,
+    "data-stage": stage}, table);
 }
 
 function number(value) {
   if (value === null) return "−∞";
   if (Number.isInteger(value)) return String(value);
   const size = Math.abs(value);
-  return (size && (size < 0.0001 || size >= 10000) ? value.toExponential(2) : value.toFixed(4)).replace(/-/g, "−");
+  const digits = size && (size < 0.0001 || size >= 10000) ? value.toExponential(2) : size < 10 ? value.toFixed(4) : value.toPrecision(6);
+  return digits.replace(/-/g, "−");
 }
 
 // Controls, marks that turn the direction of writing, joiners and the like, written out: a token must show what it is.
@@ -40,20 +49,22 @@ function visible(text) {
 
 function kind(index) { return "k" + (index % 6); }
 
-// A horizontal bar from 0 to `most`, or to both sides of the middle for numbers with a sign.
+// A horizontal bar from 0 to `most` in a colour that is no label's, or in that of the class `css`; or to both sides of
+// the middle for numbers with a sign.
 function bar(value, most, css, signed) {
   const share = most ? Math.min(1, Math.abs(value) / most) : 0;
   const box = svg("svg", {viewBox: "0 0 100 6", preserveAspectRatio: "none", class: "bar", "aria-hidden": "true"});
   box.append(svg("rect", {class: "rail", width: 100, height: 6}));
   const width = signed ? 50 * share : 100 * share;
   const x = signed ? (value < 0 ? 50 - width : 50) : 0;
-  box.append(svg("rect", {class: css || (value < 0 ? "minus" : "plus"), x, width, height: 6}));
+  box.append(svg("rect", {class: css || (signed ? (value < 0 ? "minus" : "plus") : "size"), x, width, height: 6}));
   return box;
 }
 
-// Probabilities in one bar, side by side.
-function stack(values) {
-  const box = svg("svg", {viewBox: "0 0 100 6", preserveAspectRatio: "none", class: "bar", "aria-hidden": "true"});
+// Probabilities of the labels in one bar, side by side; read out, each with its label.
+function stack(values, labels) {
+  const box = svg("svg", {viewBox: "0 0 100 6", preserveAspectRatio: "none", class: "bar", role: "img",
+    "aria-label": labels.map((label, index) => `${label} ${number(values[index])}`).join(", ")});
   let x = 0;
   values.forEach((value, index) => {
     box.append(svg("rect", {class: kind(index), x, width: 100 * value, height: 6}));

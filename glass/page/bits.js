@@ -3,7 +3,7 @@
 function bitsSection(data) {
   const section = el("section", {"aria-labelledby": "h-bits"}, el("h2", {id: "h-bits"}, "Four bits"));
   if (!data.bits) {
-    section.append(el("p", {class: "soft"}, data.why ? "No matrix of the model is in four bits." : "being computed"));
+    section.append(el("p", {class: "soft"}, data.tax ? "No matrix of the model is in four bits." : frozen.live ? LATER : NEVER));
     return section;
   }
   const bits = data.bits, original = bits.original;
@@ -11,7 +11,8 @@ function bitsSection(data) {
     `${number(bits.scale[0])}` + (bits.scale_code ? `, which itself comes back from the byte ${bits.scale_code[0]} (its level times ` +
     `${number(bits.nested_scale[0])}, plus ${number(bits.offset[0])})` + (original ? ` and was ${number(bits.largest[0])} before` : "") : "") +
     (original ? `; the largest error is ${number(Math.max(...bits.error.map(Math.abs)))}` : "; the original values are not at hand") +
-    ". The lines are the sixteen values that a weight of this block can have, the dots its weights."),
+    ". The lines are the sixteen values that a weight of this block can have, the dots its weights. Which matrix and which block were " +
+    "rounded worst, python -m audit --parts quantisation says."),
   choice(data) || "", numberLine(bits), bitsTable(bits),
   el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "bits"))));
   return section;
@@ -32,7 +33,8 @@ function choice(data) {
 function numberLine(bits) {
   const scale = bits.scale[0] || 1;
   const at = (value) => 2 + 96 * (value / scale + 1) / 2;
-  const box = svg("svg", {class: "line", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true"});
+  const box = svg("svg", {class: "line", viewBox: "0 0 100 10", preserveAspectRatio: "none", role: "img", "aria-label":
+    `${bits.codes.length} weights among sixteen values from ${number(-scale)} to ${number(scale)}; the table has each of them`});
   box.style.height = "4rem";
   for (const level of bits.levels) box.append(svg("line", {x1: at(level * scale), x2: at(level * scale), y1: 0, y2: 10}));
   (bits.original || bits.values).forEach((value, index) =>
@@ -46,7 +48,7 @@ function bitsTable(bits) {
   const body = bits.codes.map((code, index) => el("tr", {}, cell(index), bits.original ? cell(bits.original[index]) : null,
     el("td", {class: "n"}, "0x" + bits.packed[index >> 1].toString(16).padStart(2, "0")), cell(code), cell(bits.values[index]),
     bits.original ? cell(bits.error[index]) : null));
-  return fold("block", "the block as a table", el("div", {class: "frame", tabindex: 0, role: "group",
-    "aria-label": "the weights of the block", "data-stage": "bits"}, el("table", {}, el("thead", {}, el("tr", {},
+  return fold("block", "the block as a table", framed("the weights of the block", "bits",
+    el("table", {}, el("thead", {}, el("tr", {},
       ...head.map((word) => el("th", {scope: "col", class: "n"}, word)))), el("tbody", {}, ...body))));
 }

@@ -9,8 +9,8 @@ function learningSection(data, state) {
   if (!frozen.live && state.step === undefined) state.step = data.learnt - 1;
   const at = frozen.live ? data.learning.length - 1 : state.step;
   section.append(el("p", {class: "soft"}, "Choose the label that the post should have. One press is one step of training, " +
-    "as train.py makes it, on this post alone; only A and B of the adapter change, in memory. " + (frozen.live ?
-    "The whole page then shows the changed model; undo brings back every bit. The run's files stay as they are." :
+    "as train.py makes it, on this post alone; only the adapter’s A and B change, in memory. " + (frozen.live ?
+    "The whole page then shows the changed model; undo brings back every bit. The run’s files stay as they are." :
     "This page was kept: it holds the steps that were computed for it, and its other parts show the model " +
     (data.learnt ? `after step ${data.learnt}.` : "before them."))), learningControls(data, state, at));
   if (at >= 0) section.append(...whatChanged(data, data.learning[at]), ...howChanged(data, data.learning[at], state));
@@ -48,7 +48,7 @@ function learningControls(data, state, at) {
   const words = (number ? `${number} ${number === 1 ? "step" : "steps"} taken` : "no step taken") +
     (open.length ? "" : "; this page holds no further one");
   return el("div", {class: "choice"}, el("label", {for: "target"}, "the label should be"), choose, step, undo,
-    el("span", {class: "soft", role: "status", id: "steps", "data-stage": number ? `${data.learning[at].name}.loss` : null}, words));
+    el("span", {class: "soft", id: "steps", "data-stage": number ? `${data.learning[at].name}.loss` : null}, words));
 }
 
 let moving = false;
@@ -59,7 +59,7 @@ async function move(asking, place) {
   moving = true;
   try {
     if (frozen.live) {
-      document.getElementById("steps").textContent = "being computed";
+      document.getElementById("steps").textContent = LATER;
       if (busy) await leave();
       await asking();
       await update();
@@ -76,7 +76,8 @@ async function move(asking, place) {
   if (document.activeElement === document.body) {  // the button that was pressed has nothing more to do
     [...document.querySelectorAll("#step, #undo")].filter((button) => !button.disabled).slice(0, 1).forEach((button) => button.focus());
   }
-  progress.textContent = document.getElementById("steps").textContent;  // is read out: it was there before
+  const steps = document.getElementById("steps").textContent;
+  spoken.textContent = frozen.live ? `${steps}; ${spoken.textContent}` : steps;
 }
 
 function whatChanged(data, step) {
@@ -87,11 +88,11 @@ function whatChanged(data, step) {
   return [el("h3", {}, `What step ${step.number} changed`),
     step.text === data.text ? null : el("p", {class: "post", dir: "auto"}, visible(step.text)),
     el("p", {}, "It taught that ", step.text === data.text ? "this post" : "the post above", " is ",
-      el("strong", {}, el("bdi", {}, data.labels[step.label])), ". The loss, which is −log of that label's probability, went from ",
+      el("strong", {}, el("bdi", {}, data.labels[step.label])), ". The loss, which is −log of that label’s probability, went from ",
       el("span", {"data-stage": `${step.name}.loss`}, number(step.losses[0])), " to ",
       el("span", {"data-stage": `${step.name}.after`}, number(step.losses[1])), ".",
       frozen.live ? " Type another post above to see what the step did to its label." : null),
-    el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "probabilities before and after"}, el("table", {class: "why"},
+    framed("probabilities before and after", null, el("table", {class: "why"},
       el("thead", {}, el("tr", {}, ...["label", "before", "after", "change"].map((word, place) =>
         el("th", {scope: "col", class: place === 1 || place === 2 ? "n" : null}, word)))), el("tbody", {}, ...rows))),
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.loss`),
@@ -106,7 +107,7 @@ function howChanged(data, step, state) {
   const cell = (value, stage) => el("td", {class: "n", "data-stage": `${step.name}.${stage}`}, number(value));
   const rows = step.modules.map((module, index) => el("tr", {}, el("th", {scope: "row"}, module.replace(/^model\./, "")),
     ...["A", "B"].flatMap((part) => [cell(step[`${part}_gradients`][index], "clipping"),
-      el("td", {class: "barred thin"}, bar(step[`${part}_gradients`][index], tops[part], "plus"))]),
+      el("td", {class: "barred thin"}, bar(step[`${part}_gradients`][index], tops[part]))]),
     ...["A", "B"].flatMap((part) => [cell(step[`${part}_sizes`][index], "changes"), cell(step[`${part}_changes`][index], "changes")])));
   const head = ["module", "gradient of A", "", "gradient of B", "", "A before", "change of A", "B before", "change of B"];
   return [el("h3", {}, "How"),
@@ -117,23 +118,24 @@ function howChanged(data, step, state) {
     el("span", {"data-stage": `${step.name}.changes`}, number(step.rate)), ", however small the gradient.", step.number > 1 ? null :
       " So a matrix changes by about the rate times the root of its number of weights, whatever the length of its gradient."),
     el("details", {open: state.modules, ontoggle: (event) => { state.modules = event.target.open; }},
-      el("summary", {}, "every module: lengths of its gradients, its weights, and their change"),
-      el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": "every module"}, el("table", {class: "named"}, el("thead", {}, el("tr", {},
-        ...head.map((word, place) => el("th", {scope: "col", class: place ? "n" : null}, word)))), el("tbody", {}, ...rows)))),
+      el("summary", {}, `every module: lengths of its gradients${step.factor < 1 ? " before clipping" : ""}, of its weights, and of their change`),
+      framed("every module", null, el("table", {class: "named stacked"}, el("thead", {}, el("tr", {},
+        ...head.map((word, place) => el("th", {scope: "col", class: place ? word ? "n" : "thin" : null}, word)))), el("tbody", {}, ...rows)))),
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.clipping`),
       stageButton(data, `${step.name}.changes`))), oneModule(data, step, state)];
 }
 
 // The weights of one module that lie on a line with its largest gradient: from the gradient to the new weight.
 function oneModule(data, step, state) {
-  if (!step.whole) return el("p", {class: "soft"}, "Each weight's way is kept for the last steps alone.");
+  if (!step.whole) return el("p", {class: "soft"}, "Each weight’s way is kept for the last steps alone.");
   if (!step.modules.includes(state.module)) state.module = step.modules[0];
   const place = el("div", {});
   const choose = el("select", {id: "learnt", onchange: (event) => { state.module = event.target.value; state.draw(); }},
     ...step.modules.map((name) => el("option", {value: name, selected: name === state.module}, name.replace(/^model\./, ""))));
   fillModule(data, step, state.module, place);
   return el("div", {}, el("h3", {}, el("label", {for: "learnt"}, "Some weights, before and after: "), choose),
-    el("p", {class: "soft"}, "Of B the row, and of A the column, in which its largest gradient lies."), place,
+    el("p", {class: "soft", "data-stage": `${step.name}.clipping`}, "Of B the row, and of A the column, in which its largest gradient lies; the gradient is the one " +
+      (step.factor < 1 ? `before clipping, m and v take ${number(step.factor)} times it.` : "that m and v take.")), place,
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.gradient.${state.module}`, "their gradients"),
       stageButton(data, `${step.name}.update.${state.module}`, "AdamW on them"))));
 }
@@ -151,8 +153,8 @@ async function fillModule(data, step, module, place) {
   place.replaceChildren(el("div", {class: "wide"}, ...["B", "A"].map((part) => {
     const columns = [["before", "before", update], ["gradient", "gradient", gradient], ["m", "m", update], ["v", "v", update],
       ["change", "update", update], ["after", "after", update]].map(([word, name, stage]) => [word, values(`${part}_${name}`).values, stage]);
-    return el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": `weights of ${part}`}, el("table", {},
-      el("caption", {}, `${part}, ${values(`${part}_before`).row}`),
+    return framed(`weights of ${part}`, null, el("table", {class: "dense"},
+      el("caption", {"data-stage": gradient}, `${part}, ${values(`${part}_before`).row}`),
       el("thead", {}, el("tr", {}, ...columns.map(([word]) => el("th", {scope: "col", class: "n"}, word)))),
       el("tbody", {}, ...columns[0][1].map((_, row) => el("tr", {}, ...columns.map(([, all, stage]) =>
         el("td", {class: "n", "data-stage": stage}, number(all[row]))))))));

@@ -4,7 +4,9 @@ const frozen = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("main");
 const box = el("textarea", {id: "post", dir: "auto", spellcheck: "false", maxlength: 20000});
 const said = el("p", {class: "error", role: "status"});
-const progress = el("p", {class: "soft", role: "status", id: "progress"});
+const progress = el("p", {class: "soft", id: "progress"});
+const spoken = el("p", {class: "unseen", role: "status", id: "spoken", "data-stage": "probabilities"});  // read out: that something is computed, and what came of it
+const about = el("p", {class: "soft", id: "about"});
 const body = el("div", {});
 const state = {layer: 0, factor: 4, partFactor: 2, part: "", data: null, kept: null, draw: () => draw(state.data),
   against: {what: frozen.against_what || "", text: frozen.against_text || ""}};
@@ -21,6 +23,7 @@ async function ask(what, content) {
   } finally {
     watch.over = true;
     progress.textContent = "";
+    if (spoken.textContent === LATER) spoken.textContent = "computed";
   }
 }
 
@@ -29,7 +32,8 @@ async function tell(watch) {
   while (!watch.over) {
     const now = await answered("progress", {}).catch(() => null);  // the question itself will say what is wrong
     if (!now || watch.over) return;
-    progress.textContent = `being computed: layer ${now.layer} of ${now.layers}` + (now.pass > 1 ? `, pass ${now.pass}` : "");
+    spoken.textContent = LATER;
+    progress.textContent = `${LATER}: layer ${now.layer} of ${now.layers}` + (now.pass > 1 ? `, pass ${now.pass}` : "");
     await pause(400);
   }
 }
@@ -46,8 +50,9 @@ function draw(data) {
   const open = openStage;
   const before = document.activeElement, typing = before.tagName === "TEXTAREA";
   const at = typing ? [before.selectionStart, before.selectionEnd] : [];
+  about.replaceChildren(...aboutRun(data.about));
   body.replaceChildren(...sections(data));
-  const focused = before.id && document.getElementById(before.id);
+  const focused = again(before);
   if (focused && focused !== before) {
     focused.focus({preventScroll: true});
     if (typing) focused.setSelectionRange(...at);  // whoever types goes on where they were
@@ -57,6 +62,20 @@ function draw(data) {
     openStage = null;
     if (button) toggleStage(data, open, button);
   }
+}
+
+// Which run it is, how its weights are kept, which of them learned, and in which arithmetic it is computed.
+function aboutRun({four_bits: fourBits, adapted, dtype}) {
+  return [frozen.run ? "Run " : "A model", frozen.run ? el("bdi", {}, frozen.run) : "", fourBits ? ": base in four bits, " : ": base as its file has it, ",
+    adapted.length ? "adapter on " : "no adapter", el("bdi", {}, adapted.join(", ")), "; computed in ", el("bdi", {}, dtype), "."];
+}
+
+// The control that stands in a page drawn anew where `node` stood.
+function again(node) {
+  if (node.id) return document.getElementById(node.id);
+  const {open} = node.dataset, {fold: name} = node.parentElement ? node.parentElement.dataset : {};
+  return [...document.querySelectorAll(open ? "[data-open]" : name ? "[data-fold] > summary" : "#none")]
+    .find((one) => open ? one.dataset.open === open : one.parentElement.dataset.fold === name);
 }
 
 function sections(data) {
@@ -113,10 +132,11 @@ async function update() {
       draw(data);
       document.documentElement.dataset.milliseconds = String(Math.round(performance.now() - typed));  // since the last key
       for (let i = 0; i < 15 && !waiting; i++) await pause(20);  // whoever still types is not kept waiting
-      if (!waiting) {
-        const whole = await ask("trace", {text, whole: true});
-        waiting = waiting || Boolean(whole.left);  // if another window of the same page asked, once more
-        if (!waiting) draw(Object.assign(whole, {asked: text}));
+      for (const whole of ["why", true]) {  // what takes longer, in two parts
+        if (waiting) break;
+        const found = await ask("trace", {text, whole});
+        waiting = waiting || Boolean(found.left);  // if another window of the same page asked, once more
+        if (!waiting) draw(Object.assign(found, {asked: text}));
       }
       const {what, text: other} = state.against;
       if (!waiting && (what || other)) {
@@ -124,6 +144,8 @@ async function update() {
         if (!waiting) draw(both);
       }
     } while (waiting);
+    const {label, labels, probabilities} = state.data;
+    spoken.textContent = `computed: ${label}, ${number(probabilities[labels.indexOf(label)])}`;
   } catch (error) {
     said.textContent = error.message;
   } finally {
@@ -148,7 +170,7 @@ async function save(event) {
 
 function start() {
   main.replaceChildren(el("h1", {}, "The glass"),
-    el("p", {class: "soft"}, "One post on its way to a label. Press a name to see its numbers, its formula and its code."));
+    el("p", {class: "soft"}, "One post on its way to a label. Press a name to see its numbers, its formula and its code."), about);
   if (frozen.live) {
     box.value = frozen.text;
     box.addEventListener("input", () => {
@@ -157,10 +179,10 @@ function start() {
       timer = setTimeout(update, 10);
     });
     main.append(el("label", {for: "post"}, "Post"), box, el("button", {type: "button", id: "save", onclick: save}, "save this page"),
-      said, progress, body);
+      said, progress, spoken, body);
     update();
   } else {
-    main.append(el("p", {class: "post", dir: "auto"}, visible(frozen.text)), body);
+    main.append(el("p", {class: "post", dir: "auto"}, visible(frozen.text)), spoken, body);
     draw(frozen);
   }
 }

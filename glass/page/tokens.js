@@ -10,11 +10,11 @@ function tokenChip(token, place, answer) {
 function tokensSection(data) {
   const answer = data.tokens.length - 1;
   const own = data.tokens.map((token, place) => [token, place]).filter(([token]) => token.part === "post");
-  const all = fold("row", `the whole row, ${data.tokens.length} tokens: what the prompt added, ` +
-    "and at its end where the label is read");
+  const all = fold("row", el("span", {"data-stage": "tokens"}, `the whole row, ${data.tokens.length} tokens: what the prompt added, ` +
+    "and at its end where the label is read"));
   all.addEventListener("toggle", () => {
     if (all.open && !all.querySelector(".tokens")) {
-      all.append(el("div", {class: "tokens"}, ...data.tokens.map((token, place) => tokenChip(token, place, answer))));
+      all.append(el("div", {class: "tokens", "data-stage": "tokens"}, ...data.tokens.map((token, place) => tokenChip(token, place, answer))));
     }
   });
   const characters = [...data.text].length;
@@ -33,11 +33,11 @@ function taxPart(languages) {
   const table = el("table", {class: "tight full named"}, el("thead", {}, el("tr", {}, ...["", "tokens", "", "× English", "chars", "bytes"]
     .map((word, place) => el("th", {scope: "col", class: place && place !== 2 ? "n" : null}, word)))),
   el("tbody", {}, ...languages.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
-    el("td", {class: "n"}, number(one.tokens)), el("td", {class: "barred"}, bar(one.tokens, most, "plus")),
+    el("td", {class: "n"}, number(one.tokens)), el("td", {class: "barred"}, bar(one.tokens, most)),
     el("td", {class: "n"}, one.tax.toFixed(2)), el("td", {class: "n"}, number(one.characters)), el("td", {class: "n"}, number(one.bytes))))));
   return fold("tax", el("span", {"data-stage": "tax"}, `the tokenizer’s tax: one sentence takes ${languages[0].tokens} ` +
     `tokens in ${languages[0].name} and ${most} in ${dearest.name}`),
-  el("div", {"data-stage": "tax"}, table),
+  framed("tokens of one sentence in each language", "tax", table),
   el("ul", {class: "plain soft"}, ...languages.map((one) => el("li", {lang: one.language}, `${one.name}: `, el("bdi", {dir: "auto"}, one.text)))));
 }
 

@@ -11,17 +11,24 @@ function waySection(data, state) {
     way.append(el("div", {class: "layer"}, el("h3", {}, `Layer ${index}`),
       el("div", {class: "steps"}, ...PARTS.map((part) => stageButton(data, `${name}.${part}`))),
       el("div", {class: "bars"},
-        el("span", {}, "attention writes"), bar(layer.attention_size, most, "plus"),
+        el("span", {class: "what"}, "attention writes"), bar(layer.attention_size, most),
         el("span", {class: "n", "data-stage": `${name}.attention_write`}, number(layer.attention_size)),
-        el("span", {}, "the MLP writes"), bar(layer.mlp_size, most, "minus"),
+        el("span", {class: "what"}, "the MLP writes"), bar(layer.mlp_size, most),
         el("span", {class: "n", "data-stage": `${name}.mlp`}, number(layer.mlp_size)),
-        el("span", {}, "if reading stopped"), stack(layer.lens),
-        el("span", {class: "n", "data-stage": `${name}.lens`}, number(Math.max(...layer.lens))))));
+        ...reading(data, "if reading stopped", layer.lens, `${name}.lens`))));
   });
   return el("section", {"aria-labelledby": "h-way"}, el("h2", {id: "h-way"}, "The way through"),
     el("p", {class: "soft"}, "At the token at which the label is read: the length of what attention and the MLP write " +
-      "into the residual stream, and the labels' probabilities if reading stopped after the layer."),
+      "into the residual stream, and the labels’ probabilities if reading stopped after the layer, of which the " +
+      "largest is named."),
     legend(data.labels), way, attentionPart(data, state));
+}
+
+// Probabilities of the labels side by side, and the largest with its label.
+function reading(data, words, values, stage) {
+  const most = Math.max(...values);
+  return [el("span", {class: "what"}, words), stack(values, data.labels), el("span", {class: "n", "data-stage": stage}, number(most)),
+    el("span", {class: "whose", "data-stage": stage}, "for ", el("bdi", {}, data.labels[values.indexOf(most)]))];
 }
 
 // Attention weights of the answer's row, a line for each head; the arrow keys walk through them.
@@ -35,7 +42,7 @@ function attentionPart(data, state) {
       `: weight ${number(rows[head][place])}`]});
   const choose = el("select", {id: "layer", onchange: (event) => { state.layer = Number(event.target.value); state.draw(); }},
     ...data.layers.map((_, index) => el("option", {value: index, selected: index === layer}, `layer ${index}`)));
-  return el("div", {}, el("h3", {}, el("label", {for: "layer"}, "Attention of the answer's row, "), choose),
+  return el("div", {}, el("h3", {}, el("label", {for: "layer"}, "Attention of the answer’s row, "), choose),
     el("p", {class: "soft"}, "A line for each head, a column for each token from left to right; the redder, the more weight."),
     box, said, largest(data, rows, layer));
 }
@@ -80,9 +87,9 @@ function largest(data, rows, layer) {
   const all = rows.flatMap((row, head) => row.map((weight, place) => ({head, place, weight})));
   all.sort((a, b) => b.weight - a.weight);
   const body = all.slice(0, 24).map((one) => el("tr", {}, el("td", {class: "n"}, String(one.head)),
-    el("td", {class: "n"}, String(one.place)), el("td", {}, el("bdi", {}, visible(data.tokens[one.place].text))),
+    el("td", {class: "n"}, String(one.place)), el("td", {class: "word"}, el("bdi", {}, visible(data.tokens[one.place].text))),
     el("td", {}, data.tokens[one.place].part), el("td", {class: "n"}, number(one.weight))));
   return fold("largest", "the largest of these weights as a table",
-    el("div", {class: "frame", "data-stage": `layers.${layer}.attention`}, el("table", {}, el("thead", {}, el("tr", {},
+    framed("the largest weights", `layers.${layer}.attention`, el("table", {}, el("thead", {}, el("tr", {},
       ...["head", "place", "token", "part", "weight"].map((word) => el("th", {scope: "col"}, word)))), el("tbody", {}, ...body))));
 }

@@ -3,7 +3,7 @@
 function whySection(data) {
   const section = el("section", {"aria-labelledby": "h-why"}, el("h2", {id: "h-why"}, "Why this label"));
   if (!data.why) {
-    section.append(el("p", {class: "soft", "aria-busy": "true"}, "being computed"));
+    section.append(el("p", {class: "soft"}, data.tax ? "No token is the post’s own, so nothing can be left out." : frozen.live ? LATER : NEVER));
     return section;
   }
   const now = data.probabilities[data.why.label];
@@ -31,10 +31,10 @@ function whySection(data) {
 function whyTable(what, rows, stage, now, lost, steepest) {
   const slopes = steepest !== undefined;
   const head = [what, "without it", "change", ...(slopes ? ["gradient × input", ""] : [])];
-  return el("div", {class: "frame", tabindex: 0, role: "group", "aria-label": `each ${what}`}, el("table", {class: "why"},
+  return framed(`each ${what}`, null, el("table", {class: "why"},
     el("thead", {}, el("tr", {}, ...head.map((word, place) =>
       el("th", {scope: "col", class: place % 2 ? "n" : null}, word)))),
-    el("tbody", {}, ...rows.map((row) => el("tr", {}, el("td", {}, el("bdi", {dir: "auto"}, visible(row.text))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, el("td", {class: "word"}, el("bdi", {dir: "auto"}, visible(row.text))),
       el("td", {class: "n", "data-stage": stage}, number(row.without)), el("td", {class: "barred"}, bar(row.without - now, lost, null, true)),
       slopes ? el("td", {class: "n", "data-stage": "gradient"}, number(row.slope)) : null,
       slopes ? el("td", {class: "barred"}, bar(row.slope, steepest, null, true)) : null)))));

@@ -17,16 +17,17 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from glass.recompute.backward import BACKWARD
 from glass.recompute.beside import BESIDE
 from glass.recompute.learning import LEARNING
 from glass.recompute.two import TWO
 from glass.recompute.way import OPS, run, whole_way
 from glass.recompute.weights import Weights
 
-EVERY = OPS | BESIDE | LEARNING | TWO
+EVERY = OPS | BESIDE | BACKWARD | LEARNING | TWO
 # Differences of numbers of about this size, of which little is left where the model is sure.
 LEAST = {"loss": 1.0, "loss_slopes": 1.0}
-WHOLE = ("learned",)  # computed the whole way, from ids to logits
+WHOLE = ("learned", "passed", "slope", "without_tokens", "of_rows", "factors")  # computed the whole way, from the ids
 
 
 def apart(found, stored, least=1e-30):

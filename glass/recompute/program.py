@@ -8,7 +8,7 @@ import ast
 import sys
 from pathlib import Path
 
-PARTS = ("weights", "way", "beside", "learning", "two", "check")
+PARTS = ("weights", "way", "beside", "backward", "learning", "two", "check")
 
 
 def program() -> str:
@@ -25,7 +25,8 @@ def program() -> str:
                 if not source.startswith(__package__):
                     imports[ast.unparse(node)] = source in sys.stdlib_module_names
         body = "\n".join(text.splitlines()[first:]).strip("\n")
-        above = f"# {heading}\n\n" + "\n" * body.startswith(("class ", "def "))
+        above = "".join(f"# {line}\n" for line in heading.strip().splitlines())
+        above += "\n" + "\n" * body.startswith(("class ", "def "))
         pieces.append(body if name == PARTS[-1] else above + body)
     lines = sorted(imports, key=lambda line: (line.startswith("from"), line))
     standard, other = ("\n".join(line for line in lines if imports[line] is kind) for kind in (True, False))

@@ -105,14 +105,19 @@ def whole_way(weights, ids, factors=1.0):
     values = {name: tensor for name, tensor in tensors.items() if name.startswith("weights.")}
     values |= {"tokens.ids": ids, "tokens.positions": np.arange(len(ids)),
                "rotation.frequencies": tensors["rotation.frequencies"]}
-    for stage in weights.trace["stages"]:
-        beside = stage["name"].endswith(".lens") or stage["name"].startswith("learning.")  # nothing else is made of it
-        for step in [] if beside else stage["steps"]:
-            if step["op"] in OPS and step["op"] != "frequencies":  # these are float32 in every model
-                values[step["out"]] = run(step, values, weights)
-        if stage["name"] == "embedding":
+    for step in steps_of(weights):
+        values[step["out"]] = run(step, values, weights)
+        if step["out"] == "embedding.x":
             values["embedding.x"] = values["embedding.x"] * np.reshape(factors, (-1, 1))
     return values
+
+
+def steps_of(weights):
+    """The steps of the way from the ids to the labels' probabilities, in their order."""
+    beside = [stage["name"].endswith(".lens") or stage["name"].startswith("learning.")  # nothing else is made of it
+              for stage in weights.trace["stages"]]
+    return [step for stage, left in zip(weights.trace["stages"], beside, strict=True) if not left
+            for step in stage["steps"] if step["op"] in OPS and step["op"] != "frequencies"]  # float32 in every model
 
 
 def answer(weights, ids, factors=1.0):

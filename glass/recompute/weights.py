@@ -11,6 +11,7 @@ class Weights:
     def __init__(self, trace, tensors):
         self.trace, self.linears, self.tensors = trace, trace["linears"], tensors
         self.dense, self.factor = {}, 1.0
+        self.passed = (None, {})  # through every linear, in the step of learning that was asked for last
         self.adapter = None  # (step of learning, "before" or "after") whose A and B stand in for the model's
 
     def product(self, x, name):
@@ -25,6 +26,14 @@ class Weights:
             thin = self.factor * stored["scaling"] * (x @ self.thin(name, "A").T)
             y = y + thin @ self.thin(name, "B").T
         return y
+
+    def back(self, g, name):
+        """d loss / d x = g W + s (g B) A, of g = d loss / d y: (N, out) -> (N, in)."""
+        stored = self.linears[name]
+        found = g @ self.dense[name]
+        if stored["scaling"] is not None:
+            found = found + self.factor * stored["scaling"] * (g @ self.thin(name, "B")) @ self.thin(name, "A")
+        return found
 
     def thin(self, name, part):
         """A (r, in) or B (out, r): the model's, or those before or after a step of learning."""

@@ -13,7 +13,7 @@ import torch
 from audit.change import change, divergences, mean_interval
 from audit.inputs import moments
 from audit.quantisation import dense_linear, quantisation, swapped
-from audit.subject import base_linears
+from audit.subject import base_linears, level_of
 from inference.decide import decide
 from inference.labeller import label_probabilities
 from loading import load_model
@@ -45,6 +45,13 @@ def test_a_restored_matrix_gives_the_bits_of_a_model_built_that_way(subject, pla
         restored = subject.probabilities()
     assert np.array_equal(restored, from_scratch(subject, place, lambda other: other != name))
     assert not np.array_equal(restored, before) and np.array_equal(subject.probabilities(), before)
+
+
+def test_many_matrices_are_changed_layer_by_layer(subject, monkeypatch):
+    """A model of thirty layers has 210 of them, and each costs a run over the posts."""
+    assert len(base_linears(subject.model)) == 14 and level_of(subject.model) == "matrix"
+    monkeypatch.setattr("audit.subject.MOST_MATRICES", 13)
+    assert level_of(subject.model) == "layer"
 
 
 def test_the_section_holds_these_changes_and_sorts_them(subject, place):

@@ -65,6 +65,9 @@ def test_a_library_gives_them_back():
         assert torch.get_num_threads() == 1
         raise ZeroDivisionError
     assert torch.get_num_threads() == 2
+    with best_threads(SMALL, 3):  # which somebody asked for
+        assert torch.get_num_threads() == 3
+    assert torch.get_num_threads() == 2
 
 
 def test_a_busy_machine_is_said(monkeypatch, capsys):

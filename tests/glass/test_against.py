@@ -173,6 +173,8 @@ def test_what_cannot_be_compared_is_said(run, changed, tmp_path):
     assert offered(run) == {"16-bit": "the base in 16 bits", str(changed.resolve()): "the run other"}
     assert list(offered(run, str(changed))) == [str(changed), "16-bit"]
     unfinished = shutil.copytree(changed, changed.with_name("stopped"))
-    write_json(unfinished / "run.json", facts | {"finished": False})
-    assert "the run stopped" not in offered(run).values()
+    other_base = facts["hashes"] | {"weights": dict.fromkeys(facts["hashes"]["weights"], "0" * 64)}
+    for change in ({"finished": False}, {"hashes": other_base}):
+        write_json(unfinished / "run.json", facts | change)
+        assert "the run stopped" not in offered(run).values()
     shutil.rmtree(unfinished)

@@ -1,7 +1,9 @@
 """A step of learning: the recipe's own step, every number of it recomputed, and taken back bit by bit.
 
 Deliberate breaks: in glass/learning.py leave `copy.deepcopy` out, or the `parameter.copy_` of `undo`; in
-glass/recompute/learning.py swap `a` and `b`, forget a correction, or let `learned` leave the adapter as it is.
+glass/recompute/learning.py swap `a` and `b`, forget a correction, or let `learned` leave the adapter as it is; in
+glass/recompute/backward.py leave `along` out, or turn by the angle itself; in glass/learning_stages.py let `rows` keep
+what filled up a batch.
 """
 
 import hashlib
@@ -188,7 +190,8 @@ def test_numpy_alone_recomputes_the_steps(folder, run, capsys):
 
 def test_planted_errors_in_steps_are_found_and_named(folder, tmp_path, capsys):
     up, q = "model.layers.1.mlp.up_proj", "model.layers.0.self_attn.q_proj"
-    wrong = ["learning.0.loss.slopes", f"learning.0.gradient.{up}.slopes", f"learning.0.gradient.{q}.B_place",
+    wrong = ["learning.0.loss.loss", f"learning.0.gradient.{up}.slopes", f"learning.0.gradient.{q}.B_place",
+             "learning.1.gradient.model.layers.2.mlp.gate_proj.inputs",
              "learning.0.after.logits", "learning.1.clipping.norm", f"learning.1.update.{q}.A_v",
              f"learning.1.update.{up}.B_update", "learning.1.changes.A_changes"]
     tensors = load_file(folder / "trace.safetensors")
@@ -200,6 +203,28 @@ def test_planted_errors_in_steps_are_found_and_named(folder, tmp_path, capsys):
     assert recompute.main(tmp_path) == 1
     differ = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("DIFFERS")]
     assert set(differ) == {name.rpartition(".")[0] for name in wrong} | {"learning.0.after"}
+
+
+def test_what_passes_through_every_linear_hangs_on_the_losses_slopes(folder, tmp_path, capsys):
+    """Another slope of the loss makes every linear's differ, in its own step alone."""
+    tensors = load_file(folder / "trace.safetensors")
+    tensors["learning.0.loss.slopes"] = tensors["learning.0.loss.slopes"][:, ::-1].copy()
+    save_file(tensors, tmp_path / "trace.safetensors")
+    (tmp_path / "trace.json").write_bytes((folder / "trace.json").read_bytes())
+    assert recompute.main(tmp_path) == 1
+    differ = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("DIFFERS")]
+    names = [name.removesuffix(".slopes") for name in tensors if name.startswith("learning.0.gradient")
+             and name.endswith(".slopes")]
+    assert set(differ) == {"learning.0.loss", *names} and len(names) == 21
+
+
+def test_the_last_layers_numbers_are_the_answers(folder):
+    """Not those that fill up a batch, through which no slope passes."""
+    tensors = load_file(folder / "trace.safetensors")
+    for part in ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"):
+        slopes = tensors[f"learning.0.gradient.model.layers.2.{part}.slopes"]
+        assert len(slopes) == 1 and numpy.abs(slopes).max() > 0
+    assert len(tensors["learning.0.gradient.model.layers.2.self_attn.k_proj.slopes"]) == len(tensors["tokens.ids"])
 
 
 def of_another_kind(kind: str):

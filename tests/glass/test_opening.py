@@ -1,7 +1,7 @@
 """What is said where the live page can, and where it cannot, be opened in a browser.
 
-Deliberate breaks: in glass/__main__.py let `opened` return True for every browser, or leave `webbrowser.Error`
-uncaught.
+Deliberate breaks: in glass/__main__.py leave out `check_label`, or open the other run behind `whole_trace`; let
+`opened` return True for every browser, or leave `webbrowser.Error` uncaught.
 """
 
 import webbrowser
@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from glass.__main__ import opened, where_to_look
+from common.errors import UserError
+from glass import __main__ as program
+from glass.__main__ import main, opened, where_to_look
 
 
 @pytest.mark.parametrize("name, opens, said", [
@@ -24,3 +26,17 @@ def test_without_a_browser_it_is_said_what_to_open(monkeypatch, name, opens, sai
     monkeypatch.setattr(webbrowser, "get", get)
     lines = where_to_look("http://127.0.0.1:8000/token/", opened("http://127.0.0.1:8000/token/"))
     assert lines[0] == "http://127.0.0.1:8000/token/" and said in " ".join(lines) and "Ctrl-C" in lines[1]
+
+
+@pytest.mark.parametrize("more, said", [
+    (["--learn", "neutrall"], "--learn 'neutrall': is not in the codebook; did you mean 'neutral'"),
+    (["--against-text", " "], "--against-text: nothing of it can be seen"),
+    (["--text", "\u200b"], "--text: nothing of it can be seen"), (["--against", "nf4"], "have four bits already"),
+    (["--verify", "page.html"], "is the file of --save, too")])
+def test_what_is_wrong_is_said_before_anything_is_computed(run, tmp_path, monkeypatch, more, said):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(program, "load_run", lambda *given, **options: run)
+    monkeypatch.setattr(program, "whole_trace", None)
+    with pytest.raises(UserError, match=said):
+        main(["--text", "They", "--save", "page.html", *more])
+    assert list(tmp_path.iterdir()) == []

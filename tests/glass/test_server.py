@@ -1,6 +1,7 @@
 """The live page's server: who may ask, what is answered, and what another origin or host gets.
 
-Deliberate breaks: let `_Handler.asked` ignore Host, drop the check of Origin in `do_POST`, or answer without a policy.
+Deliberate breaks: in glass/whole.py compute `why` in any case; in common/page_server.py let `_Handler.asked` ignore
+Host, drop the check of Origin in `do_POST`, or answer without a policy.
 """
 
 import http.client
@@ -122,6 +123,17 @@ def test_what_takes_long_says_how_far_it_is_and_can_be_left(run):
         handle.remove()
     assert run.model.model.layers[0].self_attn.q_proj.scaling == 2.0 and not answers.lock.locked()
     assert not first._forward_hooks and answers.answer("trace", {"text": "A third post.", "whole": True})["why"]
+
+
+def test_what_takes_longer_comes_in_two_parts(run, monkeypatch):
+    """First why it is this label; then the rest, for which that is not computed again."""
+    answers, post = Answers(run), {"text": "They open the border."}
+    first = answers.answer("trace", post | {"whole": "why"})
+    assert first["why"] and "adapter" not in first and "tax" not in first
+    monkeypatch.setattr("glass.whole.why", None)
+    rest = answers.answer("trace", post | {"whole": True})
+    assert rest["why"] == first["why"] and {"adapter", "tax", "bits"} <= rest.keys()
+    assert "why" not in answers.answer("trace", {"text": "Another post.", "whole": "all"})
 
 
 def test_an_unknown_stage_is_an_error_and_few_traces_are_kept(run):

@@ -1,9 +1,12 @@
 """A trace: the numbers of labelling itself, every stage in place, and nothing left behind.
 
 Deliberate breaks: let the hook of glass/record.py return `output * 1.0000001` or forget to remove it, let
-`_Maker.rows` keep two rows of the last layer, or mark a line with words that the source does not have.
+`_Maker.rows` keep two rows of the last layer, leave out `trace.threads` in glass/adapter.py, or mark a line with words
+that the source does not have.
 """
 
+from contextlib import contextmanager
+from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,8 +18,10 @@ from common.files import ROOT
 from common.packed import Layout
 from data.prompt import TEMPLATES, Prompt
 from glass import trace
+from glass.adapter import adapter
 from glass.record import recording
 from glass.source import code
+from glass.why import why
 from inference.labeller import Labeller, label_probabilities
 from model.attention import attend_softmax
 from model.llama import Block
@@ -39,6 +44,22 @@ def test_bits_with_tracing_are_those_without_and_nothing_is_left(run, post):
     assert found.label == run.label([post])[0].label
     assert state(run.model) == before
     assert np.array_equal(label_probabilities(run.model, run.prompt, [run.prompt.encode(post)]), plain)
+
+
+def test_every_computation_takes_the_threads_that_were_asked_for(run, monkeypatch):
+    """The trace itself, and what is computed for it later."""
+    asked = []
+
+    @contextmanager
+    def threads(config, count=0):
+        asked.append(count)
+        yield
+
+    for module in ("trace", "adapter", "why"):
+        monkeypatch.setattr(import_module(f"glass.{module}"), "best_threads", threads)
+    for count in (0, 3):
+        adapter(why(trace(run, "They", count)))
+    assert asked == [0, 0, 0, 3, 3, 3]
 
 
 def test_hooks_go_when_the_computation_fails(run):

@@ -4,10 +4,12 @@ Deliberate breaks: in glass/recompute/ take the low half of a byte first, leave 
 leave a part out of `PARTS`.
 """
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,8 +20,15 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from common.errors import UserError
+from common.files import ROOT
 from glass import recompute, trace
-from glass.verify import write_verification
+from glass.against import compared
+from glass.learning import with_steps
+from glass.other import other_run
+from glass.recompute.program import PARTS
+from glass.verify import tolerances, write_verification
+from glass.whole import whole_trace
+from inference import load_run
 from lora.inject import inject
 from quant.convert import replace_linears
 from tests.small import random_model
@@ -64,10 +73,36 @@ def test_numpy_alone_agrees(folder, tmp_path):
     assert float(re.search(r"whole way to the logits +(\S+)", done.stdout)[1]) <= 1e-5
 
 
+def test_numpy_alone_agrees_on_everything_in_bfloat16(run, tmp_path):
+    """Another model and post beside it, deletions, slopes, strengths, a block, steps: each stage rounded, and within
+    that."""
+    half = load_run(run.folder.path, device="cpu", dtype="bfloat16")
+    found = whole_trace(trace(half, "They open the border."), ROOT / "base")
+    found = compared(found, trace(other_run(half, "16-bit"), "Wir öffnen die Grenze."))
+    write_verification(with_steps(half, found, "neutral"), tmp_path / "check")
+    done = bare(tmp_path / "check", tmp_path / "packages")
+    assert done.returncode == 0, done.stdout + done.stderr
+    kinds = {line.split()[1].split(".")[0] for line in done.stdout.splitlines() if line.startswith("agrees ")}
+    assert {"without_tokens", "gradient", "factors", "spectrum", "bits", "tax", "against", "learning"} <= kinds
+
+
 def test_a_line_for_each_stage_in_their_order(folder, run, capsys):
     assert recompute.main(folder) == 0
     said = [line.split()[1] for line in capsys.readouterr().out.splitlines()[:-2]]
     assert said == [stage.name for stage in trace(run, "They open the border. عبرنا").stages]
+
+
+def test_the_parts_fit_into_one_file(tmp_path, monkeypatch):
+    """No name is defined twice, and a docstring of several lines is a comment of several."""
+    tree = ast.parse(recompute.program())
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    names += [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
+              if isinstance(target, ast.Name)]
+    assert len(names) == len(set(names)) > 60
+    for part in PARTS:
+        (tmp_path / f"{part}.py").write_text(f'"""First line,\nsecond line."""\n\nimport sys\n\n{part.upper()} = 1\n')
+    monkeypatch.setattr(import_module("glass.recompute.program"), "__file__", str(tmp_path / "program.py"))
+    exec(compile(recompute.program(), "verify.py", "exec"), {})
 
 
 @pytest.mark.parametrize("name, stage", [
@@ -111,6 +146,31 @@ def test_other_kinds_of_model_agree_too(run, tmp_path, capsys, kind):
     found = trace(SimpleNamespace(model=made(kind), prompt=run.prompt), "They open the border.")
     write_verification(found, tmp_path / "check")
     assert recompute.main(tmp_path / "check") == 0, capsys.readouterr().out
+
+
+def test_the_whole_way_may_be_farther_off_through_many_layers():
+    """Not through the embedded base's three: its label logits agree to 1e-5; a model of 1B's depth to 1e-3."""
+    assert tolerances(torch.float32, 3) == (1e-5, 1e-5)
+    assert 1e-5 < tolerances(torch.float32, 16)[1] < tolerances(torch.float32, 30)[1] < 1e-3
+    assert tolerances(torch.bfloat16, 16)[0] == tolerances(torch.bfloat16, 1)[0] < tolerances(torch.bfloat16, 16)[1]
+
+
+@pytest.mark.slow
+def test_a_model_of_1bs_widths_agrees_to_a_thousandth(run, tmp_path, capsys):
+    """Llama 3.2-1B's widths, in NF4 with an adapter, in float32; three layers of sixteen, since numpy holds each weight
+    in eight bytes."""
+    model = random_model(5, vocab_size=20_000, num_hidden_layers=3, hidden_size=2048, intermediate_size=8192,
+                         num_attention_heads=32, num_key_value_heads=8, head_dim=64)
+    replace_linears(model)
+    inject(model, ["q_proj", "v_proj", "down_proj"], r=16, alpha=32)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.down_proj.lora_B.normal_(std=0.02)
+    found = trace(SimpleNamespace(model=model.eval(), prompt=run.prompt), "They open the border.")
+    write_verification(found, tmp_path / "check")
+    assert recompute.main(tmp_path / "check") == 0
+    off = float(re.search(r"whole way to the logits +(\S+)", capsys.readouterr().out)[1])
+    assert off <= 1e-3 * float(found.by_name["logits"].logits.abs().max())
 
 
 def test_a_place_that_cannot_be_written_is_said(run, tmp_path):
