@@ -129,8 +129,9 @@ class Choice:
             chosen += own[: base + extra]
         return chosen
 
-    def dated(self, name: str, draw: int) -> dict[str, list[Post]]:
-        """The set's rows from before the plan's cut, or as many as there are, and as many of each language of all days.
+    def dated(self, name: str, draw: int) -> dict[str, dict]:
+        """`keys`, `draw` and `whole` of the set's rows from before the plan's cut, or as many as there are ("earlier"),
+        and of as many of each language from all days ("mixed"). Every earlier post: all draws are the first one.
         """
         cut, column = self.plan.drift.cut, self.plan.data.date
         held, sides = {"earlier": [], "mixed": []}, {False: 0, True: 0}
@@ -141,12 +142,15 @@ class Choice:
             sides[True] += len(early)
             sides[False] += len(known) - len(early)
             for kind, posts in (("earlier", early), ("mixed", known)):
-                order = stratified_order(posts, draw)[: min(count, len(early))] if early else []
+                own = self.plan.repeat.draws[0] if count >= len(posts) else draw  # all of them: no draw
+                order = stratified_order(posts, own)[: min(count, len(early))] if early else []
                 held[kind] += [posts[index] for index in order]
         if not all(sides.values()):
             raise UserError(f"{self.plan.path}: [drift]: cut: the training posts of {name} do not lie on both sides of "
                             f"{cut}; choose another day")
-        return held
+        whole = len(held["earlier"]) == sides[True]
+        return {"earlier": {"keys": held["earlier"], "draw": self.plan.repeat.draws[0] if whole else draw,
+                            "whole": whole}, "mixed": {"keys": held["mixed"], "draw": draw, "whole": False}}
 
     def _ordered(self, language: str, draw: int, fold: tuple[int, int], mix: str) -> list[Post]:
         """The language's training rows outside a fold, in a seeded order; a set takes the first ones."""
@@ -242,8 +246,8 @@ def _drift(plan: Plan, choice: Choice) -> Iterator[Fit]:
     if plan.drift.cut is None:
         return
     for seed, draw, name in product(repeat.seeds, repeat.draws, plan.drift.sets or plan.sets):
-        for kind, posts in choice.dated(name, draw).items():
-            yield Fit(name, kind, repeat.templates[0], seed, draw, NO_FOLD, posts, plan.train)
+        for kind, rows in choice.dated(name, draw).items():
+            yield Fit(name, kind, repeat.templates[0], seed, fold=NO_FOLD, options=plan.train, **rows)
 
 
 def equal_steps(options: Mapping, rows: int, as_many_as: int) -> dict:

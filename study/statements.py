@@ -35,7 +35,8 @@ def preregistration_text(results: Results, reach: Sequence[Reach], date: str) ->
     sets = [f"`{name}`: {_size(results, name)} in {', '.join(map(language_name, results.seen(name)))}"
             for name in plan.sets]
     fits = len({fit.key for fit in results.fits})
-    whole = [name for name in plan.sets if all(fit.whole for fit in results.fits if fit.name == name)]
+    whole = [name for name in plan.sets if all(
+        fit.whole for fit in results.fits if (fit.name, fit.kind) == (name, "set"))]
     arm = plan.exposure
     parts = {
         "# Study information": {

@@ -53,6 +53,14 @@ def test_earlier_models_have_earlier_posts_alone_and_mixed_ones_as_many_of_all_d
     assert len(results.recipe("en", kind="earlier")) == 3
 
 
+def test_where_every_earlier_post_is_taken_there_are_no_draws_of_them(tmp_path):
+    plan = dated(tmp_path).replace("seeds = [1, 2, 3]", "seeds = [1]\ndraws = [1, 2, 3]").replace("en = 20", "en = 25")
+    fits = [fit for fit in fake_results(tmp_path, plan).fits if fit.name == "en"]
+    earlier, mixed = ([fit for fit in fits if fit.kind == kind] for kind in ("earlier", "mixed"))
+    assert len(earlier) == 1 and earlier[0].whole and len({fit.key for fit in mixed}) == 3
+    assert {len(fit.keys) for fit in mixed} == {len(earlier[0].keys)}
+
+
 def test_the_difference_is_on_later_posts_and_a_planted_one_is_found(tmp_path):
     results = fake_results(tmp_path, dated(tmp_path))
     read = results.runner.read
