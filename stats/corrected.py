@@ -28,17 +28,20 @@ def jackknife(models: Sequence[Predictions], figure: str, languages: Sequence[st
               ) -> tuple[numpy.ndarray, numpy.ndarray, int]:
     """Bias (M,), covariance (M, M) and degrees of freedom of M models' figures over test samples. Formulas: see above.
 
-    Without a cluster whose absence leaves no figure, the figure counts as unchanged.
+    Without a cluster whose absence leaves no figure, the figure counts as unchanged. A language whose posts are all one
+    cluster says nothing of how clusters differ, so with one the covariance is NaN and there is no interval.
     """
     rows = rows_of(models)
     codes = list(dict.fromkeys(languages))
     held = {code: numpy.stack([model.counts(rows.language == code) for model in models])[None] for code in codes}
     value = pooled(held, figure, rows.grouping, weight)[0]
     bias, covariance, freedom = numpy.zeros(len(models)), numpy.zeros((len(models), len(models))), 0
+    varies: set[str] = set()
     for inside, matrix, times in strata(models, codes):
         n = int(times.sum())
         if n < 2:
             continue
+        varies.update(inside)
         without = {code: counts - (matrix[:, inside.index(code)] if code in inside else numpy.zeros((len(times), 1, 1)))
                    for code, counts in held.items()}
         found = pooled(without, figure, rows.grouping, weight)  # (P, M)
@@ -48,6 +51,8 @@ def jackknife(models: Sequence[Predictions], figure: str, languages: Sequence[st
         apart = found - mean
         covariance += (n - 1) / n * (apart * times[:, None]).T @ apart
         freedom += n - 1
+    if varies < set(codes):
+        covariance[:] = numpy.nan
     return bias, covariance, max(1, freedom)
 
 
@@ -57,7 +62,8 @@ def of_sides(models: Sequence[Predictions], cut: int, figure: str, languages: Se
     bias, covariance, freedom = jackknife(models, figure, languages, weight)
     rest = len(models) - cut
     side = numpy.concatenate([numpy.full(cut, 1 / cut), numpy.full(rest, -1 / max(1, rest))])
-    return float(side @ bias), float(max(0.0, side @ covariance @ side)) ** 0.5, freedom
+    variance = float(side @ covariance @ side)
+    return float(side @ bias), max(0.0, variance) ** 0.5 if numpy.isfinite(variance) else numpy.nan, freedom
 
 
 def is_mean(languages: Sequence[str], weight: str) -> bool:
@@ -75,6 +81,8 @@ def interval(value: float, drawn: numpy.ndarray, models: Sequence[Predictions], 
         low, high = percentiles(drawn[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0]
         return float(low), float(high)
     bias, error, freedom = of_sides(models, cut, figure, languages, weight)
+    if numpy.isnan(error):
+        return numpy.nan, numpy.nan
     half, centre = t_quantile(level, freedom) * error, value - bias
     lowest = -1.0 if len(models) > cut else 0.0
     return min(value, max(lowest, centre - half)), max(value, min(1.0, centre + half))

@@ -2,7 +2,8 @@
 
 The rows are test rows only, one per post and model; a post is one cluster, however many models labelled it. A
 pre-training share has one value per language, so it cannot be combined with language effects: `stats.logit.design`
-refuses the two together. Every effect has two standard errors: one with posts as clusters, and one from leaving out one
+refuses the two together. Its effect is the mean change in probability from the smallest share among the rows to the
+largest. Every effect has two standard errors: one with posts as clusters, and one from leaving out one
 language at a time, which is the one to use for any claim about other languages.
 """
 
@@ -61,7 +62,7 @@ def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: 
             raise UserError(f"regression: term '{term}' is unknown{closest(term, TERMS)}; known are {', '.join(TERMS)}")
     rows, notes = rows_of([cell.answers for cell in cells]), []
     chosen = rows.where(languages or rows.languages)
-    numbers = {}
+    numbers, ranges = {}, {}
     if "share" in terms:
         known = [code for code in rows.languages if (shares or {}).get(code, 0) > 0]
         absent = sorted(set(rows.language[chosen].tolist()) - set(known))
@@ -85,13 +86,15 @@ def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: 
     made = design(factors, numbers, {k: v for k, v in (references or {}).items() if k in factors})
     outcome = numpy.concatenate([cell.answers.correct[chosen] for cell in cells]).astype(numpy.float64)
     found = fit(made.matrix, outcome, made.names)
-    values, gradients = effects(made, found.beta)
+    if SHARE in numbers:
+        ranges[SHARE] = float(numbers[SHARE].min()), float(numbers[SHARE].max())
+    values, gradients = effects(made, found.beta, ranges)
     clusters = numpy.tile(rows.clusters[chosen], len(cells))
     covariance = sandwich(found, clusters)
     by_post = numpy.sqrt(numpy.diag(gradients @ covariance @ gradients.T))
     by_language, df = numpy.full(len(values), numpy.nan), len(set(language.tolist())) - 1
     if df >= 2:
-        left_out = jackknife(made, outcome, language, values)
+        left_out = jackknife(made, outcome, language, values, ranges)
         by_language = numpy.sqrt(numpy.diag(left_out.covariance))
         notes += left_out.notes
     else:
@@ -107,11 +110,15 @@ def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: 
 
 
 def _around(value: float, error: float, df: int | None, level: float, name: str) -> dict[str, float | None]:
-    """Error, interval and two-sided p of one effect; by the normal distribution if `df` is None."""
+    """Error, interval and two-sided p of one effect; by the normal distribution if `df` is None.
+
+    Both ends are cut at -1 and 1, which no difference of two probabilities can leave.
+    """
     keys = [f"{key}_{name}" for key in ("error", "low", "high", "p")]
     if not error > 0:
         return dict.fromkeys(keys)
     times = NormalDist().inv_cdf((1 + level) / 2) if df is None else t_quantile(level, df)
     far = -abs(value / error)
     p = 2 * (NormalDist().cdf(far) if df is None else t_cdf(far, df))
-    return dict(zip(keys, map(float, (error, value - times * error, value + times * error, p)), strict=True))
+    ends = max(-1.0, value - times * error), min(1.0, value + times * error)
+    return dict(zip(keys, map(float, (error, *ends, p)), strict=True))

@@ -130,8 +130,8 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
         centres.append(line["value"])
         if corrected.is_mean(codes, line["weight"]) and not numpy.isnan(line["value"]):
             bias, se, _ = corrected.of_sides(fits, cut, line["figure"], codes, line["weight"])
-            centres[k] -= bias
-            spread = float(numpy.nanstd(drawn[:, k])) or 1.0
+            centres[k] = centres[k] - bias if numpy.isfinite(se) else numpy.nan
+            spread = float(numpy.nanstd(drawn[:, k])) or 1.0 if numpy.isfinite(se) else numpy.nan
             drawn[:, k] = centres[k] + (drawn[:, k] - numpy.nanmean(drawn[:, k])) * se / spread
     if any(line["holds"] != THESE for line in found):
         bands = [_bonferroni(line, centre, column, len(found), level)
@@ -142,7 +142,7 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
         if line["holds"] == THESE:
             line |= {"low": low, "high": high}
         if not line["test"]:  # unequal numbers of fits cannot be swapped
-            spread = float(numpy.nanstd(column, ddof=1))
+            spread = _spread(column)
             line |= {"test": "z, by the bootstrap over posts",
                      "p": 2 * NormalDist().cdf(-abs(centre) / spread) if spread > 0 else numpy.nan}
         line |= {"simultaneous_low": float(band[0]), "simultaneous_high": float(band[1])}
@@ -175,8 +175,13 @@ def _bonferroni(line: dict, centre: float, drawn: numpy.ndarray, count: int, lev
     """The band of one of `count` contrasts: t of the recipe's error, z of the posts' for a contrast of these fits."""
     each = 1 - (1 - level) / count
     half = t_quantile(each, line["df"]) * line["se"] if line["holds"] != THESE else \
-        NormalDist().inv_cdf((1 + each) / 2) * float(numpy.nanstd(drawn, ddof=1))
+        NormalDist().inv_cdf((1 + each) / 2) * _spread(drawn)
     return centre - half, centre + half
+
+
+def _spread(drawn: numpy.ndarray) -> float:
+    """The standard deviation of the draws (D,) that have a value; NaN with fewer than two."""
+    return float(numpy.nanstd(drawn, ddof=1)) if numpy.isfinite(drawn).sum() > 1 else numpy.nan
 
 
 def _test(c: Contrast, pair: tuple[Fits, Fits], draws: int, seed: int, error: float) -> tuple[str, float]:

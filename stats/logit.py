@@ -177,15 +177,20 @@ def sandwich(found: Fit, clusters: Sequence) -> numpy.ndarray:
     return correction * found.bread @ (sums.T @ sums) @ found.bread
 
 
-def effects(of: Design, beta: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Average marginal effects (K,) in the order of `of.columns`, and their gradients in the coefficients (K, p)."""
+def effects(of: Design, beta: numpy.ndarray, ranges: Mapping[str, tuple[float, float]] | None = None
+            ) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Average marginal effects (K,) in the order of `of.columns`, and their gradients in the coefficients (K, p).
+
+    `ranges`: number -> (from, to), whose effect is then the mean change in probability between the two values, as a
+    level's is from its reference; another number's is the mean slope.
+    """
     values, gradients = [], []
     for (name, level), column in of.columns.items():
-        if level:
+        if level or name in (ranges or {}):
             none = of.matrix.copy()
-            none[:, [of.columns[name, other] for other in of.factors[name][1:]]] = 0
+            none[:, [of.columns[name, other] for other in of.factors[name][1:]] if level else column] = 0
             one = none.copy()
-            one[:, column] = 1
+            none[:, column], one[:, column] = (0, 1) if level else ranges[name]
             (p1, slope1), (p0, slope0) = _curve(one, beta), _curve(none, beta)
             values.append((p1 - p0).mean())
             gradients.append((slope1[:, None] * one - slope0[:, None] * none).mean(0))
@@ -216,8 +221,12 @@ class Jackknife:
     notes: list[str]
 
 
-def jackknife(of: Design, outcome: numpy.ndarray, groups: Sequence[str], full: numpy.ndarray) -> Jackknife:
-    """Fit again without each group; `full` (K,): the effects with all groups. A fit that fails gives a note and NaN."""
+def jackknife(of: Design, outcome: numpy.ndarray, groups: Sequence[str], full: numpy.ndarray,
+              ranges: Mapping[str, tuple[float, float]] | None = None) -> Jackknife:
+    """Fit again without each group; `full` (K,): the effects with all groups. A fit that fails gives a note and NaN.
+
+    `ranges` as for `effects`: the same two values, whichever group is left out.
+    """
     groups = numpy.asarray(groups, dtype=str)
     names = sorted(set(groups.tolist()))
     if len(names) < 3:
@@ -234,7 +243,7 @@ def jackknife(of: Design, outcome: numpy.ndarray, groups: Sequence[str], full: n
                       {k: v for k, v in of.factors.items() if k not in inside},
                       {key: columns.index(c) for key, c in of.columns.items() if key[0] not in inside})
         try:
-            values, _ = effects(part, fit(part.matrix, numpy.asarray(outcome)[kept], part.names).beta)
+            values, _ = effects(part, fit(part.matrix, numpy.asarray(outcome)[kept], part.names).beta, ranges)
         except UserError as error:
             notes.append(f"no jackknife errors: without '{name}', {error}")
             continue

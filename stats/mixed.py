@@ -6,9 +6,11 @@ language. Here they are a sample: cell (l, m) has k_lm of n_lm posts right,
     k_lm ~ Binomial(n_lm, p_lm),  logit p_lm = b_m + u_l + v_lm,  u_l ~ Normal(0, s^2),  v_lm ~ Normal(0, t^2)
 
 with v_l1 = 0 for the first model, so b_m - b_1 is how much better model m is than the first in the mean language, and
-t how much that difference varies from one language to another. (glmer: right ~ model + (1 | language) + (0 +
-dummy(model) | language), slopes uncorrelated and with one variance.) b, u and v maximise the penalised likelihood for
-given s and t, and these maximise Laplace's approximation of the marginal one,
+t how much that difference varies from one language to another. In lme4, with `other` 1 for every model but the first
+and `cell` the pair of language and model: glmer(cbind(right, posts - right) ~ 0 + model + (1 | language) + (0 + other |
+cell)). Its (1 + model | language) has a variance for each model and all correlations, more than a dozen languages can
+tell. b, u and v maximise the penalised likelihood for given s and t, and these maximise Laplace's approximation of
+the marginal one,
 
     log L(s, t) = log Binomial(b, u, v) - u'u / 2 s^2 - v'v / 2 t^2 - log |I + D^(1/2) Z' W Z D^(1/2)| / 2
 
@@ -17,8 +19,7 @@ Bolker and Walker 2015, Journal of Statistical Software 67(1)). Errors of b are 
 take posts as independent given the language; copies of one post by several models are not, which makes differences
 between models look less sure than they are. For the same reason, and where counts are means over several fits, the
 counts scatter less than a binomial's and the estimate of t leans towards 0: an estimate of 0 does not show that the
-differences are alike. tests/stats/test_mixed.py compares with the likelihood integrated
-numerically.
+differences are alike. tests/stats/test_mixed.py compares with lme4 and with the likelihood integrated numerically.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ import numpy
 from common.errors import UserError
 
 STEPS, CONVERGED = 100, 1e-10
-SPREADS = numpy.array([0.0, 0.1, 0.25, 0.5, 0.9, 1.6, 3.0])  # s and t, first on this grid, then ever finer
+SPREADS = (0.0, 0.1, 0.25, 0.5, 0.9, 1.6, 3.0)  # s and t, first on this grid, then in steps around its best point
+FIRST_STEP, PRECISE, LARGEST = 0.2, 1e-4, 10.0
 FEWEST = 4  # languages
 
 
@@ -62,23 +64,17 @@ def fit(right: numpy.ndarray, posts: numpy.ndarray) -> Mixed:
     total = right.sum(0)
     if (total <= 0).any() or (total >= posts.sum(0)).any():
         raise UserError("model by language: a model is right always or never, so its log odds are infinite")
-    best, grids = None, [SPREADS, SPREADS if right.shape[1] > 1 else SPREADS[:1]]
-    for _ in range(6):
-        for s in grids[0]:
-            for t in grids[1]:
-                found = _given(right, posts, s, t)
-                if best is None or found[0] > best[0]:
-                    best = (*found, s, t)
-        grids = [numpy.unique(numpy.clip(numpy.linspace(at - wide, at + wide, 5), 0, None)) for at, wide in (
-            (best[-2], _step(grids[0], best[-2])), (best[-1], _step(grids[1], best[-1])))]
+    slopes = SPREADS if right.shape[1] > 1 else SPREADS[:1]
+    best = max(((*_given(right, posts, s, t), s, t) for s in SPREADS for t in slopes), key=lambda one: one[0])
+    step = FIRST_STEP
+    while step > PRECISE:  # towards the best of the eight neighbours, and closer where none is better
+        s, t = best[-2:]
+        around = {(min(max(0.0, s + i * step), LARGEST), min(max(0.0, t + j * step), LARGEST * (len(slopes) > 1)))
+                  for i in (-1, 0, 1) for j in (-1, 0, 1)} - {(s, t)}
+        found = max(((*_given(right, posts, *at), *at) for at in sorted(around)), key=lambda one: one[0])
+        best, step = (found, step) if found[0] > best[0] else (best, step / 2)
     value, fixed, covariance, effects, s, t = best
     return Mixed(fixed, covariance, float(s), float(t), effects, float(value))
-
-
-def _step(grid: numpy.ndarray, at: float) -> float:
-    """The distance from a point of a grid to its farther neighbour."""
-    k = int(numpy.argmin(abs(grid - at)))
-    return float(max(grid[min(k + 1, len(grid) - 1)] - grid[k], grid[k] - grid[max(k - 1, 0)], 0.0))
 
 
 def _given(right: numpy.ndarray, posts: numpy.ndarray, s: float, t: float):

@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import ROOT, check_place, find_path, making, sha256_json
+from common.files import ROOT, atomic_write, check_place, find_path, making, sha256_json
 from common.leftovers import clear_below, holds_nothing
 from common.lock import hold
 from common.options import option, parse_options
@@ -34,10 +34,11 @@ from study.fits import Fit, asked_of, make_fits
 from study.inputs import read_material
 from study.plan import load_plan
 from study.power import power, power_lines
-from study.preregistration import check_frozen, freeze, frozen_hash, standing
+from study.preregistration import NAME, check_frozen, freeze, frozen_hash, read_frozen, standing
 from study.report.page import write_study
 from study.results import Results
 from study.runner import Runner, zero_shot
+from study.statements import OPEN, preregistration_text
 from study.write_up import make_study, summary
 
 
@@ -55,7 +56,8 @@ class StudyOptions(MachineOptions):
     dry_run: bool = option(False, "print every model, its cost by a short measured run, and the order; train nothing")
     power: bool = option(False, "print the smallest difference that each contrast can show, and the posts it takes; "
                          "train nothing")
-    freeze: bool = option(False, "write the plan and the hashes of all it reads to frozen.json, for preregistration")
+    freeze: bool = option(False, "write the plan and the hashes of all it reads to frozen.json, and a text to register "
+                          "it with")
     error_ids: bool = option(False, "list the posts whose stance is most often wrong, by language and id")
     folds: int | None = option(None, "parts of the cross-validation, in place of the plan's", minimum=0,
                                maximum=1000)
@@ -92,6 +94,11 @@ def main(argv: list[str]) -> None:
         if options.freeze:
             reach = power(results)
             print("\n".join([freeze(runner, hashes, every, [one.to_dict() for one in reach]), *power_lines(reach)]))
+            text = preregistration_text(results, reach, read_frozen(out / NAME)["date"])
+            with atomic_write(out / "preregistration.md") as handle:
+                handle.write(text)
+            print(f"{out / 'preregistration.md'}: the plan in the shape of OSF's form; "
+                  f"{text.count(OPEN)} places are for you to fill in")
             return
         if options.power:
             print("\n".join(power_lines(power(results)) or ["the plan names no contrasts"]))

@@ -25,7 +25,7 @@ from study.runner import ZERO, Runner
 STEPS, POSTS = 3, 32
 STATES = ("done", "started", "to do")
 ARMS = {"exposure": "added languages", "english": "placebo: English rows", "steps": "placebo: steps",
-        "codebook": "other words"}
+        "codebook": "other words", "earlier": "earlier posts alone", "mixed": "as many of all days"}
 
 
 def unique(fits: Sequence[Fit]) -> list[Fit]:
@@ -50,8 +50,9 @@ def cells_table(runner: Runner, fits: Sequence[Fit]) -> str:
     """
     groups: dict[str, list[Fit]] = {}
     for fit in unique(fits):
-        name = fit.name if fit.kind in ("set", ZERO) else f"{runner.plan.exposure.base}, {ARMS[fit.kind]}" if \
-            fit.kind != "codebook" else f"{fit.name}, {ARMS[fit.kind]}"
+        own = fit.kind in ("codebook", "earlier", "mixed")
+        name = fit.name if fit.kind in ("set", ZERO) else \
+            f"{fit.name if own else runner.plan.exposure.base}, {ARMS[fit.kind]}"
         groups.setdefault(name, []).append(fit)
     lines = []
     for name, members in groups.items():

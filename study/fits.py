@@ -6,6 +6,7 @@ of the plan that need the same model share it. What a model is asked (the test r
 prompt, other weights under the adapter) is hashed in the same way.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -19,7 +20,7 @@ from data.sampling import stratified_order
 from data.splits import hash_order
 from finetune.loop import steps_per_epoch
 from stats.recipes import ALL_ROWS
-from study.inputs import Key, Material, posts_hash
+from study.inputs import Key, Material, posts_hash, written_on
 from study.plan import ALL, OTHERS, Plan
 
 ENGLISH = "en"
@@ -33,7 +34,7 @@ class Fit:
     """One model to train. `fold` is (0, 0) if nothing is held out for cross-validation."""
 
     name: str  # of the set, or what is added to it
-    kind: str  # "set", "exposure", "english" or "steps" (placebos), "codebook"
+    kind: str  # "set", "exposure", "english" or "steps" (placebos), "codebook", "earlier" or "mixed" (drift)
     template: str
     seed: int
     draw: int
@@ -128,6 +129,29 @@ class Choice:
             chosen += own[: base + extra]
         return chosen
 
+    def dated(self, name: str, draw: int) -> dict[str, dict]:
+        """`keys`, `draw` and `whole` of the set's rows from before the plan's cut, or as many as there are ("earlier"),
+        and of as many of each language from all days ("mixed"). Every earlier post: all draws are the first one.
+        """
+        cut, column = self.plan.drift.cut, self.plan.data.date
+        held, sides = {"earlier": [], "mixed": []}, {False: 0, True: 0}
+        wanted = Counter(post.language for post in self.rows(name, draw, NO_FOLD))
+        for language, count in wanted.items():
+            known = [post for post in self.material.by_language[language] if written_on(post, column)]
+            early = [post for post in known if written_on(post, column) < cut]
+            sides[True] += len(early)
+            sides[False] += len(known) - len(early)
+            for kind, posts in (("earlier", early), ("mixed", known)):
+                own = self.plan.repeat.draws[0] if count >= len(posts) else draw  # all of them: no draw
+                order = stratified_order(posts, own)[: min(count, len(early))] if early else []
+                held[kind] += [posts[index] for index in order]
+        if not all(sides.values()):
+            raise UserError(f"{self.plan.path}: [drift]: cut: the training posts of {name} do not lie on both sides of "
+                            f"{cut}; choose another day")
+        whole = len(held["earlier"]) == sides[True]
+        return {"earlier": {"keys": held["earlier"], "draw": self.plan.repeat.draws[0] if whole else draw,
+                            "whole": whole}, "mixed": {"keys": held["mixed"], "draw": draw, "whole": False}}
+
     def _ordered(self, language: str, draw: int, fold: tuple[int, int], mix: str) -> list[Post]:
         """The language's training rows outside a fold, in a seeded order; a set takes the first ones."""
         posts = self.material.by_language[language]
@@ -161,7 +185,7 @@ def make_fits(plan: Plan, material: Material, hashes: Mapping[str, str]) -> list
     if the plan needs more rows than there are.
     """
     choice, found = Choice(plan, material), {}
-    for fit in (*_sets(plan, choice), *_exposures(plan, choice), *_codebooks(plan, choice)):
+    for fit in (*_sets(plan, choice), *_exposures(plan, choice), *_codebooks(plan, choice), *_drift(plan, choice)):
         posts = fit.keys
         prompt = hashes[f"prompt {fit.template} {fit.codebook or ''}".strip()]
         determined_by = [posts_hash(posts), dict(fit.options), fit.seed, fit.template, prompt, hashes["base"]]
@@ -214,6 +238,16 @@ def _codebooks(plan: Plan, choice: Choice) -> Iterator[Fit]:
         rows = choice.taken(name, repeat.draws[0], fold)
         yield Fit(name, "codebook", repeat.templates[0], repeat.seeds[0], fold=fold, options=plan.train, codebook=file,
                   **rows)
+
+
+def _drift(plan: Plan, choice: Choice) -> Iterator[Fit]:
+    """The named sets twice more: from earlier posts alone, and from as many of all days."""
+    repeat = plan.repeat
+    if plan.drift.cut is None:
+        return
+    for seed, draw, name in product(repeat.seeds, repeat.draws, plan.drift.sets or plan.sets):
+        for kind, rows in choice.dated(name, draw).items():
+            yield Fit(name, kind, repeat.templates[0], seed, fold=NO_FOLD, options=plan.train, **rows)
 
 
 def equal_steps(options: Mapping, rows: int, as_many_as: int) -> dict:

@@ -9,6 +9,7 @@ and links aside): it is answered but left out of the figures, and the report als
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -18,12 +19,16 @@ from data.annotators import read_labelled
 from data.codebook import Codebook, load_codebook
 from data.exposure import Shares, load_shares
 from data.posts import Post
+from data.rows import open_table
 from data.splits import group_posts, hash_order
 from data.visible import is_empty
 from report.counts import Grouping
 from stats.predictions import Rows
+from stats.published import COLUMNS
 from study.plan import Plan
+from study.plan_names import day_of
 
+PUBLISHED = (*COLUMNS.values(), "correct")  # columns of published rows
 FEW = 100  # with folds, languages that have fewer test rows are cross-validated
 
 Key = tuple[str, str]  # (language, id): what identifies a post
@@ -99,6 +104,8 @@ def read_material(plan: Plan) -> Material:
                         "post an id of its own")
     if data.translation and not any(post.extra.get(data.translation) for post in test):
         raise UserError(f"{where}: translation: no test post has a column '{data.translation}'")
+    if data.date:
+        check_days([*train, *test], data.date, where)
     folded = choose_folded(plan, test)
     every = [*train, *test]
     group = dict(zip(map(id, every), group_posts(every, data.group_by, same_text=True), strict=True))
@@ -109,6 +116,8 @@ def read_material(plan: Plan) -> Material:
         known |= np.isin([group[id(post)] for post in rows], [group[id(post)] for post in train])
     if known.all():
         raise UserError(f"{where}: every test post's text is among the training posts; name a test file of other posts")
+    if data.published:
+        read_published(find_path(data.published))
     shares = load_shares(find_path(data.shares) if data.shares else None)
     is_test = np.array([index < len(test) for index in range(len(rows))])
     return Material(book, train, rows, is_test, known, group, folded, shares, notes.lines() + test_notes.lines(),
@@ -124,6 +133,42 @@ def choose_folded(plan: Plan, test: list[Post]) -> tuple[str, ...]:
         if not counts[language]:
             raise UserError(f"{plan.path}: [repeat]: folded: there is no test post in '{language}'")
     return tuple(sorted(plan.repeat.folded or (language for language, count in counts.items() if count < FEW)))
+
+
+def check_days(posts: list[Post], column: str, where: str) -> None:
+    """Raise `UserError` for a date that is none, and where no post has any; posts without one are counted later."""
+    there = [(post, str(post.extra.get(column) or "").strip()) for post in posts]
+    bad = next(((post, text) for post, text in there if text and day_of(text) is None), None)
+    if bad:
+        raise UserError(f"{where}: date: post '{bad[0].id}' ({bad[0].language}) has '{bad[1][:40]}' in column "
+                        f"'{column}', which is no date such as 2020-01-31 or 2020-01-31T10:00:00Z")
+    if not any(text for _, text in there):
+        raise UserError(f"{where}: date: no post has a column '{column}' with a date")
+
+
+def written_on(post: Post, column: str | None) -> str:
+    """The day on which a post was written, "2020-01-31"; "" if it is not known."""
+    return day_of(str(post.extra.get(column or "") or "").strip()) or ""
+
+
+def read_published(path: Path) -> list[dict]:
+    """Published rows, a model and post each.
+
+    Raises `UserError` for a missing column, an empty cell, and a `correct` that is not 0 or 1.
+    """
+    table = open_table(path)
+    rows = []
+    for row in table.rows:
+        missing = next((name for name in PUBLISHED if not str(row.get(name) or "").strip()), None)
+        if missing:
+            raise UserError(f"{table.place}: column '{missing}' is missing or empty; published rows have "
+                            f"{', '.join(PUBLISHED)}")
+        rows.append({name: str(row[name]) for name in PUBLISHED})
+        if rows[-1]["correct"] not in ("0", "1"):
+            raise UserError(f"{table.place}: correct: '{rows[-1]['correct'][:40]}' is not 0 or 1")
+    if not rows:
+        raise UserError(f"{path}: has no rows; published rows have {', '.join(PUBLISHED)}")
+    return rows
 
 
 def posts_hash(posts: list[Post], text: str | None = None) -> str:

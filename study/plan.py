@@ -4,6 +4,7 @@
     [train]      options of train.py for every fit           [exposure]    an added language in growing numbers of rows
     [repeat]     seeds, draws of rows, templates, folds      [variants]    other prompts, weights and codebooks
     [[contrast]] the family of comparisons                   [baselines], [outside.NAME], [statistics]
+    [drift]      sets trained on earlier posts alone
 
 In `[sets]`, `en = 1125` takes that many English rows, `en = "all"` every one, and `"*" = 75` that many of each language
 that the set does not name. Rows are drawn as `data.sampling.stratified_order` draws them: sets of one draw are nested.
@@ -24,6 +25,7 @@ from data.prompt import AUTHORS, TEMPLATES
 from data.sampling import BALANCES
 from finetune.options import PRESETS, TrainOptions
 from stats.predictions import WEIGHTS
+from study.plan_names import check_names
 
 PLACEBOS = ("english", "steps")
 MIXES = ("own", "equal")
@@ -43,9 +45,11 @@ class DataPlan(ColumnOptions):
     test: list[str] = option(("data/samples/test.jsonl",), "files of labelled posts to test on", metavar="FILE")
     codebook: str | None = option(None, "TOML file with question and labels", metavar="FILE")
     translation: str | None = option(None, "column of the test posts that holds a machine translation", metavar="NAME")
+    date: str | None = option(None, "column: when a post was written (2020-01-31, or with a time)", metavar="NAME")
     group_by: str | None = option(None, "column: posts with the same value in it are one group", metavar="NAME")
     shares: str | None = option(None, "table of pre-training shares", metavar="FILE")
     prices: str | None = option(None, "table of prices", metavar="FILE")
+    published: str | None = option(None, "table of published rows to fit the authors' regressions to", metavar="FILE")
 
 
 @dataclass
@@ -85,6 +89,14 @@ class Variants:
 
 
 @dataclass
+class Drift:
+    """`[drift]`: sets trained once more, on posts from before a day alone, beside as many of all days."""
+
+    cut: str | None = option(None, "the first day that counts as later, such as 2020-01-31", metavar="DAY")
+    sets: list[str] = option((), "names of sets (none named: all)")
+
+
+@dataclass
 class Baselines:
     """`[baselines]`: what a fine-tuned model is compared with."""
 
@@ -105,6 +117,10 @@ class Statistics:
     draws: int = option(10_000, "bootstrap draws", minimum=100, maximum=10**6)
     seed: int = option(0, "seed of bootstrap and permutations", minimum=0)
     p_error: float = option(0.002, "Monte Carlo error that a p from random swaps may have", minimum=1e-4, maximum=0.1)
+    worth: float | None = option(None, "a difference that would matter, for --power (default: 0.1)", minimum=0.001,
+                                 maximum=1)
+    half_width: float | None = option(None, "half of an interval that would be precise, for --power (default: 0.05)",
+                                      minimum=0.001, maximum=1)
 
 
 @dataclass
@@ -129,6 +145,8 @@ class Outside:
 
     file: str = option("", "file of predictions", metavar="FILE")
     seen: list[str] | None = option(None, "languages that the model was trained on; not given: not known")
+    rows: int | None = option(None, "rows that it was trained on; not given: not known", minimum=1)
+    translated: str | None = option(None, "file of its labels for the posts' translations", metavar="FILE")
 
 
 @dataclass
@@ -147,13 +165,15 @@ class Plan:
     statistics: Statistics
     contrasts: list[Contrast]
     outside: dict[str, Outside] = field(default_factory=dict)
+    drift: Drift = field(default_factory=Drift)
 
     def to_dict(self) -> dict:
         """The plan's contents as plain values; where its file lies plays no part."""
         tables = {name: vars(getattr(self, name)) for name in ("data", "repeat", "exposure", "variants", "baselines",
-                                                               "statistics")}
+                                                               "drift", "statistics")}
         return {"title": self.title, "train": self.train, "sets": self.sets,
-                "outside": {name: vars(one) for name, one in self.outside.items()},
+                "outside": {name: {key: value for key, value in vars(one).items() if value is not None or key == "seen"}
+                            for name, one in self.outside.items()},
                 "contrasts": [vars(contrast) for contrast in self.contrasts], **tables}
 
     @property
@@ -163,7 +183,7 @@ class Plan:
 
 
 TABLES = {"data": DataPlan, "repeat": Repeat, "exposure": Exposure, "variants": Variants, "baselines": Baselines,
-          "statistics": Statistics}
+          "drift": Drift, "statistics": Statistics}
 
 
 def load_plan(path: str | Path) -> Plan:
@@ -183,7 +203,7 @@ def load_plan(path: str | Path) -> Plan:
                  for number, row in enumerate(raw.get("contrast", []), 1)]
     plan = Plan(path, raw.get("title", path.stem), train=_train(raw.get("train", {}), path),
                 sets=_sets(raw.get("sets", {}), path), contrasts=contrasts, outside=_outside(raw, path), **tables)
-    _check_names(plan)
+    check_names(plan)
     return plan
 
 
@@ -252,32 +272,3 @@ def _outside(raw: dict, path: Path) -> dict[str, Outside]:
         if not found[name].file:
             raise UserError(f"{where}: key 'file' is missing; name the file of predictions")
     return found
-
-
-def _check_names(plan: Plan) -> None:
-    """Check that every set that is named is defined, and that seeds and the like are each named once."""
-    def defined(name: str, where: str, names) -> None:
-        if name not in names:
-            raise UserError(f"{plan.path}: {where}: '{name}' is no set{closest(name, names)}; "
-                            f"there are {', '.join(names)}")
-
-    if plan.exposure.languages and plan.exposure.base is None:
-        raise UserError(f"{plan.path}: [exposure]: key 'base' is missing; name the set that languages are added to")
-    if plan.exposure.base is not None:
-        defined(plan.exposure.base, "[exposure]: base", plan.sets)
-    for name in plan.variants.sets:
-        defined(name, "[variants]: sets", plan.sets)
-    for number, contrast in enumerate(plan.contrasts, 1):
-        for side in ("first", "second"):
-            defined(getattr(contrast, side), f"contrast[{number}]: {side}", {**plan.sets, **plan.outside})
-        if contrast.first == contrast.second:
-            raise UserError(f"{plan.path}: contrast[{number}]: compares {contrast.first} with itself")
-    for table, key in (("repeat", "seeds"), ("repeat", "draws"), ("repeat", "templates"), ("repeat", "folded"),
-                       ("exposure", "languages"), ("exposure", "rows"), ("exposure", "draws"), ("variants", "sets")):
-        values = list(getattr(getattr(plan, table), key))
-        if len(set(values)) < len(values):
-            raise UserError(f"{plan.path}: [{table}]: {key}: {values} names something twice; name each once")
-    if not plan.repeat.seeds or not plan.repeat.draws or not plan.repeat.templates:
-        raise UserError(f"{plan.path}: [repeat]: seeds, draws and templates each need at least one value")
-    if plan.repeat.folds == 1:
-        raise UserError(f"{plan.path}: [repeat]: folds: one fold leaves nothing to train on; give 0, or 2 or more")

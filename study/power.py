@@ -22,13 +22,14 @@ from study.fits import TEST
 from study.results import Results
 
 APART, SPREAD = 0.3, 0.02
-WORTH = 0.1  # a difference that would matter; a contrast that cannot show it is hopeless
-NARROW = 0.05  # half-width that a reader would call precise
+WORTH = 0.1  # a difference that would matter, where the plan does not say; who cannot show it is hopeless
+NARROW = 0.05  # half-width that a reader would call precise, where the plan does not say
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What one contrast can show: the smallest difference with 80 per cent, posts for `WORTH` and for `NARROW`."""
+    """What one contrast can show: the smallest difference with 80 per cent, and the posts that it takes to show a
+    difference of `worth`, and for an interval of `narrow` on each side."""
 
     contrast: str
     basis: str
@@ -36,25 +37,29 @@ class Reach:
     smallest: float
     for_worth: int | None
     for_narrow: int | None
+    worth: float = WORTH
+    narrow: float = NARROW
 
     @property
     def is_hopeless(self) -> bool:
-        return self.smallest > WORTH
+        return self.smallest > self.worth
 
     def to_dict(self) -> dict:
         """For frozen.json."""
         return {"contrast": self.contrast, "basis": self.basis, "smallest_difference": round(self.smallest, 4),
-                "power": 0.8, "posts": self.design.clusters, "posts_for_a_difference_of": {str(WORTH): self.for_worth},
-                "posts_for_a_half_width_of": {str(NARROW): self.for_narrow}, "hopeless": self.is_hopeless}
+                "power": 0.8, "posts": self.design.clusters,
+                "posts_for_a_difference_of": {str(self.worth): self.for_worth},
+                "posts_for_a_half_width_of": {str(self.narrow): self.for_narrow}, "hopeless": self.is_hopeless}
 
 
 def power(results: Results) -> list[Reach]:
     """The reach of every contrast of the plan."""
-    found = []
+    found, given = [], results.plan.statistics
+    worth, narrow = given.worth or WORTH, given.half_width or NARROW
     for one in results.plan.contrasts:
         design, basis = design_of(results, one)
-        found.append(Reach(one.name, basis, design, detectable(design), posts_needed(design, WORTH),
-                           posts_needed(design, NARROW, of=width)))
+        found.append(Reach(one.name, basis, design, detectable(design), posts_needed(design, worth),
+                           posts_needed(design, narrow, of=width), worth, narrow))
     return found
 
 
@@ -72,11 +77,11 @@ def design_of(results: Results, one) -> tuple[Design, str]:
     draws = 0 if whole or not inside else len(plan.repeat.draws)
     common = {"clusters": clusters, "seeds": seeds, "draws": draws, "family": len(plan.contrasts)}
     pilot = [answered(results, name) for name in (one.first, one.second)]
+    sizes = [int((kept.language[chosen] == code).sum()) for code in languages]
+    sizes = [size for size in sizes if size]
+    assumed = (APART / clusters if one.weight == "rows" else sum(APART / n for n in sizes) / len(sizes) ** 2) ** 0.5
     if not all(pilot):
-        sizes = [int((kept.language[chosen] == code).sum()) for code in languages]
-        sizes = [size for size in sizes if size]
-        square = APART / clusters if one.weight == "rows" else sum(APART / n for n in sizes) / len(sizes) ** 2
-        return Design(square**0.5, seed=SPREAD, draw=SPREAD, **common), (
+        return Design(assumed, seed=SPREAD, draw=SPREAD, **common), (
             f"assumed: one of the two right on {APART:.0%} of posts, a spread of {SPREAD} over seeds and over draws")
     fits = [fit for recipe in pilot for fit in recipe.values()]
     spreads = {name: spread(pilot, one, languages, k) for k, name in enumerate(("draw", "seed"))}
@@ -84,7 +89,10 @@ def design_of(results: Results, one) -> tuple[Design, str]:
     lack = [name for name, sd in spreads.items() if sd is None and (draws if name == "draw" else seeds > 1)]
     words = f"from {counted(len(fits), 'fit')} answered already" + (
         f"; a spread of {SPREAD} over {'s and '.join(lack)}s is assumed" if lack else "")
-    return Design(posts_error(fits, len(pilot[0]), one, languages), **known, **common), words
+    error = posts_error(fits, len(pilot[0]), one, languages)
+    if np.isnan(error):  # languages of one cluster
+        return Design(assumed, **known, **common), f"{words}; assumed: one of the two right on {APART:.0%} of posts"
+    return Design(error, **known, **common), words
 
 
 def answered(results: Results, name: str) -> Fits:
@@ -134,12 +142,13 @@ def power_lines(found: list[Reach]) -> list[str]:
         return []
     lines = [[reach.contrast, f"{reach.design.clusters:,}", f"{reach.smallest:.3f}", _posts(reach.for_worth),
               _posts(reach.for_narrow)] for reach in found]
-    text = [table(["contrast", "posts", "shown with 80 %", f"posts for {WORTH}", f"posts for ±{NARROW}"], lines)]
+    header = ["contrast", "posts", "shown with 80 %", f"posts for {found[0].worth}", f"posts for ±{found[0].narrow}"]
+    text = [table(header, lines)]
     for reach in found:
         text.append(f"  {reach.contrast}: {reach.basis}" + (
             "" if reach.design.holds_for_others else "; too few seeds or draws, so for these fits only"))
         if reach.is_hopeless:
-            text.append(f"  {reach.contrast}: hopeless: a difference of {WORTH} would mostly not be shown; "
+            text.append(f"  {reach.contrast}: hopeless: a difference of {reach.worth} would mostly not be shown; "
                         + ("more posts would not help, more seeds or draws might" if reach.for_worth is None else
                            f"{reach.for_worth:,} posts are needed for it"))
     return text

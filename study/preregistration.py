@@ -30,7 +30,7 @@ SCHEMA = 2
 NAME = "frozen.json"
 DECLARED, NAMED = "Declared before the first answer", "Named in the plan"
 LATE = "Added after the plan was frozen: exploratory"
-FREE = ("title", "contrasts", "outside", "baselines", "variants")  # tables that do not decide a set's answers
+FREE = ("title", "contrasts", "outside", "baselines", "variants", "drift")  # tables that do not decide a set's answers
 PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "tiktoken")
 
 
@@ -84,9 +84,12 @@ def differences(before: Mapping, now: Mapping) -> list[str]:
         one, other = before["plan"].get(name), now["plan"].get(name)
         if one == other:
             continue
+        one = {} if one is None and isinstance(other, dict) else one  # a plan of an older version lacks tables and keys
         tables = isinstance(one, dict) and isinstance(other, dict)
-        keys = [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)] if tables else []
-        found.append(f"[{name}] {', '.join(keys)}" if tables else name)
+        keys = [key for key in dict.fromkeys([*one, *other]) if one.get(key) != other.get(key)
+                and (key in one or other[key])] if tables else []
+        if keys or not tables:
+            found.append(f"[{name}] {', '.join(keys)}" if tables else name)
     for kind in ("hashes", "posts"):
         found += [f"the {name}" for name in dict.fromkeys([*before[kind], *now[kind]])
                   if before[kind].get(name) != now[kind].get(name)]

@@ -18,7 +18,7 @@ from inference.prices import load_prices
 from stats.predictions import Predictions, Rows, figure_of
 from stats.recipes import ALL_ROWS, Fits
 from study.fits import TEST, Asked, Fit, asked_of
-from study.inputs import Material
+from study.inputs import Material, has_text
 from study.plan import Plan
 from study.runner import Runner
 
@@ -41,7 +41,7 @@ class Results:
         self.kept, self.every = self.material.table(~known), self.material.table(np.ones_like(known))
         self._chosen = {id(self.kept): ~known, id(self.every): np.ones_like(known)}
         self._read: dict[tuple, Predictions] = {}
-        self._outside: dict[str, Predictions] = {}
+        self._outside: dict[tuple[str, bool], Predictions] = {}
 
     @property
     def plan(self) -> Plan:
@@ -65,6 +65,8 @@ class Results:
             self.languages_of(one)
         for name, one in self.plan.outside.items():
             self.outside(name)
+            if one.translated:
+                self.outside(name, translated=True)
             if unknown := [code for code in one.seen or [] if code != reduce_language(code)[0]]:
                 raise UserError(f"{path}: [outside.{name}]: seen: '{unknown[0]}' is no language code such as 'en'")
         if self.plan.data.prices:
@@ -163,21 +165,27 @@ class Results:
             raise UserError(f"{self.plan.path}: contrast '{contrast.name}': {word}")
         return wanted
 
-    def outside(self, name: str) -> Predictions:
-        """Labels from a file of the plan's [outside], joined by language and id; `UserError` if a row has none."""
-        if name in self._outside:
-            return self._outside[name]
-        rows, file = self.kept, find_path(self.plan.outside[name].file)
+    def outside(self, name: str, translated: bool = False) -> Predictions:
+        """Labels from a file of the plan's [outside], joined by language and id; `UserError` if a row has none.
+
+        `translated`: those of its labels that it gave to the posts' translations; a post without one may be missing.
+        """
+        if (name, translated) in self._outside:
+            return self._outside[name, translated]
+        one, column = self.plan.outside[name], self.plan.data.translation
+        rows, file = self.kept, find_path(one.translated if translated else one.file)
         found = by_id(read_predictions([file], self.plan.data.columns(), self.material.codebook)[0])
-        labels, column = rows.grouping.labels, self.plan.data.predicted_column
-        missing = [post for post in self.posts(rows) if (post.id, post.language) not in found]
+        labels, given = rows.grouping.labels, self.plan.data.predicted_column
+        missing = [post for post in self.posts(rows) if (post.id, post.language) not in found
+                   and not (translated and not has_text(post, column))]
         if missing:
             raise UserError(f"{file}: has no prediction for id '{missing[0].id}' ({missing[0].language}), one of "
                             f"{len(missing):,} test rows without one")
-        given = [found[post.id, post.language].extra[column] for post in self.posts(rows)]
-        self._outside[name] = Predictions(rows, np.array([labels.index(word) if word in labels else len(labels)
-                                                          for word in given]))
-        return self._outside[name]
+        words = [found[post.id, post.language].extra[given] if (post.id, post.language) in found else None
+                 for post in self.posts(rows)]
+        self._outside[name, translated] = Predictions(rows, np.array([
+            labels.index(word) if word in labels else len(labels) for word in words]))
+        return self._outside[name, translated]
 
     def models(self, names: Iterable[str] | None = None) -> dict[str, Predictions]:
         """One `Predictions` per set (its first fit) and per file of outside predictions."""

@@ -12,11 +12,13 @@ from report.words import counted, interval, number
 from study.inputs import posts_hash
 from study.preregistration import Standing
 from study.questions.agreement import agreement
+from study.questions.as_published import as_published
 from study.questions.baselines import baselines
 from study.questions.calibration import behaviour
 from study.questions.compared import main_figure, title_of
 from study.questions.confounds import confounds
 from study.questions.contrasts import contrasts
+from study.questions.drift import drift
 from study.questions.errors import errors
 from study.questions.learning_curves import exposure
 from study.questions.model_by_language import model_by_language
@@ -25,9 +27,11 @@ from study.questions.speed import speed
 from study.questions.stance import stance
 from study.questions.transfer import topic
 from study.questions.translation import translation
+from study.report.page import found_lines
 from study.report.section import Column, Section, Study, Table
 from study.results import Results
 from study.runner import ZERO
+from study.statements import data_statement
 
 
 def make_study(results: Results, hashes: dict[str, str], caution: str = "", standing: Standing | None = None,
@@ -38,7 +42,7 @@ def make_study(results: Results, hashes: dict[str, str], caution: str = "", stan
     """
     declared = contrasts(results, standing)
     asked = (topic, stance, exposure, bias, model_by_language, confounds, agreement, translation, behaviour, baselines,
-             speed, data)
+             drift, as_published, speed, data)
     answered = [*(ask(results) for ask in asked)]
     answered.insert(asked.index(behaviour), errors(results, error_ids))
     sections = [section for section in (declared, *answered) if section is not None]
@@ -48,12 +52,13 @@ def make_study(results: Results, hashes: dict[str, str], caution: str = "", stan
     order = ("contrasts", "stance", "exposure", "topic", "bias")  # what the plan names opens the page
     first = [key for key in order if key in claimed][:3]
     return Study(results.plan.title, time.strftime("%Y-%m-%d %H:%M"), results.plan.to_dict(),
-                 manifest(results, hashes), sections, methods(results, standing), cells(results), first, note=caution)
+                 manifest(results, hashes), sections, methods(results, standing), cells(results), first, note=caution,
+                 statement=data_statement(results))
 
 
 def summary(study: Study) -> str:
-    """The first claims, for a terminal."""
-    lines = []
+    """What the plan's family shows, then the first claims, for a terminal."""
+    lines = found_lines(study)
     for _, claim in study.first_claims:
         pair = None if claim.low is None else (claim.low, claim.high)
         lines += [claim.text, f"  {number(claim.value)} {interval(pair)}", f"  may say: {claim.may_say}",

@@ -1,9 +1,15 @@
-"""How sure the models are compared with how often they are right, and which labels they confuse, by language."""
+"""How sure the models are compared with how often they are right, and which labels they confuse, by language.
+
+Calibration error, Brier score and the gap between stated probability and share right are those of stats/calibration.py,
+of each set's first fit; a language with few posts has the gap alone, which needs no bins.
+"""
 
 import numpy as np
 
+from data.languages import language_name
 from report.intervals import wilson
-from report.words import number
+from report.words import counted, number
+from stats.calibration import by_language, coverage_curve
 from stats.predictions import Predictions
 from study.questions.compared import widest
 from study.report.section import Column, FigureSpec, Section, Table
@@ -16,7 +22,11 @@ def behaviour(results: Results) -> Section:
     """Reliability of each set's first fit over all test rows, and the confusion of the multilingual one by language."""
     multi = widest(results)
     bins = [row for name in results.plan.sets for row in reliability(name, results.first(name))]
-    gaps = {name: expected_gap([row for row in bins if row["train"] == name]) for name in results.plan.sets}
+    own = languages_table("behaviour_languages", f"Calibration of {multi} by test language", results, [multi])
+    others = languages_table("behaviour_others", "Calibration of the other sets by test language", results,
+                             [name for name in results.plan.sets if name != multi])
+    gaps = {row["train"]: row["error"] for row in own.rows + others.rows
+            if row["language"] == "all" and row["error"] is not None}
     sure = Table("behaviour_reliability", "Stated probability of the label given, and the share that is right", [
         Column("train", "train set"), Column("confidence", "mean stated probability", "rate"),
         Column("right", "share right", "rate"), Column("low", "low", "rate"), Column("high", "high", "rate"),
@@ -28,21 +38,25 @@ def behaviour(results: Results) -> Section:
         Column("language", "language", "language"), Column("gold", "people said"), Column("predicted", "model says"),
         Column("n", "posts", "count"), Column("share", "share of the row", "rate"),
         Column("small", "small cell", "flag")], crossed)
-    best = min(gaps, key=gaps.get)
-    answer = (f"On average, stated probabilities differ from the share that is right by {number(min(gaps.values()))} "
-              f"({best}) to {number(max(gaps.values()))} (first fits, all languages together).")
+    answer = answer_of(gaps, own.rows, multi)
     figures = [
         FigureSpec("reliability", sure.name, "On the diagonal a model is right as often as it says. Below it, the "
                    "model is too sure.", "That any single language is calibrated: all are pooled here.",
                    name="behaviour-reliability", x="confidence", y="right", low="low", high="high", value="n",
-                   series="train")]
+                   series="train"),
+        FigureSpec("forest", own.name, "Right of zero, the model is too sure: its stated probability is higher than "
+                   "the share that is right.", "That a language whose interval contains zero is calibrated: with few "
+                   "posts a wide interval holds much else.", name="behaviour-languages",
+                   title="Stated probability less the share right", x="gap", y="what", low="gap_low", high="gap_high",
+                   hatched="small")]
     if len(labels) <= 5:
         figures.append(FigureSpec(
             "confusion", taken.name, "Rows are what people said, columns what the model says; a dark diagonal is good.",
             "Anything from a panel with few posts beyond its darkest cells.", name="behaviour-confusion",
             title=f"{multi}, by test language", x="predicted", y="gold", value="share", label="n", facet="language"))
     return Section("behaviour", "Sureness and confusions", "Can the stated probabilities be trusted, and which labels "
-                   "are confused?", answer, [], [sure, taken], figures)
+                   "are confused?", answer, [], [sure, own, *([others] if others.rows else []),
+                                                coverage_table(results, multi), taken], figures)
 
 
 def reliability(name: str, answers: Predictions) -> list[dict]:
@@ -59,9 +73,57 @@ def reliability(name: str, answers: Predictions) -> list[dict]:
     return rows
 
 
-def expected_gap(rows: list[dict]) -> float:
-    """The mean distance between stated probability and share right, bins weighted by their posts."""
-    return sum(abs(row["right"] - row["confidence"]) * row["n"] for row in rows) / sum(row["n"] for row in rows)
+def answered_of(answers: Predictions) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(m, C) probabilities, (m,) gold and m languages of the posts that had a text to label."""
+    there = answers.predicted < answers.probabilities.shape[1]
+    return answers.probabilities[there], answers.rows.gold[there], answers.rows.language[there].tolist()
+
+
+def languages_table(table: str, title: str, results: Results, names: list[str]) -> Table:
+    """Calibration of some sets by language, with intervals over posts."""
+    rows, statistics, kept = [], results.plan.statistics, results.kept
+    for name in names:
+        for line in by_language(*answered_of(results.first(name)), min(2000, statistics.draws), statistics.seed):
+            code = line["language"]
+            small = code != "all" and bool(kept.is_small(kept.language == code))
+            place = "all languages" if code == "all" else language_name(code)
+            rows.append({"what": f"{name}, {place}", "train": name, "language": code, "n": line["n"], "small": small,
+                         **{key: line[key] for key in ("error", "brier", "gap")},
+                         **{f"{key}_{end}": line[f"{key}_ci"][k] for key in ("brier", "gap")
+                            for k, end in enumerate(("low", "high"))}})
+    ends = [Column(f"{key}{end}", f"{words}{' ' + end[1:] if end else ''}", kind)
+            for key, words, kind in (("gap", "probability less share right", "difference"),
+                                     ("brier", "Brier score", "number")) for end in ("", "_low", "_high")]
+    return Table(table, title, [
+        Column("what", "set and language"), Column("train", "train set"), Column("language", "test language"),
+        Column("n", "posts", "count"), Column("small", "small cell", "flag"),
+        Column("error", "calibration error", "rate"), *ends], rows,
+        ["First fits; intervals by bootstrap over posts. Calibration error: in bins of equal mass, debiased, which "
+         "takes 20 posts; a dash with fewer. Brier score: 0 is best, 2 the worst there is."])
+
+
+def coverage_table(results: Results, name: str) -> Table:
+    """How many posts one set labels when it may leave the unsure ones, and how many of these are right."""
+    probabilities, gold, _ = answered_of(results.first(name))
+    rows = coverage_curve(probabilities.max(1), probabilities.argmax(1) == gold)
+    return Table("behaviour_coverage", f"{name}, if posts below a probability are left without a label", [
+        Column("threshold", "probability of at least", "rate"), Column("coverage", "posts labelled", "rate"),
+        Column("n", "posts", "count"), Column("accuracy", "accuracy among them", "rate"), Column("low", "low", "rate"),
+        Column("high", "high", "rate")], rows, ["As classify.py --abstain does; Wilson's intervals. First fit."])
+
+
+def answer_of(gaps: dict[str, float], own: list[dict], multi: str) -> str:
+    """How far off the sets are over all languages, and in how many languages the widest one is shown to be."""
+    if not gaps:
+        return "Nothing can be said: a calibration error takes 20 posts."
+    best = min(gaps, key=gaps.get)
+    said = (f"Stated probabilities differ from the share that is right by {number(gaps[best])} ({best}) to "
+            f"{number(max(gaps.values()))} over all languages together (first fits, debiased).")
+    alone = [row for row in own if row["language"] != "all"]
+    too_sure, unsure = (sum(sign * row["gap"] > 0 and row["gap_low"] * row["gap_high"] > 0 for row in alone)
+                        for sign in (1, -1))
+    return (f"{said} By the interval of each language alone, {multi} is too sure in {too_sure} and not sure enough in "
+            f"{unsure} of {counted(len(alone), 'language')}.")
 
 
 def confusion(answers: Predictions, code: str) -> list[dict]:

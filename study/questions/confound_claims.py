@@ -10,6 +10,7 @@ from study.report.section import Claim
 from study.results import Results
 
 ROWS = "Equal total rows"
+MODEL = "Another model, the same languages and as many rows"
 SEED = "seed"
 
 
@@ -27,6 +28,7 @@ def claims_of(results: Results, rows: list[dict]) -> list[Claim]:
     claims, languages = [], results.kept.languages
     for row in shown_rows(results, rows):
         more = "Languages still differ in more than their number." if row["heading"] == ROWS else \
+            "The two differ in base, recipe and posts." if row["heading"] == MODEL else \
             "A change in figures is not a change in how many labels move; the share of labels is in the table."
         claims.append(Claim(
             sentence_of(results, row), row["value"], row["low"], row["high"],
@@ -46,6 +48,9 @@ def sentence_of(results: Results, row: dict) -> str:
     posts = [f" over {counted(row['n'], 'post')}", ""]
     if row["heading"] == ROWS:
         return shortest([f"With equally many rows, {row['sets'][0]} scores "
+                         f"{scored(row['value'], row['sets'][1])} {what}"], posts, [chance(row)]) + "."
+    if row["heading"] == MODEL:
+        return shortest([f"With the same languages and as many rows, {row['sets'][0]} scores "
                          f"{scored(row['value'], row['sets'][1])} {what}"], posts, [chance(row)]) + "."
     changed = row["heading"].partition(" (trained")[0]
     changed = {"Prompt": "asked with the prompt", "Weights": "used on weights stored as",

@@ -1,6 +1,7 @@
 """Question 5: what else could be behind a difference between two training sets.
 
     rows        pairs of sets whose total rows agree within 2 per cent: languages differ, numbers do not
+    model       an outside model beside a set with the same languages and as many rows
     variance    seeds and draws of rows, crossed: how far a figure moves when nothing but luck changes
     asking      another prompt than the one trained with, 16-bit weights under an adapter trained on 4-bit ones
     wording     the template's order and the codebook's words, trained and asked alike
@@ -21,7 +22,7 @@ from stats.families import THESE
 from stats.paired import difference
 from stats.recipes import Fits, components, lacking
 from study.questions.compared import compare, fits_words, main_figure, title_of, widest
-from study.questions.confound_claims import ROWS, SEED, claims_of, shown_rows, variance_claims
+from study.questions.confound_claims import MODEL, ROWS, SEED, claims_of, shown_rows, variance_claims
 from study.report.section import Column, FigureSpec, Section, Table
 from study.report.tables import shown
 from study.results import Results
@@ -36,14 +37,14 @@ def confounds(results: Results) -> Section | None:
     """The differences and variance components that the plan has fits for; None for one set, fitted once and asked once.
     """
     sizes = {name: total_rows(results, name) for name in results.plan.sets}
-    pairs = [(a, b) for a, b in combinations(sizes, 2)
-             if abs(sizes[a] - sizes[b]) <= NEAR * max(sizes[a], sizes[b])]
+    others = {name: one.rows for name, one in results.plan.outside.items() if one.rows}
+    pairs = [pair for own in (sizes, others) for pair in combinations(own, 2) if is_near(*map(own.get, pair))]
     rows = [row for one in comparisons(results, pairs) for row in lines(results, **one)]
     parts, notes = components_rows(results)
     fitted = max(len(results.recipe(name)) for name in sizes)
     if not rows and len(sizes) == 1 and fitted == 1:
         return None
-    tables, figures = [sets_table(results, sizes, pairs)], []
+    tables, figures = [sets_table(results, sizes | dict.fromkeys(results.plan.outside) | others, pairs)], []
     if rows:
         table = contrasts_table(rows)
         tables.append(table)
@@ -75,6 +76,11 @@ def total_rows(results: Results, name: str) -> int:
     return next(len(fit.keys) for fit in results.fits if fit.name == name and fit.kind == "set")
 
 
+def is_near(one: int, other: int) -> bool:
+    """Whether two numbers of rows count as equal."""
+    return abs(one - other) <= NEAR * max(one, other)
+
+
 def figures_asked(results: Results) -> list[tuple[str, str]]:
     """Figures, each with what is weighted equally in it."""
     stance = [("stance.end_to_end.accuracy", "rows")] if results.kept.grouping.stance_groups else []
@@ -88,6 +94,11 @@ def comparisons(results: Results, pairs: list[tuple[str, str]]) -> Iterator[dict
         first, second = sorted((a, b), key=lambda name: -len(results.seen(name)))
         yield {"heading": ROWS, "name": f"{first} − {second}", "sets": (first, second),
                "first": results.recipe(first), "second": results.recipe(second)}
+    for name, one in plan.outside.items():
+        for own in plan.sets if one.rows and one.seen else ():
+            if sorted(one.seen) == results.seen(own) and is_near(one.rows, total_rows(results, own)):
+                yield {"heading": MODEL, "name": f"{name} − {own}", "sets": (name, own),
+                       "first": results.recipe(name), "second": results.recipe(own)}
     key = (plan.repeat.draws[0], plan.repeat.seeds[0])
     single = {name: {key: results.first(name)} for name in plan.sets}
     asked = [(name, one) for name in plan.sets for one in results.asked(name) if one.template or one.quantize]
@@ -172,14 +183,14 @@ def components_rows(results: Results) -> tuple[list[dict], list[str]]:
 
 
 def sets_table(results: Results, sizes: dict[str, int], pairs: list[tuple[str, str]]) -> Table:
-    """Training rows of every set, and which others have as many."""
-    rows = [{"set": name, "languages": len(results.seen(name)), "rows": size, "fits": len(results.recipe(name)),
+    """Training rows of every set and outside model, and which others have as many."""
+    rows = [{"set": name, "languages": len(results.seen(name)) or None, "rows": size, "fits": len(results.recipe(name)),
              "equal": ", ".join(other for pair in pairs if name in pair for other in pair if other != name) or None}
             for name, size in sizes.items()]
     return Table("confounds_sets", "Training rows of the sets", [
         Column("set", "train set"), Column("languages", "languages", "count"), Column("rows", "rows", "count"),
         Column("fits", "fits", "count"), Column("equal", "sets with as many rows")], rows,
-        ["As many: within 2 per cent of the larger. Rows of the first draw."])
+        ["As many: within 2 per cent of the larger. Rows of the first draw; a dash: not known."])
 
 
 def contrasts_table(rows: list[dict]) -> Table:
@@ -220,8 +231,8 @@ def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[d
     for row in chosen:
         again = "" if row["changed_by_seed"] is None else \
             f" (another seed alone: {percent(row['changed_by_seed'])})"
-        said.append(f"{row['heading']}, {row['name']}: {row['figure']} {difference_words(row)}, "
-                    f"{percent(row['changed'])} of the labels differ{again}.")
+        differ = "" if row["changed"] is None else f", {percent(row['changed'])} of the labels differ{again}"
+        said.append(f"{row['heading']}, {row['name']}: {row['figure']} {difference_words(row)}{differ}.")
     luck = [row for row in parts if row["main"] and row["set"] == widest(results) and row["sd"] is not None]
     if luck:
         each = ", ".join(f"{row['sd']:.3f} ({row['source']})" for row in luck)

@@ -85,16 +85,16 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     p = "no p can be computed" if np.isnan(line["p_holm"]) else f"{p_words(line['p_holm'])} after Holm's adjustment"
     sizes = [sum(len(fit.keys) for fit in results.fits if (fit.name, fit.kind) == (name, "set")) / max(1, sum(
         (fit.name, fit.kind) == (name, "set") for fit in results.fits)) for name in (one.first, one.second)]
-    rows = "That more languages, rather than more rows, make it; anything" if all(sizes) and max(sizes) > 1.02 * min(
-        sizes) else "Anything"
+    rows = "That more languages, rather than more rows, make it; that" if all(sizes) and max(sizes) > 1.02 * min(
+        sizes) else "That"
     counts = "each language counting the same" if one.weight == "languages" else "each post counting the same"
-    found = "This difference is shown" if is_shown(shown) else "No difference is shown"
-    found += f" in {title_of(one.figure)}, {counts}, {about}: {p}, one of "
+    found = (f"{'This' if is_shown(shown) else 'No'} difference in {title_of(one.figure)} is shown ({counts}; "
+             f"{about}): {p}")
     return Claim(
         compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
         shown["high"],
-        f"{status}. {found}{counted(len(results.plan.contrasts), 'contrast')}.{disagreement(line)}",
-        f"{rows} that the plan does not name, with this certainty; that a single language shows it." if
+        f"{status}. {found} for {counted(len(results.plan.contrasts), 'contrast')}.{disagreement(line)}",
+        f"{rows} comparisons which the plan does not name are as certain; that it holds in each single language." if
         is_shown(shown) else "That the two are alike: the interval holds every difference that the data are compatible "
         "with.",
         languages=languages, notes=notes_of(results, languages, line), points=line["points"],

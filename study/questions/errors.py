@@ -9,11 +9,10 @@ from itertools import permutations
 import numpy as np
 
 from report.intervals import wilson
-from report.words import counted
+from report.words import counted, percent
 from stats.stance_split import related_of
 from study.questions.compared import widest
 from study.report.section import Column, FigureSpec, Section, Table
-from study.report.tables import shown
 from study.results import Results
 
 MOST_IDS = 500
@@ -31,8 +30,8 @@ def errors(results: Results, ids: bool = False) -> Section | None:
     worst = max((row for row in whole if row["model"] == wide and row["share"] is not None),
                 key=lambda row: row["share"], default=None)
     answer = "No post has a stance, so no side can be taken for another." if worst is None else (
-        f"The commonest reversal of {wide} is {worst['gold']} taken for {worst['given']}: "
-        f"{shown(worst['share'], 'rate')} of {counted(worst['n'], 'post')} that people call {worst['gold']}.")
+        f"What {wide} most often gets wrong about a stance is {worst['gold']} taken for {worst['given']}: "
+        f"{percent(worst['share'])} of {counted(worst['n'], 'post')} that people call {worst['gold']}.")
     figure = FigureSpec("bars", "errors_stances", "Of the posts of one stance, the share that is given another, over "
                         "all languages; the line is the 95 % interval.", "That a model without reversals tells stances "
                         "well: it may find few of them.", name="errors-stances", title="Sides taken for one another",

@@ -18,10 +18,10 @@ def law_table(results: Results, by_language: dict[str, dict[int, Fits]], name: s
     """
     rows = []
     for code, recipes in by_language.items():
-        found = curve_of(recipes, code, name)
+        found, spread = curve_of(recipes, code, name)
         if found is None:
             continue
-        line = {"language": code, "most": found.most, "limit": found.a, "exponent": found.c,
+        line = {"language": code, "most": found.most, "spread": spread, "limit": found.a, "exponent": found.c,
                 "small": bool(results.kept.is_small(results.kept.language == code))}
         for key, times in (("end", 1), ("twice", 2), ("farthest", FARTHEST)):
             line |= dict(zip((key, f"{key}_low", f"{key}_high"), found.at(times * found.most), strict=True))
@@ -34,25 +34,27 @@ def law_table(results: Results, by_language: dict[str, dict[int, Fits]], name: s
         for end in ("", "_low", "_high")]
     return Table("exposure_law", f"{title_of(name)} in a language by its rows: an inverse power law", [
         Column("language", "language", "language"), Column("most", "most rows tried", "count"), *rate,
+        Column("spread", "between draws, at the end", "number"),
         Column("gain", f"gain by {FARTHEST} times the rows", "difference"),
         Column("half", "rows for half of what is left", "count"), Column("limit", "the law's limit", "rate"),
         Column("exponent", "exponent", "number"), Column("small", "small cell", "flag")], rows,
-        ["a − b·n^(−c) through the means over draws. Intervals: other draws of rows and other test posts, if the law "
-         f"holds. Beyond the most rows tried nothing tests the law, so nothing is said beyond {FARTHEST} times that; "
-         "and nothing about other languages, other ways of choosing the rows, or rows of several languages at once. A "
-         "dash: not within that range."]), []
+        ["a − b·n^(−c) through the means over draws. Between draws: a standard deviation. Intervals: other draws of "
+         "rows and other test posts, if the law holds. Beyond the most rows tried nothing tests the law, so nothing "
+         f"is said beyond {FARTHEST} times that; and nothing about other languages, other ways of choosing the rows, "
+         "or rows of several languages at once. A dash: not within that range."]), []
 
 
-def curve_of(recipes: dict[int, Fits], code: str, name: str) -> Curve | None:
-    """The law of one language; None with too few numbers of rows or draws."""
+def curve_of(recipes: dict[int, Fits], code: str, name: str) -> tuple[Curve | None, float | None]:
+    """The law of one language, and the standard deviation between draws at its end; None with too few of either."""
     counts = [count for count in sorted(recipes) if count and recipes[count]]
     if not counts:
-        return None
+        return None, None
     keys = max((recipes[count] for count in counts), key=len)
     values = [[value_at(recipes[count], key, code, name) for count in counts] for key in keys]
     fits = list(recipes[counts[-1]].values())
     posts = of_sides(fits, len(fits), name, [code], "rows")[1]
-    return fit(counts, np.array(values), posts)
+    found = None if np.isnan(posts) else fit(counts, np.array(values), posts)
+    return found, None if found is None else float(np.std([line[-1] for line in values], ddof=1))
 
 
 def value_at(recipe: Fits, key: tuple, code: str, name: str) -> float:

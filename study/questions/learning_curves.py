@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from data.languages import language_name
 from report.words import counted
-from stats.predictions import Predictions
+from stats.predictions import Predictions, figures_of
 from stats.recipes import ALL_ROWS, Fits
 from study.questions.compared import compare, fits_words, is_shown, main_figure, notes_of, title_of, whole
 from study.questions.labels_needed import law_table
@@ -83,7 +83,8 @@ def exposure(results: Results) -> Section | None:
     law, why = law_table(results, {code: {count: added(results, [code], count, "exposure") for count in counts}
                                    for code in languages}, name)
     return Section("exposure", "Minimal exposure", "What do a few rows of a language change, beyond what as many rows "
-                   "of something else change?", answer, claims, [curve, pool, *([law] if law else []), ratios], figures,
+                   "of something else change?", answer, claims, [curve, pool, *([law] if law else []),
+                                                *outside_table(results, base, languages, name), ratios], figures,
                    notes + why)
 
 
@@ -153,6 +154,26 @@ def pooled_table(results: Results, base: Fits, recipes: dict, languages: Sequenc
                Column("holds", "the interval holds for")]
     return Table("exposure_pooled", f"{title_of(name)} less the base, {counted(len(languages), 'language')} pooled",
                  columns, rows)
+
+
+def outside_table(results: Results, base: Fits, languages: Sequence[str], name: str) -> list[Table]:
+    """What the outside models reach in the added languages, beside the base; nothing without outside models."""
+    rows = []
+    for model, one in results.plan.outside.items():
+        for code in languages:
+            recipe = results.recipe(model)
+            found = compare(recipe, base, name, [code], results.plan, "rows")
+            rows.append({"model": model, "language": code, "seen": None if one.seen is None else code in one.seen,
+                         "rows": one.rows, "value": float(figures_of(list(recipe.values()), name, [code], "rows")[0]),
+                         **{f"difference{end}": found[key] for end, key in (("", "value"), ("_low", "low"),
+                                                                            ("_high", "high"))}})
+    columns = [Column("model", "outside model"), Column("language", "language", "language"),
+               Column("seen", "trained on it", "flag"), Column("rows", "training rows in all", "count"),
+               Column("value", title_of(name), "rate"), Column("difference", "less the base", "difference"),
+               Column("difference_low", "low", "difference"), Column("difference_high", "high", "difference")]
+    return [Table("exposure_outside", f"{title_of(name)} of outside models in the added languages", columns, rows,
+                  ["Outside models have no curve: how many rows of a language they saw is not known here. Intervals "
+                   "over test posts."])] if rows else []
 
 
 def fitted(results: Results, code: str, count: int) -> dict:

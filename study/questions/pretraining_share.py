@@ -2,8 +2,10 @@
 
 A share has one value per language, so languages are the units: stats/shares.py tests the association by permuting
 them, and stats/slope.py gives an interval for the slope of the line. The regression of single posts
-(stats/correctness.py) has either language effects or the share, never both. Nothing here is about causes: languages
-differ in script, relatedness, fine-tuning rows and in who labelled the posts, and shares vary with all of these.
+(stats/correctness.py) has either language effects or the share, never both. A size is said over the observed range,
+from the smallest listed share to the largest among the languages, which are named: shares that span 1.3-fold tell
+nothing about a tenfold one. Nothing here is about causes: languages differ in script, relatedness, fine-tuning rows and
+in who labelled the posts, and shares vary with all of these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data.languages import language_name
-from report.intervals import LEVEL, wilson
+from report.intervals import wilson
 from report.words import counted
 from stats.predictions import Predictions, figures_of
 from stats.shares import association
@@ -20,13 +22,10 @@ from stats.slope import slope
 from study.questions.compared import compare, intervals, main_figure, title_of
 from study.questions.learning_curves import added
 from study.questions.regression import effects_table, regression_claims
-from study.questions.sentences import CHANCE, amount, many, p_words
-from study.report.section import Claim, Column, FigureSpec, Section, Table
-from study.report.tables import shown
+from study.questions.share_claims import AFTER_BASE, exposure_claims, share_answer, share_claims
+from study.report.section import Column, FigureSpec, Section, Table
 from study.results import Results
 from study.runner import ZERO
-
-AFTER_BASE = "after less before"
 
 
 def bias(results: Results) -> Section:
@@ -150,15 +149,22 @@ def accuracy_columns() -> list[Column]:
             Column("pooled", "pooled", "rate")]
 
 
-def associations(results: Results, values: Mapping[str, float], **labels) -> list[dict]:
-    """`stats.shares.association` without the rows that repeat another, and the slope per tenfold share."""
+def associations(results: Results, values: Mapping[str, float], most: float = 1.0, **labels) -> list[dict]:
+    """`stats.shares.association` without the rows that repeat another, and the line's rise over the observed shares.
+
+    `most`: what two values can differ by, 1 for rates and 2 for differences of rates; estimate and ends are cut there.
+    """
     percent, found = results.material.shares.percent, {}
     values = {code: round(value, 12) for code, value in values.items()}  # equal means tie, however they were summed
     for row in association(values, percent, seed=results.plan.statistics.seed):
-        codes, line = row["languages"], {"slope": None, "low": None, "high": None}
+        codes, line = row["languages"], dict.fromkeys(("rise", "low", "high", "least", "largest"))
         if row["measure"].startswith("pearson") and row["r"] is not None:
-            line = slope(np.log10([percent[code] for code in codes]), np.array([values[code] for code in codes]),
-                         seed=results.plan.statistics.seed)
+            logs = np.log10([percent[code] for code in codes])
+            fitted = slope(logs, np.array([values[code] for code in codes]), seed=results.plan.statistics.seed)
+            rise, low, high = (None if end is None else float(np.clip(end * np.ptp(logs), -most, most))
+                               for end in fitted.values())
+            line = {"rise": rise, "low": low, "high": high, "least": codes[logs.argmin()],
+                    "largest": codes[logs.argmax()]}
         found.setdefault((row["measure"], tuple(codes)), {
             **labels, **row, **line, "languages": " ".join(codes), "unlisted": " ".join(row["unlisted"])})
     return list(found.values())
@@ -171,82 +177,14 @@ def association_table(name: str, title: str, rows: list[dict]) -> Table:
                                                 ("analysis", "analysis"), ("measure", "measure"))),
         Column("english", "English among them", "flag"), Column("n", "languages", "count"), Column("r", "r", "number"),
         Column("p", "p", "p"), Column("exact", "all orders", "flag"), Column("orders", "orders", "count"),
-        Column("smallest_p", "smallest p possible", "p"), Column("slope", "per tenfold share", "difference"),
+        Column("smallest_p", "smallest p possible", "p"), Column("least", "from the share of", "language"),
+        Column("largest", "to the share of", "language"), Column("rise", "rise between them", "difference"),
         Column("low", "low", "difference"), Column("high", "high", "difference"), Column("languages", "which"),
         Column("unlisted", "without a listed share")], rows,
         ["One value per language. p: share of the orders of the languages in which the two go together as closely; "
-         "the slope's interval is every slope that this test does not reject. Not adjusted for how many rows are "
-         "looked at."])
-
-
-def share_rows(chosen: str, related: Sequence[dict], over: str = "all") -> list[dict]:
-    """A model's accuracy on log10 share: the row with all listed languages, then the one without English."""
-    return [row for row in related if (row["model"], row["figure"], row["over"]) == (chosen, "accuracy", over)
-            and row["measure"].startswith("pearson")]
-
-
-def one_association(row: dict) -> str:
-    """"r = +0.52, p = 0.031 over all 362,880 orders of 9 languages"."""
-    orders = f"{'all' if row['exact'] else 'randomly drawn'} {row['orders']:,} orders"
-    return f"r = {shown(row['r'], 'difference')}, {p_words(row['p'])} over {orders} of {row['n']} languages"
-
-
-def share_answer(chosen: str, related: Sequence[dict], listed: Sequence[str]) -> str:
-    """The section's answer, from the chosen model's rows."""
-    rows = [row for row in share_rows(chosen, related) if row["r"] is not None]
-    if not rows:
-        return (f"Nothing can be said: {counted(len(listed), 'test language')} with a listed share, but three are "
-                "needed that differ in share and in accuracy.")
-    words = f"For {chosen}, {whether_associated(rows[0], 'accuracy')} ({one_association(rows[0])})"
-    if len(rows) > 1:
-        words += f"; without English, {whether_associated(rows[1], 'accuracy')} ({one_association(rows[1])})"
-    return f"{words}. This can be no more than an association among these languages."
-
-
-def whether_associated(row: dict, figure: str) -> str:
-    """What was found, without numbers: whether the test finds the two to go together."""
-    if is_associated(row):
-        return f"{figure} and the share of pre-training are associated among these {row['n']} languages"
-    return f"no association of {figure} with the share of pre-training is shown among these {row['n']} languages"
-
-
-def is_associated(row: dict) -> bool:
-    return row["p"] <= 1 - LEVEL + 1e-9
-
-
-def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
-    """With and without English: the slope per tenfold share, and its permutation p."""
-    rows = [row for row in share_rows(chosen, related) if row["r"] is not None]
-    claims = []
-    for row in rows:
-        without = "" if row["english"] or len(rows) == 1 else " without English"
-        beside = f"; without English, {one_association(rows[1])}" if row["english"] and len(rows) > 1 else ""
-        claims.append(Claim(
-            per_tenfold(row, f"Over {many(row['n'], 'language')}{without}, {chosen}'s accuracy"),
-            row["slope"], row["low"], row["high"],
-            f"{what_may_be_said(row, 'accuracy')} In numbers: {one_association(row)}{beside}.",
-            "That share causes accuracy, that anything follows for individual posts or for languages without a listed "
-            "share, or that a bias is corrected.",
-            languages=row["languages"].split(), holds="other orders of these languages, by permutation"))
-    return claims
-
-
-def per_tenfold(row: dict, start: str) -> str:
-    """A headline of a slope: its size, its direction, and whether possibly by chance it."""
-    if row["slope"] is None:
-        return f"{start} goes with pre-training share by r = {shown(row['r'], 'difference')}."
-    tail = "" if is_associated(row) else CHANCE
-    turn = "rises" if row["slope"] >= 0 else "falls"
-    return f"{start} {turn} by {amount(row['slope'])} per tenfold pre-training share{tail}."
-
-
-def what_may_be_said(row: dict, figure: str) -> str:
-    """An association if the test finds one; else that none is shown."""
-    if is_associated(row):
-        return (f"Among these {row['n']} languages, {figure} and share are associated: they go together as closely as "
-                f"here in {row['p']:.2g} of the orders.")
-    return (f"Among these {row['n']} languages, no association of {figure} with share is shown ({p_words(row['p'])}; "
-            f"no p below {row['smallest_p']:.2g} was possible).")
+         "the rise is the fitted line's, from the smallest of the shares to the largest, and its interval every rise "
+         "that this test does not reject, cut where no such value can be. Not adjusted for how many rows are looked "
+         "at."])
 
 
 def exposure_tables(results: Results) -> tuple[Table, Table, list[str]] | None:
@@ -269,7 +207,8 @@ def exposure_tables(results: Results) -> tuple[Table, Table, list[str]] | None:
             rows.append(line)
     values[AFTER_BASE] = {code: values["after"][code] - values["before"][code] for code in codes}
     tests = [row for when, of in values.items()
-             for row in associations(results, of, model=f"{arm.base}, {when}", figure="accuracy", over="added")]
+             for row in associations(results, of, 1.0 + (when == AFTER_BASE), model=f"{arm.base}, {when}",
+                                     figure="accuracy", over="added")]
     table = Table("bias_exposure", f"Added languages before and after {most} rows of each", [
         Column("language", "language", "language"), Column("when", "when"), Column("rows", "rows added", "count"),
         Column("share", "share of pre-training, per cent", "number"), *accuracy_columns(),
@@ -281,19 +220,3 @@ def exposure_tables(results: Results) -> tuple[Table, Table, list[str]] | None:
                                       "to relate the change to it."]
     return table, association_table("bias_exposure_association", "The added languages' accuracy against share",
                                     tests), notes
-
-
-def exposure_claims(results: Results, table: Table, tests: Table) -> list[Claim]:
-    """The change against share, if there are enough languages."""
-    name = f"{results.plan.exposure.base}, {AFTER_BASE}"
-    row = next((row for row in share_rows(name, tests.rows, "added") if row["r"] is not None), None)
-    if row is None:
-        return []
-    most = max(line["rows"] for line in table.rows)
-    start = f"Over {many(row['n'], 'language')}, the gain in accuracy from {most} rows of their own"
-    return [Claim(per_tenfold(row, start),
-                  row["slope"], row["low"], row["high"],
-                  f"{what_may_be_said(row, 'the change in accuracy')} In numbers: {one_association(row)}.",
-                  "That the rows corrected a bias of pre-training: languages that are low before have more room, and "
-                  "rise by chance alone; or that the share causes the change.",
-                  languages=row["languages"].split(), holds="other orders of these languages, by permutation")]

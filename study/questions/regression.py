@@ -11,7 +11,7 @@ from data.languages import language_name
 from report.words import counted
 from stats.correctness import SHARE, TERMS, Cell, regress
 from stats.shares import LARGEST
-from study.questions.sentences import chance, scored
+from study.questions.sentences import chance, scored, shortest
 from study.report.section import Claim, Column, Table
 from study.results import Results
 
@@ -55,7 +55,8 @@ def effects_table(results: Results, listed: Sequence[str]) -> tuple[Table, list[
                 notes.append(f"Regression of {group}, {name}, could not be made: "
                              f"{str(error).removeprefix('regression: ')}.")
                 continue
-            rows += [_row(effect, group, name, found) for effect in found.effects]
+            ends = _ends(results, listed if languages is None else languages) if "share" in terms else ("", "")
+            rows += [_row(effect, group, name, found, ends) for effect in found.effects]
             notes += [f"Regression of {group}, {name}: {note}." for note in found.notes]
     return _table(rows), notes
 
@@ -69,17 +70,25 @@ def _there(references: dict[str, str], results: Results, languages: Sequence[str
     return {term: level for term, level in references.items() if level in there.get(term, (level,))}
 
 
-def _row(effect: dict, group: str, name: str, found) -> dict:
+def _ends(results: Results, codes: Sequence[str]) -> tuple[str, str]:
+    """The languages with the smallest and the largest share among some."""
+    percent = results.material.shares.percent
+    return min(codes, key=percent.get), max(codes, key=percent.get)
+
+
+def _row(effect: dict, group: str, name: str, found, ends: tuple[str, str]) -> dict:
+    """`ends`: the languages with the smallest and the largest share."""
     term, level = effect["term"], effect["level"]
     if term == SHARE:
-        term, what = "share", "a tenfold share"
+        term, (level, effect["reference"]) = "share", ends[::-1]
+        what = f"{language_name(level)}'s share − {language_name(ends[0])}'s"
     else:
         said = language_name if term == "language" else str
         what = f"{said(level)} − {said(effect['reference'])}"
     errors = "posts" if effect["error_languages"] is None else "languages"
-    return {**effect, "term": term, "regression": name, "of": group, "what": what, "n": found.n, "posts": found.posts,
-            "languages": found.languages, "low": effect[f"low_{errors}"], "high": effect[f"high_{errors}"],
-            "heading": f"{'' if group == SETS else 'outside: '}{term}, {name}"}
+    return {**effect, "term": term, "level": level, "regression": name, "of": group, "what": what, "n": found.n,
+            "posts": found.posts, "languages": found.languages, "low": effect[f"low_{errors}"],
+            "high": effect[f"high_{errors}"], "heading": f"{'' if group == SETS else 'outside: '}{term}, {name}"}
 
 
 def _table(rows: list[dict]) -> Table:
@@ -94,24 +103,32 @@ def _table(rows: list[dict]) -> Table:
         Column("n", "rows", "count"), Column("posts", "posts or clusters", "count"),
         Column("languages", "languages", "count"), Column("heading", "shown under")], rows,
         ["Test rows only. An effect is a difference in the fitted probability, averaged over the rows; the word is "
-         "only a name, not a statement about what changing a term would do. The share is never in a regression with "
-         "language effects, of which it is a function. 'low' and 'high' repeat the interval with errors over "
-         "languages, or over posts if there is no other."])
+         "only a name, not a statement about what changing a term would do. The share's is from the smallest listed "
+         "share to the largest. It is never in a regression with language effects, of which it is a function. 'low' "
+         "and 'high' repeat the interval with errors over languages, or over posts if there is no other."])
 
 
 def regression_claims(table: Table, listed: Sequence[str]) -> list[Claim]:
     """The share's effect in the sets' regression, with English and without."""
     return [Claim(
-        f"In a regression of {row['of']}{' without English' * (row['regression'] == WITHOUT_ENGLISH)}, a tenfold "
-        f"pre-training share goes with {probability(row['effect'])}{chance(row)}.",
+        shortest(_sentences(row), [chance(row)]) + ".",
         row["effect"], row["low"], row["high"],
-        f"Among {counted(row['languages'], 'language')}, with model, label and template held, the average marginal "
-        "effect of a tenfold share is compatible with anything inside the interval.",
+        f"Among {counted(row['languages'], 'language')}, with model, label and template held, the mean change in the "
+        f"probability of a right label from the smallest share to the largest, in answers of {row['of']}, is "
+        "compatible with anything inside the interval.",
         "That share causes it, or that it holds for individual posts: a post's share is its language's, and all else "
         "that differs between languages is in it.",
         languages=list(listed if row["regression"] == WITH_SHARE else [code for code in listed if code != LARGEST]),
         holds=ERRORS["posts" if row["error_languages"] is None else "languages"])
         for row in table.rows if row["term"] == "share" and row["low"] is not None]
+
+
+def _sentences(row: dict) -> list[str]:
+    """What the share's effect is, the longer words first."""
+    over = f"{row['of']}{' without English' * (row['regression'] == WITHOUT_ENGLISH)}"
+    between = [f"{language_name(row['level'])}'s {words}share instead of {language_name(row['reference'])}'s goes with "
+               f"{probability(row['effect'])}" for words in ("pre-training ", "")]
+    return [f"In a regression of {over}, {between[0]}", f"By regression of {over}, {between[1]}"]
 
 
 def probability(effect: float) -> str:

@@ -39,7 +39,7 @@ def speed(results: Results) -> Section | None:
     machines = [row for row in cost.rows if row["kind"] == "this model"]
     answer = (f"On {where}, {counted(len(chosen), 'fit')} labelled {shown(rate, 'number')} posts a second (median), "
               f"{shown(tokens, 'number')} tokens a post.")
-    claims = [Claim(f"Labelling took one second for {shown(rate, 'number')} posts on {where}.", rate, None, None,
+    claims = [Claim(f"On {where}, the models labelled {shown(rate, 'number')} posts a second.", rate, None, None,
                     f"On that machine, with this base and prompt, posts like these are labelled at about this speed "
                     f"(median of {counted(len(chosen), 'fit')}).", f"{ELSEWHERE}.", kind="number",
                     languages=results.kept.languages)]

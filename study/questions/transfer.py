@@ -37,7 +37,8 @@ def topic(results: Results) -> Section:
     claims, answer = [], "The plan has no monolingual set to compare with a multilingual one."
     if single:
         answer = topic_answer(results, recipes, multi, single[0], name)
-        claims = [topic_claim(results, recipes, multi, each, name) for each in single]
+        named = [each for each in single if is_named(results, multi, each, name)]
+        claims = [topic_claim(results, recipes, multi, each, name) for each in single if each not in named]
     matrix.notes = ["Mean over the set's fits; intervals by bootstrap over test posts, copies of a text together."]
     figures = [FigureSpec("matrix", matrix.name, "Each row is one train set. Outlined cells are languages it was "
                           "trained on; a set whose other cells are as high carries over.", of_cells(matrix),
@@ -49,6 +50,10 @@ def topic(results: Results) -> Section:
                           name="topic-sets", x="difference", y="what", low="low", high="high", series="languages")]
     counts = ", ".join(f"{each} {len(recipe)}" for each, recipe in recipes.items())
     notes = [f"Fits of each: {counts}. A draw that takes all rows there are counts once for each seed."]
+    if single and named:
+        notes.append(f"{multi} less {', '.join(named)} is a contrast of the plan: its claim, with the family's "
+                     f"interval, "
+                     "stands in the section on these.")
     keys = ("what", "train", "languages", "difference", "low", "high", "holds")
     apart = Table("topic_differences", f"{title_of(name)}, less {multi} on the same languages",
                   [sets.column(key) for key in keys],
@@ -57,6 +62,13 @@ def topic(results: Results) -> Section:
         figures.pop()
     return Section("topic", "Topic transfer", "Does the topic carry over to languages that a model was never trained "
                    "on?", answer, claims, [matrix, sets, *([apart] if apart.rows else []), shrunk], figures, notes)
+
+
+def is_named(results: Results, multi: str, single: str, name: str) -> bool:
+    """Whether the plan's family has this very comparison, so that it is not claimed twice with two intervals."""
+    unseen = results.unseen(single) or results.kept.languages
+    return any((one.first, one.second, one.figure, one.weight) == (multi, single, name, "languages")
+               and set(results.languages_of(one)) == set(unseen) for one in results.plan.contrasts)
 
 
 def topic_answer(results: Results, recipes: Mapping[str, Fits], multi: str, single: str, name: str) -> str:

@@ -3,7 +3,8 @@
 The same fit is asked twice about the same posts, so every difference is paired. A post without a translation, or whose
 translation is the text itself (an English post translated into English), says nothing about translating: it is counted
 but left out of both sides. Monolingual sets come first, since translating is what one would do instead of training on
-more languages; such a model is also compared with the widest set on the posts' own text.
+more languages; such a model is also compared with the widest set on the posts' own text. An outside model takes part
+where a file has its labels for the translations.
 """
 
 from collections.abc import Mapping
@@ -30,7 +31,8 @@ def translation(results: Results) -> Section | None:
     """Own text against translation, by set and language; None if the plan names no column of translations."""
     column = results.plan.data.translation
     asked = {name: one for name in results.plan.sets for one in results.asked(name) if one.name == "translation"}
-    if column is None or not asked:
+    others = [name for name, one in results.plan.outside.items() if one.translated]
+    if column is None or not [*asked, *others]:
         return None
     names = sorted(asked, key=lambda name: len(results.seen(name)) > 1)
     chosen, counts = translated(results, column)
@@ -38,11 +40,13 @@ def translation(results: Results) -> Section | None:
         return Section("translation", "Translation", QUESTION, "No test post has a translation that differs from its "
                        "own text, so nothing can be said.", tables=[counts], exploratory=True)
     rows = table_part(results.kept, chosen)
-    sides = {name: (part(results.first(name, asked[name]), rows, chosen), part(results.first(name), rows, chosen))
-             for name in names}
+    given = {name: results.first(name, asked[name]) for name in names}
+    given |= {name: results.outside(name, translated=True) for name in others}
+    sides = {name: (part(answers, rows, chosen), part(results.first(name), rows, chosen))
+             for name, answers in given.items()}
     by_language, by_set = language_table(results, sides, rows), set_table(results, sides, rows)
     claims, answer = claims_of(results, sides, rows, chosen)
-    small = sum(row["small"] for row in by_language.rows if row["train"] == names[0])
+    small = sum(row["small"] for row in by_language.rows if row["train"] == next(iter(sides)))
     notes = [f"{int(chosen.sum()):,} of {counted(len(chosen), 'test post')} have a translation that differs from their "
              "own text; the others are left out of both sides.",
              "Labels are those of each set's first fit (first seed, first draw); intervals are over test posts alone."]

@@ -5,10 +5,11 @@ r"""A study's tables for LaTeX (booktabs), ready to paste, and the table of the 
 A table that is drawn as a matrix is also set as one, languages down and train sets across, since thirteen columns do
 not fit on a page; seen cells are bold, small ones carry a ring. A table wider than the text is set in parts, one after
 another, each beginning with the first column; headings and texts are set in columns of a width, and a word that no line
-could hold (a hash) may be broken. Widths are estimated, in points of LaTeX's article class at \footnotesize. Scripts
-other than Latin need XeLaTeX or LuaLaTeX and a font.
+could hold may be broken after its points and dashes, or anywhere where it has none (a hash). Widths are estimated, in
+points of LaTeX's article class at \footnotesize. Scripts other than Latin need XeLaTeX or LuaLaTeX and a font.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 
 from study.report.section import NUMBERS, FigureSpec, Study, Table
@@ -130,8 +131,12 @@ def _plain(cell: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """A cell as LaTeX; a word that is too long for any line may be broken anywhere."""
+    """A cell as LaTeX; a long word may be broken after its marks, a part of it that is too long for a line anywhere."""
     if isinstance(text, Set):
         return text
-    return " ".join(escaped(word) if len(word) <= LONGEST else r"\allowbreak{}".join(map(escaped, word))
-                    for word in text.split(" "))
+    return " ".join(escaped(word) if len(word) <= LONGEST else _breakable(word) for word in text.split(" "))
+
+
+def _breakable(word: str) -> str:
+    parts = [[part] if len(part) <= LONGEST else part for part in re.findall(r"[^._/−-]*[._/−-]?", word) if part]
+    return r"\allowbreak{}".join(escaped(piece) for part in parts for piece in part)

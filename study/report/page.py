@@ -1,7 +1,7 @@
 """A study's `report.html`, and the folder around it: one file that opens with three claims and the limits of each.
 
     study_page(study) -> str
-    write_study(folder, study)      report.html, study.json, methods.md, table.tex, tables/, figures/
+    write_study(folder, study)      report.html, study.json, methods.md, data-statement.md, table.tex, tables/, figures/
 
 The page loads nothing: it has no script, no font and no address, and a content security policy would block any. Every
 string goes through report/markup.py. Figures are drawn from the same tables that are saved, so their numbers are those
@@ -19,15 +19,19 @@ from report.page import POLICY, STYLE, both_widths
 from report.words import language_name
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
-from study.report.section import Claim, FigureSpec, Section, Study, Table, study_json
+from study.report.section import FAMILY, Claim, FigureSpec, Section, Study, Table, study_json
 from study.report.tables import READ_R, column_list, csv_text, html_table
 
 STYLES = [STYLE, Path(__file__).with_name("study.css")]  # the page of one run, and what a study has beside it
+LISTS = {"table.vast": "all", "table:is(.broad, #methods *)": "screen and (max-width: 69.99rem)",
+         "table.middling": "screen and (max-width: 49.99rem)"}  # tables that become lists, and where they do
 
 
 def study_page(study: Study) -> str:
     """The page as text."""
-    style = "\n".join(path.read_text(encoding="utf-8") for path in STYLES)
+    lists = Path(__file__).with_name("lists.css").read_text(encoding="utf-8")
+    style = "\n".join([*(path.read_text(encoding="utf-8") for path in STYLES),
+                       *(f"@media {where} {{\n{lists.replace('TABLE', table)}}}" for table, where in LISTS.items())])
     head = join([tag("meta", charset="utf-8"),
                  tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
                  tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -55,6 +59,8 @@ def write_study(folder: str | Path, study: Study) -> None:
         _write(inner / "read.R", READ_R)
     write_json(folder / "study.json", study_json(study))
     _write(folder / "methods.md", html.escape(study.methods.strip(), quote=False) + "\n")  # Markdown lets HTML through
+    if study.statement:
+        _write(folder / "data-statement.md", html.escape(study.statement, quote=False))
     _write(folder / "table.tex", latex)
     _write(folder / "report.html", page)
 
@@ -69,7 +75,30 @@ def _opening(study: Study, reach: float) -> Html:
     cards = [_card(claim, reach, number, section) for number, (section, claim) in enumerate(study.first_claims, 1)]
     return tag("header", tag("h1", study.title, dir="auto"), tag("p", f"Made {study.created}", class_="note"),
                tag("p", study.note, class_="note", dir="auto") if study.note else None,
+               _found(study),
                tag("div", *cards, class_="cards") if cards else tag("p", "This study makes no claims."))
+
+
+def found_lines(study: Study) -> list[str]:
+    """What the plan's family shows, in the plan's order, wherever the page shows its claims; [] without a family."""
+    claims = next((section.claims for section in study.sections if section.key == FAMILY), [])
+    if not claims:
+        return []
+    shown = [claim for claim in claims if claim.low is not None and (claim.low > 0 or claim.high < 0)]
+    among = f"{len(claims)} comparison{'s' * (len(claims) > 1)} that the plan names"
+    if not shown:
+        return [f"Of {among}, none shows a difference."]
+    return [f"Of {among}, {len(shown)} show{'s' * (len(shown) == 1)} a difference:", *(claim.text for claim in shown)]
+
+
+def _found(study: Study) -> Html | None:
+    """Above the cards: what the plan's family shows, since the cards keep the plan's order and are three at most."""
+    head, *shown = found_lines(study) or [None]
+    if head is None:
+        return None
+    where = tag("a", "All of them", href=f"#section-{FAMILY}")
+    return tag("div", tag("p", head, " ", where, "."), tag("ul", *(tag("li", text, dir="auto") for text in shown))
+               if shown else None, class_="found")
 
 
 def _card(claim: Claim, reach: float, number: int | None = None, section: Section | None = None) -> Html:
@@ -156,7 +185,8 @@ def _ending(study: Study) -> Html:
     """Methods, LaTeX, settings, plan, cells: what a reviewer asks for."""
     paragraphs = [tag("p", part.strip(), dir="auto") for part in study.methods.split("\n\n") if part.strip()]
     parts = [tag("h2", "Methods"), *paragraphs,
-             tag("p", "To paste: ", tag("code", "methods.md"), ", ", tag("code", "table.tex"), ".", class_="note"),
+             tag("p", "To paste: ", tag("code", "methods.md"), ", ", tag("code", "table.tex"),
+                 *((", ", tag("code", "data-statement.md")) if study.statement else ()), ".", class_="note"),
              tag("h3", "LaTeX"), folded("The tables, ready to paste", tag("pre", latex_text(study), class_="latex")),
              tag("h3", "The run"), folded("Settings (the manifest)", facts(study.manifest)),
              folded("The plan", facts(study.plan))]

@@ -209,7 +209,7 @@ class Study:
 
     `first`: keys of up to three sections whose claims open the page (by default the first three that have one).
     `latex`: names of the tables set for LaTeX (by default the one behind the first figure). `note`: a line under the
-    title. `cells`: dicts, one per trained and evaluated model.
+    title. `cells`: dicts, one per trained and evaluated model. `statement`: Markdown, of the data.
     """
 
     title: str
@@ -222,6 +222,7 @@ class Study:
     first: list[str] = field(default_factory=list)
     latex: list[str] = field(default_factory=list)
     note: str = ""
+    statement: str = ""
 
     def __post_init__(self):
         for what, names in (("section", [section.key for section in self.sections]),

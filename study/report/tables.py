@@ -33,7 +33,7 @@ read_study <- function(folder) {
 
 def shown(value, kind: str) -> str:
     """A value as the page, the figures' tables and LaTeX show it: rounded, a dash for what is missing."""
-    if value is None:
+    if value is None or value != value:  # NaN
         return "–"
     if kind == "flag":
         return "yes" if value else "no"

@@ -8,6 +8,7 @@ import pytest
 
 from report.counts import Grouping
 from stats import corrected
+from stats.families import family
 from stats.paired import difference
 from stats.predictions import Predictions, Rows, figure_of, pooled, resampled
 from stats.student import t_quantile
@@ -79,6 +80,33 @@ def test_the_interval_is_centred_on_the_value_less_its_bias():
     assert error == pytest.approx(found["draws"].std(), rel=0.25)
     percent = corrected.interval(0.5, numpy.array([0.4, 0.5, 0.6, numpy.nan]), [one], 1, "accuracy", ["de"], "rows")
     assert percent == pytest.approx((0.405, 0.595))
+
+
+def single(clusters):
+    """Two models on 60 posts of three languages."""
+    rows = made_rows(60, 3, clusters=clusters)
+    return made_answers(rows, 1, 0.7), made_answers(rows, 2, 0.5)
+
+
+def test_a_language_of_one_cluster_leaves_no_interval_and_no_p():
+    """Its posts say nothing of how its clusters differ; an error of 0 in its place made the interval too narrow."""
+    one, other = single(numpy.where(numpy.arange(60) % 3 == 2, 1000, numpy.arange(60)))
+    found = difference(one, other, "macro_f1", weight="languages", draws=200)
+    assert numpy.isfinite(found["value"]) and numpy.isnan([found["low"], found["high"]]).all()
+    both = [(f"{k}", one, other, "macro_f1", codes, "languages") for k, codes in enumerate((None, ["de", "en"]))]
+    lines = family(both, draws=200)
+    keys = ("low", "high", "simultaneous_low", "simultaneous_high")
+    assert numpy.isnan([lines[0][key] for key in keys]).all()
+    assert numpy.isfinite([lines[1][key] for key in keys]).all() and lines[1]["low"] < lines[1]["high"]
+    recipes = [{(draw, seed): fit for draw in range(3) for seed in range(3)} for fit in (one, other)]
+    line, whole = family([(name, *recipes, "macro_f1", codes, "languages") for name, *_, codes, _ in both], draws=200)
+    assert numpy.isnan([line["p"], line["low"]]).all() and whole["p"] < 1
+
+
+def test_one_cluster_over_two_languages_does_no_harm():
+    one, other = single(numpy.where(numpy.isin(numpy.arange(60), (0, 1)), 1000, numpy.arange(60)))
+    found = difference(one, other, "macro_f1", weight="languages", draws=200)
+    assert found["low"] < found["value"] < found["high"]
 
 
 def test_the_interval_holds_more_often_than_percentiles():

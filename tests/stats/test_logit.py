@@ -93,14 +93,29 @@ def test_effects_equal_changing_every_row_by_hand():
     assert values[-1] == pytest.approx((mean(model, x + 1e-5) - mean(model, x - 1e-5)) / 2e-5, abs=1e-8)
 
 
-def test_gradients_equal_differences():
+def test_a_numbers_effect_over_a_range_is_between_its_two_values():
     of, y, *_ = made(300)
     beta = fit(of.matrix, y, of.names).beta
-    _, gradients = effects(of, beta)
+    values, _ = effects(of, beta, {"x": (-1.0, 2.0)})
+
+    def mean(value):
+        matrix = of.matrix.copy()
+        matrix[:, -1] = value
+        return (1 / (1 + numpy.exp(-(matrix @ beta)))).mean()
+
+    assert values[-1] == pytest.approx(mean(2.0) - mean(-1.0), abs=1e-12) and abs(values[-1]) < 1
+    assert values[:-1] == pytest.approx(effects(of, beta)[0][:-1], abs=1e-15)
+
+
+@pytest.mark.parametrize("ranges", [None, {"x": (-1.0, 2.0)}])
+def test_gradients_equal_differences(ranges):
+    of, y, *_ = made(300)
+    beta = fit(of.matrix, y, of.names).beta
+    _, gradients = effects(of, beta, ranges)
     for place in range(len(beta)):
         moved = numpy.zeros(len(beta))
         moved[place] = 1e-5
-        slope = (effects(of, beta + moved)[0] - effects(of, beta - moved)[0]) / 2e-5
+        slope = (effects(of, beta + moved, ranges)[0] - effects(of, beta - moved, ranges)[0]) / 2e-5
         assert gradients[:, place] == pytest.approx(slope, abs=1e-8)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from common.files import ROOT
 from study.questions.agreement import agreement
+from study.questions.confound_claims import MODEL
 from study.questions.regression import probability
 from study.questions.sentences import amount, chance, compared, many, scored, shortest
 from study.questions.stance import stance
@@ -38,7 +39,7 @@ def study(tmp_path_factory):
     folder = tmp_path_factory.mktemp("claims")
     plan = PLAN.replace(', "paper"', "").replace('["english", "steps"]', '["english"]') + few_languages(folder)
     file = outside(folder, fake_results(folder, plan).material.rows)
-    plan += f'[outside.theirs]\nfile = "{file}"\nseen = ["en", "es"]\n'
+    plan += f'[outside.theirs]\nfile = "{file}"\nseen = ["en", "es"]\nrows = 40\n'
     plan = plan.replace("[[contrast]]", '[[contrast]]\nfirst = "theirs"\nsecond = "en"\n[[contrast]]', 1)
     results = fake_results(folder, plan)
     results.runner.jobs = 1
@@ -78,6 +79,13 @@ def test_an_outside_model_takes_part_in_every_question(study):
     for name, key in (("topic_transfer", "train"), ("topic_sets", "train"), ("topic_pooled", "train"),
                       ("stance_sets", "train"), ("bias_languages", "model"), ("agreement_accuracy", "model")):
         assert "theirs" in {row[key] for row in tables[name].rows}, name
+    assert {row["model"] for row in tables["exposure_outside"].rows} == {"theirs"}
+    [own] = [row for row in tables["confounds_sets"].rows if row["set"] == "theirs"]
+    assert (own["languages"], own["rows"], own["fits"]) == (2, 40, 1)
+    beside = [row for row in tables["confounds_contrasts"].rows if row["heading"] == MODEL]
+    assert beside and {row["name"] for row in beside} == {"theirs − en-es"}
+    assert any("With the same languages and as many rows, theirs scores" in claim.text
+               for section in study[1].sections for claim in section.claims)
     assert {row["second"] for row in tables["stance_parts"].rows} >= {"theirs"}
     seen = {row["language"]: row["seen"] for row in tables["topic_transfer"].rows if row["train"] == "theirs"}
     assert seen == {"en": True, "es": True, "ko": False, "tr": False}

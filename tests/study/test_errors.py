@@ -55,7 +55,8 @@ def test_the_learning_curve_of_an_added_language_ends_at_four_times_its_rows(res
     recipes = {count: added(results, ["tr"], count, "exposure") for count in (2, 4, 8)}
     table, why = law_table(results, {"tr": recipes}, "topic.macro_f1")
     row, = table.rows
-    curve = curve_of(recipes, "tr", "topic.macro_f1")
+    curve, spread = curve_of(recipes, "tr", "topic.macro_f1")
+    assert table.rows[0]["spread"] == spread > 0
     assert row["most"] == 8 and not why and row["farthest"] == pytest.approx(curve.at(32)[0])
     assert row["end_low"] <= row["end"] <= row["end_high"] and row["gain"] >= 0
     with pytest.raises(ValueError, match="no word beyond"):

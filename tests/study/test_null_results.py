@@ -18,8 +18,8 @@ from tests.study.fake_study import PLAN, fake_results, few_languages
 from tests.study.made_study import made_study
 
 ROW = {"model": "multi", "figure": "accuracy", "over": "all", "measure": "pearson, log10 share", "r": 0.32, "n": 9,
-       "exact": True, "orders": 362_880, "smallest_p": 1 / 362_880, "slope": 0.03, "low": -0.02, "high": 0.09,
-       "languages": "ar de en"}
+       "exact": True, "orders": 362_880, "smallest_p": 1 / 362_880, "rise": 0.03, "least": "de", "largest": "en",
+       "low": -0.02, "high": 0.09, "languages": "ar de en"}
 NUMBERS = re.compile(r"\bp [=<]|\br =|\d\.\d|p-value")
 
 
@@ -28,7 +28,7 @@ NUMBERS = re.compile(r"\bp [=<]|\br =|\d\.\d|p-value")
 def test_a_claim_on_share_says_what_was_found_before_any_p(p, words):
     related = [{**ROW, "p": p, "english": True}, {**ROW, "p": 0.6, "english": False, "n": 8}]
     claim, without = share_claims("multi", related)
-    assert "nine languages" in claim.text and "rises by .03 per tenfold" in claim.text
+    assert "nine languages" in claim.text and "rises by .03 from the smallest" in claim.text
     assert ("possibly by chance" in claim.text) == (p > 0.05) and not NUMBERS.search(claim.text)
     assert "possibly by chance" in without.text and "without English" in without.text
     assert "r = " in claim.may_say and "p = " in claim.may_say and "362,880 orders" in claim.may_say

@@ -46,5 +46,13 @@ def test_a_hopeless_contrast_is_said_so_in_the_frozen_plan(tmp_path):
     assert told[0]["posts_for_a_difference_of"] == {str(WORTH): reach[0].for_worth}
 
 
+def test_the_plan_says_what_would_matter(tmp_path):
+    plan = PLAN.replace("p_error = 0.05", "p_error = 0.05\nworth = 0.3\nhalf_width = 0.2")
+    found = power(fake_results(tmp_path, plan))[0]
+    assert (found.worth, found.narrow) == (0.3, 0.2) and not found.is_hopeless and found.for_worth < 156
+    assert found.to_dict()["posts_for_a_half_width_of"] == {"0.2": found.for_narrow}
+    assert "posts for 0.3" in "\n".join(power_lines([found])) and "posts for ±0.2" in "\n".join(power_lines([found]))
+
+
 def test_a_plan_without_contrasts_has_no_reach(tmp_path):
     assert power(fake_results(tmp_path, PLAN.split("[[contrast]]")[0])) == [] and power_lines([]) == []

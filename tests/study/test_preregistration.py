@@ -9,6 +9,7 @@ import json
 import pytest
 
 from common.errors import UserError
+from common.files import sha256_json
 from study.plan import Outside
 from study.preregistration import DECLARED, LATE, NAMED, check_frozen, freeze, frozen_hash, read_frozen, standing
 from study.questions.contrasts import contrasts
@@ -57,6 +58,16 @@ def test_a_changed_plan_is_refused_and_named(study, tmp_path, old, new, words):
     assert (tmp_path / "frozen.json").read_bytes() == before
     said = check_frozen(other.runner, HASHES)
     assert said.startswith("Since the plan was frozen on") and words in said and said.count(".") == 1
+
+
+def test_a_plan_frozen_before_a_key_existed_has_not_changed(study, tmp_path):
+    freeze(study.runner, HASHES, study.fits)
+    found = json.loads((tmp_path / "frozen.json").read_text())
+    del found["plan"]["data"]["published"]
+    found["plan_hash"] = sha256_json(found["plan"])
+    found["hash"] = sha256_json({key: value for key, value in found.items() if key not in ("schema", "hash")})
+    (tmp_path / "frozen.json").write_text(json.dumps(found))
+    assert check_frozen(study.runner, HASHES) == ""
 
 
 def test_changed_posts_and_base_are_named(study):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from study.fits import Asked
 from study.questions.translation import translation
 from study.report.figures import figure_of
@@ -135,3 +136,21 @@ def test_a_codebook_without_a_topic(tmp_path):
 
 def test_the_samples_have_languages_that_the_tests_name():
     assert {"de", "tr", "ko", "es", "en"} <= {row["language"] for row in translated_posts()}
+
+
+def test_an_outside_model_takes_part_where_it_labelled_the_translations(tmp_path):
+    plain = results(tmp_path, "es", "de")
+    posts = plain.material.rows
+    for name, right in (("own", 0), ("translated", 1)):
+        write_jsonl(tmp_path / f"{name}.jsonl", [
+            {"id": post.id, "language": post.language, "predicted": post.label if right else "neutral"}
+            for post in posts if name == "own" or post.extra["translation_en"]])
+    more = (f'translation = "translation_en"\n[outside.theirs]\nfile = "{tmp_path}/own.jsonl"\nseen = ["en"]\n'
+            f'translated = "{tmp_path}/translated.jsonl"\n')
+    section = translation(results(tmp_path, "es", "de", more=more))
+    rows = [row for row in table(section, "translation_sets").rows if row["train"] == "theirs"]
+    assert rows and all(row["translation"] == 1 and row["text"] < 1 for row in rows if row["figure"] == "accuracy")
+    assert {row["train"] for row in table(section, "translation_sets").rows} == {"en", "multi", "theirs"}
+    (tmp_path / "translated.jsonl").write_text((tmp_path / "translated.jsonl").read_text().split("\n", 1)[1])
+    with pytest.raises(UserError, match=r"translated.jsonl: has no prediction for id .* one of 1 test rows without"):
+        results(tmp_path, "es", "de", more=more).check()

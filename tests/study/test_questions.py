@@ -5,6 +5,8 @@ study/questions/learning_curves.py let `joined` keep the first language's answer
 everywhere.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -40,12 +42,14 @@ def test_topic_has_a_cell_for_every_set_and_language(results):
     assert sets["multi", "all"]["difference"] is None and ("multi", "unseen") not in sets
     gap = sets["en", "unseen"]
     assert gap["low"] < gap["difference"] < gap["high"] and gap["count"] == 12
-    claim, other = section.claims  # a claim for each monolingual set, by all of its fits
+    [claim] = section.claims  # of the monolingual set that no contrast of the plan has, by all of its fits
+    assert any("multi less en is a contrast of the plan" in note for note in section.notes)
+    gap = sets["es", "unseen"]
     assert claim.value == pytest.approx(-gap["difference"]) and claim.may_say and claim.may_not_say
     assert len(claim.points) == 4 and np.mean(claim.points) == pytest.approx(claim.value)
     assert "in these fits (4 of each)" in claim.may_say and "other test posts" in claim.holds  # two seeds, two draws
     assert claim.notes[0] == "Only 2 seeds, 2 draws: no interval for other fits." and claim.languages == \
-        results.unseen("en") and "English and" not in claim.text and other.text != claim.text
+        results.unseen("es") and "English and" not in claim.text
 
 
 def test_parts_of_a_stance_gain_add_up(results):
@@ -129,3 +133,20 @@ def test_reliability_and_confusion_count_every_row(results):
     assert sum(row["n"] for row in rows) == len(results.kept.ids)
     diagonal = sum(row["n"] for row in rows if row["gold"] == row["predicted"] and row["language"] == "tr")
     assert diagonal == first.correct[results.kept.language == "tr"].sum()
+
+
+def test_calibration_has_a_line_and_intervals_for_every_set_and_language(results):
+    section = behaviour(results)
+    first, rows = results.first("multi"), table(section, "behaviour_languages").rows
+    assert [row["language"] for row in rows] == ["all", *sorted(results.kept.languages)]
+    for row in rows:
+        inside = results.kept.language == row["language"] if row["language"] != "all" else first.correct | True
+        gap = first.probabilities[inside].max(1).mean() - first.correct[inside].mean()
+        assert row["gap"] == pytest.approx(gap) and row["gap_low"] <= row["gap"] <= row["gap_high"]
+        assert row["brier_low"] <= row["brier"] <= row["brier_high"] and (row["error"] is None) == (row["n"] < 20)
+    others = table(section, "behaviour_others").rows
+    assert {row["train"] for row in others} == {"en", "es", "en-es"} and len(others) == 3 * len(rows)
+    lines = table(section, "behaviour_coverage").rows
+    assert lines[0]["coverage"] == 1 and lines[0]["accuracy"] == pytest.approx(first.figure("accuracy"))
+    assert all(a["n"] >= b["n"] for a, b in itertools.pairwise(lines))
+    assert "over all languages together (first fits, debiased)" in section.answer

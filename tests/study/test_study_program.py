@@ -87,6 +87,17 @@ def test_a_study_from_end_to_end_and_again(tmp_path, monkeypatch):
     here("train.py", "--config", options, "--out", tmp_path / "again", cwd=ROOT)  # the command that the report prints
 
 
+def test_freezing_writes_a_text_to_register_and_trains_nothing(tmp_path):
+    done = run(tmp_path, "--freeze")
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    text = (out / "preregistration.md").read_text(encoding="utf-8")
+    date = json.loads((out / "frozen.json").read_text())["date"]
+    assert f"the plan was frozen on {date}" in text and text.startswith("# Study information")
+    assert f"{text.count('[To fill in: ')} places are for you to fill in" in done.out
+    assert not list(out.glob("fits/*/run")) and "trains nothing" in done.out
+
+
 def test_a_killed_study_goes_on(tmp_path):
     one = MANY_STEPS[: MANY_STEPS.index("[[contrast]]")].replace("multi = { en = 16, tr = 16 }\n", "")
     (tmp_path / "plan.toml").write_text(one + few_languages(tmp_path))
