@@ -50,7 +50,7 @@ import numpy
 
 from report.intervals import LEVEL
 from stats.rates import share_interval
-from stats.surrogate import answers, crossfit, folds
+from stats.surrogate import answers, folds, predictions
 
 EVENTS = 2.0  # binomial events that are added to the ratio R
 FIXED = 1e-3  # by which share the weights' sum may miss N for a design whose strata have fixed sizes
@@ -141,7 +141,7 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
     found = {}
     for label in range(machine.labels):
         y = (coded.label == label).astype(numpy.float64)
-        g_of = _predictions(x, y, coded.post, fold)
+        g_of = predictions(x, y, coded.post, fold)
         residual = y - g_of[coded.post]
         for g in range(machine.groups):
             rows, m = at[g], machine.predicted[inside[g]] == label
@@ -149,18 +149,6 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
                          None if sizes is None else coded.stratum[rows], sizes, m, level, beyond)  # fmt: skip
             found[g, label] = part.share(g, label, g_of[inside[g]], residual[rows])
     return [found[g, label] for g in range(machine.groups) for label in range(machine.labels)]
-
-
-def _predictions(x: numpy.ndarray, y: numpy.ndarray, post: numpy.ndarray, fold: numpy.ndarray) -> numpy.ndarray:
-    """g of all posts (N,): for a coded one that of its fold, g_k(x_i), for the others the mean of all folds'."""
-    if len(y) < 2:
-        return numpy.zeros(len(x))
-    fits = crossfit(x[post], y, fold)
-    found = sum(g(x) for g in fits) / len(fits)
-    for k, g in enumerate(fits):
-        own = post[fold == k]
-        found[own] = g(x[own])
-    return found
 
 
 class _Part:
