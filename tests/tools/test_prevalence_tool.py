@@ -109,6 +109,43 @@ def test_chances_and_probabilities_are_used(tmp_path):
     assert "warning: by their inclusion_probability the coded rows stand for" in run()[0]
 
 
+def test_the_weights_of_fixed_strata_must_add_up(tmp_path):
+    """Five of a hundred rows of a stratum left out: by the rule for single draws, that would be chance."""
+    labels, codes = made()
+    jsonl(tmp_path / "labels.jsonl", labels)
+    first, second = random.Random(5).sample(codes[:200], 60), random.Random(6).sample(codes[200:], 40)
+    rows = [row | {"stratum": stratum, "inclusion_probability": len(own) / 200}
+            for stratum, own in (("1", first), ("2", second)) for row in own]
+    jsonl(tmp_path / "coded.jsonl", rows)
+    said, _ = run()
+    assert "in 2 strata" in said and "warning" not in said
+    jsonl(tmp_path / "coded.jsonl", rows[:-3])
+    assert "warning: by their inclusion_probability the coded rows stand for 385 posts, and there are 400" in run()[0]
+    jsonl(tmp_path / "coded.jsonl", [rows[0] | {"stratum": "2"}, *rows[1:]])
+    refused(main, "--labels", "labels.jsonl", "--coded", "coded.jsonl",
+            says=["coded.jsonl: row 61", "0.2 in stratum '2', where others have 0.3"])
+
+
+def test_posts_that_the_machine_left_without_a_label_are_posts(tmp_path):
+    labels, codes = made()
+    draw = random.Random(7)
+    some = [row | {"predicted": "", "error": ""} if draw.random() < 0.25 else row | {"error": ""} for row in labels]
+    none = sum(not row["predicted"] for row in some)
+    jsonl(tmp_path / "labels.jsonl", [*some, {"id": "x", "language": "en", "predicted": "", "error": "has no text"}])
+    jsonl(tmp_path / "coded.jsonl", draw.sample(codes, 200))
+    said, found = run()
+    assert f"  {none} posts without a label by the machine (classify.py --abstain): shares are of all posts" in said
+    assert "  1 row that could not be read, or had no text, left out" in said and "  400 posts, 200 of them" in said
+    assert {row["n"] for row in found} == {400} and sum(row["naive"] for row in found) == pytest.approx(1 - none / 400)
+    for name in ("coded", "ppi", "dsl"):
+        assert sum(row[name]["estimate"] for row in found) == pytest.approx(1, abs=0.04)
+    for row in found:
+        truth = sum(code["label"] == row["label"] for code in codes) / 400
+        assert row["dsl"]["low"] <= truth <= row["dsl"]["high"]
+    jsonl(tmp_path / "coded.jsonl", [*codes[:50], {"id": "x", "label": "a"}])
+    refused(main, "--labels", "labels.jsonl", "--coded", "coded.jsonl", says="was not labelled (")
+
+
 def test_codes_that_are_no_random_sample_are_told(tmp_path):
     labels, codes = made()
     jsonl(tmp_path / "labels.jsonl", labels)

@@ -29,6 +29,7 @@ from data.codebook import Codebook
 from data.posts import ColumnOptions, Columns, Post
 from data.readers import by_id, read_posts
 from finetune.run_folder import RunFolder
+from report.words import counted
 from stats.prevalence import Coded, Machine, Share, equal_probabilities, prevalence, strata_of
 from tools.prevalence.read import Codes, Labels, chances, read_codes, read_labels, with_texts
 from tools.prevalence.words import caution, table_of, verdicts
@@ -73,16 +74,25 @@ def main(argv: list[str]) -> None:
     several = codes.agreement is not None and len(codes.agreement.annotators) > 1
     print("\n".join([*codes.notes.lines(), *(codes.agreement.lines() if several else [])]))
     coded, design = sample_of(codes, labels)
-    count = f"  {len(labels.predicted):,} posts with a label by the machine, {len(codes.posts):,} of them coded"
-    print("\n".join([count,
-                     *([f"  {labels.unlabelled:,} more without a label were left out"] if labels.unlabelled else []),
-                     f"  {design}", *caution(labels, coded, codes), *checked(run, codes, labels, posts), ""]))
+    print("\n".join([*counts(labels, codes), f"  {design}", *caution(labels, coded, codes),
+                     *checked(run, codes, labels, posts), ""]))
     machine = Machine(len(labels.labels), labels.predicted, labels.group, len(labels.groups), labels.probabilities)
     found = prevalence(machine, coded, seed=options.seed, beyond=options.beyond)
     print("\n".join([table_of(found, labels, list(options.by)), "", *verdicts(found, labels, options.beyond)]))
     if options.json:
         write_json(options.json, [as_dict(share, labels) for share in found])
         print(f"table: {options.json}")
+
+
+def counts(labels: Labels, codes: Codes) -> list[str]:
+    """How many posts there are, how many of them without a label, and how many rows that are no posts."""
+    lines = [f"  {len(labels.predicted):,} posts, {len(codes.posts):,} of them coded"]
+    if labels.unlabelled:
+        lines.append(f"  {counted(labels.unlabelled, 'post')} without a label by the machine (classify.py --abstain): "
+                     "shares are of all posts, and the naive ones count these for no label")
+    if labels.unread:
+        lines.append(f"  {counted(labels.unread, 'row')} that could not be read, or had no text, left out")
+    return lines
 
 
 def joined_posts(path: Path, columns: Columns) -> dict[tuple[str, str], Post]:

@@ -21,9 +21,11 @@ from data.notes import Notes
 from data.posts import Columns, Post
 from data.readers import iter_posts
 
-PROBABILITY, STRATUM = "inclusion_probability", "stratum"
+PROBABILITY, STRATUM, ERROR = "inclusion_probability", "stratum", "error"  # columns of our own files
 MOST_GROUPS = 2_000
 DATES = ("date", "created_at", "created", "timestamp")  # columns that hold a month, if no column is called so
+NONE = -1  # a post that the machine left without a label
+EQUAL = 1e-4  # by which part chances of one stratum may differ, if they were rounded
 SUM = 0.01  # by which probabilities may miss one
 
 
@@ -38,9 +40,9 @@ class Codes:
 
 @dataclass
 class Labels:
-    """N labelled posts. labels: their names; predicted, group (N,) int64; groups: names; probabilities (N, C) or None;
-    place: coded row -> its post; texts: coded row -> its text, where the file has one; unlabelled: rows without a
-    label, left out."""
+    """N posts. labels: C names; predicted (N,) int64 in 0..C, C where the machine gave none; group (N,) int64; groups:
+    names; probabilities (N, C) or None; place: coded row -> its post; texts: coded row -> its text, where the file has
+    one; unread: rows that could not be read, or had no text, which are no posts."""
 
     labels: list[str]
     predicted: numpy.ndarray
@@ -49,7 +51,12 @@ class Labels:
     probabilities: numpy.ndarray | None
     place: dict[int, int]
     texts: dict[int, str]
-    unlabelled: int
+    unread: int
+
+    @property
+    def unlabelled(self) -> int:
+        """Posts that the machine left without a label."""
+        return int((self.predicted == len(self.labels)).sum())
 
 
 def read_codes(path: Path, columns: Columns, codebook: Codebook | None, bad_labels: str) -> Codes:
@@ -82,8 +89,16 @@ def chances(codes: Codes) -> tuple[numpy.ndarray, list[str] | None] | None:
             raise UserError(f"{post.place}: {PROBABILITY} '{cell[:20]}' is not a number above 0 and up to 1; every "
                             "coded row needs the chance with which it was drawn")
         values.append(value)
-    strata = [post.extra.get(STRATUM, "") for post in codes.posts]
-    return numpy.array(values), strata if all(strata) else None
+    strata = [post.extra.get(STRATUM, "").strip() for post in codes.posts]
+    if not all(strata):
+        return numpy.array(values), None
+    chance: dict[str, float] = {}
+    for post, name, value in zip(codes.posts, strata, values, strict=True):
+        if abs(chance.setdefault(name, value) - value) > EQUAL * value:
+            raise UserError(f"{post.place}: {PROBABILITY} {value:g} in stratum '{name[:20]}', where others have "
+                            f"{chance[name]:g}; the posts of a stratum are drawn with one chance (leave the column "
+                            f"'{STRATUM}' out if each post was drawn for itself)")
+    return numpy.array(values), strata
 
 
 def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codebook: Codebook | None,
@@ -94,7 +109,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         wanted.setdefault(post.id, []).append(row)
     names: dict[str, int] = {label: n for n, label in enumerate(codebook.labels)} if codebook else {}
     groups: dict[str, int] = {}
-    predicted, group, place, texts, unlabelled = array("q"), array("q"), {}, {}, 0
+    predicted, group, place, texts, unread = array("q"), array("q"), {}, {}, 0
     numbers, keys = array("d"), None
     for count, post in enumerate(_rows(path, columns)):
         if columns.predicted not in post.extra:
@@ -102,12 +117,12 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
             raise UserError(f"{post.place}: has no column '{columns.predicted}'; its further columns: {there}; set "
                             f"--predicted-column to the one that holds the machine's label")
         rows = _coded(post, wanted.get(post.id, ()), codes)
-        said = post.extra[columns.predicted].strip()
-        if not said:
-            unlabelled += 1
+        said, wrong = post.extra[columns.predicted].strip(), post.extra.get(ERROR, "").strip()
+        if wrong:
+            unread += 1
             if rows:
-                raise UserError(f"{codes.posts[rows[0]].place}: id '{post.id[:40]}' has no label by the machine "
-                                f"({post.place}); leave it out")
+                raise UserError(f"{codes.posts[rows[0]].place}: id '{post.id[:40]}' was not labelled ({post.place}: "
+                                f"{wrong[:60]}); leave it out")
             continue
         for row in rows:
             if row in place:
@@ -116,21 +131,21 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
             texts |= {row: post.text} if post.text else {}
         keys = keys_of(post) if keys is None else keys
         numbers.extend(probabilities_of(post, keys))
-        predicted.append(names.setdefault(said, len(names)))
+        predicted.append(names.setdefault(said, len(names)) if said else NONE)
         value = ", ".join(value_of_group(post, name, joined) for name in by) if by else "all"
         group.append(groups.setdefault(value, len(groups)))
         if len(groups) > MOST_GROUPS:
             raise UserError(f"--by {','.join(by)}: more than {MOST_GROUPS:,} groups; name columns with few values")
         if count % 1000 == 999:
             show(1000)
-    if not predicted:
+    if not any(label != NONE for label in predicted):
         raise UserError(f"{path}: no row has a label by the machine")
     absent = [row for row in range(len(codes.posts)) if row not in place]
     if absent:
         post = codes.posts[absent[0]]
         raise UserError(f"{post.place}: id '{post.id[:40]}' is in no row of {path} ({len(absent):,} such rows); the "
                         "coded posts must be among the labelled ones")
-    return _sorted(names, predicted, group, groups, numbers, keys, place, texts, unlabelled, codes)
+    return _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread, codes)
 
 
 def _rows(path: Path, columns: Columns) -> Iterator[Post]:
@@ -201,7 +216,7 @@ def value_of_group(post: Post, name: str, joined) -> str:
                     f"{', '.join(there[:12])}")
 
 
-def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unlabelled, codes: Codes) -> Labels:
+def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread, codes: Codes) -> Labels:
     """Arrays; groups in the order of their names, labels in the codebook's or the frequency's."""
     said = numpy.array(predicted, dtype=numpy.int64)
     for post in codes.posts:
@@ -212,10 +227,11 @@ def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unlabe
         probabilities = numpy.array(numbers).reshape(len(said), len(keys))
         labels += [key for key in keys if key not in names]
         probabilities = probabilities[:, [keys.index(label) for label in labels]]
+    said[said == NONE] = len(labels)
     order = sorted(groups)
     number = numpy.array([order.index(value) for value in groups], dtype=numpy.int64)
     return Labels(labels, said, number[numpy.array(group, dtype=numpy.int64)], order, probabilities, place, texts,
-                  unlabelled)
+                  unread)
 
 
 def with_texts(codes: Codes, labels: Labels, joined: dict[tuple[str, str], Post] | None) -> list[Post]:

@@ -7,7 +7,7 @@ import numpy
 
 from common.terminal import table
 from report.words import counted
-from stats.prevalence import Coded, Estimate, Share
+from stats.prevalence import FIXED, Coded, Estimate, Share
 from tools.prevalence.read import Codes, Labels
 
 FEW = 30  # coded rows of a group, below which it is marked
@@ -85,13 +85,15 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
     n, posts, lines = len(coded.post), len(labels.predicted), []
     weights = 1 / coded.probability
     apart = abs(weights.sum() - posts)
-    if apart > 4 * sqrt(float((1 - coded.probability) @ weights**2)) + 0.01 * posts:
+    # In strata of fixed sizes the sum is N itself; of rows that are drawn one by one, on average.
+    chance = 0.0 if coded.stratum is not None else 4 * sqrt(float((1 - coded.probability) @ weights**2)) + 0.01 * posts
+    if apart > chance + max(1.0, FIXED * posts):
         lines.append(f"  warning: by their inclusion_probability the coded rows stand for {weights.sum():,.0f} posts, "
                      f"and there are {posts:,}; code the whole sample, and give the labels of all posts that it was "
-                     "drawn from")
+                     "drawn from (tools.sample --run leaves a run's own posts out: leave them out here as well)")
     if len(set(coded.probability.tolist())) == 1 and n < posts:
-        drawn = numpy.bincount(labels.predicted[coded.post], minlength=len(labels.labels))
-        shares = numpy.bincount(labels.predicted, minlength=len(labels.labels)) / posts
+        drawn = numpy.bincount(labels.predicted[coded.post], minlength=len(labels.labels) + 1)
+        shares = numpy.bincount(labels.predicted, minlength=len(labels.labels) + 1) / posts
         there = shares > 0
         square = float(((drawn - n * shares)[there] ** 2 / (n * shares[there])).sum()) / (1 - n / posts)
         if _chi_square_tail(square, int(there.sum()) - 1) < UNLIKELY:
