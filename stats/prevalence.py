@@ -91,6 +91,9 @@ class Estimate:
     def width(self) -> float:
         return float("inf") if self.low is None else self.high - self.low
 
+    def to_dict(self) -> dict:
+        return {"estimate": self.estimate, "low": self.low, "high": self.high}
+
 
 NONE = Estimate(None, None, None)
 

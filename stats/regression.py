@@ -112,6 +112,10 @@ def regression(asked: Question, sample: Sample, level: float = LEVEL, seed: int 
 
 def _check(asked: Question) -> None:
     """Raise `UserError` for coefficients that cannot be had, from the codes or from the machine's labels."""
+    for name, whole, column in zip(asked.names[1:], asked.matrix.T[1:], asked.coded_matrix.T[1:], strict=True):
+        if numpy.ptp(column) == 0 < numpy.ptp(whole):
+            raise UserError(f"'{name}' is {column[0]:g} for all {len(column):,} coded posts, so they say nothing of "
+                            "it; code others too, merge values, or leave it out")
     for x, y, whose in ((asked.coded_matrix, asked.coded_outcome, "the coded posts alone"),
                         (asked.matrix, asked.outcome, "the machine's labels")):
         try:

@@ -6,8 +6,8 @@ language, where both files have one, must be the same.
 
 import re
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy
@@ -42,7 +42,8 @@ class Codes:
 class Labels:
     """N posts. labels: C names; predicted (N,) int64 in 0..C, C where the machine gave none; group (N,) int64; groups:
     names; probabilities (N, C) or None; place: coded row -> its post; texts: coded row -> its text, where the file has
-    one; unread: rows that could not be read, or had no text, which are no posts."""
+    one; unread: rows that could not be read, or had no text, which are no posts; columns: of those to keep, the values
+    by number (N,) int64, and these values."""
 
     labels: list[str]
     predicted: numpy.ndarray
@@ -52,6 +53,7 @@ class Labels:
     place: dict[int, int]
     texts: dict[int, str]
     unread: int
+    columns: dict[str, tuple[numpy.ndarray, list[str]]] = field(default_factory=dict)
 
     @property
     def unlabelled(self) -> int:
@@ -102,15 +104,17 @@ def chances(codes: Codes) -> tuple[numpy.ndarray, list[str] | None] | None:
 
 
 def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codebook: Codebook | None,
-                joined: dict[tuple[str, str], Post] | None, show: Callable[[int], None]) -> Labels:
-    """The machine's labels, of all posts; `joined`: posts with further columns, by id and language."""
+                joined: dict[tuple[str, str], Post] | None, show: Callable[[int], None],
+                keep: Mapping[str, str] | None = None) -> Labels:
+    """The machine's labels, of all posts; `joined`: posts with further columns, by id and language; `by`: columns that
+    make the groups; `keep`: columns whose values are kept, and the options that name them."""
     wanted: dict[str, list[int]] = {}
     for row, post in enumerate(codes.posts):
         wanted.setdefault(post.id, []).append(row)
     names: dict[str, int] = {label: n for n, label in enumerate(codebook.labels)} if codebook else {}
     groups: dict[str, int] = {}
     predicted, group, place, texts, unread = array("q"), array("q"), {}, {}, 0
-    numbers, keys = array("d"), None
+    numbers, keys, kept = array("d"), None, {name: (array("q"), {}) for name in keep or ()}
     for count, post in enumerate(_rows(path, columns)):
         if columns.predicted not in post.extra:
             there = ", ".join(repr(name[:24]) for name in list(post.extra)[:12]) or "none"
@@ -134,6 +138,8 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         predicted.append(names.setdefault(said, len(names)) if said else NONE)
         value = ", ".join(value_of_group(post, name, joined) for name in by) if by else "all"
         group.append(groups.setdefault(value, len(groups)))
+        for name, (codes_of, values) in kept.items():
+            codes_of.append(values.setdefault(value_of_group(post, name, joined, keep[name]), len(values)))
         if len(groups) > MOST_GROUPS:
             raise UserError(f"--by {','.join(by)}: more than {MOST_GROUPS:,} groups; name columns with few values")
         if count % 1000 == 999:
@@ -145,7 +151,10 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         post = codes.posts[absent[0]]
         raise UserError(f"{post.place}: id '{post.id[:40]}' is in no row of {path} ({len(absent):,} such rows); the "
                         "coded posts must be among the labelled ones")
-    return _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread, codes)
+    found = _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread, codes)
+    found.columns = {name: (numpy.array(codes_of, dtype=numpy.int64), list(values))
+                     for name, (codes_of, values) in kept.items()}
+    return found
 
 
 def _rows(path: Path, columns: Columns) -> Iterator[Post]:
@@ -195,8 +204,8 @@ def probabilities_of(post: Post, keys: list[str]) -> list[float]:
     return values
 
 
-def value_of_group(post: Post, name: str, joined) -> str:
-    """What a post has in a column of --by: its own, or that of the same post in --posts."""
+def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
+    """What a post has in a column that `option` names: its own, or that of the same post in --posts."""
     for one in (post, (joined or {}).get((post.id, post.language))):
         if one is None:
             continue
@@ -212,7 +221,7 @@ def value_of_group(post: Post, name: str, joined) -> str:
                                 "add a column 'month'")
             return found[0]
     there = sorted({*post.extra, "language"})
-    raise UserError(f"--by {name}: {post.place} has no such column{closest(name, there)}; it has "
+    raise UserError(f"{option} {name}: {post.place} has no such column{closest(name, there)}; it has "
                     f"{', '.join(there[:12])}")
 
 

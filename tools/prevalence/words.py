@@ -8,6 +8,7 @@ import numpy
 from common.terminal import table
 from report.words import counted
 from stats.prevalence import FIXED, Coded, Estimate, Share
+from stats.regression import Coefficient
 from tools.prevalence.read import Codes, Labels
 
 FEW = 30  # coded rows of a group, below which it is marked
@@ -26,7 +27,7 @@ def table_of(found: list[Share], labels: Labels, by: list[str]) -> str:
         few = "°" if share.n_coded < FEW else ""
         rows.append([*([labels.groups[share.group]] if by else []), labels.labels[share.label], f"{share.n:,}",
                      f"{share.n_coded:,}{few}", _percent(share.naive),
-                     *map(_shown, (share.coded, share.ppi, share.dsl)), _narrowest(share)])
+                     *map(_shown, (share.coded, share.ppi, share.dsl)), narrowest(share)])
     return table(header, rows)
 
 
@@ -38,14 +39,14 @@ def _shown(one: Estimate) -> str | None:
     return None if one.low is None else f"{100 * one.estimate:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
 
 
-def gain(share: Share) -> tuple[str, float]:
+def gain(share: Share | Coefficient) -> tuple[str, float]:
     """The corrected estimate with the narrower interval, "ppi" or "dsl", and its width over that of the codes alone."""
     name = min(("ppi", "dsl"), key=lambda key: getattr(share, key).width)
     return name, getattr(share, name).width / share.coded.width if share.coded.width > 0 else 1.0
 
 
-def _narrowest(share: Share) -> str | None:
-    if not share.n_coded:
+def narrowest(share: Share | Coefficient) -> str | None:
+    if share.coded.low is None:
         return None
     name, ratio = gain(share)
     return "none: the machine adds nothing" if ratio > 1 - ALIKE else f"{NAMES[name]}, by {100 * (1 - ratio):.0f} %"
