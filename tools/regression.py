@@ -31,7 +31,7 @@ from stats.logit import design
 from stats.regression import MODELS, Coefficient, Question, Sample, regression
 from stats.surrogate import answers
 from tools.prevalence.read import Codes, Labels, read_codes, read_labels
-from tools.prevalence.sample import checked, counts, joined_posts, sample_of
+from tools.prevalence.sample import checked, counts, joined_posts, sample_of, training_of
 from tools.prevalence.words import ALIKE, caution, gain, narrowest
 
 LABEL = "label"
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
         posts = joined_posts(find_path(options.posts), options.columns_of(run and run.facts["options"]))
     with progress(None, "post", "reading") as bar:
         labels = read_labels(find_path(options.labels), columns, codes, [], codebook, posts, bar.update,
-                             columns_of(options))
+                             columns_of(options), training_of(run))
     coded, drawn = sample_of(codes, labels)
     asked = question(options, labels, codes)
     cluster = labels.columns[options.clusters][0] if options.clusters else None

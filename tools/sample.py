@@ -92,8 +92,8 @@ def main(argv: list[str]) -> None:
     if unread:
         print(f"  {counted(unread, 'row')} that could not be read, or had no text, left out")
     if left_out:
-        print(f"  {counted(left_out, 'post')} of the run's training or validation left out: leave them out of the "
-              "labels for tools.prevalence as well")
+        print(f"  {counted(left_out, 'post')} of the run's training or validation left out; with --run and "
+              "--posts, tools.prevalence leaves them out as well")
     print(f"sample: {out}; next: python -m tools.code --sample {out}")
 
 

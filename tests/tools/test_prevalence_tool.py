@@ -171,6 +171,10 @@ def test_what_was_trained_on_is_refused(tmp_path):
     jsonl(tmp_path / "coded.jsonl", [{k: v for k, v in row.items() if k != "text"} for row in [*new, shouted]])
     assert "not checked against training" in run("--run", shipped)[0]
     refused(main, *words, "--run", shipped, "--posts", data, says=["row 21", "training or validation"])
+    jsonl(tmp_path / "coded.jsonl", new)
+    said, found = run("--run", shipped, "--posts", data)
+    assert "  78 posts of the run's training or validation left out" in said
+    assert {row["n"] for row in found} == {len(labels) - 78} and "stand for" not in said
 
 
 def test_bad_files_are_told(tmp_path):

@@ -11,7 +11,8 @@ it; with a column inclusion_probability where not all posts had the same chance 
 For each label four shares: naive (count the machine's labels), from the codes alone, and corrected in two ways, PPI++
 and DSL (stats/prevalence.py has the formulas), each with its 95 % interval. What is estimated is the share among these
 very posts, unless --beyond asks for the process behind them. Codes of posts that the machine was trained on would make
-it look better than it is, so with --run they are refused: it knows its training texts by hash.
+it look better than it is, so with --run they are refused, and other posts of its training left out: it knows their
+texts by hash. A post that the machine left without a label (classify.py --abstain) is a post like any other.
 """
 
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from data.posts import ColumnOptions
 from finetune.run_folder import RunFolder
 from stats.prevalence import Machine, Share, prevalence
 from tools.prevalence.read import Labels, read_codes, read_labels
-from tools.prevalence.sample import checked, counts, joined_posts, sample_of
+from tools.prevalence.sample import checked, counts, joined_posts, sample_of, training_of
 from tools.prevalence.words import caution, table_of, verdicts
 
 
@@ -65,7 +66,8 @@ def main(argv: list[str]) -> None:
     if options.posts:
         posts = joined_posts(find_path(options.posts), options.columns_of(run and run.facts["options"]))
     with progress(None, "post", "reading") as bar:
-        labels = read_labels(find_path(options.labels), columns, codes, list(options.by), codebook, posts, bar.update)
+        labels = read_labels(find_path(options.labels), columns, codes, list(options.by), codebook, posts, bar.update,
+                             training=training_of(run))
     several = codes.agreement is not None and len(codes.agreement.annotators) > 1
     print("\n".join([*codes.notes.lines(), *(codes.agreement.lines() if several else [])]))
     coded, design = sample_of(codes, labels)

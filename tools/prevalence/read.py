@@ -15,6 +15,7 @@ import numpy
 from common.errors import UserError, closest
 from common.reading import check_path, json_value
 from data.annotators import Agreement, read_labelled
+from data.checks import TrainingTexts
 from data.codebook import Codebook
 from data.languages import UNDETERMINED
 from data.notes import Notes
@@ -42,8 +43,8 @@ class Codes:
 class Labels:
     """N posts. labels: C names; predicted (N,) int64 in 0..C, C where the machine gave none; group (N,) int64; groups:
     names; probabilities (N, C) or None; place: coded row -> its post; texts: coded row -> its text, where the file has
-    one; unread: rows that could not be read, or had no text, which are no posts; columns: of those to keep, the values
-    by number (N,) int64, and these values."""
+    one; unread: rows that could not be read, or had no text, which are no posts; trained: posts that the run was
+    trained on, left out; columns: of those to keep, the values by number (N,) int64, and these values."""
 
     labels: list[str]
     predicted: numpy.ndarray
@@ -53,6 +54,7 @@ class Labels:
     place: dict[int, int]
     texts: dict[int, str]
     unread: int
+    trained: int = 0
     columns: dict[str, tuple[numpy.ndarray, list[str]]] = field(default_factory=dict)
 
     @property
@@ -105,15 +107,17 @@ def chances(codes: Codes) -> tuple[numpy.ndarray, list[str] | None] | None:
 
 def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codebook: Codebook | None,
                 joined: dict[tuple[str, str], Post] | None, show: Callable[[int], None],
-                keep: Mapping[str, str] | None = None) -> Labels:
+                keep: Mapping[str, str] | None = None, training: TrainingTexts | None = None) -> Labels:
     """The machine's labels, of all posts; `joined`: posts with further columns, by id and language; `by`: columns that
-    make the groups; `keep`: columns whose values are kept, and the options that name them."""
+    make the groups; `keep`: columns whose values are kept, and the options that name them; `training`: posts of it are
+    left out, but for coded ones, which are refused later.
+    """
     wanted: dict[str, list[int]] = {}
     for row, post in enumerate(codes.posts):
         wanted.setdefault(post.id, []).append(row)
     names: dict[str, int] = {label: n for n, label in enumerate(codebook.labels)} if codebook else {}
     groups: dict[str, int] = {}
-    predicted, group, place, texts, unread = array("q"), array("q"), {}, {}, 0
+    predicted, group, place, texts, unread, trained = array("q"), array("q"), {}, {}, 0, 0
     numbers, keys, kept = array("d"), None, {name: (array("q"), {}) for name in keep or ()}
     for count, post in enumerate(_rows(path, columns)):
         if columns.predicted not in post.extra:
@@ -127,6 +131,9 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
             if rows:
                 raise UserError(f"{codes.posts[rows[0]].place}: id '{post.id[:40]}' was not labelled ({post.place}: "
                                 f"{wrong[:60]}); leave it out")
+            continue
+        if training is not None and not rows and training.hold(text_of(post, joined)):
+            trained += 1
             continue
         for row in rows:
             if row in place:
@@ -152,6 +159,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         raise UserError(f"{post.place}: id '{post.id[:40]}' is in no row of {path} ({len(absent):,} such rows); the "
                         "coded posts must be among the labelled ones")
     found = _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread, codes)
+    found.trained = trained
     found.columns = {name: (numpy.array(codes_of, dtype=numpy.int64), list(values))
                      for name, (codes_of, values) in kept.items()}
     return found
@@ -243,12 +251,17 @@ def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread
                   unread)
 
 
+def text_of(post: Post, joined: dict[tuple[str, str], Post] | None) -> str:
+    """A post's own text, or that of the same post in --posts."""
+    other = (joined or {}).get((post.id, post.language)) or (joined or {}).get((post.id, ""))
+    return post.text or (other.text if other else "")
+
+
 def with_texts(codes: Codes, labels: Labels, joined: dict[tuple[str, str], Post] | None) -> list[Post]:
     """The coded posts that have a text: their own, that of the labels' file, or that of --posts."""
     found = []
     for row, post in enumerate(codes.posts):
-        other = (joined or {}).get((post.id, post.language)) or (joined or {}).get((post.id, ""))
-        text = post.text or labels.texts.get(row) or (other.text if other else "")
+        text = post.text or labels.texts.get(row) or text_of(post, joined)
         if text:
             found.append(replace(post, text=text))
     return found

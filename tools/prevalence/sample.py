@@ -20,6 +20,9 @@ def counts(labels: Labels, codes: Codes) -> list[str]:
     if labels.unlabelled:
         lines.append(f"  {counted(labels.unlabelled, 'post')} without a label by the machine (classify.py --abstain): "
                      "shares are of all posts, and the naive ones count these for no label")
+    if labels.trained:
+        lines.append(f"  {counted(labels.trained, 'post')} of the run's training or validation left out: shares are of "
+                     "the others")
     if labels.unread:
         lines.append(f"  {counted(labels.unread, 'row')} that could not be read, or had no text, left out")
     return lines
@@ -55,6 +58,11 @@ def sample_of(codes: Codes, labels: Labels) -> tuple[Coded, str]:
     return Coded(post, label, probability, stratum), words
 
 
+def training_of(run: RunFolder | None) -> TrainingTexts | None:
+    """The texts of a run's training and validation, as hashes."""
+    return None if run is None else TrainingTexts.from_file(run.path / "training_texts.json")
+
+
 def checked(run: RunFolder | None, codes: Codes, labels: Labels, posts: dict | None) -> list[str]:
     """Refuse codes of posts that the run was trained on; says where that cannot be known."""
     texts = with_texts(codes, labels, posts)
@@ -62,7 +70,7 @@ def checked(run: RunFolder | None, codes: Codes, labels: Labels, posts: dict | N
         lacking = " and ".join(filter(None, ["--run" if run is None else "", "" if texts else "--posts, or a text in "
                                              "the coded rows"]))  # fmt: skip
         return [f"  not checked against training: that needs {lacking}"]
-    training = TrainingTexts.from_file(run.path / "training_texts.json")
+    training = training_of(run)
     known = [post for post in texts if training.hold(post.text)]
     if known:
         raise UserError(f"{known[0].place}: id '{known[0].id[:40]}' was in the training or validation of {run.path} "

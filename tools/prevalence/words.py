@@ -91,7 +91,8 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
     if apart > chance + max(1.0, FIXED * posts):
         lines.append(f"  warning: by their inclusion_probability the coded rows stand for {weights.sum():,.0f} posts, "
                      f"and there are {posts:,}; code the whole sample, and give the labels of all posts that it was "
-                     "drawn from (tools.sample --run leaves a run's own posts out: leave them out here as well)")
+                     "drawn from (tools.sample --run leaves a run's own posts out, and so does --run with --posts "
+                     "here)")
     if len(set(coded.probability.tolist())) == 1 and n < posts:
         drawn = numpy.bincount(labels.predicted[coded.post], minlength=len(labels.labels) + 1)
         shares = numpy.bincount(labels.predicted, minlength=len(labels.labels) + 1) / posts
