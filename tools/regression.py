@@ -224,7 +224,7 @@ def references(options: RegressionOptions, factors) -> dict[str, str]:
 
 
 def shown(one) -> str:
-    return f"{one.estimate:.3f} [{one.low:.3f}, {one.high:.3f}]".replace("-", "−")
+    return f"{one.estimate:z.3f} [{one.low:z.3f}, {one.high:z.3f}]".replace("-", "−")
 
 
 def table_of(found: list[Coefficient]) -> list[str]:

@@ -177,6 +177,22 @@ def test_what_was_trained_on_is_refused(tmp_path):
     assert {row["n"] for row in found} == {len(labels) - 78} and "stand for" not in said
 
 
+def test_the_picture_has_a_line_for_each_share(tmp_path):
+    labels, codes = made()
+    jsonl(tmp_path / "labels.jsonl", labels)
+    jsonl(tmp_path / "coded.jsonl", random.Random(2).sample(codes, 150))
+    for words, lines in (([], ["a", "b", "c", "codes alone", "naive: machine labels"]),
+                         (["--by", "language"], ["en", "es"])):
+        said, _ = run("--figure", "f.svg", *words)
+        text = (tmp_path / "f.svg").read_text(encoding="utf-8")
+        assert "figure: f.svg" in said and all(f">{line}</text>" in text for line in lines)
+    files = ["--labels", "labels.jsonl", "--coded", "coded.jsonl"]
+    refused(main, *files, "--figure", "f.txt", says=["--figure f.txt", "no known format", ".png"])
+    jsonl(tmp_path / "labels.jsonl", [row | {"day": str(n)} for n, row in enumerate(labels)])
+    refused(main, *files, "--figure", "g.png", "--by", "day", says=["--figure: 400 groups", "leave it out"])
+    assert not (tmp_path / "g.png").exists()
+
+
 def test_bad_files_are_told(tmp_path):
     labels, codes = made(20)
     jsonl(tmp_path / "labels.jsonl", labels)

@@ -16,6 +16,7 @@ texts by hash. A post that the machine left without a label (classify.py --absta
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from common.errors import UserError, run_program
@@ -30,12 +31,14 @@ from tools.prevalence.read import Labels, read_codes, read_labels
 from tools.prevalence.sample import checked, counts, joined_posts, sample_of, training_of
 from tools.prevalence.words import caution, table_of, verdicts
 
+PICTURES = (".png", ".svg", ".pdf")
+
 
 @dataclass
 class PrevalenceOptions(ColumnOptions):
     """Options of one estimation."""
 
-    FIRST: ClassVar = ("labels", "coded", "by", "run", "posts", "json")
+    FIRST: ClassVar = ("labels", "coded", "by", "run", "posts", "json", "figure")
 
     labels: str | None = option(None, "all posts with the machine's labels: .jsonl, .csv or .tsv, also .gz",
                                 metavar="FILE")
@@ -46,6 +49,7 @@ class PrevalenceOptions(ColumnOptions):
                              "refused", metavar="DIR")
     posts: str | None = option(None, "the posts, joined by id: texts, and columns for --by", metavar="FILE")
     json: str | None = option(None, "write the table there as well", metavar="FILE")
+    figure: str | None = option(None, "draw the shares there: .png, .svg or .pdf", metavar="FILE")
     beyond: bool = option(False, "intervals for the process that made the posts, of which these are a draw, not for "
                           "these posts alone")
     seed: int = option(0, "seed for the folds of cross-fitting", minimum=0)
@@ -59,6 +63,11 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name}: is missing; name a file (--help tells what is in it)")
     if options.json:
         check_place(options.json, "--json")
+    if options.figure:
+        if Path(options.figure).suffix not in PICTURES:
+            raise UserError(f"--figure {options.figure}: has no known format; give it a name with "
+                            f"{', '.join(PICTURES)}")
+        check_place(options.figure, "--figure")
     run = RunFolder.open(find_path(options.run)) if options.run else None
     codebook = Codebook.from_dict(run.facts["codebook"]) if run else None
     columns, posts = options.columns(), None
@@ -79,6 +88,12 @@ def main(argv: list[str]) -> None:
     if options.json:
         write_json(options.json, [as_dict(share, labels) for share in found])
         print(f"table: {options.json}")
+    if options.figure:
+        from report.figures import save  # matplotlib: half a second that no error message should wait for
+        from tools.prevalence.figure import figure_of
+
+        save(figure_of(found, labels), options.figure)
+        print(f"figure: {options.figure}")
 
 
 def as_dict(share: Share, labels: Labels) -> dict:
