@@ -11,7 +11,7 @@ linear or logistic regression, psi_i(b) = x_i (y_i - mu(x_i b)), mu(t) = t or 1 
     DSL      sum_i psi_i(g) / N + sum o_i (psi_i(code) - psi_i(g)) = 0
 
 PPI++ is Angelopoulos, Duchi and Zrnic 2023 (arXiv 2311.01453), their unlabelled rows being our others (stats/
-prevalence.py); L in [0, 1] makes sum_j V_jj / V_jj(L = 0) smallest, so that the units of the variables do not matter.
+prevalence.py); L in [0, 1] makes sum_j V_jj / V_jj(L = 0) of the centred variables smallest, so that no unit matters.
 DSL is Egami, Hinck, Stewart and Wei 2023 (NeurIPS), with g the cross-fitted prediction of the code from the machine's
 answers and all other variables of the regression (stats/surrogate.py), in the place of the label, be it outcome or
 regressor; their weights are R_i / (N pi_i). Both are doubly robust: with known pi_i they are right however wrong the
@@ -32,7 +32,7 @@ as is usual with coefficients. Intervals: estimate +- t V_jj^(1/2), G - p degree
 float64 throughout.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
 
@@ -97,8 +97,9 @@ def regression(asked: Question, sample: Sample, level: float = LEVEL, seed: int 
     if len(asked.coded_outcome) <= asked.matrix.shape[1]:
         raise UserError(f"regression: {len(asked.coded_outcome)} coded posts for {asked.matrix.shape[1]} coefficients; "
                         "code more, or name fewer variables")
+    asked, back = _standardised(asked)
     _check(asked)
-    draw = _Draw(asked, sample)
+    draw = _Draw(asked, sample, back)
     hand = (asked.coded_matrix, asked.coded_outcome)
     machine = (asked.matrix, asked.outcome)
     alone = draw.solve([(*hand, draw.o)], numpy.zeros(asked.matrix.shape[1]))
@@ -110,12 +111,24 @@ def regression(asked: Question, sample: Sample, level: float = LEVEL, seed: int 
     return [Coefficient(*row) for row in zip(asked.names, naive, coded, ppi, dsl, strict=True)], tuned
 
 
+def _standardised(asked: Question) -> tuple[Question, numpy.ndarray]:
+    """The question with its columns centred and in units of their deviation, but for labels, so that no unit makes the
+    arithmetic inexact; and the matrix (p, p) that turns its coefficients into those asked for."""
+    centre, spread = asked.matrix.mean(0), asked.matrix.std(0)
+    kept = [0, *asked.labelled, *numpy.flatnonzero(spread == 0).tolist()]
+    centre[kept], spread[kept] = 0.0, 1.0
+    back = numpy.diag(1 / spread)
+    back[0, 1:] = -centre[1:] / spread[1:]
+    return replace(asked, matrix=(asked.matrix - centre) / spread,
+                   coded_matrix=(asked.coded_matrix - centre) / spread), back
+
+
 def _check(asked: Question) -> None:
     """Raise `UserError` for coefficients that cannot be had, from the codes or from the machine's labels."""
     for name, whole, column in zip(asked.names[1:], asked.matrix.T[1:], asked.coded_matrix.T[1:], strict=True):
         if numpy.ptp(column) == 0 < numpy.ptp(whole):
-            raise UserError(f"'{name}' is {column[0]:g} for all {len(column):,} coded posts, so they say nothing of "
-                            "it; code others too, merge values, or leave it out")
+            raise UserError(f"'{name}' is the same for all {len(column):,} coded posts, so they say nothing of it; "
+                            "code others too, merge values, or leave it out")
     for x, y, whose in ((asked.coded_matrix, asked.coded_outcome, "the coded posts alone"),
                         (asked.matrix, asked.outcome, "the machine's labels")):
         try:
@@ -145,7 +158,8 @@ def _predicted(asked: Question, sample: Sample, seed: int) -> tuple[numpy.ndarra
 class _Draw:
     """The estimating equations of one sample, and how much their solutions vary."""
 
-    def __init__(self, asked: Question, sample: Sample):
+    def __init__(self, asked: Question, sample: Sample, back: numpy.ndarray):
+        self.back = back
         self.logistic, self.post, self.posts = asked.model == "logistic", sample.post, len(asked.matrix)
         self.pi, self.stratum, self.cluster = sample.probability, sample.stratum, sample.cluster
         self.o = 1 / self.pi / (1 / self.pi).sum()
@@ -215,7 +229,7 @@ class _Draw:
     def estimates(self, b, hand, surrogate, weight: float, level: float) -> list[Estimate]:
         """The coefficients with their intervals."""
         moved = self.moved(b, hand, surrogate, weight)
-        return _intervals(b, self.cross(moved, moved), self.groups - len(b), level)
+        return self.intervals(b, self.cross(moved, moved), self.groups - len(b), level)
 
     def moved(self, b, hand, surrogate, weight: float) -> tuple[numpy.ndarray, numpy.ndarray]:
         """u (K, p) of all clusters, and A (mean_s d - D) times the root of its factor in B, (S, p)."""
@@ -267,9 +281,9 @@ class _Draw:
         parts = [(*machine, numpy.full(self.posts, 1 / self.posts))]
         b = self.solve(parts, numpy.zeros(matrix.shape[1]))
         u = self.summed(self.psi(machine, b) / self.posts) @ numpy.linalg.inv(self.equation(parts, b)[1]).T
-        return _intervals(b, u.T @ u, len(u) - len(b), level)
+        return self.intervals(b, u.T @ u, len(u) - len(b), level)
 
-
-def _intervals(b: numpy.ndarray, variance: numpy.ndarray, freedom: int, level: float) -> list[Estimate]:
-    half = t_quantile(level, max(1, freedom)) * numpy.sqrt(numpy.maximum(0.0, numpy.diag(variance)))
-    return [Estimate(float(value), float(value - h), float(value + h)) for value, h in zip(b, half, strict=True)]
+    def intervals(self, b: numpy.ndarray, variance: numpy.ndarray, freedom: int, level: float) -> list[Estimate]:
+        b, error = self.back @ b, numpy.diag(self.back @ variance @ self.back.T)
+        half = t_quantile(level, max(1, freedom)) * numpy.sqrt(numpy.maximum(0.0, error))
+        return [Estimate(float(value), float(value - h), float(value + h)) for value, h in zip(b, half, strict=True)]

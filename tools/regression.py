@@ -36,6 +36,7 @@ from tools.prevalence.words import ALIKE, caution, gain, narrowest
 
 LABEL = "label"
 MOST_VALUES = 100  # of a column of words: with more, it holds names
+LARGEST = 1e15  # number of a column
 FEW = 10  # coded posts for each coefficient, below which that is said
 
 
@@ -115,6 +116,11 @@ def check_sides(options: RegressionOptions) -> None:
         raise UserError("--outcome and --on: labels stand on " + (
             "both sides; on one they can be corrected" if all(there) else
             "neither side, so there is nothing of the machine's to correct; write label=NAME on one"))
+    if options.clusters == LABEL:
+        raise UserError("--clusters label: labels are what is corrected; name a column such as author")
+    odd = next((name for name in options.words if (name, None) not in sides[1]), None)
+    if odd:
+        raise UserError(f"--words {odd}: is not among --on{closest(odd, options.on)}")
     terms = [*sides[0], *sides[1]]
     twice = next((term for n, term in enumerate(terms) if term in terms[:n]), None)
     if twice:
@@ -195,8 +201,8 @@ def numbers_of(labels: Labels, name: str, where: str) -> numpy.ndarray | None:
             odd.append(value)
     if odd and set(odd) != {"(none)"}:
         return None
-    if len(odd) == len(values) or not numpy.isfinite(found[[v not in odd for v in values]]).all():
-        raise UserError(f"{where} {name}: holds no finite numbers")
+    if len(odd) == len(values) or not (abs(found[[v not in odd for v in values]]) < LARGEST).all():
+        raise UserError(f"{where} {name}: holds no numbers below {LARGEST:g}")
     if odd:
         count = int((row == values.index("(none)")).sum())
         raise UserError(f"{where} {name}: is empty for {counted(count, 'post')}, and else holds numbers; leave these "

@@ -183,6 +183,21 @@ def test_clusters_are_left_out_whole():
     assert errors_of(found, len(set(own.tolist())) - 3) != pytest.approx(errors_of(alone, len(y) - 3), rel=1e-3)
 
 
+@pytest.mark.parametrize(("model", "side"), SIDES)
+def test_no_unit_changes_an_estimate(model, side):
+    """A column as seconds since 1970: x2 in minutes around the year 2024."""
+    asked, sample = example(model, side, "independent")
+    plain, tuned = regression(asked, sample)
+    change = numpy.array([[1, 0, 1.7e9], [0, 1, 0], [0, 0, 60.0]])
+    found, again = regression(replace(asked, matrix=asked.matrix @ change, coded_matrix=asked.coded_matrix @ change),
+                              sample)
+    assert again == pytest.approx(tuned, abs=1e-6)
+    for name in ("naive", "coded", "ppi", "dsl"):
+        for one, other, unit in ((plain[1], found[1], 1), (plain[2], found[2], 60)):
+            assert list(getattr(one, name).to_dict().values()) == pytest.approx(
+                [unit * value for value in getattr(other, name).to_dict().values()], abs=1e-6)
+
+
 def test_strata_take_away_what_differs_between_them():
     asked, sample = example("linear", "outcome", "strata")
     fixed, free = (regression(asked, s)[0] for s in (sample, replace(sample, stratum=None)))
@@ -193,7 +208,7 @@ def test_strata_take_away_what_differs_between_them():
 def test_what_the_codes_do_not_have_is_refused():
     asked, sample = example()
     none = replace(asked, coded_matrix=asked.coded_matrix * [1, 0, 1])
-    with pytest.raises(UserError, match="'x1' is 0 for all 240 coded posts"):
+    with pytest.raises(UserError, match="'x1' is the same for all 240 coded posts"):
         regression(none, sample)
     apart = replace(asked, coded_outcome=asked.coded_matrix[:, 1])
     with pytest.raises(UserError, match="the coded posts alone: no finite estimate"):

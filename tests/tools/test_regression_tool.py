@@ -112,6 +112,8 @@ def test_few_codes_are_told(files, tmp_path):
     (["--outcome", "label=anti", "--on", "language", "--reference", "month=2024-01"], "--reference month"),
     (["--outcome", "label=anti", "--on", "language,="], "write COLUMN, COLUMN=VALUE or label=NAME"),
     (["--outcome", "label=anti", "--on", "language", "--clusters", "autor"], "--clusters autor"),
+    (["--outcome", "label=anti", "--on", "language", "--clusters", "label"], "--clusters label"),
+    (["--outcome", "label=anti", "--on", "year", "--words", "yaer"], ["--words yaer", "did you mean 'year'"]),
 ])  # fmt: skip
 def test_what_cannot_be_asked(files, words, says):
     refused(main, *WORDS, *words, says=says)
@@ -125,4 +127,4 @@ def test_gaps_in_numbers_and_values_without_a_code(files, tmp_path):
     jsonl(tmp_path / "labels.jsonl", labels)
     jsonl(tmp_path / "coded.jsonl", [row for row in codes if labels[int(row["id"][1:])]["language"] == "en"])
     refused(main, *WORDS, "--outcome", "label=anti", "--on", "language",
-            says=["'language: es' is 0 for all", "code others too"])
+            says=["'language: es' is the same for all", "code others too"])
