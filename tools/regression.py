@@ -15,6 +15,7 @@ the posts. --clusters author allows for posts of one author that resemble each o
 """
 
 from dataclasses import dataclass
+from math import floor, log10
 from typing import ClassVar
 
 import numpy
@@ -229,14 +230,19 @@ def references(options: RegressionOptions, factors) -> dict[str, str]:
     return found
 
 
-def shown(one) -> str:
-    return f"{one.estimate:z.3f} [{one.low:z.3f}, {one.high:z.3f}]".replace("-", "−")
+def cells(one: Coefficient) -> list[str]:
+    """The four estimates with their intervals, with as many decimals as the widest interval calls for, three or more."""
+    ways = (one.naive, one.coded, one.ppi, one.dsl)
+    widest = max(way.width for way in ways) / 2
+    digits = min(9, max(3, 1 - floor(log10(widest)))) if widest > 0 else 3
+    return [f"{way.estimate:z.{digits}f} [{way.low:z.{digits}f}, {way.high:z.{digits}f}]".replace("-", "−")
+            for way in ways]
 
 
 def table_of(found: list[Coefficient]) -> list[str]:
     """A line for each coefficient."""
     return [table(["", "naive", "codes alone", "PPI++", "DSL", "narrowest"],
-                  [[one.name, *map(shown, (one.naive, one.coded, one.ppi, one.dsl)), narrowest(one)] for one in found])]
+                  [[one.name, *cells(one), narrowest(one)] for one in found])]
 
 
 def verdicts(found: list[Coefficient], asked: Question, options: RegressionOptions) -> list[str]:

@@ -10,10 +10,10 @@ import random
 import numpy
 import pytest
 
-from stats.prevalence import equal_probabilities
-from stats.regression import Question, Sample, regression
+from stats.prevalence import Estimate, equal_probabilities
+from stats.regression import Coefficient, Question, Sample, regression
 from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
-from tools.regression import main
+from tools.regression import cells, main
 
 WORDS = ["--labels", "labels.jsonl", "--coded", "coded.jsonl"]
 
@@ -89,6 +89,16 @@ def test_words_numbers_months_and_references(files):
     found = run("--outcome", "label=anti", "--on", "month,year", "--words", "year", "--reference",
                 "month=2024-02,year=2024")[1]
     assert [row["term"] for row in found["coefficients"]][1:] == ["month: 2024-01", "month: 2024-03", "year: 2023"]
+
+
+def test_small_coefficients_have_more_decimals():
+    def estimate(value, half):
+        return Estimate(value, value - half, value + half)
+
+    small = Coefficient("n", *(estimate(-0.00004, half) for half in (0.0002, 0.0005, 0.0003, 0.0003)))
+    assert cells(small)[1] == "−0.00004 [−0.00054, 0.00046]"
+    assert cells(Coefficient("x", *[estimate(2.0, 12.5)] * 4))[0] == "2.000 [−10.500, 14.500]"
+    assert cells(Coefficient("0", *[estimate(-1e-7, 0.4)] * 4))[0] == "0.000 [−0.400, 0.400]"
 
 
 def test_few_codes_are_told(files, tmp_path):
