@@ -231,7 +231,7 @@ def references(options: RegressionOptions, factors) -> dict[str, str]:
 
 
 def cells(one: Coefficient) -> list[str]:
-    """The four estimates with their intervals, with as many decimals as the widest interval calls for, three or more."""
+    """The four estimates with their intervals; three decimals, or more where the widest interval calls for them."""
     ways = (one.naive, one.coded, one.ppi, one.dsl)
     widest = max(way.width for way in ways) / 2
     digits = min(9, max(3, 1 - floor(log10(widest)))) if widest > 0 else 3
