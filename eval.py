@@ -9,7 +9,6 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from textwrap import wrap
 from typing import ClassVar
 
 import numpy as np
@@ -45,7 +44,8 @@ from report.errors import surest_errors
 from report.metrics import Scored, dropped_section, score
 from report.page import write_page
 from report.tables import label_table, language_table
-from report.words import findings
+from report.words import filled, findings
+from stats.calibration import scaled_figures
 
 SCORING = "scoring"
 
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
     else:
         predictions, agreement, check = label_posts(options, run)
         facts = run.facts
-    metrics = figures(options, predictions, check)
+    metrics = figures(options, predictions, check, facts.get("calibration"))
     if run is None:  # nothing is known about the training behind these labels
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
     metrics |= {"int8": asdict(predictions.int8)} if predictions.int8 is not None else {}
@@ -148,11 +148,6 @@ def errors_of(predictions: Predictions) -> str:
         zip(predictions.probabilities, predictions.predicted, strict=True)]
     return surest_errors([post.label for post in posts], [label or "nothing" for label in predictions.predicted], sure,
                          [post.text for post in posts], [f"{post.place} (id {post.id})" for post in posts])
-
-
-def filled(text: str) -> list[str]:
-    """Lines of at most 100 columns; a number stays with its per cent sign."""
-    return [line.replace("\u00a0", " ") for line in wrap(text.replace(" %", "\u00a0%"), 100)]
 
 
 def check_together(options: EvalOptions) -> None:
@@ -241,8 +236,9 @@ def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
     return group_posts(posts, options.group_by, same_text=any(post.text for post in posts))
 
 
-def figures(options: EvalOptions, predictions: Predictions, check: TestCheck) -> dict:
-    """metrics.json: the figures of the posts kept and, if posts were dropped, also those of all posts."""
+def figures(options: EvalOptions, predictions: Predictions, check: TestCheck, scaling: dict | None) -> dict:
+    """metrics.json: the figures of the posts kept, if posts were dropped also those of all posts, and of the scaled
+    probabilities if the run has a scaling."""
     def scored(indices: list[int]) -> Scored:
         posts = [predictions.posts[index] for index in indices]
         columns = {name: [post.extra.get(name, "") for post in posts] for name in options.by}
@@ -260,6 +256,8 @@ def figures(options: EvalOptions, predictions: Predictions, check: TestCheck) ->
         all_rows = score(scored(every), predictions.seen, draws=options.draws, seed=options.seed)
         dropped = dropped_section({"text_was_trained_on": len(check.dropped)}, all_rows)
     metrics = score(scored(kept), predictions.seen, options.by, draws=options.draws, seed=options.seed, dropped=dropped)
+    if scaling and kept:
+        metrics["scaled"] = scaled_figures(scored(kept), scaling, options.draws, options.seed)
     return metrics | {"checks": check.to_dict(), "cut": predictions.cut}
 
 

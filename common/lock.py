@@ -158,13 +158,14 @@ def _is_at(handle, path: Path) -> bool:
 
 
 @contextmanager
-def hold(folder: str | Path, wait: float = 0) -> Iterator[None]:
-    """Keep other processes out of an existing folder until the block ends.
+def hold(folder: str | Path, wait: float = 0, name: str = LOCK) -> Iterator[None]:
+    """Keep other processes out of an existing folder until the block ends; `name`: of the lock, where it is for a part
+    of the folder only.
 
     Raises `UserError`, naming the process that is in it, if it is not free within `wait` seconds; and where `folder`
     cannot be written.
     """
-    path = Path(folder) / LOCK
+    path = Path(folder) / name
     give_up = time.monotonic() + wait
     while True:
         try:

@@ -46,8 +46,10 @@ def of_confusion(figure: Figure) -> str:
 
 
 def of_reliability(figure: Figure) -> str:
-    return ("A point on the dashed line: answers with that probability are right that often. Below the line, the model "
-            "is overconfident; above it, underconfident. Bars: the number of posts.")
+    return ("Points: as many posts each, sorted by the probability of their label, with intervals. On the dashed line, "
+            "answers with that probability are right that often; below it, the model is too sure, above it, not sure "
+            "enough. The other picture: how many posts keep their label, and how many of these labels are right, if "
+            "labels with a lower probability are left out.")
 
 
 def of_loss(figure: Figure) -> str:

@@ -185,24 +185,34 @@ def confusion_matrix(cell: Mapping, width: float = WIDE) -> Figure:
 
 
 def reliability(cell: Mapping, width: float = WIDE) -> Figure | None:
-    """How often answers with a given probability are right, with intervals, beside their number; None without bins."""
-    bins = (cell["calibration"] or {}).get("bins")
-    if not bins:
+    """How often answers with a given probability are right, in bins of as many posts each, and how accurate the surest
+    part of the posts is; None without bins."""
+    found = cell["calibration"] or {}
+    if not found.get("bins"):
         return None
     with styled():
-        figure = Figure(figsize=(width, 4.2), layout="constrained")
-        top, low = (figure.subplots(1, 2, sharex=True) if width >= WIDE else
-                    figure.subplots(2, 1, sharex=True, height_ratios=[3, 1]))
-        top.plot([0, 1], [0, 1], color=GREY, lw=1, ls=(0, (4, 3)))
-        for b in bins:
-            pair = wilson(b["right"], b["n"])
-            top.plot([b["confidence"]] * 2, pair, color=SEEN, lw=1.5)
-            top.plot(b["confidence"], b["right"] / b["n"], "o", color=SEEN, ms=5, mec="white", clip_on=False)
-        top.set(ylim=(0, 1), ylabel="share of right answers", title="Dashed line: right as often as stated")
-        low.bar([(b["low"] + b["high"]) / 2 for b in bins], [b["n"] for b in bins], 0.094, color="#a9cbe2")
-        low.set(xlim=(0, 1), ylabel="posts")
-        for ax in (top, low) if width >= WIDE else (low,):
-            ax.set_xlabel("probability of the answer")
+        figure = Figure(figsize=(width, 4.2 if width >= WIDE else 7.4), layout="constrained")
+        left, other = figure.subplots(1, 2) if width >= WIDE else figure.subplots(2, 1)
+        left.plot([0, 1], [0, 1], color=GREY, lw=1, ls=(0, (4, 3)))
+        for b in found["bins"]:
+            left.plot([b["confidence"]] * 2, wilson(b["right"], b["n"]), color=SEEN, lw=1.5)
+            left.plot(b["confidence"], b["right"] / b["n"], "o", color=SEEN, ms=5, mec="white", clip_on=False)
+        left.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer", ylabel="share of right answers",
+                 title="Dashed line: right as often as stated")
+        points = [row for row in found["coverage"] if row["n"]]
+        covered = [row["coverage"] for row in points]
+        other.fill_between(covered, [row["low"] for row in points], [row["high"] for row in points], color="#a9cbe2",
+                           alpha=0.5, lw=0)
+        other.plot(covered, [row["accuracy"] for row in points], "o-", color=SEEN, ms=5, mec="white", clip_on=False)
+        last = 2.0
+        for row in points:  # from the right; a number that would lie on its neighbour is left out
+            if last - row["coverage"] > 0.09 and row["threshold"]:
+                other.annotate(f"{row['threshold']:g}", (row["coverage"], row["accuracy"]),
+                               (0, 7 if row["accuracy"] < 0.9 else -14), textcoords="offset points", ha="center",
+                               fontsize=8)
+                last = row["coverage"]
+        other.set(xlim=(0, 1), ylim=(0, 1.05), xlabel="share of the posts that keep their label",
+                  ylabel="accuracy among them", title="With --abstain at the number at each point")
     return figure
 
 

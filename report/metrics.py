@@ -11,7 +11,8 @@ value of each `by` column. Every cell has the same keys:
     stance          rows whose gold label is related, three ways: end_to_end (a missed topic is wrong), given_detection
                     (rows also predicted related), conditional (arg max over the related labels' probabilities)
     confusion       counts, with a last column for predictions outside the label set, which are wrong
-    calibration     log loss, Brier score and expected calibration error, if there are probabilities
+    calibration     if there are probabilities: log loss, Brier score, calibration error, how much too sure the model
+                    is, and accuracy by coverage (report/calibration.py)
     left_out        declared labels that occur in neither gold nor prediction, so that macro-F1 leaves them out
 
 What cannot be estimated is null, and `notes` in the same dict gives the reason under the same key (report/cells.py).
@@ -27,12 +28,12 @@ from dataclasses import dataclass, field
 import numpy
 
 from common.errors import UserError
+from report.calibration import calibration
 from report.cells import Figures, mean_over_languages, stance_figures, topic_figures
 from report.counts import MEANS, Grouping, figures, flat_indices, views
 from report.intervals import LEVEL, bootstrap, patterns
 
 SCHEMA = 1
-CALIBRATION_ROWS = 100  # with fewer rows, ten bins would hold mostly noise
 MAX_VALUES = 200  # of a `by` column: a column with more values holds ids, not groups
 OUTSIDE = "(outside the label set)"
 
@@ -228,19 +229,5 @@ class _Table:
         if self.scored.probabilities is None or not len(rows):
             notes["calibration"] = "there are no probabilities" if len(rows) else "no rows"
             return None
-        p, gold = self.scored.probabilities[rows], self.gold[rows]
-        truth = numpy.eye(p.shape[1])[gold]
-        top, right = p.max(1), p.argmax(1) == gold
-        result = {"n": len(rows), "log_loss": float(-numpy.log(numpy.maximum(p[truth > 0], 1e-12)).mean()),
-                  "brier": float(((p - truth) ** 2).sum(1).mean()), "ece": None, "bins": [], "notes": {}}
-        if len(rows) < CALIBRATION_ROWS:
-            result["notes"]["ece"] = f"fewer than {CALIBRATION_ROWS} rows: ten bins would hold mostly noise"
-            return result
-        number = numpy.minimum((top * 10).astype(int), 9)
-        for b in sorted(set(number.tolist())):
-            inside = number == b
-            result["bins"].append({"low": b / 10, "high": (b + 1) / 10, "n": int(inside.sum()),
-                                   "confidence": float(top[inside].mean()), "right": int(right[inside].sum())})
-        gaps = [abs(b["right"] / b["n"] - b["confidence"]) * b["n"] for b in result["bins"]]
-        result["ece"] = sum(gaps) / len(rows)
-        return result
+        return calibration(self.scored.probabilities[rows], self.gold[rows], self.language[rows], self.clusters[rows],
+                           self.draws, self.seed, self.level)

@@ -18,6 +18,7 @@ from report.beside import beside_section
 from report.cells import MIN_ROWS
 from report.markup import Html, escape, folded, grid, join, tag
 from report.markup import facts as facts_list
+from report.probabilities import probabilities_section
 from report.tables import cells_of, groups_of_rows, header_of, short_cells, short_header
 from report.words import counted, findings, interval, language_name, number, percent, rate
 
@@ -55,7 +56,8 @@ def page(
     if metrics and metrics["n"]:
         sections += [_pictures(metrics, names), _table(metrics, names, agreement, agreement_name, below_table),
                      beside_section(metrics.get("baseline")), _labels(metrics), _columns(metrics),
-                     _probabilities(metrics)]
+                     probabilities_section(metrics, names, _figure(
+                         lambda width: figures.reliability(metrics, width), "reliability", captions.of_reliability))]
     if metrics:
         sections.append(_dropped(metrics))
     sections += [_training(steps), _posts(posts, names), _facts(facts or {}), _reading(metrics)]
@@ -209,17 +211,6 @@ def _columns(metrics: Mapping) -> Html | None:
                   _marks(short), folded(f"All figures by {column}", grid([column, *header_of(metrics)[1:]], rows,
                                                                          class_="wide"))]
     return _section("Other groups", *parts)
-
-
-def _probabilities(metrics: Mapping) -> Html | None:
-    found = metrics["calibration"]
-    if not found:
-        return None
-    ece = (f"; on average, stated probabilities differ from the share of right answers by {found['ece']:.3f} (expected "
-           "calibration error)") if found["ece"] is not None else ""
-    words = f"Log loss {found['log_loss']:.3f}, Brier score {found['brier']:.3f} (for both, smaller is better){ece}."
-    return _section("Are the probabilities honest?", tag("p", words, class_="before"),
-                    _figure(lambda width: figures.reliability(metrics, width), "reliability", captions.of_reliability))
 
 
 def _dropped(metrics: Mapping) -> Html | None:

@@ -15,6 +15,7 @@ answers differ by. "No difference can be shown" does not mean that there is none
 """
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 from report.intervals import rate_difference, wilson
 
@@ -44,6 +45,11 @@ def interval(pair: Sequence[float] | None, digits: int = 2) -> str:
 
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def filled(text: str) -> list[str]:
+    """Lines of at most 100 columns; a number stays with its per cent sign."""
+    return [line.replace("\u00a0", " ") for line in wrap(text.replace(" %", "\u00a0%"), 100)]
 
 
 def counted(n: int, noun: str) -> str:

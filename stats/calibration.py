@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: how far they are from it, and the scaling that mends it.
+"""Probabilities that mean what they say: the scaling that mends those of a model, and how far each language is from it.
 
 **Scaling** (Guo, Pleiss, Sun and Weinberger 2017, ICML): with the model's probabilities q_c of the C labels,
 
@@ -8,14 +8,7 @@ Temperature scaling has one s_c = 1 / T for all labels and t_c = 0, so no label 
 fewer than `VECTOR_ROWS` posts. Vector scaling has an s_c and a t_c for each label. Both maximise the log-likelihood of
 held-out posts; vector scaling minus a penalty ||s - 1 / T||^2 / 2 + ||t||^2 / 2, without which (s, t) are not unique.
 
-**Calibration error** in bins of equal mass, debiased (Kumar, Liang and Ma 2019, NeurIPS): posts sorted by the
-probability of their label are cut into B bins; with conf_b the mean probability and acc_b the share that is right,
-
-    error^2 = sum_b n_b / n ((conf_b - acc_b)^2 - acc_b (1 - acc_b) / (n_b - 1)),    error = sqrt(max(0, error^2))
-
-Without the second term a model that is calibrated to the last digit would seem not to be, the more so the smaller the
-bins. **Brier score**: the mean over posts of sum_c (p_c - y_c)^2. **Coverage**: the share of posts whose label has a
-probability of at least a threshold, and the accuracy among them.
+How far probabilities are from what they say: report/calibration.py.
 """
 
 from collections.abc import Sequence
@@ -23,14 +16,15 @@ from collections.abc import Sequence
 import numpy
 
 from common.errors import UserError
-from report.intervals import LEVEL, wilson
+from report.calibration import SMALLEST, calibration, calibration_error, coverage_curve
+from report.intervals import LEVEL
+from report.metrics import Scored
+
+__all__ = ["LEAST_ROWS", "VECTOR_ROWS", "by_language", "calibration_error", "coverage_curve", "fit_scaling", "scaled",
+           "scaled_figures"]
 
 VECTOR_ROWS = 200
 LEAST_ROWS = 20  # with fewer nothing is fitted
-SMALLEST = 1e-12
-BINS = 10
-LEAST_IN_BIN = 10
-THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 STEPS = 100
 
 
@@ -66,6 +60,19 @@ def scaled(probabilities: numpy.ndarray, scaling: dict) -> numpy.ndarray:
         raise UserError(f"the run's calibration is not of {shape[0]} labels; train again")
     logs = numpy.log(numpy.maximum(probabilities.astype(numpy.float64), SMALLEST))
     return _softmax(logs * scale + shift).astype(probabilities.dtype)
+
+
+def scaled_figures(scored: Scored, scaling: dict, draws: int, seed: int) -> dict:
+    """Calibration of the scaled probabilities (report/calibration.py), with the scaling's `method` and how many posts
+    it was `fitted` on."""
+    method, rows = (scaling.get("method"), scaling.get("n")) if isinstance(scaling, dict) else (None, None)
+    if method not in ("temperature", "vector") or type(rows) is not int:
+        raise UserError("the run's calibration was changed by hand; train again")
+    number = {label: index for index, label in enumerate(scored.labels)}
+    gold = numpy.array([number[label] for label in scored.gold], dtype=numpy.int64)
+    clusters = range(len(gold)) if scored.clusters is None else scored.clusters
+    return calibration(scaled(scored.probabilities, scaling), gold, scored.languages, clusters, draws, seed) | {
+        "method": method, "fitted": rows}
 
 
 def _softmax(odds: numpy.ndarray) -> numpy.ndarray:
@@ -115,36 +122,6 @@ def _vector(logs: numpy.ndarray, gold: numpy.ndarray, inverse: float) -> tuple[n
         if abs(step).max() < 1e-9:
             break
     return beta[:labels], beta[labels:]
-
-
-def calibration_error(confidence: numpy.ndarray, right: numpy.ndarray) -> float | None:
-    """The debiased error (formula: see the module) of probabilities (n,) and right (n,) bool; None for few posts."""
-    bins = min(BINS, len(right) // LEAST_IN_BIN)
-    if bins < 2:
-        return None
-    parts = numpy.array_split(numpy.argsort(confidence, kind="stable"), bins)
-    total = 0.0
-    for part in parts:
-        share = right[part].mean()
-        total += len(part) * ((confidence[part].mean() - share) ** 2 - share * (1 - share) / (len(part) - 1))
-    return float(max(0.0, total / len(right)) ** 0.5)
-
-
-def brier(probabilities: numpy.ndarray, gold: numpy.ndarray) -> float:
-    """The Brier score over all labels, 0 to 2, float64."""
-    return float(((probabilities - numpy.eye(probabilities.shape[1])[gold]) ** 2).sum(1).mean())
-
-
-def coverage_curve(confidence: numpy.ndarray, right: numpy.ndarray, level: float = LEVEL) -> list[dict]:
-    """For each threshold: coverage, n, accuracy and its Wilson interval among the posts at or above it."""
-    rows = []
-    for threshold in THRESHOLDS:
-        inside = confidence >= threshold
-        n = int(inside.sum())
-        low, high = wilson(int(right[inside].sum()), n, level) or (None, None)
-        rows.append({"threshold": threshold, "coverage": n / len(right) if len(right) else None, "n": n,
-                     "accuracy": float(right[inside].mean()) if n else None, "low": low, "high": high})
-    return rows
 
 
 def by_language(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Sequence[str], draws: int = 1000,

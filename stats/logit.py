@@ -101,11 +101,11 @@ def design(factors: Mapping[str, Sequence[str]], numbers: Mapping[str, Sequence[
         names.append(name)
         matrix.append(values)
     result = Design(numpy.stack(matrix, 1), names, all_levels, columns)
-    _check_columns(result.matrix, names)
+    check_columns(result.matrix, names)
     return result
 
 
-def _check_columns(matrix: numpy.ndarray, names: Sequence[str]) -> None:
+def check_columns(matrix: numpy.ndarray, names: Sequence[str]) -> None:
     """Raise `UserError` naming the first column that is a combination of earlier ones."""
     basis = numpy.empty((len(matrix), 0))
     for index, name in enumerate(names):
@@ -129,7 +129,7 @@ def fit(matrix: numpy.ndarray, outcome: numpy.ndarray, names: Sequence[str]) -> 
     outcome = numpy.asarray(outcome, dtype=numpy.float64)
     if outcome.min() == outcome.max():
         raise UserError(f"regression: the outcome is {outcome.min():g} in all {len(outcome)} rows; nothing to compare")
-    _check_columns(matrix, names)
+    check_columns(matrix, names)
     sign, beta = 2 * outcome - 1, numpy.zeros(matrix.shape[1])
 
     def log_likelihood(b):

@@ -35,7 +35,11 @@ outside the group counted with u = 0. The deviation is y_i - estimate for the co
 W_h over the coded rows' share of cell h, with two cells, h = 1 where the machine gives the label, and r_h the codes'
 rate in the cell. For DSL it is y_i - g_k(x_i) less its mean, sum o_i (y_i - g_k(x_i)).
 
-**Interval**: stats/rates.py, with the cells' rates and with effective sizes and coded shares that give V:
+**Interval**: stats/rates.py. Its cells h are the two of the machine's label (one for the codes alone), each cut into
+classes of chances that differ by less than a factor of `CLASS`; a class has its coded rows' part of W_h, and of the
+prior. So a rate that was found in few rows of great weight is as uncertain as they are, and no other. With one cell for
+all weights, intervals of rare labels are too wide, and those of few posts with very unequal chances too narrow.
+Effective sizes and coded shares give V:
 
     n_h = (sum_h o_i)^2 / (R sum_h o_i^2),    1 - f_h = sum_h o_i^2 (1 - pi_i) / sum_h o_i^2
 
@@ -49,10 +53,11 @@ from dataclasses import dataclass
 import numpy
 
 from report.intervals import LEVEL
-from stats.rates import share_interval
-from stats.surrogate import answers, crossfit, folds
+from stats.rates import PRIOR, share_interval
+from stats.surrogate import answers, folds, predictions
 
 EVENTS = 2.0  # binomial events that are added to the ratio R
+CLASS = 4.0  # chances of one class differ by less than this factor
 FIXED = 1e-3  # by which share the weights' sum may miss N for a design whose strata have fixed sizes
 
 
@@ -90,6 +95,9 @@ class Estimate:
     @property
     def width(self) -> float:
         return float("inf") if self.low is None else self.high - self.low
+
+    def to_dict(self) -> dict:
+        return {"estimate": self.estimate, "low": self.low, "high": self.high}
 
 
 NONE = Estimate(None, None, None)
@@ -141,7 +149,7 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
     found = {}
     for label in range(machine.labels):
         y = (coded.label == label).astype(numpy.float64)
-        g_of = _predictions(x, y, coded.post, fold)
+        g_of = predictions(x, y, coded.post, fold)
         residual = y - g_of[coded.post]
         for g in range(machine.groups):
             rows, m = at[g], machine.predicted[inside[g]] == label
@@ -149,18 +157,6 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
                          None if sizes is None else coded.stratum[rows], sizes, m, level, beyond)  # fmt: skip
             found[g, label] = part.share(g, label, g_of[inside[g]], residual[rows])
     return [found[g, label] for g in range(machine.groups) for label in range(machine.labels)]
-
-
-def _predictions(x: numpy.ndarray, y: numpy.ndarray, post: numpy.ndarray, fold: numpy.ndarray) -> numpy.ndarray:
-    """g of all posts (N,): for a coded one that of its fold, g_k(x_i), for the others the mean of all folds'."""
-    if len(y) < 2:
-        return numpy.zeros(len(x))
-    fits = crossfit(x[post], y, fold)
-    found = sum(g(x) for g in fits) / len(fits)
-    for k, g in enumerate(fits):
-        own = post[fold == k]
-        found[own] = g(x[own])
-    return found
 
 
 class _Part:
@@ -171,6 +167,8 @@ class _Part:
         self.every, self.level, self.posts = every, level, len(every) if beyond else None
         weights = 1 / probability
         self.o = weights / weights.sum() if len(y) else weights
+        self.chance = numpy.floor(numpy.log(probability.max() / probability * (1 + 1e-9)) / numpy.log(CLASS)) if len(
+            y) else weights  # the class of each row
 
     def share(self, group: int, label: int, predicted: numpy.ndarray, residual: numpy.ndarray) -> Share:
         """predicted: g of all posts of the group; residual: y - g of its coded rows."""
@@ -200,6 +198,11 @@ class _Part:
 
     def around(self, estimate: float, cells, shares, deviation) -> Estimate:
         """The estimate, within [0, 1], with its interval."""
+        classes = [(cell, share, numpy.unique(self.chance[cell])) for cell, share in zip(cells, shares, strict=True)]
+        shares = [share * float(self.o[cell & (self.chance == k)].sum() / self.o[cell].sum())
+                  for cell, share, own in classes for k in own]
+        cells = [cell & (self.chance == k) for cell, _, own in classes for k in own]
+        priors = [PRIOR / len(own) for _, _, own in classes for _ in own]
         o2 = self.o**2 * (1 - self.pi)
         kish = [float(o2[cell].sum() / self.o[cell].sum() ** 2) for cell in cells]
         rates = [float(self.o[cell] @ self.y[cell] / self.o[cell].sum()) for cell in cells]
@@ -212,7 +215,8 @@ class _Part:
         left = [max(1, count) if f < 1 else 0 for f, count in zip(known, left, strict=True)]
         sizes = [1 / (k * ratio) for k in whole]
         estimate = min(1.0, max(0.0, estimate))
-        return Estimate(estimate, *share_interval(estimate, shares, rates, sizes, known, left, self.level, self.posts))
+        ends = share_interval(estimate, shares, rates, sizes, known, left, self.level, self.posts, priors)
+        return Estimate(estimate, *ends)
 
     def variance(self, u: numpy.ndarray) -> float:
         """V of sum u_i over the draw; a lone stratum's n / (n - 1) is left to the interval, as in Wilson's."""

@@ -28,19 +28,20 @@ DRAWS = 4_000  # an end's Monte Carlo error is about 2 % of half the interval
 
 
 def share_interval(estimate: float, weights: Sequence[float], rates: Sequence[float], sizes: Sequence[float],
-                   coded: Sequence[float], left: Sequence[int], level: float = LEVEL, posts: float | None = None
-                   ) -> tuple[float, float]:
+                   coded: Sequence[float], left: Sequence[int], level: float = LEVEL, posts: float | None = None,
+                   priors: Sequence[float] | None = None) -> tuple[float, float]:
     """(low, high) of theta, float64, in [0, 1]; formula and source: see the module.
 
     estimate: of theta, which stays inside the interval; its distance from sum_h W_h r_h is the shift. weights: W_h;
     rates: r_h in [0, 1]; sizes: n_h > 0; coded: f_h in [0, 1]; left: N_h, 0 where all are coded. posts: N, if theta is
     the chance behind N posts that are themselves drawn from it, and not the share among them: then theta ~
-    Beta(N t + a, N (1 - t) + a) given their share t.
+    Beta(N t + a, N (1 - t) + a) given their share t. priors: a of each cell, else `PRIOR`.
     """
     stream = numpy.random.default_rng(0)
     drawn = numpy.full(DRAWS, estimate - float(numpy.dot(weights, rates)))
-    for weight, rate, size, known, others in zip(weights, rates, sizes, coded, left, strict=True):
-        chance = stream.beta(size * rate + PRIOR, size * (1 - rate) + PRIOR, DRAWS)
+    priors = [PRIOR] * len(rates) if priors is None else priors
+    for weight, rate, size, known, others, a in zip(weights, rates, sizes, coded, left, priors, strict=True):
+        chance = stream.beta(size * rate + a, size * (1 - rate) + a, DRAWS)
         among = stream.binomial(others, chance) / others if others else rate
         drawn += weight * (known * rate + (1 - known) * among)
     drawn = numpy.clip(drawn, 0, 1)

@@ -37,6 +37,19 @@ def crossfit(x: numpy.ndarray, y: numpy.ndarray, fold: numpy.ndarray) -> list["F
     return [fit(x[fold != k], y[fold != k]) for k in range(int(fold.max()) + 1)]
 
 
+def predictions(x: numpy.ndarray, y: numpy.ndarray, post: numpy.ndarray, fold: numpy.ndarray) -> numpy.ndarray:
+    """g of all posts (N,), answers x (N, C): for the coded ones, outcomes y (n,) at places post (n,), that of their own
+    fold, g_k(x_i), for the others the mean of all folds'; zeros where fewer than two are coded."""
+    if len(y) < 2:
+        return numpy.zeros(len(x))
+    fits = crossfit(x[post], y, fold)
+    found = sum(g(x) for g in fits) / len(fits)
+    for k, g in enumerate(fits):
+        own = post[fold == k]
+        found[own] = g(x[own])
+    return found
+
+
 class Fit:
     """One g: called with answers (N, C), it gives probabilities (N,) float64."""
 

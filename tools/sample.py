@@ -6,8 +6,11 @@
 
 Posts are drawn at random within strata: the values of the columns in --by, taken together (a month also comes from a
 date). Each stratum gets its share of the rows, or with --equal all get as many; with --unsure K, posts of which the
-machine is unsure are strata of their own and K times as likely as the others. However it is drawn, a row's chance is
-known, n_s of the N_s posts of its stratum, and stands in inclusion_probability: tools.prevalence needs it.
+machine is unsure become strata of their own, drawn with K times the chance of the others (with --equal: of the others
+with the same values). Rows come whole and a chance ends at one, so the ratio can be another, which is then said.
+However it is drawn, a row's chance is known, n_s of the N_s posts of its stratum, and stands in
+inclusion_probability: tools.prevalence and tools.regression need it. Posts that the machine left without a label
+(classify.py --abstain) are drawn like all others; rows that could not be read, or had no text, are left out.
 
 The sample's rows come in random order, with id, language, text, the columns that --keep names, stratum (a number) and
 inclusion_probability. The machine's label is not among them, so that people code without it: python -m tools.code
@@ -30,7 +33,7 @@ from data.splits import largest_remainder
 from data.writers import output_format, write_rows
 from finetune.run_folder import RunFolder
 from report.words import counted
-from tools.prevalence.read import PROBABILITY, STRATUM, keys_of, probabilities_of, value_of_group
+from tools.prevalence.read import ERROR, PROBABILITY, STRATUM, keys_of, probabilities_of, value_of_group
 
 READING = {"require_labels": False, "require_text": False}
 POSTS = {"require_labels": False, "keep_empty": True}
@@ -71,23 +74,26 @@ def main(argv: list[str]) -> None:
     if out.exists():
         raise UserError(f"--out {out}: exists; choose another name, since codes may hang on it")
     trained = trained_ids(options)
-    names, stratum_of, left_out = strata(options, trained)
-    sizes = [0] * len(names)
+    found, stratum_of, left_out, unread = strata(options, trained)
+    sizes = [0] * len(found)
     for number in stratum_of:
         if number >= 0:
             sizes[number] += 1
-    counts = allocated(options, names, sizes)
+    counts = allocated(options, found, sizes)
     chosen = drawn(options, stratum_of, sizes, counts)
     rows = rows_of(options, chosen, stratum_of, sizes, counts)
     write_rows(out, rows)
     print(table(["stratum", ", ".join(options.by) or "", "posts", "drawn", "chance"],
-                [[n + 1, name, f"{sizes[n]:,}", f"{counts[n]:,}", f"{counts[n] / sizes[n]:.4g}"]
-                 for n, name in enumerate(names[:SHOWN])]))
-    if len(names) > SHOWN:
-        print(f"  and {len(names) - SHOWN} more strata")
+                [[n + 1, one.words, f"{sizes[n]:,}", f"{counts[n]:,}", f"{counts[n] / sizes[n]:.4g}"]
+                 for n, one in enumerate(found[:SHOWN])]))
+    if len(found) > SHOWN:
+        print(f"  and {len(found) - SHOWN} more strata")
+    print("\n".join(ratios(options, found, sizes, counts)), end="")
+    if unread:
+        print(f"  {counted(unread, 'row')} that could not be read, or had no text, left out")
     if left_out:
-        print(f"  {counted(left_out, 'post')} of the run's training or validation left out: leave them out of the "
-              "labels for tools.prevalence as well")
+        print(f"  {counted(left_out, 'post')} of the run's training or validation left out; with --run and "
+              "--posts, tools.prevalence leaves them out as well")
     print(f"sample: {out}; next: python -m tools.code --sample {out}")
 
 
@@ -109,25 +115,40 @@ def trained_ids(options: SampleOptions) -> set[str]:
     return found
 
 
-def strata(options: SampleOptions, trained: set[str]) -> tuple[list[str], array, int]:
-    """(names, the stratum of each row or -1, how many rows were trained on)."""
-    names: dict[str, int] = {}
-    found, keys, left_out = array("l"), None, 0
+@dataclass(frozen=True)
+class Stratum:
+    """Posts with the same values of --by, of which the machine is unsure or not (without --unsure: not)."""
+
+    values: str
+    unsure: bool
+
+    @property
+    def words(self) -> str:
+        return ", ".join(filter(None, [self.values, "unsure" if self.unsure else ""]))
+
+
+def strata(options: SampleOptions, trained: set[str]) -> tuple[list[Stratum], array, int, int]:
+    """(strata, the stratum of each row or -1, how many rows were trained on, how many have no post in them)."""
+    names: dict[Stratum, int] = {}
+    found, keys, left_out, unread = array("l"), None, 0, 0
     with progress(None, "post", "reading") as bar:
         for count, post in enumerate(iter_posts([find_path(options.labels)], options.columns(), **READING)):
+            if post.extra.get(ERROR, "").strip():
+                unread += 1
+                found.append(-1)
+                continue
             if post.id in trained:
                 left_out += 1
                 found.append(-1)
                 continue
-            name = ", ".join(value_of_group(post, column, None) for column in options.by)
+            values, unsure = ", ".join(value_of_group(post, column, None) for column in options.by), False
             if options.unsure:
                 keys = keys_of(post) if keys is None else keys
                 if not keys:
                     raise UserError(f"--unsure: {post.place} has no probabilities; label with classify.py, or leave it "
                                     "out")
-                if max(probabilities_of(post, keys)) < options.unsure_below:
-                    name = f"{name}{', ' if name else ''}unsure"
-            found.append(names.setdefault(name, len(names)))
+                unsure = max(probabilities_of(post, keys)) < options.unsure_below
+            found.append(names.setdefault(Stratum(values, unsure), len(names)))
             if len(names) > MOST_STRATA:
                 raise UserError(f"--by {','.join(options.by)}: more than {MOST_STRATA} strata; name columns with few "
                                 "values")
@@ -135,11 +156,12 @@ def strata(options: SampleOptions, trained: set[str]) -> tuple[list[str], array,
                 bar.update(1000)
     if not names:
         raise UserError(f"{options.labels}: no post is left to draw")
-    return list(names), found, left_out
+    return list(names), found, left_out, unread
 
 
-def allocated(options: SampleOptions, names: list[str], sizes: list[int]) -> list[int]:
-    """Rows to draw from each stratum: in proportion to its size (or equally), times K where it is unsure.
+def allocated(options: SampleOptions, found: list[Stratum], sizes: list[int]) -> list[int]:
+    """Rows to draw from each stratum: in proportion to its size, times K where it is unsure; with --equal that within
+    the strata of the same values, which together get as many as any others.
 
     At least `LEAST` each, or all that it has; what a small stratum cannot give goes to the others in proportion.
     """
@@ -148,8 +170,12 @@ def allocated(options: SampleOptions, names: list[str], sizes: list[int]) -> lis
     if total < sum(least):
         raise UserError(f"--size {options.size}: {len(sizes)} strata need at least {sum(least)} rows; draw more, or "
                         "name fewer columns in --by")
-    weight = [(1.0 if options.equal else float(size)) * (options.unsure if options.unsure and name.endswith("unsure")
-                                                         else 1.0) for name, size in zip(names, sizes, strict=True)]
+    weight = [size * (options.unsure if one.unsure else 1.0) for one, size in zip(found, sizes, strict=True)]
+    if options.equal:
+        together: dict[str, float] = {}
+        for one, own in zip(found, weight, strict=True):
+            together[one.values] = together.get(one.values, 0.0) + own
+        weight = [own / together[one.values] for one, own in zip(found, weight, strict=True)]
     fixed: dict[int, int] = {}
     while True:
         free = [n for n in range(len(sizes)) if n not in fixed]
@@ -160,6 +186,19 @@ def allocated(options: SampleOptions, names: list[str], sizes: list[int]) -> lis
         if not beyond:
             return [(fixed | largest_remainder(quotas, rest))[n] for n in range(len(sizes))]
         fixed |= beyond
+
+
+def ratios(options: SampleOptions, found: list[Stratum], sizes: list[int], counts: list[int]) -> list[str]:
+    """How many times the chance of sure posts unsure ones have, where K was asked for; the last line ends empty."""
+    chance = {one: count / size for one, size, count in zip(found, sizes, counts, strict=True)}
+    each = [chance[one] / chance[other] for one in found if one.unsure
+            if (other := Stratum(one.values, False)) in chance]
+    if not options.unsure or not each:
+        return [f"  no post is unsure beside sure ones of its stratum, so --unsure {options.unsure:g} changes nothing",
+                ""] if options.unsure else []
+    low, high = f"{min(each):.3g}", f"{max(each):.3g}"
+    words = low if low == high else f"{low} to {high}"
+    return [f"  unsure posts have {words} times the chance of the others (asked: {options.unsure:g})", ""]
 
 
 def drawn(options: SampleOptions, stratum_of: array, sizes: list[int], counts: list[int]) -> set[int]:

@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 import classify
+import eval as evaluate
 from finetune.run_folder import RunFolder
 from stats.calibration import scaled
 from tests.programs.hostile import call, in_an_empty_folder, refused  # noqa: F401
@@ -53,6 +54,23 @@ def test_validation_posts_calibrate_the_run_and_its_labels(run):
     assert call(classify.main, *post).out != call(classify.main, *post, "--calibrated").out
 
 
+def test_the_report_says_what_the_scaling_makes_of_the_test_posts(run):
+    words = ["--run", run, "--data", run.parent / "posts.jsonl", "--drop-known", "none", "--out", "e", "--baseline",
+             "none", "--threads", "1", "--draws", "50"]
+    ended = call(evaluate.main, *words)
+    assert ended.code == 0, ended.err
+    metrics = json.loads(Path("e/metrics.json").read_text(encoding="utf-8"))
+    calibration, found = RunFolder.open(run).facts["calibration"], metrics["scaled"]
+    assert (found["method"], found["fitted"]) == ("temperature", calibration["n"])
+    lines = [json.loads(line) for line in Path("e/predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    p = scaled(numpy.array([list(line["probabilities"].values()) for line in lines]), calibration)
+    truth = numpy.array([[label == line["label"] for label in line["probabilities"]] for line in lines])
+    assert found["brier"] == pytest.approx(((p - truth) ** 2).sum(1).mean(), abs=1e-4)
+    assert found["accuracy"] == metrics["calibration"]["accuracy"]  # a temperature changes no label
+    page = Path("e/report.html").read_text(encoding="utf-8")
+    assert "All, scaled" in page and f"by temperature scaling, fitted on the run&#x27;s {calibration['n']}" in page
+
+
 def test_a_run_without_a_calibration_says_so(run):
     path = run / "run.json"
     facts = json.loads(path.read_text(encoding="utf-8"))
@@ -61,4 +79,7 @@ def test_a_run_without_a_calibration_says_so(run):
     refused(classify.main, *words, says=["--calibrated", "has no calibration", "--validation"])
     path.write_text(json.dumps(facts | {"calibration": {"scale": [1], "shift": [1]}}), encoding="utf-8")
     refused(classify.main, *words, "--threads", "1", says="calibration is not of 4 labels")
+    refused(evaluate.main, "--run", run, "--data", run.parent / "posts.jsonl", "--drop-known", "none", "--out", "f",
+            "--baseline", "none", "--threads", "1", says="calibration was changed by hand")
+    assert not Path("f").exists()
     path.write_text(json.dumps(facts), encoding="utf-8")

@@ -12,6 +12,7 @@ import numpy
 import pytest
 
 from common.errors import UserError
+from report.calibration import calibration_error
 from report.metrics import OUTSIDE, Scored, dropped_section, score
 
 LABELS = ("pro", "anti", "neutral", "unrelated")
@@ -179,18 +180,14 @@ def test_stance_groups_sum_probabilities():
 def test_calibration_by_hand():
     scored = made(rows=300)
     p, truth = scored.probabilities, numpy.array([LABELS.index(g) for g in scored.gold])
-    found = score(scored, draws=10)["calibration"]
+    metrics = score(scored, draws=10)
+    found = metrics["calibration"]
     assert found["log_loss"] == pytest.approx(-sum(math.log(max(p[i, t], 1e-12)) for i, t in enumerate(truth)) / 300)
     by_hand = sum((p[i, c] - (c == t)) ** 2 for i, t in enumerate(truth) for c in range(4)) / 300
     assert found["brier"] == pytest.approx(by_hand)
     assert sum(b["n"] for b in found["bins"]) == 300
-    ece = 0.0
-    for b in range(10):
-        inside = [i for i in range(300) if b / 10 <= p[i].max() < (b + 1) / 10]
-        if inside:
-            right = sum(int(p[i].argmax()) == truth[i] for i in inside) / len(inside)
-            ece += abs(right - sum(p[i].max() for i in inside) / len(inside)) * len(inside) / 300
-    assert found["ece"] == pytest.approx(ece)
+    assert found["ece"] == calibration_error(p.max(1), p.argmax(1) == truth)
+    assert metrics["by_language"]["de"]["calibration"]["brier_ci"] is not None
 
 
 def test_neither_order_nor_company_changes_a_number():

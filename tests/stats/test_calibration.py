@@ -1,21 +1,24 @@
-"""Calibration: scaling against scipy's optimum and a known temperature, the debiased error against simulated truth.
+"""Scaling against scipy's optimum and a known temperature; what it makes of the calibration of test posts.
 
-Deliberate break: leave out `- share * (1 - share) / (len(part) - 1)`, or divide by T where it is multiplied.
+Deliberate break: divide by T where it is multiplied, or give `scaled_figures` the probabilities as they are.
 """
 
 import numpy
 import pytest
 
 from common.errors import UserError
+from report.metrics import Scored
 from stats.calibration import (
     VECTOR_ROWS,
-    brier,
     by_language,
-    calibration_error,
-    coverage_curve,
     fit_scaling,
     scaled,
+    scaled_figures,
 )
+
+
+def brier(p, gold):
+    return ((p - numpy.eye(p.shape[1])[gold]) ** 2).sum(1).mean()
 
 
 def sharpened(rows, power, seed=0, labels=4):
@@ -71,37 +74,30 @@ def test_vector_scaling_mends_a_label_that_is_given_too_often():
     assert brier(mended, gold[600:]) < brier(q[600:], gold[600:])
 
 
-def test_the_error_of_a_calibrated_model_is_nearly_zero_and_of_another_its_own():
-    biased, squares = [], []
-    for seed in range(200):
-        p, gold, _ = sharpened(300, 1, seed)
-        top, right = p.max(1), p.argmax(1) == gold
-        parts = numpy.array_split(numpy.argsort(top), 10)
-        biased.append(sum(len(b) * (top[b].mean() - right[b].mean()) ** 2 for b in parts) / 300)
-        squares.append(calibration_error(top, right) ** 2)
-    assert numpy.mean(squares) < 0.5 * numpy.mean(biased) and numpy.median(squares) < 0.001
-    p, gold, q = sharpened(20_000, 3.0)
-    top = q.max(1)
-    mine = numpy.take_along_axis(p, q.argmax(1)[:, None], 1)[:, 0]
-    parts = numpy.array_split(numpy.argsort(top), 10)
-    truth = (sum(len(b) * (top[b].mean() - mine[b].mean()) ** 2 for b in parts) / 20_000) ** 0.5
-    assert calibration_error(top, q.argmax(1) == gold) == pytest.approx(truth, abs=0.01)
-    assert calibration_error(top[:15], right[:15]) is None
-
-
-def test_the_curve_and_the_languages():
+def test_the_languages():
     _, gold, q = sharpened(400, 2.0)
     right = q.argmax(1) == gold
-    curve = coverage_curve(q.max(1), right)
-    assert curve[0]["coverage"] == 1 and curve[0]["accuracy"] == right.mean()
-    assert curve[-1]["accuracy"] > curve[0]["accuracy"] and curve[-1]["n"] == (q.max(1) >= 0.99).sum()
-    assert curve[0]["low"] < curve[0]["accuracy"] < curve[0]["high"]
     rows = by_language(q, gold, ["en", "tr"] * 200)
     assert [row["language"] for row in rows] == ["all", "en", "tr"] and rows[1]["n"] == 200
     for row in rows:
         assert row["brier_ci"][0] < row["brier"] < row["brier_ci"][1]
         assert row["gap_ci"][0] < row["gap"] < row["gap_ci"][1]
     assert rows[0]["gap"] == pytest.approx((q.max(1) - right).mean()) and rows[0]["gap_ci"][0] > 0
+
+
+def test_figures_of_scaled_probabilities():
+    _, gold, q = sharpened(600, 3.0)
+    labels, found = ("a", "b", "c", "d"), fit_scaling(q[:150], gold[:150])
+    names = [labels[g] for g in gold[150:]]
+    scored = Scored([str(n) for n in range(450)], names, names, ["en"] * 450, labels, q[150:])
+    after = scaled_figures(scored, found, 200, 0)
+    assert after["method"] == "temperature" and after["fitted"] == 150
+    assert after["brier"] == pytest.approx(brier(scaled(q[150:], found), gold[150:]))
+    assert after["brier"] < brier(q[150:], gold[150:]) and abs(after["gap"]) < (q[150:].max(1) - (
+        q[150:].argmax(1) == gold[150:])).mean() / 2
+    for bad in (found | {"method": "other"}, found | {"n": "many"}, ["temperature"]):
+        with pytest.raises(UserError, match="changed by hand"):
+            scaled_figures(scored, bad, 0, 0)
 
 
 def test_few_posts_and_foreign_scalings():

@@ -1,20 +1,25 @@
 """tools.code: what is saved and when, who may ask, how it continues, two coders' agreement, and the page by keyboard.
 
-Deliberate break: leave `write_rows` out of `Codes.add`, take `in [...]` of the Origin check away, or put the machine's
-label into `page_of`.
+Deliberate break: leave `write_rows` out of `Codes.add`, take `in [...]` of the Origin check away, put the machine's
+label into `page_of`, or `open = false` out of `done` in script.js.
 """
 
 import http.client
 import json
+import signal
+import subprocess
+import sys
 import time
 from urllib.parse import urlsplit
 
 import pytest
 
+from common.errors import UserError
+from common.files import ROOT
 from common.page_server import MOST_BYTES, joined, serving
 from data.annotators import krippendorff_alpha
 from data.codebook import load_codebook
-from tests.browser import PROGRAM, Browser
+from tests.browser import BOXES, PROGRAM, Browser
 from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
 from tools.code.__main__ import CodeOptions, ended, main, page_of, sample_of
 from tools.code.codes import Codes, both, read_codes
@@ -56,10 +61,12 @@ def test_two_coders_agree_as_far_as_they_do(codes, tmp_path):
     for row, label in enumerate(["neutral", "unrelated", "anti-immigration"]):
         ben.add(row, label)
     alpha = krippendorff_alpha([["neutral"] * 2, ["unrelated"] * 2, ["neutral", "anti-immigration"]])
-    said = ended(codes, CodeOptions(other=str(ben.path)))[1]
+    _, said, apart = ended(codes, CodeOptions(other=str(ben.path)))
     assert said.startswith("Of 3 posts that both coded, 66.7 % have the same label")
     assert f"alpha is {alpha:.3f} " in said
-    assert said.endswith(" 1 without a majority.")
+    assert apart.startswith("1 post to settle together") and "p2: ana neutral, ben anti-immigration." in apart
+    assert ended(codes, CodeOptions(other=str(tmp_path / "carla.csv")))[1].endswith(
+        "carla.csv is not there yet; with it, the agreement stands here.")
     rows, _ = both(codes, ben.path)
     assert len(rows) == 7 and {row["inclusion_probability"] for row in rows} == {"0.25"}
     words = ["--sample", "sample.jsonl", "--coder", "ana", "--out", "codes.csv", "--other", "ben.csv"]
@@ -94,6 +101,8 @@ def asked(address, method="POST", path="code", body=None, **headers):
 
 def served(codes):
     def answer(what, content):
+        if what == "end":
+            return {"lines": ended(codes, CodeOptions())}
         codes.add(content.get("row"), content.get("label"))
         return {}
 
@@ -138,14 +147,84 @@ def test_a_coder_codes_by_keyboard(codes):
                 time.sleep(0.05)
             raise AssertionError((script, browser.value(script), wanted))
 
+        def press(key):
+            for kind in ("keyDown", "keyUp"):
+                browser.call("Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 else "")
+
         shown = "(document.querySelector('.post') || {}).textContent"
         for n, text in enumerate(TEXTS):
             until(shown, text)
             assert browser.value("document.documentElement.scrollWidth") <= 390
             if n < 3:
-                for kind in ("keyDown", "keyUp"):
-                    browser.call("Input.dispatchKeyEvent", type=kind, key=str(n + 1), text=str(n + 1))
+                press(str(n + 1))
         assert codes.of == {n: BOOK.labels[n] for n in range(3)}
+        press("9")  # no label's key
+        press("ArrowRight")  # the last post: there is none after it
+        until(shown, TEXTS[3])
+        press("1")
+        title = "document.querySelector('h1').textContent"
+        until(title, "All 4 posts are coded. Thank you.")
+        assert "4 of 4 posts coded" in browser.value("document.body.textContent")
+        whole = dict(codes.of)
+        press("2")  # a key too many codes nothing
+        time.sleep(0.3)
+        assert codes.of == whole == {**{n: BOOK.labels[n] for n in range(3)}, 3: BOOK.labels[0]}
+        press("ArrowLeft")  # back to the last post, then to the first two
+        until(shown, TEXTS[3])
+        for text in TEXTS[2::-1]:
+            press("ArrowLeft")
+            until(shown, text)
+        press("4")  # changed, and on to the next to look at
+        until(shown, TEXTS[1])
+        assert codes.of == whole | {0: BOOK.labels[3]}
         assert browser.value("document.querySelectorAll('img').length") == 0
+        for width in (390, 1200, 1600):
+            browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1,
+                         mobile=width < 600)
+            assert browser.value(BOXES) == []
         named = ("Runtime.exceptionThrown", "Log.entryAdded")
         assert not [event for event in browser.events if event.get("method") in named]
+
+
+def test_a_killed_program_loses_no_code_and_two_do_not_write_one_file(codes, tmp_path):
+    words = [sys.executable, "-m", "tools.code", "--sample", str(tmp_path / "sample.jsonl"), "--coder", "ana", "--out",
+             str(tmp_path / "kept.csv"), "--no-browser"]
+
+    def started():
+        process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        lines = [process.stdout.readline().strip()]
+        while not lines[-1].startswith("http"):
+            lines.append(process.stdout.readline().strip())
+        return process, lines[-2], urlsplit(lines[-1])
+
+    process, first, address = started()
+    try:
+        assert first.startswith("0 of 4 posts coded")
+        for row, label in enumerate(BOOK.labels[:3]):
+            assert asked(address, body={"row": row, "label": label})[0] == 200
+        refused(main, *words[3:], says=f"process {process.pid} has been writing here")
+    finally:
+        process.kill()
+        process.communicate()
+    process, first, address = started()
+    try:
+        assert first.startswith("3 of 4 posts coded")
+        page = asked(address, "GET", "")[1]
+        assert json.dumps({str(n): label for n, label in enumerate(BOOK.labels[:3])}, separators=(",", ":")) in page
+        process.send_signal(signal.SIGINT)
+        assert "3 of 4 posts coded" in process.communicate(timeout=60)[0] and process.returncode == 0
+    finally:
+        process.kill()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_code_that_could_not_be_written_does_not_count(codes, monkeypatch):
+    codes.add(0, "neutral")
+
+    def full(path, rows):
+        raise UserError("could not be written whole")
+
+    monkeypatch.setattr("tools.code.codes.write_rows", full)
+    with pytest.raises(UserError, match="could not be written"):
+        codes.add(1, "neutral")
+    assert codes.of == {0: "neutral"}

@@ -109,6 +109,43 @@ def test_chances_and_probabilities_are_used(tmp_path):
     assert "warning: by their inclusion_probability the coded rows stand for" in run()[0]
 
 
+def test_the_weights_of_fixed_strata_must_add_up(tmp_path):
+    """Five of a hundred rows of a stratum left out: by the rule for single draws, that would be chance."""
+    labels, codes = made()
+    jsonl(tmp_path / "labels.jsonl", labels)
+    first, second = random.Random(5).sample(codes[:200], 60), random.Random(6).sample(codes[200:], 40)
+    rows = [row | {"stratum": stratum, "inclusion_probability": len(own) / 200}
+            for stratum, own in (("1", first), ("2", second)) for row in own]
+    jsonl(tmp_path / "coded.jsonl", rows)
+    said, _ = run()
+    assert "in 2 strata" in said and "warning" not in said
+    jsonl(tmp_path / "coded.jsonl", rows[:-3])
+    assert "warning: by their inclusion_probability the coded rows stand for 385 posts, and there are 400" in run()[0]
+    jsonl(tmp_path / "coded.jsonl", [rows[0] | {"stratum": "2"}, *rows[1:]])
+    refused(main, "--labels", "labels.jsonl", "--coded", "coded.jsonl",
+            says=["coded.jsonl: row 61", "0.2 in stratum '2', where others have 0.3"])
+
+
+def test_posts_that_the_machine_left_without_a_label_are_posts(tmp_path):
+    labels, codes = made()
+    draw = random.Random(7)
+    some = [row | {"predicted": "", "error": ""} if draw.random() < 0.25 else row | {"error": ""} for row in labels]
+    none = sum(not row["predicted"] for row in some)
+    jsonl(tmp_path / "labels.jsonl", [*some, {"id": "x", "language": "en", "predicted": "", "error": "has no text"}])
+    jsonl(tmp_path / "coded.jsonl", draw.sample(codes, 200))
+    said, found = run()
+    assert f"  {none} posts without a label by the machine (classify.py --abstain): shares are of all posts" in said
+    assert "  1 row that could not be read, or had no text, left out" in said and "  400 posts, 200 of them" in said
+    assert {row["n"] for row in found} == {400} and sum(row["naive"] for row in found) == pytest.approx(1 - none / 400)
+    for name in ("coded", "ppi", "dsl"):
+        assert sum(row[name]["estimate"] for row in found) == pytest.approx(1, abs=0.04)
+    for row in found:
+        truth = sum(code["label"] == row["label"] for code in codes) / 400
+        assert row["dsl"]["low"] <= truth <= row["dsl"]["high"]
+    jsonl(tmp_path / "coded.jsonl", [*codes[:50], {"id": "x", "label": "a"}])
+    refused(main, "--labels", "labels.jsonl", "--coded", "coded.jsonl", says="was not labelled (")
+
+
 def test_codes_that_are_no_random_sample_are_told(tmp_path):
     labels, codes = made()
     jsonl(tmp_path / "labels.jsonl", labels)
@@ -134,6 +171,26 @@ def test_what_was_trained_on_is_refused(tmp_path):
     jsonl(tmp_path / "coded.jsonl", [{k: v for k, v in row.items() if k != "text"} for row in [*new, shouted]])
     assert "not checked against training" in run("--run", shipped)[0]
     refused(main, *words, "--run", shipped, "--posts", data, says=["row 21", "training or validation"])
+    jsonl(tmp_path / "coded.jsonl", new)
+    said, found = run("--run", shipped, "--posts", data)
+    assert "  78 posts of the run's training or validation left out" in said
+    assert {row["n"] for row in found} == {len(labels) - 78} and "stand for" not in said
+
+
+def test_the_picture_has_a_line_for_each_share(tmp_path):
+    labels, codes = made()
+    jsonl(tmp_path / "labels.jsonl", labels)
+    jsonl(tmp_path / "coded.jsonl", random.Random(2).sample(codes, 150))
+    for words, lines in (([], ["a", "b", "c", "codes alone", "naive: machine labels"]),
+                         (["--by", "language"], ["en", "es"])):
+        said, _ = run("--figure", "f.svg", *words)
+        text = (tmp_path / "f.svg").read_text(encoding="utf-8")
+        assert "figure: f.svg" in said and all(f">{line}</text>" in text for line in lines)
+    files = ["--labels", "labels.jsonl", "--coded", "coded.jsonl"]
+    refused(main, *files, "--figure", "f.txt", says=["--figure f.txt", "no known format", ".png"])
+    jsonl(tmp_path / "labels.jsonl", [row | {"day": str(n)} for n, row in enumerate(labels)])
+    refused(main, *files, "--figure", "g.png", "--by", "day", says=["--figure: 400 groups", "leave it out"])
+    assert not (tmp_path / "g.png").exists()
 
 
 def test_bad_files_are_told(tmp_path):

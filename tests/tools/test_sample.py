@@ -1,9 +1,11 @@
 """tools.sample: what is drawn, with which chances, and that these chances are those of the draw.
 
-Deliberate break: write `counts[number] / len(stratum_of)` as the chance, or draw by `range(count)` in `drawn`.
+Deliberate break: write `counts[number] / len(stratum_of)` as the chance, draw by `range(count)` in `drawn`, or take
+`one.words.endswith("unsure")` for `one.unsure` in `allocated`.
 """
 
 import csv
+import json
 import random
 from collections import Counter
 
@@ -12,7 +14,7 @@ import pytest
 from common.files import ROOT
 from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
 from tools.prevalence.__main__ import main as prevalence
-from tools.sample import SampleOptions, allocated, main
+from tools.sample import SampleOptions, Stratum, allocated, main
 
 WORDS = ["--labels", "labels.jsonl", "--posts", "posts.jsonl"]
 
@@ -69,10 +71,52 @@ def test_posts_are_drawn_as_often_as_they_should_be(tmp_path):
 
 
 def test_small_strata_give_what_they_have():
-    options = SampleOptions(size=20, equal=True)
-    assert allocated(options, ["a", "b", "c"], [3, 50, 1]) == [3, 16, 1]
-    assert allocated(SampleOptions(size=100), ["a", "b"], [900, 2]) == [98, 2]
-    assert allocated(SampleOptions(size=5000), ["a", "b"], [900, 2]) == [900, 2]
+    a, b, c = (Stratum(name, False) for name in "abc")
+    assert allocated(SampleOptions(size=20, equal=True), [a, b, c], [3, 50, 1]) == [3, 16, 1]
+    assert allocated(SampleOptions(size=100), [a, b], [900, 2]) == [98, 2]
+    assert allocated(SampleOptions(size=5000), [a, b], [900, 2]) == [900, 2]
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_k_is_the_ratio_of_chances(tmp_path, equal):
+    """A column that says "unsure" is a value like any other."""
+    stream = random.Random(2)
+    jsonl(tmp_path / "labels.jsonl", [
+        {"id": f"p{n}", "text": f"post {n}", "mood": "unsure" if n % 5 else "glad", "p_a": p, "p_b": 1 - p}
+        for n in range(2000) for p in [stream.choice([0.55, 0.9, 0.95])]])
+    labels = {row["id"]: row for row in map(json.loads, (tmp_path / "labels.jsonl").read_text().splitlines())}
+    ended = call(main, "--labels", "labels.jsonl", "--out", "s.csv", "--size", "400", "--by", "mood", "--unsure", "3",
+                 *(["--equal"] if equal else []))
+    assert ended.code == 0, ended.err
+    chance = {(labels[row["id"]]["mood"], labels[row["id"]]["p_a"] < 0.7): float(row["inclusion_probability"])
+              for row in read("s.csv")}
+    for mood in ("unsure", "glad"):
+        assert chance[mood, True] / chance[mood, False] == pytest.approx(3, rel=0.03)
+    if equal:
+        drawn = Counter(labels[row["id"]]["mood"] for row in read("s.csv"))
+        assert drawn == {"unsure": 200, "glad": 200}
+    else:
+        assert chance["unsure", True] == pytest.approx(chance["glad", True], rel=0.05)
+    said = next(line for line in ended.out.splitlines() if "asked: 3" in line)
+    assert "  unsure posts have " in said and "unsure, unsure" in ended.out
+
+
+def test_a_ratio_that_cannot_be_is_told(tmp_path):
+    files(tmp_path)
+    ended = call(main, *WORDS, "--out", "s.csv", "--size", "200", "--unsure", "50")
+    assert "unsure posts have 1.97 times" in ended.out and "(asked: 50)" in ended.out
+    ended = call(main, *WORDS, "--out", "t.csv", "--unsure", "2", "--unsure-below", "0.1")
+    assert "so --unsure 2 changes nothing" in ended.out
+
+
+def test_abstained_posts_are_drawn_and_rows_without_a_post_are_not(tmp_path):
+    labels = files(tmp_path, 60)
+    labels = [row | {"predicted": "" if n < 20 else "a", "error": "has no text" if n >= 50 else ""}
+              for n, row in enumerate(labels)]
+    jsonl(tmp_path / "labels.jsonl", labels)
+    ended = call(main, *WORDS, "--out", "s.csv", "--size", "50")
+    assert ended.code == 0 and "10 rows that could not be read, or had no text, left out" in ended.out
+    assert {row["id"] for row in read("s.csv")} == {f"p{n}" for n in range(50)}
 
 
 def test_the_sample_goes_through_to_prevalence(tmp_path):

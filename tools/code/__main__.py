@@ -20,6 +20,7 @@ from typing import ClassVar
 
 from common.errors import UserError, closest, run_program
 from common.files import check_place, find_path
+from common.lock import hold
 from common.options import option, parse_options
 from common.page_server import joined, serving
 from data.codebook import Codebook, load_codebook
@@ -27,11 +28,13 @@ from data.posts import ColumnOptions, Post
 from data.readers import by_id, read_posts
 from data.writers import output_format, write_rows
 from finetune.run_folder import RunFolder
+from report.words import counted
 from tools.code.codes import Codes, both
 
 FOLDER = Path(__file__).parent
 KEYS = "123456789abcdefghijklmnopqrstuvwxyz"
 MOST_POSTS = 20_000
+SHOWN = 10
 
 
 @dataclass
@@ -70,12 +73,15 @@ def main(argv: list[str]) -> None:
             raise UserError("--join: joins two coders' files; name the second with --other")
     book = codebook_of(options)
     posts = sample_of(options)
-    codes = Codes(posts, book.labels, options.coder, out)
     if options.join:
+        codes = Codes(posts, book.labels, options.coder, out)
         write_rows(options.join, both(codes, find_path(options.other))[0])
         print("\n".join([*ended(codes, options), f"both: {options.join}"]))
         return
-    serve(codes, book, options)
+    with hold(out.parent, name=f".{out.name}.lock"):  # two programs on one file would take each other's codes away
+        codes = Codes(posts, book.labels, options.coder, out)
+        first = ended(codes, options)[1:]  # a second coder's file that cannot be read is told before any coding
+        serve(codes, book, options, first)
 
 
 def codebook_of(options: CodeOptions) -> Codebook:
@@ -118,8 +124,8 @@ def page_of(codes: Codes, book: Codebook, show: list[str]) -> tuple[str, str]:
     return joined((FOLDER / "page.html").read_text(encoding="utf-8"), style, script, data)
 
 
-def serve(codes: Codes, book: Codebook, options: CodeOptions) -> None:
-    """The page, until Ctrl-C."""
+def serve(codes: Codes, book: Codebook, options: CodeOptions, first: list[str]) -> None:
+    """The page, until Ctrl-C; `first`: what is known of the second coder at the start."""
     lock = threading.Lock()  # one file of codes
 
     def answer(what: str, content: dict) -> dict:
@@ -133,8 +139,8 @@ def serve(codes: Codes, book: Codebook, options: CodeOptions) -> None:
 
     show = list(options.show)
     with serving(lambda: page_of(codes, book, show)[0], page_of(codes, book, show)[1], answer, options.port) as address:
-        print(f"{len(codes.of):,} of {len(codes.posts):,} posts coded in {codes.path}\n{address}\n"
-              "  Ctrl-C ends it; the same command continues", flush=True)
+        print("\n".join([f"{len(codes.of):,} of {len(codes.posts):,} posts coded in {codes.path}", *first, address,
+                         "  Ctrl-C ends it; the same command continues"]), flush=True)
         if options.browser:
             webbrowser.open(address)
         try:
@@ -146,18 +152,24 @@ def serve(codes: Codes, book: Codebook, options: CodeOptions) -> None:
 def ended(codes: Codes, options: CodeOptions) -> list[str]:
     """How many are coded, and how far a second coder agrees."""
     lines = [f"{len(codes.of):,} of {len(codes.posts):,} posts coded: {codes.path}"]
-    if not codes.of:
-        return lines
     if options.other is None:
         return lines
+    if not Path(options.other).exists():
+        return [*lines, f"{options.other} is not there yet; with it, the agreement stands here."]
     _, agreement = both(codes, find_path(options.other))
     figures = agreement.overall
     if not figures["labelled_twice"]:
-        return [*lines, f"{options.other} codes none of the same posts."]
+        return [*lines, f"{options.other} codes none of the same posts so far."]
     alpha = "–" if figures["alpha"] is None else f"{figures['alpha']:.3f}"
-    return [*lines, f"Of {figures['labelled_twice']:,} posts that both coded, {100 * figures['pairwise']:.1f} % have "
-            f"the same label; Krippendorff's alpha is {alpha} (1: always the same, 0: as by chance). "
-            f"{figures['ties']:,} without a majority."]
+    lines.append(f"Of {counted(figures['labelled_twice'], 'post')} that both coded, {100 * figures['pairwise']:.1f} % "
+                 f"have the same label; Krippendorff's alpha is {alpha} (1: always the same, 0: as by chance).")
+    apart = [(post.id, votes) for post, votes in agreement.ties]
+    if apart:
+        shown = "; ".join(f"{id}: {', '.join(f'{name} {label}' for name, label in votes.items())}"
+                          for id, votes in apart[:SHOWN])
+        lines.append(f"{counted(len(apart), 'post')} to settle together, else left out of the shares: {shown}"
+                     + (f"; and {len(apart) - SHOWN} more" if len(apart) > SHOWN else "") + ".")
+    return lines
 
 
 if __name__ == "__main__":

@@ -45,13 +45,14 @@ class Codes:
         """Code a post, or change its code; raises `UserError` for another row or label."""
         if type(row) is not int or not 0 <= row < len(self.posts) or label not in self.labels:
             raise UserError("code: give the number of a post and one of the labels")
-        self.of[row] = label
-        write_rows(self.path, self.rows())
+        coded = self.of | {row: label}
+        write_rows(self.path, self.rows(coded))
+        self.of = coded  # only what is on the disk counts
 
-    def rows(self) -> list[dict]:
-        """The file's rows, in the order of the sample."""
+    def rows(self, coded: dict[int, str] | None = None) -> list[dict]:
+        """The file's rows, in the order of the sample, of `coded` or of all codes."""
         found = []
-        for row, label in sorted(self.of.items()):
+        for row, label in sorted((self.of if coded is None else coded).items()):
             post = self.posts[row]
             more = {name: post.extra[name] for name in (STRATUM, PROBABILITY) if post.extra.get(name)}
             found.append({"id": post.id, "language": post.language, "label": label, "annotator": self.coder} | more)

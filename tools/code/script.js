@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const main = document.getElementById("main");
   const codes = new Map(Object.entries(data.codes).map(([row, label]) => [Number(row), label]));
-  let at = 0, busy = false;
+  let at = 0, busy = false, open = false;  // open: a post is shown, so keys code it
 
   const make = (tag, text, kind) => {
     const element = document.createElement(tag);
@@ -32,24 +32,29 @@
   };
 
   const code = async (number) => {
-    if (busy) return;
+    if (busy || !open) return;
     busy = true;
+    const again = next() === null;  // all are coded: this one is looked at again
     try {
       await ask("code", {row: at, label: data.labels[number].name});
       codes.set(at, data.labels[number].name);
-      const row = next();
+      const row = next() ?? (again && at + 1 < data.posts.length ? at + 1 : null);
       if (row !== null) at = row;
       if (row === null) await done(); else show();
     } catch (error) { fail(error); } finally { busy = false; }
   };
   const go = (step) => {
+    if (busy) return;
+    if (!open) step = 0;  // back from the end to the last post
     at = Math.max(0, Math.min(data.posts.length - 1, at + step));
     show();
   };
 
   const show = () => {
     const post = data.posts[at];
+    open = true;
     main.replaceChildren();
+    document.title = `${codes.size} of ${data.posts.length} coded`;
     main.append(make("h1", `${data.coder}: post ${at + 1} of ${data.posts.length}, ${codes.size} coded`));
     const bar = make("progress");
     bar.max = data.posts.length;
@@ -82,8 +87,11 @@
 
   const done = async () => {
     const found = await ask("end", {});
+    open = false;
+    document.title = "All coded";
     main.replaceChildren(make("h1", `All ${data.posts.length} posts are coded. Thank you.`));
     for (const line of found.lines) main.append(make("p", line));
+    main.append(make("p", "You can close this page and end the program with Ctrl-C.", "more"));
     const button = make("button", "look at the codes again");
     button.addEventListener("click", () => { at = 0; show(); });
     main.append(button);

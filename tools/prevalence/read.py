@@ -6,8 +6,8 @@ language, where both files have one, must be the same.
 
 import re
 from array import array
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy
@@ -15,15 +15,18 @@ import numpy
 from common.errors import UserError, closest
 from common.reading import check_path, json_value
 from data.annotators import Agreement, read_labelled
+from data.checks import TrainingTexts
 from data.codebook import Codebook
 from data.languages import UNDETERMINED
 from data.notes import Notes
 from data.posts import Columns, Post
 from data.readers import iter_posts
 
-PROBABILITY, STRATUM = "inclusion_probability", "stratum"
+PROBABILITY, STRATUM, ERROR = "inclusion_probability", "stratum", "error"  # columns of our own files
 MOST_GROUPS = 2_000
 DATES = ("date", "created_at", "created", "timestamp")  # columns that hold a month, if no column is called so
+NONE = -1  # a post that the machine left without a label
+EQUAL = 1e-4  # by which part chances of one stratum may differ, if they were rounded
 SUM = 0.01  # by which probabilities may miss one
 
 
@@ -38,9 +41,10 @@ class Codes:
 
 @dataclass
 class Labels:
-    """N labelled posts. labels: their names; predicted, group (N,) int64; groups: names; probabilities (N, C) or None;
-    place: coded row -> its post; texts: coded row -> its text, where the file has one; unlabelled: rows without a
-    label, left out."""
+    """N posts. labels: C names; predicted (N,) int64 in 0..C, C where the machine gave none; group (N,) int64; groups:
+    names; probabilities (N, C) or None; place: coded row -> its post; texts: coded row -> its text, where the file has
+    one; unread: rows that could not be read, or had no text, which are no posts; trained: posts that the run was
+    trained on, left out; columns: of those to keep, the values by number (N,) int64, and these values."""
 
     labels: list[str]
     predicted: numpy.ndarray
@@ -49,7 +53,14 @@ class Labels:
     probabilities: numpy.ndarray | None
     place: dict[int, int]
     texts: dict[int, str]
-    unlabelled: int
+    unread: int
+    trained: int = 0
+    columns: dict[str, tuple[numpy.ndarray, list[str]]] = field(default_factory=dict)
+
+    @property
+    def unlabelled(self) -> int:
+        """Posts that the machine left without a label."""
+        return int((self.predicted == len(self.labels)).sum())
 
 
 def read_codes(path: Path, columns: Columns, codebook: Codebook | None, bad_labels: str) -> Codes:
@@ -82,32 +93,47 @@ def chances(codes: Codes) -> tuple[numpy.ndarray, list[str] | None] | None:
             raise UserError(f"{post.place}: {PROBABILITY} '{cell[:20]}' is not a number above 0 and up to 1; every "
                             "coded row needs the chance with which it was drawn")
         values.append(value)
-    strata = [post.extra.get(STRATUM, "") for post in codes.posts]
-    return numpy.array(values), strata if all(strata) else None
+    strata = [post.extra.get(STRATUM, "").strip() for post in codes.posts]
+    if not all(strata):
+        return numpy.array(values), None
+    chance: dict[str, float] = {}
+    for post, name, value in zip(codes.posts, strata, values, strict=True):
+        if abs(chance.setdefault(name, value) - value) > EQUAL * value:
+            raise UserError(f"{post.place}: {PROBABILITY} {value:g} in stratum '{name[:20]}', where others have "
+                            f"{chance[name]:g}; the posts of a stratum are drawn with one chance (leave the column "
+                            f"'{STRATUM}' out if each post was drawn for itself)")
+    return numpy.array(values), strata
 
 
 def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codebook: Codebook | None,
-                joined: dict[tuple[str, str], Post] | None, show: Callable[[int], None]) -> Labels:
-    """The machine's labels, of all posts; `joined`: posts with further columns, by id and language."""
+                joined: dict[tuple[str, str], Post] | None, show: Callable[[int], None],
+                keep: Mapping[str, str] | None = None, training: TrainingTexts | None = None) -> Labels:
+    """The machine's labels, of all posts; `joined`: posts with further columns, by id and language; `by`: columns that
+    make the groups; `keep`: columns whose values are kept, and the options that name them; `training`: posts of it are
+    left out, but for coded ones, which are refused later.
+    """
     wanted: dict[str, list[int]] = {}
     for row, post in enumerate(codes.posts):
         wanted.setdefault(post.id, []).append(row)
     names: dict[str, int] = {label: n for n, label in enumerate(codebook.labels)} if codebook else {}
     groups: dict[str, int] = {}
-    predicted, group, place, texts, unlabelled = array("q"), array("q"), {}, {}, 0
-    numbers, keys = array("d"), None
+    predicted, group, place, texts, unread, trained = array("q"), array("q"), {}, {}, 0, 0
+    numbers, keys, kept = array("d"), None, {name: (array("q"), {}) for name in keep or ()}
     for count, post in enumerate(_rows(path, columns)):
         if columns.predicted not in post.extra:
             there = ", ".join(repr(name[:24]) for name in list(post.extra)[:12]) or "none"
             raise UserError(f"{post.place}: has no column '{columns.predicted}'; its further columns: {there}; set "
                             f"--predicted-column to the one that holds the machine's label")
         rows = _coded(post, wanted.get(post.id, ()), codes)
-        said = post.extra[columns.predicted].strip()
-        if not said:
-            unlabelled += 1
+        said, wrong = post.extra[columns.predicted].strip(), post.extra.get(ERROR, "").strip()
+        if wrong:
+            unread += 1
             if rows:
-                raise UserError(f"{codes.posts[rows[0]].place}: id '{post.id[:40]}' has no label by the machine "
-                                f"({post.place}); leave it out")
+                raise UserError(f"{codes.posts[rows[0]].place}: id '{post.id[:40]}' was not labelled ({post.place}: "
+                                f"{wrong[:60]}); leave it out")
+            continue
+        if training is not None and not rows and training.hold(text_of(post, joined)):
+            trained += 1
             continue
         for row in rows:
             if row in place:
@@ -116,21 +142,27 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
             texts |= {row: post.text} if post.text else {}
         keys = keys_of(post) if keys is None else keys
         numbers.extend(probabilities_of(post, keys))
-        predicted.append(names.setdefault(said, len(names)))
+        predicted.append(names.setdefault(said, len(names)) if said else NONE)
         value = ", ".join(value_of_group(post, name, joined) for name in by) if by else "all"
         group.append(groups.setdefault(value, len(groups)))
+        for name, (codes_of, values) in kept.items():
+            codes_of.append(values.setdefault(value_of_group(post, name, joined, keep[name]), len(values)))
         if len(groups) > MOST_GROUPS:
             raise UserError(f"--by {','.join(by)}: more than {MOST_GROUPS:,} groups; name columns with few values")
         if count % 1000 == 999:
             show(1000)
-    if not predicted:
+    if not any(label != NONE for label in predicted):
         raise UserError(f"{path}: no row has a label by the machine")
     absent = [row for row in range(len(codes.posts)) if row not in place]
     if absent:
         post = codes.posts[absent[0]]
         raise UserError(f"{post.place}: id '{post.id[:40]}' is in no row of {path} ({len(absent):,} such rows); the "
                         "coded posts must be among the labelled ones")
-    return _sorted(names, predicted, group, groups, numbers, keys, place, texts, unlabelled, codes)
+    found = _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread, codes)
+    found.trained = trained
+    found.columns = {name: (numpy.array(codes_of, dtype=numpy.int64), list(values))
+                     for name, (codes_of, values) in kept.items()}
+    return found
 
 
 def _rows(path: Path, columns: Columns) -> Iterator[Post]:
@@ -180,8 +212,8 @@ def probabilities_of(post: Post, keys: list[str]) -> list[float]:
     return values
 
 
-def value_of_group(post: Post, name: str, joined) -> str:
-    """What a post has in a column of --by: its own, or that of the same post in --posts."""
+def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
+    """What a post has in a column that `option` names: its own, or that of the same post in --posts."""
     for one in (post, (joined or {}).get((post.id, post.language))):
         if one is None:
             continue
@@ -197,11 +229,11 @@ def value_of_group(post: Post, name: str, joined) -> str:
                                 "add a column 'month'")
             return found[0]
     there = sorted({*post.extra, "language"})
-    raise UserError(f"--by {name}: {post.place} has no such column{closest(name, there)}; it has "
+    raise UserError(f"{option} {name}: {post.place} has no such column{closest(name, there)}; it has "
                     f"{', '.join(there[:12])}")
 
 
-def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unlabelled, codes: Codes) -> Labels:
+def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread, codes: Codes) -> Labels:
     """Arrays; groups in the order of their names, labels in the codebook's or the frequency's."""
     said = numpy.array(predicted, dtype=numpy.int64)
     for post in codes.posts:
@@ -212,18 +244,24 @@ def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unlabe
         probabilities = numpy.array(numbers).reshape(len(said), len(keys))
         labels += [key for key in keys if key not in names]
         probabilities = probabilities[:, [keys.index(label) for label in labels]]
+    said[said == NONE] = len(labels)
     order = sorted(groups)
     number = numpy.array([order.index(value) for value in groups], dtype=numpy.int64)
     return Labels(labels, said, number[numpy.array(group, dtype=numpy.int64)], order, probabilities, place, texts,
-                  unlabelled)
+                  unread)
+
+
+def text_of(post: Post, joined: dict[tuple[str, str], Post] | None) -> str:
+    """A post's own text, or that of the same post in --posts."""
+    other = (joined or {}).get((post.id, post.language)) or (joined or {}).get((post.id, ""))
+    return post.text or (other.text if other else "")
 
 
 def with_texts(codes: Codes, labels: Labels, joined: dict[tuple[str, str], Post] | None) -> list[Post]:
     """The coded posts that have a text: their own, that of the labels' file, or that of --posts."""
     found = []
     for row, post in enumerate(codes.posts):
-        other = (joined or {}).get((post.id, post.language)) or (joined or {}).get((post.id, ""))
-        text = post.text or labels.texts.get(row) or (other.text if other else "")
+        text = post.text or labels.texts.get(row) or text_of(post, joined)
         if text:
             found.append(replace(post, text=text))
     return found

@@ -7,7 +7,8 @@ import numpy
 
 from common.terminal import table
 from report.words import counted
-from stats.prevalence import Coded, Estimate, Share
+from stats.prevalence import FIXED, Coded, Estimate, Share
+from stats.regression import Coefficient
 from tools.prevalence.read import Codes, Labels
 
 FEW = 30  # coded rows of a group, below which it is marked
@@ -26,7 +27,7 @@ def table_of(found: list[Share], labels: Labels, by: list[str]) -> str:
         few = "°" if share.n_coded < FEW else ""
         rows.append([*([labels.groups[share.group]] if by else []), labels.labels[share.label], f"{share.n:,}",
                      f"{share.n_coded:,}{few}", _percent(share.naive),
-                     *map(_shown, (share.coded, share.ppi, share.dsl)), _narrowest(share)])
+                     *map(_shown, (share.coded, share.ppi, share.dsl)), narrowest(share)])
     return table(header, rows)
 
 
@@ -38,14 +39,14 @@ def _shown(one: Estimate) -> str | None:
     return None if one.low is None else f"{100 * one.estimate:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
 
 
-def gain(share: Share) -> tuple[str, float]:
+def gain(share: Share | Coefficient) -> tuple[str, float]:
     """The corrected estimate with the narrower interval, "ppi" or "dsl", and its width over that of the codes alone."""
     name = min(("ppi", "dsl"), key=lambda key: getattr(share, key).width)
     return name, getattr(share, name).width / share.coded.width if share.coded.width > 0 else 1.0
 
 
-def _narrowest(share: Share) -> str | None:
-    if not share.n_coded:
+def narrowest(share: Share | Coefficient) -> str | None:
+    if share.coded.low is None:
         return None
     name, ratio = gain(share)
     return "none: the machine adds nothing" if ratio > 1 - ALIKE else f"{NAMES[name]}, by {100 * (1 - ratio):.0f} %"
@@ -85,13 +86,16 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
     n, posts, lines = len(coded.post), len(labels.predicted), []
     weights = 1 / coded.probability
     apart = abs(weights.sum() - posts)
-    if apart > 4 * sqrt(float((1 - coded.probability) @ weights**2)) + 0.01 * posts:
+    # In strata of fixed sizes the sum is N itself; of rows that are drawn one by one, on average.
+    chance = 0.0 if coded.stratum is not None else 4 * sqrt(float((1 - coded.probability) @ weights**2)) + 0.01 * posts
+    if apart > chance + max(1.0, FIXED * posts):
         lines.append(f"  warning: by their inclusion_probability the coded rows stand for {weights.sum():,.0f} posts, "
                      f"and there are {posts:,}; code the whole sample, and give the labels of all posts that it was "
-                     "drawn from")
+                     "drawn from (tools.sample --run leaves a run's own posts out, and so does --run with --posts "
+                     "here)")
     if len(set(coded.probability.tolist())) == 1 and n < posts:
-        drawn = numpy.bincount(labels.predicted[coded.post], minlength=len(labels.labels))
-        shares = numpy.bincount(labels.predicted, minlength=len(labels.labels)) / posts
+        drawn = numpy.bincount(labels.predicted[coded.post], minlength=len(labels.labels) + 1)
+        shares = numpy.bincount(labels.predicted, minlength=len(labels.labels) + 1) / posts
         there = shares > 0
         square = float(((drawn - n * shares)[there] ** 2 / (n * shares[there])).sum()) / (1 - n / posts)
         if _chi_square_tail(square, int(there.sum()) - 1) < UNLIKELY:

@@ -1,0 +1,140 @@
+"""tools.regression: what enters the matrix, the JSON, the sentences, and what is refused.
+
+Deliberate break: take the machine's label for the code in `question` (leave the loop over `by_hand` out), or the first
+value as the reference in `design`.
+"""
+
+import json
+import random
+
+import numpy
+import pytest
+
+from stats.prevalence import Estimate, equal_probabilities
+from stats.regression import Coefficient, Question, Sample, regression
+from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
+from tools.regression import cells, main
+
+WORDS = ["--labels", "labels.jsonl", "--coded", "coded.jsonl"]
+
+
+def made(count=900, coded=220) -> tuple[list[dict], list[dict], list[str]]:
+    """Labels, codes of a sample, and what people would have said of each post; the machine errs more often in es."""
+    draw, labels, truth = random.Random(3), [], []
+    for n in range(count):
+        language = draw.choices(["en", "es"], (3, 2))[0]
+        label = "anti" if draw.random() < (0.45 if language == "es" else 0.2) else draw.choice(["pro", "neutral"])
+        said = label if draw.random() > (0.35 if language == "es" else 0.1) else draw.choice(["anti", "pro", "neutral"])
+        truth.append(label)
+        labels.append({"id": f"p{n}", "language": language, "predicted": said, "author": f"u{n % 150}",
+                       "date": f"2024-0{1 + n % 3}-11", "followers": draw.randint(0, 40), "year": 2023 + n % 2,
+                       "shares": round(3 + 3 * (label == "anti") + draw.gauss(0, 1), 2)})
+    rows = sorted(draw.sample(range(count), coded))
+    return labels, [{"id": f"p{n}", "label": truth[n]} for n in rows], truth
+
+
+@pytest.fixture
+def files(tmp_path):
+    labels, codes, truth = made()
+    jsonl(tmp_path / "labels.jsonl", labels)
+    jsonl(tmp_path / "coded.jsonl", codes)
+    return labels, codes, truth
+
+
+def run(*words):
+    ended = call(main, *WORDS, "--json", "out.json", *words)
+    assert ended.code == 0, ended.err
+    return ended.out, json.loads(open("out.json", encoding="utf-8").read())
+
+
+def test_a_labelled_outcome(files):
+    labels, codes, _ = files
+    said, found = run("--outcome", "label=anti", "--on", "language,followers")
+    assert [found[name] for name in ("model", "outcome", "on", "n", "n_coded")] == [
+        "logistic", "label=anti", ["language", "followers"], 900, 220]
+    assert [row["term"] for row in found["coefficients"]] == ["(intercept)", "language: es", "followers"]
+    matrix = numpy.array([[1.0, row["language"] == "es", row["followers"]] for row in labels])
+    post = numpy.array([int(row["id"][1:]) for row in codes])
+    outcome = numpy.array([row["predicted"] == "anti" for row in labels], dtype=float)
+    own = numpy.array([row["label"] == "anti" for row in codes], dtype=float)
+    names = sorted({row["predicted"] for row in labels}, key=[row["predicted"] for row in labels].index)
+    x = numpy.array([[row["predicted"] == name for name in names] for row in labels], dtype=float)
+    expected, tuned = regression(Question("logistic", ["", "", ""], matrix, outcome, matrix[post], own, (), x),
+                                 Sample(post, *equal_probabilities(220, 900)))
+    assert found["tuned"] == pytest.approx(tuned)
+    for row, one in zip(found["coefficients"], expected, strict=True):
+        for name in ("naive", "coded", "ppi", "dsl"):
+            assert list(row[name]) == ["estimate", "low", "high"]
+            assert list(row[name].values()) == pytest.approx(list(getattr(one, name).to_dict().values()))
+    assert "differences in the log odds of label=anti" in said and "do not say what would change" in said
+    assert "not checked against training" in said and "narrowest" in said
+
+
+def test_a_labelled_regressor_whose_naive_coefficient_is_too_small(files):
+    said, found = run("--outcome", "shares", "--on", "label=anti,language", "--clusters", "author")
+    assert found["model"] == "linear" and "150 clusters by author" in said
+    anti = next(row for row in found["coefficients"] if row["term"] == "label=anti")
+    matrix = numpy.array([[1, label == "anti", row["language"] == "es"] for row, label in zip(files[0], files[2],
+                                                                                             strict=True)], dtype=float)
+    truth = numpy.linalg.lstsq(matrix, [row["shares"] for row in files[0]], rcond=None)[0][1]
+    assert anti["naive"]["high"] < truth and all(anti[name]["low"] < truth < anti[name]["high"]
+                                                 for name in ("ppi", "dsl"))
+    assert "The naive coefficient lies outside both corrected intervals for " in said
+
+
+def test_words_numbers_months_and_references(files):
+    found = run("--outcome", "label=anti", "--on", "month,year,language=es", "--model", "linear")[1]
+    assert [row["term"] for row in found["coefficients"]][1:] == ["month: 2024-02", "month: 2024-03", "year",
+                                                                  "language=es"]
+    found = run("--outcome", "label=anti", "--on", "month,year", "--words", "year", "--reference",
+                "month=2024-02,year=2024")[1]
+    assert [row["term"] for row in found["coefficients"]][1:] == ["month: 2024-01", "month: 2024-03", "year: 2023"]
+
+
+def test_small_coefficients_have_more_decimals():
+    def estimate(value, half):
+        return Estimate(value, value - half, value + half)
+
+    small = Coefficient("n", *(estimate(-0.00004, half) for half in (0.0002, 0.0005, 0.0003, 0.0003)))
+    assert cells(small)[1] == "−0.00004 [−0.00054, 0.00046]"
+    assert cells(Coefficient("x", *[estimate(2.0, 12.5)] * 4))[0] == "2.000 [−10.500, 14.500]"
+    assert cells(Coefficient("0", *[estimate(-1e-7, 0.4)] * 4))[0] == "0.000 [−0.400, 0.400]"
+
+
+def test_few_codes_are_told(files, tmp_path):
+    jsonl(tmp_path / "coded.jsonl", files[1][:35])
+    said = run("--outcome", "label=anti", "--on", "month,language", "--model", "linear")[0]
+    assert "Only 35 coded posts for 4 coefficients" in said and "code 40 or more" in said
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    ([], "--outcome: is missing"), (["--outcome", "label=anti"], "--on: is missing"),
+    (["--outcome", "label", "--on", "language"], "label: write which one, label=NAME"),
+    (["--outcome", "label=ant", "--on", "language"], "did you mean 'anti'"),
+    (["--outcome", "shares", "--on", "language"], "on neither side"),
+    (["--outcome", "label=anti", "--on", "label=pro"], "on both sides"),
+    (["--outcome", "label=anti", "--on", "language,language"], "stands twice"),
+    (["--outcome", "label=anti", "--on", "langauge"], ["--on langauge", "no such column", "did you mean 'language'"]),
+    (["--outcome", "language", "--on", "label=anti"], ["--outcome language", "is no number", "language=e"]),
+    (["--outcome", "label=anti", "--on", "author"], ["--on author", "has 150 different values"]),
+    (["--outcome", "label=anti", "--on", "language=fr"], ["--on language=fr", "no post has that value"]),
+    (["--outcome", "shares", "--on", "label=anti", "--model", "logistic"], "has other values than 0 and 1"),
+    (["--outcome", "label=anti", "--on", "language", "--reference", "month=2024-01"], "--reference month"),
+    (["--outcome", "label=anti", "--on", "language,="], "write COLUMN, COLUMN=VALUE or label=NAME"),
+    (["--outcome", "label=anti", "--on", "language", "--clusters", "autor"], "--clusters autor"),
+    (["--outcome", "label=anti", "--on", "language", "--clusters", "label"], "--clusters label"),
+    (["--outcome", "label=anti", "--on", "year", "--words", "yaer"], ["--words yaer", "did you mean 'year'"]),
+])  # fmt: skip
+def test_what_cannot_be_asked(files, words, says):
+    refused(main, *WORDS, *words, says=says)
+
+
+def test_gaps_in_numbers_and_values_without_a_code(files, tmp_path):
+    labels, codes, _ = files
+    jsonl(tmp_path / "labels.jsonl", [labels[0] | {"followers": ""}, *labels[1:]])
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "followers",
+            says=["--on followers: is empty for 1 post", "fill the column in"])
+    jsonl(tmp_path / "labels.jsonl", labels)
+    jsonl(tmp_path / "coded.jsonl", [row for row in codes if labels[int(row["id"][1:])]["language"] == "en"])
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "language",
+            says=["'language: es' is the same for all", "code others too"])
