@@ -38,6 +38,8 @@ from inference.labeller import WINDOW, Labeller
 from inference.repeats import Repeats
 from inference.run import base_folder, finished_run, run_prompt
 
+FEW = 600  # posts that are encoded again and again meanwhile
+
 
 @dataclass
 class BesideOptions:
@@ -115,12 +117,14 @@ def stages(path: Path, run, options, folder: Path) -> dict[str, Callable[[], obj
     }
 
 
-def whole(path: Path, options, folder: Path) -> tuple[float, list[tuple[int, float, int]]]:
-    """Processor time of classify.py on `path`, beside its start, and (posts, seconds, bytes in memory) on the way."""
-    points: list[tuple[int, float, int]] = []
+def whole(path: Path, options, folder: Path, prompt) -> tuple[float, list[tuple[int, float, float, int]]]:
+    """Processor time of classify.py on `path`, beside its start, and (posts, seconds, seconds of the same few posts
+    there, bytes in memory) on the way; the few posts' time is in none of the others."""
+    points: list[tuple[int, float, float, int]] = []
     show, enter, process = Watch.show, Watch.__enter__, psutil.Process()
     step = max(options.count // 100, 1)
     began: list[float] = []
+    few = [post.text for post in itertools.islice(iter_posts([path], **READING), FEW)]
 
     def entered(self):
         began.append(time.process_time())
@@ -129,7 +133,10 @@ def whole(path: Path, options, folder: Path) -> tuple[float, list[tuple[int, flo
     def shown(self, count):
         show(self, count)
         if self.done // step > len(points):
-            points.append((self.done, time.process_time() - began[0], process.memory_info().rss))
+            seconds = time.process_time() - began[0]
+            same = spent(lambda: [prompt.encode(text) for text in few])
+            began[0] += same
+            points.append((self.done, seconds, same, process.memory_info().rss))
 
     give = Labeller.give
     Labeller.give, Watch.show, Watch.__enter__ = answer_at_once, shown, entered
@@ -142,6 +149,12 @@ def whole(path: Path, options, folder: Path) -> tuple[float, list[tuple[int, flo
         Labeller.give, Watch.show, Watch.__enter__ = give, show, enter
 
 
+def cost(points: list[tuple[int, float, float, int]]) -> float:
+    """What a post took up to the last of `points`, in the time that encoding one of the same few took there."""
+    done, seconds, _, _ = points[-1]
+    return seconds / done / (statistics.fmean(same for _, _, same, _ in points) / FEW)
+
+
 def main(argv: list[str]) -> None:
     """Make the posts, measure, print."""
     options = parse_options(BesideOptions, argv, program="benchmarks.beside", description=__doc__)
@@ -149,20 +162,25 @@ def main(argv: list[str]) -> None:
         folder = Path(scratch)
         path = made(find_path(options.posts), options.count, folder)
         run, found, all_of_it, points = finished_run(str(find_path(options.run))), {}, [], []
+        prompt = run_prompt(run, base_folder(run))
         if options.turns > 1:
             work = stages(path, run, options, folder)
             for _ in range(options.turns):
                 for name, call in work.items():
                     found.setdefault(name, []).append(spent(call) / options.count * 1e6)
         for _ in range(options.turns):
-            seconds, points = whole(path, options, folder)
+            seconds, points = whole(path, options, folder, prompt)
             all_of_it.append(seconds / options.count * 1e6)
     medians = {name: statistics.median(values) for name, values in found.items()}
     rows = [[name, f"{value:.1f}"] for name, value in medians.items()]
     rows += [["together", f"{sum(medians.values()):.1f}"]] if rows else []
     rows.append(["the program behind its first reading, model left out", f"{statistics.median(all_of_it):.1f}"])
     print(table(["microseconds a post", "median"], rows))
-    print(f"  memory at the end {human_bytes(points[-1][2])}")
+    if len(points) > 2:
+        first, rest = cost(points[:1]), cost(points)
+        print(f"  a post cost {first:.3f} at the beginning and {rest:.3f} over all, in the time that encoding one of "
+              f"the same few posts took meanwhile: {100 * (rest / first - 1):+.1f} %")
+    print(f"  memory at the end {human_bytes(points[-1][3])}")
     if options.json:
         write_json(options.json, {"stages": found, "whole": all_of_it, "points": points, "count": options.count})
         print(json.dumps(medians), file=sys.stderr)

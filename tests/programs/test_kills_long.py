@@ -15,7 +15,6 @@ import random
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from tests.programs.test_kills_many import FILES, Folder, Parts, every_id_once, 
 
 pytestmark = pytest.mark.slow
 
-POSTS, KILLS = 20_000, 40
+POSTS, KILLS, CHUNK = 20_000, 40, 32  # the last: posts of a window
 
 
 def fleet_leg(folder: str, program: str, words: tuple, number: int = 0) -> None:
@@ -46,7 +45,7 @@ def fleet_leg(folder: str, program: str, words: tuple, number: int = 0) -> None:
         collect(self, waiting, done)
 
     fleet.Fleet._collect = killing
-    leg(folder, program, words)
+    leg(folder, program, words, 0, CHUNK)
 
 
 class Fleet(Folder):
@@ -69,6 +68,7 @@ def begin_fleet():
     with pytest.MonkeyPatch.context() as patch, forked(fleet_leg, "classify", "ray") as start:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ["PYTHONPATH"], *patched()]))
         patch.setenv("RAY_worker_niceness", "0")
+        patch.setenv("RAY_worker_register_timeout_seconds", "600")  # on a busy machine its own 60 are not enough
         yield start
 
 
@@ -108,7 +108,8 @@ def whole(place, begin) -> dict:
     return place.made()
 
 
-def spread(work: Folder, begin, whole: dict, kills: int, seed: int, count: int = POSTS, window: int = 8) -> list[int]:
+def spread(work: Folder, begin, whole: dict, kills: int, seed: int, count: int = POSTS, window: int = CHUNK
+           ) -> list[int]:
     """Kill `work` so many times on its way through `count` posts; returns the rows that were kept at each kill.
 
     Three of four kills come when a number of posts that was drawn has been added, and a moment later; one while a
@@ -138,6 +139,7 @@ def spread(work: Folder, begin, whole: dict, kills: int, seed: int, count: int =
             process.kill()
             process.join()
             kept.append(rows_so_far(work))
+            print(kept[-1], end=" ", flush=True)
         assert process.exitcode in (0, -signal.SIGKILL), (work.folder / "said.txt").read_text()[-3000:]
     through(work, begin)
     if whole:
@@ -208,11 +210,14 @@ def spread_over_ray(work: Fleet, begin, whole: dict, kills: int, seed: int) -> l
             process.kill()
             process.join()
             kinds.append("driver")
-        assert process.exitcode in (0, -signal.SIGKILL), (work.folder / "said.txt").read_text()[-3000:]
+        said = (work.folder / "said.txt").read_text()[-3000:]
+        assert process.exitcode in (0, 2, -signal.SIGKILL), said  # 2: Ray's own 30 seconds for a start were not enough
+        assert process.exitcode != 2 or "could be reached or started" in said.splitlines()[-1], said
         kinds += ["actor"] * (work.folder / "actor").exists()
         (work.folder / "actor").unlink(missing_ok=True)
-        _, alive = psutil.wait_procs(family, timeout=60)
+        _, alive = psutil.wait_procs(family, timeout=120)
         assert not alive, alive  # nothing of a killed driver's cluster stays
+        print(before, kinds, flush=True)
     through(work, begin)
     hold_against(work.made(), whole)
     every_id_once(work.folder / "out", POSTS)
@@ -232,7 +237,7 @@ def test_a_disk_that_is_full_again_and_again(place, whole, begin):
             if subprocess.run(["mount", *more, str(folder)], capture_output=True).returncode:
                 pytest.skip("this process may not mount a file system")
             mounted, room = True, room + size // 4
-            process = begin(work.folder, work.program, work.words())
+            process = begin(work.folder, work.program, work.words(), 0, CHUNK)
             process.join()
             ends.append(process.exitcode)
             assert ends[-1] in (0, 2) and len(ends) < 60, (work.folder / "said.txt").read_text()[-3000:]
@@ -247,16 +252,18 @@ def test_a_disk_that_is_full_again_and_again(place, whole, begin):
         work.clear()
 
 
-@pytest.mark.parametrize("every", [20])
-def test_asked_to_end_every_so_many_seconds(place, whole, begin, every):
+def test_asked_to_end_every_twenty_seconds(place, whole, begin, every: float = 20):
+    """And on a machine so busy that nothing is labelled by then, as soon as something is."""
     work, ends = Folder(place.folder), []
     work.clear()
     while not work.is_done():
-        process = begin(work.folder, work.program, work.words())
-        timer = threading.Timer(every, lambda process=process: os.kill(process.pid, signal.SIGTERM))
-        timer.start()
+        before, began = rows_so_far(work), time.monotonic()
+        process = begin(work.folder, work.program, work.words(), 0, CHUNK)
+        while process.exitcode is None and (time.monotonic() - began < every or rows_so_far(work) == before):
+            time.sleep(0.05)
+        if process.exitcode is None:
+            os.kill(process.pid, signal.SIGTERM)
         process.join()
-        timer.cancel()
         ends.append(process.exitcode)
         assert ends[-1] in (0, 75, -signal.SIGTERM) and len(ends) < 500, ends
     print(f"every {every} s: {len(ends)} calls")
