@@ -37,6 +37,7 @@ from bulk.options import BulkOptions
 from bulk.page import write_page
 from bulk.places import Job, check_output, jobs
 from bulk.remote import on_this_machine
+from bulk.rows import output_row
 from bulk.stop import Stop
 from bulk.watch import Watch
 from common.device import MachineOptions
@@ -46,16 +47,15 @@ from common.options import option, parse_options
 from common.run_json import check_adapter
 from common.terminal import bars, human_seconds, printable
 from data.chat import imitation
-from data.codebook import Codebook
 from data.growing import GrowingFile, forget
 from data.notes import Notes
-from data.posts import ColumnOptions, Post
+from data.posts import ColumnOptions
 from data.prompt import Prompt
 from data.readers import iter_posts
 from data.visible import is_empty
 from data.writers import OUTPUT_FORMATS
 from finetune.run_folder import RunFolder
-from inference.decide import Label, as_labels
+from inference.decide import as_labels
 from inference.labeller import Labeller
 from inference.loaded import LoadedRun
 from inference.options import LabelOptions
@@ -104,6 +104,7 @@ def main(argv: list[str]) -> None:
     run = finished_run(options.run)
     print(f"run {run.path}")
     options.remember(run.facts["options"])
+    check_together(options)
     with on_this_machine(options), jobs(options, run.path, sys.stdin.buffer) as (todo, folder):
         label_files(run, todo, folder, options)
 
@@ -114,7 +115,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
     check_calibration(run, options)
     scaling = run.facts["calibration"] if options.calibrated else None
     hashes = run_hashes(run) | {"--calibrated": scaling} if options.resume or not options.dry_run else {}
-    if manifest is not None and options.resume and not options.overwrite:
+    if manifest is not None and options.resume:
         known = hashes | {"dtype": str(options.set_up()[1]), "--int8": options.int8}
         done = [job for job in todo if is_done(manifest, job.path, known | input_hashes(job, options))]
         for job in done:
@@ -142,7 +143,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
                 if options.dry_run:
                     dry_run(model, prompt, [job.source for job in todo], options)
                     return
-                labeller = Labeller(model, prompt, options.micro_tokens, watch.show, Repeats())
+                labeller = Labeller(model, prompt, options.micro_tokens, watch.show, Repeats(prefix=prompt.prefix_ids))
                 exact = arithmetic(model, options)
                 watch.measure(model)
             with closing(labeller) if options.engine == "ray" else nullcontext(), watch:
@@ -197,6 +198,13 @@ def label_one(options: ClassifyOptions) -> None:
         print(f"  no label: {found.probability:.3f} is below --abstain {options.abstain:g}")
 
 
+def check_together(options: ClassifyOptions) -> None:
+    """Refuse options that contradict one another."""
+    if options.overwrite and options.resume:
+        raise UserError("--overwrite and --resume: the one starts anew, the other goes on, and a job that is started "
+                        "again and again with both would never end; give --overwrite once, then --resume")
+
+
 def check_calibration(run: RunFolder, options: ClassifyOptions) -> None:
     """Refuse --calibrated for a run that has no calibration."""
     if options.calibrated and not run.facts.get("calibration"):
@@ -228,8 +236,10 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
                 file.add(lines, texts=texts, unsure=texts - labels.total(), **counts)
                 imitating += prompt.imitating(post.text for post in window.posts)
                 if stop.is_asked:
-                    file.resume = True
-                    stop.check(f"{file.counts['rows']:,} rows of {job.path} are kept")
+                    break
+            if stop.is_asked:  # also where the workers were ended ahead of it
+                file.resume = True
+                stop.check(f"{file.counts['rows']:,} rows of {job.path} are kept")
             if file.counts["rows"] != len(rows) or notes.have_changed():
                 raise UserError(f"{job.source}: has changed while it was being labelled; label it again")
     except KeyboardInterrupt:
@@ -270,28 +280,6 @@ def write_report(options: ClassifyOptions, folder: Path | None, todo: list[Job])
         write_page(options.report or folder / "report.html", folder, options.date_column)
     elif folder is None and options.report and todo:
         write_page(options.report, todo[0].path, options.date_column)
-
-
-def output_row(post: Post, found: Label, codebook: Codebook, options: ClassifyOptions, kept: list[str]) -> dict:
-    """One output row; fields are empty if the post had no text. Kept columns that have a name of ours get `input_`."""
-    def rounded(value: float | None) -> float | None:
-        return None if value is None else round(value, 6)
-
-    unsure = found.label is not None and found.probability < options.abstain
-    row = {"id": post.id, "language": post.language, "predicted": None if unsure else found.label,
-           "probability": rounded(found.probability),
-           "error": post.error or ("has no text" if found.label is None else None)}
-    row |= {f"p_{label}": rounded(found.probabilities.get(label)) for label in codebook.labels}
-    if codebook.related:
-        row["p_related"] = rounded(found.related)
-    if options.with_texts:
-        row["text"] = post.text
-    for name in kept:
-        own = name
-        while own in row:
-            own = f"input_{own}"
-        row[own] = post.label if name == options.label_column else post.extra.get(name)
-    return row
 
 
 if __name__ == "__main__":

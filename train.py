@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     """Read the options, print what is about to happen, train, and leave a run folder."""
     options = parse_options(TrainOptions, argv, program="train.py", description=__doc__, presets=PRESETS)
     complete(options)
-    team = Team.joined()
+    team = Team.joined(options.device)
     with ExitStack() as held:  # of the run's folder: nobody else writes there before this program has ended
         if team is not None:
             options.device = team.device(options.device)
@@ -85,7 +85,7 @@ def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> No
     options.choose_threads(device, prepared.config)
     order = choose_order(options, prepared)
     piece = fullest(prepared.rows, order(0), options.batch_size, prepared.shared_ids(options))
-    choice = resolve(options, prepared.config, device, dtype, piece)
+    choice = resolve(options, prepared.config, device, dtype, piece, team)
     print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
     print(exposure_table(prepared.exposure))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),

@@ -34,6 +34,7 @@ from inference.run import base_folder, run_prompt
 AHEAD = 2  # blocks for each actor: one in hand, one waiting
 LOSSES = 20  # actors that may be lost for each that there is, before something else than bad luck is blamed
 LOOK = 1.0  # seconds after which a waiting driver looks around
+LAST = labeller.AIM  # seconds that a block in hand is waited for where the program was asked to end
 
 
 class Worker:
@@ -42,7 +43,7 @@ class Worker:
     def __init__(self, run: str, options: dict):
         self.options = OpenOptions(**options)
         model, prompt = ready(RunFolder.open(run), self.options, [])
-        self.labeller = Labeller(model, prompt, self.options.micro_tokens, repeats=Repeats())
+        self.labeller = Labeller(model, prompt, self.options.micro_tokens, repeats=Repeats(prefix=prompt.prefix_ids))
 
     def begin(self) -> dict:
         """The arithmetic that this actor computes in."""
@@ -70,16 +71,16 @@ class Fleet:
             raise UserError("--engine ray: needs Ray: pip install ray, or leave the option out") from error
         if options.int8:
             raise UserError("--int8: measures its price in one process; leave it or --engine ray out")
-        self.ray, self.show, self.halvings, self.lost = ray, show, 0, 0
+        self.ray, self.show, self.halvings, self.lost, self._stop = ray, show, 0, 0, stop
         self.prompt: Prompt = run_prompt(run, base_folder(run, options.model, options.cache))
         threads, is_gpu = options.threads or 1, options.set_up()[0].type == "cuda"
         path = ":".join([str(ROOT), *filter(None, sys.path)])
         try:
             ray.init(address=options.address or "local", include_dashboard=None if options.address else False,
                      log_to_driver=False, logging_level="error", runtime_env={"env_vars": {"PYTHONPATH": path}})
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(f"--address {options.address or ''}: no Ray cluster could be reached or started "
-                            f"({error})") from error
+        except Exception as error:  # Ray raises no narrower one where a node does not start in time
+            where = f"--address {options.address}" if options.address else "--engine ray"
+            raise UserError(f"{where}: no Ray cluster could be reached or started ({last_line(error)})") from error
         has = ray.cluster_resources()
         self.count = options.workers or max(1, int(has.get("GPU", 0) if is_gpu else has.get("CPU", 1) // threads))
         kind = ray.remote(num_cpus=1 if is_gpu else threads, num_gpus=1 if is_gpu else 0, max_restarts=0)(Worker)
@@ -100,17 +101,27 @@ class Fleet:
               + ("a GPU" if is_gpu else f"{threads} core{'s' * (threads > 1)}"))
 
     def label(self, posts: Iterable) -> Iterator[Labelled]:
-        """Read, encode and label `posts`, block by block, in their order; see `Labeller.label`."""
+        """Read, encode and label `posts`, block by block, in their order; see `Labeller.label`.
+
+        Where the program was asked to end, no block is begun any more, and the next in order is waited for `LAST`
+        seconds at most, if it is in hand: the workers may have been ended, too, and no others may come.
+        """
         posts, blocks, waiting, done = iter(posts), {}, deque(), {}
         begun = given = 0
+        asked = None  # when that was noticed
         while True:
-            while len(blocks) < AHEAD * self.count and (block := list(islice(posts, self._size()))):
+            if self._stop.is_asked:
+                asked = asked or time.monotonic()
+                in_hand = any(number == given for _, number, _ in self._busy.values())
+                if not in_hand or time.monotonic() - asked > LAST:
+                    return
+            while asked is None and len(blocks) < AHEAD * self.count and (block := list(islice(posts, self._size()))):
                 blocks[begun] = block
                 waiting.append(begun)
                 begun += 1
             if not blocks:
                 return
-            while self._idle and waiting:
+            while asked is None and self._idle and waiting:
                 number = waiting.popleft()
                 actor = self._idle.pop()
                 promise = actor.label.remote([post.text for post in blocks[number]])

@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 from bulk.manifest import manifest_path, note_whole, read_manifest
 from bulk.places import part_path
@@ -85,8 +86,12 @@ def _whole(output: Path, manifests: list[dict]) -> Whole:
     return Whole(output, facts)
 
 
-def join(whole: Whole) -> dict:
-    """Make one file of its parts and return its facts for a manifest. Raises `UserError` where a part has changed."""
+def join(whole: Whole, overwrite: bool = False) -> dict:
+    """Make one file of its parts and return its facts for a manifest.
+
+    Raises `UserError` where a part has changed, and unless `overwrite` for another file in the output's place: the one
+    that is made is the same where a kill came ahead of the manifest's line.
+    """
     check_format(whole.output)
     output, first = whole.output, whole.parts[0]
     for path, facts in zip(whole.paths, whole.parts, strict=True):
@@ -99,12 +104,20 @@ def join(whole: Whole) -> dict:
                 _put_behind(whole, handle)
             with atomic_write(output, "wb") as handle:
                 finish(plain, handle, output, first["reals"])
+                _check_replaced(output, handle, overwrite)
     else:
         with atomic_write(output, "wb") as handle:
             _put_behind(whole, handle)
+            _check_replaced(output, handle, overwrite)
     counts = sum((Counter(facts["counts"]) for facts in whole.parts), Counter())
     return first | {"counts": dict(counts), "made_from": made_from(whole), "sha256": sha256_file(output),
                     "bytes": output.stat().st_size}
+
+
+def _check_replaced(output: Path, handle: BinaryIO, overwrite: bool) -> None:
+    handle.flush()
+    if not overwrite and output.exists() and sha256_file(output) != sha256_file(handle.name):
+        raise UserError(f"{output}: exists and is not the join of these parts; move it away, or give --overwrite")
 
 
 def made_from(whole: Whole) -> dict:
@@ -143,8 +156,9 @@ def _header_bytes(path: Path) -> int:
     return len(text.getvalue().encode("utf-8"))
 
 
-def join_all(folder: Path, keep: bool = False) -> list[Path]:
+def join_all(folder: Path, keep: bool = False, overwrite: bool = False) -> list[Path]:
     """Make all files of the parts in `folder`, note them in its manifest, and remove the parts unless `keep`.
+    overwrite: in the place of whatever files are there.
 
     After a kill the next call goes on: parts go when every file is whole, their manifests last, and where none is left
     all was joined before.
@@ -157,7 +171,7 @@ def join_all(folder: Path, keep: bool = False) -> list[Path]:
     for whole in wholes:
         if any(not path.exists() for path in whole.paths) and was_joined(whole, done.get(whole.output.name)):
             continue  # a kill came while parts were removed
-        note_whole(manifest, whole.output.name, join(whole))
+        note_whole(manifest, whole.output.name, join(whole, overwrite))
     for whole in wholes:
         for path in whole.paths:
             forget(path)

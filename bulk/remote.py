@@ -15,6 +15,7 @@ from common.errors import UserError
 from common.files import atomic_write
 from data.inputs import is_known
 
+STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs"))
 MARK = ".fetched.json"  # beside what was fetched: which state of it that was
 
 
@@ -45,10 +46,29 @@ def on_this_machine(options) -> Iterator[None]:
             options.means_several |= not is_one
         options.input = names
         if is_remote(given[1]):
+            check_bucket(given[1])
             options.output = str(spool / "labels" / ("" if _is_folder(given[1]) else PurePosixPath(given[1]).name))
         yield
         if is_remote(given[1]) and not options.dry_run:
             put(Path(options.output), given[1])
+
+
+def check_bucket(address: str) -> None:
+    """Raise `UserError` where a store of objects has no such bucket: none is made, since its name may be mistyped."""
+    system, path = _system(address)
+    if not _has_buckets(system):
+        return
+    bucket = path.strip("/").split("/")[0]
+    try:
+        system.info(bucket)
+    except FileNotFoundError as error:
+        raise UserError(f"--output {address}: there is no bucket {bucket}; make it, or name another") from error
+    except (OSError, ValueError):  # whoever may write there need not be allowed to look; `put` will tell
+        return
+
+
+def _has_buckets(system) -> bool:
+    return not STORES.isdisjoint([system.protocol] if isinstance(system.protocol, str) else system.protocol)
 
 
 def _is_folder(address: str) -> bool:
@@ -95,7 +115,8 @@ def put(local: Path, address: str) -> None:
     try:
         for one in files:
             target = f"{path.rstrip('/')}/{one.name}" if local.is_dir() else path
-            system.makedirs(system._parent(target), exist_ok=True)
+            if not _has_buckets(system):  # those have no folders either
+                system.makedirs(system._parent(target), exist_ok=True)
             system.put_file(str(one), target)
             print(f"put: {system.unstrip_protocol(target)}")
     except (OSError, ValueError) as error:

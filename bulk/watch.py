@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from common.files import write_json
-from common.terminal import human_seconds, progress
+from common.terminal import done_before, human_seconds, progress
 from inference.labeller import Labelled
 from report.words import counted
 
@@ -55,7 +55,8 @@ class Watch:
     def before(self, counts: Counter) -> None:
         """Count what a file holds from before a kill: its counts as `window` made them, and its posts with text."""
         self._before += counts["texts"]
-        self.show(counts["texts"])
+        self.done += counts["texts"]
+        done_before(self._bar, counts["texts"])
         self.labels.update({name.removeprefix("label:"): number for name, number in counts.items()
                             if name.startswith("label:")})
         self.counts.update({name: number for name, number in counts.items() if not name.startswith("label:")})

@@ -117,6 +117,9 @@ class LogLines:
     def set_postfix_str(self, text: str) -> None:
         """Nothing: the next line comes when it comes."""
 
+    def refresh(self) -> None:
+        """The same."""
+
     def close(self) -> None:
         """Nothing is left to take away."""
 
@@ -125,6 +128,14 @@ class LogLines:
 
     def __exit__(self, *error) -> None:
         self.close()
+
+
+def done_before(bar, count: int) -> None:
+    """Move a bar of `progress` on by what was done before it began, so that the rate and the time left are of now."""
+    bar.initial += count
+    bar.n += count
+    bar.last_print_n = bar.n  # tqdm's rate is of the steps since
+    bar.refresh()
 
 
 def human_bytes(count: float) -> str:

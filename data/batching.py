@@ -21,7 +21,10 @@ def shared_prefix(prompt_prefix: Sequence[int], rows: Sequence[EncodedPost]) -> 
     """
     if not rows:
         return 0
-    return min(common_prefix([list(prompt_prefix), *(row.ids for row in rows)]), min(row.answer_index for row in rows))
+    prefix = list(prompt_prefix)
+    whole = all(row.ids[: len(prefix)] == prefix for row in rows)  # nearly always
+    shared = len(prefix) if whole else common_prefix([prefix, *(row.ids for row in rows)])
+    return min(shared, min(row.answer_index for row in rows))
 
 
 def plan(

@@ -107,17 +107,19 @@ def _rows(records: Iterator[list[str] | BadRow], taken: _Lines, table: Table, ch
           ) -> Iterator[dict | BadRow]:
     """Records as rows; those that are no posts are left out and noted."""
     names, place, held = table.names, table.place, []
+    width, first = len(names), names[0]
     for record in records:
-        where = f"{place.path.name}: row {place.row}"
-        row = _bad(record, taken, table, is_auto)
+        is_plain = len(record) == width and taken.count == 1 and not place.damage and type(record) is list
+        row = None if is_plain else _bad(record, taken, table, is_auto)
         if row is None:
-            record = record[: len(names)]
-            if record[0].strip() == names[0] and [cell.strip() for cell in record] == names:
-                table.findings.append(("repeated_header", where, ""))
+            record = record if is_plain else record[:width]
+            if first in record[0] and record[0].strip() == first and [cell.strip() for cell in record] == names:
+                table.findings.append(("repeated_header", _where(place), ""))
                 continue
-            row = dict(zip(names, _with_missing(record, taken.record, character), strict=True))
+            cells = record if _WORDS.isdisjoint(record) else _with_missing(record, taken.record, character)
+            row = dict(zip(names, cells, strict=True))
         if held is not None:  # the first two rows wait until it is known whether Qualtrics wrote them
-            held.append((where, place.row, row))
+            held.append((_where(place), place.row, row))
             if len(held) < 2 and not taken.is_large:
                 continue
             if len(held) == 2 and not isinstance(row, BadRow) and _is_import_ids(record):
@@ -134,6 +136,10 @@ def _rows(records: Iterator[list[str] | BadRow], taken: _Lines, table: Table, ch
     for _, number, row in held or []:
         place.row = number
         yield row
+
+
+def _where(place: Place) -> str:
+    return f"{place.path.name}: row {place.row}"
 
 
 def _bad(record: list[str] | BadRow, taken: _Lines, table: Table, is_auto: bool) -> BadRow | None:
@@ -173,8 +179,6 @@ def _swallowed(record: list[str], taken: _Lines, table: Table) -> str:
 
 def _with_missing(record: list[str], lines: list[str], character: str | None) -> list[str]:
     """The cells, with `Missing` for those that say so without quotes; where cells of a row differ in that, all do."""
-    if not any(cell in _WORDS for cell in record):
-        return record
     raw = "".join(lines)
     quoted = {cell for cell in record if cell in _WORDS and character is not None
               and raw.count(f"{character}{cell}{character}") >= record.count(cell)}

@@ -38,6 +38,7 @@ _TWO, _THREE, _FOUR = (re.escape("".join(c for c in _HIGH if low <= _BYTE_OF[c] 
                        for low, high in ((0xC2, 0xDF), (0xE0, 0xEF), (0xF0, 0xF4)))  # fmt: skip
 _PUNCTUATION = frozenset("\xa0«»‹›’‘“”‚„…–—°·•¡¿")
 _RUN = re.compile(f"[{_TWO}][{_CONTINUES}]|[{_THREE}][{_CONTINUES}]{{2}}|[{_FOUR}][{_CONTINUES}]{{3}}")
+_START = re.compile(f"[{_TWO}{_THREE}{_FOUR}][{_CONTINUES}]")  # of a run; most texts in most scripts have none
 
 
 def is_missing(value: str, is_text: bool = False) -> bool:
@@ -52,6 +53,8 @@ def is_spreadsheet_error(text: str) -> bool:
 
 def is_mojibake(text: str) -> bool:
     """Whether a text holds UTF-8 that was read as Windows-1252: `is_mojibake("cafÃ©")` is true."""
+    if text.isascii() or _START.search(text) is None:
+        return False
     return any(not _PUNCTUATION.issuperset(found[0][1:]) and _decodes(found[0]) for found in _RUN.finditer(text))
 
 

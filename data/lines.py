@@ -45,11 +45,11 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
     belong to one. Where bad rows are kept, a line with NUL or bytes that are not UTF-8 comes with U+FFFD for these, and
     `place.damage` says so.
     """
-    offset, row, taken = 0, -1, 0
+    offset, row, taken, most = 0, -1, 0, longest * 2**20
     with closing(_open(path)) as handle:
         while True:
             try:
-                line = handle.readline(longest * 2**20 + 1)
+                line = handle.readline(most + 1)
             except (EOFError, zlib.error, OSError) as error:
                 why = "is cut off" if isinstance(error, EOFError) else f"is damaged ({error})"
                 raise UserError(
@@ -65,13 +65,13 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
             if row != place.row:  # else the row goes on in a further line
                 row, taken = place.row, 0
             taken += len(line)
-            if taken > longest * 2**20:
+            if taken > most:
                 raise too_long(place, longest, line[:1000])
             if offset == 0 and line.startswith(b"\xef\xbb\xbf"):
                 line, offset = line[3:], 3
-            if line.count(0) * 3 > len(line) and (offset == 0 or not place.keep_bad):
-                raise UserError(f"{path}: {FOREIGN[UTF_16].format(name=path.name)}")
             if b"\0" in line:
+                if line.count(0) * 3 > len(line) and (offset == 0 or not place.keep_bad):
+                    raise UserError(f"{path}: {FOREIGN[UTF_16].format(name=path.name)}")
                 _damaged(place, f"byte {offset + line.index(0):,} is NUL, which no text file holds; save the file as "
                          "UTF-8 text")
             try:

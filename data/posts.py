@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 
 from common.errors import UserError
 from common.options import option
@@ -55,6 +56,11 @@ class Columns:
     others: tuple[str, ...] = ()
     remembered: tuple[str, ...] = ()  # roles whose name comes from a run: a file may lack them
     longest: int = 16
+
+    @cached_property
+    def own(self) -> frozenset[str]:
+        """The names of the columns of text, label, language and id."""
+        return frozenset((self.text, self.label, self.language, self.id))
 
     def __post_init__(self):
         object.__setattr__(self, "delimiter", WORDED_DELIMITERS.get(self.delimiter, self.delimiter))

@@ -14,9 +14,11 @@ train.py does not offer it.
 The chat layout is the one that the model was taught, as `chat.py` finds it from the tokenizer; the templates above hold
 the texts of the turns, whatever the layout.
 
-All ordinary text between two special tokens is encoded in one call. It is a common mistake to encode the parts of the
+All ordinary text between two special tokens has the ids of one call. It is a common mistake to encode the parts of the
 prompt separately and to join them: the last characters of one part and the first of the next would often have been one
-token. Text in a post that looks like a special token stays text, since only this file places special ids.
+token. Where the tokenizer promises a seam (`Tokenizer.divide`), what lies beyond the seams nearest to the post is
+encoded once for all posts. Text in a post that looks like a special token stays text, since only this file places
+special ids.
 
 The label is read at one position. The whole answer of every label is encoded; at the position where the ids first
 differ, they must differ between all labels, and what follows must not depend on the post. `encode` ends just before
@@ -82,6 +84,7 @@ class Prompt:
         self._known: dict[str, list[int]] = {}  # ids of the runs without the post, encoded once
         label_ids, self._endings = self._answers()
         self.label_ids = list(label_ids)
+        self._around = self._beyond_seams()
         self.prefix_ids = self._prefix()
         shortest = len(self._ids(""))
         if max_tokens is not None and max_tokens < shortest:
@@ -185,10 +188,10 @@ class Prompt:
         spelled = {Mark.POST: Mark.POST.value, Mark.ANSWER: book.answer} | names
         return runs, behind, "".join(spelled.get(piece, piece) for piece in [*pieces[:place], *behind])
 
-    def _raw(self, post: str, answer: str) -> list[int]:
-        """The ids of the prompt with `post` and the whole `answer`, without the end of turn."""
+    def _raw(self, post: str, answer: str, runs: list | None = None) -> list[int]:
+        """The ids of the prompt, or some runs of it, with `post` and the whole `answer`, without the end of turn."""
         ids: list[int] = []
-        for run in self._runs:
+        for run in self._runs if runs is None else runs:
             if isinstance(run, int):
                 ids.append(run)
                 continue
@@ -203,11 +206,34 @@ class Prompt:
 
     def _ids(self, post: str) -> list[int]:
         """Ids up to the one at which the label is read: the first label's row without its token and what follows."""
+        if self._around is None:
+            return self._in_one_call(post)
+        before, head, tail, behind = self._around
+        return [*before, *self.tokenizer.encode(head + post + tail), *behind]
+
+    def _in_one_call(self, post: str) -> list[int]:
         ids = self._raw(post, self.codebook.answer_text(self.codebook.labels[0]))
         answer = [self.label_ids[0], *self._endings[0]]
         if ids[-len(answer) :] != answer:
             raise self._unsteady()
         return ids[: -len(answer)]
+
+    def _beyond_seams(self) -> tuple[list[int], str, str, list[int]] | None:
+        """Around each post: ids, text and text to encode with it, ids up to the answer; None where one call differs."""
+        answer = self.codebook.answer_text(self.codebook.labels[0])
+        place = next(i for i, run in enumerate(self._runs) if not isinstance(run, int) and Mark.POST in run)
+        run = tuple(answer if part is Mark.ANSWER else part for part in self._runs[place])
+        head, tail = "".join(run[: run.index(Mark.POST)]), "".join(run[run.index(Mark.POST) + 1 :])
+        far, head = self.tokenizer.divide(head, last=True) or ("", head)
+        tail, beyond = self.tokenizer.divide(tail) or (tail, "")
+        before = self._raw("", answer, self._runs[:place]) + self.tokenizer.encode(far)
+        behind = self.tokenizer.encode(beyond) + self._raw("", answer, self._runs[place + 1 :])
+        kept = len(behind) - len([self.label_ids[0], *self._endings[0]])
+        if kept < 0 or behind[kept:] != [self.label_ids[0], *self._endings[0]]:
+            return None
+        same = all([*before, *self.tokenizer.encode(head + post + tail), *behind[:kept]] == self._in_one_call(post)
+                   for post in PROBES[::12])
+        return (before, head, tail, behind[:kept]) if same else None
 
     def _answers(self) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
         """Each label's token id and the ids after it, once they are found to be the same for posts of many kinds."""

@@ -11,7 +11,6 @@ Ids are strings and never reformatted; a row without one is named after its file
 as it is, without stripping or lower-casing, since the tokenizer sees all of it.
 """
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from pathlib import Path
 from common.errors import UserError, closest
 from common.reading import check_path, file_state
 from data.bad_rows import bad_post, note_bad, what_is_wrong
+from data.cells import label_of, mend, present, string_of
 from data.columns import (
     absent_columns,
     check_columns,
@@ -39,7 +39,7 @@ from data.rows import stem
 from data.seen import SeenKeys
 from data.shipped_labels import hint_of_codebook
 from data.table import BadRow, Place
-from data.visible import is_empty, strip_invisible
+from data.visible import is_empty
 
 MOST_COLUMNS = 1000  # that are remembered by name: objects whose keys all differ must not fill memory
 
@@ -166,11 +166,13 @@ def _paths(paths) -> list[Path]:
 
 def _post(row: dict, place: Place, number: str, columns: Columns, notes: Notes, require_text: bool, keep_empty: bool,
           absent: dict[str, str]) -> Post | None:
-    where = f"{place.path.name}: row {place.row}"
-    text, error = value_of(row, columns.text), what_is_wrong(row, columns, require_text)
+    where = f"{notes.files[-1]}: row {place.row}"
+    text, error = value_of(row, columns.text), ""
+    if type(text) is not str:
+        error = what_is_wrong(row, columns, require_text)
     if error:
         text, error = "", place.bad(f"{place}: {error}").removeprefix(f"{place}: ")
-    written = _present(text, "text", notes, where) if isinstance(text, Missing) else text or ""
+    written = present(text, "text", notes, where) if isinstance(text, Missing) else text or ""
     text = mend(written)
     if text != written:
         notes.add("mended_text", where)
@@ -182,52 +184,24 @@ def _post(row: dict, place: Place, number: str, columns: Columns, notes: Notes, 
         notes.add("spreadsheet_error", where, text.strip())
     elif is_mojibake(text):
         notes.add("mojibake", where)
-    tag = _present(value_of(row, columns.language), "language", notes, where)
+    tag = present(value_of(row, columns.language), "language", notes, where)
     language, what = reduce_language(tag)
     if what == "missing":
         notes.add("missing_language", where, absent.get("language", ""))
     elif what != "same":
         notes.add(f"{what}_language", where, f"{tag.strip()} -> {language}" if what == "changed" else language)
-    name = _present(value_of(row, columns.id), "id", notes, where)
+    name = present(value_of(row, columns.id), "id", notes, where)
     if not name:
         name = f"{stem(place.path)}-{number}"
         notes.add("made_id", where, absent.get("id", ""))
-    own = {columns.text, columns.label, columns.language, columns.id}
-    extra = {key: _string(value) for key, value in row.items() if key not in own and key}
+    own = columns.own
+    extra = {key: string_of(value) for key, value in row.items() if key not in own and key}
     for column in columns.others:
         if column not in own and has_value(row, column):
-            extra[column] = _present(value_of(row, column), column, notes, where)
-    label = strip_invisible(_string(value_of(row, columns.label))) or None
-    if label != (_string(value_of(row, columns.label)).strip() or None):
-        notes.add("stripped_label", where)
-    if label is not None and isinstance(value_of(row, columns.label), Missing):
-        label = Missing(label)  # unless the codebook has such a label; see `_label_problem`
+            extra[column] = present(value_of(row, column), column, notes, where)
+    given = value_of(row, columns.label)
+    label = None if given is None or given == "" else label_of(given, notes, where)
     return Post(name, text, label, language, str(place.path), place.row, extra, error)
-
-
-def _present(value: object, role: str, notes: Notes, where: str) -> str:
-    """A cell as a string; empty, and noted, where it says in a word that it has no value."""
-    if isinstance(value, Missing) and is_missing(value, role == "text"):
-        notes.add("missing_value", where, f"{role}: {value}")
-        return ""
-    return _string(value)
-
-
-def mend(text: str) -> str:
-    """`text` with U+FFFD for NUL and half surrogate pairs ("\\ud83d" alone in JSON), since no file can hold them."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text.replace("\0", "\ufffd")
-
-
-def _string(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return mend(str(value))
-    return str(value).lower() if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
 
 
 def _label_or_missing(post: Post, codebook, notes: Notes) -> str | None:

@@ -11,7 +11,9 @@ than that of one process; with dropout 0 the adapter is that of one process, up 
 """
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import distributed
@@ -19,6 +21,7 @@ from torch import distributed
 from common.errors import UserError
 from finetune.loop import Trainer
 
+T = TypeVar("T")
 GO, END = 1, 0
 PATIENCE = timedelta(hours=6)  # the others wait while the first one validates
 PRIME = 1_000_003  # between the seeds of two steps' dropout
@@ -31,14 +34,25 @@ class Team:
         self.rank, self.size = rank, size
 
     @classmethod
-    def joined(cls) -> "Team | None":
-        """The team that this process belongs to, as torchrun's environment says; None where it is alone."""
+    def joined(cls, device: str = "auto") -> "Team | None":
+        """The team that this process belongs to, as torchrun's environment says; None where it is alone.
+
+        device: as `--device` says it. With "cpu" the team computes there, whatever GPUs there are. Raises `UserError`
+        for a device of one's own, and for more processes on this machine than it has GPUs.
+        """
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size < 2:
             return None
-        if torch.cuda.is_available():
+        if device not in ("auto", "cuda", "cpu"):
+            raise UserError(f"--device {device}: each of several processes has its own device; leave the option out")
+        has_gpu = device != "cpu" and torch.cuda.is_available()
+        if has_gpu:
+            here, cards = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
+            if here > cards:
+                raise UserError(f"--nproc-per-node {here}: each process needs a GPU of its own, and this machine has "
+                                f"{cards}; start {cards}, or train with --device cpu")
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=PATIENCE)
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
@@ -48,9 +62,13 @@ class Team:
 
     def device(self, name: str) -> str:
         """The device of this process where `--device` leaves it open."""
-        if name not in ("auto", "cuda", "cpu"):
-            raise UserError(f"--device {name}: each of several processes has its own device; leave the option out")
-        return f"cuda:{torch.cuda.current_device()}" if name != "cpu" and torch.cuda.is_available() else name
+        return f"cuda:{torch.cuda.current_device()}" if distributed.get_backend() == "nccl" else name
+
+    def first_says(self, make: Callable[[], T]) -> T:
+        """What `make()` gives in the first process, for all: the others may find more or less free memory."""
+        said = [make() if self.is_first else None]
+        distributed.broadcast_object_list(said, src=0)
+        return said[0]
 
     def share(self, indices: list[int]) -> list[int]:
         """This process's posts of a step's."""

@@ -19,6 +19,7 @@ from finetune.kept import Piece
 from finetune.loop import token_losses
 from finetune.memory import expected_plan
 from finetune.prepare import Prepared
+from finetune.team import Team
 from loading import load_model
 from loading.assemble import choose_attend
 from loading.choice import Choice, choose_weights
@@ -43,13 +44,18 @@ class Price:
 
 
 def resolve(options, config: LlamaConfig, device: torch.device, dtype: torch.dtype,
-            piece: Callable[[int], Piece]) -> Choice | None:
+            piece: Callable[[int], Piece], team: Team | None = None) -> Choice | None:
     """Put what "auto" means here into `options.quantize`; `None` if the options say it themselves.
 
-    piece: micro_tokens -> the fullest piece that the posts make (`memory.fullest`).
+    piece: micro_tokens -> the fullest piece that the posts make (`memory.fullest`). team: of several processes the
+    first one decides, since each finds another amount of free memory.
     """
     if options.quantize != "auto":
         return None
+    if team is not None:
+        choice, options.quantize = team.first_says(
+            lambda: (resolve(options, config, device, dtype, piece), options.quantize))
+        return choice
     free = available_memory(device)
     memory = expected_plan(config, dtype, "none", options.lora_targets, options.rank, free, dropout=options.dropout,
                            gpu=device.type == "cuda", attend=choose_attend(device, dtype, config.head_dim)[0],

@@ -16,7 +16,7 @@ import torch
 from common.device import best_threads
 from common.errors import UserError
 from common.packed import Layout
-from data.readers import mend
+from data.cells import mend
 from data.visible import is_empty
 from glass.record import Attended, recording
 from glass.source import code

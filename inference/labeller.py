@@ -141,13 +141,13 @@ class Labeller:
         """`give` for those of `rows` that are not known: (probabilities of all of them, tokens computed, repeats)."""
         if self.repeats is None:
             return self.give(rows), self._tokens(rows), 0
-        fresh, places, values = self.repeats.split(rows)
+        fresh, keys, places, values = self.repeats.split(rows)
         self.show(len(rows) - len(fresh))
         waiting = self.give(fresh)
 
         def probabilities() -> np.ndarray:
             computed = waiting()
-            self.repeats.keep(fresh, computed)
+            self.repeats.keep(keys, computed)
             found = [computed[place] if place >= 0 else value for place, value in zip(places, values, strict=True)]
             return np.stack(found) if found else computed
 

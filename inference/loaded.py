@@ -23,9 +23,9 @@ import numpy as np
 from common.device import best_threads, choose_device, choose_dtype
 from common.errors import UserError, closest
 from common.terminal import progress
+from data.cells import mend
 from data.chat import imitation
 from data.languages import reduce_language
-from data.readers import mend
 from data.visible import is_empty
 from finetune.run_folder import RunFolder
 from inference.decide import NO_LABEL, Label, as_labels, decide, related

@@ -4,7 +4,8 @@
 
 The parts of a job array lie in one folder, each with a manifest of what is done. If all are there, were made from the
 same run, input and arithmetic, and hold every row once, each input gets the file that one process would have written,
-byte for byte, and the parts are removed (--keep-parts keeps them).
+byte for byte, and the parts are removed (--keep-parts keeps them). A file of other rows that is in the place of one is
+left, and said (--overwrite replaces it).
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class JoinOptions:
 
     folder: str | None = option(None, "the folder of the parts: --output of classify.py --shard", metavar="DIR")
     keep_parts: bool = option(False, "leave the parts where they are")
+    overwrite: bool = option(False, "replace a file that is no join of these parts")
     date_column: str | None = option(None, "column of the date, for the page's months", metavar="NAME")
 
 
@@ -31,7 +33,7 @@ def main(argv: list[str]) -> None:
     if options.folder is None or not Path(options.folder).is_dir():
         raise UserError(f"--folder {options.folder or ''}: is no folder; name that of the parts")
     folder = Path(options.folder)
-    for path in join_all(folder, options.keep_parts):
+    for path in join_all(folder, options.keep_parts, options.overwrite):
         print(f"labels: {path}")
     write_page(folder / "report.html", folder, options.date_column)
 

@@ -35,6 +35,7 @@ FILE_NAMES = ("tokenizer.model", "tokenizer.json")  # in a folder, the first tha
 MOST_BYTES = 1 << 26  # of a tokenizer file; the largest published ones have about half of it
 MOST_ENDS = 1_000
 BOS_NAMES = ("<|begin_of_text|>", "<s>", "<|startoftext|>")
+SEAM = re.compile("[!-~] (?=[!-~])")
 EOS_NAMES = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>", "</s>", "<|endoftext|>", "<|im_end|>")
 
 
@@ -66,11 +67,25 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text` and of nothing else; half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD."""
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:  # JSON may hold a lone "\ud83d"; two matching halves become one character
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        if not text.isascii():
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError:  # JSON may hold a lone "\ud83d"; two matching halves become one character
+                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return self._engine.encode(text)
+
+    def divide(self, text: str, last: bool = False) -> tuple[str, str] | None:
+        """`text` in two at its first or last seam, whose ids, one behind the other, are those of the whole.
+
+        So they are whatever stands before the first and behind the second. A seam is a space between two printable
+        ASCII characters, where this tokenizer never makes a token of both sides; None where it promises that nowhere.
+        `divide("a b c") -> ("a", " b c")`; sentencepiece puts the space there by itself: ("a", "b c").
+        """
+        found = list(SEAM.finditer(text)) if self._engine.seam is not None else []
+        if not found:
+            return None
+        place = found[-1 if last else 0].start() + 1
+        return text[:place], self._engine.seam + text[place + 1 :]
 
     def decode(self, ids) -> str:
         """Text of `ids`; special tokens appear by name, bytes that are not UTF-8 as U+FFFD."""

@@ -185,7 +185,7 @@ class TiktokenFile:
     bos: tuple = ()
     eos: tuple = ()
     unmarked: tuple = ()
-    adds_bos = True
+    adds_bos, seam = True, " "
 
     def __init__(self, ranks: dict[bytes, int]):
         self.tokens = {id: token for token, id in ranks.items()}

@@ -33,7 +33,7 @@ class TokenizerJson:
     """A tokenizer.json as an engine: its tokens as bytes, its control words by name, `encode`.
 
     unmarked: control words that the file does not call special. pre: llama.cpp's name for how texts are cut, or None.
-    adds_bos: whether the file would have texts begin with BOS.
+    adds_bos: whether the file would have texts begin with BOS. seam: see `Tokenizer.divide`.
     """
 
     kind, specials_by_rule = "bpe", False
@@ -45,6 +45,9 @@ class TokenizerJson:
         self._model, self._added, self.adds_space, self.pre, self.adds_bos = model, added, adds_space, pre, adds_bos
         self.specials = {word.content: word.id for word in words if word.control}
         self.unmarked = tuple(word.content for word in words if word.control and not word.special)
+        # The published patterns cut before each space behind another character; so must the added words.
+        reach = any(word.rstrip or word.lstrip or " " in word.content for word in words if not word.control)
+        self.seam = " " if pre is not None and not reach else None
         self.tokens = tokens
 
     def encode(self, text: str) -> list[int]:

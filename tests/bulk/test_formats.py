@@ -4,7 +4,10 @@ Deliberate break: in data/writers.py give `_write_parquet` no schema, or let `fi
 bulk/joined.py let `_header_bytes` take the first line.
 """
 
+import os
 import random
+import shutil
+import subprocess
 from datetime import datetime
 from pathlib import Path
 
@@ -58,6 +61,32 @@ def test_duckdb_reads_both(tmp_path):
         found = duckdb.sql(f"select id, text from '{written(tmp_path / name)}'").fetchall()
         assert [row[0] for row in found] == [row["id"] for row in ROWS], name
         assert [row[1] or "" for row in found] == [row["text"] for row in ROWS], name
+
+
+READ_BY_R = """
+names <- commandArgs(TRUE)
+for (name in names) {
+  frame <- if (endsWith(name, "tsv")) read.delim(name, colClasses = c(id = "character"), na.strings = "")
+           else read.csv(name, colClasses = c(id = "character"), na.strings = "")
+  stopifnot(is.numeric(frame$probability), identical(sapply(frame$id, nchar, USE.NAMES = FALSE), c(3L, 3L, 1L)))
+  cat(nrow(frame), ncol(frame), frame$id, is.na(frame$predicted), nchar(frame$text, allowNA = FALSE), sep = " ")
+  cat("\\n")
+}
+"""
+
+
+def test_r_reads_csv_tsv_and_gzip_as_they_are(tmp_path):
+    if shutil.which("Rscript") is None:
+        pytest.skip("needs R")
+    names = [str(written(tmp_path / name)) for name in ("a.csv", "a.csv.gz", "b.tsv")]
+    script = tmp_path / "read.R"
+    script.write_text(READ_BY_R, encoding="utf-8")
+    ended = subprocess.run(["Rscript", "--vanilla", str(script), *names], capture_output=True, text=True,
+                           encoding="utf-8", env=os.environ | {"LC_ALL": "C.UTF-8"})
+    assert ended.returncode == 0, ended.stderr
+    lengths = [str(len(row["text"])) if row["text"] else "NA" for row in ROWS]
+    expected = " ".join(["3 5 007 1e5 ü FALSE TRUE FALSE", *lengths])
+    assert ended.stdout.splitlines() == [expected] * 3
 
 
 def test_parquet_without_pyarrow_is_one_line(monkeypatch):

@@ -92,6 +92,9 @@ class Letters:
     def has_special(self, name):
         return name in self.special_ids
 
+    def divide(self, text, last=False):
+        return None
+
     def encode(self, text):
         self.encoded += len(text)
         return [2 + (ord(part) if len(part) == 1 else 0x110000 + self.pairs.index(part))

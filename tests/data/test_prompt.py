@@ -217,3 +217,15 @@ def test_the_fingerprint_names_what_differs(llama3, llama2):
 def test_common_prefix():
     assert common_prefix([[1, 2, 3], [1, 2, 4], [1, 2]]) == 2
     assert common_prefix([[1, 2]]) == 2 and common_prefix([[1], [2]]) == 0 and common_prefix([[], [1]]) == 0
+
+
+@pytest.mark.parametrize("template", [*TEMPLATES, AUTHORS])
+def test_what_is_around_every_post_is_encoded_once_and_the_ids_are_those_of_one_call(tokenizer, template, monkeypatch):
+    """Deliberate break: in `Prompt._beyond_seams` take the first seam of the head, or let `divide` say None."""
+    prompt, given = Prompt(load_codebook(), tokenizer, template), []
+    for post in [*NASTY, *PROBES]:
+        assert prompt.encode(post).ids == prompt._in_one_call(post), post
+    encode = tokenizer.encode
+    monkeypatch.setattr(tokenizer, "encode", lambda text: given.append(len(text)) or encode(text))
+    prompt.encode("a post")
+    assert sum(given) < 60 < len(prompt.codebook.instruction())

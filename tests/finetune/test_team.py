@@ -9,16 +9,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import distributed
 
+from common.errors import UserError
 from common.files import ROOT
+from finetune import weights
+from finetune.memory import Piece
 from finetune.team import Team
+from model.config import LlamaConfig
 from tests.programs.hostile import shared_world  # noqa: F401
+from tests.small import SHAPE
 
-pytestmark = pytest.mark.slow
 KILLED = """
 import os, runpy, sys
 from finetune.loop import Trainer
@@ -47,6 +53,7 @@ def adapters(run: Path) -> list[dict[str, torch.Tensor]]:
     return [load_file(run / name / "adapter_model.safetensors") for name in ("adapter", "adapter-last")]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_adapter_of_one(shared_world, tmp_path):  # noqa: F811
     train(shared_world, tmp_path / "one", "--dropout", "0")
     said = train(shared_world, tmp_path / "two", "--dropout", "0", processes=2)
@@ -57,6 +64,7 @@ def test_two_processes_give_the_adapter_of_one(shared_world, tmp_path):  # noqa:
             torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_that_were_killed_end_in_the_same_bits(shared_world, tmp_path):  # noqa: F811
     program = tmp_path / "killed.py"
     program.write_text(KILLED.format(root=str(ROOT), program=str(ROOT / "train.py")), encoding="utf-8")
@@ -72,3 +80,56 @@ def test_shares_hold_every_post_once():
     for count in (1, 3, 8):
         found = [Team(rank, 3).share(list(range(count))) for rank in range(3)]
         assert sorted(index for share in found for index in share) == list(range(count))
+
+
+@pytest.fixture
+def two_cards(monkeypatch):
+    """Three processes on a machine with two GPUs, as torchrun tells the last of them; what the group was made with."""
+    made = []
+    for name, value in {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "RANK": "2", "LOCAL_RANK": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: made.append(number))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: made[0])
+    monkeypatch.setattr(distributed, "init_process_group", lambda backend, **more: made.append(backend))
+    monkeypatch.setattr(distributed, "get_backend", lambda: made[-1])
+    monkeypatch.setattr(distributed, "get_rank", lambda: 2)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 3)
+    return made
+
+
+def test_more_processes_than_cards_are_refused_and_on_a_cpu_cards_do_not_matter(two_cards, monkeypatch):
+    """Deliberate break: in `Team.joined` leave out `here > cards`, or take "nccl" whatever the device is."""
+    for name in ("auto", "cuda"):
+        with pytest.raises(UserError, match=r"--nproc-per-node 3: .* this machine has 2; start 2, or"):
+            Team.joined(name)
+    with pytest.raises(UserError, match="--device cuda:1: each of several processes"):
+        Team.joined("cuda:1")
+    assert two_cards == []
+    team = Team.joined("cpu")
+    assert two_cards == ["gloo"] and team.device("cpu") == "cpu" and (team.rank, team.size) == (2, 3)
+    two_cards.clear()
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    assert Team.joined("auto").device("auto") == "cuda:1" and two_cards == [1, "nccl"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_first_process_decides_how_weights_are_stored(monkeypatch, rank):
+    """Deliberate break: in finetune/weights.py leave `team` out of `resolve`."""
+    said = []
+
+    def broadcast(objects, src):
+        said.append(objects[0])
+        objects[0] = said[0] if rank == 0 else ("the first one's choice", "nf4")
+
+    monkeypatch.setattr(distributed, "broadcast_object_list", broadcast)
+    monkeypatch.setattr(weights, "available_memory", lambda device: 10**12)
+    options = SimpleNamespace(quantize="auto", lora_targets="all-linear", rank=2, dropout=0.0, micro_tokens=0,
+                              recompute=False, loss="label")
+    config = LlamaConfig.from_dict(SHAPE)
+    choice = weights.resolve(options, config, torch.device("cpu"), torch.float32, lambda tokens: Piece(8, 8, 1),
+                             Team(rank, 2))
+    assert said == ([(choice, "none")] if rank == 0 else [None])
+    assert (choice, options.quantize) == (said[0] if rank == 0 else ("the first one's choice", "nf4"))

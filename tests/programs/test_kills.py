@@ -45,7 +45,7 @@ tfidf = false
 """
 
 
-def leg(folder: str, program: str, words: tuple, number: int = 0) -> None:
+def leg(folder: str, program: str, words: tuple, number: int = 0, window: int = 8) -> None:
     """One process: a program in `folder` that kills itself at its `number`-th file operation there (0: never)."""
     import importlib
 
@@ -54,7 +54,7 @@ def leg(folder: str, program: str, words: tuple, number: int = 0) -> None:
     from common.errors import run_program
     from inference import labeller
 
-    labeller.WINDOW = 8
+    labeller.WINDOW = window
     tqdm.set_lock(threading.RLock())  # its own would be a semaphore of the system, which a killed process leaves behind
     os.chdir(folder)
     began = time.monotonic()

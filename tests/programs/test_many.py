@@ -94,7 +94,8 @@ def test_posts_that_come_again_are_computed_once_and_have_the_same_bits(world: W
     monkeypatch.setattr(labeller.Labeller, "give", lambda self, posts: given.append(len(posts)) or give(self, posts))
     ended = call(classify.main, *words(world, "--input", "a.jsonl", "--output", "once.csv"))
     assert ended.code == 0 and sum(given) == len(rows) and "60 came again and were computed once" in ended.out
-    monkeypatch.setattr(Repeats, "split", lambda self, rows: (rows, list(range(len(rows))), [None] * len(rows)))
+    monkeypatch.setattr(Repeats, "split", lambda self, rows: (rows, [], list(range(len(rows))), [None] * len(rows)))
+    monkeypatch.setattr(Repeats, "keep", lambda self, keys, computed: None)
     assert call(classify.main, *words(world, "--input", "a.jsonl", "--output", "each.csv")).code == 0
     assert sum(given) == 5 * len(rows) and Path("once.csv").read_bytes() == Path("each.csv").read_bytes()
 
@@ -170,7 +171,7 @@ def test_a_schedulers_warning_ends_behind_the_window_in_hand(world: World, tmp_p
 
 
 def test_a_whole_file_of_other_labels_is_not_taken_for_the_parts(world: World, tmp_path):
-    """Deliberate break: let `bulk.joined.was_joined` look at the name alone."""
+    """Deliberate break: let `bulk.joined.was_joined` look at the name alone, or `_check_replaced` do nothing."""
     table(tmp_path / "in" / "a.csv", post_rows(count=4))
     more = ("--input", "in", "--output", "out")
     ended = call(classify.main, *words(world, *more, "--abstain", "1"))
@@ -182,7 +183,9 @@ def test_a_whole_file_of_other_labels_is_not_taken_for_the_parts(world: World, t
     part.unlink()
     refused(join.main, "--folder", "out", says=("a.2-of-2.csv", "is not as its manifest says"))
     part.write_bytes(whole)
-    assert call(join.main, "--folder", "out").code == 0
+    refused(join.main, "--folder", "out", says=("out/a.csv: exists and is not the join of these parts", "--overwrite"))
+    assert not read(Path("out/a.csv"))[0]["predicted"] and part.exists()
+    assert call(join.main, "--folder", "out", "--overwrite").code == 0
     assert all(row["predicted"] for row in read(Path("out/a.csv")))
 
 
@@ -229,8 +232,9 @@ def test_a_folder_is_not_gone_on_with_where_input_or_run_have_changed(world: Wor
     refused(classify.main, *go_on, says="is no manifest")
     Path("out/manifest.json").unlink()
     refused(classify.main, *go_on, says="exists")
-    ended = call(classify.main, *go_on, "--overwrite")
-    assert ended.code == 0, ended.err
+    refused(classify.main, *go_on, "--overwrite", says="--overwrite and --resume: the one starts anew")
+    ended = call(classify.main, *go_on[:-1], "--overwrite")
+    assert ended.code == 0 and go_on[-1] == "--resume", ended.err
 
 
 def test_the_output_of_one_folder_is_no_posts_and_a_dry_run_writes_nothing(world: World, tmp_path):
