@@ -27,7 +27,8 @@ from glass.recompute.weights import Weights
 EVERY = OPS | BESIDE | BACKWARD | LEARNING | TWO
 # Differences of numbers of about this size, of which little is left where the model is sure.
 LEAST = {"loss": 1.0, "loss_slopes": 1.0}
-WHOLE = ("learned", "passed", "slope", "without_tokens", "of_rows", "factors")  # computed the whole way, from the ids
+# Computed the whole way, from the ids, and how often through all layers: a slope goes there and back.
+WHOLE = {"learned": 1, "passed": 1, "slope": 2, "without_tokens": 1, "of_rows": 1, "factors": 1}
 
 
 def apart(found, stored, least=1e-30):
@@ -75,7 +76,8 @@ def main(folder):
             say("tokens", check_tokens(trace, tensors), f"{len(trace['tokens'])} tokens")
             continue
         found = [(apart(run(step, tensors, weights, EVERY), tensors[step["out"]], LEAST.get(step["op"], 1e-30)),
-                  trace["whole_tolerance" if step["op"] in WHOLE else "tolerance"]) for step in stage["steps"]]
+                  WHOLE[step["op"]] * trace["whole_tolerance"] if step["op"] in WHOLE else trace["tolerance"])
+                 for step in stage["steps"]]
         say(stage["name"], all(most <= limit for most, limit in found), f"{max(found)[0]:.1e}")
     values = whole_way(weights, tensors["tokens.ids"])
     off = np.abs(values["logits.logits"] - tensors["logits.logits"]).max()

@@ -128,7 +128,7 @@ def relative_error(levels: torch.Tensor, size: int) -> float:
 
 
 even = torch.linspace(-1, 1, 16)
-sizes = [16, 64, 192, weight.numel()]
+sizes = [16, 64, 256, weight.numel()]
 found = {name: [relative_error(chosen, size) for size in sizes] for name, chosen in
          (("NF4's levels", NF4_CODE), ("even levels", even))}
 for size, *pair in zip(sizes, *found.values(), strict=True):

@@ -29,7 +29,7 @@ from tests.small import here, needs
 
 # Rows of whole blocks of 64; the vocabulary holds the small base's tokenizer.
 TINY = LLAMA_3_2_3B | {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
-                       "head_dim": 16, "vocab_size": 32768, "bos_token_id": 1, "eos_token_id": 2}
+                       "head_dim": 16, "vocab_size": 44032, "bos_token_id": 1, "eos_token_id": 2}
 LLAMA_TINY = TINY | {"hidden_size": 256, "intermediate_size": 256, "head_dim": 64}  # Q4_K wants rows of 256
 
 

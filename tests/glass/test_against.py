@@ -99,7 +99,7 @@ def parts(found) -> tuple[list[int], int, int]:
 
 def test_where_they_part_is_where_one_was_changed(run):
     assert parts(compared(trace(run, POST), trace(run, POST))) == ([-1, -1], -1, -1)
-    model = random_model(1, vocab_size=20_000, num_hidden_layers=4).eval()
+    model = random_model(1, vocab_size=44_000, num_hidden_layers=4).eval()
     for name, place, layer in (("2.mlp.down_proj", [2, COMPARED.index("mlp.residual")], 2),
                                ("1.self_attn.v_proj", [1, COMPARED.index("values.v")], 1)):
         other = deepcopy(model)
@@ -162,7 +162,7 @@ def test_what_cannot_be_compared_is_said(run, changed, tmp_path):
     with pytest.raises(UserError, match=r"^--against: .*has no run.json"):
         other_run(run, str(tmp_path))
     facts = read_json(changed / "run.json", 10**6)
-    small = SimpleNamespace(model=random_model(1, vocab_size=20_000), prompt=run.prompt, codebook=run.codebook,
+    small = SimpleNamespace(model=random_model(1, vocab_size=44_000), prompt=run.prompt, codebook=run.codebook,
                             folder=run.folder)
     with pytest.raises(UserError, match="its base has num_hidden_layers 3, not 2"):
         other_run(small, str(changed))

@@ -20,7 +20,7 @@ from tests.small import random_model
 NAME = "model.layers.1.mlp.down_proj"
 
 
-@pytest.mark.parametrize("block", [0, 7, 1535])
+@pytest.mark.parametrize("block", [0, 7, 2559])
 def test_a_block_of_the_shipped_base(run, block):
     original = original_of(ROOT / "base", NAME)
     found = bits(run.model, NAME, block, original)
@@ -32,20 +32,20 @@ def test_a_block_of_the_shipped_base(run, block):
     assert torch.equal(found.values, layer.dense_weight(torch.float32).view(-1)[place])
     assert torch.equal(found.levels[found.codes.long()] * found.scale, found.values)
     assert torch.equal(found.original + found.error, found.values) or found.error.abs().max() < found.scale / 4
-    assert blocks_of(layer) == 1536
+    assert blocks_of(layer) == 2560
 
 
 def test_what_is_not_there_is_said(run):
     with pytest.raises(UserError, match="did you mean"):
         bits(run.model, "layers.1.mlp.down_proj", 0)
-    with pytest.raises(UserError, match="has blocks 0 to 1535"):
-        bits(run.model, NAME, 1536)
+    with pytest.raises(UserError, match="has blocks 0 to 2559"):
+        bits(run.model, NAME, 2560)
     assert original_of("/there/is/no/such/base", NAME) is None
 
 
 @pytest.mark.parametrize("double", [False, True])
 def test_numpy_alone_agrees(run, tmp_path, capsys, double):
-    model = random_model(6, vocab_size=20_000, hidden_size=64, intermediate_size=96).eval()
+    model = random_model(6, vocab_size=44_000, hidden_size=64, intermediate_size=96).eval()
     original = model.get_submodule(NAME).weight.detach().clone()
     replace_linears(model, double=double)
     stage = bits(model, NAME, 5, original)

@@ -31,7 +31,7 @@ def test_the_lines_of_python_run(tmp_path):
     with contextlib.chdir(tmp_path), contextlib.redirect_stdout(out):
         exec(re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1], {})
     said = out.getvalue().splitlines()
-    assert re.fullmatch(r"torch.Size\(\[6, (\d+), \1\]\)", said[-2]) and "'differs': tensor([0, 1])" in said[-1]
+    assert re.fullmatch(r"torch.Size\(\[8, (\d+), \1\]\)", said[-2]) and "'differs': tensor([0, 1])" in said[-1]
 
 
 def test_its_pictures_are_there():

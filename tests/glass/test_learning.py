@@ -230,7 +230,7 @@ def test_the_last_layers_numbers_are_the_answers(folder):
 def of_another_kind(kind: str):
     """A model with an adapter, and options of its run: 16 bits; weight decay, no clipping, doubly quantised scales."""
     dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
-    model = random_model(4, dtype, vocab_size=20_000, num_hidden_layers=2, hidden_size=64, intermediate_size=70)
+    model = random_model(4, dtype, vocab_size=44_000, num_hidden_layers=2, hidden_size=64, intermediate_size=70)
     if kind == "double":
         replace_linears(model, double=True)
     inject(model, ["q_proj", "down_proj"], r=3, alpha=5, rslora=True)

@@ -100,7 +100,7 @@ def test_a_step_changes_what_is_answered_and_undo_brings_it_back(address, run):
     assert before["probabilities"] == pytest.approx(after["learning"][0]["before"], rel=1e-4, abs=1e-6)
     assert after["probabilities"] != before["probabilities"]
     stage = asked("stage", text=text, stage="learning.0.update.model.layers.0.self_attn.q_proj")["tensors"]
-    assert stage[1]["name"] == "A_before" and len(stage[1]["values"]) == 16 and stage[1]["shape"] == [16, 192]
+    assert stage[1]["name"] == "A_before" and len(stage[1]["values"]) == 16 and stage[1]["shape"] == [16, 256]
     assert json.loads(re.search(r'id="data">(.*?)</script>', asked("save", text=text)["page"])[1])["learnt"] == 1
     assert asked("undo") == {"steps": 0} and asked("trace", text=text) == before
     for what, content, said in (("undo", {}, "no step is taken"), ("step", {"text": text, "label": 5}, "'5'"),

@@ -124,7 +124,7 @@ def test_a_planted_error_is_found_and_named(folder, tmp_path, capsys, name, stag
 
 def made(kind: str):
     """Runs over other kinds of model, with the embedded tokenizer's prompt: biases, a head of its own, 16 bits, ..."""
-    shape = dict(vocab_size=20_000, num_hidden_layers=2)
+    shape = dict(vocab_size=44_000, num_hidden_layers=2)
     if kind == "biases":
         model = random_model(1, **shape, attention_bias=True, mlp_bias=True, tie_word_embeddings=False)
     elif kind == "bfloat16":
@@ -159,7 +159,7 @@ def test_the_whole_way_may_be_farther_off_through_many_layers():
 def test_a_model_of_1bs_widths_agrees_to_a_thousandth(run, tmp_path, capsys):
     """Llama 3.2-1B's widths, in NF4 with an adapter, in float32; three layers of sixteen, since numpy holds each weight
     in eight bytes."""
-    model = random_model(5, vocab_size=20_000, num_hidden_layers=3, hidden_size=2048, intermediate_size=8192,
+    model = random_model(5, vocab_size=44_000, num_hidden_layers=3, hidden_size=2048, intermediate_size=8192,
                          num_attention_heads=32, num_key_value_heads=8, head_dim=64)
     replace_linears(model)
     inject(model, ["q_proj", "v_proj", "down_proj"], r=16, alpha=32)

@@ -47,7 +47,7 @@ def test_deletions_are_those_computed_post_by_post(run, whole):
 
 def test_gradient_times_input_is_the_slope_by_finite_differences(run):
     """In float64: the embedding of each token a little larger and a little smaller."""
-    model = random_model(5, torch.float64, vocab_size=20_000).eval()
+    model = random_model(5, torch.float64, vocab_size=44_000).eval()
     inject(model, ["all-linear"], r=2, alpha=4)
     with torch.no_grad():
         for layer in adapters(model).values():
@@ -127,6 +127,6 @@ def test_numpy_alone_agrees_and_a_planted_error_is_named(run, tmp_path, capsys):
 def test_one_word_and_a_model_without_an_adapter(run):
     one = why(trace(run, "They"))
     assert "without_words" not in one.by_name and one.by_name["without_tokens"].places.tolist() == one.post_tokens()
-    bare = SimpleNamespace(model=random_model(0, vocab_size=20_000).eval(), prompt=run.prompt)
+    bare = SimpleNamespace(model=random_model(0, vocab_size=44_000).eval(), prompt=run.prompt)
     found = trace(bare, "They open")
     assert adapter(found) is found

@@ -2,6 +2,7 @@
 
 `fake_results(tmp_path, text)` is what the questions of a study are tested with; nothing is trained. `few_languages`
 is for studies that are drawn: a figure of four languages shows what one of thirteen does, in a third of the time.
+Unless a plan names files, the posts are the first 52 of each language, 39 to train on and 13 to test on.
 """
 
 import json
@@ -52,6 +53,12 @@ figure = "stance.end_to_end.accuracy"
 HASHES = {"base": "b", "prompt instruction-first": "i", "prompt paper": "p"}
 
 
+def first_posts(name: str) -> list[str]:
+    """The lines of a sample file, "train" or "test", whose posts are among the first 52 of their language."""
+    lines = (ROOT / f"data/samples/{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if int(json.loads(line)["id"].rsplit("-", 1)[1]) <= 52]
+
+
 @dataclass
 class FakeRunner:
     """In place of `study.runner.Runner`: what `Results` reads, without any model."""
@@ -88,6 +95,10 @@ def fake_results(tmp_path: Path, text: str = PLAN) -> Results:
     path = tmp_path / "plan.toml"
     path.write_text(text, encoding="utf-8")
     plan = load_plan(path)
+    if [*plan.data.train, *plan.data.test] == ["data/samples/train.jsonl", "data/samples/test.jsonl"]:
+        for name in ("train", "test"):
+            (tmp_path / f"first-{name}.jsonl").write_text("\n".join(first_posts(name)) + "\n", encoding="utf-8")
+            setattr(plan.data, name, [str(tmp_path / f"first-{name}.jsonl")])
     material = read_material(plan)
     fits = make_fits(plan, material, HASHES)
     return Results(FakeRunner(plan, material, tmp_path), [*fits, zero_shot(plan, HASHES)])
@@ -95,7 +106,7 @@ def fake_results(tmp_path: Path, text: str = PLAN) -> Results:
 
 def few_languages(folder: Path, codes=("en", "es", "tr", "ko")) -> str:
     """The plan's table `[data]` with the sample test posts of a few languages."""
-    lines = (ROOT / "data/samples/test.jsonl").read_text(encoding="utf-8").splitlines()
     path = folder / "few.jsonl"
-    path.write_text("".join(line + "\n" for line in lines if json.loads(line)["language"] in codes), encoding="utf-8")
+    kept = [line for line in first_posts("test") if json.loads(line)["language"] in codes]
+    path.write_text("\n".join(kept) + "\n", encoding="utf-8")
     return f'[data]\ntest = ["{path}"]\n'

@@ -16,7 +16,7 @@ from study.fits import Choice, asked_of, equal_steps, evenly, make_fits
 from study.inputs import posts_hash, read_material
 from study.plan import load_plan
 from tests.small import write_jsonl
-from tests.study.fake_study import HASHES, PLAN, fake_results
+from tests.study.fake_study import HASHES, PLAN, fake_results, first_posts
 
 
 def named(results, kind: str, **wanted) -> list:
@@ -182,8 +182,7 @@ def test_what_only_the_report_would_stumble_over_is_named_before_training(tmp_pa
 
 
 def test_a_draw_of_all_rows_is_trained_once_for_each_seed(tmp_path):
-    rows = sum(line.count('"language": "tr"') for line in
-               (ROOT / "data/samples/train.jsonl").read_text(encoding="utf-8").splitlines())
+    rows = sum(line.count('"language": "tr"') for line in first_posts("train"))
     results = fake_results(tmp_path, f"""
 [repeat]
 seeds = [1, 2, 3]

@@ -24,7 +24,7 @@ from study.report.figures import figure_of
 from study.report.section import Study
 from tests.baselines.test_encoder import encoder
 from tests.baselines.test_sentences import package
-from tests.study.fake_study import fake_results
+from tests.study.fake_study import fake_results, first_posts
 
 PLAN = """
 [sets]
@@ -149,7 +149,7 @@ def test_what_was_learnt_is_kept_and_named_by_its_rows(tmp_path, monkeypatch):
 
 def test_what_cannot_be_made_is_left_out_with_the_reason(tmp_path):
     gap = tmp_path / "gap.jsonl"
-    rows = [json.loads(line) for line in Path("data/samples/test.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in first_posts("test")]
     full = tmp_path / "full.jsonl"
     for path, kept in ((gap, rows[:-1]), (full, rows)):
         path.write_text("".join(json.dumps(row | {"predicted": row["label"]}) + "\n" for row in kept))

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from common.errors import UserError
-from common.files import ROOT
 from study.questions.drift import drift
 from study.report.figures import figure_of
-from tests.study.fake_study import fake_results
+from tests.study.fake_study import fake_results, first_posts
 
 PLAN = """
 [repeat]
@@ -30,8 +29,7 @@ CUT = "2021-01-01"
 def dated(folder, more="", cut=CUT, column="when", year=lambda k: 2019 + k % 4):
     """A plan over the English, Turkish and German sample posts, each with a day."""
     for name in ("train", "test"):
-        lines = (ROOT / f"data/samples/{name}.jsonl").read_text(encoding="utf-8").splitlines()
-        posts = [post for post in map(json.loads, lines) if post["language"] in ("en", "tr", "de")]
+        posts = [post for post in map(json.loads, first_posts(name)) if post["language"] in ("en", "tr", "de")]
         with open(folder / f"{name}.jsonl", "w", encoding="utf-8") as handle:
             for k, post in enumerate(posts):
                 day = f"{year(k)}-05-{k % 28 + 1:02}T10:00:00Z"

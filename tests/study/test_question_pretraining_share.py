@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.files import ROOT
 from stats.correctness import regress
 from stats.shares import association
 from study.questions.pretraining_share import associations, bias, models_of
 from study.questions.regression import cells_of
 from study.report.figures import figure_of
 from study.report.section import Study, study_from_json, study_json
-from tests.study.fake_study import fake_results
+from tests.study.fake_study import fake_results, first_posts
 
 LABELS = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
 PERCENT = {"en": 89.7, "de": 0.17, "fr": 0.16, "es": 0.13, "ko": 0.06, "hu": 0.03}
@@ -55,8 +54,7 @@ def write_posts(folder: Path, languages: list[str]) -> str:
     """The samples' posts in some languages only."""
     lines = []
     for name in ("train", "test"):
-        kept = [line for line in (ROOT / f"data/samples/{name}.jsonl").read_text(encoding="utf-8").splitlines()
-                if json.loads(line)["language"] in languages]
+        kept = [line for line in first_posts(name) if json.loads(line)["language"] in languages]
         (folder / f"{name}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
         lines.append(f'{name} = ["{folder / name}.jsonl"]\n')
     return "".join(lines)
@@ -253,7 +251,7 @@ def test_separation_is_a_note(tmp_path):
 
 
 def test_outside_predictions_have_a_regression_of_their_own(tmp_path):
-    posts = [json.loads(line) for line in (ROOT / "data/samples/test.jsonl").read_text(encoding="utf-8").splitlines()]
+    posts = [json.loads(line) for line in first_posts("test")]
     for name, step in (("one", 3), ("two", 2)):
         with open(tmp_path / f"{name}.jsonl", "w", encoding="utf-8") as handle:
             for number, post in enumerate(posts):

@@ -5,7 +5,6 @@ Deliberate break: in study/questions/translation.py let `translated` keep the po
 """
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +15,8 @@ from study.questions.translation import translation
 from study.report.figures import figure_of
 from study.report.section import Study
 from tests.small import write_jsonl
-from tests.study.fake_study import FakeRunner, fake_results
+from tests.study.fake_study import FakeRunner, fake_results, first_posts
 
-SAMPLES = Path("data/samples/test.jsonl")
 PLAN = """
 [data]
 test = ["{file}"]
@@ -37,7 +35,7 @@ p_error = 0.05
 def translated_posts(*codes: str) -> list[dict]:
     """The sample posts; those in `codes` with a translation, the first of each language without, the second its own
     text."""
-    rows, seen = [json.loads(line) for line in SAMPLES.read_text(encoding="utf-8").splitlines()], {}
+    rows, seen = [json.loads(line) for line in first_posts("test")], {}
     for row in rows:
         place = seen[row["language"]] = seen.get(row["language"], -1) + 1
         row["translation_en"] = "" if row["language"] not in codes or place == 0 else row["text"] if place == 1 else \
