@@ -15,6 +15,10 @@ RESULT = json.loads((DOCS / "recipes.json").read_text(encoding="utf-8"))
 PAGE = (DOCS / "recipes.md").read_text(encoding="utf-8")
 
 
+NAMES = {"ar": "Arabic", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "hi": "Hindi",
+         "hu": "Hungarian", "id": "Indonesian", "it": "Italian", "pl": "Polish", "pt": "Portuguese", "tr": "Turkish"}
+
+
 def row(name: str) -> list[str]:
     """The cells of the last table row that begins with this name."""
     lines = [line for line in PAGE.splitlines() if line.startswith(f"| {name} |")]
@@ -75,3 +79,17 @@ def test_what_the_page_says_of_both():
     assert max(found["left_by_step"] for found in RESULT["rounds_development"].values()) <= 160
     scores = [found["en"]["macro_f1"] for found in RESULT["rounds"].values()]
     assert max(scores) - min(scores) < 0.07
+
+
+def test_the_run_on_all_languages():
+    found = RESULT["languages"]["all twelve, seed 11"]
+    low, high = found["macro_f1_ci"]
+    assert (f"On {found['n']} test tweets accuracy {short(found['accuracy'])}, macro-F1 {short(found['macro_f1'])} "
+            f"({short(low)} to {short(high)}), topic macro-F1 {short(found['topic_macro_f1'])}; the loss left the "
+            f"constant answer by step {found['left_by_step']} and ended at {found['late_loss']:.2f}") in " ".join(PAGE.split())
+    for code, name in NAMES.items():
+        own = found["by_language"][code]
+        assert row(name) == [str(own["n"]), *(short(own[key]) for key in (
+            "macro_f1", "topic_macro_f1", "topic_recall", "topic_specificity"))]
+    most = max(RESULT["rounds"][seed]["unseen"]["topic_recall"] for seed in RESULT["rounds"])
+    assert most <= 1 / 6 < min(own["topic_recall"] for code, own in found["by_language"].items() if code != "ar")
