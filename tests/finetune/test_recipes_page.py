@@ -85,8 +85,8 @@ def test_the_run_on_all_languages():
     found = RESULT["languages"]["all twelve, seed 11"]
     low, high = found["macro_f1_ci"]
     assert (f"On {found['n']} test tweets accuracy {short(found['accuracy'])}, macro-F1 {short(found['macro_f1'])} "
-            f"({short(low)} to {short(high)}), topic macro-F1 {short(found['topic_macro_f1'])}; the loss left the "
-            f"constant answer by step {found['left_by_step']} and ended at {found['late_loss']:.2f}") in " ".join(PAGE.split())
+            f"({short(low)} to {short(high)}), topic macro-F1 {short(found['topic_macro_f1'])}; the "
+            f"loss left the constant answer by step {found['left_by_step']} and ended at {found['late_loss']:.2f}") in " ".join(PAGE.split())
     for code, name in NAMES.items():
         own = found["by_language"][code]
         assert row(name) == [str(own["n"]), *(short(own[key]) for key in (
