@@ -255,18 +255,18 @@ def covers(rule, truth: float, n: int) -> float:
 
 
 for truth in (0.6, 0.8, 0.95):
-    print(f"13 posts, truth {truth:.0%}: Wilson's rule covers it in {covers(wilson, truth, 13):.1%} of samples, the "
-          f"textbook's in {covers(textbook, truth, 13):.1%}")
+    print(f"25 posts, truth {truth:.0%}: Wilson's rule covers it in {covers(wilson, truth, 25):.1%} of samples, the "
+          f"textbook's in {covers(textbook, truth, 25):.1%}")
 from report.intervals import wilson as project
 
-assert all(abs(a - b) < 1e-6 for k in range(14) for a, b in zip(wilson(k, 13), project(k, 13), strict=True))
+assert all(abs(a - b) < 1e-6 for k in range(26) for a, b in zip(wilson(k, 25), project(k, 25), strict=True))
 low, high = wilson(sum(hits), len(hits))
 print(f"all languages: {sum(hits) / len(hits):.1%}, 95 % interval {low:.1%} to {high:.1%}")
 
 # %% [markdown]
 # ## The picture
 #
-# Left: the loss of each step, beside the constant answer's. Right: accuracy by language. With thirteen posts each the
+# Left: the loss of each step, beside the constant answer's. Right: accuracy by language. With 25 posts in most of them the
 # intervals are wide: hardly two languages can be told apart. All together say clearly that something was learned.
 
 # %%
