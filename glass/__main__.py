@@ -20,7 +20,8 @@ from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_write, check_place
 from common.options import option, parse_options
-from glass.adapter import every_part
+from common.terminal import progress
+from glass.adapter import every_part, kept_parts
 from glass.against import compared
 from glass.learning import check_label, with_steps
 from glass.other import other_run, words_for
@@ -30,6 +31,7 @@ from glass.tax import SENTENCES
 from glass.trace import readable, trace
 from glass.verify import write_verification
 from glass.whole import base_of, whole_trace
+from glass.why import why
 from inference import load_run
 
 IN_A_TERMINAL = ("www-browser", "links", "elinks", "lynx", "w3m")
@@ -81,10 +83,17 @@ def main(argv: list[str]) -> None:
     if options.against_text is not None:
         text = readable(options.against_text, "--against-text")
     other = other_run(run, options.against, model=options.model, cache=options.cache) if options.against else run
-    found = every_part(whole_trace(trace(run, options.text, options.threads), options.model or base_of(run)))
-    if options.against or options.against_text is not None:
-        found = compared(found, trace(other, text, options.threads), words_for(options.against))
-    found = with_steps(run, found, options.learn)
+    with progress(4 + len(kept_parts(run.model)), "part", "computing", delay=1) as bar:
+        found = why(trace(run, options.text, options.threads))
+        bar.update()
+        found = whole_trace(found, options.model or base_of(run))
+        bar.update()
+        found = every_part(found, bar.update)
+        if options.against or options.against_text is not None:
+            found = compared(found, trace(other, text, options.threads), words_for(options.against))
+        bar.update()
+        found = with_steps(run, found, options.learn)
+        bar.update()
     print(found)
     if options.save:
         with atomic_write(options.save) as handle:

@@ -1,10 +1,10 @@
 """The adapter, turned from nothing to twice its strength, all of it or a part, and what its updates are made of.
 
     y = W x + f s B A x,   f = 0, 0.25 .. 2        probabilities of the labels for each f
-    s B A = U diag(spectrum) V^T                   how many directions an update uses, and how strongly
+    s B A = U diag(spectrum) V^T                   how many directions an update uses, and how strongly; A and B alike
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -31,9 +31,13 @@ def adapter(trace: Trace) -> Trace:
         return trace
     return trace.extended([
         strengths(trace),
-        Stage("spectrum", "What the updates are made of", "singular values of s B A, one row for each linear",
-              {"values": spectra(layers)}, (code(thin_svd, "svd("), code(scaling_factor, "return")),
-              (Step("spectrum", "spectrum.values", (), {"names": list(layers)}),))])
+        Stage("spectrum", "What the updates are made of", "singular values of s B A, of A and of B, one row for each "
+              "linear", {"values": spectra(layers), "A": factor_spectra(layers, "lora_A"),
+                         "B": factor_spectra(layers, "lora_B")},
+              (code(thin_svd, "svd("), code(scaling_factor, "return"), code(factor_spectra, "svdvals")),
+              (Step("spectrum", "spectrum.values", (), {"names": list(layers)}),
+               *(Step("factor_spectra", f"spectrum.{part}", (), {"names": list(layers), "part": part})
+                 for part in "AB")))])
 
 
 def parts_of(names: Iterable[str]) -> dict[str, list[str]]:
@@ -46,12 +50,21 @@ def parts_of(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def every_part(trace: Trace) -> Trace:
-    """The same trace with a stage `factors.PART` for each part, or for each layer and kind where there are many."""
-    names = list(adapters(trace.model))
+def kept_parts(model) -> list[str]:
+    """The parts of which a kept page holds the strengths: each, or each layer and kind where there are many."""
+    names = list(adapters(model))
     parts = list(parts_of(names))
-    kept = parts if len(parts) <= MOST_PARTS else parts[: len(parts) - len(names)]
-    return trace.extended([strengths(trace, part) for part in kept if f"factors.{part}" not in trace.by_name])
+    return parts if len(parts) <= MOST_PARTS else parts[: len(parts) - len(names)]
+
+
+def every_part(trace: Trace, done: Callable[[], object] = lambda: None) -> Trace:
+    """The same trace with a stage `factors.PART` for each of `kept_parts`; `done` is called after each."""
+    stages = []
+    for part in kept_parts(trace.model):
+        if f"factors.{part}" not in trace.by_name:
+            stages.append(strengths(trace, part))
+        done()
+    return trace.extended(stages)
 
 
 def strengths(trace: Trace, part: str | None = None) -> Stage:
@@ -90,6 +103,12 @@ def scaled(model, factor: float, names: Iterable[str]) -> Iterator[None]:
     finally:
         for name, scaling in before.items():
             layers[name].scaling = scaling
+
+
+def factor_spectra(layers: dict[str, LoRALinear], part: str) -> torch.Tensor:
+    """Singular values of each A or B (`part`: lora_A, lora_B): (linears, largest rank) float32, as in `spectra`."""
+    found = [torch.linalg.svdvals(getattr(layer, part).detach().double().cpu()) for layer in layers.values()]
+    return torch.nn.utils.rnn.pad_sequence(found, batch_first=True).float()
 
 
 def spectra(layers: dict[str, LoRALinear]) -> torch.Tensor:

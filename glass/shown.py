@@ -82,8 +82,8 @@ def of_adapter(stages: dict[str, Stage]) -> dict:
              for name, stage in stages.items() if name.startswith("factors.")}
     return {"factors": numbers(factors.factors), "probabilities": [numbers(row) for row in factors.probabilities],
             "parts": parts, "part_factors": PART_FACTORS, "names": list(parts_of(spectrum.steps[0].settings["names"])),
-            "spectrum": [{"name": name, "values": numbers(row)} for name, row in
-                         zip(names, spectrum.values, strict=True)]}
+            "spectrum": [{"name": name, "values": numbers(row), "A": numbers(a), "B": numbers(b)} for name, row, a, b in
+                         zip(names, spectrum.values, spectrum.A, spectrum.B, strict=True)]}
 
 
 def of_bits(stages: dict[str, Stage]) -> dict:

@@ -7,7 +7,8 @@ function adapterSection(data, state) {
     return section;
   }
   const {factors, probabilities, spectrum, parts, names} = data.adapter;
-  const most = Math.max(...spectrum.flatMap((one) => one.values));
+  const most = (key) => Math.max(...spectrum.flatMap((one) => one[key]));
+  const tops = [["A", "A", most("A")], ["B", "B", most("B")], ["values", "s B A", most("values")]];
   const there = frozen.live ? names : names.filter((name) => parts[name]);
   if (!there.includes(state.part)) state.part = there[0];
   section.append(el("p", {class: "soft"}, "Beside each matrix W that it adapts stand two thin ones, A and B, the only weights that " +
@@ -17,10 +18,13 @@ function adapterSection(data, state) {
     el("div", {}, el("h3", {}, "All of it"), strengthSlider(data, state, {id: "factor", key: "factor", stage: "factors", factors, probabilities})),
     there.length ? el("div", {}, el("h3", {}, el("label", {for: "part"}, "One part of it: "), partChoice(there, state)),
       partSlider(data, state)) : null),
-  fold("spectrum", "what each update is made of: singular values of s B A",
-    framed("singular values", "spectrum",
-      el("table", {class: "full named"}, ...spectrum.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
-        el("td", {class: "barred"}, columns(one.values, most, `singular values of ${one.name}`)), el("td", {class: "n"}, number(one.values[0]))))))),
+  fold("spectrum", "what each update is made of: singular values of A, of B and of s B A, and the largest of these",
+    framed("singular values", "spectrum", el("table", {class: "full named stacked four"},
+      el("thead", {}, el("tr", {}, ...["linear", "A", "B", "s B A", "largest"].map((word) =>
+        el("th", {scope: "col", class: word === "largest" ? "n" : null}, word)))),
+      el("tbody", {}, ...spectrum.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
+        ...tops.map(([key, words, top]) => el("td", {class: "barred"}, columns(one[key], top, `singular values of ${words} of ${one.name}`))),
+        el("td", {class: "n"}, number(one.values[0])))))))),
   el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "factors"), stageButton(data, "spectrum"),
     parts[state.part] ? stageButton(data, `factors.${state.part}`) : null)));
   return section;

@@ -49,6 +49,12 @@ def spectrum(weights, names):
     return np.stack([np.pad(row[:most], (0, most - len(row[:most]))) for row in found])
 
 
+def factor_spectra(weights, names, part):
+    """Singular values of each A or B, zeros behind a smaller rank."""
+    found = [np.linalg.svd(weights.wide(f"{name}.lora_{part}"), compute_uv=False) for name in names]
+    return np.stack([np.pad(row, (0, max(map(len, found)) - len(row))) for row in found])
+
+
 def block_packed(weights, linear, block):
     """The bytes of one block, two codes in each."""
     return weights.tensors[f"weights.{linear}.packed"].reshape(-1)[block * BLOCK // 2 : (block + 1) * BLOCK // 2]
@@ -79,5 +85,5 @@ def largest(weights, x):
 
 
 BESIDE = {function.__name__: function for function in (
-    without_tokens, of_rows, slope, factors, spectrum, block_packed, block_codes, block_scale, block_values,
-    nested_scale, subtract, largest)}
+    without_tokens, of_rows, slope, factors, spectrum, factor_spectra, block_packed, block_codes, block_scale,
+    block_values, nested_scale, subtract, largest)}

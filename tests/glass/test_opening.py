@@ -1,6 +1,6 @@
 """What is said where the live page can, and where it cannot, be opened in a browser.
 
-Deliberate breaks: in glass/__main__.py leave out `check_label`, or open the other run behind `whole_trace`; let
+Deliberate breaks: in glass/__main__.py leave out `check_label`, or open the other run behind `trace`; let
 `opened` return True for every browser, or leave `webbrowser.Error` uncaught.
 """
 
@@ -36,7 +36,7 @@ def test_without_a_browser_it_is_said_what_to_open(monkeypatch, name, opens, sai
 def test_what_is_wrong_is_said_before_anything_is_computed(run, tmp_path, monkeypatch, more, said):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(program, "load_run", lambda *given, **options: run)
-    monkeypatch.setattr(program, "whole_trace", None)
+    monkeypatch.setattr(program, "trace", None)
     with pytest.raises(UserError, match=said):
         main(["--text", "They", "--save", "page.html", *more])
     assert list(tmp_path.iterdir()) == []

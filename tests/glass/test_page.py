@@ -87,8 +87,9 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
     assert len(data["adapter"]["parts"]) == len(data["adapter"]["names"]) == 3 + 7 + 21
     for name in ("tokens", "bytes", "characters", "tax"):
         np.testing.assert_allclose([one[name] for one in data["tax"]["languages"]], tensors[f"tax.{name}"], rtol=1e-5)
-    np.testing.assert_allclose([one["values"] for one in data["adapter"]["spectrum"]], tensors["spectrum.values"],
-                               rtol=1e-5)
+    for name in ("values", "A", "B"):
+        np.testing.assert_allclose([one[name] for one in data["adapter"]["spectrum"]], tensors[f"spectrum.{name}"],
+                                   rtol=1e-5)
     assert len(data["learning"]) == AHEAD and data["learnt"] == 0
     for step in data["learning"]:
         of = {key.removeprefix(step["name"] + "."): value for key, value in tensors.items()}

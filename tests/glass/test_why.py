@@ -13,7 +13,7 @@ import torch
 from common.packed import Layout
 from data.prompt import EncodedPost
 from glass import recompute, trace
-from glass.adapter import FACTORS, PART_FACTORS, adapter, parts_of, spectra, strengths
+from glass.adapter import FACTORS, PART_FACTORS, adapter, factor_spectra, parts_of, spectra, strengths
 from glass.verify import write_verification
 from glass.whole import whole_trace
 from glass.why import gradient_times_input, why
@@ -108,6 +108,12 @@ def test_a_part_s_strengths_are_those_of_a_model_with_that_part_so_much_larger(r
 
 def test_spectra_are_those_of_the_whole_updates(run):
     layers = adapters(run.model)
+    for part in ("lora_A", "lora_B"):
+        for row, layer in zip(factor_spectra(layers, part), layers.values(), strict=True):
+            x = getattr(layer, part).detach().double()
+            x = x if x.shape[0] < x.shape[1] else x.T
+            squares = torch.linalg.eigvalsh(x @ x.T).flip(0)
+            torch.testing.assert_close(row.double().square(), squares, rtol=1e-5, atol=1e-9)
     for row, layer in zip(spectra(layers), layers.values(), strict=True):
         update = layer.scaling * layer.lora_B.double() @ layer.lora_A.double()
         torch.testing.assert_close(row.double(), torch.linalg.svdvals(update)[: len(row)], rtol=1e-5, atol=1e-6)
