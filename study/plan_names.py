@@ -26,6 +26,10 @@ def check_names(plan) -> None:
         defined(plan.exposure.base, "[exposure]: base", plan.sets)
     for name in plan.variants.sets:
         defined(name, "[variants]: sets", plan.sets)
+    for name, one in plan.outside.items():
+        if one.translated and not plan.data.translation:
+            raise UserError(f"{plan.path}: [outside.{name}]: translated: say under [data] which column is the "
+                            "translation that the model labelled, such as translation = \"text_en\"")
     for name in plan.drift.sets:
         defined(name, "[drift]: sets", plan.sets)
     if plan.drift.cut is not None and (day_of(plan.drift.cut) != plan.drift.cut or not plan.data.date):

@@ -31,6 +31,7 @@ NAME = "frozen.json"
 DECLARED, NAMED = "Declared before the first answer", "Named in the plan"
 LATE = "Added after the plan was frozen: exploratory"
 FREE = ("title", "contrasts", "outside", "baselines", "variants", "drift")  # tables that do not decide a set's answers
+FREE_OF_DATA = ("published", "date", "prices")  # keys of [data] that do not
 PACKAGES = ("torch", "numpy", "safetensors", "sentencepiece", "tiktoken")
 
 
@@ -165,7 +166,8 @@ def standing(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit]) -> 
 
 
 def _deciding(plan: Mapping) -> dict:
-    return {key: value for key, value in plan.items() if key not in FREE}
+    return {key: {name: one for name, one in value.items() if name not in FREE_OF_DATA} if key == "data" else value
+            for key, value in plan.items() if key not in FREE}
 
 
 def frozen_hash(out: Path) -> str | None:

@@ -22,10 +22,11 @@ def behaviour(results: Results) -> Section:
     """Reliability of each set's first fit over all test rows, and the confusion of the multilingual one by language."""
     multi = widest(results)
     bins = [row for name in results.plan.sets for row in reliability(name, results.first(name))]
-    own = languages_table("behaviour_languages", f"Calibration of {multi} by test language", results, [multi])
+    own = languages_table("behaviour_languages", f"Calibration of {multi} by test language", results, [multi],
+                          alone=True)
     others = languages_table("behaviour_others", "Calibration of the other sets by test language", results,
                              [name for name in results.plan.sets if name != multi])
-    gaps = {row["train"]: row["error"] for row in own.rows + others.rows
+    gaps = {row.get("train", multi): row["error"] for row in own.rows + others.rows
             if row["language"] == "all" and row["error"] is not None}
     sure = Table("behaviour_reliability", "Stated probability of the label given, and the share that is right", [
         Column("train", "train set"), Column("confidence", "mean stated probability", "rate"),
@@ -79,26 +80,29 @@ def answered_of(answers: Predictions) -> tuple[np.ndarray, np.ndarray, list[str]
     return answers.probabilities[there], answers.rows.gold[there], answers.rows.language[there].tolist()
 
 
-def languages_table(table: str, title: str, results: Results, names: list[str]) -> Table:
-    """Calibration of some sets by language, with intervals over posts."""
+def languages_table(table: str, title: str, results: Results, names: list[str], alone: bool = False) -> Table:
+    """Calibration of some sets by language, with intervals over posts; `alone`: of one, whose name no row repeats."""
     rows, statistics, kept = [], results.plan.statistics, results.kept
     for name in names:
         for line in by_language(*answered_of(results.first(name)), min(2000, statistics.draws), statistics.seed):
             code = line["language"]
             small = code != "all" and bool(kept.is_small(kept.language == code))
             place = "all languages" if code == "all" else language_name(code)
-            rows.append({"what": f"{name}, {place}", "train": name, "language": code, "n": line["n"], "small": small,
+            rows.append({"what": place if alone else f"{name}, {place}", **({} if alone else {"train": name}),
+                         "language": code, "n": line["n"], "small": small,
                          **{key: line[key] for key in ("error", "brier", "gap")},
                          **{f"{key}_{end}": line[f"{key}_ci"][k] for key in ("brier", "gap")
                             for k, end in enumerate(("low", "high"))}})
-    ends = [Column(f"{key}{end}", f"{words}{' ' + end[1:] if end else ''}", kind)
-            for key, words, kind in (("gap", "probability less share right", "difference"),
-                                     ("brier", "Brier score", "number")) for end in ("", "_low", "_high")]
+    ends = [Column(f"{key}{end}", end[1:] or words, kind)
+            for key, words, kind in (("gap", "stated less right", "difference"), ("brier", "Brier score", "number"))
+            for end in ("", "_low", "_high")]
     return Table(table, title, [
-        Column("what", "set and language"), Column("train", "train set"), Column("language", "test language"),
+        Column("what", "test language" if alone else "set and language"),
+        *([] if alone else [Column("train", "train set")]), Column("language", "code"),
         Column("n", "posts", "count"), Column("small", "small cell", "flag"),
         Column("error", "calibration error", "rate"), *ends], rows,
-        ["First fits; intervals by bootstrap over posts. Calibration error: in bins of equal mass, debiased, which "
+        ["First fits; intervals by bootstrap over posts. Stated less right: the mean stated probability of the label "
+         "given, less the share that is right. Calibration error: in bins of equal mass, debiased, which "
          "takes 20 posts; a dash with fewer. Brier score: 0 is best, 2 the worst there is."])
 
 

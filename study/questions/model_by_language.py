@@ -58,11 +58,12 @@ def model_by_language(results: Results) -> Section | None:
 def answer_of(found: Mixed, languages: int) -> str:
     """Whether a spread of the differences is shown, never that there is none."""
     start = f"Over {counted(languages, 'language')}, "
-    beside = f"{number(found.intercept)} in log odds"
+    beside = f"{number(found.intercept)} in log odds (standard deviation)"
     if found.slope < SMALL_SPREAD:
-        return f"{start}no spread of the differences is shown, beside one of {beside} between languages; {LEANS}."
-    return (f"{start}differences between models vary with the language: their standard deviation is "
-            f"{number(found.slope)}, beside {beside} between languages themselves; {LEANS}.")
+        return (f"{start}no spread of the differences is shown from one language to another, while languages "
+                f"themselves spread by {beside}; {LEANS}.")
+    return (f"{start}differences between models vary with the language: they spread by {number(found.slope)}, and "
+            f"languages themselves by {beside}; {LEANS}.")
 
 
 def difference(found: Mixed, names: list[str], k: int, times: float) -> dict:

@@ -88,8 +88,11 @@ def capital(sentence: str) -> str:
     return sentence.replace("the outside", "The outside", 1) if sentence.startswith("the outside") else sentence
 
 
-def where(results: Results, first: str, second: str, languages: Sequence[str]) -> list[str]:
-    """The languages of a comparison, the most telling words first; that only one side saw them is in all of them."""
+def where(results: Results, first: str, second: str, languages: Sequence[str], named: bool) -> list[str]:
+    """The languages of a comparison, the most telling words first; that only one side saw them is in all of them.
+
+    `named`: the sentence before it names the two models; else it says what one was trained on instead of the other.
+    """
     count, plain = len(languages), many(len(languages), "language")
     place = language_name(languages[0]) if count == 1 else plain
     known = [name not in results.plan.outside or results.plan.outside[name].seen is not None
@@ -99,16 +102,19 @@ def where(results: Results, first: str, second: str, languages: Sequence[str]) -
     if saw == [0, 0]:
         return ways if count == 1 else [f" in {plain} that neither saw", f" in {plain} new to both", *ways]
     if not all(known) and saw[1] == 0 and count > 1:
-        return [f" in {plain} that {second} never saw", f" in {plain} new to the second", *ways]
+        return [f" in {plain} that {second} never saw", f" in {plain} new to {second}", *ways]
     if not all(known) or min(saw) > 0:
         return ways
-    one, most = ("first", "second")[saw[1] > 0], max(saw)
+    one, most = (first, second)[saw[1] > 0], max(saw)
+    if named:
+        some = f"{most} of them " * (most < count)
+        return [f" in {place}, {some}seen by {one} alone" if some or count == 1 else f" in {place} that only {one} saw"]
+    turn = "leaves out" if saw[1] > 0 else "adds"
+    if count == 1:
+        return [f" in {place}, which this {turn}"]
     if most < count:
-        return [f" in {place}, of which only the {one} saw {most}"]
-    comma = "," if count == 1 else ""
-    return [f" in {place}{comma} of which only the {one} saw posts",
-            f" in {place}{comma or ' that'}{' which' * (count == 1)} only the {one} saw",
-            f" in {place}{comma} only the {one} saw"]
+        return [f" in {place}, {most} of which this {turn}"]
+    return [f" in the {place} that this {turn}", f" in the {place} this {turn}"]
 
 
 def compared(results: Results, first: str, second: str, figure: str, languages: Sequence[str], found: Mapping) -> str:
@@ -118,14 +124,13 @@ def compared(results: Results, first: str, second: str, figure: str, languages: 
     if value is None or np.isnan(value):
         return capital(f"{called(results, first)} and {called(results, second)} cannot be compared on {what}: 0 posts "
                        "allow it.")
-    tail = [chance(found)]
     taughts = [taught(results, name) for name in (first, second)]
-    sets = {first, second} <= set(results.plan.sets) and taughts[0] != taughts[1]
-    if sets:
-        start = [f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores {scored(value)} on {what}",
-                 f"{first} scores {scored(value, second)} on {what}"]
+    if {first, second} <= set(results.plan.sets) and taughts[0] != taughts[1]:
+        start = f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores {scored(value)} on {what}"
+        ways = [start + way for way in where(results, first, second, languages, named=False)]
     else:
-        start = [f"{called(results, first)} scores {scored(value, called(results, second))} on {what}",
-                 f"{first} scores {scored(value, second)} on {what}"]
-    sentence = shortest(start, where(results, first, second, languages), tail)
-    return capital(sentence) + "."
+        start = f"{called(results, first)} scores {scored(value, called(results, second))} on {what}"
+        ways = [start + way for way in where(results, first, second, languages, named=True)]
+    ways += [f"{first} scores {scored(value, second)} on {what}{way}"
+             for way in where(results, first, second, languages, named=True)]
+    return capital(shortest(ways, [chance(found)])) + "."

@@ -96,9 +96,9 @@ def _found(study: Study) -> Html | None:
     head, *shown = found_lines(study) or [None]
     if head is None:
         return None
-    where = tag("a", "All of them", href=f"#section-{FAMILY}")
-    return tag("div", tag("p", head, " ", where, "."), tag("ul", *(tag("li", text, dir="auto") for text in shown))
-               if shown else None, class_="found")
+    where = tag("a", "All comparisons of the plan", href=f"#section-{FAMILY}")
+    return tag("div", tag("p", head), tag("ul", *(tag("li", text, dir="auto") for text in shown)) if shown else None,
+               tag("p", where), class_="found")
 
 
 def _card(claim: Claim, reach: float, number: int | None = None, section: Section | None = None) -> Html:

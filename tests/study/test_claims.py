@@ -113,7 +113,7 @@ def test_a_sentence_follows_its_sign_and_says_chance(study):
     down = {"value": -0.083, "low": -0.1, "high": -0.02}
     words = compared(results, "multi", "en", "topic.macro_f1", ["ko"], down)
     assert words == ("Fine-tuned on 13 languages instead of English alone, the model scores .08 lower on topic in "
-                     "Korean, of which only the first saw posts.")
+                     "Korean, which this adds.")
     words = compared(results, "en-es", "en", "topic.macro_f1", ["ko", "tr"], down | {"high": 0.02})
     assert words.endswith("in two languages that neither saw, possibly by chance.") and ".08 lower" in words
     assert "English and Spanish instead of English alone" in words
@@ -133,12 +133,19 @@ def test_a_headline_never_hides_that_only_one_side_saw_the_languages(study):
     results, _ = study
     found = {"value": 0.083, "low": -0.1, "high": 0.3}
     for figure in ("topic.macro_f1", "stance.given_detection.accuracy"):
-        for first, second, one in (("multi", "en", "first"), ("en", "multi", "second"), ("en-es", "multi", "second")):
+        for first, second, turn in (("multi", "en", "adds"), ("en", "multi", "leaves out"), ("en-es", "multi",
+                                                                                             "leaves out")):
             words = compared(results, first, second, figure, ["ko", "tr"], found)
-            assert f"only the {one} saw" in words and len(words.split()) <= 25, words
+            assert f" this {turn}" in words or "that only multi saw" in words, words
+            assert len(words.split()) <= 25, words
+        words = compared(results, "theirs", "multi", figure, ["ko", "tr"], found)
+        assert "than multi" in words and "in two languages that only multi saw" in words and len(words.split()) <= 25
     words = compared(results, "multi", "en", "topic.macro_f1", ["ko", "tr"], found | {"low": 0.01})
-    assert "in two languages of which only the first saw posts." in words
-    assert "of which only the first saw 1" in compared(results, "en-es", "en", "topic.macro_f1", ["es", "ko"], found)
+    assert words.endswith("on topic in the two languages that this adds.")
+    assert "two languages, 1 of which this adds" in compared(results, "en-es", "en", "topic.macro_f1", ["es", "ko"],
+                                                             found | {"low": 0.01})
+    words = compared(results, "theirs", "en", "topic.macro_f1", ["es", "ko"], found)
+    assert "in two languages, 1 of them seen by theirs alone" in words
     assert " saw" not in compared(results, "multi", "en-es", "topic.macro_f1", ["en", "ko"], found)
 
 

@@ -65,6 +65,10 @@ def test_what_a_plan_says_decides_its_hash_and_where_it_lies_does_not(tmp_path):
     ("[repeat]", '[outside.x]\nseen = ["en"]\n[repeat]', ["[outside.x]", "'file' is missing"]),
     ("[repeat]", '[outside.x]\nfile = "x.jsonl"\nseen = [3]\n[repeat]', ["[outside.x]: seen"]),
     ("[repeat]", '[outside]\nx = 3\n[repeat]', ["[outside]: x is 3", "file of predictions"]),
+    ("[repeat]", '[outside.x]\nfile = "x.jsonl"\ntranslated = "y.jsonl"\n[repeat]', ["[outside.x]: translated",
+                                                                                    "which column"]),
+    ("[repeat]", '[outside.x]\nfile = "x.jsonl"\nrows = 0\n[repeat]', ["[outside.x]: rows"]),
+    ("[repeat]", '[drift]\ncut = "2021-01-01"\n[repeat]', ["[drift]: cut", "[data] date"]),
     ("[repeat]", "[repeat]\nfolds = 1", ["[repeat]: folds", "one fold"]),
     ("[sets]", "[sets]\n[sets]", ["plan.toml"]),
 ])  # fmt: skip

@@ -103,6 +103,16 @@ def test_declared_means_frozen_before_the_first_answer(study, tmp_path, monkeypa
         assert statuses(study)[0] == [NAMED, NAMED] and "not written under it" in statuses(study)[1].notes[0]
 
 
+def test_what_decides_no_answer_may_be_added_later(study, tmp_path, monkeypatch):
+    freeze(study.runner, HASHES, study.fits)
+    answered(monkeypatch, read_frozen(tmp_path / "frozen.json")["date"], frozen_hash(tmp_path))
+    study.plan.data.published, study.plan.data.date = "rows.csv", "date"
+    assert statuses(study)[0] == [DECLARED, DECLARED]
+    assert "[data] date, published" in check_frozen(study.runner, HASHES)  # said, though
+    study.plan.data.shares = "other.toml"
+    assert statuses(study)[0] == [NAMED, NAMED]
+
+
 def test_a_contrast_that_was_added_later_is_exploratory_also_in_the_same_folder(study, tmp_path, monkeypatch):
     freeze(study.runner, HASHES, study.fits)
     answered(monkeypatch, read_frozen(tmp_path / "frozen.json")["date"], frozen_hash(tmp_path))

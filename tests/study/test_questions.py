@@ -144,6 +144,7 @@ def test_calibration_has_a_line_and_intervals_for_every_set_and_language(results
         gap = first.probabilities[inside].max(1).mean() - first.correct[inside].mean()
         assert row["gap"] == pytest.approx(gap) and row["gap_low"] <= row["gap"] <= row["gap_high"]
         assert row["brier_low"] <= row["brier"] <= row["brier_high"] and (row["error"] is None) == (row["n"] < 20)
+    assert rows[1]["what"] == "Arabic" and "train" not in rows[1]
     others = table(section, "behaviour_others").rows
     assert {row["train"] for row in others} == {"en", "es", "en-es"} and len(others) == 3 * len(rows)
     lines = table(section, "behaviour_coverage").rows
