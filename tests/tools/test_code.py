@@ -81,7 +81,7 @@ def test_what_is_refused(codes, tmp_path):
     refused(main, "--sample", "sample.jsonl", "--show", "autor", says=["--show autor", "did you mean 'author'"])
     refused(main, "--sample", "sample.jsonl", "--join", "two.csv", says="--join: joins two coders'")
     own = ["--sample", "sample.jsonl", "--coder", "ana", "--out", "codes.csv", "--other", "codes.csv"]
-    refused(main, *own, "--no-browser", says=["codes.csv: row 1", "is coded by 'ana' as well", "a name of their own"])
+    refused(main, *own, "--no-browser", says=["codes.csv: row", "is coded by 'ana' as well", "a name of their own"])
     jsonl(tmp_path / "other.jsonl", [{"id": "x", "text": "t"}])
     refused(main, "--sample", "other.jsonl", "--coder", "ana", "--out", "codes.csv", says="is not in the sample")
 

@@ -70,8 +70,8 @@ def both(own: Codes, other: Path) -> tuple[list[dict], Agreement]:
     theirs = read_codes(other)
     same = next((post for post in theirs if post.extra.get("annotator", other.stem) == own.coder), None)
     if same:
-        raise UserError(f"{same.place}: is coded by '{own.coder}' as well; --other takes a second coder's file, and each "
-                        "coder a name of their own (--coder)")
+        raise UserError(f"{same.place}: is coded by '{own.coder}' as well; --other takes a second coder's file, and "
+                        "each coder a name of their own (--coder)")
     rows = [{"id": post.id, "language": post.language, "label": post.label,
              "annotator": post.extra.get("annotator", other.stem)}
             | {name: post.extra[name] for name in (STRATUM, PROBABILITY) if post.extra.get(name)}
