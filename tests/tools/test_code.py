@@ -167,6 +167,7 @@ def test_a_coder_codes_by_keyboard(codes):
         title = "document.querySelector('h1').textContent"
         until(title, "All 4 posts are coded. Thank you.")
         assert "4 of 4 posts coded" in browser.value("document.body.textContent")
+        assert browser.value(BOXES) == []  # with the path of the codes, which is long and has no space
         whole = dict(codes.of)
         press("2")  # a key too many codes nothing
         time.sleep(0.3)
