@@ -35,11 +35,11 @@ outside the group counted with u = 0. The deviation is y_i - estimate for the co
 W_h over the coded rows' share of cell h, with two cells, h = 1 where the machine gives the label, and r_h the codes'
 rate in the cell. For DSL it is y_i - g_k(x_i) less its mean, sum o_i (y_i - g_k(x_i)).
 
-**Interval**: stats/rates.py. Its cells h are the two of the machine's label (one for the codes alone), each cut into
-classes of chances that differ by less than a factor of `CLASS`; a class has its coded rows' part of W_h, and of the
-prior. So a rate that was found in few rows of great weight is as uncertain as they are, and no other. With one cell for
-all weights, intervals of rare labels are too wide, and those of few posts with very unequal chances too narrow.
-Effective sizes and coded shares give V:
+**Interval**: stats/rates.py, of rates that sum to the estimate. Its cells h are the two of the machine's label (one for
+the codes alone), each cut into classes of chances that differ by less than a factor of `CLASS`; a class has its coded
+rows' part of W_h, and of the prior. So a rate that was found in few rows of great weight is as uncertain as they are,
+and no other. With one cell for all weights, intervals of rare labels are too wide, and those of few posts with very
+unequal chances too narrow. Effective sizes and coded shares give V:
 
     n_h = (sum_h o_i)^2 / (R sum_h o_i^2),    1 - f_h = sum_h o_i^2 (1 - pi_i) / sum_h o_i^2
 
@@ -53,7 +53,7 @@ from dataclasses import dataclass
 import numpy
 
 from report.intervals import LEVEL
-from stats.rates import PRIOR, share_interval
+from stats.rates import PRIOR, moved, share_interval
 from stats.surrogate import answers, folds, predictions
 
 EVENTS = 2.0  # binomial events that are added to the ratio R
@@ -205,7 +205,8 @@ class _Part:
         priors = [PRIOR / len(own) for _, _, own in classes for _ in own]
         o2 = self.o**2 * (1 - self.pi)
         kish = [float(o2[cell].sum() / self.o[cell].sum() ** 2) for cell in cells]
-        rates = [float(self.o[cell] @ self.y[cell] / self.o[cell].sum()) for cell in cells]
+        estimate = min(1.0, max(0.0, estimate))
+        rates = moved(estimate, shares, [float(self.o[cell] @ self.y[cell] / self.o[cell].sum()) for cell in cells])
         binomial = sum(w * w * k * r * (1 - r) for w, k, r in zip(shares, kish, rates, strict=True))
         more = EVENTS * sum(w * w * k / cell.sum() for w, k, cell in zip(shares, kish, cells, strict=True))
         ratio = (self.variance(self.o * deviation) + more) / (binomial + more) if more > 0 else 1.0
@@ -214,7 +215,6 @@ class _Part:
         left = [round((1 - f) * w * len(self.every) / ratio) for f, w in zip(known, shares, strict=True)]
         left = [max(1, count) if f < 1 else 0 for f, count in zip(known, left, strict=True)]
         sizes = [1 / (k * ratio) for k in whole]
-        estimate = min(1.0, max(0.0, estimate))
         ends = share_interval(estimate, shares, rates, sizes, known, left, self.level, self.posts, priors)
         return Estimate(estimate, *ends)
 

@@ -9,7 +9,7 @@ import pytest
 from report.calibration import BINS, calibration, calibration_error, coverage_curve, parts_of
 from report.metrics import Scored, score
 from report.page import page
-from report.probabilities import said
+from report.probabilities import probabilities_section, said
 
 LABELS = ("a", "b", "c", "d")
 
@@ -115,7 +115,8 @@ def test_the_page_has_every_language_the_curve_and_the_scaled():
                   "What classify.py --abstain would do"):
         assert words in plain, words
     assert "All, scaled" not in plain
-    text = page(metrics | {"scaled": metrics_of(power=1.0)["calibration"] | {"method": "vector", "fitted": 1234}})
+    scaled = metrics_of(power=1.0)["calibration"] | {"method": "vector", "fitted": 1234}
+    text = probabilities_section(metrics | {"scaled": scaled}, None, None)
     assert "All, scaled" in text and "by vector scaling, fitted on the run&#x27;s 1,234 validation posts" in text
 
 

@@ -10,7 +10,7 @@ import numpy
 import pytest
 
 from stats.prevalence import Coded, Machine, equal_probabilities, prevalence, strata_of
-from stats.rates import share_interval
+from stats.rates import moved, share_interval
 from stats.surrogate import SMALLEST, answers, fit, folds
 
 
@@ -156,6 +156,16 @@ def test_one_cell_is_jeffreys_interval():
     assert low == 0 and high == pytest.approx(0.079, abs=0.005)  # Jeffreys for 0 of 30
 
 
+def test_rates_are_moved_to_the_estimate_and_their_interval_reaches_below_it():
+    for estimate in (0.0, 0.1, 0.35, 0.9, 1.0):
+        for rates in ([0.0, 0.0], [0.3, 0.1], [1.0, 1.0], [0.0, 1.0]):
+            found = moved(estimate, [0.2, 0.8], rates)
+            assert all(0 <= rate <= 1 for rate in found) and numpy.dot([0.2, 0.8], found) == pytest.approx(estimate)
+    rates = moved(0.1, [0.2, 0.8], [0.0, 0.0])  # no event among the coded, and an estimate above 0
+    low, high = share_interval(0.1, [0.2, 0.8], rates, [3, 12], [0.0, 0.0], [80, 320])
+    assert low < 0.04 and high > 0.2
+
+
 def test_one_event_among_the_few_posts_left_is_allowed_for():
     """10 of 15 posts coded, none has the label: two of the other five can have it, four hardly."""
     assert 1 / 15 <= share_interval(0.0, [1.0], [0.0], [10], [10 / 15], [5])[1] <= 3 / 15
@@ -221,3 +231,21 @@ def test_weights_of_rare_rows_do_not_widen_what_was_found_elsewhere():
     size = 1 / (o**2).sum()
     whole = share_interval(40 / 3200, [1.0], [40 / 3200], [size], [0.0], [10**9])
     assert one.high - one.low < 0.45 * (whole[1] - whole[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rows", "share"), [(6, 0.3), (6, 0.08), (14, 0.08)])
+def test_intervals_cover_the_truth_of_groups_with_few_codes(rows, share):
+    stream, inside, groups = numpy.random.default_rng(5), {"coded": 0, "ppi": 0, "dsl": 0}, numpy.arange(4400) % 11
+    for _ in range(180):
+        truth, predicted = population(stream, 4400, share, 0.7, 0.1)
+        post = numpy.concatenate([stream.choice(numpy.flatnonzero(groups == k), rows, replace=False)
+                                  for k in range(11)])
+        found = prevalence(machine_of(predicted, group=groups), Coded(
+            post, truth[post], numpy.full(len(post), rows / 400), numpy.repeat(numpy.arange(11), rows)))
+        for one in found[1::2]:
+            mean = truth[groups == one.group].mean()
+            for name in inside:
+                inside[name] += getattr(one, name).low <= mean <= getattr(one, name).high
+    print(rows, share, {name: count / 1980 for name, count in inside.items()})
+    assert all(0.92 <= count / 1980 <= 0.995 for count in inside.values()), inside

@@ -80,6 +80,8 @@ def test_what_is_refused(codes, tmp_path):
     refused(main, "--sample", "sample.jsonl", "--coder", "ben", "--out", "codes.csv", says="coded by 'ana'")
     refused(main, "--sample", "sample.jsonl", "--show", "autor", says=["--show autor", "did you mean 'author'"])
     refused(main, "--sample", "sample.jsonl", "--join", "two.csv", says="--join: joins two coders'")
+    own = ["--sample", "sample.jsonl", "--coder", "ana", "--out", "codes.csv", "--other", "codes.csv"]
+    refused(main, *own, "--no-browser", says=["codes.csv: row", "is coded by 'ana' as well", "a name of their own"])
     jsonl(tmp_path / "other.jsonl", [{"id": "x", "text": "t"}])
     refused(main, "--sample", "other.jsonl", "--coder", "ana", "--out", "codes.csv", says="is not in the sample")
 
@@ -165,6 +167,7 @@ def test_a_coder_codes_by_keyboard(codes):
         title = "document.querySelector('h1').textContent"
         until(title, "All 4 posts are coded. Thank you.")
         assert "4 of 4 posts coded" in browser.value("document.body.textContent")
+        assert browser.value(BOXES) == []  # with the path of the codes, which is long and has no space
         whole = dict(codes.of)
         press("2")  # a key too many codes nothing
         time.sleep(0.3)

@@ -65,11 +65,17 @@ def read_codes(path: Path) -> list[Post]:
 
 
 def both(own: Codes, other: Path) -> tuple[list[dict], Agreement]:
-    """The rows of two coders in one list, and their agreement on the posts that both coded."""
+    """The rows of two coders in one list, and their agreement on the posts that both coded; `other` may hold several
+    coders, such as an earlier --join."""
+    theirs = read_codes(other)
+    same = next((post for post in theirs if post.extra.get("annotator", other.stem) == own.coder), None)
+    if same:
+        raise UserError(f"{same.place}: is coded by '{own.coder}' as well; --other takes a second coder's file, and "
+                        "each coder a name of their own (--coder)")
     rows = [{"id": post.id, "language": post.language, "label": post.label,
              "annotator": post.extra.get("annotator", other.stem)}
             | {name: post.extra[name] for name in (STRATUM, PROBABILITY) if post.extra.get(name)}
-            for post in read_codes(other)]  # fmt: skip
+            for post in theirs]  # fmt: skip
     rows = own.rows() + rows
     posts = [Post(row["id"], "", row["label"], row["language"], str(other), n, {"annotator": row["annotator"]})
              for n, row in enumerate(rows, 1)]
