@@ -22,8 +22,11 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import torch
 
 import classify
+from benchmarks.card.state import random_model
+from benchmarks.checkpoint import LLAMA_3_2_3B
 from bulk.check import READING
 from bulk.rows import output_row
 from bulk.watch import Watch
@@ -37,7 +40,10 @@ from inference.decide import as_labels
 from inference.labeller import WINDOW, Labeller
 from inference.repeats import Repeats
 from inference.run import base_folder, finished_run, run_prompt
+from model.config import LlamaConfig
 
+# What Llama 3.2-1B has otherwise than its larger sister.
+ONE_BILLION = {"hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "head_dim": 64}
 FEW = 600  # posts that are encoded again and again meanwhile
 
 
@@ -50,6 +56,8 @@ class BesideOptions:
     count: int = option(10_000, "posts of the file that is made", minimum=1000)
     turns: int = option(3, "turns of every stage, of which the median is shown", minimum=1)
     format: str = option("csv", "format of the labels", choices=("csv", "csv.gz", "jsonl"))
+    model_posts: int = option(0, "label so many posts with random weights in the shape of Llama 3.2-1B as well (NF4, "
+                              "bfloat16: the fastest way here), to compare with", minimum=0)
     json: str | None = option(None, "everything measured, as JSON", metavar="FILE")
 
 
@@ -134,7 +142,10 @@ def whole(path: Path, options, folder: Path, prompt) -> tuple[float, list[tuple[
         show(self, count)
         if self.done // step > len(points):
             seconds = time.process_time() - began[0]
-            same = spent(lambda: [prompt.encode(text) for text in few])
+            start = time.thread_time()  # the thread of the windows ahead goes on meanwhile
+            for text in few:
+                prompt.encode(text)
+            same = time.thread_time() - start
             began[0] += same
             points.append((self.done, seconds, same, process.memory_info().rss))
 
@@ -147,6 +158,15 @@ def whole(path: Path, options, folder: Path, prompt) -> tuple[float, list[tuple[
         return time.process_time() - began[0], points
     finally:
         Labeller.give, Watch.show, Watch.__enter__ = give, show, enter
+
+
+def with_a_model(path: Path, count: int, prompt) -> float:
+    """Processor time that a post takes in a model of Llama 3.2-1B's shape, adapter left out, in microseconds."""
+    model = random_model(LlamaConfig.from_dict(LLAMA_3_2_3B | ONE_BILLION), "cpu", torch.bfloat16, "nf4")
+    rows = [prompt.encode(post.text) for post in itertools.islice(iter_posts([path], **READING), count)]
+    labeller = Labeller(model, prompt)
+    labeller.give(rows[:2])()
+    return spent(lambda: labeller.give(rows)()) / count * 1e6
 
 
 def cost(points: list[tuple[int, float, float, int]]) -> float:
@@ -171,10 +191,12 @@ def main(argv: list[str]) -> None:
         for _ in range(options.turns):
             seconds, points = whole(path, options, folder, prompt)
             all_of_it.append(seconds / options.count * 1e6)
+        in_model = with_a_model(path, options.model_posts, prompt) if options.model_posts else None
     medians = {name: statistics.median(values) for name, values in found.items()}
     rows = [[name, f"{value:.1f}"] for name, value in medians.items()]
     rows += [["together", f"{sum(medians.values()):.1f}"]] if rows else []
     rows.append(["the program behind its first reading, model left out", f"{statistics.median(all_of_it):.1f}"])
+    rows += [["a model of 1B in bfloat16", f"{in_model:,.0f}"]] if in_model else []
     print(table(["microseconds a post", "median"], rows))
     if len(points) > 2:
         first, rest = cost(points[:1]), cost(points)

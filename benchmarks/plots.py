@@ -1,8 +1,9 @@
 """Pictures of what the benchmarks measured, for docs/performance.md.
 
-    python -m benchmarks.plots --compare result.json --scaling scaling.json --out docs
+    python -m benchmarks.plots --compare result.json --scaling scaling.json --beside million.json --out docs
 
-Writes `speed.png` and `memory.png` from the first file and `scaling.png` from the second. Colours are Okabe and Ito's,
+Writes `speed.png` and `memory.png` from the first file, `scaling.png` from the second and `million.png` from the third.
+Colours are Okabe and Ito's,
 distinct in every common colour blindness; ours is also the darkest, and every bar shows its number.
 """
 
@@ -37,14 +38,15 @@ class PlotOptions:
 
     compare: str | None = option(None, "what benchmarks.compare wrote", metavar="FILE")
     scaling: str | None = option(None, "what benchmarks.scaling wrote", metavar="FILE")
+    beside: str | None = option(None, "what benchmarks.beside wrote of a long job", metavar="FILE")
     out: str = option("docs", "folder for the pictures", metavar="DIR")
 
 
 def main(argv: list[str]) -> None:
     """Draw the pictures whose files are given."""
     options = parse_options(PlotOptions, argv, program="python -m benchmarks.plots", description=__doc__)
-    if not (options.compare or options.scaling):
-        raise UserError("--compare, --scaling: give at least one file to draw")
+    if not (options.compare or options.scaling or options.beside):
+        raise UserError("--compare, --scaling, --beside: give at least one file to draw")
     figures = {}
     with matplotlib.rc_context(STYLE):
         if options.compare:
@@ -52,6 +54,8 @@ def main(argv: list[str]) -> None:
             figures |= {"speed.png": speed(result), "memory.png": memory(result)}
         if options.scaling:
             figures["scaling.png"] = scaling(checked(options.scaling, "series"))
+        if options.beside:
+            figures["million.png"] = long_job(checked(options.beside, "points"))
         for name, figure in figures.items():
             with atomic_write(Path(options.out) / name, "wb") as handle:
                 figure.savefig(handle, format="png")
@@ -176,6 +180,20 @@ def scaling(result: dict) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             ax.legend(frameon=False, loc="upper left", ncols=2)
+    return figure
+
+
+def long_job(result: dict) -> Figure:
+    """Memory and processor time a post on the way through a long job; the time of the same few posts is in it."""
+    posts = [point[0] / 1e3 for point in result["points"]]
+    spent = [point[1] for point in result["points"]]
+    parts = [1e6 * (b - a) / (1e3 * (q - p)) for a, b, p, q in zip([0, *spent], spent, [0, *posts], posts, strict=False)]
+    figure = Figure(figsize=(7.5, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(posts, [point[3] / 1e6 for point in result["points"]], color=OURS)
+    left.set(title="Memory (MB)", xlabel="thousand posts labelled", ylim=(0, None))
+    right.plot(posts, parts, color=OURS)
+    right.set(title="Processor time a post (microseconds)", xlabel="thousand posts labelled", ylim=(0, None))
     return figure
 
 

@@ -86,7 +86,7 @@ class Fleet:
         kind = ray.remote(num_cpus=1 if is_gpu else threads, num_gpus=1 if is_gpu else 0, max_restarts=0)(Worker)
         values = portable(options) | {"threads": 0 if is_gpu else threads}
         self._start = lambda: kind.remote(str(Path(run.path).resolve()), values)
-        self._rate = 0.0  # posts a second of one actor
+        self._rate = labeller.LEAST / labeller.LOST  # posts a second of one actor, until that is measured
         self._idle: list = []
         self._busy: dict = {}  # of a promise: its actor, and the block that it works on or None while it starts
         for _ in range(self.count):
@@ -115,7 +115,8 @@ class Fleet:
                 in_hand = any(number == given for _, number, _ in self._busy.values())
                 if not in_hand or time.monotonic() - asked > LAST:
                     return
-            while asked is None and len(blocks) < AHEAD * self.count and (block := list(islice(posts, self._size()))):
+            size = labeller.window_size(self._rate)
+            while asked is None and len(blocks) < AHEAD * self.count and (block := list(islice(posts, size))):
                 blocks[begun] = block
                 waiting.append(begun)
                 begun += 1
@@ -139,9 +140,6 @@ class Fleet:
     def close(self) -> None:
         """Let go of the cluster; one that was started here ends."""
         self.ray.shutdown()
-
-    def _size(self) -> int:
-        return max(min(labeller.LEAST, labeller.WINDOW), min(labeller.WINDOW, int(labeller.AIM * self._rate)))
 
     def _hire(self) -> None:
         actor = self._start()

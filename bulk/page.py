@@ -36,6 +36,7 @@ class Counts:
     rows: int = 0
     cells: Counter = field(default_factory=Counter)
     reasons: Counter = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)  # of each reason, as the first such row has it
     date: str | None = None  # the column that the months come from
 
     def add(self, row: dict, date: str | None) -> None:
@@ -43,8 +44,11 @@ class Counts:
         self.rows += 1
         if not row.get("predicted"):
             reason = str(row.get("error") or (UNSURE if row.get("probability") else ""))
-            reason = re.sub(r"[\d,]*\d", "N", reason.split(";")[0].split(" (")[0])
-            self.reasons[reason if reason in self.reasons or len(self.reasons) < 200 else "others"] += 1
+            written = reason.split(";")[0].split(" (")[0]
+            kind = re.sub(r"[\d,]*\d", "N", written)
+            kind = kind if kind in self.reasons or len(self.reasons) < 200 else "others"
+            self.reasons[kind] += 1
+            self.examples.setdefault(kind, written)
             return
         cell = str(row.get("language") or "und"), month_of(row.get(date)) if date else "", str(row["predicted"])
         self.cells[cell if cell in self.cells or len(self.cells) < CELLS else ("others", "others", cell[2])] += 1
@@ -110,31 +114,37 @@ def page(counts: Counts, files: dict[str, dict], where: Path) -> str:
     for facts in files.values():
         sums.update(facts["counts"])
     wrong = sum(number for reason, number in counts.reasons.items() if reason not in ERRORS)
-    lines = [f"{counted(counts.rows, 'row')}, of which {counted(labelled, 'post')} got a label."]
+    lines = [f"{labelled:,} of {counted(counts.rows, 'row')} got a label."]
     if sums["cut"]:
         lines.append(f"{counted(sums['cut'], 'post')} too long for the prompt lost the end.")
     if wrong:
-        lines.append(f"{counted(wrong, 'row')} could not be read: the column error says why.")
+        lines.append(f"{counted(wrong, 'row')} could not be read: the column named error says why.")
     if sums["repeats"]:
         lines.append(f"{counted(sums['repeats'], 'post')} had come before and were not computed again.")
     lines.append("The shares below are counts of the model's answers, not estimates: the model errs, and not in each "
                  "language and month alike. To estimate the true shares, with intervals, code a random sample by hand "
                  "and run:")
-    example = next(iter(files), where.name)
     sections = [tag("h1", "What was labelled"), tag("div", *(tag("p", line) for line in lines), class_="found"),
-                tag("pre", ESTIMATE.format((where / example) if where.is_dir() else where) + " --by language")]
+                tag("pre", ESTIMATE.format(where) + " --by language")]
     if labelled:
         sections += [tag("h2", "By language"), shares(counts, 0, language_name)]
         if counts.date:
             sections += [tag("h2", f"By month, from the column {counts.date}"), shares(counts, 1, str)]
     if counts.reasons:
-        most = [[reason or "no reason given", f"{number:,}"] for reason, number in counts.reasons.most_common(REASONS)]
+        most = [[shown(reason, counts), f"{number:,}"] for reason, number in counts.reasons.most_common(REASONS)]
         sections += [tag("h2", "Rows without a label"), grid(["why", "rows"], most)]
     if files:
         rows = [[name, facts["input"], f"{facts['counts'].get('rows', 0):,}", facts["sha256"][:16]]
                 for name, facts in sorted(files.items())]
         sections += [tag("h2", "Files"), grid(["file", "from", "rows", "SHA-256"], rows, numbers=[0, 0, 1, 0])]
     return document("What was labelled", sections)
+
+
+def shown(reason: str, counts: Counts) -> str:
+    """A reason as the page says it: in the words of the first row that has it, where others have other numbers."""
+    example = counts.examples.get(reason, reason)
+    same = example == reason or counts.reasons[reason] == 1 or reason == "others"
+    return (reason if reason == "others" else example or "no reason given") + ("" if same else ", and the like")
 
 
 def shares(counts: Counts, place: int, name) -> Html:
@@ -145,4 +155,4 @@ def shares(counts: Counts, place: int, name) -> Html:
             for key in order]
     everything = sum(totals.values())
     rows.append(["all", f"{everything:,}", *(percent(counts.by(2)[label] / everything) for label in labels)])
-    return grid(["month" if place else "language", "posts", *labels], rows)
+    return grid(["month" if place else "language", "posts", *labels], rows, class_="months" if place else "")

@@ -17,8 +17,8 @@ from data.writers import OUTPUT_FORMATS, is_gzipped, output_format
 STDIN = "-"
 
 
-def expand(names: list[str]) -> list[Path | str]:
-    """The files that `names` mean, in their order; those of a folder or pattern by name. `-` stays as it is.
+def expand(names: list[str], option: str = "--input") -> list[Path | str]:
+    """The files that `names`, given as `option`, mean, in their order; those of a folder or pattern by name. `-` stays.
 
     Raises `UserError` for a folder or pattern without a file of posts, and for a file that is meant twice.
     """
@@ -30,12 +30,12 @@ def expand(names: list[str]) -> list[Path | str]:
         elif path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.is_file() and is_known(file.name))
             if not inside:
-                raise UserError(f"--input {name}: the folder holds no {', '.join(sorted(FORMATS))} (also .gz)")
+                raise UserError(f"{option} {name}: the folder holds no {', '.join(sorted(FORMATS))} (also .gz)")
             found += inside
         elif not path.exists() and glob.has_magic(name):
             matching = sorted(Path(file) for file in glob.glob(name, recursive=True) if os.path.isfile(file))
             if not matching:
-                raise UserError(f"--input {name}: no file has such a name")
+                raise UserError(f"{option} {name}: no file has such a name")
             found += matching
         else:
             found.append(path)
@@ -43,10 +43,10 @@ def expand(names: list[str]) -> list[Path | str]:
     for file in found:
         key = file if file == STDIN else file.resolve()
         if key in seen:
-            raise UserError(f"--input {file}: is meant twice; name each file once")
+            raise UserError(f"{option} {file}: is meant twice; name each file once")
         seen[key] = file
     if not found:
-        raise UserError("--input: names no file; name one or several .jsonl, .csv or .tsv files, folders, or -")
+        raise UserError(f"{option}: names no file; name one or several .jsonl, .csv or .tsv files, folders, or -")
     return found
 
 

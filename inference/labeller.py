@@ -29,6 +29,7 @@ LARGE = 16384  # the same on a GPU with room: more would win little, and the pos
 SIZES = 4  # of the batches of a large window: oneDNN compiles a kernel for every size of a product, and keeps it
 WINDOW, LEAST = 1024, 16  # posts whose results come together, at most and at least
 AIM = 20.0  # seconds that a window may take: what is labelled is kept window by window
+LOST = 60.0  # seconds that it may take where `LEAST` posts need more than `AIM`
 SPEED = {"cpu": 2e10, "cuda": 1e13}  # operations a second, a guess for the first window; then it is measured
 TOKENS = 150  # of a post with its prompt, for that guess
 AHEAD = 2  # windows that are read and encoded before they are asked for
@@ -134,7 +135,7 @@ class Labeller:
 
     def _encoded(self, posts: Iterable) -> Iterator[tuple[list, list]]:
         posts = iter(posts)
-        while window := list(islice(posts, max(min(LEAST, WINDOW), min(WINDOW, int(AIM * self._rate))))):
+        while window := list(islice(posts, window_size(self._rate))):
             yield window, [None if is_empty(post.text) else self.prompt.encode(post.text) for post in window]
 
     def _given(self, rows: list) -> tuple[Callable[[], np.ndarray], int, int]:
@@ -173,6 +174,12 @@ class Labeller:
         shared = shared_prefix(self.prompt.prefix_ids, [rows[index] for index in indices])
         batch = make_batch(rows, indices, shared, multiple).to(self.model.device)
         return self.model.label_logits(self.model.answer_hidden(batch), self._label_ids, filled=True)
+
+
+def window_size(rate: float) -> int:
+    """Posts of a window at so many a second: `AIM` seconds of them, `LEAST` to `WINDOW`; fewer if these take `LOST`."""
+    least = max(1, min(LEAST, WINDOW, int(LOST * rate)))
+    return max(least, min(WINDOW, int(AIM * rate)))
 
 
 def beside_bytes(model, tokens: int) -> int:

@@ -33,6 +33,7 @@ def test_options_of_the_page_exist():
 def test_numbers_of_the_page():
     assert f"last {repeats.MOST:,} different posts" in TEXT
     assert f"at most {labeller.AIM:.0f} seconds or {labeller.WINDOW:,} posts" in TEXT
+    assert f"(of {labeller.LOST:.0f} seconds where {labeller.LEAST} posts take longer" in TEXT
     assert f"| {UNFINISHED} | SIGTERM or SIGUSR1" in TEXT and f"more than {BulkOptions().max_bad_rows:.0%} of".replace(
         "%", " %") in TEXT
     assert all(kind in FORMATS for kind in (".jsonl", ".csv", ".tsv", ".parquet"))

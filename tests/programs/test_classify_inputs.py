@@ -166,3 +166,11 @@ def test_a_window_takes_as_many_posts_as_its_seconds_allow(monkeypatch):
     monkeypatch.setattr(found, "_labelled", slow)
     windows = [len(window.posts) for window in found.label(iter([type("Q", (), {"text": ""})()] * 5000))]
     assert windows[0] == labeller.LEAST and set(windows[6:-1]) == {int(labeller.AIM * 4)} and sum(windows) == 5000
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01, 0.1, 0.25, 0.3, 1.0, 5.0, 1e3, 1e9])
+def test_a_kill_takes_a_minute_of_work_at_most(rate):
+    """But one post that takes longer. Deliberate break: let a window have `LEAST` posts however long they take."""
+    size = labeller.window_size(rate)
+    assert size == 1 or size <= 60 * rate
+    assert 1 <= size <= labeller.WINDOW and (size >= labeller.LEAST or rate < 0.3)

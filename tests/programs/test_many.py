@@ -81,6 +81,9 @@ def test_rows_that_are_wrong_get_a_reason_and_stop_nothing(world: World, tmp_pat
     refused(classify.main, *words(world, "--input", "in", "--output", "out2"),
             says=("a.csv: row 7: has 5 fields", f"({len(BAD) + len(BAD_LINES)} of 51 rows are wrong"))
     page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "40 of 51 rows got a label" in page
+    assert "python -m tools.prevalence --labels out --coded CODED.csv" in page
+    assert "has 5 fields where the header has 4, and the like<" in page and "the text is a number<" in page
     assert "2024-02" in page and "counts of the model&#x27;s answers, not estimates" in page and "Spanish" in page
     assert f"{len(BAD) + len(BAD_LINES)} rows could not be read" in page and "tools.prevalence" in page
 

@@ -65,6 +65,21 @@ def test_groups_labels_and_sentences(tmp_path):
     assert "narrowest" in said and "drawn with equal chances" in said and "these posts and no others" in said
 
 
+def test_a_folder_of_labels_is_the_file_of_all_its_rows(tmp_path):
+    """As classify.py writes it, with a manifest. Deliberate break: in `_rows` take the first file alone."""
+    labels, codes = made(count=60)
+    jsonl(tmp_path / "labels.jsonl", labels)
+    jsonl(tmp_path / "coded.jsonl", random.Random(2).sample(codes, 40))
+    whole = run()[1]
+    (tmp_path / "labels.jsonl").unlink()
+    (tmp_path / "labels.jsonl").mkdir()
+    refused(main, "--labels", "labels.jsonl", "--coded", "coded.jsonl", says="--labels labels.jsonl: the folder holds")
+    for name, rows in (("a.jsonl", labels[:20]), ("b.jsonl", labels[20:])):
+        jsonl(tmp_path / "labels.jsonl" / name, rows)
+    (tmp_path / "labels.jsonl" / "manifest.json").write_text("{}")
+    assert run()[1] == whole
+
+
 def test_a_machine_that_guesses_adds_nothing(tmp_path):
     labels, codes = made()
     draw = random.Random(3)

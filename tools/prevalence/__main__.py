@@ -5,8 +5,8 @@
     python -m tools.prevalence --labels labels.csv --coded coded.csv --run runs/mine --posts posts.csv
 
 --labels: all posts with the machine's labels (id, predicted, probabilities where there are any), as classify.py writes
-them. --coded: a random sample of them with people's labels (id, label), as tools.sample draws it and tools.code records
-it; with a column inclusion_probability where not all posts had the same chance of being drawn.
+them, in a file or a folder. --coded: a random sample of them with people's labels (id, label), as tools.sample draws it
+and tools.code records it; with a column inclusion_probability where not all posts had the same chance of being drawn.
 
 For each label four shares: naive (count the machine's labels), from the codes alone, and corrected in two ways, PPI++
 and DSL (stats/prevalence.py has the formulas), each with its 95 % interval. What is estimated is the share among these
@@ -40,8 +40,8 @@ class PrevalenceOptions(ColumnOptions):
 
     FIRST: ClassVar = ("labels", "coded", "by", "run", "posts", "json", "figure")
 
-    labels: str | None = option(None, "all posts with the machine's labels: .jsonl, .csv or .tsv, also .gz",
-                                metavar="FILE")
+    labels: str | None = option(None, "all posts with the machine's labels: .jsonl, .csv or .tsv, also .gz, or a "
+                                "folder of such files", metavar="FILE")
     coded: str | None = option(None, "a random sample of them with people's labels", metavar="FILE")
     by: list[str] = option((), "columns whose values, taken together, make the groups; month also comes from a date",
                            metavar="month,language")

@@ -17,6 +17,7 @@ from common.reading import check_path, json_value
 from data.annotators import Agreement, read_labelled
 from data.checks import TrainingTexts
 from data.codebook import Codebook
+from data.inputs import expand
 from data.languages import UNDETERMINED
 from data.notes import Notes
 from data.posts import Columns, Post
@@ -167,8 +168,8 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
 
 def _rows(path: Path, columns: Columns) -> Iterator[Post]:
     check_path(path)
-    notes = Notes()
-    for post in iter_posts([path], columns, require_labels=False, require_text=False, check_ids=False, notes=notes):
+    notes, paths = Notes(), expand([str(path)], "--labels") if path.is_dir() else [path]
+    for post in iter_posts(paths, columns, require_labels=False, require_text=False, check_ids=False, notes=notes):
         if notes.counts["made_id"]:
             raise UserError(f"{post.place}: has no id; labels and codes are joined by column '{columns.id}'")
         yield post
