@@ -187,7 +187,8 @@ def long_job(result: dict) -> Figure:
     """Memory and processor time a post on the way through a long job; the time of the same few posts is in it."""
     posts = [point[0] / 1e3 for point in result["points"]]
     spent = [point[1] for point in result["points"]]
-    parts = [1e6 * (b - a) / (1e3 * (q - p)) for a, b, p, q in zip([0, *spent], spent, [0, *posts], posts, strict=False)]
+    parts = [1e6 * (b - a) / (1e3 * (q - p))
+             for a, b, p, q in zip([0, *spent], spent, [0, *posts], posts, strict=False)]
     figure = Figure(figsize=(7.5, 2.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(posts, [point[3] / 1e6 for point in result["points"]], color=OURS)

@@ -266,8 +266,9 @@ print(f"all languages: {sum(hits) / len(hits):.1%}, 95 % interval {low:.1%} to {
 # %% [markdown]
 # ## The picture
 #
-# Left: the loss of each step, beside the constant answer's. Right: accuracy by language. With 25 posts in most of them the
-# intervals are wide: hardly two languages can be told apart. All together say clearly that something was learned.
+# Left: the loss of each step, beside the constant answer's. Right: accuracy by language. With 25 posts in most of
+# them the intervals are wide: hardly two languages can be told apart. All together say clearly that something was
+# learned.
 
 # %%
 figure, (left, right) = panels(2, width=11, height=4.4)
