@@ -62,15 +62,16 @@ def listed(trace: Trace) -> list[dict]:
 
 
 def of_why(stages: dict[str, Stage]) -> dict:
-    """Of each token: its place, p(label) without it, its slope; of each word: its place in the text, p(label)."""
-    tokens, slopes, label = stages["without_tokens"], stages["gradient"], int(stages["gradient"].label)
-    found = {"label": label, "tokens": [
-        {"place": place, "without": without, "slope": slope} for place, without, slope in zip(
-            numbers(tokens.places), numbers(tokens.probabilities[:, label]), numbers(slopes.values), strict=True)]}
+    """Of each token: its place, the labels' probabilities without it, its slope; of each word: its place in the text,
+    the probabilities. `label`: the one that the slopes are of."""
+    tokens, slopes = stages["without_tokens"], stages["gradient"]
+    found = {"label": int(slopes.label), "tokens": [
+        {"place": place, "without": numbers(without), "slope": slope} for place, without, slope in zip(
+            numbers(tokens.places), tokens.probabilities, numbers(slopes.values), strict=True)]}
     if "without_words" in stages:
         words = stages["without_words"]
-        found["words"] = [{"start": start, "end": end, "without": without} for start, end, without in zip(
-            numbers(words.starts), numbers(words.ends), numbers(words.probabilities[:, label]), strict=True)]
+        found["words"] = [{"start": start, "end": end, "without": numbers(without)} for start, end, without in zip(
+            numbers(words.starts), numbers(words.ends), words.probabilities, strict=True)]
     return found
 
 

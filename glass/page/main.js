@@ -79,7 +79,7 @@ function again(node) {
 }
 
 function sections(data) {
-  return [el("div", {class: "wide"}, tokensSection(data), labelsSection(data, state)), whySection(data),
+  return [el("div", {class: "wide"}, tokensSection(data), labelsSection(data, state)), whySection(data, state),
     adapterSection(data, state), learningSection(data, state), waySection(data, state), againstSection(data, state),
     bitsSection(data)];
 }

@@ -1,24 +1,28 @@
 // Why this label: what is left of its probability without each token and word, beside the gradient's word.
 
-function whySection(data) {
+function whySection(data, state) {
   const section = el("section", {"aria-labelledby": "h-why"}, el("h2", {id: "h-why"}, "Why this label"));
   if (!data.why) {
     section.append(el("p", {class: "soft"}, data.tax ? "No token is the post’s own, so nothing can be left out." : frozen.live ? LATER : NEVER));
     return section;
   }
-  const now = data.probabilities[data.why.label];
+  const label = data.labels[state.why] === undefined ? data.why.label : state.why, now = data.probabilities[label];
+  const choose = el("select", {id: "why", onchange: (event) => { state.why = Number(event.target.value); state.draw(); }},
+    ...data.labels.map((name, index) => el("option", {value: index, selected: index === label}, name)));
   const characters = [...data.text];
   const words = (data.why.words || []).map((word) => ({text: characters.slice(word.start, word.end).join(""),
-    without: word.without}));
-  const tokens = data.why.tokens.map((token) => ({...token, text: data.tokens[token.place].text}));
+    without: word.without[label]}));
+  const tokens = data.why.tokens.map((token) => ({...token, without: token.without[label], text: data.tokens[token.place].text}));
   const lost = Math.max(...[...words, ...tokens].map((one) => Math.abs(one.without - now)));
   const [word, token] = [words, tokens].map((rows) => rows.reduce((a, b) => (b.without < a.without ? b : a), rows[0]));
   const named = (what, one, stage) => one && one.without < now ? el("li", {"data-stage": stage}, `The ${what} that spoke most for it: `,
     el("strong", {}, el("bdi", {dir: "auto"}, visible(one.text))), `: without it, ${number(one.without)} is left.`) : null;
-  const steepest = Math.max(...tokens.map((token) => Math.abs(token.slope)));
-  section.append(el("p", {class: "soft", "data-stage": "probabilities"}, `The probability of “${data.labels[data.why.label]}” ` +
+  const steepest = label === data.why.label ? Math.max(...tokens.map((token) => Math.abs(token.slope))) : undefined;
+  section.append(el("div", {class: "choice"}, el("label", {for: "why"}, "what speaks for"), choose),
+    el("p", {class: "soft", "data-stage": "probabilities"}, `The probability of “${data.labels[label]}” ` +
     `is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the left); without one that spoke ` +
-    "against it, more (to the right). Gradient × input is the other way round: to the right, more of the token would help the label; to the left, hurt it."),
+    "against it, more (to the right). " + (steepest === undefined ? "The gradient was computed for the model’s own answer alone." :
+    "Gradient × input is the other way round: to the right, more of the token would help the label; to the left, hurt it.")),
   el("ul", {class: "plain"}, named("word", word, "without_words"), named("token", token, "without_tokens")),
   el("div", {class: "wide"},
     whyTable("word", words, "without_words", now, lost),

@@ -77,9 +77,10 @@ def test_every_number_of_the_page_stands_in_the_file_that_is_recomputed(found):
         np.testing.assert_allclose(layer["lens"], tensors[f"{name}.lens.probabilities"][0], rtol=1e-5)
         assert layer["mlp_size"] == pytest.approx(tensors[f"{name}.mlp.size"][-1], rel=1e-5)
         assert layer["attention_size"] == pytest.approx(tensors[f"{name}.attention_write.size"][-1], rel=1e-5)
-    why, label = data["why"], data["why"]["label"]
+    why = data["why"]
+    assert why["label"] == tensors["gradient.label"]
     for kind, shown in (("tokens", "without_tokens.probabilities"), ("words", "without_words.probabilities")):
-        np.testing.assert_allclose([one["without"] for one in why[kind]], tensors[shown][:, label], rtol=1e-5)
+        np.testing.assert_allclose([one["without"] for one in why[kind]], tensors[shown], rtol=1e-5)
     np.testing.assert_allclose([one["slope"] for one in why["tokens"]], tensors["gradient.values"], rtol=1e-5)
     np.testing.assert_allclose(data["adapter"]["probabilities"], tensors["factors.probabilities"], rtol=1e-5)
     for part, rows in data["adapter"]["parts"].items():
@@ -163,6 +164,11 @@ def test_the_frozen_page_fits_and_asks_for_nothing(found, browser, tmp_path, wid
             browser.value(f"{{ const p = document.getElementById('part'); p.value = '{stage.name[8:]}'; "
                           "p.dispatchEvent(new Event('change')); }")
         opens(stage)
+    browser.value("{ const s = document.getElementById('why'); s.value = 1; s.dispatchEvent(new Event('change')); }")
+    left = browser.value("[...document.querySelectorAll('td[data-stage=without_tokens]')].map(n => n.textContent)")
+    assert [float(one.replace("−", "-")) for one in left] == pytest.approx(
+        found.by_name["without_tokens"].probabilities[:, 1].tolist(), rel=0.01, abs=6e-5)
+    assert browser.value("document.querySelectorAll('td[data-stage=gradient]').length") == 0
     browser.value("const s = document.getElementById('factor'); s.value = 0; s.dispatchEvent(new Event('input'))")
     moved = browser.value("[...document.querySelectorAll('[data-stage=factors] .n')].map(n => n.textContent)")
     assert moved == [f"{p:.4f}" for p in found.by_name["factors"].probabilities[0].tolist()]
