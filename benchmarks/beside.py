@@ -204,7 +204,8 @@ def main(argv: list[str]) -> None:
               f"the same few posts took meanwhile: {100 * (rest / first - 1):+.1f} %")
     print(f"  memory at the end {human_bytes(points[-1][3])}")
     if options.json:
-        write_json(options.json, {"stages": found, "whole": all_of_it, "points": points, "count": options.count})
+        write_json(options.json, {"schema": 1, "count": options.count, "stages": found, "whole": all_of_it,
+                                  "points": points})
         print(json.dumps(medians), file=sys.stderr)
 
 

@@ -3,11 +3,12 @@
     python -m benchmarks.plots --compare result.json --scaling scaling.json --beside million.json --out docs
 
 Writes `speed.png` and `memory.png` from the first file, `scaling.png` from the second and `million.png` from the third.
-Colours are Okabe and Ito's,
-distinct in every common colour blindness; ours is also the darkest, and every bar shows its number.
+Colours are Okabe and Ito's, distinct in every common colour blindness; ours is also the darkest, and bars show their
+numbers.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib
@@ -184,11 +185,11 @@ def scaling(result: dict) -> Figure:
 
 
 def long_job(result: dict) -> Figure:
-    """Memory and processor time a post on the way through a long job; the time of the same few posts is in it."""
+    """Memory and processor time a post on the way through a long job."""
     posts = [point[0] / 1e3 for point in result["points"]]
     spent = [point[1] for point in result["points"]]
-    parts = [1e6 * (b - a) / (1e3 * (q - p))
-             for a, b, p, q in zip([0, *spent], spent, [0, *posts], posts, strict=False)]
+    steps = zip(pairwise([0, *spent]), pairwise([0, *posts]), strict=True)
+    parts = [1e3 * (after - before) / (to - since) for (before, after), (since, to) in steps]
     figure = Figure(figsize=(7.5, 2.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(posts, [point[3] / 1e6 for point in result["points"]], color=OURS)
