@@ -22,7 +22,7 @@ def test_options_of_the_page_exist():
     known = {"--" + field.name.replace("_", "-") for cls in (ClassifyOptions, TrainOptions, JoinOptions)
              for field in dataclasses.fields(cls)}
     others = {"--array", "--time", "--signal", "--requeue", "--open-mode", "--constraint", "--standalone",
-              "--nproc-per-node"}  # fmt: skip
+              "--nproc-per-node", "--slow"}  # fmt: skip
     found = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", TEXT))
     assert found <= known | others and len(found & known) > 12, found - known - others
     for field in dataclasses.fields(BulkOptions):
