@@ -112,7 +112,7 @@ def test_label_windows_one_after_another(one, model_of):
     texts = [SimpleNamespace(text=text) for text in posts(4) * 5]
     texts[3].text = " "
     labeller = Labeller(model_of("nf4"), some_prompt("instruction-first"))
-    labeller._rate = 1e-9  # so that windows are as small as they can be
+    labeller._rate = 0.5  # posts a second, so that a window has the least posts that it may
     found = list(labeller.label(texts))
     assert sum(len(part.posts) for part in found) == 20 and len(found) > 1
     assert np.isnan(found[0].probabilities[3]).all()

@@ -188,8 +188,8 @@ def test_what_was_trained_on_is_refused(tmp_path):
     refused(main, *words, "--run", shipped, "--posts", data, says=["row 21", "training or validation"])
     jsonl(tmp_path / "coded.jsonl", new)
     said, found = run("--run", shipped, "--posts", data)
-    assert "  78 posts of the run's training or validation left out" in said
-    assert {row["n"] for row in found} == {len(labels) - 78} and "stand for" not in said
+    assert "  160 posts of the run's training or validation left out" in said
+    assert {row["n"] for row in found} == {len(labels) - 160} and "stand for" not in said
 
 
 def test_the_picture_has_a_line_for_each_share(tmp_path):
