@@ -28,7 +28,8 @@ def divergences(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 def mean_interval(values: np.ndarray, table: Rows, draws: int, seed: int) -> list[float] | None:
     """The 95 % interval of the mean of `values` (n,): clusters of `table` are drawn within each language.
 
-    A cluster with rows in several languages counts with the first of them. None without draws.
+    A cluster with rows in several languages counts with the first of them. None without draws, or where a language is a
+    single cluster: drawn again and again it would look as if it could not have been another.
     """
     if not draws or not len(values):
         return None
@@ -37,6 +38,8 @@ def mean_interval(values: np.ndarray, table: Rows, draws: int, seed: int) -> lis
     sums = np.stack([np.bincount(cluster, weights=values), np.bincount(cluster).astype(float)], 1)  # (G, 2)
     for language in table.languages:
         inside = sums[table.language[first] == language]
+        if len(inside) == 1:
+            return None
         if len(inside):
             total += resample(inside, np.ones(len(inside)), draws, stream)
     edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]

@@ -31,9 +31,10 @@ def said_of_quantisation(found: Mapping) -> str:
     done = "put back to 16 bits" if found["state"] == "nf4" else "put into 4 bits (the run's are dense)"
     part = "matrix" if found["level"] == "matrix" else "layer"
     return (f"Four bits: with all {len(found['matrices'])} matrices {done}, {flips(whole)} and macro-F1 changes by "
-            f"{signed(whole['f1_change'])} {between(whole['f1_change_ci'])}. Alone, the {part} that moves the "
+            f"{changed(whole)}. Alone, the {part} that moves the "
             f"probabilities most is {first['name']} (KL {number(first['kl'], 4)}); the worst rounded is "
-            f"{worst['name']}, off by {percent(worst['relative_error'])} of its norm.").replace("  ", " ")
+            f"{worst['name']}, off by {percent(worst['relative_error'])} of its norm, most "
+            f"in block {worst['worst_blocks'][0]['block']}.")
 
 
 def quantisation(found: Mapping) -> list[Html]:
@@ -81,10 +82,10 @@ def codes(found: Mapping) -> Html:
 def said_of_adapter(found: Mapping) -> str:
     """The first line about the adapter."""
     largest, first = max(found["matrices"], key=lambda row: row["ratio"]), found["off"][0]
-    words = (f"Adapter: without it, {flips(found['all'])} and macro-F1 changes by {signed(found['all']['f1_change'])} "
-             f"{between(found['all']['f1_change_ci'])}. The part whose absence moves the probabilities most is "
+    words = (f"Adapter: without it, {flips(found['all'])} and macro-F1 changes by "
+             f"{changed(found['all'])}. The part whose absence moves the probabilities most is "
              f"{first['name']}; the largest update for its weight is that of {largest['name']} "
-             f"({percent(largest['ratio'])} of the norm).").replace("  ", " ")
+             f"({percent(largest['ratio'])} of the norm).")
     if told := found.get("probe"):
         f1 = told["macro_f1"]
         words += (f" A linear probe on the base's answer state has a macro-F1 of {number(f1['probe'])} in "
@@ -246,7 +247,7 @@ def changes(rows: list[Mapping], whole: Mapping) -> Html:
     header = ["", "KL", "interval", "flips", "%", "interval", "macro-F1", "F1 change", "interval"]
     body = [[short(row["name"]), number(row["kl"], 4), interval(row["kl_ci"], 4), row["flips"],
              f"{100 * row['flip_rate']:.1f}", interval(row["flip_rate_ci"]), number(row["macro_f1"]),
-             signed(row["f1_change"]), between(row["f1_change_ci"])]
+             signed(row["f1_change"]), interval(row["f1_change_ci"], 3).replace("-", "−")]
             for row in [{**whole, "name": "all together"}, *rows]]
     table = grid(header, body[: MOST + 1], class_="wide")
     rest = body[MOST + 1 :]
@@ -269,9 +270,9 @@ def signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
 
 
-def between(pair: Sequence[float] | None) -> str:
-    """`between([-0.1, 0.2]) -> "[−0.100, 0.200]"`; nothing for None."""
-    return interval(pair, 3).replace("-", "−")
+def changed(row: Mapping) -> str:
+    """`changed({...}) -> "+0.500 [0.400, 0.600]"`, without brackets where there is no interval."""
+    return f"{signed(row['f1_change'])} {interval(row['f1_change_ci'], 3)}".rstrip().replace("-", "−")
 
 
 def whole(pair: Sequence[float]) -> str:

@@ -15,14 +15,18 @@ function whySection(data, state) {
   const tokens = data.why.tokens.map((token) => ({...token, without: token.without[label], text: data.tokens[token.place].text}));
   const lost = Math.max(...[...words, ...tokens].map((one) => Math.abs(one.without - now)));
   const [word, token] = [words, tokens].map((rows) => rows.reduce((a, b) => (b.without < a.without ? b : a), rows[0]));
-  const named = (what, one, stage) => one && one.without < now ? el("li", {"data-stage": stage}, `The ${what} that spoke most for it: `,
-    el("strong", {}, el("bdi", {dir: "auto"}, visible(one.text))), `: without it, ${number(one.without)} is left.`) : null;
+  const named = (what, one, stage) => !one ? null : one.without < now ?
+    el("li", {"data-stage": stage}, `Without the ${what} “`, el("strong", {}, el("bdi", {dir: "auto"}, visible(one.text))),
+      `”, which spoke most for it, ${number(one.without)} is left.`) :
+    el("li", {}, `No ${what} spoke for it: without any one of them, the label becomes more probable.`);
   const steepest = label === data.why.label ? Math.max(...tokens.map((token) => Math.abs(token.slope))) : undefined;
-  section.append(el("div", {class: "choice"}, el("label", {for: "why"}, "what speaks for"), choose),
+  section.append(el("div", {class: "choice"}, el("label", {for: "why"}, "show what speaks for"), choose),
     el("p", {class: "soft", "data-stage": "probabilities"}, `The probability of “${data.labels[label]}” ` +
     `is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the left); without one that spoke ` +
     "against it, more (to the right). " + (steepest === undefined ? "The gradient was computed for the model’s own answer alone." :
-    "Gradient × input is the other way round: to the right, more of the token would help the label; to the left, hurt it.")),
+    "Gradient × input asks something else: to the right, a little more of the token’s vector would help the label. Often a " +
+    "little more helps where taking the whole token out helps as well.") + " Without a word, the rest is written anew and cut " +
+    "into tokens again; without a token, the others stay as they are."),
   el("ul", {class: "plain"}, named("word", word, "without_words"), named("token", token, "without_tokens")),
   el("div", {class: "wide"},
     whyTable("word", words, "without_words", now, lost),

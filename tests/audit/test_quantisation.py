@@ -5,6 +5,7 @@ the adapter's place; or sort `changed` by flips.
 """
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +132,10 @@ def test_a_change_is_what_its_formulas_say(subject):
                   for x, y in zip(p, q, strict=True)])
     assert found["kl"] == pytest.approx(kl, rel=1e-5)
     assert found["kl_ci"][0] < found["kl"] < found["kl_ci"][1]
+    language = subject.table.language.copy()
+    language[0] = "xx"  # a language of a single post
+    single = replace(subject.table, language=language)
+    assert mean_interval(p[:, 0], single, 200, 0) is None
     gold = subject.table.gold
     by_hand = []
     for chosen in (decide(q), decide(p)):

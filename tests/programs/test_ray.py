@@ -70,6 +70,9 @@ def test_two_nodes_of_which_one_is_lost_half_way(world: World, whole, monkeypatc
         cluster.wait_for_nodes()
 
         def lose_once(self, waiting, done):
+            starting = [promise for promise, (_, number, _) in self._busy.items() if number is None]
+            if starting and not lost:  # or the first one may be through with all posts before the other is there
+                self.ray.wait(starting, num_returns=len(starting), timeout=120)
             if not lost and all(number is not None for _, number, _ in self._busy.values()):  # both have started
                 lost.append(True)
                 cluster.remove_node(second, allow_graceful=False)
