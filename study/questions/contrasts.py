@@ -95,7 +95,7 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
         shown["high"],
         f"{status}. {found} for {counted(len(results.plan.contrasts), 'contrast')}.{disagreement(line)}",
         f"{rows} comparisons which the plan does not name are as certain; that it holds in each single language." if
-        is_shown(shown) else "That the two are alike: the interval holds every difference that the data are compatible "
-        "with.",
+        is_shown(shown) else "That the two are alike: the interval contains other differences that the data are "
+        "compatible with.",
         languages=languages, notes=notes_of(results, languages, line), points=line["points"],
-        holds=f"{line['holds']}; all of the family at once", status=status, exploratory=status == LATE)
+        holds=f"{line['holds']}; all comparisons of the plan at once", status=status, exploratory=status == LATE)

@@ -90,7 +90,7 @@ def claim_of(results: Results, line: dict) -> Claim:
     first, second, languages = line["first"], line["second"], line["languages"]
     where = f" in {many(len(languages), 'language')}" + (" new to the second" * (set(languages) <= set(
         results.unseen(second))))
-    posts = f"On about {line['posts']:,} posts a pair" if line["fits"] > 1 else f"On {line['posts']:,} posts"
+    posts = f"On {'about ' * (line['fits'] > 1)}{line['posts']:,} posts"
     posts += " that both models found,"
     sentence = shortest(
         [f"{posts} training on {taught(results, first)} instead of {taught(results, second)} scores "
@@ -102,9 +102,9 @@ def claim_of(results: Results, line: dict) -> Claim:
     pairs = f", in {counted(line['fits'], 'pair')} of fits" if line["fits"] > 1 else ", in this one pair of fits"
     return Claim(
         sentence + ".", line["value"], line["low"], line["high"],
-        f"Of related posts that both models found, {first} gives {number(line['first_right'])} the right stance and "
-        f"{second} {number(line['second_right'])}{test}{pairs}.",
-        "That the whole gain end to end is a gain in stance; or that the same holds for posts that only one model "
+        f"Of related posts that both models found, {first} gives {number(line['first_right'])} of them the right "
+        f"stance and {second} {number(line['second_right'])}{test}{pairs}.",
+        "That what differs end to end is all stance; or that the same holds for posts that only one model "
         "found, which are harder.",
         languages=languages, notes=notes_of(results, languages, line), points=line["points"], holds=line["holds"])
 

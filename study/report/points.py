@@ -156,7 +156,7 @@ def forest(data: Data) -> Figure:
     keys = []
     if data.spec.wider_low:
         keys = [Line2D([], [], color=SOFT, lw=3.2, label="one contrast alone"),
-                Line2D([], [], color=SOFT, lw=1, label="all of the family at once")]
+                Line2D([], [], color=SOFT, lw=1, label="all comparisons of the plan at once")]
     legend(figure, keys + [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows))
     return figure
 

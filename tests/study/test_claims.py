@@ -69,7 +69,7 @@ def test_every_contrast_is_a_claim_in_the_plans_order_with_the_familys_interval(
     assert [claim.value for claim in section.claims] == [row["value"] for row in rows] and len(rows) == 3
     for claim, row in zip(section.claims, rows, strict=True):
         assert (claim.low, claim.high) == (row["simultaneous_low"], row["simultaneous_high"])
-        assert "Holm" in claim.may_say and "all of the family at once" in claim.holds
+        assert "Holm" in claim.may_say and "all comparisons of the plan at once" in claim.holds
     assert [claim for _, claim in study[1].first_claims] == section.claims
     assert section.claims[0].text.startswith("The outside model theirs scores")
 
@@ -152,7 +152,7 @@ def test_a_headline_never_hides_that_only_one_side_saw_the_languages(study):
 def test_stance_on_other_posts_in_each_pair_is_said_to_be_a_mean_over_pairs(study):
     claims = stance(study[0]).claims
     assert claims
-    assert all(re.match(r"On about [\d,]+ posts a pair that both models found, ", one.text) for one in claims)
+    assert all(re.match(r"On about [\d,]+ posts that both models found, ", one.text) for one in claims)
 
 
 def test_no_question_says_that_something_lies_within_an_interval():
