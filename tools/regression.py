@@ -21,18 +21,16 @@ from typing import ClassVar
 import numpy
 
 from common.errors import UserError, closest, run_program
-from common.files import check_place, find_path, write_json
+from common.files import check_place, write_json
 from common.options import option, parse_options
-from common.terminal import progress, table
-from data.codebook import Codebook
+from common.terminal import table
 from data.posts import ColumnOptions
-from finetune.run_folder import RunFolder
 from report.words import counted
 from stats.logit import design
 from stats.regression import MODELS, Coefficient, Question, Sample, regression
 from stats.surrogate import answers
-from tools.prevalence.read import Codes, Labels, read_codes, read_labels
-from tools.prevalence.sample import checked, counts, joined_posts, sample_of, training_of
+from tools.prevalence.read import Codes, Labels
+from tools.prevalence.sample import checked, counts, read_all, sample_of
 from tools.prevalence.words import ALIKE, caution, gain, narrowest
 
 LABEL = "label"
@@ -75,15 +73,7 @@ def main(argv: list[str]) -> None:
     check_sides(options)
     if options.json:
         check_place(options.json, "--json")
-    run = RunFolder.open(find_path(options.run)) if options.run else None
-    codebook = Codebook.from_dict(run.facts["codebook"]) if run else None
-    columns, posts = options.columns(), None
-    codes = read_codes(find_path(options.coded), columns, codebook, options.bad_labels)
-    if options.posts:
-        posts = joined_posts(find_path(options.posts), options.columns_of(run and run.facts["options"]))
-    with progress(None, "post", "reading") as bar:
-        labels = read_labels(find_path(options.labels), columns, codes, [], codebook, posts, bar.update,
-                             columns_of(options), training_of(run))
+    run, codes, labels, posts = read_all(options, [], columns_of(options))
     coded, drawn = sample_of(codes, labels)
     asked = question(options, labels, codes)
     cluster = labels.columns[options.clusters][0] if options.clusters else None

@@ -20,15 +20,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from common.errors import UserError, run_program
-from common.files import check_place, find_path, write_json
+from common.files import check_place, write_json
 from common.options import option, parse_options
-from common.terminal import progress
-from data.codebook import Codebook
 from data.posts import ColumnOptions
-from finetune.run_folder import RunFolder
 from stats.prevalence import Machine, Share, prevalence
-from tools.prevalence.read import Labels, read_codes, read_labels
-from tools.prevalence.sample import checked, counts, joined_posts, sample_of, training_of
+from tools.prevalence.read import Labels
+from tools.prevalence.sample import checked, counts, read_all, sample_of
 from tools.prevalence.words import caution, table_of, verdicts
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -68,15 +65,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--figure {options.figure}: has no known format; give it a name with "
                             f"{', '.join(PICTURES)}")
         check_place(options.figure, "--figure")
-    run = RunFolder.open(find_path(options.run)) if options.run else None
-    codebook = Codebook.from_dict(run.facts["codebook"]) if run else None
-    columns, posts = options.columns(), None
-    codes = read_codes(find_path(options.coded), columns, codebook, options.bad_labels)
-    if options.posts:
-        posts = joined_posts(find_path(options.posts), options.columns_of(run and run.facts["options"]))
-    with progress(None, "post", "reading") as bar:
-        labels = read_labels(find_path(options.labels), columns, codes, list(options.by), codebook, posts, bar.update,
-                             training=training_of(run))
+    run, codes, labels, posts = read_all(options, list(options.by))
     several = codes.agreement is not None and len(codes.agreement.annotators) > 1
     print("\n".join([*codes.notes.lines(), *(codes.agreement.lines() if several else [])]))
     coded, design = sample_of(codes, labels)

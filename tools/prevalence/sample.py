@@ -1,17 +1,38 @@
-"""The coded sample among the machine's labels: how it was drawn, and whether the run was trained on it."""
+"""The coded sample among the machine's labels: read, how it was drawn, and whether the run was trained on it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy
 
 from common.errors import UserError
+from common.files import find_path
+from common.terminal import progress
 from data.checks import TrainingTexts
+from data.codebook import Codebook
 from data.posts import Columns, Post
 from data.readers import by_id, read_posts
 from finetune.run_folder import RunFolder
 from report.words import counted
 from stats.prevalence import Coded, equal_probabilities, strata_of
-from tools.prevalence.read import Codes, Labels, chances, with_texts
+from tools.prevalence.read import Codes, Labels, chances, read_codes, read_labels, with_texts
+
+
+def read_all(options, by: list[str], keep: Mapping[str, str] | None = None
+             ) -> tuple[RunFolder | None, Codes, Labels, dict | None]:
+    """The run, the codes, the machine's labels and the joined posts that the options name; `by`, `keep`: see
+    `read_labels`.
+    """
+    run = RunFolder.open(find_path(options.run)) if options.run else None
+    codebook = Codebook.from_dict(run.facts["codebook"]) if run else None
+    columns, posts = options.columns(), None
+    codes = read_codes(find_path(options.coded), columns, codebook, options.bad_labels)
+    if options.posts:
+        posts = joined_posts(find_path(options.posts), options.columns_of(run and run.facts["options"]))
+    with progress(None, "post", "reading") as bar:
+        labels = read_labels(find_path(options.labels), columns, codes, by, codebook, posts, bar.update, keep,
+                             training_of(run))
+    return run, codes, labels, posts
 
 
 def counts(labels: Labels, codes: Codes) -> list[str]:
