@@ -116,7 +116,7 @@ def over_posts(options: ScalingOptions, counts: list[int], work: Path) -> dict:
     points = {}
     for count in counts:
         path = work / f"posts-{count}.jsonl"
-        write_posts(path, [posts[place % len(posts)].text for place in range(count)])
+        write_posts(path, [f"{posts[place % len(posts)].text} {place}" for place in range(count)])  # none comes again
         seconds, peak, _ = measure(["classify.py", "--run", options.run, "--input", str(path), "--output",
                                     str(work / f"labels-{count}.jsonl"), "--threads", str(options.threads)])
         points[count] = Measured()

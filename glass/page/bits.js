@@ -7,7 +7,7 @@ function bitsSection(data) {
     return section;
   }
   const bits = data.bits, original = bits.original;
-  section.append(el("p", {class: "soft", "data-stage": "bits"}, `Block ${bits.block} of ${bits.linear}: its scale is ` +
+  section.append(el("p", {class: "soft", "data-stage": "bits"}, `Block ${bits.block} of ${bits.linear.replace(/^model\./, "")}: its scale is ` +
     `${number(bits.scale[0])}` + (bits.scale_code ? `, which itself comes back from the byte ${bits.scale_code[0]} (its level times ` +
     `${number(bits.nested_scale[0])}, plus ${number(bits.offset[0])})` + (original ? ` and was ${number(bits.largest[0])} before` : "") : "") +
     (original ? `; the largest error is ${number(Math.max(...bits.error.map(Math.abs)))}` : "; the original values are not at hand") +

@@ -95,8 +95,8 @@ function whatChanged(data, step) {
       frozen.live ? " Type another post above to see what the step did to its label; the button sets both runs side by side, for whatever " +
         "post is typed." : null),
     framed("probabilities before and after", null, el("table", {class: "why"},
-      el("thead", {}, el("tr", {}, ...["label", "before", "after", "change"].map((word, place) =>
-        el("th", {scope: "col", class: place === 1 || place === 2 ? "n" : null}, word)))), el("tbody", {}, ...rows))),
+      el("thead", {}, el("tr", {}, ...["label", "before", "after", "change, ±1"].map((word, place) => el("th", {scope: "col",
+        class: place === 1 || place === 2 ? "n" : null, "data-stage": place === 3 ? `${step.name}.after` : null}, word)))), el("tbody", {}, ...rows))),
     frozen.live ? el("div", {class: "choice"}, el("button", {type: "button", id: "unlearnt", onclick: holdAgainstSaved},
       "compare with the run before any step")) : null,
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.loss`),
