@@ -27,6 +27,7 @@ from audit.page import audit_page, findings
 from audit.probe import probe
 from audit.provenance import hashes, replay
 from audit.quantisation import quantisation
+from audit.sections import worst_rounded
 from audit.subject import Subject, level_of, open_subject
 from common.device import MachineOptions
 from common.errors import UserError, run_program
@@ -130,7 +131,9 @@ def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder |
              "macro_f1": macro_f1(subject.table, reference),
              "accuracy": float((reference.argmax(1) == subject.table.gold).mean())}
     if "quantisation" in options.parts:
-        found["quantisation"] = quantisation(subject, reference, level=level, progress=shown("four bits"), **how)
+        found["quantisation"] = quantisation(subject, reference, level=level, progress=shown("four bits"),
+                                             rounded=lambda rows: print(f"  rounded worst: {worst_rounded(rows)}"),
+                                             **how)
     if "adapter" in options.parts:
         found["adapter"] = adapter(subject, reference, level=level, progress=shown("adapter"), **how)
         found["adapter"]["probe"] = probe(subject, reference, options.seed)

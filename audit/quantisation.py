@@ -70,11 +70,13 @@ def state_of(subject: Subject) -> str:
 
 
 def quantisation(subject: Subject, reference, *, level: str = "auto", draws: int = 2000, seed: int = 0,
-                 progress: Callable[[int], object] = lambda total: lambda: None) -> dict:
+                 progress: Callable[[int], object] = lambda total: lambda: None,
+             rounded: Callable[[list], object] = lambda matrices: None) -> dict:
     """The section for audit.json; `reference`: the run's own probabilities (n, C).
 
     level: which parts are changed alone: "matrix", "layer" (all matrices of a decoder layer together), or "auto", by
-    their number. progress(total) -> a function that is called after each run over the posts.
+    their number. progress(total) -> a function that is called after each run over the posts. rounded(matrices) is
+    called with what needs no post, once that is known.
     """
     state, linears = state_of(subject), base_linears(subject.model)
     if state == PACKED:
@@ -87,8 +89,9 @@ def quantisation(subject: Subject, reference, *, level: str = "auto", draws: int
     level = level_of(subject.model) if level == "auto" else level
     weights, other = _weights(subject), {}
     parts = {name: [name] for name in linears} if level == "matrix" else _by_layer(list(linears))
-    done = progress(len(parts) + 2)
     rows = {name: _figures(name, linears[name], weights) for name in linears}
+    rounded(list(rows.values()))
+    done = progress(len(parts) + 2)
     for name, moment in moments(subject, list(linears), done):
         row, weight = rows[name], weights.tensor(f"{name}.weight")
         layer = linears[name] if state == FOUR_BITS else nf4_linear(linears[name], weight, torch.device("cpu"))

@@ -13,12 +13,8 @@ MOST = 14  # rows of a table or picture before the rest is folded
 
 
 def short(name: str) -> str:
-    """`short("model.layers.0.self_attn.v_proj") -> "0 v_proj"`, `short("model.layers.3") -> "layer 3"`; with a space
-    that breaks no line.
-    """
-    parts = name.split(".")
-    return f"{parts[2]}\N{NO-BREAK SPACE}{parts[-1]}" if len(parts) > 3 else (
-        f"layer\N{NO-BREAK SPACE}{parts[-1]}" if len(parts) == 3 else name)
+    """As the glass names it: `short("model.layers.0.self_attn.v_proj") -> "layers.0.self_attn.v_proj"`."""
+    return name.removeprefix("model.")
 
 
 def said_of_quantisation(found: Mapping) -> str:
@@ -26,15 +22,20 @@ def said_of_quantisation(found: Mapping) -> str:
     if found["state"] == "packed":
         return ("Four bits: the base is in 4 bits on disk, and what its weights were before is not known here; so no "
                 "error and no cost can be given, only which codes are used.")
-    worst = max(found["matrices"], key=lambda row: row["relative_error"])
     whole, first = found["all"], found["changed"][0]
     done = "put back to 16 bits" if found["state"] == "nf4" else "put into 4 bits (the run's are dense)"
     part = "matrix" if found["level"] == "matrix" else "layer"
     return (f"Four bits: with all {len(found['matrices'])} matrices {done}, {flips(whole)} and macro-F1 changes by "
             f"{changed(whole)}. Alone, the {part} that moves the "
-            f"probabilities most is {first['name']} (KL {number(first['kl'], 4)}); the worst rounded is "
-            f"{worst['name']}, off by {percent(worst['relative_error'])} of its norm, most "
-            f"in block {worst['worst_blocks'][0]['block']}.")
+            f"probabilities most is {short(first['name'])} (KL {number(first['kl'], 4)}); the worst rounded is "
+            f"{worst_rounded(found['matrices'])}.")
+
+
+def worst_rounded(matrices: Sequence[Mapping]) -> str:
+    """The matrix that was rounded worst, and in which block most: known before any post is labelled."""
+    worst = max(matrices, key=lambda row: row["relative_error"])
+    return (f"{short(worst['name'])}, off by {percent(worst['relative_error'])} of its norm, most in block "
+            f"{worst['worst_blocks'][0]['block']}")
 
 
 def quantisation(found: Mapping) -> list[Html]:
@@ -62,10 +63,10 @@ def quantisation(found: Mapping) -> list[Html]:
 
 
 def worst_blocks(found: Mapping) -> Html:
-    """The blocks that hold the largest shares of their matrix's squared error."""
-    every = [(block["share"], row["name"], block) for row in found["matrices"] for block in row["worst_blocks"]]
-    blocks = sorted(every, key=lambda part: -part[0])[:MOST]
-    return folded("Worst blocks", grid(
+    """Of each matrix the block that holds the largest share of its squared error."""
+    every = [(block["share"], row["name"], block) for row in found["matrices"] for block in row["worst_blocks"][:1]]
+    blocks = sorted(every, key=lambda part: -part[0])
+    return folded("The worst block of each matrix", grid(
         ["matrix", "block", "row", "from column", "share of its squared error", "error", "largest weight", "crest"],
         [[short(name), block["block"], block["row"], block["column"], percent(share), percent(block["relative_error"]),
           number(block["largest"]), number(block["crest"], 1)] for share, name, block in blocks], class_="wide"))
@@ -84,7 +85,7 @@ def said_of_adapter(found: Mapping) -> str:
     largest, first = max(found["matrices"], key=lambda row: row["ratio"]), found["off"][0]
     words = (f"Adapter: without it, {flips(found['all'])} and macro-F1 changes by "
              f"{changed(found['all'])}. The part whose absence moves the probabilities most is "
-             f"{first['name']}; the largest update for its weight is that of {largest['name']} "
+             f"{short(first['name'])}; the largest update for its weight is that of {short(largest['name'])} "
              f"({percent(largest['ratio'])} of the norm).")
     if told := found.get("probe"):
         f1 = told["macro_f1"]
@@ -291,9 +292,8 @@ def _cell(cell: Mapping | None) -> str:
 # Key in audit.json -> heading and parts of the section; and its first line.
 ALL: dict[str, tuple[str, Callable]] = {
     "quantisation": ("What four bits cost", quantisation), "adapter": ("What the adapter does", adapter),
-    "behaviour": ("How it behaves on minimal pairs", behaviour),
-    "own_pairs": ("Your own pairs", behaviour), "memorisation": ("What it remembers", memorisation),
-    "provenance": ("Where it is from", provenance)}  # fmt: skip
+    "behaviour": ("How it behaves on minimal pairs", behaviour), "own_pairs": ("Your own pairs", behaviour),
+    "memorisation": ("What it remembers", memorisation), "provenance": ("Where it is from", provenance)}  # fmt: skip
 SAID: dict[str, Callable[[Mapping], str]] = {
     "quantisation": said_of_quantisation, "adapter": said_of_adapter, "behaviour": said_of_behaviour,
     "own_pairs": lambda found: said_of_behaviour(found).replace("Behaviour", "Your pairs", 1),

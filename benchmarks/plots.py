@@ -178,7 +178,7 @@ def scaling(result: dict) -> Figure:
             ax.set_xlabel(words)
             ax.set_xlim(left=0)
             ax.set_ylim(bottom=0, top=1.3 * ax.get_ylim()[1])
-            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=[1, 2, 5, 10]))
+            ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
             ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
             ax.legend(frameon=False, loc="upper left", ncols=2)
     return figure

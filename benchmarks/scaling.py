@@ -63,10 +63,10 @@ def main(argv: list[str]) -> None:
     with options.work_folder() as work:
         choose_posts(options, max(*counts, options.depth_posts), config, work)
         choose_cut(options, config, config["num_hidden_layers"])
+        series = over_posts(options, files, work)  # first, since the user's run may be one that cannot be opened
         folders = write_checkpoints(config, sorted({*depths, options.token_depth}), find_path(options.tokenizer), work)
-        series = over_tokens(options, counts, folders[options.token_depth], work)
+        series |= over_tokens(options, counts, folders[options.token_depth], work)
         series |= over_depth(options, depths, folders, work)
-        series |= over_posts(options, files, work)
     result = {"schema": 1, "command": shlex.join(["python", "-m", "benchmarks.scaling", *argv]), "machine": facts,
               "settings": asdict(options), "series": series, "seconds": time.perf_counter() - began}
     print(report(series))
@@ -116,7 +116,7 @@ def over_posts(options: ScalingOptions, counts: list[int], work: Path) -> dict:
     points = {}
     for count in counts:
         path = work / f"posts-{count}.jsonl"
-        write_posts(path, [posts[place % len(posts)].text for place in range(count)])
+        write_posts(path, [f"{posts[place % len(posts)].text} {place}" for place in range(count)])  # none comes again
         seconds, peak, _ = measure(["classify.py", "--run", options.run, "--input", str(path), "--output",
                                     str(work / f"labels-{count}.jsonl"), "--threads", str(options.threads)])
         points[count] = Measured()

@@ -47,6 +47,19 @@ def original_of(folder, name: str) -> torch.Tensor | None:
 
 
 @torch.no_grad()
+def worst_block(layer: NF4Linear, original: torch.Tensor) -> int:
+    """The block with the largest part of the matrix's squared error, argmax over blocks of sum (values - original)^2 in
+    float64: the first of those that `audit` lists for the matrix.
+
+    original: (out, in), the weights as the base's file has them.
+    """
+    error = layer.dense_weight(torch.float32).cpu().double() - original.cpu().double()
+    flat = error.reshape(-1)
+    blocks = torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)  # (blocks, 64)
+    return int(blocks.square().sum(1).argmax())
+
+
+@torch.no_grad()
 def bits(model, linear: str, block: int, original: torch.Tensor | None = None) -> Stage:
     """The stage `bits` for block number `block` of the matrix `linear`; `original`: the whole matrix, if at hand.
 

@@ -32,10 +32,11 @@ def frozen(trace: Trace, learnt: int = 0, run: str = "") -> str:
 def live(text: str, **more) -> str:
     """The page that asks its server about `text` first, and then about whatever is typed.
 
-    more: `run`, its name; `offered`, what a post can be held against, with words for people; `against_what` and
-    `against_text`, which of it and which other post at the beginning.
+    more: `run`, its name; `offered`, what a post can be held against, with words for people, and `saved`, which of it
+    is the run without the steps taken here; `against_what` and `against_text`, which of it and which other post at the
+    beginning.
     """
-    return joined({"live": True, "run": "", "text": text, "offered": {}} | more)
+    return joined({"live": True, "run": "", "text": text, "offered": {}, "saved": ""} | more)
 
 
 def joined(data: dict) -> str:

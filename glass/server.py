@@ -39,7 +39,9 @@ class Answers:
         self.run, self.lock, self.kept, self.threads = run, threading.Lock(), OrderedDict(), threads
         self.learner, self.progress = Learner(run, threads), Progress(run.model)
         self.base, self.more = model or base_of(run), {"model": model, "cache": cache}
-        self.offered, self.other = offered(run, named), ("", run)  # of the other models, one is kept
+        self.saved = str(run.folder.path.resolve())
+        self.offered = {**offered(run, named), self.saved: "this run as its files have it, before any step of learning"}
+        self.other = ("", run)  # of the other models, one is kept
         if named:
             self.model_named(named)
 
@@ -133,7 +135,8 @@ class Answers:
         with self.lock, self.progress.counting():
             found = self.found(text).without("against")
             if what or other:
-                found = compared(found, trace(self.model_named(what), other or text, self.threads), words_for(what))
+                words = self.offered.get(what) or words_for(what)
+                found = compared(found, trace(self.model_named(what), other or text, self.threads), words)
             self.kept[text] = found
             return self.shown(found)
 
@@ -149,8 +152,8 @@ class Answers:
 
     def bits(self, text: str, linear, block) -> dict:
         """The page with one block of one matrix in place of the one that it shows."""
-        if not isinstance(linear, str) or type(block) is not int:
-            raise UserError("bits: give a matrix by its name and the number of a block")
+        if not isinstance(linear, str) or not (block is None or type(block) is int):
+            raise UserError("bits: give a matrix by its name and the number of a block, or null for its worst one")
         with self.lock, self.progress.counting():
             found = self.found(text, whole=True).without("bits")
             found = self.kept[text] = found.extended([block_of(found, linear, block, self.base)])
@@ -166,7 +169,7 @@ def serving(run, text: str, port: int = 0, *, against: str = "", against_text: s
     threads: as in `Answers`. Raises `UserError` if the port or the other model cannot be had.
     """
     answers = Answers(run, against, model=model, cache=cache, threads=threads)
-    page = live(text, run=run.folder.path.name, offered=answers.offered, against_what=against,
+    page = live(text, run=run.folder.path.name, offered=answers.offered, saved=answers.saved, against_what=against,
                 against_text=against_text)
 
     def answer(what: str, content: dict) -> dict:

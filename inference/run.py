@@ -1,5 +1,6 @@
 """A finished run, opened again for labelling: which one, its base, its prompt, its model."""
 
+import re
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from loading.sources import Source, check_base, find_base, find_place
 from model.tokenizer import load_tokenizer
 
 SHIPPED_RUN = ROOT / "base" / "run"
+COPY = "shipped"  # its copy's name in runs/
 
 
 def newest_run() -> Path | None:
@@ -28,7 +30,7 @@ def newest_run() -> Path | None:
     for path in sorted(Path("runs").glob("[!.]*/run.json")):  # a name with a dot is half of a run
         try:
             run = RunFolder.open(path.parent)
-            finished += [(begun(run), run.path)] if run.facts["finished"] else []
+            finished += [(begun(run), run.path)] if run.facts["finished"] and not is_former_copy(run) else []
         except UserError as error:
             print(f"skipped: {error}")
     return max(finished)[1] if finished else None
@@ -55,7 +57,7 @@ def finished_run(path: str | None) -> RunFolder:
     if chosen is None or chosen.resolve() == SHIPPED_RUN:
         if not (SHIPPED_RUN / "run.json").exists():
             raise UserError("there is no run in runs/ yet; `python train.py` makes one")
-        chosen = Path("runs") / "shipped"
+        chosen = place_of_copy()
         if not (chosen / "run.json").exists():
             copy_shipped(chosen)
         print(f"{chosen} is a copy of the run that comes with the project")
@@ -63,6 +65,21 @@ def finished_run(path: str | None) -> RunFolder:
     check_finished(run.path, run.facts)
     clear(run.path)  # an evaluation that a killed program had moved aside is back for whoever looks for it
     return run
+
+
+def place_of_copy() -> Path:
+    """Where the copy of the shipped run is or will be: runs/shipped, or runs/shipped-2 and so on if an earlier version
+    of the project left a copy of its own there, which may hold a user's evaluations.
+    """
+    names = (COPY, *(f"{COPY}-{number}" for number in range(2, 1000)))
+    return next(place for place in (Path("runs") / name for name in names)
+                if not (place / "run.json").exists() or not is_former_copy(RunFolder.open(place)))
+
+
+def is_former_copy(run: RunFolder) -> bool:
+    """Whether a run is a copy of one that the project shipped before: named as copies are, and not the shipped one."""
+    return bool(re.fullmatch(rf"{COPY}(-\d+)?", run.path.name)) and (SHIPPED_RUN / "run.json").exists() and (
+        run.facts["run_hash"] != RunFolder.open(SHIPPED_RUN).facts["run_hash"])
 
 
 def copy_shipped(to: Path) -> None:

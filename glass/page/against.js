@@ -112,7 +112,7 @@ function layersApart(data, found) {
       fold(stage, "every tensor and every head", framed(`distances in layer ${index}`, stage, all))));
   });
   return el("div", {}, el("h3", {}, "Layer by layer"), el("p", {class: "soft"}, "At the token at which the label is read: how far B " +
-    "is from A, as a share of A’s length; of the attention weights, those of the head that changed most, the share that moved to other tokens; and the labels’ probabilities if reading stopped there."),
+    "is from A, as a share of A’s length; of the attention weights, those of the head that changed most, the share that moved to other tokens; and the labels’ probabilities if reading stopped there. A bar is full at one."),
   legend(data.labels), way);
 }
 

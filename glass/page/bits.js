@@ -7,12 +7,12 @@ function bitsSection(data) {
     return section;
   }
   const bits = data.bits, original = bits.original;
-  section.append(el("p", {class: "soft", "data-stage": "bits"}, `Block ${bits.block} of ${bits.linear}: its scale is ` +
+  section.append(el("p", {class: "soft", "data-stage": "bits"}, `Block ${bits.block} of ${bits.linear.replace(/^model\./, "")}: its scale is ` +
     `${number(bits.scale[0])}` + (bits.scale_code ? `, which itself comes back from the byte ${bits.scale_code[0]} (its level times ` +
     `${number(bits.nested_scale[0])}, plus ${number(bits.offset[0])})` + (original ? ` and was ${number(bits.largest[0])} before` : "") : "") +
     (original ? `; the largest error is ${number(Math.max(...bits.error.map(Math.abs)))}` : "; the original values are not at hand") +
-    ". The lines are the sixteen values that a weight of this block can have, the dots its weights. Which matrix and which block were " +
-    "rounded worst, python -m audit --parts quantisation says."),
+    ". The lines are the sixteen values that a weight of this block can have, the dots its weights, from minus the scale to plus the scale. " +
+    "Which matrix was rounded worst, python -m audit --parts quantisation says first."),
   choice(data) || "", numberLine(bits), bitsTable(bits),
   el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "bits"))));
   return section;
@@ -27,7 +27,10 @@ function choice(data) {
   const change = () => more("bits", {linear: matrix.value, block: Number(block.value)});
   matrix.addEventListener("change", change);
   block.addEventListener("change", change);
-  return el("div", {class: "choice"}, el("label", {for: "matrix"}, "matrix"), matrix, el("label", {for: "block"}, "block"), block);
+  const worst = el("button", {type: "button", id: "worst", disabled: !data.bits.original, title: data.bits.original ?
+    "the block with the largest part of the matrix’s squared error" : "the original values are not at hand",
+  onclick: () => more("bits", {linear: matrix.value, block: null})}, "its worst block");
+  return el("div", {class: "choice"}, el("label", {for: "matrix"}, "matrix"), matrix, el("label", {for: "block"}, "block"), block, worst);
 }
 
 function numberLine(bits) {

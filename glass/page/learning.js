@@ -31,7 +31,8 @@ function learningControls(data, state, at) {
   const labels = data.labels.map((_, index) => index);
   const open = frozen.live ? labels : labels.filter((label) => following(data, at, label) >= 0);
   if (state.target === undefined || !labels.includes(state.target)) {
-    state.target = labels.reduce((least, label) => data.probabilities[label] < data.probabilities[least] ? label : least, 0);
+    const others = labels.filter((label) => data.labels[label] !== data.label);  // the one that it came nearest to
+    state.target = others.reduce((most, label) => data.probabilities[label] > data.probabilities[most] ? label : most, others[0]);
   }
   const offered = open.length || at < 0 ? open : [data.learning[at].label];
   const chosen = offered.includes(state.target) ? state.target : offered[0];
@@ -91,12 +92,24 @@ function whatChanged(data, step) {
       el("strong", {}, el("bdi", {}, data.labels[step.label])), ". The loss, which is −log of that label’s probability, went from ",
       el("span", {"data-stage": `${step.name}.loss`}, number(step.losses[0])), " to ",
       el("span", {"data-stage": `${step.name}.after`}, number(step.losses[1])), ".",
-      frozen.live ? " Type another post above to see what the step did to its label." : null),
+      frozen.live ? " Type another post above to see what the step did to its label; the button sets both runs side by side, for whatever " +
+        "post is typed." : null),
     framed("probabilities before and after", null, el("table", {class: "why"},
-      el("thead", {}, el("tr", {}, ...["label", "before", "after", "change"].map((word, place) =>
-        el("th", {scope: "col", class: place === 1 || place === 2 ? "n" : null}, word)))), el("tbody", {}, ...rows))),
+      el("thead", {}, el("tr", {}, ...["label", "before", "after", "change, ±1"].map((word, place) => el("th", {scope: "col",
+        class: place === 1 || place === 2 ? "n" : null, "data-stage": place === 3 ? `${step.name}.after` : null}, word)))), el("tbody", {}, ...rows))),
+    frozen.live ? el("div", {class: "choice"}, el("button", {type: "button", id: "unlearnt", onclick: holdAgainstSaved},
+      "compare with the run before any step")) : null,
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.loss`),
       stageButton(data, `${step.name}.after`)))].filter((part) => part);
+}
+
+// The run as its files have it becomes B under "Two of anything", where every post is then shown before and after.
+async function holdAgainstSaved() {
+  state.against = {what: frozen.saved, text: ""};
+  await compare();
+  const what = document.getElementById("against-what");
+  what.focus({preventScroll: true});
+  what.closest("section").scrollIntoView();
 }
 
 function howChanged(data, step, state) {

@@ -19,8 +19,8 @@ function waySection(data, state) {
   });
   return el("section", {"aria-labelledby": "h-way"}, el("h2", {id: "h-way"}, "The way through"),
     el("p", {class: "soft"}, "At the token at which the label is read: the length of what attention and the MLP write " +
-      "into the residual stream, and the labels’ probabilities if reading stopped after the layer, of which the " +
-      "largest is named."),
+      "into the residual stream, its bar full at the largest of them, and the labels’ probabilities if reading stopped after the " +
+      "layer, of which the largest is named."),
     legend(data.labels), way, attentionPart(data, state));
 }
 

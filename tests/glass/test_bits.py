@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from audit.matrices import error_figures
 from common.errors import UserError
 from common.files import ROOT
 from glass import recompute, trace
-from glass.bits import bits, blocks_of, four_bit_linears, original_of
+from glass.bits import bits, blocks_of, four_bit_linears, original_of, worst_block
 from glass.verify import write_verification
 from quant.convert import replace_linears
 from quant.nf4 import BLOCK, quantize_nf4
@@ -33,6 +34,16 @@ def test_a_block_of_the_shipped_base(run, block):
     assert torch.equal(found.levels[found.codes.long()] * found.scale, found.values)
     assert torch.equal(found.original + found.error, found.values) or found.error.abs().max() < found.scale / 4
     assert blocks_of(layer) == 2560
+
+
+@pytest.mark.parametrize("width", [96, 100])  # whole blocks, and a partial last one
+def test_the_worst_block_is_the_one_that_the_audit_names(width):
+    model = random_model(6, vocab_size=300, hidden_size=64, intermediate_size=width).eval()
+    original = model.get_submodule(NAME).weight.detach().clone()
+    replace_linears(model)
+    layer = four_bit_linears(model)[NAME]
+    found = error_figures(original, layer.packed, layer.scales)["worst_blocks"][0]
+    assert worst_block(layer, original) == found["block"] != 0
 
 
 def test_what_is_not_there_is_said(run):

@@ -236,8 +236,7 @@ def learn(run, browser, text: str):
         return list(run.label([text])[0].probabilities.values())
 
     before, found = probabilities(), []
-    browser.value("document.getElementById('target').value = 2;"
-                  "document.getElementById('target').dispatchEvent(new Event('change'))")
+    browser.value("{ const s = document.getElementById('target'); s.value = 2; s.dispatchEvent(new Event('change')); }")
     for number, words in ((1, "1 step taken"), (2, "2 steps taken")):
         browser.value("document.getElementById('step').click()")
         until(browser, f"{STEPS} == '{words}' && document.getElementById('matrix')", f"step {number}")
@@ -245,6 +244,12 @@ def learn(run, browser, text: str):
         found.append(probabilities())
         assert found[-1] == labels()
     assert browser.value("document.querySelector('[aria-labelledby=h-learning] strong').textContent") == "neutral"
+    browser.value("document.getElementById('unlearnt').click()")
+    until(browser, "document.body.textContent.includes('B is this run as its files')", "the run before any step")
+    shown = ("[...document.querySelectorAll('.both .soft')].filter(n => n.textContent == 'B')"
+             ".map(n => Number(n.nextElementSibling.nextElementSibling.textContent))")
+    assert browser.value(shown) == pytest.approx(before, abs=6e-5)
+    until(browser, "document.activeElement.id == 'against-what'", "the comparison in view")
     browser.value("document.getElementById('undo').click()")
     until(browser, f"{STEPS} == '1 step taken' && document.getElementById('matrix')", "one undone")
     assert found[0] == labels() and found[1] != labels()
@@ -281,6 +286,8 @@ def test_the_live_page_follows_what_is_typed(run, browser):
                        "if (b.value != 9) { b.value = 9; b.dispatchEvent(new Event('change')); } return "
                        "document.querySelector('[data-stage=bits]').textContent.startsWith('Block 9 of'); })()",
               "a block")
+        browser.value("document.getElementById('worst').click()")
+        until(browser, "document.getElementById('block').value != 9", "the worst block")
         learn(run, browser, "open the border")
         browser.value("document.getElementById('post').select()")
         browser.call("Input.insertText", text=" ")

@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from common.errors import UserError
+from common.files import ROOT
 from glass import trace
+from glass.bits import four_bit_linears, original_of, worst_block
 from glass.page import digest, parts
 from glass.progress import Left
 from glass.server import KEPT, Answers, serving
@@ -134,6 +136,28 @@ def test_what_takes_longer_comes_in_two_parts(run, monkeypatch):
     rest = answers.answer("trace", post | {"whole": True})
     assert rest["why"] == first["why"] and {"adapter", "tax", "bits"} <= rest.keys()
     assert "why" not in answers.answer("trace", {"text": "Another post.", "whole": "all"})
+
+
+def test_the_worst_block_and_the_run_before_any_step(run):
+    answers, post = Answers(run), {"text": "They open the border."}
+    name = "model.layers.1.mlp.down_proj"
+    layer, original = four_bit_linears(run.model)[name], original_of(ROOT / "base", name)
+    shown = answers.answer("bits", post | {"linear": name, "block": None})["bits"]
+    assert shown["block"] == worst_block(layer, original) and shown["linear"] == name
+    before = answers.answer("trace", post)["probabilities"]
+    answers.answer("step", post | {"label": run.codebook.labels[2]})
+    try:
+        both = answers.answer("against", post | {"what": answers.saved, "other": ""})
+        assert both["against"]["words"].startswith("this run as its files have it")
+        now, then = both["against"]["probabilities"]
+        assert now == both["probabilities"] != before and then == pytest.approx(before, rel=1e-4, abs=1e-6)
+        assert both["against"]["updates"]
+    finally:
+        answers.answer("undo", {})
+    answers.base = "/there/is/no/such/base"
+    for linear, said in ((name, "its original values are not at hand"), ("model.norm", "is not among those in 4 bits")):
+        with pytest.raises(UserError, match=said):
+            answers.answer("bits", post | {"linear": linear, "block": None})
 
 
 def test_an_unknown_stage_is_an_error_and_few_traces_are_kept(run):

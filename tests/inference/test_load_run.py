@@ -22,6 +22,7 @@ from common.terminal import progress
 from data.codebook import Codebook, load_codebook
 from inference import Label, load_run, loaded
 from inference.decide import as_labels
+from inference.run import SHIPPED_RUN, finished_run
 from tests.small import posts, write_base, write_jsonl
 
 BOOK = load_codebook()
@@ -63,6 +64,21 @@ def test_five_lines_from_another_folder(tmp_path):
     assert copied == "runs/shipped is a copy of the run that comes with the project"
     assert opened.startswith("run runs/shipped: ") and answer == "[] True 1.0 None"
     assert (tmp_path / "runs" / "shipped" / "run.json").exists()
+
+
+def test_a_copy_of_a_former_shipped_run_is_left_alone(tmp_path, monkeypatch, capsys):
+    """A new version ships another run: the copy of the old one stays as it is, and nobody is led to it."""
+    monkeypatch.chdir(tmp_path)
+    former = tmp_path / "runs" / "shipped"
+    shutil.copytree(SHIPPED_RUN, former)
+    facts = json.loads((former / "run.json").read_text()) | {"run_hash": "0" * 64}
+    (former / "run.json").write_text(json.dumps(facts))
+    for named in (None, str(SHIPPED_RUN)):
+        assert finished_run(named).path == Path("runs/shipped-2")
+        assert capsys.readouterr().out == "runs/shipped-2 is a copy of the run that comes with the project\n"
+    assert finished_run(None).path == Path("runs/shipped-2") and capsys.readouterr().out == ""
+    assert json.loads((former / "run.json").read_text()) == facts
+    assert finished_run("runs/shipped").path == Path("runs/shipped")  # by name it can still be had
 
 
 def test_the_same_bits_as_classify(run, tmp_path, monkeypatch):

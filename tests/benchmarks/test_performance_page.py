@@ -1,0 +1,64 @@
+"""docs/performance.md: what it says of the engines, of many posts and of growth is what docs/performance.json has.
+
+Deliberate break: change a digit of either.
+"""
+
+import re
+from statistics import median
+
+import pytest
+
+from benchmarks.scaling import growth
+from common.files import ROOT, read_json
+
+PAGE = " ".join((ROOT / "docs" / "performance.md").read_text(encoding="utf-8").split())
+FOUND = read_json(ROOT / "docs" / "performance.json")
+STAGES = ("first reading", "second reading", "encoding", "looking for posts", "rows of the output", "writing csv")
+
+
+def test_engines():
+    every = FOUND["engines"]["rows a second, seconds to the first"]
+    plain = median(rate for rate, _ in every["plain loop over Labeller.label, posts in memory"])
+    for name, values in every.items():
+        rates = sorted(round(rate) for rate, _ in values)
+        beside = 100 * (plain / median(rate for rate, _ in values) - 1)
+        quoted = re.sub("Labeller.label|classify.py|--engine ray", r"`\g<0>`", name)
+        last = "|" if name.startswith("plain") else f"| {beside:+.1f} % |".replace("-", "−")
+        assert f"| {quoted} | {rates[1]} | {rates[0]} to {rates[-1]} {last}" in PAGE
+        assert beside < 5
+    starts = [f"{median(start for _, start in values):.1f}" for values in every.values()]
+    assert f"after {', '.join(starts[:-1])} and {starts[-1]} seconds" in PAGE
+    one, two = (median(rate for rate, _ in every[f"--engine ray, {name}"]) for name in ("1 worker", "2 workers"))
+    assert f"Two workers gained {100 * (two / one - 1):.0f} % over one" in PAGE
+
+
+def test_beside_the_model():
+    for before, now, name in zip(FOUND["beside"]["before"], FOUND["beside"]["now"], STAGES, strict=True):
+        shown = re.search(rf"\| {name}[^|]*\| ([\d.]+) \| ([\d.]+) \|", PAGE)
+        assert (float(shown[1]), float(shown[2])) == pytest.approx((before, now), abs=0.051), name
+    assert f"| **{sum(FOUND['beside']['before']):.0f}** | **{sum(FOUND['beside']['now']):.0f}** |" in PAGE
+    assert sum(FOUND["beside"]["now"]) < 60
+
+
+def test_a_million_posts():
+    points = FOUND["million"]
+    memory = {round(count, -4): size / 1e6 for count, _, size in points}
+    assert (f"took {memory[10_000]:.0f} MB after 10,000, {memory[200_000]:.0f} MB after 200,000, and "
+            f"{memory[400_000]:.0f} MB from 310,000 to the end") in PAGE
+    assert max(size for _, _, size in points) / 1e6 == pytest.approx(memory[400_000], abs=1)
+    first, last = (1e6 * seconds / count for count, seconds, _ in (points[0], points[-1]))
+    assert f"{first:.0f} microseconds of processor time in the first 10,000 and {last:.0f} in the mean of all" in PAGE
+    assert last < 1.05 * first
+
+
+def test_growth():
+    series = FOUND["scaling"]
+    for name, points in series.items():
+        line = growth({point["x"]: point["seconds"] for point in points})
+        if "depth" in name:
+            assert 0.7 < -line["fixed"] / line["each"] < 1  # the axis is cut near one layer
+        else:
+            assert line["farthest"] < 0.03
+    ends = [f"{series['classify.py over posts'][place]['peak'] / 1e6:.0f} MB at {posts}"
+            for place, posts in ((0, "1,000"), (-1, "16,000"))]
+    assert f"grows from {ends[0]} to {ends[1]}" in PAGE
