@@ -14,7 +14,8 @@ from finetune.recipe import SCHEDULES
 from loading.resident import ResidentOptions
 from loading.sources import EMBEDDED
 
-ADAPTER, RECIPE, RUN, PROMPT = "adapter (LoRA)", "recipe", "run", "prompt"
+ADAPTER, RUN, PROMPT = "adapter (LoRA)", "run", "prompt"
+RECIPE = "recipe (of large models; small ones have their own, which is printed: docs/recipes.md)"
 
 ENOUGH = 400  # training posts; of fewer, a tenth is too few to tell one adapter from another
 
@@ -49,8 +50,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
                                   metavar="NAME", group=DATA)
     split_by: str | None = option(None, "column with a date: the latest posts are the validation posts",
                                   metavar="NAME", group=DATA)
-    balance: str = option("none", "draw each language, label or both equally often in an epoch", group=DATA,
-                          choices=BALANCES)
+    balance: str = option("none", "draw each language, label or both equally often in an epoch; small models: label",
+                          group=DATA, choices=BALANCES)
     group_by_length: bool = option(False, "put posts of similar length into one step", group=DATA)
     class_weights: bool = option(False, "weight each post by how rare its label is", group=DATA)
     allow_missing_labels: bool = option(False, "train even if a label of the codebook has no post", group=DATA)
