@@ -33,10 +33,10 @@ def live(text: str, **more) -> str:
     """The page that asks its server about `text` first, and then about whatever is typed.
 
     more: `run`, its name; `offered`, what a post can be held against, with words for people, and `saved`, which of it
-    is the run without the steps taken here; `against_what` and `against_text`, which of it and which other post at the
-    beginning.
+    is the run without the steps taken here; `small`, whether that is to be opened unasked; `against_what` and
+    `against_text`, which of it and which other post at the beginning.
     """
-    return joined({"live": True, "run": "", "text": text, "offered": {}, "saved": ""} | more)
+    return joined({"live": True, "run": "", "text": text, "offered": {}, "saved": "", "small": False} | more)
 
 
 def joined(data: dict) -> str:

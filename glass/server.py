@@ -25,6 +25,7 @@ from glass.whole import base_of, block_of, whole_trace
 from glass.why import why
 
 WHY = "why"
+SMALL = 50_000_000  # stored numbers; of a larger model, the run before any step is opened only if asked for
 KEPT = 4  # traces that are kept, for the stages that the page asks for next
 
 
@@ -42,6 +43,8 @@ class Answers:
         self.saved = str(run.folder.path.resolve())
         self.offered = {**offered(run, named), self.saved: "this run as its files have it, before any step of learning"}
         self.other = ("", run)  # of the other models, one is kept
+        self.small = sum(part.numel() for part in run.model.parameters()) < SMALL
+        self.block: dict = {}  # what was chosen under "Four bits", which stays whatever is typed
         if named:
             self.model_named(named)
 
@@ -58,6 +61,8 @@ class Answers:
             found = why(found)
         if whole is True and "tax" not in found.by_name:
             found = whole_trace(found, self.base)
+        if whole is True and self.block and found.by_name["bits"].steps[0].settings != self.block:
+            found = found.without("bits").extended([block_of(found, **self.block, base=self.base)])
         self.kept[text] = found
         while len(self.kept) > KEPT:
             self.kept.popitem(last=False)
@@ -156,7 +161,9 @@ class Answers:
             raise UserError("bits: give a matrix by its name and the number of a block, or null for its worst one")
         with self.lock, self.progress.counting():
             found = self.found(text, whole=True).without("bits")
-            found = self.kept[text] = found.extended([block_of(found, linear, block, self.base)])
+            stage = block_of(found, linear, block, self.base)
+            self.block = stage.steps[0].settings
+            found = self.kept[text] = found.extended([stage])
             return self.shown(found)
 
 
@@ -169,8 +176,8 @@ def serving(run, text: str, port: int = 0, *, against: str = "", against_text: s
     threads: as in `Answers`. Raises `UserError` if the port or the other model cannot be had.
     """
     answers = Answers(run, against, model=model, cache=cache, threads=threads)
-    page = live(text, run=run.folder.path.name, offered=answers.offered, saved=answers.saved, against_what=against,
-                against_text=against_text)
+    page = live(text, run=run.folder.path.name, offered=answers.offered, saved=answers.saved, small=answers.small,
+                against_what=against, against_text=against_text)
 
     def answer(what: str, content: dict) -> dict:
         try:

@@ -15,7 +15,8 @@ function againstSection(data, state) {
     return section;
   }
   const same = found.text === data.text;
-  section.append(el("p", {}, el("strong", {}, "A"), " is what stands above. ", el("strong", {}, "B"), " is ", el("bdi", {}, found.words), ", with ",
+  section.append(el("p", {}, el("strong", {}, "A"), data.learnt && frozen.live ? " is what stands above, after the steps of learning. " :
+    " is what stands above. ", el("strong", {}, "B"), " is ", el("bdi", {}, found.words), ", with ",
     same ? "the same post." : "this post:"), same ? "" : el("p", {class: "post", dir: "auto"}, visible(found.text)), same ? "" : theirTokens(found),
     partedList(data, found), el("div", {class: "wide"}, bothLabels(data, found), tokensApart(data, found)),
     layersApart(data, found), found.updates ? twoAdapters(found) : "");
@@ -76,7 +77,7 @@ function bothLabels(data, found) {
     for (const [side, values, stage] of rows) grid.append(el("span", {class: "soft"}, side), bar(values[index], 1, kind(index)),
       el("span", {class: "n", "data-stage": stage}, number(values[index])));
   });
-  return el("div", {}, el("h3", {}, "The labels of both"), grid);
+  return el("div", {}, el("h3", {}, "The labels of both"), rows.length > 2 ? el("p", {class: "soft"}, "A’s base is A with its adapter off.") : null, grid);
 }
 
 // The residual stream's distance at every token that both rows have, a line for each layer.

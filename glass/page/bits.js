@@ -10,12 +10,18 @@ function bitsSection(data) {
   section.append(el("p", {class: "soft", "data-stage": "bits"}, `Block ${bits.block} of ${bits.linear.replace(/^model\./, "")}: its scale is ` +
     `${number(bits.scale[0])}` + (bits.scale_code ? `, which itself comes back from the byte ${bits.scale_code[0]} (its level times ` +
     `${number(bits.nested_scale[0])}, plus ${number(bits.offset[0])})` + (original ? ` and was ${number(bits.largest[0])} before` : "") : "") +
-    (original ? `; the largest error is ${number(Math.max(...bits.error.map(Math.abs)))}` : "; the original values are not at hand") +
+    (original ? `, that of weight ${widest(original)}; the largest error is ${number(Math.max(...bits.error.map(Math.abs)))}, and ` +
+      `${bits.values.filter((value) => value === 0).length} of ${original.length} weights come back as 0` : "; the original values are not at hand") +
     ". The lines are the sixteen values that a weight of this block can have, the dots its weights, from minus the scale to plus the scale. " +
-    "Which matrix was rounded worst, python -m audit --parts quantisation says first."),
+    "Two weights share a byte. The matrix that was rounded worst is named by .venv/bin/python -m audit --parts quantisation."),
   choice(data) || "", numberLine(bits), bitsTable(bits),
   el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "bits"))));
   return section;
+}
+
+// The weight with the largest magnitude, which sets the block's scale.
+function widest(values) {
+  return values.reduce((most, value, index) => Math.abs(value) > Math.abs(values[most]) ? index : most, 0);
 }
 
 function choice(data) {
@@ -46,7 +52,7 @@ function numberLine(bits) {
 }
 
 function bitsTable(bits) {
-  const head = ["weight", ...(bits.original ? ["original"] : []), "byte", "code", "comes back", ...(bits.original ? ["error"] : [])];
+  const head = ["weight", ...(bits.original ? ["original"] : []), "byte", "code", "comes back", ...(bits.original ? ["error (back − original)"] : [])];
   const cell = (value) => el("td", {class: "n"}, number(value));
   const body = bits.codes.map((code, index) => el("tr", {}, cell(index), bits.original ? cell(bits.original[index]) : null,
     el("td", {class: "n"}, "0x" + bits.packed[index >> 1].toString(16).padStart(2, "0")), cell(code), cell(bits.values[index]),

@@ -63,7 +63,12 @@ async function move(asking, place) {
       document.getElementById("steps").textContent = LATER;
       if (busy) await leave();
       await asking();
+      if (frozen.small && !state.against.what && !state.against.text) state.against = {what: frozen.saved, text: ""};
       await update();
+      if (!state.data.learnt && state.against.what === frozen.saved) {  // all steps are undone: nothing is left to compare
+        state.against.what = "";
+        state.draw();
+      }
     } else {
       state.step = place;
       state.draw();
@@ -92,13 +97,12 @@ function whatChanged(data, step) {
       el("strong", {}, el("bdi", {}, data.labels[step.label])), ". The loss, which is −log of that label’s probability, went from ",
       el("span", {"data-stage": `${step.name}.loss`}, number(step.losses[0])), " to ",
       el("span", {"data-stage": `${step.name}.after`}, number(step.losses[1])), ".",
-      frozen.live ? " Type another post above to see what the step did to its label; the button sets both runs side by side, for whatever " +
-        "post is typed." : null),
+      frozen.live ? " Type another post at the top: beside its label stands what it was before any step." : null),
     framed("probabilities before and after", null, el("table", {class: "why"},
       el("thead", {}, el("tr", {}, ...["label", "before", "after", "change, ±1"].map((word, place) => el("th", {scope: "col",
         class: place === 1 || place === 2 ? "n" : null, "data-stage": place === 3 ? `${step.name}.after` : null}, word)))), el("tbody", {}, ...rows))),
     frozen.live ? el("div", {class: "choice"}, el("button", {type: "button", id: "unlearnt", onclick: holdAgainstSaved},
-      "compare with the run before any step")) : null,
+      "compare with the run before any step, layer by layer")) : null,
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.loss`),
       stageButton(data, `${step.name}.after`)))].filter((part) => part);
 }
@@ -127,7 +131,8 @@ function howChanged(data, step, state) {
     el("p", {}, "Going backwards from the loss, each weight of the adapter gets a gradient: how fast the loss would grow with it. The " +
       "length of all gradients together is ", el("span", {"data-stage": `${step.name}.clipping`}, number(step.norm)), ", ",
     el("span", {"data-stage": `${step.name}.clipping`}, clipped), ". AdamW keeps two running means of each gradient, of itself (m) and of " +
-      "its square (v), and moves the weight against m / √v: in a first step by nearly the rate, ",
+      "its square (v). Both begin at zero, so each is first enlarged by what it still lacks; then the weight moves against m / √v: in a " +
+      "first step by nearly the rate, ",
     el("span", {"data-stage": `${step.name}.changes`}, number(step.rate)), ", however small the gradient.", step.number > 1 ? null :
       " So a matrix changes by about the rate times the root of its number of weights, whatever the length of its gradient."),
     el("details", {open: state.modules, ontoggle: (event) => { state.modules = event.target.open; }},

@@ -50,7 +50,7 @@ function draw(data) {
   const open = openStage;
   const before = document.activeElement, typing = before.tagName === "TEXTAREA";
   const at = typing ? [before.selectionStart, before.selectionEnd] : [];
-  about.replaceChildren(...aboutRun(data.about));
+  about.replaceChildren(...aboutRun(data));
   body.replaceChildren(...sections(data));
   const focused = again(before);
   if (focused && focused !== before) {
@@ -65,10 +65,10 @@ function draw(data) {
 }
 
 // Which run it is, how its weights are kept, which of them learned, and in which arithmetic it is computed.
-function aboutRun({four_bits: fourBits, adapted, dtype, learning}) {
+function aboutRun({about: {four_bits: fourBits, adapted, dtype}, learnt}) {
   return [frozen.run ? "Run " : "A model", frozen.run ? el("bdi", {}, frozen.run) : "", fourBits ? ": base in four bits, " : ": base as its file has it, ",
     adapted.length ? "adapter on " : "no adapter", el("bdi", {}, adapted.join(", ")), "; computed in ", el("bdi", {}, dtype), ".",
-    frozen.live && learning && learning.length ? el("strong", {}, " This is not the run as it was: learning changed it here; undo brings it back.") : ""];
+    frozen.live && learnt ? el("strong", {class: "changed"}, " This is not the run as it was: learning changed it here; undo brings it back.") : ""];
 }
 
 // The control that stands in a page drawn anew where `node` stood.

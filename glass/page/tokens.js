@@ -41,26 +41,37 @@ function taxPart(languages) {
   el("ul", {class: "plain soft"}, ...languages.map((one) => el("li", {lang: one.language}, `${one.name}: `, el("bdi", {dir: "auto"}, one.text)))));
 }
 
-function labelsGrid(data) {
+// `before`: what the labels' probabilities were before any step of learning, as a thinner bar below each.
+function labelsGrid(data, before) {
   const grid = el("div", {class: "labels", "data-stage": "probabilities"});
-  data.labels.forEach((label, index) => grid.append(
-    el("bdi", {class: "name"}, label === data.label ? el("strong", {}, label) : label),
-    bar(data.probabilities[index], 1, kind(index)), el("span", {class: "n"}, number(data.probabilities[index]))));
+  data.labels.forEach((label, index) => {
+    grid.append(el("bdi", {class: "name"}, label === data.label ? el("strong", {}, label) : label),
+      bar(data.probabilities[index], 1, kind(index)), el("span", {class: "n"}, number(data.probabilities[index])));
+    if (before) grid.append(el("span", {class: "soft before"}, "before any step"), bar(before[index], 1, `${kind(index)} past`),
+      el("span", {class: "n soft", "data-stage": "against.labels"}, number(before[index])));
+  });
   return grid;
+}
+
+// The labels of the post by the run as its files have it, if that is what it is held against.
+function beforeAnyStep(data, state) {
+  const {against} = data;
+  return frozen.live && data.learnt && against && state.against.what === frozen.saved && against.text === data.text ? against.probabilities[1] : null;
 }
 
 // A post that was kept stands below what is typed now, so that both can be compared.
 function keptPart(data, state) {
   if (!frozen.live) return null;
+  const isKept = state.kept && state.kept.text === data.text;
   const keep = el("button", {type: "button", id: "keep", onclick: () => { state.kept = data; state.against.text = data.text; state.draw(); }},
-    "keep this post to compare");
-  if (!state.kept || state.kept.text === data.text) return keep;
+    isKept ? "kept; now type another post" : "keep this post to compare");
+  if (!state.kept || isKept) return keep;
   return el("div", {}, el("h3", {}, "The post that was kept"), el("p", {class: "post", dir: "auto"}, visible(state.kept.text)),
     labelsGrid(state.kept), keep);
 }
 
 function labelsSection(data, state) {
-  return el("section", {"aria-labelledby": "h-labels"}, el("h2", {id: "h-labels"}, "The label"), labelsGrid(data),
+  return el("section", {"aria-labelledby": "h-labels"}, el("h2", {id: "h-labels"}, "The label"), labelsGrid(data, beforeAnyStep(data, state)),
     keptPart(data, state),
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "final_norm"), stageButton(data, "logits"),
       stageButton(data, "probabilities"))));

@@ -11,21 +11,22 @@ function whySection(data, state) {
     ...data.labels.map((name, index) => el("option", {value: index, selected: index === label}, name)));
   const characters = [...data.text];
   const words = (data.why.words || []).map((word) => ({text: characters.slice(word.start, word.end).join(""),
-    without: word.without[label]}));
-  const tokens = data.why.tokens.map((token) => ({...token, without: token.without[label], text: data.tokens[token.place].text}));
+    without: word.without[label], all: word.without}));
+  const tokens = data.why.tokens.map((token) => ({...token, without: token.without[label], all: token.without,
+    text: data.tokens[token.place].text}));
   const lost = Math.max(...[...words, ...tokens].map((one) => Math.abs(one.without - now)));
   const [word, token] = [words, tokens].map((rows) => rows.reduce((a, b) => (b.without < a.without ? b : a), rows[0]));
   const named = (what, one, stage) => !one ? null : one.without < now ?
     el("li", {"data-stage": stage}, `Without the ${what} “`, el("strong", {}, el("bdi", {dir: "auto"}, visible(one.text))),
-      `”, which spoke most for it, ${number(one.without)} is left.`) :
+      `”, which spoke most for it, ${number(one.without)} is left; the post is then `, ...answerWithout(data, one)) :
     el("li", {}, `No ${what} spoke for it: without any one of them, the label becomes more probable.`);
   const steepest = label === data.why.label ? Math.max(...tokens.map((token) => Math.abs(token.slope))) : undefined;
   section.append(el("div", {class: "choice"}, el("label", {for: "why"}, "show what speaks for"), choose),
     el("p", {class: "soft", "data-stage": "probabilities"}, `The probability of “${data.labels[label]}” ` +
     `is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the left); without one that spoke ` +
     "against it, more (to the right); a bar is full at what its column’s head says. " + (steepest === undefined ? "The gradient was computed for the model’s own answer alone." :
-    "Gradient × input asks something else: to the right, a little more of the token’s vector would help the label. Often a " +
-    "little more helps where taking the whole token out helps as well.") + " Without a word, the rest is written anew and cut " +
+    "Gradient × input asks something else: to the right, a little more of the token’s vector, as it stands, would help the label. The " +
+    "two need not agree: a small change and taking the whole token out lead along different ways.") + " Without a word, the rest is written anew and cut " +
     "into tokens again; without a token, the others stay as they are."),
   el("ul", {class: "plain"}, named("word", word, "without_words"), named("token", token, "without_tokens")),
   el("div", {class: "wide"},
@@ -34,6 +35,12 @@ function whySection(data, state) {
   el("div", {class: "layer"}, el("div", {class: "steps"}, ...["without_words", "without_tokens", "gradient"]
     .filter((name) => data.stages.some((stage) => stage.name === name)).map((name) => stageButton(data, name)))));
   return section;
+}
+
+// The label that is most probable without a word or token: the same, or another.
+function answerWithout(data, one) {
+  const answer = data.labels[one.all.indexOf(Math.max(...one.all))];
+  return [answer === data.label ? "still " : "", el("bdi", {}, answer), "."];
 }
 
 function whyTable(what, rows, stage, now, lost, steepest) {
