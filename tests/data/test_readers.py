@@ -87,7 +87,7 @@ def test_ids_stay_as_written(tmp_path):
 def test_other_columns_become_strings(tmp_path):
     line = '{"text": "a", "n": 3, "x": 2.50, "yes": true, "none": null, "list": [1, "ü"], "s": "t"}'
     post = read_posts(write(tmp_path, "p.jsonl", line), require_labels=False)[0][0]
-    assert post.extra == {"n": "3", "x": "2.50", "yes": "true", "none": "", "list": '["1", "ü"]', "s": "t"}
+    assert post.extra == {"n": "3", "x": "2.50", "yes": "true", "none": "", "list": '[1, "ü"]', "s": "t"}
 
 
 def test_columns_can_be_set_and_labels_are_numbers_or_padded(tmp_path):

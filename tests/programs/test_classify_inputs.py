@@ -55,7 +55,8 @@ def test_a_folder_a_pattern_and_a_file(world: World, tmp_path):
     assert call(classify.main, *words(world, "--input", "more2.csv", "--output", "alone.csv")).code == 0
     assert Path("labels/more2.csv").read_bytes() == Path("alone.csv").read_bytes()
     Path("labels/b.csv").unlink()
-    refused(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels"), says="exists")
+    refused(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels"),
+            says=("exists", "or --resume, which leaves what is done"))
     ended = call(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels", "--resume"))
     assert ended.code == 0 and ended.out.count("is there already") == 3 and Path("labels/b.csv").exists()
 
