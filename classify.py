@@ -66,7 +66,7 @@ from stats.calibration import LEAST_ROWS, scaled
 
 # What --text does not go with.
 FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns", "safe_cells",
-         *(field.name for field in (*fields(ColumnOptions), *fields(BulkOptions))))
+         "bom", *(field.name for field in (*fields(ColumnOptions), *fields(BulkOptions))))
 
 
 @dataclass
@@ -93,6 +93,8 @@ class ClassifyOptions(ColumnOptions, BulkOptions, LabelOptions, MachineOptions):
                             minimum=0, maximum=1)
     safe_cells: bool = option(False, "in csv and tsv, put an apostrophe before cells that a spreadsheet would take for "
                               "a formula: those that begin with =, +, - or @")
+    bom: bool = option(False, "begin csv and tsv with a byte order mark, without which Excel takes UTF-8 for something "
+                       "else on a double click; R's read.csv then needs fileEncoding = \"UTF-8-BOM\"")
 
 
 def main(argv: list[str]) -> None:
@@ -179,7 +181,7 @@ def growing(job: Job, made_from: dict, prompt: Prompt, options: ClassifyOptions,
                 "input": job.source.name, "output": job.output.name, "made_from": made_from, "reals": reals,
                 "bytes": job.path.stat().st_size})
 
-    return GrowingFile(job.path, made_from, options.resume, options.safe_cells, reals, whole)
+    return GrowingFile(job.path, made_from, options.resume, options.safe_cells, reals, whole, options.bom)
 
 
 def label_one(options: ClassifyOptions) -> None:
@@ -204,10 +206,15 @@ def label_one(options: ClassifyOptions) -> None:
 
 
 def check_together(options: ClassifyOptions) -> None:
-    """Refuse options that contradict one another."""
+    """Refuse options that contradict one another, and those that say nothing without another."""
     if options.overwrite and options.resume:
         raise UserError("--overwrite and --resume: the one starts anew, the other goes on, and a job that is started "
                         "again and again with both would never end; give --overwrite once, then --resume")
+    for names, is_there, needs in ((("workers", "address"), options.engine == "ray", "--engine ray"),
+                                   (("prices", "api_seconds"), options.dry_run, "--dry-run")):
+        for name in options.given.intersection(names if not is_there else ()):
+            raise UserError(f"--{name.replace('_', '-')}: says nothing without {needs}; give that as well, or leave it "
+                            "out")
 
 
 def check_calibration(run: RunFolder, options: ClassifyOptions) -> None:
@@ -276,7 +283,7 @@ def input_hashes(job: Job, options: ClassifyOptions) -> dict:
     """What of an input and of the options decides the rows of an output; known before any row is read."""
     return {"input": sha256_file(job.source), "columns": asdict(options.columns()), "--shard": options.shard,
             "--with-texts": options.with_texts, "--keep-columns": list(options.keep_columns),
-            "--safe-cells": options.safe_cells, "--abstain": options.abstain or None}
+            "--safe-cells": options.safe_cells, "--abstain": options.abstain or None, "--bom": options.bom or None}
 
 
 if __name__ == "__main__":

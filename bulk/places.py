@@ -125,8 +125,10 @@ def check_output(job: Job, options) -> None:
     """Refuse an unknown format, the input itself, and an output that is already there, complete or in part."""
     output, source = job.path, job.source
     check_format(job.output)
-    if output_format(job.output) not in (".csv", ".tsv") and options.safe_cells:
-        raise UserError(f"--safe-cells: concerns spreadsheets, and {job.output} is none; name a .csv or .tsv")
+    for name in ("safe_cells", "bom"):
+        if output_format(job.output) not in (".csv", ".tsv") and getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')}: concerns spreadsheets, and {job.output} is none; name a .csv "
+                            "or .tsv")
     check_place(output, "--output")
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; name a file")

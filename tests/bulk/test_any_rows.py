@@ -82,12 +82,29 @@ def read(path: Path) -> list[dict]:
     if path.suffix == ".parquet":
         return import_module("pyarrow.parquet").read_table(path).to_pylist()
     opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8", newline="") as handle:
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as handle:
         if ".jsonl" in path.name:
             return [json.loads(line) for line in handle]
         table = list(csv.reader(handle, delimiter="\t" if ".tsv" in path.name else ",", strict=True))
     assert len(set(table[0])) == len(table[0]) and {len(row) for row in table} == {len(table[0])}
     return [dict(zip(table[0], row, strict=True)) for row in table[1:]]
+
+
+def by_pandas(path: Path, delimiter: str) -> list[dict] | None:
+    """The same as pandas has them; None where it is not installed."""
+    if find_spec("pandas") is None:
+        return None
+    return import_module("pandas").read_csv(path, sep=delimiter, dtype=str, keep_default_na=False).to_dict("records")
+
+
+def by_arrow(path: Path, delimiter: str) -> list[dict] | None:
+    """The same as pyarrow has them, which is told of line breaks in cells; None where it is not installed."""
+    if not HAS_ARROW:
+        return None
+    arrow = import_module("pyarrow.csv")
+    found = arrow.read_csv(path, parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                           convert_options=arrow.ConvertOptions(column_types=dict.fromkeys(read(path)[0], "string")))
+    return found.to_pylist()
 
 
 def hold(found: list[dict], rows: list[Row], is_table: bool, is_safe: bool = False) -> None:
@@ -125,9 +142,14 @@ def labelled(world, prompt, file: File, kind: str, is_safe: bool) -> None:
     is_safe = is_safe and is_table
     with folder() as here:
         output = here / f"labels{kind}"
-        label(world, file.write(here), output, *file.words, *(["--safe-cells"] if is_safe else []))
+        label(world, file.write(here), output, *file.words, *(["--safe-cells", "--bom"] if is_safe else []))
+        assert output.suffix == ".gz" or output.read_bytes().startswith(b"\xef\xbb\xbf") == is_safe
         assert sorted(here.iterdir()) == sorted([output, here / file.name])
-        hold(read(output), file.rows(prompt), is_table, is_safe)
+        found = read(output)
+        hold(found, file.rows(prompt), is_table, is_safe)
+        if is_table:
+            for read_by in (by_pandas, by_arrow):
+                assert read_by(output, "\t" if ".tsv" in kind else ",") in (found, None), read_by
 
 
 def stopped(world, file: File, kind: str, windows: int, parts: int) -> None:

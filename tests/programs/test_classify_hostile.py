@@ -14,7 +14,9 @@ import pytest
 
 import classify
 from data.readers import MOST_COLUMNS
+from inference import labeller
 from tests.programs.hostile import World, call, jsonl, post_rows, refused
+from tools import join
 
 CHANGES = {
     "written to": lambda path: path.write_bytes(path.read_bytes().replace(b"cat", b"dog")),
@@ -60,6 +62,19 @@ def test_safe_cells(world: World):
     refused(classify.main, *words, says=("--safe-cells", "l.jsonl"))
     refused(classify.main, "--run", world.run, "--text", "a", "--safe-cells", says=("--text", "--safe-cells"))
     assert "--[no-]safe-cells" in call(classify.main, "--help").out
+
+
+def test_a_byte_order_mark_begins_a_table_once(world: World):
+    """Deliberate break: in data/writers.py put it before every window, or in bulk/joined.py leave it in every part."""
+    posts = jsonl(Path("posts.jsonl"), post_rows(count=4))
+    to = ("--run", world.run, "--threads", "1", "--input", posts, "--output")
+    assert call(classify.main, *to, "plain.csv").code == call(classify.main, *to, "bom.csv", "--bom").code == 0
+    assert Path("bom.csv").read_bytes() == b"\xef\xbb\xbf" + Path("plain.csv").read_bytes()
+    for number in (1, 2, 3):
+        assert call(classify.main, *to, "out", "--bom", "--shard", f"{number}/3", "--format", "csv").code == 0
+    assert call(join.main, "--folder", "out").code == 0
+    assert Path("out/posts.csv").read_bytes() == Path("bom.csv").read_bytes()
+    refused(classify.main, *to, "a.jsonl", "--bom", says=("--bom", "a.jsonl"))
 
 
 def words(world: World, *more) -> list[str]:
@@ -150,3 +165,17 @@ def test_standard_input_may_be_gzipped(world: World, monkeypatch, kind):
         ended = call(classify.main, *words(world, "--input", "-", "--output", "o.jsonl", "--overwrite"))
         assert ended.code == code and ended.err.count("\n") == (code > 0), ended.err
     assert "parquet" in ended.err
+
+
+@pytest.mark.parametrize(("option", "needs"), [("--workers", "--engine ray"), ("--address", "--engine ray"),
+                                               ("--api-seconds", "--dry-run"), ("--prices", "--dry-run")])
+def test_an_option_that_says_nothing_without_another(world: World, option, needs):
+    """Deliberate break: leave the loop out of `check_together`."""
+    refused(classify.main, *words(world, "--input", world.test, "--output", "o.csv", option, "1"),
+            says=f"{option}: says nothing without {needs}")
+
+
+def test_a_table_of_prices_is_looked_for_before_posts_are_labelled(world: World, monkeypatch):
+    monkeypatch.setattr(labeller.Labeller, "give", None)  # would be a TypeError
+    refused(classify.main, *words(world, "--input", world.test, "--dry-run", "--prices", "none.toml"),
+            says="none.toml: there is no such file")

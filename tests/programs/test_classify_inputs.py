@@ -130,6 +130,15 @@ def test_columns_that_not_every_row_has(world: World, tmp_path):
     assert [row["late"] for row in read(Path("a.csv"))] == ["", "", "x", ""]
 
 
+def test_null_stays_null_and_an_empty_string_one(world: World, tmp_path):
+    """Deliberate break: in bulk/rows.py write `NULL` as it is."""
+    rows = [row | {"mine": mine} for row, mine in zip(post_rows(count=2), (None, "", "null", 0), strict=True)]
+    jsonl(tmp_path / "a.jsonl", rows)
+    for kind in ("jsonl", "csv"):
+        assert call(classify.main, *words(world, "--input", "a.jsonl", "--output", f"o.{kind}")).code == 0
+        assert [row["mine"] for row in read(Path(f"o.{kind}"))] == [None if kind == "jsonl" else "", "", "null", "0"]
+
+
 def test_a_run_remembers_its_columns(world: World, tmp_path):
     own = {"text": "Tweet Text", "label": "Sentiment", "language": "lang", "id": "key"}
     table(tmp_path / "mine.csv", 0, 48, **own)
