@@ -33,14 +33,19 @@ OUTPUTS = st.sampled_from([".csv", ".csv.gz", ".tsv", ".jsonl", ".jsonl.gz", *([
 LINES = ("a", '"', "\r\n", "\n", ",", "\t", "移", "=1+1 ", "👩‍👩‍👧", "words ")
 
 
+# However busy the machine is, and nothing is kept for the next time.
+PATIENT = {"deadline": None, "database": None,
+           "suppress_health_check": [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large]}
+
+
 def few(count: int):
     """The same examples each time, and so many."""
-    return hypothesis.settings(max_examples=count, derandomize=True, deadline=None, database=None)
+    return hypothesis.settings(max_examples=count, derandomize=True, **PATIENT)
 
 
 def many(count: int):
     """Others each time; `pytest --hypothesis-seed 1` draws the same again."""
-    return lambda test: pytest.mark.slow(hypothesis.settings(max_examples=count, deadline=None, database=None)(test))
+    return lambda test: pytest.mark.slow(hypothesis.settings(max_examples=count, **PATIENT)(test))
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +194,7 @@ def interrupted(command: list, windows: int) -> None:
 
 LONG = tables(CELL | st.sampled_from(LINES).map(lambda piece: piece * (2**20 // len(piece.encode()))), most=2)
 FILES = tables() | objects() | (frames() if HAS_ARROW else st.nothing())
-STOPS = {"file": FILES, "kind": st.sampled_from([".csv", ".csv.gz", ".tsv", ".jsonl"]), "windows": st.integers(0, 3),
+STOPS = {"file": FILES, "kind": OUTPUTS, "windows": st.integers(0, 3),
          "parts": st.integers(1, 3)}
 
 
