@@ -83,6 +83,10 @@ def cases(state: State):
     near = 2.0**-8  # one unit in the last place of bfloat16
     yield Case("RMSNorm", torch.no_grad()(lambda: norm(x)), 2 * x.numel() * one, near)
     yield Case("RMSNorm, forward and backward", lambda: through(norm, x), 5 * x.numel() * one, 4 * near)
+    residual = draw(TOKENS, HIDDEN)
+    yield Case("RMSNorm of a sum", torch.no_grad()(lambda: norm(x, residual)), 4 * x.numel() * one, near)
+    yield Case("RMSNorm of a sum, forward and backward", lambda: through(norm, x, residual), 8 * x.numel() * one,
+               4 * near)
     gate, up = draw(TOKENS, INNER), draw(TOKENS, INNER)
     yield Case("SwiGLU", torch.no_grad()(lambda: swiglu(gate, up)), 3 * gate.numel() * one, near)
     yield Case("SwiGLU, forward and backward", lambda: through(swiglu, gate, up), 8 * gate.numel() * one, 4 * near)
