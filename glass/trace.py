@@ -120,7 +120,7 @@ class _Maker:
         residual = self.rows(self.seen.inputs[f"{module}.post_attention_layernorm"], last)
         self.add(f"{name}.attention_write", "Attention writes", "written = out W_o^T;  residual = x + written;  "
                  "size = |written|", {"written": written, "residual": residual, "size": length(written)},
-                 (code(whole, "self_attn" if not last else "attention.o_proj", "h = x + written"),
+                 (code(whole, "self_attn" if not last else "attention.o_proj", "residual=x"),
                   *(() if last else (code(Attention.forward, "self.o_proj("),))),
                  Step("linear", f"{name}.attention_write.written", (f"{name}.attention.out",),
                       {"linear": f"{module}.self_attn.o_proj"}),

@@ -37,8 +37,8 @@ class Block(nn.Module):
         self.mlp = MLP(config.hidden_size, config.intermediate_size, config.mlp_bias)
 
     def forward(self, x, rope, layout: Layout, attend: Attend, kv_cache: KVCache | None = None) -> torch.Tensor:
-        written = self.self_attn(self.input_layernorm(x), rope, layout, attend, kv_cache)
-        h, normed = self.post_attention_layernorm(written, residual=x)  # h = x + written
+        h, normed = self.post_attention_layernorm(  # h = x + attention
+            self.self_attn(self.input_layernorm(x), rope, layout, attend, kv_cache), residual=x)
         return h + self.mlp(normed)
 
     def answer_hidden(self, x, rope, layout: Layout, attend: Attend, query_index: torch.Tensor) -> torch.Tensor:

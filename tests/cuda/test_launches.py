@@ -4,7 +4,7 @@ A kernel of a small batch takes a few microseconds, and so does launching one: w
 waits for the host. Counted with Llama 3.2-3B's widths in 2 and 4 layers, every further layer launching as many as one
 more of these. `python -m tests.cuda.parts` says what they are.
 
-Deliberate break: in model/llama.py write `h = x + written` in `Block.forward` and norm it without a residual.
+Deliberate break: in model/llama.py norm `x + self.self_attn(...)` in `Block.forward`, without a residual.
 """
 
 import re
