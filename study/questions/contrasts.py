@@ -11,12 +11,14 @@ from report.intervals import LEVEL
 from report.words import counted
 from stats.families import THESE, family
 from stats.families import Contrast as Compared
-from study.preregistration import LATE, Standing
+from study.preregistration import DECLARED, LATE, NAMED, Standing
 from study.questions.compared import is_shown, notes_of, title_of
 from study.questions.sentences import compared, p_words
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 
+OLDER = ("Not declared: labels from outside existed before the plan was frozen, so a comparison with them may have "
+         "been chosen after they were seen.")
 SHOWN = ("value", "low", "high", "simultaneous_low", "simultaneous_high")
 
 
@@ -57,8 +59,9 @@ def contrasts(results: Results, standing: Standing | None = None) -> Section | N
     answer = (f"Of {counted(len(rows), 'contrast')}, {len(stand) or 'none'} {'have' if len(stand) > 1 else 'has'} a "
               f"simultaneous interval that leaves out zero{': ' if stand else ''}{'; '.join(stand)}.")
     answer = answer if stand else f"No difference is shown. {answer}"
+    notes = [*standing.notes, *([OLDER] if {DECLARED, NAMED} <= set(statuses) else [])]
     return Section("contrasts", "The plan's contrasts", "Which of the comparisons that the plan names stand out?",
-                   answer, claims, [table, more], [figure], standing.notes,
+                   answer, claims, [table, more], [figure], notes,
                    exploratory=all(status == LATE for status in statuses))
 
 

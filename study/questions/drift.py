@@ -16,7 +16,7 @@ from stats.recipes import Fits
 from study.inputs import written_on
 from study.questions.compared import compare, fits_words, is_shown, main_figure, notes_of, title_of, whole
 from study.questions.scopes import part, table_part
-from study.questions.sentences import FIGURES, chance, scored, shortest
+from study.questions.sentences import FIGURES, finding, scored
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.report.tables import shown
 from study.results import Results
@@ -142,10 +142,12 @@ def claim_of(results: Results, row: dict, cut: str, name: str, later: np.ndarray
     """What learning from the past only changes for one set."""
     languages = sorted(set(results.kept.language[later].tolist()))
     about = fits_words(*row["recipes"].values()) if row["lacking"] else f"for {row['holds']}"
+    what = FIGURES.get(name, title_of(name))
+    turn = f"trained only on posts from before {cut} instead of as many of all days"
     return Claim(
-        shortest([f"Trained only on posts from before {cut} instead of as many of all days, {row['set']} scores "
-                  f"{scored(row['value'])} on {FIGURES.get(name, title_of(name))}"], [" in later posts", ""],
-                 [chance(row)]) + ".", row["value"], row["low"], row["high"],
+        finding(row, [f"T{turn[1:]}, {row['set']} scores {scored(row['value'])} on {what}"],
+                [f"on {what} for {row['set']}, {turn},"], [" in later posts", ""]),
+        row["value"], row["low"], row["high"],
         f"On {counted(int(later.sum()), 'later test post')}, the difference that training on earlier posts alone makes "
         f"is compatible with anything inside the interval, {about}.",
         "That the model will be as good or as bad next year; or that the difference is one of time alone: earlier "

@@ -79,7 +79,8 @@ def topic_answer(results: Results, recipes: Mapping[str, Fits], multi: str, sing
     there = len(set(unseen) & set(results.seen(multi)))
     return (f"Trained on {language_name(results.seen(single)[0])} alone, the model reaches {title_of(name)} "
             f"{number(both[1])} in the {counted(len(unseen), 'language')} that it never saw; trained on {multi}, which "
-            f"has {there} of {'these' if len(unseen) > 1 else 'them'}, {number(both[0])} (means over all fits).")
+            f"has {there} of {'these' if len(unseen) > 1 else 'them'}, {number(both[0])} (means over all fits; "
+            "whether they differ is said in a claim of its own).")
 
 
 def topic_claim(results: Results, recipes: Mapping[str, Fits], multi: str, single: str, name: str) -> Claim:
