@@ -56,11 +56,11 @@ def contrasts(results: Results, standing: Standing | None = None) -> Section | N
                         name="contrasts", x="value", y="contrast", low="low", high="high",
                         wider_low="simultaneous_low", wider_high="simultaneous_high")
     stand = [row["contrast"] for row, line in zip(rows, found, strict=True) if is_shown(at_once(line))]
-    answer = (f"Of {counted(len(rows), 'contrast')}, {len(stand) or 'none'} {'have' if len(stand) > 1 else 'has'} a "
+    answer = (f"Of {counted(len(rows), 'comparison')}, {len(stand) or 'none'} {'have' if len(stand) > 1 else 'has'} a "
               f"simultaneous interval that leaves out zero{': ' if stand else ''}{'; '.join(stand)}.")
     answer = answer if stand else f"No difference is shown. {answer}"
     notes = [*standing.notes, *([OLDER] if {DECLARED, NAMED} <= set(statuses) else [])]
-    return Section("contrasts", "The plan's contrasts", "Which of the comparisons that the plan names stand out?",
+    return Section("contrasts", "The plan's comparisons", "Which of the comparisons that the plan names stand out?",
                    answer, claims, [table, more], [figure], notes,
                    exploratory=all(status == LATE for status in statuses))
 
@@ -96,7 +96,7 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     return Claim(
         compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
         shown["high"],
-        f"{status}. {found} for {counted(len(results.plan.contrasts), 'contrast')}.{disagreement(line)}",
+        f"{status}. {found} for {counted(len(results.plan.contrasts), 'comparison')}.{disagreement(line)}",
         f"{rows} comparisons which the plan does not name are as certain; that it holds in each single language." if
         is_shown(shown) else "That the two are alike: the interval contains other differences that the data are "
         "compatible with.",

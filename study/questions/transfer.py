@@ -51,9 +51,8 @@ def topic(results: Results) -> Section:
     counts = ", ".join(f"{each} {len(recipe)}" for each, recipe in recipes.items())
     notes = [f"Fits of each: {counts}. A draw that takes all rows there are counts once for each seed."]
     if single and named:
-        notes.append(f"{multi} less {', '.join(named)} is a contrast of the plan: its claim, with the family's "
-                     f"interval, "
-                     "stands in the section on these.")
+        notes.append(f"{multi} less {', '.join(named)} is a comparison of the plan: its claim, with the family's "
+                     "interval, stands in the section on these.")
     keys = ("what", "train", "languages", "difference", "low", "high", "holds")
     apart = Table("topic_differences", f"{title_of(name)}, less {multi} on the same languages",
                   [sets.column(key) for key in keys],

@@ -68,5 +68,5 @@ def test_contrasts_that_show_nothing_say_so_first(tmp_path):
     section = contrasts(fake_results(tmp_path, plan))
     (row,) = section.tables[0].rows
     assert row["simultaneous_low"] <= 0 <= row["simultaneous_high"]
-    assert section.answer.startswith("No difference is shown. Of 1 contrast, none has")
+    assert section.answer.startswith("No difference is shown. Of 1 comparison, none has")
     assert section.claims[0].text.startswith("No difference shown: ")
