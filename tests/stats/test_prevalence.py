@@ -12,6 +12,7 @@ import pytest
 from stats.prevalence import Coded, Machine, equal_probabilities, prevalence, strata_of
 from stats.rates import moved, share_interval
 from stats.surrogate import SMALLEST, answers, fit, folds
+from tests.stats.designs import DESIGNS, drawn
 
 
 def machine_of(predicted, labels=2, probabilities=None, group=None) -> Machine:
@@ -23,21 +24,6 @@ def population(stream, posts, share, found, false) -> tuple[numpy.ndarray, numpy
     """Truth and the machine's label: it finds `found` of the posts with the label, and gives it to `false` others."""
     truth = (stream.random(posts) < share).astype(int)
     return truth, numpy.where(truth, stream.random(posts) < found, stream.random(posts) < false).astype(int)
-
-
-def drawn(stream, design, posts, rows, unsure):
-    """(post, probability, stratum) of a sample; `unsure` (N,) bool: posts that are drawn five times as often."""
-    if design == "equal":
-        return numpy.sort(stream.choice(posts, rows, replace=False)), *equal_probabilities(rows, posts)
-    if design == "strata":
-        parts = [numpy.flatnonzero(side) for side in (unsure, ~unsure)]
-        taken = [stream.choice(part, min(len(part), rows // 2), replace=False) for part in parts]
-        chance = numpy.concatenate([numpy.full(len(t), len(t) / len(p)) for t, p in zip(taken, parts, strict=True)])
-        return numpy.concatenate(taken), chance, strata_of(chance, posts)
-    size = numpy.where(unsure, 5.0, 1.0) * (0.5 + stream.random(posts) if design == "sizes" else 1)
-    chance = numpy.minimum(1, rows * size / size.sum())
-    post = numpy.flatnonzero(stream.random(posts) < chance)
-    return post, chance[post], strata_of(chance[post], posts)
 
 
 def example(design="equal", seed=0):
@@ -211,7 +197,7 @@ def test_intervals_cover_in_a_short_simulation(design):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("design", ["equal", "strata", "independent", "sizes"])
+@pytest.mark.parametrize("design", DESIGNS)
 def test_intervals_cover_the_truth(design, case):
     found = covered(design, case, 2000)
     print(design, case, found)
