@@ -6,7 +6,7 @@
     languages that neither saw."
 
 Where the interval contains zero, the sentence begins with that and has no word for a direction; where it is shown for
-these fits alone, it ends with that. Of several ways to say the same, the first one that is short enough is taken.
+these fits alone, it says so. Of several ways to say the same, the first one that is short enough is taken.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +76,9 @@ def finding(found: Mapping, shown: Sequence[str], begun: Sequence[str], *rest: S
     if not (found["low"] is not None and is_shown(found)):
         start = unshown(*(found[key] for key in ("value", "low", "high")))
         return shortest([f"{start} {words}" for words in begun], *rest) + "."
-    return shortest(shown, *rest, [", in these fits" if found.get("holds") == THESE else ""]) + "."
+    these = found.get("holds") == THESE
+    return shortest(["".join(parts) + ", in these fits" * (these and "these fits" not in parts[0])
+                     for parts in product(shown, *rest)]) + "."
 
 
 def shortest(*choices: Sequence[str]) -> str:
@@ -145,7 +147,8 @@ def compared(results: Results, first: str, second: str, figure: str, languages: 
     if {first, second} <= set(results.plan.sets) and taughts[0] != taughts[1]:
         turn = f"fine-tuned on {taughts[0]} instead of {taughts[1]}"
         ways = where(results, first, second, languages, named=False)
-        shown, begun = f"F{turn[1:]}, the model scores {scored(value)} on {what}", f"on {what}, {turn},"
+        model = "these fits score" if found.get("holds") == THESE else "the model scores"
+        shown, begun = f"F{turn[1:]}, {model} {scored(value)} on {what}", f"on {what}, {turn},"
     else:
         ways, pair = named, [called(results, name) for name in (first, second)]
         shown, begun = f"{pair[0]} scores {scored(value, pair[1])} on {what}", f"on {what}, {pair[0]} less {pair[1]},"
