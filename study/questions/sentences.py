@@ -75,7 +75,7 @@ def finding(found: Mapping, shown: Sequence[str], begun: Sequence[str], *rest: S
     """
     if not (found["low"] is not None and is_shown(found)):
         start = unshown(*(found[key] for key in ("value", "low", "high")))
-        return shortest([f"{start} {words}" for words in begun], *rest) + "."
+        return shortest([f"{start} {words}" for words in begun], *rest).rstrip(",") + "."
     these = found.get("holds") == THESE
     return shortest(["".join(parts) + ", in these fits" * (these and "these fits" not in parts[0])
                      for parts in product(shown, *rest)]) + "."
