@@ -165,5 +165,7 @@ def test_tables_end_alike_and_a_phone_s_names_are_short(found, tmp_path):
         assert browser.read(path, 390)["scroll_width"] <= 390
         one, two = browser.value(columns)
         assert one == pytest.approx(two, abs=0.5) and browser.value(cut) == 0
+        assert browser.value("[...document.querySelectorAll('tr')].every("
+                             "one => Number.isInteger(one.getBoundingClientRect().height))")
         shown_names = browser.value(names)
         assert shown_names[1][0] == brief(NAMES[0]) and max(width for _, width in shown_names) < 390 / 3
