@@ -14,6 +14,7 @@ from audit.words import short, unbroken
 from report.markup import Html, escape, join, tag
 from report.page import POLICY, STYLE
 from report.words import number, percent
+from stats.predictions import SMALL_CLASS, SMALL_ROWS
 
 STYLES = (STYLE, Path(__file__).with_name("page.css"))  # the page of one run, and what an audit has beside it
 
@@ -85,5 +86,6 @@ def terms(found: Mapping) -> dict[str, str]:
     said["intervals"] = "95\u00a0%. Rates: Wilson."
     if found["draws"]:
         said["intervals"] += (f" KL and F1: {found['draws']:,} bootstrap draws (seed {found['seed']}) of groups of "
-                              "posts with the same text, within languages.")
+                              f"posts with the same text, within languages. F1 has none below {SMALL_ROWS} posts, or "
+                              f"where a label has fewer than {SMALL_CLASS}.")
     return said

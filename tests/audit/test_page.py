@@ -115,6 +115,7 @@ def test_the_glossary_explains_what_stands_on_the_page(found):
     assert {"macro-F1", "KL", "bits used", "bits by error", "Codes 0 to 15", "q_proj, k_proj, v_proj, o_proj",
             "gate_proj, up_proj, down_proj"} < set(terms(found))
     assert "bits stored" in terms(small | {"quantisation": packed}) and "flips" not in terms(small)
+    assert "F1 has none below 30 posts, or where a label has fewer than 10." in terms(found)["intervals"]
     assert [float(NF4_CODE[code]) for code in (0, 7, 15)] == [-1, 0, 1]
     assert "from −1 (0) over zero (7) to 1 (15)" in terms(found)["Codes 0 to 15"]
 
