@@ -57,4 +57,4 @@ lint: .venv/test-ready
 	@touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .hypothesis .ruff_cache

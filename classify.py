@@ -31,18 +31,18 @@ import numpy as np
 from bulk.check import READING, check_inputs, kept_columns
 from bulk.dry_run import dry_run
 from bulk.fleet import Fleet
-from bulk.manifest import is_done, manifest_path, note_whole
+from bulk.manifest import is_done, manifest_path, note_whole, read_manifest
 from bulk.opened import arithmetic, ready
 from bulk.options import BulkOptions
 from bulk.page import write_page
-from bulk.places import Job, check_output, jobs
+from bulk.places import Job, check_beside, check_output, jobs
 from bulk.remote import on_this_machine
 from bulk.rows import output_row
 from bulk.stop import Stop
 from bulk.watch import Watch
 from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import check_place, sha256_file, sha256_json
+from common.files import sha256_file, sha256_json
 from common.options import option, parse_options
 from common.run_json import check_adapter
 from common.terminal import bars, human_seconds, printable
@@ -61,12 +61,12 @@ from inference.loaded import LoadedRun
 from inference.options import LabelOptions
 from inference.repeats import Repeats
 from inference.run import finished_run
-from report.words import counted
+from report.words import counted, percent
 from stats.calibration import LEAST_ROWS, scaled
 
 # What --text does not go with.
 FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns", "safe_cells",
-         *(field.name for field in (*fields(ColumnOptions), *fields(BulkOptions))))
+         "bom", *(field.name for field in (*fields(ColumnOptions), *fields(BulkOptions))))
 
 
 @dataclass
@@ -93,6 +93,8 @@ class ClassifyOptions(ColumnOptions, BulkOptions, LabelOptions, MachineOptions):
                             minimum=0, maximum=1)
     safe_cells: bool = option(False, "in csv and tsv, put an apostrophe before cells that a spreadsheet would take for "
                               "a formula: those that begin with =, +, - or @")
+    bom: bool = option(False, "begin csv and tsv with a byte order mark, without which Excel takes UTF-8 for something "
+                       "else on a double click; R's read.csv then needs fileEncoding = \"UTF-8-BOM\"")
 
 
 def main(argv: list[str]) -> None:
@@ -113,6 +115,10 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
     """Check all inputs and outputs, then label one input after the other; `folder` is that of several outputs."""
     manifest = None if folder is None else manifest_path(folder, options.part())
     check_calibration(run, options)
+    if not options.dry_run:
+        check_beside(options, todo, folder)
+        if manifest is not None:
+            read_manifest(manifest)  # whatever is wrong with it, is told before the hours of work
     scaling = run.facts["calibration"] if options.calibrated else None
     hashes = run_hashes(run) | {"--calibrated": scaling} if options.resume or not options.dry_run else {}
     if manifest is not None and options.resume:
@@ -125,9 +131,6 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
         todo = [job for job in todo if job not in done]
     for job in todo if not options.dry_run else ():
         check_output(job, options)
-    for name in ("progress_json", "report"):
-        if getattr(options, name) is not None:
-            check_place(getattr(options, name), f"--{name.replace('_', '-')}")
     with Stop() as stop:
         found = check_inputs([job.source for job in todo], options, stop.check)
         kept = [kept_columns(options, notes, job.source) for notes, job in zip(found, todo, strict=True)]
@@ -146,16 +149,20 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
                 labeller = Labeller(model, prompt, options.micro_tokens, watch.show, Repeats(prefix=prompt.prefix_ids))
                 exact = arithmetic(model, options)
                 watch.measure(model)
+            counts = Counter()
             with closing(labeller) if options.engine == "ray" else nullcontext(), watch:
                 for job, notes, own in zip(todo, found, kept, strict=True):
                     rows = job.rows(notes.kept)
                     made_from = hashes | input_hashes(job, options) | {
                         "own columns": own, "rows": [rows.start, rows.stop, notes.kept]} | exact
                     file = growing(job, made_from, labeller.prompt, options, manifest)
-                    label(labeller, file, job, notes, own, options, watch, stop, scaling)
+                    counts += label(labeller, file, job, notes, own, options, watch, stop, scaling)
             if folder is not None:
                 print(f"together {watch.summary()}")
-    write_report(options, folder, todo)
+            if folder is None and options.report:
+                write_page(options.report, todo[0].path, options.date_column, counts)
+    if folder is not None and not (options.part() or options.dry_run):  # parts that are not joined yet have none
+        write_page(options.report or folder / "report.html", folder, options.date_column)
 
 
 def with_text(notes: Notes, job: Job) -> int:
@@ -174,7 +181,7 @@ def growing(job: Job, made_from: dict, prompt: Prompt, options: ClassifyOptions,
                 "input": job.source.name, "output": job.output.name, "made_from": made_from, "reals": reals,
                 "bytes": job.path.stat().st_size})
 
-    return GrowingFile(job.path, made_from, options.resume, options.safe_cells, reals, whole)
+    return GrowingFile(job.path, made_from, options.resume, options.safe_cells, reals, whole, options.bom)
 
 
 def label_one(options: ClassifyOptions) -> None:
@@ -199,10 +206,15 @@ def label_one(options: ClassifyOptions) -> None:
 
 
 def check_together(options: ClassifyOptions) -> None:
-    """Refuse options that contradict one another."""
+    """Refuse options that contradict one another, and those that say nothing without another."""
     if options.overwrite and options.resume:
         raise UserError("--overwrite and --resume: the one starts anew, the other goes on, and a job that is started "
                         "again and again with both would never end; give --overwrite once, then --resume")
+    for names, is_there, needs in ((("workers", "address"), options.engine == "ray", "--engine ray"),
+                                   (("prices", "api_seconds"), options.dry_run, "--dry-run")):
+        for name in options.given.intersection(names if not is_there else ()):
+            raise UserError(f"--{name.replace('_', '-')}: says nothing without {needs}; give that as well, or leave it "
+                            "out")
 
 
 def check_calibration(run: RunFolder, options: ClassifyOptions) -> None:
@@ -213,8 +225,8 @@ def check_calibration(run: RunFolder, options: ClassifyOptions) -> None:
 
 
 def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: list[str], options: ClassifyOptions,
-          watch: Watch, stop: Stop, scaling: dict | None) -> None:
-    """Labels for the job's posts that `file` does not have yet, window by window."""
+          watch: Watch, stop: Stop, scaling: dict | None) -> Counter:
+    """Labels for the job's posts that `file` does not have yet, window by window; returns the counts of all of it."""
     rows, prompt, halvings = job.rows(notes.kept), labeller.prompt, labeller.halvings
     imitating = 0  # of those that are labelled now
     try:
@@ -248,7 +260,8 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
         raise
     counts, seconds = file.counts, time.perf_counter() - began
     print(f"  {counts['texts'] - counts['unsure']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
-          + (f"; {counts['unsure']:,} were below --abstain and got none" if counts["unsure"] else "")
+          + (f"; {counts['unsure']:,} were below --abstain and got none (coverage "
+             f"{percent(1 - counts['unsure'] / counts['texts'])})" if counts["unsure"] else "")
           + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else "")
           + (f"; {counted(counts['wrong'], 'row')} could not be read and got none" if counts["wrong"] else "")
           + (f"; {counts['repeats']:,} came again and were computed once" if counts["repeats"] else ""))
@@ -257,6 +270,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
     if labeller.halvings > halvings or (labeller.remark() and not labeller.halvings):
         print(f"  {labeller.remark()}")
     print(f"labels: {job.path}")
+    return counts
 
 
 def run_hashes(run: RunFolder) -> dict:
@@ -269,17 +283,7 @@ def input_hashes(job: Job, options: ClassifyOptions) -> dict:
     """What of an input and of the options decides the rows of an output; known before any row is read."""
     return {"input": sha256_file(job.source), "columns": asdict(options.columns()), "--shard": options.shard,
             "--with-texts": options.with_texts, "--keep-columns": list(options.keep_columns),
-            "--safe-cells": options.safe_cells, "--abstain": options.abstain or None}
-
-
-def write_report(options: ClassifyOptions, folder: Path | None, todo: list[Job]) -> None:
-    """The page on what was labelled: on all of a folder's outputs, or on one; none of parts that are not joined yet."""
-    if options.dry_run:
-        return
-    if folder is not None and not options.part():
-        write_page(options.report or folder / "report.html", folder, options.date_column)
-    elif folder is None and options.report and todo:
-        write_page(options.report, todo[0].path, options.date_column)
+            "--safe-cells": options.safe_cells, "--abstain": options.abstain or None, "--bom": options.bom or None}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import wrap
 from typing import ClassVar
 
 import torch
@@ -21,13 +20,13 @@ import torch
 from audit.adapter import adapter, compare
 from audit.behaviour import behaviour
 from audit.change import macro_f1
+from audit.four_bits import worst_rounded
 from audit.memorisation import memorisation
 from audit.minimal import read_pairs, shipped_pairs
 from audit.page import audit_page, findings
 from audit.probe import probe
 from audit.provenance import hashes, replay
 from audit.quantisation import quantisation
-from audit.sections import worst_rounded
 from audit.subject import Subject, level_of, open_subject
 from common.device import MachineOptions
 from common.errors import UserError, run_program
@@ -43,11 +42,22 @@ from data.rows import stem
 from finetune.recorded import prepared_of, recorded_data
 from finetune.run_folder import RunFolder
 from inference.run import finished_run, open_model
+from report.words import counted, filled
 
 PARTS = ("quantisation", "adapter", "provenance", "behaviour", "memorisation")
 WRITTEN = ("The pairs were written for this project by a language model and not checked by native speakers; every post "
            "is invented (audit/pairs/README.md). Situations recur from language to language, so the intervals over all "
            "languages are narrower than they should be.")
+
+# Part -> what its bar counts, and what one of them is.
+UNITS = {
+    "four bits": ("round", "A round goes over all posts, with one {level} changed; the first only looks at what "
+                           "arrives at the matrices, the last changes all of them."),
+    "adapter": ("round", "A round goes over all posts, with one {level}'s update left out; the last leaves out all."),
+    "pairs": ("round", "It goes over the posts of all pairs."),
+    "memory": ("round", "A round scores training posts or unseen ones, with the adapter or without it."),
+    "steps": ("recorded step", "Each is done again and compared to the bit."),
+}  # fmt: skip
 
 
 @dataclass
@@ -94,7 +104,7 @@ def main(argv: list[str]) -> None:
     for name in options.data:
         run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(subject.posts),
                          "accuracy": found["accuracy"], "macro_f1": found["macro_f1"]})
-    print("\n" + "\n\n".join("\n".join(wrap(line, 100)) for line in findings(found)))
+    print("\n" + "\n\n".join("\n".join(filled(line)) for line in findings(found)))
     print(f"\nreport: {out / 'audit.html'} ({human_seconds(time.monotonic() - began)})")
 
 
@@ -131,11 +141,11 @@ def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder |
              "macro_f1": macro_f1(subject.table, reference),
              "accuracy": float((reference.argmax(1) == subject.table.gold).mean())}
     if "quantisation" in options.parts:
-        found["quantisation"] = quantisation(subject, reference, level=level, progress=shown("four bits"),
-                                             rounded=lambda rows: print(f"  rounded worst: {worst_rounded(rows)}"),
+        found["quantisation"] = quantisation(subject, reference, level=level, progress=shown("four bits", level),
+                                             rounded=lambda rows: print(told(f"rounded worst: {worst_rounded(rows)}")),
                                              **how)
     if "adapter" in options.parts:
-        found["adapter"] = adapter(subject, reference, level=level, progress=shown("adapter"), **how)
+        found["adapter"] = adapter(subject, reference, level=level, progress=shown("adapter", level), **how)
         found["adapter"]["probe"] = probe(subject, reference, options.seed)
         found["adapter"] |= angles
     if "behaviour" in options.parts:
@@ -178,10 +188,18 @@ def remembered(options: AuditOptions, subject: Subject) -> dict:
                                              progress=shown("memory"))
 
 
-def shown(part: str) -> Callable[[int], Callable[[], None]]:
-    """progress(total) -> a function that moves the part's bar by one."""
+def told(line: str) -> str:
+    """A line for the terminal, indented and cut where it is too long."""
+    return "\n".join(f"  {part}" for part in filled(line))
+
+
+def shown(part: str, level: str = "") -> Callable[[int], Callable[[], None]]:
+    """progress(total) -> a function that moves the part's bar by one; what one is, is said before."""
+    unit, words = UNITS[part]
+
     def start(total: int) -> Callable[[], None]:
-        moving = bar(total, "round", part)
+        print(told(f"{part}: {counted(total, unit)}. {words.format(level=level)}"))
+        moving = bar(total, unit, part)
 
         def done() -> None:
             moving.update()

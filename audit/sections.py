@@ -1,83 +1,17 @@
 """The parts of the page: for each section of audit.json its sentence, its tables and its pictures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
+from audit.four_bits import quantisation, said_of_quantisation
 from audit.memorisation import for_the_card
 from audit.minimal import DIFFER, ENOUGH, SAME
-from audit.picture import points
+from audit.picture import both_widths
+from audit.tables import changes, picture
+from audit.words import changed, flips, in_one_line, named, percent, percents, short, unbroken, whole
 from report.markup import Html, folded, grid, join, tag
-from report.words import counted, interval, language_name, number, percent
+from report.words import counted, language_name, number
 
 ANGLES = ("cosine", "writes", "writes_by_chance", "reads", "reads_by_chance")
-MOST = 14  # rows of a table or picture before the rest is folded
-
-
-def short(name: str) -> str:
-    """As the glass names it: `short("model.layers.0.self_attn.v_proj") -> "layers.0.self_attn.v_proj"`."""
-    return name.removeprefix("model.")
-
-
-def said_of_quantisation(found: Mapping) -> str:
-    """The first line about four bits."""
-    if found["state"] == "packed":
-        return ("Four bits: the base is in 4 bits on disk, and what its weights were before is not known here; so no "
-                "error and no cost can be given, only which codes are used.")
-    whole, first = found["all"], found["changed"][0]
-    done = "put back to 16 bits" if found["state"] == "nf4" else "put into 4 bits (the run's are dense)"
-    part = "matrix" if found["level"] == "matrix" else "layer"
-    return (f"Four bits: with all {len(found['matrices'])} matrices {done}, {flips(whole)} and macro-F1 changes by "
-            f"{changed(whole)}. Alone, the {part} that moves the "
-            f"probabilities most is {short(first['name'])} (KL {number(first['kl'], 4)}); the worst rounded is "
-            f"{worst_rounded(found['matrices'])}.")
-
-
-def worst_rounded(matrices: Sequence[Mapping]) -> str:
-    """The matrix that was rounded worst, and in which block most: known before any post is labelled."""
-    worst = max(matrices, key=lambda row: row["relative_error"])
-    return (f"{short(worst['name'])}, off by {percent(worst['relative_error'])} of its norm, most in block "
-            f"{worst['worst_blocks'][0]['block']}")
-
-
-def quantisation(found: Mapping) -> list[Html]:
-    """Tables of matrices and of what changing each costs."""
-    if found["state"] == "packed":
-        rows = [[short(row["name"]), number(row["bits_used"]), number(row["bits_stored"]),
-                 number(row["largest_scale_over_median"], 1)] for row in found["matrices"]]
-        return [grid(["matrix", "bits used", "bits stored", "largest scale / median"], rows, class_="wide"),
-                codes(found)]
-    verb = "put back to 16 bits" if found["state"] == "nf4" else "put into 4 bits"
-    return [tag("p", f"Each {'matrix' if found['level'] == 'matrix' else 'layer'} alone {verb}, sorted by what it does "
-                "to the answers.", class_="before"),
-            picture(found["changed"], f"KL when each part alone is {verb}"), changes(found["changed"], found["all"]),
-            tag("h3", "How each matrix was rounded"),
-            tag("p", "Error: of all weights, as a share of the matrix's norm. Weighted: of the outputs, for the inputs "
-                "that arrive with these posts. Crest: largest weight of a block over the block's root mean square. "
-                "Outliers: weights beyond six standard deviations. Sorted by the weighted error; python -m glass shows "
-                "any block, weight by weight.", class_="note"),
-            grid(["matrix", "error", "weighted", "worst block", "crest", "outliers", "bits used", "bits by error"],
-                 [[short(row["name"]), percent(row["relative_error"]), percent(row["weighted_error"]),
-                   percent(row["block_error_largest"]), number(row["crest_largest"], 1), f"{row['outliers']:,}",
-                   number(row["bits_used"]), number(row["bits_by_error"], 2)] for row in
-                  sorted(found["matrices"], key=lambda row: -row["weighted_error"])], class_="wide"),
-            worst_blocks(found), codes(found)]
-
-
-def worst_blocks(found: Mapping) -> Html:
-    """Of each matrix the block that holds the largest share of its squared error."""
-    every = [(block["share"], row["name"], block) for row in found["matrices"] for block in row["worst_blocks"][:1]]
-    blocks = sorted(every, key=lambda part: -part[0])
-    return folded("The worst block of each matrix", grid(
-        ["matrix", "block", "row", "from column", "share of its squared error", "error", "largest weight", "crest"],
-        [[short(name), block["block"], block["row"], block["column"], percent(share), percent(block["relative_error"]),
-          number(block["largest"]), number(block["crest"], 1)] for share, name, block in blocks], class_="wide"))
-
-
-def codes(found: Mapping) -> Html:
-    """How often each of the sixteen codes is used."""
-    return folded("Codes, in per cent of the weights", grid(
-        ["matrix", *range(16)], [[short(row["name"]), *(f"{100 * code / sum(row['codes']):.1f}"
-                                                        for code in row["codes"])]
-                                 for row in found["matrices"]], class_="wide"))
 
 
 def said_of_adapter(found: Mapping) -> str:
@@ -106,17 +40,18 @@ def known(told: Mapping) -> str:
 def adapter(found: Mapping) -> list[Html]:
     """Tables of updates, of what leaving each out does, of angles, and the probe."""
     parts = [tag("p", "Each part's update alone left out, sorted by what that does to the answers.", class_="before"),
-             picture(found["off"], "KL when each part's update is left out"), changes(found["off"], found["all"]),
+             picture(found["off"], "KL when each part's update is left out"),
+             changes(found["off"], found["all"], found["level"]),
              tag("h3", "Size and directions of the updates"),
              grid(["matrix", "update", "weight", "ratio", "rank", "effective rank"],
-                  [[short(row["name"]), number(row["update_norm"]), number(row["weight_norm"]), percent(row["ratio"]),
+                  [[named(row["name"]), number(row["update_norm"]), number(row["weight_norm"]), percent(row["ratio"]),
                     row["rank"], number(row["effective_rank"], 1)] for row in found["matrices"]], class_="wide")]
     if told := found.get("probe"):
         rows = [[words, number(told["macro_f1"][key]), percent(told["accuracy"][key])] for key, words in (
             ("run", "the run"), ("probe", "linear probe on the base's answer state"),
             ("base", "the base, adapter off"))]
         parts += [tag("h3", "What the base already knew"),
-                  grid(["", "macro-F1", "accuracy"], rows, class_="wide"),
+                  grid(["labelled by", "macro-F1", "accuracy"], rows, class_="wide"),
                   tag("p", known(told).strip()) if told["learned"] else None,
                   tag("p", f"The probe learns from the labels of {told['folds'] - 1} fifths of these "
                       f"{counted(told['posts'], 'post')}, in all their languages; the run learned from its training "
@@ -127,8 +62,8 @@ def adapter(found: Mapping) -> list[Html]:
         parts += [tag("h3", f"Beside {found['other']}"),
                   tag("p", "Cosine of the two updates, and how far the directions they write into and read from "
                       "coincide (1: the same; beside it, what directions drawn at random would have).", class_="note"),
-                  grid(["matrix", "cosine", "writes", "by chance", "reads", "by chance"],
-                       [[short(row["name"]), *(number(row[key]) for key in ANGLES)] for row in found["angles"]],
+                  grid(["matrix", "cosine", "writes", "writes by chance", "reads", "reads by chance"],
+                       [[named(row["name"]), *(number(row[key]) for key in ANGLES)] for row in found["angles"]],
                        class_="wide")]
     return parts
 
@@ -164,7 +99,7 @@ def provenance(found: Mapping) -> list[Html]:
     words = {True: "same", False: "differs", None: "–"}
     rows = [[row["what"], row["name"], words[row["same"]], tag("code", (row["recorded"] or "–")[:16]),
              tag("code", (row["found"] or "not there")[:16])] for row in found["hashes"]]
-    parts = [grid(["", "name", "", "recorded", "found now"], rows, numbers=[False] * 5, class_="wide"),
+    parts = [grid(["kind", "name", "same?", "recorded", "found now"], rows, numbers=[False] * 5, class_="wide"),
              tag("p", "The first 16 digits of each; audit.json has all. A dash: the run recorded nothing to compare.",
                  class_="note")]
     again = found["replay"]
@@ -189,20 +124,22 @@ def said_of_behaviour(found: Mapping) -> str:
 
 def behaviour(found: Mapping) -> list[Html]:
     """Failure rates by check and language, and examples."""
-    rows = [[row["check"].replace("_", " "), f"{row['failures']}/{row['pairs']}", percent(row["rate"]),
-             interval(row["rate_ci"]), "one label" if row["expect"] == SAME else "two labels",
-             f"{row['commonest']} {percent(row['commonest_share'])}"] for row in found["checks"]]
+    rows = [[row["check"].replace("_", " "), f"{row['failures']}/{row['pairs']}", f"{100 * row['rate']:.1f}",
+             percents(row["rate_ci"]), "one label" if row["expect"] == SAME else "two labels",
+             f"{in_one_line(row['commonest'])}\u00a0{percent(row['commonest_share'])}"] for row in found["checks"]]
     about = [[row["check"].replace("_", " "), row["about"]] for row in found["checks"] if row["about"]]
     languages = list(found["languages"])
     cells = {(cell["check"], cell["language"]): cell for cell in found["cells"]}
     by_language = [[language_name(code), *(_cell(cells.get((check["check"], code))) for check in found["checks"])]
                    for code in languages]
     star = f" * fewer than {ENOUGH} pairs." if any(cell["few"] for cell in found["cells"]) else ""
-    parts = [points([(row["check"].replace("_", " "), row["rate"], row["rate_ci"]) for row in found["checks"]],
-                    "share of pairs that fail", "Failure rates of the checks, as in the table below", 1.0),
-             grid(["check", "failures", "rate", "interval", "expected", "commonest answer"], rows,
+    parts = [both_widths([(*2 * [row["check"].replace("_", " ")], row["rate"], row["rate_ci"])
+                          for row in found["checks"]],
+                         "share of pairs that fail", "Failure rates of the checks, as in the table below", 1.0),
+             grid(["check", "failures", "failures, %", "interval of failures, %", "expected", "commonest answer"], rows,
                   numbers=[False, True, True, True, False, False], class_="wide"),
-             folded("What differs", grid(["check", "between the posts of a pair"], about, numbers=[False] * 2))
+             folded("What differs", grid(["check", "between the posts of a pair"], about, numbers=[False] * 2,
+                                         class_="wide"))
              if about else None,
              tag("p", "A model that always answers the same fails none of the pairs that expect the same label, and "
                  "all that expect two: hence the commonest answer's share. Whether labels are right is not asked here. "
@@ -213,11 +150,11 @@ def behaviour(found: Mapping) -> list[Html]:
                   class_="wide")]
     examples = [[row["check"].replace("_", " "), language_name(row["language"]),
                  join([tag("div", text, dir="auto") for text in row["posts"] or [f"pair {row['number']}"]]),
-                 join([tag("div", label.replace("-", "\N{NON-BREAKING HYPHEN}")) for label in row["labels"]])]
+                 join([tag("div", in_one_line(label)) for label in row["labels"]])]
                 for row in found["examples"]]
     if examples:
         parts.append(folded("Some that fail", grid(["check", "language", "posts", "labels"], examples,
-                                                   numbers=[False] * 4)))
+                                                   numbers=[False] * 4, class_="wide")))
     return parts
 
 
@@ -234,51 +171,16 @@ def memorisation(found: Mapping) -> list[Html]:
     for key, title in (("with_adapter", "The run"), ("without", "The base, adapter off")):
         part = found[key]
         rows = [[name, part["posts"][name], number(part["loss"][name]), number(part["exposure"][name], 2),
-                 f"{part['continued'][name]['posts']} ({percent(part['continued'][name]['rate'])})",
-                 interval(part["continued"][name]["rate_ci"])] for name in ("training", "unseen")]
-        parts += [tag("h3", title), grid(["posts", "n", "loss", "exposure, bits", "continued", "interval"], rows),
+                 part["continued"][name]["posts"],
+                 f"{100 * part['continued'][name]['rate']:.1f}", percents(part["continued"][name]["rate_ci"])]
+                for name in ("training", "unseen")]
+        parts += [tag("h3", title), grid(["posts", "n", "loss", "exposure, bits", "continued", "continued, %",
+                                          "interval of continued, %"], rows, class_="wide"),
                   tag("p", f"A training post has the smaller loss in {percent(part['above'])} of comparisons "
-                      f"{interval(part['above_ci'])}; 50 % is no sign of memory. Exposure is at most "
+                      f"{percents(part['above_ci'])}; 50\u00a0% is no sign of memory. Exposure is at most "
                       f"{number(part['exposure']['largest_possible'], 2)} here.", class_="note")]
-    return [*parts, tag("h3", "What the model card must say"), *(tag("p", line) for line in for_the_card(found))]
-
-
-def changes(rows: list[Mapping], whole: Mapping) -> Html:
-    """A table of changes, the whole first; what is beyond `MOST` rows is folded."""
-    header = ["", "KL", "interval", "flips", "%", "interval", "macro-F1", "F1 change", "interval"]
-    body = [[short(row["name"]), number(row["kl"], 4), interval(row["kl_ci"], 4), row["flips"],
-             f"{100 * row['flip_rate']:.1f}", interval(row["flip_rate_ci"]), number(row["macro_f1"]),
-             signed(row["f1_change"]), interval(row["f1_change_ci"], 3).replace("-", "−")]
-            for row in [{**whole, "name": "all together"}, *rows]]
-    table = grid(header, body[: MOST + 1], class_="wide")
-    rest = body[MOST + 1 :]
-    return join([table, folded("The rest", grid(header, rest, class_="wide"))]) if rest else table
-
-
-def picture(rows: list[Mapping], words: str) -> Html:
-    """KL of the first rows with intervals."""
-    return points([(short(row["name"]), row["kl"], row["kl_ci"]) for row in rows[:MOST]], "KL, nats", words)
-
-
-def flips(row: Mapping) -> str:
-    """`flips({...}) -> "12 posts (7.1 %) get another label"`."""
-    verb = "gets" if row["flips"] == 1 else "get"
-    return f"{counted(row['flips'], 'post')} ({percent(row['flip_rate'])}) {verb} another label"
-
-
-def signed(value: float) -> str:
-    """`signed(0.5) -> "+0.500"`."""
-    return f"{value:+.3f}".replace("-", "−")
-
-
-def changed(row: Mapping) -> str:
-    """`changed({...}) -> "+0.500 [0.400, 0.600]"`, without brackets where there is no interval."""
-    return f"{signed(row['f1_change'])} {interval(row['f1_change_ci'], 3)}".rstrip().replace("-", "−")
-
-
-def whole(pair: Sequence[float]) -> str:
-    """`whole([0.512, 0.73]) -> "51 to 73 %"`."""
-    return f"{100 * pair[0]:.0f} to {100 * pair[1]:.0f} %"
+    return [*parts, tag("h3", "What the model card must say"),
+            *(tag("p", unbroken(line)) for line in for_the_card(found))]
 
 
 def _are(count: int) -> str:
@@ -289,7 +191,7 @@ def _cell(cell: Mapping | None) -> str:
     return "–" if cell is None else f"{cell['failures']}/{cell['pairs']}{'*' * cell['few']}"
 
 
-# Key in audit.json -> heading and parts of the section; and its first line.
+# Key in audit.json -> heading and parts of the section; and its first lines.
 ALL: dict[str, tuple[str, Callable]] = {
     "quantisation": ("What four bits cost", quantisation), "adapter": ("What the adapter does", adapter),
     "behaviour": ("How it behaves on minimal pairs", behaviour), "own_pairs": ("Your own pairs", behaviour),

@@ -44,14 +44,16 @@ def check_share(found: list[Notes], most: float) -> None:
 
 
 def kept_columns(options, notes: Notes, source: Path) -> list[str]:
-    """The input's own columns that are written as well. Raises `UserError` for one that is not there."""
+    """The input's own columns that are written as well. Raises `UserError` for one that is not there, or that several
+    columns are called."""
     names = [*([options.label_column] if any(label for _, label in notes.cells) else []), *notes.columns]
-    if options.keep_columns in (("all",), ["all"]):
-        return names
-    if list(options.keep_columns) == ["none"]:
-        return []
-    for name in options.keep_columns:
+    given = list(options.keep_columns)
+    kept = names if given == ["all"] else [] if given == ["none"] else given
+    for name in kept:
         if name not in names:
             raise UserError(f"--keep-columns {name}: {source} has no such further column{closest(name, names)}; it has "
                             f"{', '.join(names[:12]) or 'none'}")
-    return list(options.keep_columns)
+        if name in notes.twice:
+            raise UserError(f"{source}: has {notes.twice[name]} columns named '{name}', of which one alone could be "
+                            "kept; rename all but one, or name those to keep with --keep-columns (none: no column)")
+    return kept

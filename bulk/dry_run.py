@@ -70,7 +70,7 @@ def allocate(counts: list[int], size: int) -> list[int]:
 
 def dry_run(model, prompt: Prompt, sources: list[Path], options) -> None:
     """Print what labelling `sources` would take. Raises `UserError` where they hold no post with text."""
-    draw = Random(SEED)
+    draw, book = Random(SEED), load_prices(find_path(options.prices) if options.prices else None)
     layers = list(strata((post.text for post in iter_posts(sources, options.columns(), check_ids=False, **READING)),
                          draw).values())
     if not layers:
@@ -101,8 +101,7 @@ def dry_run(model, prompt: Prompt, sources: list[Path], options) -> None:
     share = 2 * weights_of(model) * own / whole / limit
     print(f"  of the limit {100 * share:.0f} % of what this device's matrix products reach")
     print(f"  memory       {human_bytes(peak_memory(model))}, the most until now")
-    print("\n".join(prices(load_prices(find_path(options.prices) if options.prices else None), model, whole, posts,
-                           of_all(lambda row: len(row.ids)), options.api_seconds)))
+    print("\n".join(prices(book, model, whole, posts, of_all(lambda row: len(row.ids)), options.api_seconds)))
     print(instead(posts, whole))
 
 

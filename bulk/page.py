@@ -93,28 +93,32 @@ def count(paths: list[Path], date: str | None = None) -> Counts:
     return counts
 
 
-def write_page(path: str | Path, where: Path, date: str | None = None) -> None:
-    """Count the outputs in the folder `where`, or the one that it is, and write the page, whole or not at all."""
+def write_page(path: str | Path, where: Path, date: str | None = None, noted: Counter | None = None) -> None:
+    """Count the outputs in the folder `where`, or the one that it is, and write the page, whole or not at all.
+
+    noted: of one file, what was counted while it was labelled and its rows do not say: cuts and repeats.
+    """
     files = read_manifest(manifest_path(where)) if where.is_dir() else {}
     gone = [name for name in files if not (where / name).exists()]
     if gone:
         print(f"  not in the report, since they are gone: {', '.join(gone)}")
     files = {name: facts for name, facts in files.items() if name not in gone}
     paths = [where / name for name in files] if where.is_dir() else [where]
-    text = page(count(paths, date), files, where)
+    sums = sum((Counter(facts["counts"]) for facts in files.values()), Counter(noted))
+    text = page(count(paths, date), files, where, sums)
     with atomic_write(path) as handle:
         handle.write(text)
     print(f"report: {path}")
 
 
-def page(counts: Counts, files: dict[str, dict], where: Path) -> str:
-    """The page as text."""
+def page(counts: Counts, files: dict[str, dict], where: Path, sums: Counter) -> str:
+    """The page as text; sums: of what was counted while it was labelled."""
     labelled = sum(counts.cells.values())
-    sums: Counter = Counter()
-    for facts in files.values():
-        sums.update(facts["counts"])
     wrong = sum(number for reason, number in counts.reasons.items() if reason not in ERRORS)
     lines = [f"{labelled:,} of {counted(counts.rows, 'row')} got a label."]
+    if unsure := counts.reasons[UNSURE]:
+        lines.append(f"{counted(unsure, 'post')} got none, with a probability below what was asked for: the labels "
+                     f"cover {percent(labelled / (labelled + unsure))} of the posts with text.")
     if sums["cut"]:
         lines.append(f"{counted(sums['cut'], 'post')} too long for the prompt lost the end.")
     if wrong:

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from bulk.manifest import manifest_path
 from common.errors import UserError
 from common.files import check_place, find_path
+from common.reading import open_plain
 from data.growing import is_ending, was_stopped
 from data.inputs import STDIN, expand, outputs_for, spooled
 from data.writers import OUTPUT_FORMATS, check_format, output_format, plain_format
+
+PROGRESS, PAGE = '{\n  "done": ', "<title>What was labelled</title>"  # how the two files beside the labels begin
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,10 @@ def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path 
         folder = Path(options.output) if options.output else run / "labels"
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--output {folder}: is a file; of several inputs, name a folder")
+        if any(find_path(name).is_dir() and folder.exists() and find_path(name).samefile(folder)
+               for name in options.input):
+            raise UserError(f"--output {folder}: is the folder of the inputs, so the next call would take the labels "
+                            "for posts; choose another one")
         if part and not options.output:
             raise UserError("--shard: needs --output DIR, the folder of the parts")
         outputs = outputs_for(files, folder, options.format)
@@ -87,12 +95,40 @@ def _means_several(names: list[str]) -> bool:
     return any(find_path(name).is_dir() or (glob.has_magic(name) and not find_path(name).exists()) for name in names)
 
 
+def check_beside(options, found: list[Job], folder: Path | None) -> None:
+    """Refuse a --progress-json and a --report in the place of an input, of an output, of one another, or of any file
+    that is none of its kind: both are written anew each time."""
+    taken = {path.resolve(): f"what labels are made {word}" for job in found
+             for path, word in ((job.source, "of"), (job.output, "into"), (job.path, "into"))}
+    page = options.report or (folder / "report.html" if folder is not None and not options.part() else None)
+    for option, path, begins in (("--progress-json", options.progress_json, PROGRESS), ("--report", page, PAGE)):
+        if path is None:
+            continue
+        check_place(path, option)
+        what = taken.setdefault(Path(path).resolve(), f"that of {option}")
+        if what != f"that of {option}":
+            raise UserError(f"{option} {path}: is {what}; choose another name")
+        check_kind(path, option, begins, options.overwrite)
+
+
+def check_kind(path: str | Path, option: str, begins: str, overwrite: bool) -> None:
+    """Refuse a place that another file has than one that `begins` so, unless `overwrite`."""
+    if not Path(path).exists() or overwrite:
+        return
+    with open_plain(path) as handle:
+        if begins.encode() not in handle.read(1000):
+            raise UserError(f"{option} {path}: exists and was not written as such; choose another name, or give "
+                            "--overwrite")
+
+
 def check_output(job: Job, options) -> None:
     """Refuse an unknown format, the input itself, and an output that is already there, complete or in part."""
     output, source = job.path, job.source
     check_format(job.output)
-    if output_format(job.output) not in (".csv", ".tsv") and options.safe_cells:
-        raise UserError(f"--safe-cells: concerns spreadsheets, and {job.output} is none; name a .csv or .tsv")
+    for name in ("safe_cells", "bom"):
+        if output_format(job.output) not in (".csv", ".tsv") and getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')}: concerns spreadsheets, and {job.output} is none; name a .csv "
+                            "or .tsv")
     check_place(output, "--output")
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; name a file")
@@ -100,7 +136,9 @@ def check_output(job: Job, options) -> None:
         raise UserError(f"--output {output}: is the input file; choose another name")
     is_whole = output.exists() and not (options.resume and is_ending(output))
     if is_whole and not options.overwrite and options.output is not None:
-        raise UserError(f"--output {output}: exists; choose another name or give --overwrite")
+        goes_on = "" if options.resume or not manifest_path(output.parent, job.part).exists() else (
+            ", or --resume, which leaves what is done")
+        raise UserError(f"--output {output}: exists; choose another name or give --overwrite{goes_on}")
     if was_stopped(output) and not options.overwrite and not options.resume:
         raise UserError(f"--output {output}: labelling into it was stopped; --resume continues it, --overwrite "
                         "starts again")

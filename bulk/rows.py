@@ -1,6 +1,7 @@
 """One row of the labels: the answer of a post, and what its own row had beside the text."""
 
 from data.codebook import Codebook
+from data.damage import NULL
 from data.posts import Post
 from inference.decide import Label
 
@@ -22,5 +23,6 @@ def output_row(post: Post, found: Label, codebook: Codebook, options, kept: list
         own = name
         while own in row:
             own = f"input_{own}"
-        row[own] = post.label if name == options.label_column else post.extra.get(name)
+        value = post.label if name == options.label_column else post.extra.get(name)
+        row[own] = None if value is NULL else value
     return row

@@ -23,7 +23,9 @@ from inference.labeller import Labelled
 from report.words import counted
 
 EVERY = 5.0  # seconds between two files for dashboards
-TRIES, TOKENS = 3, 1024  # of the product that is timed
+MANY = 1000  # posts from which the limit is measured, which takes as long as a few posts
+TRIES, FEW, TOKENS = 3, 16, 1024  # of the product that is timed
+SLOW = 0.1  # seconds of the product of `FEW` tokens from which the larger one is not waited for
 
 
 class Watch:
@@ -37,9 +39,10 @@ class Watch:
         self._limit, self._weights = None, 0
 
     def measure(self, model) -> None:
-        """Measure what `model` is held against, for the file for dashboards; without it there is no such share."""
+        """Measure what `model` is held against, for many posts and for a file for dashboards; else there is no share.
+        """
         self.device = model.device
-        if self.path is not None:
+        if self.path is not None or self.total >= MANY:
             self._limit, self._weights = product_limit(model), weights_of(model)
 
     def __enter__(self) -> "Watch":
@@ -92,14 +95,14 @@ class Watch:
         posts, seconds = self.done - self._before, self.seconds()
         words = [f"{counted(posts, 'post')} in {human_seconds(seconds)}, {posts / max(seconds, 1e-9):,.3g} a second",
                  self.detail()]
-        share = self.share_of_limit()
-        words += [f"{100 * share:.0f} % of what the device's matrix products reach"] if share else []
         words += [f"{self.joules:,.0f} J"] if self.joules else []
         return "; ".join(words)
 
     def detail(self) -> str:
         """What a line adds to posts a second and the time left."""
         words = [f"{self.tokens / max(self.seconds(), 1e-9):,.0f} tokens a second"]
+        share = self.share_of_limit()
+        words += [f"{100 * share:.0f} % of what the device's matrix products reach"] if share else []
         first = list(self.shares().items())[:6]
         words += [", ".join(f"{label} {100 * share:.1f} %" for label, share in first)] if first else []
         return "; ".join(words)
@@ -134,17 +137,21 @@ def weights_of(model) -> int:
 @torch.inference_mode()
 def product_limit(model) -> float:
     """Operations a second of x W^T, x (TOKENS, D), W (F, D), in the model's dtype on its device; the best of `TRIES`.
+
+    Of `FEW` tokens where these take `SLOW` seconds, as on a CPU that does not multiply this dtype by itself.
     """
     config, device = model.config, model.device
-    x = torch.ones(TOKENS, config.hidden_size, dtype=model.dtype, device=device)
     weight = torch.ones(config.intermediate_size, config.hidden_size, dtype=model.dtype, device=device)
-    best = 0.0
-    for _ in range(TRIES + 1):  # the first may compile
-        began = time.perf_counter()
-        x @ weight.T
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = max(best, 2 * TOKENS * weight.numel() / (time.perf_counter() - began))
+    best, took = 0.0, 0.0
+    for count in (FEW, TOKENS):
+        x = torch.ones(count, config.hidden_size, dtype=model.dtype, device=device)
+        for _ in range(TRIES + 1 if took < SLOW else 0):  # the first may compile
+            began = time.perf_counter()
+            x @ weight.T
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            took = time.perf_counter() - began
+            best = max(best, 2 * count * weight.numel() / took)
     return best
 
 

@@ -36,4 +36,6 @@ def what_is_wrong(row: dict, columns: Columns, is_required: bool) -> str:
     if isinstance(text, dict) and len(text) > 1 and all(key.isdecimal() for key in text):
         return ("is a table column by column, as pandas' to_json() writes it; write it with df.to_json(PATH, "
                 "orient='records', lines=True)")
+    if isinstance(text, bytes):
+        return f"the text is {kind_of(text)}; decode it where it is written"
     return f"the text is {kind_of(text)}, not a string; put it in quotes"

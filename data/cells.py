@@ -2,8 +2,9 @@
 
 import json
 
-from data.damage import Missing, is_missing
+from data.damage import NULL, Missing, is_missing
 from data.notes import Notes
+from data.table import Number
 from data.visible import strip_invisible
 
 
@@ -36,11 +37,24 @@ def mend(text: str) -> str:
 
 
 def string_of(value: object) -> str:
-    """A cell as a string, `mend`ed: numbers as their file spells them, other kinds of JSON as JSON."""
+    """A cell as a string, `mend`ed: numbers as their file spells them, other kinds of JSON as JSON, null as `NULL`."""
     if type(value) is str:
         return mend(value)
     if value is None:
-        return ""
-    if isinstance(value, str):
-        return mend(str(value))
-    return str(value).lower() if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
+        return NULL
+    return mend(str(value) if isinstance(value, str) else _as_json(value))
+
+
+def _as_json(value: object) -> str:
+    """JSON of a value whose numbers are `Number`s: `_as_json([Number("1.50"), "a"]) -> '[1.50, "a"]'`; bytes are
+    hexadecimal digits."""
+    if isinstance(value, Number):
+        return str(value)
+    if isinstance(value, dict):
+        inside = (f"{json.dumps(key, ensure_ascii=False)}: {_as_json(one)}" for key, one in value.items())
+        return f"{{{', '.join(inside)}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_as_json, value))}]"
+    if isinstance(value, bytes):
+        return value.hex()
+    return json.dumps(value, ensure_ascii=False)

@@ -22,6 +22,9 @@ class Missing(str):
     """The word that stands for a missing value in a cell."""
 
 
+NULL = Missing()  # what a null of JSON or parquet is as a cell: empty, yet told apart from an empty string
+
+
 # Excel's and LibreOffice's error values, in English and as other languages write the commonest.
 SPREADSHEET_ERRORS = frozenset({
     "#NAME?", "#REF!", "#VALUE!", "#DIV/0!", "#N/A", "#NULL!", "#NUM!", "#SPILL!", "#CALC!", "#FIELD!", "#BLOCKED!",

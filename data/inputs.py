@@ -1,9 +1,11 @@
 """Which files the words behind `--input` mean: files, patterns, folders, and standard input."""
 
 import glob
+import gzip
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from data.rows import FORMATS, stem
 from data.writers import OUTPUT_FORMATS, is_gzipped, output_format
 
 STDIN = "-"
+SHOWN = 3  # names of what a folder holds besides
 
 
 def expand(names: list[str], option: str = "--input") -> list[Path | str]:
@@ -32,6 +35,7 @@ def expand(names: list[str], option: str = "--input") -> list[Path | str]:
             if not inside:
                 raise UserError(f"{option} {name}: the folder holds no {', '.join(sorted(FORMATS))} (also .gz)")
             found += inside
+            _say_passed_over(path, inside)
         elif not path.exists() and glob.has_magic(name):
             matching = sorted(Path(file) for file in glob.glob(name, recursive=True) if os.path.isfile(file))
             if not matching:
@@ -50,11 +54,24 @@ def expand(names: list[str], option: str = "--input") -> list[Path | str]:
     return found
 
 
+def _say_passed_over(folder: Path, inside: list[Path]) -> None:
+    """Name what a folder holds besides files of posts: nobody shall think that it was read."""
+    others = sorted(f"{one.name}/" if one.is_dir() else one.name for one in folder.iterdir()
+                    if one not in inside and not (one.name.startswith(".") or _is_ours(one.name)))
+    if others:
+        more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
+        print(f"  not read in {folder}: {', '.join(others[:SHOWN])}{more}")
+
+
 def is_known(file: str) -> bool:
     """Whether a file of this name in a folder is one of posts."""
     name = file.lower().removesuffix(".gz")
-    is_ours = name.startswith("manifest.") and name.endswith(".json")  # of a folder of labels
-    return not is_ours and not name.startswith(".") and any(name.endswith(kind) for kind in FORMATS)
+    return not _is_ours(name) and not name.startswith(".") and any(name.endswith(kind) for kind in FORMATS)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a file of this name lies in a folder of labels beside them."""
+    return (name.startswith("manifest.") and name.endswith(".json")) or name == "report.html"
 
 
 def outputs_for(files: list[Path], folder: Path, kind: str | None = None) -> list[Path]:
@@ -80,13 +97,22 @@ def outputs_for(files: list[Path], folder: Path, kind: str | None = None) -> lis
 def spooled(stream: BinaryIO) -> Iterator[Path]:
     """All of a stream as a file for the length of a `with` block: posts are read twice, standard input only once.
 
-    Its format is told by its beginning: "{" or "[" is JSON, a tab in the first line is tsv, else csv.
+    Its format is told by its beginning, gzipped or not: "{" or "[" is JSON, a tab in the first line is tsv, else csv.
     """
     with tempfile.TemporaryDirectory(prefix="posts-") as folder:
         path = Path(folder) / "stdin"
         with open(path, "wb") as handle:
             shutil.copyfileobj(stream, handle)
-        with open(path, "rb") as handle:
-            start = handle.readline(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+        start = _first_line(path)
         kind = ".jsonl" if start[:1] in (b"{", b"[") else ".tsv" if b"\t" in start else ".csv"
-        yield path.rename(path.with_suffix(kind))
+        yield path.rename(path.with_suffix(".parquet" if start.startswith(b"PAR1") else kind))
+
+
+def _first_line(path: Path) -> bytes:
+    with open(path, "rb") as handle:
+        is_zipped = handle.read(2) == b"\x1f\x8b"
+    with gzip.open(path, "rb") if is_zipped else open(path, "rb") as handle:
+        try:
+            return handle.readline(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+        except (OSError, EOFError, zlib.error):  # what is wrong with it, is told when it is read
+            return b""

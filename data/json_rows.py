@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from common.errors import UserError
 from common.reading import Unreadable, check_depth
+from data.cells import mend
 from data.table import BadRow, Number, Place
 
 SHAPE = 'each line is one object, {"text": "..."}'
@@ -54,7 +55,14 @@ def json_rows(lines: Iterator[str], place: Place) -> Iterator[dict | BadRow]:
             value = place.bad(str(error))
         if not isinstance(value, dict | BadRow):
             value = place.bad(f"{place}: is {kind_of(value)}, not an object; {SHAPE}")
-        yield value
+        yield value if isinstance(value, BadRow) or "\\u" not in line else _mended(value, place)
+
+
+def _mended(row: dict, place: Place) -> dict | BadRow:
+    """A row whose keys hold no NUL and no half surrogate pair, which no file could have as a column's name."""
+    found = {mend(key): value for key, value in row.items()}
+    return found if len(found) == len(row) else place.bad(f"{place}: has two keys that differ only in characters that "
+                                                          "no file can hold; rename one of them")
 
 
 def _array(text: str, lines: Iterator[str], place: Place) -> Iterator[dict]:
@@ -88,6 +96,9 @@ def _array(text: str, lines: Iterator[str], place: Place) -> Iterator[dict]:
         _decoded(lambda _, value=value: value, text, place)
         if not isinstance(value, dict):
             raise UserError(f'{place}: is {kind_of(value)}, not an object; each entry is one object, {{"text": "..."}}')
+        value = _mended(value, place)
+        if isinstance(value, BadRow):
+            raise UserError(value)
         yield value
 
 
@@ -122,4 +133,5 @@ def kind_of(value: object) -> str:
         return f"a number ({value[:20]})"
     if isinstance(value, bool):
         return str(value).lower()
-    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), "no text")
+    return {dict: "an object", list: "a list", str: "a string", bytes: "bytes that are not UTF-8", type(None): "null"
+            }.get(type(value), "no text")

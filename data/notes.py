@@ -26,6 +26,8 @@ KINDS = {
     "missing_language": "rows without a language, read as und",
     "changed_language": "language tags reduced to ISO 639-1",
     "unknown_language": "language tags that are not ISO 639-1 codes, kept",
+    "nameless_cell": "rows with something in a column without a name, left out",
+    "more_columns": "rows with columns beyond the first 1,000 names, which are left out",
     "mended_text": "texts with NUL or half characters, replaced by U+FFFD",
     "missing_value": "cells that say NA, nan or NULL without quotes, read as missing",
     "spreadsheet_error": "texts that are a spreadsheet's error value: the posts were lost before, look at the source",
@@ -50,6 +52,7 @@ class Notes:
     columns: dict[str, None] = field(default_factory=dict)  # names of the posts' further columns, in order of coming
     lines_read: int = 0  # of csv and tsv files in which a row takes several lines
     long_rows: int = 0
+    twice: dict[str, int] = field(default_factory=dict)  # names that several columns have: how many
     kept: int = 0
     counts: Counter = field(default_factory=Counter)
     details: dict[str, Counter] = field(default_factory=dict)

@@ -12,6 +12,7 @@ as it is, without stripping or lower-casing, since the tokenizer sees all of it.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -109,6 +110,7 @@ def iter_posts(
         if names is not None:
             check_columns(names, columns, table, require_labels, require_text)
             absent = absent_columns(names, columns, path.name)
+            notes.twice |= {name: count for name, count in Counter(names).items() if name and count > 1}
         for number, row in records_of(table, columns):
             notes.rows += 1
             if isinstance(row, BadRow):
@@ -134,8 +136,11 @@ def iter_posts(
             if seen is not None:
                 _check_id(post, seen, columns, notes)
             notes.keep(post.language, post.label)
-            if not post.extra.keys() <= notes.columns.keys() and len(notes.columns) < MOST_COLUMNS:
-                notes.columns |= dict.fromkeys(post.extra)
+            if not post.extra.keys() <= notes.columns.keys():
+                if len(notes.columns) < MOST_COLUMNS:
+                    notes.columns |= dict.fromkeys(post.extra)
+                else:
+                    notes.add("more_columns", f"{path.name}: row {table.place.row}")
             yield post
         for finding in table.findings:
             notes.add(*finding)
@@ -194,6 +199,8 @@ def _post(row: dict, place: Place, number: str, columns: Columns, notes: Notes, 
     if not name:
         name = f"{stem(place.path)}-{number}"
         notes.add("made_id", where, absent.get("id", ""))
+    if row.get(""):
+        notes.add("nameless_cell", where)
     own = columns.own
     extra = {key: string_of(value) for key, value in row.items() if key not in own and key}
     for column in columns.others:

@@ -6,16 +6,15 @@ that an error can give the row and the offset of a byte that is not UTF-8. Strin
 become `Number`, a string as the file spells it (`1e5`, `007` in quotes), so that no id is ever reformatted.
 """
 
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 from common.errors import UserError
 from common.reading import check_path
 from data.csv_rows import csv_table
 from data.json_rows import json_rows
-from data.lines import read_lines, too_long
-from data.table import Number, Place, Table
+from data.lines import read_lines
+from data.parquet_rows import parquet_table
+from data.table import Place, Table
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "tsv",
            ".parquet": "parquet"}  # .txt is what Excel calls its own tab-separated text
@@ -61,39 +60,8 @@ def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: in
         raise UserError(f"{path}: is not a plain file; write the posts into a file first")
     place = Place(path, keep_bad=keep_bad)
     if kind == "parquet":
-        return _parquet(path, place, longest)
+        return parquet_table(path, place, longest)
     lines = read_lines(path, place, longest)
     if kind == "jsonl":
         return Table(place, None, json_rows(lines, place))
     return csv_table(lines, place, delimiter or DELIMITERS[kind], quote, longest)
-
-
-def _parquet(path: Path, place: Place, longest: int) -> Table:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(f"{path}: reading parquet needs pyarrow: pip install pyarrow, or save as .jsonl") from error
-    try:
-        file = parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: is not a complete parquet file; write it again, or save as .jsonl") from error
-
-    def rows() -> Iterator[dict]:
-        with closing(file):
-            for batch in file.iter_batches(batch_size=64):
-                for row in batch.to_pylist():
-                    if any(isinstance(value, str) and len(value) > longest * 2**20 for value in row.values()):
-                        raise too_long(place, longest)
-                    place.row += 1
-                    yield {name: _plain(value) for name, value in row.items()}
-
-    return Table(place, file.schema_arrow.names, rows())
-
-
-def _plain(value: object) -> object:
-    if value is None or isinstance(value, (str, bool, dict, list)):
-        return value
-    if isinstance(value, (int, float)):
-        return None if value != value else Number(value)
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)

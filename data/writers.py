@@ -65,8 +65,8 @@ def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True, saf
     return gzip.compress(content, mtime=0) if is_gzipped(path) else content
 
 
-def plain_rows(kind: str, rows: Sequence[dict], header: bool = True, safe: bool = False) -> bytes:
-    """The same for a format of `plain_format`, which is never gzipped."""
+def plain_rows(kind: str, rows: Sequence[dict], header: bool = True, safe: bool = False, bom: bool = False) -> bytes:
+    """The same for a format of `plain_format`, which is never gzipped; bom: a byte order mark before the header."""
     text = io.StringIO(newline="")
     if kind == ".jsonl":
         text.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
@@ -75,7 +75,7 @@ def plain_rows(kind: str, rows: Sequence[dict], header: bool = True, safe: bool 
         names = list(rows[0]) if rows else []
         cells = [*([names] if header and rows else []), *([row[name] for name in names] for row in rows)]
         writer.writerows([[_safe(cell) for cell in line] for line in cells] if safe else cells)
-    return text.getvalue().encode("utf-8")
+    return ("\ufeff" * bool(bom and header and rows) + text.getvalue()).encode("utf-8")
 
 
 def _safe(cell):

@@ -15,7 +15,7 @@ from loading.resident import ResidentOptions
 from loading.sources import EMBEDDED
 
 ADAPTER, RUN, PROMPT = "adapter (LoRA)", "run", "prompt"
-RECIPE = "recipe (of large models; small ones have their own, which is printed: docs/recipes.md)"
+RECIPE = "recipe (small models have their own: docs/recipes.md)"
 
 ENOUGH = 400  # training posts; of fewer, a tenth is too few to tell one adapter from another
 

@@ -46,7 +46,8 @@ def recording(model) -> Iterator[Seen]:
 
     def keep(name):
         def hook(module, inputs, output):
-            seen.inputs[name], seen.outputs[name] = inputs[0], output
+            # A norm that is given two parts of a sum gives the sum, which is what it norms, and the normed.
+            seen.inputs[name], seen.outputs[name] = output if isinstance(output, tuple) else (inputs[0], output)
         return hook
 
     def watched_attend(q, k, v, layout):

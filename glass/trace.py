@@ -120,21 +120,21 @@ class _Maker:
         residual = self.rows(self.seen.inputs[f"{module}.post_attention_layernorm"], last)
         self.add(f"{name}.attention_write", "Attention writes", "written = out W_o^T;  residual = x + written;  "
                  "size = |written|", {"written": written, "residual": residual, "size": length(written)},
-                 (code(whole, "self_attn" if not last else "attention.o_proj"),
+                 (code(whole, "self_attn" if not last else "attention.o_proj", "residual=x"),
                   *(() if last else (code(Attention.forward, "self.o_proj("),))),
                  Step("linear", f"{name}.attention_write.written", (f"{name}.attention.out",),
                       {"linear": f"{module}.self_attn.o_proj"}),
                  Step("add", f"{name}.attention_write.residual", (before + at, f"{name}.attention_write.written")),
                  Step("length", f"{name}.attention_write.size", (f"{name}.attention_write.written",)))
         self.norm(f"{name}.mlp_norm", "Norm before the MLP", f"{module}.post_attention_layernorm",
-                  f"{name}.attention_write.residual", code(whole, "self.post_attention_layernorm(h)"), last)
+                  f"{name}.attention_write.residual", code(whole, "self.post_attention_layernorm("), last)
         self.mlp(name, module, last, whole)
         self.lens(number)
 
     def norm(self, name, title, module, source, calling, answer_only):
         out = self.rows(self.seen.outputs[module], answer_only)
         self.add(name, title, "y = g x / sqrt(mean(x^2) + eps)", {"out": out},
-                 (calling, code(RMSNorm.plain, "scale =", "return")),
+                 (calling, code(RMSNorm.plain, "scale =", "return self.weight")),
                  Step("rms_norm", f"{name}.out", (source, f"weights.{module}"), {"eps": self.config.rms_norm_eps}))
 
     def project(self, name, module, at):

@@ -39,10 +39,12 @@ def _gather_backward(grad_k, grad_v, shared, places, d_k, d_v, keys, rows, prefi
     there = column < SIZE
     if token < prefix:
         sum_k, sum_v = tl.zeros((BLOCK,), tl.float32), tl.zeros((BLOCK,), tl.float32)
-        for row in range(rows):
+        row = 0
+        while row < rows:  # not range(rows): with NumPy 2.4 Triton's interpreter fails there
             place = tl.load(shared + row * prefix + token) * SIZE + column
             sum_k += tl.load(grad_k + place, mask=there, other=0.0).to(tl.float32)
             sum_v += tl.load(grad_v + place, mask=there, other=0.0).to(tl.float32)
+            row += 1
         tl.store(d_k + token * SIZE + column, rounded(sum_k, dtype), mask=there)
         tl.store(d_v + token * SIZE + column, rounded(sum_v, dtype), mask=there)
     else:

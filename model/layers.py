@@ -76,7 +76,8 @@ class RMSNorm(nn.Module):
     """y = g * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019, arXiv 1910.07467): (..., D) -> (..., D).
 
     The mean is taken in at least float32; the quotient is rounded to x's dtype before the gain g is applied, as in the
-    reference implementation. `plain` spells it out; with a frozen gain a card computes it in one kernel.
+    reference implementation. With a `residual` of x's shape it gives two results: the sum s = residual + x, and y of s.
+    `plain` spells both out; with a frozen gain a card computes them in one kernel.
     """
 
     def __init__(self, size: int, eps: float):
@@ -84,19 +85,26 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
         self.eps = eps
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = self.weight
-        if (not runs_kernel(x, weight) or x.dtype not in DTYPES or weight.dtype != x.dtype
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None
+                ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        weight, inputs = self.weight, (x,) if residual is None else (x, residual)
+        if (not runs_kernel(*inputs, weight) or x.dtype not in DTYPES or weight.dtype != x.dtype
                 or (torch.is_grad_enabled() and weight.requires_grad)):
-            return self.plain(x)
+            return self.plain(x, residual)
+        if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
+            return self.plain(x, residual)
         if x.shape[-1] > MOST_NORMED or not works("model.rms_norm_triton", x, x.shape[-1]):
-            return self.plain(x)
-        from model.rms_norm_triton import RMSNormKernel, rms_norm_forward
+            return self.plain(x, residual)
+        from model.rms_norm_triton import rms_norm
 
-        return RMSNormKernel.apply(x, weight, self.eps) if x.requires_grad else rms_norm_forward(x, weight, self.eps)[0]
+        return rms_norm(x, residual, weight, self.eps)
 
-    def plain(self, x: torch.Tensor) -> torch.Tensor:
+    def plain(self, x: torch.Tensor, residual: torch.Tensor | None = None
+              ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """The specification of `forward`."""
+        if residual is not None:
+            total = residual + x
+            return total, self.plain(total)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * (wide * scale).to(x.dtype)

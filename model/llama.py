@@ -3,11 +3,11 @@
     h   = x + attention(norm(x))
     out = h + mlp(norm(h))
 
-`Block.forward` is these two lines. `Block.answer_hidden`, beside it, computes the same for the few rows that are read;
-the tests check that the two agree. The block works on packed tokens (N, D): linear layers and norms see tokens, only
-attention knows about rows. Modules carry the checkpoint's names, so that a file's tensor finds its owner without a map
-of names. The norms' dtype is the compute dtype; embedding and head stay in the file's dtype and are cast when they are
-read.
+`Block.forward` is these two lines, but for the first sum, which it leaves to the norm behind it: together they are one
+kernel on a card. `Block.answer_hidden`, beside it, computes the same for the few rows that are read; the tests check
+that the two agree. The block works on packed tokens (N, D): linear layers and norms see tokens, only attention knows
+about rows. Modules carry the checkpoint's names, so that a file's tensor finds its owner without a map of names. The
+norms' dtype is the compute dtype; embedding and head stay in the file's dtype and are cast when they are read.
 """
 
 import torch
@@ -37,8 +37,9 @@ class Block(nn.Module):
         self.mlp = MLP(config.hidden_size, config.intermediate_size, config.mlp_bias)
 
     def forward(self, x, rope, layout: Layout, attend: Attend, kv_cache: KVCache | None = None) -> torch.Tensor:
-        h = x + self.self_attn(self.input_layernorm(x), rope, layout, attend, kv_cache)
-        return h + self.mlp(self.post_attention_layernorm(h))
+        h, normed = self.post_attention_layernorm(  # h = x + attention
+            self.self_attn(self.input_layernorm(x), rope, layout, attend, kv_cache), residual=x)
+        return h + self.mlp(normed)
 
     def answer_hidden(self, x, rope, layout: Layout, attend: Attend, query_index: torch.Tensor) -> torch.Tensor:
         """`forward(x, ...)[query_index]` for less work, when the rest is not read: (N, D) and (Q,) int64 -> (Q, D).
@@ -48,8 +49,9 @@ class Block(nn.Module):
         attention, normed = self.self_attn, self.input_layernorm(x)
         k, v = attention.keys_values(normed, rope)  # (N, K, h) each
         q = attention.queries(normed[query_index], tuple(part[query_index] for part in rope))  # (Q, H, h)
-        h = x[query_index] + attention.o_proj(attend(q, k, v, layout).reshape(len(q), -1))  # (Q, D)
-        return h + self.mlp(self.post_attention_layernorm(h))
+        written = attention.o_proj(attend(q, k, v, layout).reshape(len(q), -1))  # (Q, D)
+        h, normed = self.post_attention_layernorm(written, residual=x[query_index])  # h = x + written
+        return h + self.mlp(normed)
 
 
 class LlamaModel(nn.Module):

@@ -34,8 +34,8 @@ def language_name(code: str, names: Mapping[str, str] | None = None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`number(0.5) -> "0.500"`, `number(-0.5) -> "−0.500"`; a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+    """`number(0.5) -> "0.500"`, `number(-0.5) -> "−0.500"`, `number(-0.0001) -> "0.000"`; a dash for None."""
+    return "–" if value is None else f"{value:z.{digits}f}".replace("-", "−")
 
 
 def interval(pair: Sequence[float] | None, digits: int = 2) -> str:

@@ -35,11 +35,16 @@ def check_names(plan) -> None:
     if plan.drift.cut is not None and (day_of(plan.drift.cut) != plan.drift.cut or not plan.data.date):
         raise UserError(f"{plan.path}: [drift]: cut: '{plan.drift.cut}' has to be a day such as 2020-01-31, and "
                         "[data] date the column that says when a post was written")
+    asked = {}  # what a comparison is of -> its number; a family counts each once
     for number, contrast in enumerate(plan.contrasts, 1):
         for side in ("first", "second"):
             defined(getattr(contrast, side), f"contrast[{number}]: {side}", {**plan.sets, **plan.outside})
         if contrast.first == contrast.second:
             raise UserError(f"{plan.path}: contrast[{number}]: compares {contrast.first} with itself")
+        what = (frozenset((contrast.first, contrast.second)), contrast.figure, contrast.weight,
+                frozenset(contrast.languages))
+        if (earlier := asked.setdefault(what, number)) != number:
+            raise UserError(f"{plan.path}: contrast[{number}]: is contrast[{earlier}] again; name each comparison once")
     for table, key in (("repeat", "seeds"), ("repeat", "draws"), ("repeat", "templates"), ("repeat", "folded"),
                        ("exposure", "languages"), ("exposure", "rows"), ("exposure", "draws"), ("variants", "sets"),
                        ("drift", "sets")):

@@ -5,8 +5,8 @@ changed since (`check_frozen`): changing a plan is allowed, hiding the change is
 
 frozen.json carries its time and a hash of all that it says; every answer that is written later carries its own time and
 that hash. So a contrast is "declared before the first answer" only if the frozen plan names it, all answers that it
-rests on are younger and carry this hash, and nothing that decides them has changed (`standing`). Otherwise it is "named
-in the plan", and what was added to a frozen plan later is exploratory.
+rests on are younger and carry this hash, and nothing that decides them has changed (`standing`). Otherwise it is "in
+the plan, not declared", and what was added to a frozen plan later is exploratory.
 """
 
 import json
@@ -28,7 +28,7 @@ from study.runner import Runner
 
 SCHEMA = 2
 NAME = "frozen.json"
-DECLARED, NAMED = "Declared before the first answer", "Named in the plan"
+DECLARED, NAMED = "Declared before the first answer", "In the plan, not declared"
 LATE = "Added after the plan was frozen: exploratory"
 FREE = ("title", "contrasts", "outside", "baselines", "variants", "drift")  # tables that do not decide a set's answers
 FREE_OF_DATA = ("published", "date", "prices")  # keys of [data] that do not
@@ -135,14 +135,14 @@ class Standing:
 
     @property
     def notes(self) -> list[str]:
-        """For the section: when the plan was frozen, or why nothing counts as declared."""
+        """What "declared" means here: when the plan was frozen, or why nothing counts as declared."""
         if not self.is_frozen:
-            return ["No plan was frozen here (python -m study --freeze), so what the plan names may have been named "
-                    "after the answers were seen."]
+            return ["No comparison is called declared: no plan was frozen here (python -m study --freeze), so each may "
+                    "have been chosen after the answers were seen."]
         if self.reason:
-            return [f"A plan was frozen on {self.date}, but {self.reason}, so nothing counts as declared before the "
-                    "first answer."]
-        return [f"The plan was frozen on {self.date}, before the first answer."]
+            return [f"No comparison is called declared: a plan was frozen on {self.date}, but {self.reason}, so each "
+                    "may have been chosen after the answers were seen."]
+        return [f"Declared: the plan, with that comparison, was frozen on {self.date}, before any model had answered."]
 
 
 def standing(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit]) -> Standing:

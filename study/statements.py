@@ -64,8 +64,8 @@ def preregistration_text(results: Results, reach: Sequence[Reach], date: str) ->
         "# Sampling plan": {
             "Existing data": f"{_answered(results)}: the posts and their labels exist, the plan was frozen on {date}, "
                              "and every answer carries its time."
-                             + (f" Labels of {', '.join(plan.outside)} existed before; contrasts of these are named in "
-                                "the plan, not declared." if plan.outside else ""),
+                             + (f" Labels of {', '.join(plan.outside)} existed before; contrasts of these are in the "
+                                "plan, not declared." if plan.outside else ""),
             "Data collection procedures": open_place("how posts were collected, sampled and labelled"),
             "Sample size": f"{len(results.material.train):,} training and {len(kept.ids):,} test posts "
                            f"({_by_language(results)}); {fits:,} models.",

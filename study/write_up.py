@@ -47,7 +47,7 @@ def make_study(results: Results, hashes: dict[str, str], caution: str = "", stan
     answered.insert(asked.index(behaviour), errors(results, error_ids))
     sections = [section for section in (declared, *answered) if section is not None]
     for section in sections[1:] if declared else sections:
-        section.exploratory = section.key not in ("data", "speed", "baselines", "behaviour", "agreement")
+        section.exploratory = section.key not in ("data", "speed")
     claimed = [section.key for section in sections if section.claims]
     order = ("contrasts", "stance", "exposure", "topic", "bias")  # what the plan names opens the page
     first = [key for key in order if key in claimed][:3]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bulk.joined import join_all
 from bulk.page import write_page
+from bulk.places import PAGE, check_kind
 from common.errors import UserError, run_program
 from common.options import option, parse_options
 
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
     if options.folder is None or not Path(options.folder).is_dir():
         raise UserError(f"--folder {options.folder or ''}: is no folder; name that of the parts")
     folder = Path(options.folder)
+    check_kind(folder / "report.html", "--folder", PAGE, options.overwrite)
     for path in join_all(folder, options.keep_parts, options.overwrite):
         print(f"labels: {path}")
     write_page(folder / "report.html", folder, options.date_column)

@@ -11,14 +11,17 @@ import torch
 
 from benchmarks.card.state import State
 from common.kernels import plain_kernels
+from common.packed import Layout
 from model.layers import RMSNorm, swiglu
 from model.rope import rotate_both
+from model.varlen import _Gather, gathered, sequences
 from quant.double_quant import Scales, dequantize
 from quant.nf4 import quantize_nf4
 
 SHAPES = ((8192, 3072), (3072, 3072), (1024, 3072))  # up and gate; query and output; key and value
 TOKENS = 4096
 HIDDEN, INNER, HEADS, KEYS, HEAD = 3072, 8192, 24, 8, 128
+PREFIX, ROWS = 32, 32
 
 
 @dataclass
@@ -83,6 +86,10 @@ def cases(state: State):
     near = 2.0**-8  # one unit in the last place of bfloat16
     yield Case("RMSNorm", torch.no_grad()(lambda: norm(x)), 2 * x.numel() * one, near)
     yield Case("RMSNorm, forward and backward", lambda: through(norm, x), 5 * x.numel() * one, 4 * near)
+    residual = draw(TOKENS, HIDDEN)
+    yield Case("RMSNorm of a sum", torch.no_grad()(lambda: norm(x, residual)), 4 * x.numel() * one, near)
+    yield Case("RMSNorm of a sum, forward and backward", lambda: through(norm, x, residual), 8 * x.numel() * one,
+               4 * near)
     gate, up = draw(TOKENS, INNER), draw(TOKENS, INNER)
     yield Case("SwiGLU", torch.no_grad()(lambda: swiglu(gate, up)), 3 * gate.numel() * one, near)
     yield Case("SwiGLU, forward and backward", lambda: through(swiglu, gate, up), 8 * gate.numel() * one, 4 * near)
@@ -91,17 +98,26 @@ def cases(state: State):
     size = 2 * (q.numel() + k.numel()) * one + 2 * rope[0].numel() * one
     yield Case("rotation of queries and keys", lambda: rotate_both(q, k, rope), size, near)
     yield Case("the same, with backward", lambda: through(lambda q, k: rotate_both(q, k, rope), q, k), 2 * size, near)
+    layout = Layout(tuple(range(PREFIX, TOKENS + 1, (TOKENS - PREFIX) // ROWS)), PREFIX)
+    found = sequences(layout, state.device)
+    back = [draw(len(found.source), KEYS, HEAD) for _ in range(2)]
+    k, v = draw(layout.tokens, KEYS, HEAD), draw(layout.tokens, KEYS, HEAD)
+    size = 2 * (k.numel() + back[0].numel()) * one + found.source.numel() * 8
+    yield Case("keys and values gathered by row", lambda: gathered(k, v, found), size)
+    yield Case("the same, with backward, of keys and values",
+               lambda: through(lambda k, v: _Gather.apply(k, v, found), k, v, back=back), 2 * size, near)
 
 
-def through(function, *inputs) -> list[torch.Tensor]:
+def through(function, *inputs, back=None) -> list[torch.Tensor]:
     """Outputs and the gradients of all inputs.
 
-    What comes back is the first input rolled by one, not the output: the gradient of a norm along its own output is
-    zero but for rounding.
+    What comes back is `back`, or the inputs rolled by one, not the outputs: the gradient of a norm along its own output
+    is zero but for rounding.
     """
     inputs = [x.detach().requires_grad_() for x in inputs]
     outputs = flat(function(*inputs))
-    return [*outputs, *torch.autograd.grad(outputs, inputs, [x.detach().roll(1, -1) for x in inputs[: len(outputs)]])]
+    back = [x.detach().roll(1, -1) for x in inputs[: len(outputs)]] if back is None else back
+    return [*outputs, *torch.autograd.grad(outputs, inputs, back)]
 
 
 def flat(result) -> list[torch.Tensor]:

@@ -33,7 +33,7 @@ function againstChoice(data, state) {
   text.value = chosen.text;
   const sentence = el("select", {id: "against-sentence"}, el("option", {value: ""}, "choose a language"),
     ...(data.tax ? data.tax.languages : []).map((one) => el("option", {value: one.text, selected: one.text === chosen.text}, one.name)));
-  const change = () => { chosen.what = what.value; chosen.text = text.value; compare(); };
+  const change = () => { Object.assign(chosen, {what: what.value, text: text.value, own: false}); compare(); };
   what.addEventListener("change", change);
   text.addEventListener("input", () => { chosen.text = text.value; clearTimeout(timer); timer = setTimeout(compare, 300); });
   sentence.addEventListener("change", () => { if (sentence.value) { text.value = sentence.value; change(); } });

@@ -63,12 +63,9 @@ async function move(asking, place) {
       document.getElementById("steps").textContent = LATER;
       if (busy) await leave();
       await asking();
-      if (frozen.small && !state.against.what && !state.against.text) state.against = {what: frozen.saved, text: ""};
+      if (frozen.small && !state.against.what && !state.against.text) state.against = {what: frozen.saved, text: "", own: true};
+      moving = false;  // whoever undoes at once need not wait until all of the page is there
       await update();
-      if (!state.data.learnt && state.against.what === frozen.saved) {  // all steps are undone: nothing is left to compare
-        state.against.what = "";
-        state.draw();
-      }
     } else {
       state.step = place;
       state.draw();
@@ -109,7 +106,7 @@ function whatChanged(data, step) {
 
 // The run as its files have it becomes B under "Two of anything", where every post is then shown before and after.
 async function holdAgainstSaved() {
-  state.against = {what: frozen.saved, text: ""};
+  state.against = {what: frozen.saved, text: "", own: true};
   await compare();
   const what = document.getElementById("against-what");
   what.focus({preventScroll: true});

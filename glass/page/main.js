@@ -129,6 +129,7 @@ async function update() {
       waiting = false;
       const text = box.value;
       const data = Object.assign(await ask("trace", {text}), {asked: text});
+      if (state.against.own && !data.learnt) state.against = {what: "", text: ""};  // all steps are undone: nothing to compare
       said.textContent = "";
       draw(data);
       document.documentElement.dataset.milliseconds = String(Math.round(performance.now() - typed));  // since the last key

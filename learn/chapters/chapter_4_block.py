@@ -118,7 +118,8 @@ final = rms_norm(x, weights["model.norm.weight"])
 # %% [markdown]
 # ## The project's own
 #
-# `model/llama.py` has these two lines as `Block.forward`. Ours, with plain loops, must end in the same vectors.
+# `model/llama.py` has these two lines as `Block.forward`, where the second norm also makes the sum before it. Ours,
+# with plain loops, must end in the same vectors.
 
 # %%
 from common.packed import Layout

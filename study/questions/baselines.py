@@ -18,10 +18,10 @@ from stats.families import RECIPES, SEEDS, THESE
 from stats.predictions import Predictions, figures_of
 from stats.recipes import FEWEST, Fits, contrast
 from study.fits import Fit
-from study.questions.compared import notes_of, title_of, widest
+from study.questions.compared import in_words, notes_of, title_of, widest
 from study.questions.learned import answers_of, encoder, first_fits, majority, regression, tfidf, trained_on
 from study.questions.scopes import main_figures, scopes, spread
-from study.questions.sentences import FIGURES, chance, many, scored, shortest
+from study.questions.sentences import FIGURES, finding, many, scored
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 from study.runner import ZERO
@@ -209,7 +209,8 @@ def claim_of(results: Results, lines: list[dict]) -> tuple[list[Claim], str]:
     row = next((row for row in own if row["baseline"] == "TF-IDF"), own[0])
     tuned_points = row["points"]
     answer = (f"Over all {counted(row['count'], 'test language')}, the set {wide} reaches {title} "
-              f"{number(row['tuned'])} and {row['baseline']} {number(row['value'])} on the same posts.")
+              f"{number(row['tuned'])} and {row['baseline']} {number(row['value'])} on the same posts: "
+              f"{in_words({'value': row['difference'], 'low': row['low'], 'high': row['high']})}.")
     every = [r for r in lines if r["baseline"] == row["baseline"] and r["languages"] == "all"]
     above = sum(r["low"] is not None and r["low"] > 0 for r in every)
     answer += (f" For {above} of {counted(len(every), 'set')}, the whole interval of the difference from "
@@ -217,12 +218,12 @@ def claim_of(results: Results, lines: list[dict]) -> tuple[list[Claim], str]:
     answer += beside_encoder([r for r in lines if r["baseline"] == SENTENCES], title)
     found = {"value": row["difference"], "low": row["low"], "high": row["high"]}
     what, languages = FIGURES.get(main_figures(results)[0], title), results.kept.languages
-    sentence = shortest([f"{wide}, fine-tuned, scores "
-                         f"{scored(found['value'], row['baseline'])} on {what}"],
-                        [f" over all {many(row['count'], 'test language')}", ""],
-                        [" in these fits" * (row["holds"] == THESE)], [chance(found)])
+    sentence = finding(found | {"holds": row["holds"]},
+                       [f"{wide}, fine-tuned, scores {scored(found['value'], row['baseline'])} on {what}"],
+                       [f"on {what}, {wide} fine-tuned less {row['baseline']},"],
+                       [f" over all {many(row['count'], 'test language')}", ""])
     return [Claim(
-        sentence + ".", *found.values(),
+        sentence, *found.values(),
         f"On test posts like these, the mean of {counted(len(tuned_points), 'fit')} less the baseline is compatible "
         "with anything inside the interval.",
         "That a baseline with tuned settings could do no better (its settings are fixed); that each language shows it.",

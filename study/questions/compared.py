@@ -17,6 +17,7 @@ from stats.families import holds_for
 from stats.predictions import Predictions, figure_of, figures_of, pooled, resampled
 from stats.recipes import Fits, contrast, lacking
 from study.report.section import Table
+from study.report.tables import signed
 from study.results import Results
 
 
@@ -40,6 +41,17 @@ def title_of(figure: str) -> str:
 def is_shown(found: Mapping) -> bool:
     """Whether an interval leaves out zero."""
     return found["low"] > 0 or found["high"] < 0
+
+
+def in_words(found: Mapping) -> str:
+    """`"+0.012 (−0.031 to +0.055), no difference shown"`: a difference in an answer, which says so if nothing is."""
+    value, low, high = (found[key] for key in ("value", "low", "high"))
+    if value is None or np.isnan(value):
+        return "cannot be computed"
+    if low is None or np.isnan(low):
+        return f"{signed(value, 3)} (no interval)"
+    return f"{signed(value, 3)} ({signed(low, 3)} to {signed(high, 3)})" + ", no difference shown" * (
+        not is_shown(found))
 
 
 def of_cells(table: Table) -> str:

@@ -5,7 +5,7 @@ import numpy as np
 from report.words import counted
 from stats.recipes import FEWEST
 from study.questions.compared import notes_of, widest
-from study.questions.sentences import amount, chance, scored, shortest
+from study.questions.sentences import amount, finding, scored
 from study.report.section import Claim
 from study.results import Results
 
@@ -46,17 +46,17 @@ def sentence_of(results: Results, row: dict) -> str:
         return f"{row['name']}: {row['figure']} cannot be compared; 0 posts allow it."
     what = f"on {row['figure']}"
     posts = [f" over {counted(row['n'], 'post')}", ""]
-    if row["heading"] == ROWS:
-        return shortest([f"With equally many rows, {row['sets'][0]} scores "
-                         f"{scored(row['value'], row['sets'][1])} {what}"], posts, [chance(row)]) + "."
-    if row["heading"] == MODEL:
-        return shortest([f"With the same languages and as many rows, {row['sets'][0]} scores "
-                         f"{scored(row['value'], row['sets'][1])} {what}"], posts, [chance(row)]) + "."
+    if row["heading"] in (ROWS, MODEL):
+        held = "equally many rows" if row["heading"] == ROWS else "the same languages and as many rows"
+        first, second = row["sets"]
+        return finding(row, [f"With {held}, {first} scores {scored(row['value'], second)} {what}"],
+                       [f"{what}, {first} less {second} with {held},"], posts)
     changed = row["heading"].partition(" (trained")[0]
     changed = {"Prompt": "asked with the prompt", "Weights": "used on weights stored as",
                "Template": "trained and asked with the template", "Codebook": "trained and asked with the codebook"}[
                    changed.split()[0]] + " " + changed.split()[1]
-    return shortest([f"{row['name']}, {changed}, scores {scored(row['value'])} {what}"], posts, [chance(row)]) + "."
+    return finding(row, [f"{row['name']}, {changed}, scores {scored(row['value'])} {what}"],
+                   [f"{what} for {row['name']}, {changed},"], posts)
 
 
 def variance_claims(results: Results, parts: list[dict]) -> list[Claim]:

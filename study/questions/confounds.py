@@ -21,10 +21,9 @@ from report.words import percent
 from stats.families import THESE
 from stats.paired import difference
 from stats.recipes import Fits, components, lacking
-from study.questions.compared import compare, fits_words, main_figure, title_of, widest
+from study.questions.compared import compare, fits_words, in_words, main_figure, title_of, widest
 from study.questions.confound_claims import MODEL, ROWS, SEED, claims_of, shown_rows, variance_claims
 from study.report.section import Column, FigureSpec, Section, Table
-from study.report.tables import shown
 from study.results import Results
 
 MOST = 0.5  # no figure between 0 and 1 has a larger standard deviation
@@ -231,20 +230,13 @@ def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[d
     for row in chosen:
         again = "" if row["changed_by_seed"] is None else \
             f" (another seed alone: {percent(row['changed_by_seed'])})"
-        differ = "" if row["changed"] is None else f", {percent(row['changed'])} of the labels differ{again}"
-        said.append(f"{row['heading']}, {row['name']}: {row['figure']} {difference_words(row)}{differ}.")
+        differ = "" if row["changed"] is None else f"; {percent(row['changed'])} of the labels differ{again}"
+        said.append(f"{row['heading']}, {row['name']}: {row['figure']} {in_words(row)}{differ}.")
     luck = [row for row in parts if row["main"] and row["set"] == widest(results) and row["sd"] is not None]
     if luck:
         each = ", ".join(f"{row['sd']:.3f} ({row['source']})" for row in luck)
         said.append(f"Standard deviations of {luck[0]['figure']}, {luck[0]['set']}: {each}.")
     return " ".join(said) or "The plan's fits differ in nothing that could be compared."
-
-
-def difference_words(row: dict) -> str:
-    """"differs by +0.012 (−0.031 to +0.055)"."""
-    if row["value"] is None or np.isnan(row["value"]):
-        return "cannot be computed for both"
-    return "differs by {} ({} to {})".format(*(shown(row[key], "difference") for key in ("value", "low", "high")))
 
 
 def missing(results: Results, pairs: list, rows: list[dict], fitted: int) -> list[str]:

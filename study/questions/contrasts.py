@@ -11,12 +11,14 @@ from report.intervals import LEVEL
 from report.words import counted
 from stats.families import THESE, family
 from stats.families import Contrast as Compared
-from study.preregistration import LATE, Standing
+from study.preregistration import DECLARED, LATE, NAMED, Standing
 from study.questions.compared import is_shown, notes_of, title_of
 from study.questions.sentences import compared, p_words
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 
+OLDER = ("Not declared: labels from outside existed before the plan was frozen, so a comparison with them may have "
+         "been chosen after they were seen.")
 SHOWN = ("value", "low", "high", "simultaneous_low", "simultaneous_high")
 
 
@@ -54,11 +56,12 @@ def contrasts(results: Results, standing: Standing | None = None) -> Section | N
                         name="contrasts", x="value", y="contrast", low="low", high="high",
                         wider_low="simultaneous_low", wider_high="simultaneous_high")
     stand = [row["contrast"] for row, line in zip(rows, found, strict=True) if is_shown(at_once(line))]
-    answer = (f"Of {counted(len(rows), 'contrast')}, {len(stand) or 'none'} {'have' if len(stand) > 1 else 'has'} a "
+    answer = (f"Of {counted(len(rows), 'comparison')}, {len(stand) or 'none'} {'have' if len(stand) > 1 else 'has'} a "
               f"simultaneous interval that leaves out zero{': ' if stand else ''}{'; '.join(stand)}.")
     answer = answer if stand else f"No difference is shown. {answer}"
-    return Section("contrasts", "The plan's contrasts", "Which of the comparisons that the plan names stand out?",
-                   answer, claims, [table, more], [figure], standing.notes,
+    notes = [*standing.notes, *([OLDER] if {DECLARED, NAMED} <= set(statuses) else [])]
+    return Section("contrasts", "The plan's comparisons", "Which of the comparisons that the plan names stand out?",
+                   answer, claims, [table, more], [figure], notes,
                    exploratory=all(status == LATE for status in statuses))
 
 
@@ -93,7 +96,7 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     return Claim(
         compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
         shown["high"],
-        f"{status}. {found} for {counted(len(results.plan.contrasts), 'contrast')}.{disagreement(line)}",
+        f"{status}. {found} for {counted(len(results.plan.contrasts), 'comparison')}.{disagreement(line)}",
         f"{rows} comparisons which the plan does not name are as certain; that it holds in each single language." if
         is_shown(shown) else "That the two are alike: the interval contains other differences that the data are "
         "compatible with.",

@@ -14,11 +14,10 @@ from report.words import counted
 from stats.predictions import Rows
 from stats.recipes import Fits
 from study.inputs import written_on
-from study.questions.compared import compare, fits_words, is_shown, main_figure, notes_of, title_of, whole
+from study.questions.compared import compare, fits_words, in_words, main_figure, notes_of, title_of, whole
 from study.questions.scopes import part, table_part
-from study.questions.sentences import FIGURES, chance, scored, shortest
+from study.questions.sentences import FIGURES, finding, scored
 from study.report.section import Claim, Column, FigureSpec, Section, Table
-from study.report.tables import shown
 from study.results import Results
 
 MOST_YEARS_AS_MONTHS = 1  # posts of one year are shown by month
@@ -51,15 +50,12 @@ def drift(results: Results) -> Section | None:
         claims = [claim_of(results, row, cut, name, later) for row in rows[:1]]
         figures.append(FigureSpec(
             "forest", table.name, "Left of zero: the set trained on earlier posts alone is worse on later ones than "
-                                  "one "
-            "trained on as many posts of all days.", "That an interval across zero shows that nothing changes with "
+            "one trained on as many posts of all days.", "That an interval across zero shows that nothing changes with "
             "time; or that a later year would be like these.", name="drift-compared", x="value", y="set", low="low",
             high="high", title=f"{title_of(name)} on posts from {cut} on"))
-        shows = [row["set"] for row in rows if is_shown(row)]
-        answer = (f"On {counted(int(later.sum()), 'test post')} from {cut} on, training on earlier posts alone changes "
-                  f"{title_of(name)} by " + ", ".join(f"{shown(row['value'], 'difference')} ({row['set']})"
-                                                      for row in rows)
-                  + (f"; shown for {', '.join(shows)}." if shows else "; for no set is this shown."))
+        answer = (f"On {counted(int(later.sum()), 'test post')} from {cut} on, {title_of(name)} of a model trained on "
+                  "earlier posts alone, less that of one trained on as many of all days: "
+                  + "; ".join(f"{row['set']} {in_words(row)}" for row in rows) + ".")
     figures.append(FigureSpec(
         "forest", periods.name, "Each set's accuracy on the test posts of one period after the other.",
         "That a model ages: the posts of each period are other posts, in other languages and with other labels.",
@@ -142,10 +138,12 @@ def claim_of(results: Results, row: dict, cut: str, name: str, later: np.ndarray
     """What learning from the past only changes for one set."""
     languages = sorted(set(results.kept.language[later].tolist()))
     about = fits_words(*row["recipes"].values()) if row["lacking"] else f"for {row['holds']}"
+    what = FIGURES.get(name, title_of(name))
+    turn = f"trained only on posts from before {cut} instead of as many of all days"
     return Claim(
-        shortest([f"Trained only on posts from before {cut} instead of as many of all days, {row['set']} scores "
-                  f"{scored(row['value'])} on {FIGURES.get(name, title_of(name))}"], [" in later posts", ""],
-                 [chance(row)]) + ".", row["value"], row["low"], row["high"],
+        finding(row, [f"T{turn[1:]}, {row['set']} scores {scored(row['value'])} on {what}"],
+                [f"on {what} for {row['set']}, {turn},"], [" in later posts", ""]),
+        row["value"], row["low"], row["high"],
         f"On {counted(int(later.sum()), 'later test post')}, the difference that training on earlier posts alone makes "
         f"is compatible with anything inside the interval, {about}.",
         "That the model will be as good or as bad next year; or that the difference is one of time alone: earlier "

@@ -14,11 +14,10 @@ from data.languages import language_name
 from report.words import counted
 from stats.predictions import Predictions, figures_of
 from stats.recipes import ALL_ROWS, Fits
-from study.questions.compared import compare, fits_words, is_shown, main_figure, notes_of, title_of, whole
+from study.questions.compared import compare, fits_words, in_words, is_shown, main_figure, notes_of, title_of, whole
 from study.questions.labels_needed import law_table
-from study.questions.sentences import FIGURES, chance, many, scored, shortest
+from study.questions.sentences import FIGURES, finding, many, scored
 from study.report.section import Claim, Column, FigureSpec, Section, Table
-from study.report.tables import signed
 from study.results import Results
 
 ARMS = {"exposure": "rows of the language", "english": "as many more English rows", "steps": "as many more steps"}
@@ -42,23 +41,24 @@ def exposure(results: Results) -> Section | None:
     found = compare(recipes["exposure"][most], base, name, languages, results.plan)
     placebo = recipes["english"][most] or recipes["steps"][most]
     beside = compare(recipes["exposure"][most], placebo, name, languages, results.plan) if placebo else None
-    answer = (f"{most} rows of an added language changed its {title_of(name)} by {signed(found['value'], 3)} on "
-              f"average over {counted(len(languages), 'language')}")
+    answer = (f"An added language's {title_of(name)} with {most} rows of it less that without, averaged over "
+              f"{counted(len(languages), 'language')}: {in_words(found)}")
     if beside is None:
         answer += "; there is no placebo to compare with."
     else:
         kind = "english" if recipes["english"][most] else "steps"
-        answer += f", and by {signed(beside['value'], 3)} against the placebo ({ARMS[kind]})."
+        answer += f"; less that with the placebo ({ARMS[kind]}): {in_words(beside)}."
     chosen = beside or found
     against = f"{ARMS['english' if recipes['english'][most] else 'steps']}" if beside else "none"
-    words = scored(chosen["value"])
+    what = FIGURES.get(name, title_of(name))
     about = fits_words(recipes["exposure"][most], placebo or base) if chosen["lacking"] else \
         f"over other draws of rows and seeds ({counted(len(arm.draws), 'draw')} here)"
     claims.append(Claim(
-        shortest([f"Given {most} rows of a language instead of {against}, the model scores {words} on its "
-                  f"{FIGURES.get(name, title_of(name))}"],
-                 [f", averaged over {many(len(languages), 'language')}", f" in {many(len(languages), 'language')}", ""],
-                 [chance(chosen)]) + ".", chosen["value"], chosen["low"], chosen["high"],
+        finding(chosen, [f"Given {most} rows of a language instead of {against}, the model scores "
+                         f"{scored(chosen['value'])} on its {what}"],
+                [f"on a language's {what}, given {most} rows of it instead of {against}"],
+                [f", averaged over {many(len(languages), 'language')}", f" in {many(len(languages), 'language')}", ""]),
+        chosen["value"], chosen["low"], chosen["high"],
         (f"This many rows moved these languages by this much with this base, {about}." if is_shown(chosen) else
          f"No effect of this many rows is shown with this base, {about}."),
         "That the exposure corrects a bias of pre-training, or that a ratio rather than a number of rows matters: the "

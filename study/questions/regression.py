@@ -11,7 +11,8 @@ from data.languages import language_name
 from report.words import counted
 from stats.correctness import SHARE, TERMS, Cell, regress
 from stats.shares import LARGEST
-from study.questions.sentences import chance, scored, shortest
+from study.questions.compared import is_shown
+from study.questions.sentences import NO_RELATION, scored, shortest, unshown
 from study.report.section import Claim, Column, Table
 from study.results import Results
 
@@ -109,9 +110,10 @@ def _table(rows: list[dict]) -> Table:
 
 
 def regression_claims(table: Table, listed: Sequence[str]) -> list[Claim]:
-    """The share's effect in the sets' regression, with English and without."""
+    """The share's effect in the sets' regression, with English and without; none without an error over languages, of
+    which each has one share: posts are no sample of shares."""
     return [Claim(
-        shortest(_sentences(row), [chance(row)]) + ".",
+        _sentence(row),
         row["effect"], row["low"], row["high"],
         f"Among {counted(row['languages'], 'language')}, with model, label and template held, the mean change in the "
         f"probability of a right label from the smallest share to the largest, in answers of {row['of']}, is "
@@ -119,20 +121,19 @@ def regression_claims(table: Table, listed: Sequence[str]) -> list[Claim]:
         "That share causes it, or that it holds for individual posts: a post's share is its language's, and all else "
         "that differs between languages is in it.",
         languages=list(listed if row["regression"] == WITH_SHARE else [code for code in listed if code != LARGEST]),
-        holds=ERRORS["posts" if row["error_languages"] is None else "languages"])
-        for row in table.rows if row["term"] == "share" and row["low"] is not None]
+        holds=ERRORS["languages"])
+        for row in table.rows if row["term"] == "share" and row["error_languages"] is not None]
 
 
-def _sentences(row: dict) -> list[str]:
+def _sentence(row: dict) -> str:
     """What the share's effect is, the longer words first."""
     over = f"{row['of']}{' without English' * (row['regression'] == WITHOUT_ENGLISH)}"
-    between = [f"{language_name(row['level'])}'s {words}share instead of {language_name(row['reference'])}'s goes with "
-               f"{probability(row['effect'])}" for words in ("pre-training ", "")]
-    return [f"In a regression of {over}, {between[0]}", f"By regression of {over}, {between[1]}"]
-
-
-def probability(effect: float) -> str:
-    """"A probability of a right label .08 higher", or "the same probability of a right label"."""
-    words = scored(effect)
-    return f"{words} probability of a right label" if words == "the same" else \
-        f"a probability of a right label {words}"
+    between = [f"{language_name(row['level'])}'s {words}share instead of {language_name(row['reference'])}'s"
+               for words in ("pre-training ", "")]
+    if not is_shown(row):
+        start = unshown(row["effect"], row["low"], row["high"], NO_RELATION)
+        return shortest([f"{start} in the probability of being right, {one}, by regression of {over}"
+                         for one in between]) + "."
+    right = f"goes with a probability of a right label {scored(row['effect'])}"
+    return shortest([f"In a regression of {over}, {between[0]} {right}",
+                     f"By regression of {over}, {between[1]} {right}"]) + "."

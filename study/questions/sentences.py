@@ -2,9 +2,11 @@
 
     "Fine-tuned on twelve languages instead of English alone, the model scores .08 higher on topic in ten languages that
     neither saw."
+    "No difference shown: +.03 (−.01 to +.07) on topic, fine-tuned on twelve languages instead of English alone, in ten
+    languages that neither saw."
 
-Where possibly by chance the difference, the sentence says so. Of several ways to say the same, the first one that is
-short enough is taken.
+Where the interval contains zero, the sentence begins with that and has no word for a direction; where it is shown for
+these fits alone, it says so. Of several ways to say the same, the first one that is short enough is taken.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +15,7 @@ from itertools import product
 import numpy as np
 
 from data.languages import language_name
+from stats.families import THESE
 from study.questions.compared import is_shown, title_of
 from study.results import Results
 
@@ -22,7 +25,7 @@ FIGURES = {"topic.macro_f1": "topic", "macro_f1": "labels", "accuracy": "labels"
            "topic.accuracy": "topic", "stance.end_to_end.accuracy": "stance", "stance.end_to_end.macro_f1": "stance",
            "stance.given_detection.accuracy": "stance once found", "stance.given_detection.macro_f1":
            "stance once found"}  # fmt: skip
-CHANCE = ", possibly by chance"
+NONE, NO_RELATION = "No difference shown", "No association shown"
 
 
 def amount(value: float) -> str:
@@ -51,16 +54,31 @@ def higher(value: float) -> str:
 
 
 def scored(value: float, other: str = "") -> str:
-    """Size and direction, beside another if one is named: ".08 higher", ".08 lower than en", "the same as en"."""
-    if f"{abs(value):.3f}" == "0.000":
-        return f"the same as {other}" if other else "the same"
+    """Size and direction, beside another if one is named: ".08 higher", ".08 lower than en"."""
     return f"{amount(value)} {higher(value)}" + (f" than {other}" if other else "")
 
 
-def chance(found: Mapping) -> str:
-    """What a headline adds where the interval does not leave out zero, unless it says that the two are the same."""
-    value = found.get("value", found.get("effect"))
-    return "" if is_shown(found) or (value is not None and scored(value) == "the same") else CHANCE
+def with_sign(value: float) -> str:
+    """A difference with its sign: `with_sign(-0.083) -> "−.08"`, `with_sign(0.0) -> ".00"`."""
+    return ("+" if value > 0 else "−" if value < 0 else "") + amount(value)
+
+
+def unshown(value: float, low: float | None, high: float | None, what: str = NONE) -> str:
+    """How a headline begins that shows nothing: "No difference shown: +.03 (−.01 to +.07)"."""
+    ends = "no interval" if low is None or np.isnan(low) else f"{with_sign(low)} to {with_sign(high)}"
+    return f"{what}: {with_sign(value)} ({ends})"
+
+
+def finding(found: Mapping, shown: Sequence[str], begun: Sequence[str], *rest: Sequence[str]) -> str:
+    """A headline: what is `shown`, if the interval leaves out zero; else that nothing is, its numbers, and `begun`,
+    which goes on behind these. Each in several wordings; `rest` follows either.
+    """
+    if not (found["low"] is not None and is_shown(found)):
+        start = unshown(*(found[key] for key in ("value", "low", "high")))
+        return shortest([f"{start} {words}" for words in begun], *rest).rstrip(",") + "."
+    these = found.get("holds") == THESE
+    return shortest(["".join(parts) + ", in these fits" * (these and "these fits" not in parts[0])
+                     for parts in product(shown, *rest)]) + "."
 
 
 def shortest(*choices: Sequence[str]) -> str:
@@ -125,12 +143,16 @@ def compared(results: Results, first: str, second: str, figure: str, languages: 
         return capital(f"{called(results, first)} and {called(results, second)} cannot be compared on {what}: 0 posts "
                        "allow it.")
     taughts = [taught(results, name) for name in (first, second)]
+    named = where(results, first, second, languages, named=True)
     if {first, second} <= set(results.plan.sets) and taughts[0] != taughts[1]:
-        start = f"Fine-tuned on {taughts[0]} instead of {taughts[1]}, the model scores {scored(value)} on {what}"
-        ways = [start + way for way in where(results, first, second, languages, named=False)]
+        turn = f"fine-tuned on {taughts[0]} instead of {taughts[1]}"
+        ways = where(results, first, second, languages, named=False)
+        model = "these fits score" if found.get("holds") == THESE else "the model scores"
+        shown, begun = f"F{turn[1:]}, {model} {scored(value)} on {what}", f"on {what}, {turn},"
     else:
-        start = f"{called(results, first)} scores {scored(value, called(results, second))} on {what}"
-        ways = [start + way for way in where(results, first, second, languages, named=True)]
-    ways += [f"{first} scores {scored(value, second)} on {what}{way}"
-             for way in where(results, first, second, languages, named=True)]
-    return capital(shortest(ways, [chance(found)])) + "."
+        ways, pair = named, [called(results, name) for name in (first, second)]
+        shown, begun = f"{pair[0]} scores {scored(value, pair[1])} on {what}", f"on {what}, {pair[0]} less {pair[1]},"
+    return capital(finding(
+        found, [shown + way for way in ways] + [f"{first} scores {scored(value, second)} on {what}{way}"
+                                                for way in named],
+        [begun + way for way in ways] + [f"on {what}, {first} less {second},{way}" for way in named]))

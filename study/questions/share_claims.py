@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from data.languages import language_name
 from report.intervals import LEVEL
 from report.words import counted
-from study.questions.sentences import CHANCE, amount, many, p_words, shortest
+from study.questions.sentences import NO_RELATION, amount, many, p_words, shortest, unshown
 from study.report.section import Claim, Table
 from study.report.tables import shown
 from study.results import Results
@@ -56,7 +56,7 @@ def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
         without = "" if row["english"] or len(rows) == 1 else " without English"
         beside = f"; without English, {one_association(rows[1])}" if row["english"] and len(rows) > 1 else ""
         claims.append(Claim(
-            over_range(row, f"Over {many(row['n'], 'language')}{without}, {chosen}'s accuracy"),
+            over_range(row, [f"{chosen}'s accuracy"], without),
             row["rise"], row["low"], row["high"],
             f"{what_may_be_said(row, 'accuracy')} In numbers: {one_association(row)}{beside}.",
             "That share causes accuracy, that anything follows for individual posts or for languages without a listed "
@@ -65,15 +65,22 @@ def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
     return claims
 
 
-def over_range(row: dict, *starts: str) -> str:
-    """A headline of a rise: its size, its direction, between which shares, and whether possibly by chance."""
+def over_range(row: dict, figures: Sequence[str], without: str = "") -> str:
+    """A headline of a rise: its size, its direction, and between which shares; or that no association is shown.
+
+    figures: the same one, in several wordings.
+    """
+    over = f"over {many(row['n'], 'language')}{without}"
     if row["rise"] is None:
-        return f"{starts[0]} goes with pre-training share by r = {shown(row['r'], 'difference')}."
+        found = f"r = {shown(row['r'], 'difference')} of {figures[0]} with pre-training share, {over}"
+        return f"{'Association' if is_associated(row) else NO_RELATION}: {found}."
+    between = [f" from the smallest {words}share ({language_name(row['least'])}) to the largest "
+               f"({language_name(row['largest'])})" for words in ("pre-training ", "")]
+    if not is_associated(row):
+        start = unshown(row["rise"], row["low"], row["high"], NO_RELATION)
+        return shortest([f"{start} in {figure}, {over}," for figure in figures], between) + "."
     turn = "rises" if row["rise"] >= 0 else "falls"
-    between = (f" from the smallest pre-training share ({language_name(row['least'])}) to the largest "
-               f"({language_name(row['largest'])})")
-    return shortest([f"{start} {turn} by {amount(row['rise'])}" for start in starts], [between],
-                    ["" if is_associated(row) else CHANCE]) + "."
+    return shortest([f"O{over[1:]}, {figure} {turn} by {amount(row['rise'])}" for figure in figures], between) + "."
 
 
 def what_may_be_said(row: dict, figure: str) -> str:
@@ -92,9 +99,8 @@ def exposure_claims(results: Results, table: Table, tests: Table) -> list[Claim]
     if row is None:
         return []
     most = max(line["rows"] for line in table.rows)
-    start = f"Over {many(row['n'], 'language')}, the gain"
-    return [Claim(over_range(row, f"{start} in accuracy from {most} rows of their own",
-                             f"{start} from {most} own rows"),
+    return [Claim(over_range(row, [f"the gain in accuracy from {most} rows of their own",
+                                   f"the gain from {most} own rows"]),
                   row["rise"], row["low"], row["high"],
                   f"{what_may_be_said(row, 'the change in accuracy')} In numbers: {one_association(row)}.",
                   "That the rows corrected a bias of pre-training: languages that are low before have more room, and "

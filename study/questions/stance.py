@@ -11,8 +11,8 @@ from report.words import counted, number
 from stats.families import THESE, holds_for
 from stats.recipes import around, lacking, pairs_of
 from stats.stance_split import split, splits
-from study.questions.compared import notes_of, whole, widest
-from study.questions.sentences import called, chance, many, scored, shortest, taught
+from study.questions.compared import in_words, notes_of, whole, widest
+from study.questions.sentences import called, finding, many, scored, taught
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.report.tables import signed
 from study.results import Results
@@ -34,10 +34,11 @@ def stance(results: Results) -> Section | None:
     claims = [claim_of(results, line) for line in shared if line["second"] in results.plan.sets and line["posts"]]
     answer = "The plan has no second set to compare."
     if shared:
-        gain, told, found, lost = (row["value"] for row in parts[:4])
-        answer = (f"In languages unseen by {shared[0]['second']}, {multi} less it is {signed(gain, 3)} in stance end "
-                  f"to end: {signed(told, 3)} from telling the stance on posts that both found, {signed(found, 3)} "
-                  f"from posts that it alone found, and {signed(lost, 3)} from posts that it lost.")
+        second, (told, found, lost) = shared[0]["second"], (row["value"] for row in parts[1:4])
+        over = f"in languages unseen by {second}" if results.unseen(second) else "over all languages"
+        answer = (f"Stance end to end, {multi} less {second} {over}: {in_words(parts[0])}. In these fits it is the sum "
+                  f"of {signed(told, 3)} from telling the stance on posts that both found, {signed(found, 3)} from "
+                  f"posts that {multi} alone found, and {signed(lost, 3)} from posts that {second} alone found.")
     tables = [sets_table(results)]
     figures = []
     if parts:
@@ -90,18 +91,19 @@ def claim_of(results: Results, line: dict) -> Claim:
     first, second, languages = line["first"], line["second"], line["languages"]
     where = f" in {many(len(languages), 'language')}" + (" new to the second" * (set(languages) <= set(
         results.unseen(second))))
-    posts = f"On {'about ' * (line['fits'] > 1)}{line['posts']:,} posts"
-    posts += " that both models found,"
-    sentence = shortest(
-        [f"{posts} training on {taught(results, first)} instead of {taught(results, second)} scores "
-         f"{scored(line['value'])} on stance"]
-        if taught(results, first) != taught(results, second) else
-        [f"{posts} {called(results, first)} scores {scored(line['value'], called(results, second))} on stance"],
-        [where, ""], [chance(line)])
+    posts = f"{'about ' * (line['fits'] > 1)}{line['posts']:,} posts that both models found,"
+    if taught(results, first) != taught(results, second):
+        turn = f"training on {taught(results, first)} instead of {taught(results, second)}"
+        shown, less = f"{turn} scores {scored(line['value'])}", turn.replace("training", "trained", 1)
+    else:
+        pair = [called(results, name) for name in (first, second)]
+        shown, less = f"{pair[0]} scores {scored(line['value'], pair[1])}", f"{pair[0]} less {pair[1]}"
+    sentence = finding(line, [f"On {posts} {shown} on stance"],
+                       [f"on stance of {posts.replace(' that', way)} {less}" for way in (" that", "")], [where, ""])
     test = "" if line["p"] is None else f" (McNemar's exact p = {line['p']:.3f})"
     pairs = f", in {counted(line['fits'], 'pair')} of fits" if line["fits"] > 1 else ", in this one pair of fits"
     return Claim(
-        sentence + ".", line["value"], line["low"], line["high"],
+        sentence, line["value"], line["low"], line["high"],
         f"Of related posts that both models found, {first} gives {number(line['first_right'])} of them the right "
         f"stance and {second} {number(line['second_right'])}{test}{pairs}.",
         "That what differs end to end is all stance; or that the same holds for posts that only one model "

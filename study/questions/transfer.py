@@ -51,9 +51,8 @@ def topic(results: Results) -> Section:
     counts = ", ".join(f"{each} {len(recipe)}" for each, recipe in recipes.items())
     notes = [f"Fits of each: {counts}. A draw that takes all rows there are counts once for each seed."]
     if single and named:
-        notes.append(f"{multi} less {', '.join(named)} is a contrast of the plan: its claim, with the family's "
-                     f"interval, "
-                     "stands in the section on these.")
+        notes.append(f"{multi} less {', '.join(named)} is a comparison of the plan: its claim, with the family's "
+                     "interval, stands in the section on these.")
     keys = ("what", "train", "languages", "difference", "low", "high", "holds")
     apart = Table("topic_differences", f"{title_of(name)}, less {multi} on the same languages",
                   [sets.column(key) for key in keys],
@@ -79,7 +78,8 @@ def topic_answer(results: Results, recipes: Mapping[str, Fits], multi: str, sing
     there = len(set(unseen) & set(results.seen(multi)))
     return (f"Trained on {language_name(results.seen(single)[0])} alone, the model reaches {title_of(name)} "
             f"{number(both[1])} in the {counted(len(unseen), 'language')} that it never saw; trained on {multi}, which "
-            f"has {there} of {'these' if len(unseen) > 1 else 'them'}, {number(both[0])} (means over all fits).")
+            f"has {there} of {'these' if len(unseen) > 1 else 'them'}, {number(both[0])} (means over all fits; "
+            "whether they differ is said in a claim of its own).")
 
 
 def topic_claim(results: Results, recipes: Mapping[str, Fits], multi: str, single: str, name: str) -> Claim:

@@ -19,7 +19,7 @@ from stats.predictions import Predictions, Rows
 from study.inputs import has_text, text_of
 from study.questions.compared import notes_of, of_cells, title_of, widest
 from study.questions.scopes import main_figures, part, scopes, spread, table_part
-from study.questions.sentences import FIGURES, chance, many, scored, shortest
+from study.questions.sentences import FIGURES, finding, many, scored
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 
@@ -151,9 +151,9 @@ def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
     found, what = {"value": value, "low": low, "high": high}, FIGURES.get(figure, title)
     about = {"languages": codes, "notes": [ONE_FIT, *notes_of(results, codes, {})], "points": [value], "holds": THESE}
     claims = [Claim(
-        shortest([f"Given translations instead of the posts' own text, {name} scores {scored(value)} "
-                  f"on {what}"], [f" in {many(len(codes), 'language')}" + " new to it" * (group == "unseen"), ""],
-                 [chance(found)]) + ".", value, low, high,
+        finding(found, [f"Given translations instead of the posts' own text, {name} scores {scored(value)} on {what}"],
+                [f"on {what} for {name}, given translations instead of the posts' own text,"],
+                [f" in {many(len(codes), 'language')}" + " new to it" * (group == "unseen"), ""]), value, low, high,
         "With this fit and this translator, the change on posts like these is compatible with anything inside the "
         "interval, each language counting the same.",
         "That another translator or another seed of training would do the same; that it holds in a single language; "
@@ -164,8 +164,9 @@ def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
         answer += f" The set {wide} reaches {said(other.figure(figure, codes, 'languages'))} on their own text."
         found = {"value": value, "low": low, "high": high}
         claims.append(Claim(
-            shortest([f"On translations, {name} scores {scored(value, wide)} on the posts' own "
-                      f"text, on {what}"], [f", in {many(len(codes), 'language')}", ""], [chance(found)]) + ".",
+            finding(found, [f"On translations, {name} scores {scored(value, wide)} on the posts' own text, on {what}"],
+                    [f"on {what}, {name} on translations less {wide} on the posts' own text"],
+                    [f", in {many(len(codes), 'language')}", ""]),
             value, low, high, "On these posts, translating for the one model less training the other on more languages "
             "is compatible with anything inside the interval.",
             "That the two are worth the same where the interval contains zero; or why they differ: the sets differ in "

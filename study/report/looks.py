@@ -6,6 +6,7 @@ the higher contrast (WCAG 2.2, 1.4.3): at least 4.5 to 1 on any shade.
 """
 
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -40,8 +41,12 @@ class Data:
         return 0 < self.width < WIDE
 
     def lines(self, words: str) -> str:
-        """A name beside a row: on lines of their own where there is little room, else as it is."""
-        return "\n".join(textwrap.wrap(words, 20)) if self.narrow else words
+        """A name beside a row: on lines of its own where there is little room, broken behind a dot or underscore rather
+        than within a word; else as it is."""
+        if not self.narrow:
+            return words
+        parted = textwrap.wrap(re.sub(r"([._])(?=\w)", "\\1\u200b ", words), 20)
+        return "\n".join(line.replace("\u200b ", "").removesuffix("\u200b") for line in parted)
 
     def of(self, row: dict, role: str):
         """The value under a role; None if it is missing or the figure has no such role."""

@@ -16,7 +16,7 @@ from common.files import atomic_folder, atomic_write, write_json
 from report.figures import NARROW, WIDE, save
 from report.markup import Html, facts, folded, grid, join, tag
 from report.page import POLICY, STYLE, both_widths
-from report.words import language_name
+from report.words import counted, language_name
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
 from study.report.section import FAMILY, Claim, FigureSpec, Section, Study, Table, study_json
@@ -80,25 +80,28 @@ def _opening(study: Study, reach: float) -> Html:
 
 
 def found_lines(study: Study) -> list[str]:
-    """What the plan's family shows, in the plan's order, wherever the page shows its claims; [] without a family."""
+    """What the plan's family shows, in the plan's order, each with its status; [] without a family."""
     claims = next((section.claims for section in study.sections if section.key == FAMILY), [])
     if not claims:
         return []
     shown = [claim for claim in claims if claim.low is not None and (claim.low > 0 or claim.high < 0)]
-    among = f"{len(claims)} comparison{'s' * (len(claims) > 1)} that the plan names"
+    among = f"the plan's {counted(len(claims), 'comparison')}"
     if not shown:
         return [f"Of {among}, none shows a difference."]
-    return [f"Of {among}, {len(shown)} show{'s' * (len(shown) == 1)} a difference:", *(claim.text for claim in shown)]
+    return [f"Of {among}, {len(shown)} show{'s' * (len(shown) == 1)} a difference:",
+            *(f"{claim.text} {claim.status}{'.' * bool(claim.status)}".strip() for claim in shown)]
 
 
 def _found(study: Study) -> Html | None:
-    """Above the cards: what the plan's family shows, since the cards keep the plan's order and are three at most."""
+    """Above the cards: what the plan's family shows, since the cards keep the plan's order and are three at most; and
+    what is called declared."""
     head, *shown = found_lines(study) or [None]
     if head is None:
         return None
+    notes = next(section.notes for section in study.sections if section.key == FAMILY)
     where = tag("a", "All comparisons of the plan", href=f"#section-{FAMILY}")
     return tag("div", tag("p", head), tag("ul", *(tag("li", text, dir="auto") for text in shown)) if shown else None,
-               tag("p", where), class_="found")
+               *(tag("p", note, class_="note", dir="auto") for note in notes), tag("p", where), class_="found")
 
 
 def _card(claim: Claim, reach: float, number: int | None = None, section: Section | None = None) -> Html:
@@ -139,7 +142,7 @@ def verdict(claim: Claim) -> str:
     if claim.low is None or claim.kind not in ("difference", "correlation"):
         return ""
     if claim.low <= 0 <= claim.high:
-        return f"No {'difference' if claim.kind == 'difference' else 'relation'} is shown: the interval contains zero."
+        return "The interval contains zero."
     return f"The whole interval lies {'above' if claim.low > 0 else 'below'} zero."
 
 
@@ -157,8 +160,7 @@ def _section(number: int, section: Section, reach: float) -> Html:
              tag("p", section.question, class_="question", dir="auto"),
              tag("div", tag("p", section.answer, dir="auto"), class_="found")]
     if section.exploratory:
-        parts.append(tag("p", "Not in the family of contrasts that the plan declared: a reason to look further, not a "
-                         "test.", class_="note"))
+        parts.append(tag("p", "Not among the plan's comparisons: a reason to look further, not a test.", class_="note"))
     if section.claims:
         parts.append(tag("div", *(_card(claim, reach) for claim in section.claims), class_="cards"))
     drawn = set()

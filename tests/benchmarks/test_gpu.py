@@ -4,10 +4,13 @@ Deliberate break: let `attend_padded` forget the prefix, or a part raise; the re
 """
 
 import json
+from unittest import mock
 
 import pytest
+import torch
 
 from benchmarks import gpu
+from benchmarks.card import kernels
 from benchmarks.card.page import page
 from benchmarks.card.parts import PARTS
 from benchmarks.card.state import State
@@ -33,6 +36,17 @@ def test_the_parts_run_on_a_cpu_and_those_that_cannot_are_named(tmp_path, capsys
     assert "Left out in a rehearsal: a CPU has no queue to wait for." in text
     assert "Nothing on this page says how fast anything is" in text
     assert "Labelling" in capsys.readouterr().out
+
+
+def test_the_operations_that_have_kernels_run_at_small_sizes_and_twice_the_same(tmp_path):
+    """A rehearsal has no kernels to compare; this walks what would be compared."""
+    state = State(tmp_path / "kernels.json", rehearse=True, seconds=60)
+    small = {"SHAPES": ((64, 64), (32, 64)), "TOKENS": 96, "INNER": 64, "HEADS": 2, "KEYS": 1, "HEAD": 8, "ROWS": 4}
+    with mock.patch.multiple(kernels, HIDDEN=40, **small):
+        found = {case.name: (kernels.flat(case.run()), kernels.flat(case.run()), case.size)
+                 for case in kernels.cases(state)}
+    assert {"RMSNorm of a sum", "keys and values gathered by row"} < set(found)
+    assert all(all(map(torch.equal, one, two)) and size > 0 for one, two, size in found.values())
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ Deliberate break: rename an option of bulk/options.py, or change `MOST` in infer
 import dataclasses
 import re
 
+from bulk import watch
 from bulk.options import BulkOptions
 from classify import ClassifyOptions
 from common.errors import UNFINISHED
@@ -37,4 +38,5 @@ def test_numbers_of_the_page():
     assert f"(of {labeller.LOST:.0f} seconds where {labeller.LEAST} posts take longer" in said
     assert f"| {UNFINISHED} | SIGTERM or SIGUSR1" in said and f"more than {BulkOptions().max_bad_rows:.0%} of".replace(
         "%", " %") in said
+    assert f"(from {watch.MANY:,} posts on)" in said
     assert all(kind in FORMATS for kind in (".jsonl", ".csv", ".tsv", ".parquet"))

@@ -26,7 +26,7 @@ ROWS = [{"id": "007", "predicted": "neutral", "probability": 0.5, "error": None,
 
 
 def written(path: Path, rows=ROWS) -> Path:
-    with GrowingFile(path, {}, reals=["probability"]) as file:
+    with GrowingFile(path, {}, reals=["probability"], bom=path.name.startswith("bom")) as file:
         for row in rows:
             file.add([row])
     return path
@@ -34,7 +34,7 @@ def written(path: Path, rows=ROWS) -> Path:
 
 def test_pandas_reads_csv_and_gzip_as_they_are(tmp_path):
     pandas = pytest.importorskip("pandas", reason="needs pandas")
-    for name, more in (("a.csv", {}), ("a.csv.gz", {}), ("a.tsv", {"sep": "\t"})):
+    for name, more in (("a.csv", {}), ("a.csv.gz", {}), ("a.tsv", {"sep": "\t"}), ("bom.csv", {})):
         frame = pandas.read_csv(written(tmp_path / name), dtype={"id": str}, keep_default_na=False, **more)
         assert list(frame["id"]) == [row["id"] for row in ROWS]
         assert list(frame["text"]) == [row["text"] for row in ROWS]
@@ -57,7 +57,7 @@ def test_parquet_is_read_by_pyarrow_and_has_the_same_bytes_however_its_rows_came
 def test_duckdb_reads_both(tmp_path):
     duckdb = pytest.importorskip("duckdb", reason="needs duckdb")
     pytest.importorskip("pyarrow", reason="needs pyarrow")
-    for name in ("a.csv", "a.csv.gz", "a.parquet"):
+    for name in ("a.csv", "a.csv.gz", "bom.csv", "a.parquet"):
         found = duckdb.sql(f"select id, text from '{written(tmp_path / name)}'").fetchall()
         assert [row[0] for row in found] == [row["id"] for row in ROWS], name
         assert [row[1] or "" for row in found] == [row["text"] for row in ROWS], name
@@ -67,7 +67,8 @@ READ_BY_R = """
 names <- commandArgs(TRUE)
 for (name in names) {
   frame <- if (endsWith(name, "tsv")) read.delim(name, colClasses = c(id = "character"), na.strings = "")
-           else read.csv(name, colClasses = c(id = "character"), na.strings = "")
+           else read.csv(name, colClasses = c(id = "character"), na.strings = "",
+                         fileEncoding = if (startsWith(basename(name), "bom")) "UTF-8-BOM" else "")
   stopifnot(is.numeric(frame$probability), identical(sapply(frame$id, nchar, USE.NAMES = FALSE), c(3L, 3L, 1L)))
   cat(nrow(frame), ncol(frame), frame$id, is.na(frame$predicted), nchar(frame$text, allowNA = FALSE), sep = " ")
   cat("\\n")
@@ -78,7 +79,7 @@ for (name in names) {
 def test_r_reads_csv_tsv_and_gzip_as_they_are(tmp_path):
     if shutil.which("Rscript") is None:
         pytest.skip("needs R")
-    names = [str(written(tmp_path / name)) for name in ("a.csv", "a.csv.gz", "b.tsv")]
+    names = [str(written(tmp_path / name)) for name in ("a.csv", "a.csv.gz", "b.tsv", "bom.csv")]
     script = tmp_path / "read.R"
     script.write_text(READ_BY_R, encoding="utf-8")
     ended = subprocess.run(["Rscript", "--vanilla", str(script), *names], capture_output=True, text=True,
@@ -86,7 +87,7 @@ def test_r_reads_csv_tsv_and_gzip_as_they_are(tmp_path):
     assert ended.returncode == 0, ended.stderr
     lengths = [str(len(row["text"])) if row["text"] else "NA" for row in ROWS]
     expected = " ".join(["3 5 007 1e5 ü FALSE TRUE FALSE", *lengths])
-    assert ended.stdout.splitlines() == [expected] * 3
+    assert ended.stdout.splitlines() == [expected] * 4
 
 
 def test_parquet_without_pyarrow_is_one_line(monkeypatch):

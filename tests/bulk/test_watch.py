@@ -12,8 +12,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from bulk.watch import Watch
+from bulk import watch as watching
+from bulk.watch import Watch, product_limit, weights_of
 from inference.labeller import Labelled
+from tests.small import random_model
 
 
 @pytest.fixture
@@ -61,3 +63,31 @@ def test_the_bar_of_a_terminal_leaves_them_out_as_well(monkeypatch):
         assert (watch._bar.n, watch._bar.initial, watch._bar.last_print_n) == (60, 60, 60)
         watch.show(10)
         assert watch._bar.n == 70
+
+
+def test_the_line_says_how_near_the_limit_it_is_where_there_are_many_posts(clock, capsys, monkeypatch):
+    """Deliberate break: let `measure` look for a file alone, or `detail` leave the share out."""
+    monkeypatch.setattr(watching, "product_limit", lambda model: 2 * weights_of(model) * 14.0)
+    for total, said in ((watching.MANY, True), (watching.MANY - 1, False)):
+        watch = Watch(total)
+        watch.measure(random_model())
+        with watch:
+            clock[0] += 40
+            watch.window(window(40), Counter(a=40), 0)  # seven tokens a second
+            watch.show(40)
+        assert ("; 50 % of what the device's matrix products reach; a 100" in capsys.readouterr().err) == said
+        assert ("50 % of what" in watch.summary()) == said
+
+
+@pytest.mark.parametrize(("seconds", "sizes"), [(0.01, 2), (0.2, 1)])
+def test_a_slow_product_is_not_waited_for(monkeypatch, seconds, sizes):
+    """Deliberate break: let `product_limit` take both sizes whatever the first took."""
+    now, read = [0.0], []
+
+    def clock():
+        now[0] += seconds
+        read.append(now[0])
+        return now[0]
+
+    monkeypatch.setattr(watching.time, "perf_counter", clock)
+    assert product_limit(random_model()) > 0 and len(read) == 2 * sizes * (watching.TRIES + 1)

@@ -4,7 +4,7 @@ A kernel of a small batch takes a few microseconds, and so does launching one: w
 waits for the host. Counted with Llama 3.2-3B's widths in 2 and 4 layers, every further layer launching as many as one
 more of these. `python -m tests.cuda.parts` says what they are.
 
-Deliberate break: in model/llama.py write `h = x * 1 + ...` in `Block.forward`.
+Deliberate break: in model/llama.py norm `x + self.self_attn(...)` in `Block.forward`, without a residual.
 """
 
 import re
@@ -26,9 +26,9 @@ from tests.small import needs
 
 FEW, MORE = 2, 4  # layers
 # Kernels of one layer, and of everything else with the 28 layers' optimiser: what may not be exceeded.
-BUDGET = {("training", "nf4"): (86, 102), ("training", "resident"): (72, 105),
-          ("labelling", "nf4"): (36, 44), ("labelling", "resident"): (29, 44)}  # fmt: skip
-GOAL = {"training": 2600, "labelling": 1100}
+BUDGET = {("training", "nf4"): (84, 102), ("training", "resident"): (70, 105),
+          ("labelling", "nf4"): (35, 44), ("labelling", "resident"): (28, 44)}  # fmt: skip
+GOAL = {"training": 2500, "labelling": 1050}
 
 
 def of_layers(few: Seen, more: Seen) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import UserError
+from data.damage import NULL
 from data.readers import Columns, Notes, Post, by_id, iter_posts, read_posts, read_predictions
 
 CODEBOOK = SimpleNamespace(labels=("pro", "anti", "neutral"), symbols=("1", "2", "3"))
@@ -87,7 +88,19 @@ def test_ids_stay_as_written(tmp_path):
 def test_other_columns_become_strings(tmp_path):
     line = '{"text": "a", "n": 3, "x": 2.50, "yes": true, "none": null, "list": [1, "ü"], "s": "t"}'
     post = read_posts(write(tmp_path, "p.jsonl", line), require_labels=False)[0][0]
-    assert post.extra == {"n": "3", "x": "2.50", "yes": "true", "none": "", "list": '["1", "ü"]', "s": "t"}
+    assert post.extra == {"n": "3", "x": "2.50", "yes": "true", "none": "", "list": '[1, "ü"]', "s": "t"}
+    assert post.extra["none"] is NULL and post.extra["s"] is not NULL
+
+
+def test_what_no_file_can_hold_is_mended_in_names_and_inner_values_too(tmp_path):
+    """Deliberate break: in data/json_rows.py yield every row as it is, or leave `mend` out of `string_of`."""
+    lines = ['{"text": "a", "k\\ud83d": "b", "in": {"\\udc00": ["\\ud83d", 1.50, null, true]}}',
+             '{"text": "a", "\\ud83d": 1, "\\ud83e": 2}']
+    posts = list(iter_posts([write(tmp_path, "p.jsonl", "\n".join(lines))], require_labels=False, keep_bad=True))
+    assert posts[0].extra == {"k\ufffd": "b", "in": '{"\ufffd": ["\ufffd", 1.50, null, true]}'}
+    assert "has two keys that differ only in characters that no file can hold" in posts[1].error
+    with pytest.raises(UserError, match="row 1: has two keys that differ only"):
+        read_posts(write(tmp_path, "q.json", f"[{lines[1]}]"), require_labels=False)
 
 
 def test_columns_can_be_set_and_labels_are_numbers_or_padded(tmp_path):

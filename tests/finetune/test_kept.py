@@ -74,7 +74,8 @@ def as_on_a_card(fused: bool):
             q, k, v, attn_mask))
         put(F, "dropout", lambda x, p, training: torch.native_dropout(x, p, training)[0])
         if fused:
-            put(RMSNorm, "forward", lambda self, x: FusedNorm.apply(x))
+            put(RMSNorm, "forward", lambda self, x, residual=None: FusedNorm.apply(x) if residual is None else (
+                total := residual + x, FusedNorm.apply(total)))
         yield
 
 

@@ -57,7 +57,8 @@ def recorded(dtype: torch.dtype) -> list[tuple]:
         x_k, source = torch.zeros(2, 8, 128, dtype=dtype), torch.zeros(16, dtype=torch.int64)
         gather_triton.gather_kernel(x_k, x_k, source)
         gather_triton.scatter_kernel(x_k, x_k, source[None], source)
-        rms_norm_triton.RMSNormKernel.apply(x, gain, 1e-5).sum().backward()
+        rms_norm_triton.RMSNormKernel.apply(x, None, gain, 1e-5).sum().backward()
+        torch.stack(rms_norm_triton.RMSNormKernel.apply(x, x, gain, 1e-5)).sum().backward()
         rope_triton.rotate_kernel(rope, q, k)
         swiglu_triton.SwiGLUKernel.apply(gate, up).sum().backward()
     return found

@@ -55,7 +55,8 @@ def test_a_folder_a_pattern_and_a_file(world: World, tmp_path):
     assert call(classify.main, *words(world, "--input", "more2.csv", "--output", "alone.csv")).code == 0
     assert Path("labels/more2.csv").read_bytes() == Path("alone.csv").read_bytes()
     Path("labels/b.csv").unlink()
-    refused(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels"), says="exists")
+    refused(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels"),
+            says=("exists", "or --resume, which leaves what is done"))
     ended = call(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels", "--resume"))
     assert ended.code == 0 and ended.out.count("is there already") == 3 and Path("labels/b.csv").exists()
 
@@ -127,6 +128,15 @@ def test_columns_that_not_every_row_has(world: World, tmp_path):
     jsonl(tmp_path / "a.jsonl", rows)
     assert call(classify.main, *words(world, "--input", "a.jsonl", "--output", "a.csv")).code == 0
     assert [row["late"] for row in read(Path("a.csv"))] == ["", "", "x", ""]
+
+
+def test_null_stays_null_and_an_empty_string_one(world: World, tmp_path):
+    """Deliberate break: in bulk/rows.py write `NULL` as it is."""
+    rows = [row | {"mine": mine} for row, mine in zip(post_rows(count=2), (None, "", "null", 0), strict=True)]
+    jsonl(tmp_path / "a.jsonl", rows)
+    for kind in ("jsonl", "csv"):
+        assert call(classify.main, *words(world, "--input", "a.jsonl", "--output", f"o.{kind}")).code == 0
+        assert [row["mine"] for row in read(Path(f"o.{kind}"))] == [None if kind == "jsonl" else "", "", "null", "0"]
 
 
 def test_a_run_remembers_its_columns(world: World, tmp_path):

@@ -178,7 +178,10 @@ def test_a_whole_file_of_other_labels_is_not_taken_for_the_parts(world: World, t
     table(tmp_path / "in" / "a.csv", post_rows(count=4))
     more = ("--input", "in", "--output", "out")
     ended = call(classify.main, *words(world, *more, "--abstain", "1"))
-    assert ended.code == 0 and "0 of 8 posts labelled" in ended.out and "8 were below --abstain" in ended.out
+    assert ended.code == 0 and "0 of 8 posts labelled" in ended.out, ended.err
+    assert "8 were below --abstain and got none (coverage 0.0 %)" in ended.out
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "8 posts got none, with a probability below what was asked for: the labels cover 0.0 % of the posts" in page
     for number in (1, 2):
         assert call(classify.main, *words(world, *more, "--shard", f"{number}/2")).code == 0
     part = Path("out/a.2-of-2.csv")
@@ -253,3 +256,8 @@ def test_the_output_of_one_folder_is_no_posts_and_a_dry_run_writes_nothing(world
     said = json.loads(Path("p.json").read_text())
     assert said["done"] == said["total"] == 60 and said["share_of_product_limit"] > 0 and not said["joules"]
     assert sum(said["labels"].values()) == pytest.approx(1) and "What was labelled" in Path("page.html").read_text()
+    twice = post_rows(count=3) + [row | {"id": f"again {row['id']}"} for row in post_rows(count=3)]
+    jsonl(tmp_path / "twice.jsonl", [*twice, {"id": "long", "text": "word " * 20_000}])
+    ended = call(classify.main, *words(world, "--input", "twice.jsonl", "--output", "c.csv", "--report", "one.html"))
+    page = Path("one.html").read_text(encoding="utf-8")
+    assert "6 posts had come before and were not computed again" in page and "1 post too long for the prompt" in page

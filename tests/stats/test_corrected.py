@@ -1,6 +1,7 @@
 """Intervals of a language-equal macro-F1 of small languages: how often they hold, beside percentiles.
 
-Deliberate break: in stats/corrected.py return percentiles for weight "languages" as well; the coverage falls to .91.
+Deliberate break: in stats/corrected.py return percentiles for weight "languages" as well, and the coverage falls to
+.91; or leave the spread of the biases out of the covariance.
 """
 
 import numpy
@@ -55,7 +56,7 @@ def test_bias_and_error_are_those_of_leaving_out_each_cluster():
     models = [made_answers(rows, seed, 0.7) for seed in (1, 2)]
     bias, covariance, freedom = corrected.jackknife(models, "macro_f1", ["de", "en"])
     whole = numpy.array([model.figure("macro_f1", None, "languages") for model in models])
-    by_hand, square = numpy.zeros(2), numpy.zeros((2, 2))
+    by_hand, square, each = numpy.zeros(2), numpy.zeros((2, 2)), []
     for code in ("de", "en"):
         names = numpy.unique(rows.clusters[rows.language == code])
         left = []
@@ -67,6 +68,9 @@ def test_bias_and_error_are_those_of_leaving_out_each_cluster():
         left, n = numpy.array(left), len(names)
         by_hand += (n - 1) * (left.mean(0) - whole)
         square += (n - 1) / n * (left - left.mean(0)).T @ (left - left.mean(0))
+        each.append((n - 1) * (left.mean(0) - whole))
+    apart = each - numpy.mean(each, 0)
+    square += 2 / 1 * apart.T @ apart  # two languages: L / (L - 1)
     assert bias == pytest.approx(by_hand) and covariance == pytest.approx(square) and freedom == 18
 
 
@@ -119,4 +123,4 @@ def test_it_holds_94_of_100_truths_in_2000_tables():
     figures = ("topic.macro_f1", "macro_f1")
     held = coverage(tables=2000, figures=figures, draws=400, seed=2)
     print(dict(zip(figures, held.round(3).tolist(), strict=True)))
-    assert held[0, 0] >= 0.94 and held[1, 0] >= 0.94 and (held[:, 1] < 0.93).all()
+    assert ((held[:, 0] >= 0.94) & (held[:, 0] <= 0.97)).all() and (held[:, 1] < 0.93).all()

@@ -12,6 +12,7 @@ import pytest
 from stats.prevalence import Coded, Machine, equal_probabilities, prevalence, strata_of
 from stats.rates import moved, share_interval
 from stats.surrogate import SMALLEST, answers, fit, folds
+from tests.stats.designs import DESIGNS, drawn
 
 
 def machine_of(predicted, labels=2, probabilities=None, group=None) -> Machine:
@@ -23,21 +24,6 @@ def population(stream, posts, share, found, false) -> tuple[numpy.ndarray, numpy
     """Truth and the machine's label: it finds `found` of the posts with the label, and gives it to `false` others."""
     truth = (stream.random(posts) < share).astype(int)
     return truth, numpy.where(truth, stream.random(posts) < found, stream.random(posts) < false).astype(int)
-
-
-def drawn(stream, design, posts, rows, unsure):
-    """(post, probability, stratum) of a sample; `unsure` (N,) bool: posts that are drawn five times as often."""
-    if design == "equal":
-        return numpy.sort(stream.choice(posts, rows, replace=False)), *equal_probabilities(rows, posts)
-    if design == "strata":
-        parts = [numpy.flatnonzero(side) for side in (unsure, ~unsure)]
-        taken = [stream.choice(part, min(len(part), rows // 2), replace=False) for part in parts]
-        chance = numpy.concatenate([numpy.full(len(t), len(t) / len(p)) for t, p in zip(taken, parts, strict=True)])
-        return numpy.concatenate(taken), chance, strata_of(chance, posts)
-    size = numpy.where(unsure, 5.0, 1.0) * (0.5 + stream.random(posts) if design == "sizes" else 1)
-    chance = numpy.minimum(1, rows * size / size.sum())
-    post = numpy.flatnonzero(stream.random(posts) < chance)
-    return post, chance[post], strata_of(chance[post], posts)
 
 
 def example(design="equal", seed=0):
@@ -186,7 +172,7 @@ def test_g_fits_what_it_sees():
 
 CASES = {  # share, found, false, N, n
     "common": (0.18, 0.6, 0.06, 4000, 200), "rare": (0.02, 0.8, 0.008, 4000, 250),
-    "much coded": (0.18, 0.55, 0.05, 250, 100),
+    "much coded": (0.18, 0.55, 0.05, 250, 100), "five codes": (0.3, 0.7, 0.05, 1000, 5),
 }  # fmt: skip
 
 
@@ -196,7 +182,9 @@ def covered(design, case, times) -> dict[str, float]:
     stream, inside = numpy.random.default_rng(7), {"coded": 0, "ppi": 0, "dsl": 0}
     for _ in range(times):
         truth, predicted = population(stream, posts, share, found, false)
-        post, chance, stratum = drawn(stream, design, posts, rows, (predicted == 1) | (stream.random(posts) < 0.1))
+        unsure, post = (predicted == 1) | (stream.random(posts) < 0.1), ()
+        while not len(post):  # of rows drawn one by one there may be none
+            post, chance, stratum = drawn(stream, design, posts, rows, unsure)
         shares = prevalence(machine_of(predicted), Coded(post, truth[post], chance, stratum))[1]
         for name in inside:
             one = getattr(shares, name)
@@ -210,8 +198,8 @@ def test_intervals_cover_in_a_short_simulation(design):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("design", ["equal", "strata", "independent", "sizes"])
+@pytest.mark.parametrize("case", ["common", "rare", "much coded"])
+@pytest.mark.parametrize("design", DESIGNS)
 def test_intervals_cover_the_truth(design, case):
     found = covered(design, case, 2000)
     print(design, case, found)
@@ -231,6 +219,14 @@ def test_weights_of_rare_rows_do_not_widen_what_was_found_elsewhere():
     size = 1 / (o**2).sum()
     whole = share_interval(40 / 3200, [1.0], [40 / 3200], [size], [0.0], [10**9])
     assert one.high - one.low < 0.45 * (whole[1] - whole[0])
+
+
+@pytest.mark.slow
+def test_of_five_codes_with_different_chances_intervals_are_too_narrow():
+    """What tools.prevalence says below ten codes, and a bound for how bad it is."""
+    found = covered("sizes", "five codes", 1000)
+    print(found)
+    assert all(0.85 <= value <= 0.95 for value in found.values()), found
 
 
 @pytest.mark.slow

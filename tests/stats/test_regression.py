@@ -13,10 +13,10 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from stats.prevalence import equal_probabilities
 from stats.regression import Question, Sample, regression
 from stats.student import t_quantile
 from stats.surrogate import fit, folds
+from tests.stats.designs import drawn
 
 # Estimates and standard errors of the coded posts alone, by R 4.2.2 and its package sandwich 3.0-2 with `R_LINES`.
 R_FIGURES = {
@@ -28,28 +28,13 @@ d <- read.csv("rows.csv")
 f <- glm(y ~ x1 + x2, family = FAMILY, weights = w, data = d, control = glm.control(epsilon = 1e-14))
 cat(format(c(coef(f), sqrt(diag(vcovHC(f, type = "HC3")))), digits = 12), sep = "\\n")
 """
+TIMES = 4.0  # how often a post of the machine's label is drawn, beside another
 FAMILY = {"linear": "gaussian", "logistic": "quasibinomial"}
 R = shutil.which("Rscript")
 
 
 def logit(t):
     return 1 / (1 + numpy.exp(-t))
-
-
-def drawn(stream, design, posts, rows, unsure):
-    """(post, probability, stratum)."""
-    if design == "equal":
-        return numpy.sort(stream.choice(posts, rows, replace=False)), *equal_probabilities(rows, posts)
-    if design == "strata":
-        parts = [numpy.flatnonzero(side) for side in (unsure, ~unsure)]
-        taken = [stream.choice(part, min(len(part), rows // 2), replace=False) for part in parts]
-        sizes = [len(t) for t in taken]
-        chance = numpy.repeat([n / len(p) for n, p in zip(sizes, parts, strict=True)], sizes)
-        return numpy.concatenate(taken), chance, numpy.repeat([0, 1], sizes)
-    size = numpy.where(unsure, 4.0, 1.0)
-    chance = numpy.minimum(1, rows * size / size.sum())
-    post = numpy.flatnonzero(stream.random(posts) < chance)
-    return post, chance[post], None
 
 
 def example(model="logistic", side="outcome", design="equal", seed=0, posts=1500, rows=240, truth=(-0.8, 0.7, 0.5)):
@@ -65,7 +50,7 @@ def example(model="logistic", side="outcome", design="equal", seed=0, posts=1500
         y = (stream.random(posts) < 0.35 + 0.2 * x1 + 0.05 * numpy.clip(x2, -2, 2)).astype(float)
     coded = label if side == "regressor" else y
     said = numpy.where(stream.random(posts) < 0.12 + 0.15 * x1, 1 - coded, coded)
-    post, chance, stratum = drawn(stream, design, posts, rows, said == 1)
+    post, chance, stratum = drawn(stream, design, posts, rows, said == 1, TIMES)
     wrong = right.copy()
     wrong[:, 1] = said if side == "regressor" else x1
     outcome = y if side == "regressor" else said

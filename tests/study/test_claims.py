@@ -1,9 +1,12 @@
 """What a study claims: one plain sentence with its number, at most 25 words, whose direction is that of its sign.
 
-Deliberate break: in study/questions/sentences.py let `higher` always say "higher", or raise `MOST_WORDS`; or take a
-claim of the first fits (`results.first`) in study/questions/transfer.py.
+Deliberate break: in study/questions/sentences.py let `higher` always say "higher", raise `MOST_WORDS`, or let `finding`
+say what is shown whatever the interval; or take a claim of the first fits (`results.first`) in
+study/questions/transfer.py.
 """
 
+import html
+import json
 import re
 from pathlib import Path
 
@@ -11,10 +14,12 @@ import numpy as np
 import pytest
 
 from common.files import ROOT
+from stats.families import THESE
+from study.preregistration import DECLARED, NAMED, Standing
 from study.questions.agreement import agreement
 from study.questions.confound_claims import MODEL
-from study.questions.regression import probability
-from study.questions.sentences import amount, chance, compared, many, scored, shortest
+from study.questions.contrasts import OLDER, contrasts
+from study.questions.sentences import NONE, amount, compared, finding, many, scored, shortest, unshown
 from study.questions.stance import stance
 from study.report.page import study_page
 from study.report.section import Study
@@ -22,6 +27,7 @@ from study.write_up import make_study
 from tests.small import write_jsonl
 from tests.study.fake_study import PLAN, fake_results, few_languages
 
+DIRECTION = r"\b(higher|lower|rises|falls|better|worse|ahead|gains?|loses?)\b"
 LABELS = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
 
 
@@ -53,14 +59,18 @@ def test_every_headline_is_a_short_sentence_with_its_number(study):
     claims = [claim for section in study[1].sections for claim in section.claims]
     assert len(claims) > 12
     for claim in claims:
-        assert len(claim.text.split()) <= 25 and claim.text.endswith(".") and re.search(r"\d", claim.text), claim.text
+        assert len(claim.text.split()) <= 25 and re.search(r"\d.*[\w)]\.$", claim.text), claim.text
         words = " ".join((claim.text, claim.may_say, claim.may_not_say))
         assert "within the interval" not in words and not re.search(r"\b1 \w+s\b|-\.?\d", words), words
         assert claim.languages and (claim.holds or claim.low is None), claim.text
-        if claim.kind == "difference" and claim.value and re.search(r"\b(higher|lower)\b", claim.text):
+        if claim.kind != "difference":
+            continue
+        shown = claim.low is not None and (claim.low > 0 or claim.high < 0)
+        assert re.match(r"No (difference|association) shown: [+−]\S+ \(", claim.text) is None or not shown, claim.text
+        assert shown or not re.search(DIRECTION, claim.text), claim.text  # what is not shown has no direction
+        if shown and re.search(r"\b(higher|lower)\b", claim.text):
             assert ("higher" if claim.value > 0 else "lower") in claim.text, claim.text
-            shown = claim.low is not None and (claim.low > 0 or claim.high < 0)
-            assert ("possibly by chance" in claim.text) != shown, claim.text
+            assert ("these fits" in claim.text) == claim.holds.startswith("these fits"), claim.text
 
 
 def test_every_contrast_is_a_claim_in_the_plans_order_with_the_familys_interval(study):
@@ -74,6 +84,19 @@ def test_every_contrast_is_a_claim_in_the_plans_order_with_the_familys_interval(
     assert section.claims[0].text.startswith("The outside model theirs scores")
 
 
+def test_above_the_cards_stands_what_is_shown_with_its_status_and_what_declared_means(study):
+    results, whole = study
+    page, family = study_page(whole), whole.sections[0]
+    top = page[:page.index("Claim 1")]
+    shown = [claim for claim in family.claims if claim.low > 0 or claim.high < 0]
+    assert shown and all(f"{claim.text} {NAMED}." in top for claim in shown) and family.notes[0] in top
+    assert "No difference shown" not in top and f"Of the plan's 3 comparisons, {len(shown)} show" in html.unescape(top)
+    frozen = Standing(True, [json.loads(json.dumps(vars(one))) for one in results.plan.contrasts], "2026-03-01")
+    found = contrasts(results, frozen)
+    assert [claim.status for claim in found.claims] == [NAMED, DECLARED, DECLARED] and found.notes == [
+        *frozen.notes, OLDER]  # labels from outside are older than any plan
+
+
 def test_an_outside_model_takes_part_in_every_question(study):
     tables = {table.name: table for table in study[1].tables}
     for name, key in (("topic_transfer", "train"), ("topic_sets", "train"), ("topic_pooled", "train"),
@@ -84,7 +107,7 @@ def test_an_outside_model_takes_part_in_every_question(study):
     assert (own["languages"], own["rows"], own["fits"]) == (2, 40, 1)
     beside = [row for row in tables["confounds_contrasts"].rows if row["heading"] == MODEL]
     assert beside and {row["name"] for row in beside} == {"theirs − en-es"}
-    assert any("With the same languages and as many rows, theirs scores" in claim.text
+    assert any("ith the same languages and as many rows," in claim.text and "theirs" in claim.text
                for section in study[1].sections for claim in section.claims)
     assert {row["second"] for row in tables["stance_parts"].rows} >= {"theirs"}
     seen = {row["language"]: row["seen"] for row in tables["topic_transfer"].rows if row["train"] == "theirs"}
@@ -108,23 +131,31 @@ def test_the_annotators_stand_beside_each_accuracy(study):
     assert agreement(results) is None
 
 
-def test_a_sentence_follows_its_sign_and_says_chance(study):
+def test_a_sentence_follows_its_sign_and_has_none_where_nothing_is_shown(study):
     results, _ = study
     down = {"value": -0.083, "low": -0.1, "high": -0.02}
     words = compared(results, "multi", "en", "topic.macro_f1", ["ko"], down)
     assert words == ("Fine-tuned on 13 languages instead of English alone, the model scores .08 lower on topic in "
                      "Korean, which this adds.")
     words = compared(results, "en-es", "en", "topic.macro_f1", ["ko", "tr"], down | {"high": 0.02})
-    assert words.endswith("in two languages that neither saw, possibly by chance.") and ".08 lower" in words
-    assert "English and Spanish instead of English alone" in words
+    assert words == ("No difference shown: −.08 (−.10 to +.02) on topic, fine-tuned on English and Spanish instead of "
+                     "English alone, in two languages that neither saw.")
+    words = compared(results, "multi", "en", "topic.macro_f1", ["ko"], down | {"holds": THESE})
+    assert words == ("Fine-tuned on 13 languages instead of English alone, these fits score .08 lower on topic in "
+                     "Korean, which this adds.")
+    words = compared(results, "theirs", "en", "accuracy", ["ko"], down | {"holds": THESE})
+    assert words.endswith("lower than en on labels in Korean, in these fits.")
     none = compared(results, "multi", "en", "topic.macro_f1", ["ko"], {"value": float("nan"), "low": None})
     assert "cannot be compared" in none
     assert (amount(-0.083), amount(0.0021), amount(1.204), amount(0.0)) == (".08", ".002", "1.20", ".00")
-    assert (scored(0.0), scored(0.0003, "en"), scored(-0.0006, "en")) == ("the same", "the same as en",
-                                                                          ".001 lower than en")
+    assert scored(-0.0006, "en") == ".001 lower than en"
     words = compared(results, "theirs", "en", "accuracy", ["ko"], {"value": 0.0, "low": -0.1, "high": 0.1})
-    assert words == "The outside model theirs scores the same as en on labels in Korean."
-    assert chance({"effect": 0.0, "low": -0.1, "high": 0.1}) == "" and probability(0.0001).startswith("the same prob")
+    assert words == "No difference shown: .00 (−.10 to +.10) on labels, the outside model theirs less en, in Korean."
+    for low, high in ((-0.1, 0.0), (0.0, 0.1), (float("nan"), float("nan")), (None, None)):
+        assert finding({"value": 0.1, "low": low, "high": high}, ["a is .10 higher"], ["a less b"]).startswith(NONE)
+    none = {"value": 0.1, "low": 0.0, "high": 0.2}
+    assert finding(none, ["b"], ["a less b,"], [" or" * 30, ""]).endswith(" a less b.")
+    assert unshown(0.1, None, None) == unshown(0.1, float("nan"), float("nan")) == f"{NONE}: +.10 (no interval)"
     assert (many(1, "language"), many(10, "post"), many(13, "post")) == ("one language", "ten posts", "13 posts")
     assert shortest(["a " * 20], ["b " * 9, "b"]) == "a " * 20 + "b"
 
@@ -137,9 +168,10 @@ def test_a_headline_never_hides_that_only_one_side_saw_the_languages(study):
                                                                                              "leaves out")):
             words = compared(results, first, second, figure, ["ko", "tr"], found)
             assert f" this {turn}" in words or "that only multi saw" in words, words
+            assert words.startswith("No difference shown: +.08 (−.10 to +.30) on ")
             assert len(words.split()) <= 25, words
         words = compared(results, "theirs", "multi", figure, ["ko", "tr"], found)
-        assert "than multi" in words and "in two languages that only multi saw" in words and len(words.split()) <= 25
+        assert "less multi" in words and "in two languages that only multi saw" in words and len(words.split()) <= 25
     words = compared(results, "multi", "en", "topic.macro_f1", ["ko", "tr"], found | {"low": 0.01})
     assert words.endswith("on topic in the two languages that this adds.")
     assert "two languages, 1 of which this adds" in compared(results, "en-es", "en", "topic.macro_f1", ["es", "ko"],
@@ -152,7 +184,7 @@ def test_a_headline_never_hides_that_only_one_side_saw_the_languages(study):
 def test_stance_on_other_posts_in_each_pair_is_said_to_be_a_mean_over_pairs(study):
     claims = stance(study[0]).claims
     assert claims
-    assert all(re.match(r"On about [\d,]+ posts that both models found, ", one.text) for one in claims)
+    assert all(re.search(r"\b[Oo][nf] about [\d,]+ posts( that)? both models found, ", one.text) for one in claims)
 
 
 def test_no_question_says_that_something_lies_within_an_interval():

@@ -11,6 +11,7 @@ from report.figures import NARROW, WIDE
 from study.questions.compared import of_cells
 from study.questions.pretraining_share import bias
 from study.report.figures import figure_of, interval_picture
+from study.report.looks import Data
 from study.report.page import study_page
 from study.report.section import Claim, Column, FigureSpec, Table
 from study.write_up import make_study
@@ -100,6 +101,14 @@ def test_an_interval_that_leaves_a_log_axis_has_an_arrow_there(low, high, arrows
     drawn = {line.get_marker(): line.get_xdata()[0] for line in ax.lines if line.get_marker() in ("<", ">")}
     assert drawn == {mark: {"<": left, ">": right}[mark] for mark in arrows}
     assert all(left <= x <= right for line in ax.lines for x in line.get_xdata())
+
+
+def test_a_long_name_is_broken_between_its_words():
+    spec, table = FIGURES["transfer"]
+    name = "multi − en, stance.given_detection.accuracy, unseen"
+    lines = Data(spec, table, NARROW).lines(name)
+    assert lines.split("\n") == ["multi − en, stance.", "given_detection.", "accuracy, unseen"]
+    assert Data(spec, table).lines(name) == name
 
 
 def test_a_plain_axis_grows_with_its_intervals():

@@ -54,6 +54,8 @@ def test_what_a_plan_says_decides_its_hash_and_where_it_lies_does_not(tmp_path):
     ('prompts = ["authors"]', 'prompts = ["author"]', ["[variants]: prompts", "author"]),
     ('first = "multi"\nsecond = "en"\nl', 'first = "multi"\nsecond = "enn"\nl', ["contrast[1]: second", "'enn'"]),
     ('first = "multi"\nsecond = "en"\nl', 'first = "en"\nsecond = "en"\nl', ["contrast[1]", "with itself"]),
+    ('second = "en"\nfigure', 'second = "en"\nlanguages = ["unseen"]\n[[contrast]]\nfirst = "en"\nsecond = "multi"\n'
+     'weight = "languages"\nfigure', ["contrast[2]", "is contrast[1] again"]),
     ("[statistics]\ndraws = 200", "[statistics]\ndraws = 2", ["[statistics]: draws", "smallest value"]),
     ("[repeat]", "[train]\nepochs = 0\n[repeat]", ["[train]: epochs", "smallest value"]),
     ("[repeat]", "[train]\nseed = 1\n[repeat]", ["[train]", "'seed'", "another table"]),

@@ -43,7 +43,7 @@ def test_topic_has_a_cell_for_every_set_and_language(results):
     gap = sets["en", "unseen"]
     assert gap["low"] < gap["difference"] < gap["high"] and gap["count"] == 12
     [claim] = section.claims  # of the monolingual set that no contrast of the plan has, by all of its fits
-    assert any("multi less en is a contrast of the plan" in note for note in section.notes)
+    assert any("multi less en is a comparison of the plan" in note for note in section.notes)
     gap = sets["es", "unseen"]
     assert claim.value == pytest.approx(-gap["difference"]) and claim.may_say and claim.may_not_say
     assert len(claim.points) == 4 and np.mean(claim.points) == pytest.approx(claim.value)

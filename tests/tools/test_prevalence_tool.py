@@ -88,6 +88,18 @@ def test_a_machine_that_guesses_adds_nothing(tmp_path):
     assert "The machine adds nothing for “" in run()[0]
 
 
+def test_few_codes_are_marked_and_fewer_called_too_narrow(tmp_path):
+    """tests/stats/test_prevalence.py has how often such intervals hold."""
+    labels, codes = made()
+    jsonl(tmp_path / "labels.jsonl", labels)
+    for count, there in ((9, True), (10, False), (29, False), (30, False)):
+        jsonl(tmp_path / "coded.jsonl", random.Random(4).sample(codes, count))
+        said, _ = run()
+        assert ("1 group with fewer than 10: where posts had different chances of being drawn, or a label is rare, "
+                "these intervals are known to be too narrow." in said) == there
+        assert ("° fewer than 30 coded posts (1 group)." in said) == (count < 30)
+
+
 def test_a_naive_share_outside_its_intervals_is_told_with_how_often_chance_does_it(tmp_path):
     labels, codes = made()
     jsonl(tmp_path / "labels.jsonl", [row | {"predicted": "c" if row["predicted"] == "b" else row["predicted"]}

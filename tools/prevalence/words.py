@@ -11,7 +11,7 @@ from stats.prevalence import FIXED, Coded, Estimate, Share
 from stats.regression import Coefficient
 from tools.prevalence.read import Codes, Labels
 
-FEW = 30  # coded rows of a group, below which it is marked
+FEW, FEWEST = 30, 10  # coded rows of a group, below which it is marked, and below which its intervals are too narrow
 ALIKE = 0.02  # by which share an interval must be narrower to be called so
 UNLIKELY = 1e-4  # chance below which the codes do not look like a random sample
 SHOWN = 6
@@ -75,6 +75,9 @@ def verdicts(found: list[Share], labels: Labels, beyond: bool) -> list[str]:
                  "No naive share lies outside both corrected intervals; that does not make it right.")
     if few := sorted({share.group for share in there if share.n_coded < FEW}):
         lines.append(f"° fewer than {FEW} coded posts ({counted(len(few), 'group')}).")
+    if fewest := sorted({share.group for share in there if share.n_coded < FEWEST}):
+        lines.append(f"{counted(len(fewest), 'group')} with fewer than {FEWEST}: where posts had different chances of "
+                     "being drawn, or a label is rare, these intervals are known to be too narrow.")
     if none := sorted({share.group for share in found if not share.n_coded}):
         lines.append(f"No coded posts, so no estimate: {', '.join(labels.groups[g] for g in none[:SHOWN])}"
                      + (f" and {len(none) - SHOWN} more" if len(none) > SHOWN else "") + ".")

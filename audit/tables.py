@@ -1,0 +1,29 @@
+"""What changing parts of a run does to its labels, as a table and as a picture: of four bits and of the adapter."""
+
+from collections.abc import Mapping, Sequence
+
+from audit.picture import both_widths
+from audit.words import brief, named, percents, short, signed
+from report.markup import Html, folded, grid, join
+from report.words import interval, number
+
+MOST = 14  # rows of a table or picture before the rest is folded
+
+
+def changes(rows: Sequence[Mapping], whole: Mapping, level: str) -> Html:
+    """A table of changes, the whole first; what is beyond `MOST` rows is folded, in columns as wide as the table's."""
+    header = [level, "KL", "interval of KL", "flips", "flips, %", "interval of flips, %", "macro-F1", "F1 change",
+              "interval of F1 change"]
+    body = [[named(row["name"]), number(row["kl"], 4), interval(row["kl_ci"], 4), row["flips"],
+             f"{100 * row['flip_rate']:.1f}", percents(row["flip_rate_ci"]), number(row["macro_f1"]),
+             signed(row["f1_change"]), interval(row["f1_change_ci"], 3)]
+            for row in [{**whole, "name": "all together"}, *rows]]
+    table = grid(header, body[: MOST + 1], class_="wide changes")
+    rest = body[MOST + 1 :]
+    return join([table, folded("The rest", grid(header, rest, class_="wide changes"))]) if rest else table
+
+
+def picture(rows: Sequence[Mapping], words: str) -> Html:
+    """KL of the first rows with intervals."""
+    return both_widths([(short(row["name"]), brief(row["name"]), row["kl"], row["kl_ci"]) for row in rows[:MOST]],
+                       "KL, nats", words)
