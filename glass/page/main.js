@@ -68,7 +68,8 @@ function draw(data) {
 function aboutRun({about: {four_bits: fourBits, adapted, dtype}, learnt}) {
   return [frozen.run ? "Run " : "A model", frozen.run ? el("bdi", {}, frozen.run) : "", fourBits ? ": base in four bits, " : ": base as its file has it, ",
     adapted.length ? "adapter on " : "no adapter", el("bdi", {}, adapted.join(", ")), "; computed in ", el("bdi", {}, dtype), ".",
-    frozen.live && learnt ? el("strong", {class: "changed"}, " This is not the run as it was: learning changed it here; undo brings it back.") : ""];
+    ...(frozen.live && learnt ? [el("strong", {class: "changed"}, " This is not the run as it was: learning changed it here. "),
+      el("button", {type: "button", id: "undo-here", onclick: () => document.getElementById("undo").click()}, "undo a step")] : [])];
 }
 
 // The control that stands in a page drawn anew where `node` stood.
