@@ -90,8 +90,7 @@ function whatChanged(data, step) {
     el("bdi", {}, index === step.label ? el("strong", {}, label) : label)), cell(step.before[index], `${step.name}.loss`),
   cell(step.after[index], `${step.name}.after`), el("td", {class: "barred"}, bar(step.after[index] - step.before[index], 1, null, true))));
   return [el("h3", {}, `What step ${step.number} changed`),
-    step.text === data.text ? null : el("p", {class: "post", dir: "auto"}, visible(step.text)),
-    el("p", {}, "It taught that ", step.text === data.text ? "this post" : "the post above", " is ",
+    el("p", {}, "It taught that ", step.text === data.text ? "this post" : el("span", {class: "post"}, "“", el("bdi", {dir: "auto"}, visible(step.text)), "”"), " is ",
       el("strong", {}, el("bdi", {}, data.labels[step.label])), ". The loss, which is −log of that label’s probability, went from ",
       el("span", {"data-stage": `${step.name}.loss`}, number(step.losses[0])), " to ",
       el("span", {"data-stage": `${step.name}.after`}, number(step.losses[1])), ".",

@@ -119,6 +119,14 @@ async function compare() {
   comparing = false;
 }
 
+// The post beside B, if there is a B.
+async function beside(text) {
+  const {what, text: other} = state.against;
+  if (waiting || !(what || other)) return;
+  const both = Object.assign(await ask("against", {text, what, other}), {asked: text});
+  if (!waiting) draw(both);
+}
+
 async function update() {
   if (busy) {
     leave();
@@ -135,17 +143,14 @@ async function update() {
       draw(data);
       document.documentElement.dataset.milliseconds = String(Math.round(performance.now() - typed));  // since the last key
       for (let i = 0; i < 15 && !waiting; i++) await pause(20);  // whoever still types is not kept waiting
+      if (state.against.own) await beside(text);  // what steps of learning did stands at the top, so it comes first
       for (const whole of ["why", true]) {  // what takes longer, in two parts
         if (waiting) break;
         const found = await ask("trace", {text, whole});
         waiting = waiting || Boolean(found.left);  // if another window of the same page asked, once more
         if (!waiting) draw(Object.assign(found, {asked: text}));
       }
-      const {what, text: other} = state.against;
-      if (!waiting && (what || other)) {
-        const both = Object.assign(await ask("against", {text, what, other}), {asked: text});
-        if (!waiting) draw(both);
-      }
+      if (!state.against.own) await beside(text);
     } while (waiting);
     const {label, labels, probabilities} = state.data;
     spoken.textContent = `computed: ${label}, ${number(probabilities[labels.indexOf(label)])}`;

@@ -22,13 +22,13 @@ function whySection(data, state) {
     el("li", {}, `No ${what} spoke for it: without any one of them, the label becomes more probable.`);
   const steepest = label === data.why.label ? Math.max(...tokens.map((token) => Math.abs(token.slope))) : undefined;
   section.append(el("div", {class: "choice"}, el("label", {for: "why"}, "show what speaks for"), choose),
+    el("ul", {class: "plain"}, named("word", word, "without_words"), named("token", token, "without_tokens")),
     el("p", {class: "soft", "data-stage": "probabilities"}, `The probability of “${data.labels[label]}” ` +
     `is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the right); without one that spoke ` +
     "against it, more (to the left); a bar is full at what its column’s head says. " + (steepest === undefined ? "The gradient was computed for the model’s own answer alone." :
     "Gradient × input asks something else: to the right, a little more of the token’s vector, as it stands, would help the label. The " +
     "two need not agree: a small change and taking the whole token out lead along different ways.") + " Without a word, the rest is written anew and cut " +
     "into tokens again; without a token, the others stay as they are."),
-  el("ul", {class: "plain"}, named("word", word, "without_words"), named("token", token, "without_tokens")),
   el("div", {class: "wide"},
     whyTable("word", words, "without_words", now, lost),
     whyTable("token", tokens, "without_tokens", now, lost, steepest)),
