@@ -142,8 +142,7 @@ def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder |
              "accuracy": float((reference.argmax(1) == subject.table.gold).mean())}
     if "quantisation" in options.parts:
         found["quantisation"] = quantisation(subject, reference, level=level, progress=shown("four bits", level),
-                                             rounded=lambda rows: print(told(f"rounded worst: {worst_rounded(rows)}")),
-                                             **how)
+                                             rounded=early, **how)
     if "adapter" in options.parts:
         found["adapter"] = adapter(subject, reference, level=level, progress=shown("adapter", level), **how)
         found["adapter"]["probe"] = probe(subject, reference, options.seed)
@@ -186,6 +185,11 @@ def remembered(options: AuditOptions, subject: Subject) -> dict:
         return {"measured": False, "why": f"its training posts cannot be asked about: {error}."}
     return {"measured": True} | memorisation(subject, prepared.train, draws=options.draws, seed=options.seed,
                                              progress=shown("memory"))
+
+
+def early(matrices: list) -> None:
+    """Say what is known of the rounding before any post is labelled."""
+    print(told(f"rounded worst: {worst_rounded(matrices)}. Which one costs the answers most is measured now."))
 
 
 def told(line: str) -> str:

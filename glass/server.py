@@ -98,6 +98,8 @@ class Answers:
         learnt = {stage.name: stage for stage in self.learner.stages}
         if what == "stage" and isinstance(stage, str) and stage in learnt:
             return {"tensors": details(learnt[stage])}
+        if what == "stage" and isinstance(stage, str) and stage.startswith("learning."):
+            return {"tensors": None}  # the page asked while its step was being undone
         if what == "stage" and isinstance(stage, str) and stage not in found.by_name:
             found = self.trace(text, whole=True)  # the page may still show what is no longer kept
         if what == "stage" and isinstance(stage, str) and stage in found.by_name:

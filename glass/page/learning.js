@@ -30,7 +30,8 @@ function following(data, at, label) {
 function learningControls(data, state, at) {
   const labels = data.labels.map((_, index) => index);
   const open = frozen.live ? labels : labels.filter((label) => following(data, at, label) >= 0);
-  if (state.target === undefined || !labels.includes(state.target)) {
+  if (!labels.includes(state.target) || (state.targetOf !== data.text && !data.learnt)) {
+    state.targetOf = data.text;
     const others = labels.filter((label) => data.labels[label] !== data.label);  // the one that it came nearest to
     state.target = others.reduce((most, label) => data.probabilities[label] > data.probabilities[most] ? label : most, others[0]);
   }
@@ -89,12 +90,11 @@ function whatChanged(data, step) {
     el("bdi", {}, index === step.label ? el("strong", {}, label) : label)), cell(step.before[index], `${step.name}.loss`),
   cell(step.after[index], `${step.name}.after`), el("td", {class: "barred"}, bar(step.after[index] - step.before[index], 1, null, true))));
   return [el("h3", {}, `What step ${step.number} changed`),
-    step.text === data.text ? null : el("p", {class: "post", dir: "auto"}, visible(step.text)),
-    el("p", {}, "It taught that ", step.text === data.text ? "this post" : "the post above", " is ",
+    el("p", {}, "It taught that ", step.text === data.text ? "this post" : el("span", {class: "post"}, "“", el("bdi", {dir: "auto"}, visible(step.text)), "”"), " is ",
       el("strong", {}, el("bdi", {}, data.labels[step.label])), ". The loss, which is −log of that label’s probability, went from ",
       el("span", {"data-stage": `${step.name}.loss`}, number(step.losses[0])), " to ",
       el("span", {"data-stage": `${step.name}.after`}, number(step.losses[1])), ".",
-      frozen.live ? " Type another post at the top: beside its label stands what it was before any step." : null),
+      frozen.live ? " Type another post at the top: below its labels stands what they were before any step." : null),
     framed("probabilities before and after", null, el("table", {class: "why"},
       el("thead", {}, el("tr", {}, ...["label", "before", "after", "change, ±1"].map((word, place) => el("th", {scope: "col",
         class: place === 1 || place === 2 ? "n" : null, "data-stage": place === 3 ? `${step.name}.after` : null}, word)))), el("tbody", {}, ...rows))),
@@ -159,7 +159,9 @@ async function fillModule(data, step, module, place) {
   const [gradient, update] = [`${step.name}.gradient.${module}`, `${step.name}.update.${module}`];
   let found;
   try {
-    found = [...await details(data, gradient), ...await details(data, update)];
+    found = [await details(data, gradient), await details(data, update)];
+    if (found.includes(null)) return;
+    found = found.flat();
   } catch (error) {
     said.textContent = error.message;
     return;

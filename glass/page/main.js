@@ -68,7 +68,8 @@ function draw(data) {
 function aboutRun({about: {four_bits: fourBits, adapted, dtype}, learnt}) {
   return [frozen.run ? "Run " : "A model", frozen.run ? el("bdi", {}, frozen.run) : "", fourBits ? ": base in four bits, " : ": base as its file has it, ",
     adapted.length ? "adapter on " : "no adapter", el("bdi", {}, adapted.join(", ")), "; computed in ", el("bdi", {}, dtype), ".",
-    frozen.live && learnt ? el("strong", {class: "changed"}, " This is not the run as it was: learning changed it here; undo brings it back.") : ""];
+    ...(frozen.live && learnt ? [el("strong", {class: "changed"}, " This is not the run as it was: learning changed it here. "),
+      el("button", {type: "button", id: "undo-here", onclick: () => document.getElementById("undo").click()}, "undo a step")] : [])];
 }
 
 // The control that stands in a page drawn anew where `node` stood.
@@ -118,6 +119,14 @@ async function compare() {
   comparing = false;
 }
 
+// The post beside B, if there is a B.
+async function beside(text) {
+  const {what, text: other} = state.against;
+  if (waiting || !(what || other)) return;
+  const both = Object.assign(await ask("against", {text, what, other}), {asked: text});
+  if (!waiting) draw(both);
+}
+
 async function update() {
   if (busy) {
     leave();
@@ -134,17 +143,14 @@ async function update() {
       draw(data);
       document.documentElement.dataset.milliseconds = String(Math.round(performance.now() - typed));  // since the last key
       for (let i = 0; i < 15 && !waiting; i++) await pause(20);  // whoever still types is not kept waiting
+      if (state.against.own) await beside(text);  // what steps of learning did stands at the top, so it comes first
       for (const whole of ["why", true]) {  // what takes longer, in two parts
         if (waiting) break;
         const found = await ask("trace", {text, whole});
         waiting = waiting || Boolean(found.left);  // if another window of the same page asked, once more
         if (!waiting) draw(Object.assign(found, {asked: text}));
       }
-      const {what, text: other} = state.against;
-      if (!waiting && (what || other)) {
-        const both = Object.assign(await ask("against", {text, what, other}), {asked: text});
-        if (!waiting) draw(both);
-      }
+      if (!state.against.own) await beside(text);
     } while (waiting);
     const {label, labels, probabilities} = state.data;
     spoken.textContent = `computed: ${label}, ${number(probabilities[labels.indexOf(label)])}`;

@@ -18,11 +18,13 @@ async function toggleStage(data, name, button) {
   }
   openStage = name;
   button.setAttribute("aria-pressed", "true");
-  const panel = stagePanel(data, name, await details(data, name));
-  if (openStage !== name) return;
+  const tensors = await details(data, name);
+  if (openStage !== name || !tensors) return;
+  const panel = stagePanel(data, name, tensors);
   button.parentElement.after(panel);
 }
 
+// The stage's tensors; null for a step of learning that was undone meanwhile.
 async function details(data, name) {
   return data.details ? data.details[name] : (await ask("stage", {text: data.asked, stage: name})).tensors;
 }

@@ -53,6 +53,15 @@ function labelsGrid(data, before) {
   return grid;
 }
 
+// What the steps of learning did to the label of whatever post is typed, in a sentence.
+function whatSteps(data, state) {
+  const before = beforeAnyStep(data, state);
+  if (!before) return null;
+  const then = data.labels[before.indexOf(Math.max(...before))];
+  return el("p", {}, "Before any step: ", el("strong", {}, el("bdi", {}, then)), then === data.label ? ", as now." : ". Now: ",
+    then === data.label ? null : el("strong", {}, el("bdi", {}, data.label)), then === data.label ? null : ".");
+}
+
 // The labels of the post by the run as its files have it, if that is what it is held against.
 function beforeAnyStep(data, state) {
   const {against} = data;
@@ -71,7 +80,7 @@ function keptPart(data, state) {
 }
 
 function labelsSection(data, state) {
-  return el("section", {"aria-labelledby": "h-labels"}, el("h2", {id: "h-labels"}, "The label"), labelsGrid(data, beforeAnyStep(data, state)),
+  return el("section", {"aria-labelledby": "h-labels"}, el("h2", {id: "h-labels"}, "The label"), whatSteps(data, state), labelsGrid(data, beforeAnyStep(data, state)),
     keptPart(data, state),
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "final_norm"), stageButton(data, "logits"),
       stageButton(data, "probabilities"))));

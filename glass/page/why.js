@@ -22,13 +22,13 @@ function whySection(data, state) {
     el("li", {}, `No ${what} spoke for it: without any one of them, the label becomes more probable.`);
   const steepest = label === data.why.label ? Math.max(...tokens.map((token) => Math.abs(token.slope))) : undefined;
   section.append(el("div", {class: "choice"}, el("label", {for: "why"}, "show what speaks for"), choose),
+    el("ul", {class: "plain"}, named("word", word, "without_words"), named("token", token, "without_tokens")),
     el("p", {class: "soft", "data-stage": "probabilities"}, `The probability of “${data.labels[label]}” ` +
-    `is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the left); without one that spoke ` +
-    "against it, more (to the right); a bar is full at what its column’s head says. " + (steepest === undefined ? "The gradient was computed for the model’s own answer alone." :
+    `is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the right); without one that spoke ` +
+    "against it, more (to the left); a bar is full at what its column’s head says. " + (steepest === undefined ? "The gradient was computed for the model’s own answer alone." :
     "Gradient × input asks something else: to the right, a little more of the token’s vector, as it stands, would help the label. The " +
     "two need not agree: a small change and taking the whole token out lead along different ways.") + " Without a word, the rest is written anew and cut " +
     "into tokens again; without a token, the others stay as they are."),
-  el("ul", {class: "plain"}, named("word", word, "without_words"), named("token", token, "without_tokens")),
   el("div", {class: "wide"},
     whyTable("word", words, "without_words", now, lost),
     whyTable("token", tokens, "without_tokens", now, lost, steepest)),
@@ -46,12 +46,12 @@ function answerWithout(data, one) {
 function whyTable(what, rows, stage, now, lost, steepest) {
   const slopes = steepest !== undefined;
   const full = (most) => `±${Number(most.toPrecision(2))}`;  // where a bar is full
-  const head = [what, "without it", `change, ${full(lost)}`, ...(slopes ? [`gradient × input, ${full(steepest)}`, ""] : [])];
+  const head = [what, "without it", `against, for: ${full(lost)}`, ...(slopes ? [`gradient × input, ${full(steepest)}`, ""] : [])];
   return framed(`each ${what}`, null, el("table", {class: "why"},
     el("thead", {}, el("tr", {}, ...head.map((word, place) =>
       el("th", {scope: "col", class: place % 2 ? "n" : null, "data-stage": place === 2 ? stage : place === 3 ? "gradient" : null}, word)))),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, el("td", {class: "word"}, el("bdi", {dir: "auto"}, visible(row.text))),
-      el("td", {class: "n", "data-stage": stage}, number(row.without)), el("td", {class: "barred"}, bar(row.without - now, lost, null, true)),
+      el("td", {class: "n", "data-stage": stage}, number(row.without)), el("td", {class: "barred"}, bar(now - row.without, lost, null, true)),
       slopes ? el("td", {class: "n", "data-stage": "gradient"}, number(row.slope)) : null,
       slopes ? el("td", {class: "barred"}, bar(row.slope, steepest, null, true)) : null)))));
 }

@@ -2,7 +2,7 @@
 
     "Fine-tuned on twelve languages instead of English alone, the model scores .08 higher on topic in ten languages that
     neither saw."
-    "No difference shown: +.03 (−.01 to +.07) on topic, fine-tuned on twelve languages instead of English alone, in ten
+    "Undecided: +.03 (−.01 to +.07) on topic, fine-tuned on twelve languages instead of English alone, in ten
     languages that neither saw."
 
 Where the interval contains zero, the sentence begins with that and has no word for a direction; where it is shown for
@@ -25,7 +25,7 @@ FIGURES = {"topic.macro_f1": "topic", "macro_f1": "labels", "accuracy": "labels"
            "topic.accuracy": "topic", "stance.end_to_end.accuracy": "stance", "stance.end_to_end.macro_f1": "stance",
            "stance.given_detection.accuracy": "stance once found", "stance.given_detection.macro_f1":
            "stance once found"}  # fmt: skip
-NONE, NO_RELATION = "No difference shown", "No association shown"
+NONE, NO_RELATION = "Undecided", "No association shown"
 
 
 def amount(value: float) -> str:
@@ -64,7 +64,7 @@ def with_sign(value: float) -> str:
 
 
 def unshown(value: float, low: float | None, high: float | None, what: str = NONE) -> str:
-    """How a headline begins that shows nothing: "No difference shown: +.03 (−.01 to +.07)"."""
+    """How a headline begins that shows nothing: "Undecided: +.03 (−.01 to +.07)"."""
     ends = "no interval" if low is None or np.isnan(low) else f"{with_sign(low)} to {with_sign(high)}"
     return f"{what}: {with_sign(value)} ({ends})"
 

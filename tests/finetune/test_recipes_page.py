@@ -26,7 +26,7 @@ def row(name: str) -> list[str]:
 
 
 def short(value: float) -> str:
-    return f"{value:.3f}".removeprefix("0")
+    return f"{value:.3f}".removeprefix("0") if value < 1 else f"{value:.3f}"
 
 
 @pytest.mark.parametrize("name", RESULT["development"])
@@ -94,3 +94,41 @@ def test_the_run_on_all_languages():
             "macro_f1", "topic_macro_f1", "topic_recall", "topic_specificity"))]
     most = max(RESULT["rounds"][seed]["unseen"]["topic_recall"] for seed in RESULT["rounds"])
     assert most <= 1 / 6 < min(own["topic_recall"] for code, own in found["by_language"].items() if code != "ar")
+
+
+@pytest.mark.parametrize("name", RESULT["exposure"])
+def test_a_tiny_exposure(name):
+    english, ten = (RESULT["exposure"][name][group] for group in ("en", "ten"))
+
+    def spread(key: str) -> str:
+        low, high = ten[f"{key}_ci"]
+        return f"{short(ten[key])} ({short(low)} to {short(high)})"
+
+    assert row(name) == [short(english["macro_f1"]), short(english["topic_macro_f1"]), short(ten["macro_f1"]),
+                         spread("topic_macro_f1"), short(ten["topic_recall"]), short(ten["topic_specificity"]),
+                         spread("stance_given")]
+
+
+def test_what_the_page_says_of_exposure():
+    text, found = " ".join(PAGE.split()), RESULT["exposure"]
+    alone = [found[f"English alone, seed {seed}"] for seed in (11, 12, 13)]
+
+    def ends(group: str, key: str, runs=alone) -> tuple[float, float]:
+        values = [run[group][key] for run in runs]
+        return min(values), max(values)
+
+    low, high = (f"{value:.2f}".removeprefix("0") for value in ends("ten", "topic_macro_f1"))
+    five, many, all_of_them = (found[name]["ten"] for name in (
+        "English, 5 of each other", "English, 25 of each other", "All twelve"))
+    assert (f"from {low} to {high} up to {short(five['topic_macro_f1'])}, and 25 of each to "
+            f"{short(many['topic_macro_f1'])}**") in text
+    assert f"as far as one run shows ({short(all_of_them['topic_macro_f1'])})" in text
+    assert f"lifts it to {short(found['English and Spanish']['ten']['topic_macro_f1'])}" in text
+    stance = [f"{value:.2f}".removeprefix("0") for value in (*ends("ten", "stance_given"), *ends("en", "stance_given"))]
+    assert (f"{stance[0]} to {stance[1]} for English alone, {short(many['stance_given'])} with 25 posts of each, where "
+            f"English itself has {stance[2]} to {stance[3]}") in text
+    lowest = [f"{short(one['lowest_topic']['topic_macro_f1'])} ({NAMES[one['lowest_topic']['language']]})"
+              for one in (five, many, all_of_them)]
+    assert f"is {lowest[0]} with five posts, {lowest[1]} with 25 and {lowest[2]} with all" in text
+    luck = [short(value) for value in ends("ten", "topic_macro_f1")]
+    assert f"for English alone was {luck[0]} to {luck[1]}" in text

@@ -105,6 +105,7 @@ def test_a_step_changes_what_is_answered_and_undo_brings_it_back(address, run):
     assert stage[1]["name"] == "A_before" and len(stage[1]["values"]) == 16 and stage[1]["shape"] == [16, 256]
     assert json.loads(re.search(r'id="data">(.*?)</script>', asked("save", text=text)["page"])[1])["learnt"] == 1
     assert asked("undo") == {"steps": 0} and asked("trace", text=text) == before
+    assert asked("stage", text=text, stage="learning.0.loss") == {"tensors": None}  # asked a moment too late
     for what, content, said in (("undo", {}, "no step is taken"), ("step", {"text": text, "label": 5}, "'5'"),
                                 ("step", {"text": " ", "label": label}, "nothing of it can be seen")):
         status, body, _ = ask(address, "POST", what, content)

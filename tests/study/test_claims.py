@@ -90,7 +90,7 @@ def test_above_the_cards_stands_what_is_shown_with_its_status_and_what_declared_
     top = page[:page.index("Claim 1")]
     shown = [claim for claim in family.claims if claim.low > 0 or claim.high < 0]
     assert shown and all(f"{claim.text} {NAMED}." in top for claim in shown) and family.notes[0] in top
-    assert "No difference shown" not in top and f"Of the plan's 3 comparisons, {len(shown)} show" in html.unescape(top)
+    assert "Undecided" not in top and f"Of the plan's 3 comparisons, {len(shown)} show" in html.unescape(top)
     frozen = Standing(True, [json.loads(json.dumps(vars(one))) for one in results.plan.contrasts], "2026-03-01")
     found = contrasts(results, frozen)
     assert [claim.status for claim in found.claims] == [NAMED, DECLARED, DECLARED] and found.notes == [
@@ -138,7 +138,7 @@ def test_a_sentence_follows_its_sign_and_has_none_where_nothing_is_shown(study):
     assert words == ("Fine-tuned on 13 languages instead of English alone, the model scores .08 lower on topic in "
                      "Korean, which this adds.")
     words = compared(results, "en-es", "en", "topic.macro_f1", ["ko", "tr"], down | {"high": 0.02})
-    assert words == ("No difference shown: −.08 (−.10 to +.02) on topic, fine-tuned on English and Spanish instead of "
+    assert words == ("Undecided: −.08 (−.10 to +.02) on topic, fine-tuned on English and Spanish instead of "
                      "English alone, in two languages that neither saw.")
     words = compared(results, "multi", "en", "topic.macro_f1", ["ko"], down | {"holds": THESE})
     assert words == ("Fine-tuned on 13 languages instead of English alone, these fits score .08 lower on topic in "
@@ -150,7 +150,7 @@ def test_a_sentence_follows_its_sign_and_has_none_where_nothing_is_shown(study):
     assert (amount(-0.083), amount(0.0021), amount(1.204), amount(0.0)) == (".08", ".002", "1.20", ".00")
     assert scored(-0.0006, "en") == ".001 lower than en"
     words = compared(results, "theirs", "en", "accuracy", ["ko"], {"value": 0.0, "low": -0.1, "high": 0.1})
-    assert words == "No difference shown: .00 (−.10 to +.10) on labels, the outside model theirs less en, in Korean."
+    assert words == "Undecided: .00 (−.10 to +.10) on labels, the outside model theirs less en, in Korean."
     for low, high in ((-0.1, 0.0), (0.0, 0.1), (float("nan"), float("nan")), (None, None)):
         assert finding({"value": 0.1, "low": low, "high": high}, ["a is .10 higher"], ["a less b"]).startswith(NONE)
     none = {"value": 0.1, "low": 0.0, "high": 0.2}
@@ -168,7 +168,7 @@ def test_a_headline_never_hides_that_only_one_side_saw_the_languages(study):
                                                                                              "leaves out")):
             words = compared(results, first, second, figure, ["ko", "tr"], found)
             assert f" this {turn}" in words or "that only multi saw" in words, words
-            assert words.startswith("No difference shown: +.08 (−.10 to +.30) on ")
+            assert words.startswith("Undecided: +.08 (−.10 to +.30) on ")
             assert len(words.split()) <= 25, words
         words = compared(results, "theirs", "multi", figure, ["ko", "tr"], found)
         assert "less multi" in words and "in two languages that only multi saw" in words and len(words.split()) <= 25

@@ -69,4 +69,4 @@ def test_contrasts_that_show_nothing_say_so_first(tmp_path):
     (row,) = section.tables[0].rows
     assert row["simultaneous_low"] <= 0 <= row["simultaneous_high"]
     assert section.answer.startswith("No difference is shown. Of 1 comparison, none has")
-    assert section.claims[0].text.startswith("No difference shown: ")
+    assert section.claims[0].text.startswith("Undecided: ")
