@@ -49,7 +49,7 @@ def _gather_backward(grad_k, grad_v, shared, places, d_k, d_v, keys, rows, prefi
         tl.store(d_v + token * SIZE + column, rounded(sum_v, dtype), mask=there)
     else:
         key = tl.load(places + token - prefix)
-        seen = there & (key < keys)  # else no key is this token's, and its gradient is zero
+        seen = column < tl.where(key < keys, SIZE, 0)  # else no key is this token's, and its gradient is zero
         place = key * SIZE + column
         tl.store(d_k + token * SIZE + column, tl.load(grad_k + place, mask=seen, other=0.0), mask=there)
         tl.store(d_v + token * SIZE + column, tl.load(grad_v + place, mask=seen, other=0.0), mask=there)
