@@ -19,7 +19,7 @@ import math
 import torch
 
 from quant.double_quant import NESTED_BLOCK, Scales, dequantize
-from quant.nf4 import BLOCK, block_count
+from quant.nf4 import BLOCK, block_count, in_blocks
 
 OUTLIER = 6.0  # standard deviations
 WORST = 5  # blocks that are listed
@@ -52,9 +52,9 @@ def error_figures(weight: torch.Tensor, packed: torch.Tensor, scales: Scales) ->
     """What four bits did to `weight` (out, in): figures of the module but the weighted one."""
     wide = weight.double()
     error = wide - dequantize(packed, scales, weight.shape, torch.float32).double()
-    of_error, of_weight = (_blocks(part).square().sum(1) for part in (error, wide))  # (blocks,)
+    of_error, of_weight = (in_blocks(part).square().sum(1) for part in (error, wide))  # (blocks,)
     relative = (of_error / of_weight.clamp(min=1e-300)).sqrt() * (of_weight > 0)
-    largest = _blocks(wide).abs().amax(1)
+    largest = in_blocks(wide).abs().amax(1)
     sizes = torch.full_like(largest, BLOCK)
     sizes[-1] = weight.numel() - BLOCK * (len(sizes) - 1)
     crest = largest / (of_weight / sizes).sqrt().clamp(min=1e-300)
@@ -83,12 +83,6 @@ def weighted_error(weight: torch.Tensor, quantised: torch.Tensor, moment: torch.
 def _power(matrix: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
     """tr(A M A^T): the mean squared length of A x; rounding leaves nothing below 0."""
     return ((matrix @ moment) * matrix).sum().clamp(min=0)
-
-
-def _blocks(matrix: torch.Tensor) -> torch.Tensor:
-    """(out, in) -> (blocks, 64), the last one filled up with zeros."""
-    flat = matrix.reshape(-1)
-    return torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
 
 
 def _quotient(above: torch.Tensor, below: torch.Tensor) -> float:

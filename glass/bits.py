@@ -19,7 +19,7 @@ from lora.layer import LoRALinear
 from model.llama import LlamaForCausalLM
 from quant.double_quant import dequantize_absmax
 from quant.linear import NF4Linear
-from quant.nf4 import BLOCK, NF4_CODE, block_count, dequantize_nf4_plain, quantize_nf4_plain
+from quant.nf4 import BLOCK, NF4_CODE, block_count, dequantize_nf4_plain, in_blocks, quantize_nf4_plain
 
 
 def four_bit_linears(model) -> dict[str, NF4Linear]:
@@ -54,9 +54,7 @@ def worst_block(layer: NF4Linear, original: torch.Tensor) -> int:
     original: (out, in), the weights as the base's file has them.
     """
     error = layer.dense_weight(torch.float32).cpu().double() - original.cpu().double()
-    flat = error.reshape(-1)
-    blocks = torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)  # (blocks, 64)
-    return int(blocks.square().sum(1).argmax())
+    return int(in_blocks(error).square().sum(1).argmax())
 
 
 @torch.no_grad()

@@ -23,9 +23,10 @@ from glass.stages import Trace
 from glass.trace import trace
 from glass.whole import base_of, block_of, whole_trace
 from glass.why import why
+from loading.choice import parameters
 
 WHY = "why"
-SMALL = 50_000_000  # stored numbers; of a larger model, the run before any step is opened only if asked for
+SMALL = 50_000_000  # parameters; of a larger model, the run before any step is opened only if asked for
 KEPT = 4  # traces that are kept, for the stages that the page asks for next
 
 
@@ -43,7 +44,7 @@ class Answers:
         self.saved = str(run.folder.path.resolve())
         self.offered = {**offered(run, named), self.saved: "this run as its files have it, before any step of learning"}
         self.other = ("", run)  # of the other models, one is kept
-        self.small = sum(part.numel() for part in run.model.parameters()) < SMALL
+        self.small = parameters(run.model.config) < SMALL
         self.block: dict = {}  # what was chosen under "Four bits", which stays whatever is typed
         if named:
             self.model_named(named)
@@ -94,17 +95,20 @@ class Answers:
             return self.part(text, content.get("part"))
         if what == "against":
             return self.against(text, content.get("what"), content.get("other"))
-        stage = content.get("stage")
-        learnt = {stage.name: stage for stage in self.learner.stages}
-        if what == "stage" and isinstance(stage, str) and stage in learnt:
-            return {"tensors": details(learnt[stage])}
-        if what == "stage" and isinstance(stage, str) and stage.startswith("learning."):
-            return {"tensors": None}  # the page asked while its step was being undone
-        if what == "stage" and isinstance(stage, str) and stage not in found.by_name:
-            found = self.trace(text, whole=True)  # the page may still show what is no longer kept
-        if what == "stage" and isinstance(stage, str) and stage in found.by_name:
-            return {"tensors": details(found.by_name[stage])}
+        if what == "stage" and isinstance(content.get("stage"), str):
+            return {"tensors": self.tensors(text, content["stage"], found)}
         raise UserError(f"{what}: the page has no such question")
+
+    def tensors(self, text: str, name: str, found: Trace) -> list[dict] | None:
+        """The numbers of one stage; None for a step of learning that was undone while the page asked."""
+        if name.startswith("learning."):
+            learnt = {stage.name: stage for stage in self.learner.stages}
+            return details(learnt[name]) if name in learnt else None
+        if name not in found.by_name:
+            found = self.trace(text, whole=True)  # the page may still show what is no longer kept
+        if name not in found.by_name:
+            raise UserError("stage: the page has no such question")
+        return details(found.by_name[name])
 
     def shown(self, found: Trace) -> dict:
         """What the page is given of a trace, the steps of learning included."""

@@ -46,6 +46,12 @@ def block_count(count: int) -> int:
     return -(-count // BLOCK)
 
 
+def in_blocks(w: torch.Tensor) -> torch.Tensor:
+    """The numbers of `w`, row-major, as blocks: any shape -> (blocks, 64), a partial last one filled up with zeros."""
+    flat = w.reshape(-1)
+    return torch.nn.functional.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
+
+
 @torch.no_grad()
 def quantize_nf4(w: torch.Tensor, name: str = "weight") -> tuple[torch.Tensor, torch.Tensor]:
     """Weights to NF4: `packed` uint8 (ceil(n/2),) and `absmax` float32 (ceil(n/64),), row-major over `w` of any shape.
