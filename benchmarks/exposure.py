@@ -1,0 +1,187 @@
+"""What a few posts of each other language change: fits that labelled the same posts, as figures, contrasts, a picture.
+
+    python -m benchmarks.exposure --fits fits.json --data test.jsonl --trained-on runs/all/training_texts.json \\
+        --json docs/recipes.json --figure docs/exposure.png
+
+`fits.json` names, for each set of training posts, the model, how many posts of each other language it holds, and each
+seed's `predictions.jsonl`:
+
+    {"English, 25 of each other": {"model": "SmolLM2-135M", "others": 25, "seeds": {"11": "runs/a/predictions.jsonl"}}}
+
+All are scored on the posts whose text the largest training set does not hold, in three groups: English, Spanish, and
+the other languages together ("ten"). The figures of each fit go under "exposure" in the JSON file, whose other parts
+stay as they are. The comparisons in `CONTRASTS` are one family (stats/families.py): with three seeds on both sides, the
+interval takes in other seeds and other test posts.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+
+from common.errors import UserError, run_program
+from common.files import write_json
+from common.options import option, parse_options
+from common.reading import read_json
+from data.annotators import read_labelled
+from data.checks import TrainingTexts, check_test
+from data.codebook import load_codebook
+from finetune.options import TrainOptions
+from report.counts import Grouping
+from report.figures import GREY, INK, SEEN, UNSEEN, styled
+from stats.families import Contrast, family
+from stats.predictions import Predictions, Rows
+from stats.recipes import ALL_ROWS, Fits
+
+ALONE, SPANISH, ALL = "English alone", "English and Spanish", "All twelve"
+FEW, SOME, MANY = (f"English, {count} of each other" for count in (5, 25, 75))
+PUBLISHED = "Llama 3.2-3B as published"
+TOPIC, STANCE = "topic.macro_f1", "stance.conditional.macro_f1"
+FIGURES = ("accuracy", "macro_f1", TOPIC, "topic.recall", "topic.specificity", STANCE)
+CONTRASTS = [(first, second, figure) for figure in (TOPIC, STANCE) for first, second in (
+    (SPANISH, ALONE), (FEW, ALONE), (SOME, ALONE), (SOME, FEW), (MANY, SOME), (ALL, SOME))]  # fmt: skip
+STEPS = {ALONE: 0, FEW: 1, SOME: 2, MANY: 3}  # the picture's places; sets without one are written at its right
+
+
+@dataclass
+class ExposureOptions:
+    """Options of this program."""
+
+    fits: str | None = option(None, "which fits there are, and their predictions", metavar="FILE")
+    data: list[str] = option((), "the labelled posts", metavar="FILE")
+    trained_on: str | None = option(None, "training_texts.json of the largest training set", metavar="FILE")
+    json: str | None = option(None, "file whose part \"exposure\" is written", metavar="FILE")
+    figure: str | None = option(None, "picture to draw from that file", metavar="FILE")
+    draws: int = option(10_000, "resampled sets of posts", minimum=100)
+
+
+def main(argv: list[str]) -> None:
+    """Score and compare where --fits is given; draw where --figure is."""
+    options = parse_options(ExposureOptions, argv, program="python -m benchmarks.exposure", description=__doc__)
+    if options.json is None:
+        raise UserError("--json: is needed")
+    path = Path(options.json)
+    result = read_json(path) if path.exists() else {}
+    if options.fits:
+        if not options.data or options.trained_on is None:
+            raise UserError("--fits: needs --data and --trained-on beside it")
+        asked = read_json(options.fits)
+        rows = table_of(options.data, options.trained_on)
+        result["exposure"] = figures_of(asked, rows, options.draws)
+        write_json(path, result)
+    if options.figure:
+        draw(result["exposure"], Path(options.figure))
+
+
+def table_of(data: list[str], trained_on: str) -> Rows:
+    """The labelled posts whose text the largest training set does not hold."""
+    book = load_codebook()
+    posts, _, _ = read_labelled([Path(name) for name in data], TrainOptions().columns(), book)
+    kept = check_test(TrainingTexts.from_file(Path(trained_on)), posts, "same").kept
+    return Rows(numpy.array([post.id for post in kept], dtype=object),
+                numpy.array([post.language for post in kept], dtype=object),
+                numpy.array([book.index(post.label) for post in kept]), numpy.arange(len(kept)),
+                Grouping(book.labels, book.related, book.stance or None))
+
+
+def predictions_of(path: str, rows: Rows) -> Predictions:
+    """One fit's answers to the table's posts. Raises `UserError` if one is missing."""
+    labels, found = rows.grouping.labels, {}
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        one = json.loads(line)
+        found[one["language"], one["id"]] = one
+    answers = [found.get(key) for key in zip(rows.language, rows.ids, strict=True)]
+    if None in answers:
+        raise UserError(f"{path}: has no answer to post '{rows.ids[answers.index(None)]}'")
+    p = None
+    if all("probabilities" in one for one in answers):
+        p = numpy.array([[one["probabilities"][label] for label in labels] for one in answers])
+    return Predictions(rows, numpy.array([labels.index(one["predicted"]) for one in answers]), p)
+
+
+def figures_of(asked: dict, rows: Rows, draws: int) -> dict:
+    """Each fit's figures by group of languages, and the family of contrasts between sets with fits of one model."""
+    groups = {"en": ["en"], "es": ["es"], "ten": [code for code in rows.languages if code not in ("en", "es")]}
+    fits = {name: {(ALL_ROWS, seed): predictions_of(path, rows) for seed, path in one["seeds"].items()}
+            for name, one in asked.items()}
+    found = {"posts": {group: int(rows.where(codes).sum()) for group, codes in groups.items()}, "sets": {}}
+    for name, one in asked.items():
+        found["sets"][name] = {"model": one["model"], "others": one["others"], "seeds": {
+            seed: {group: cell_of(fit, codes) for group, codes in groups.items()}
+            for (_, seed), fit in fits[name].items()}}
+    found["contrasts"] = contrasts_of(fits, groups["ten"], draws)
+    return found
+
+
+def cell_of(fit: Predictions, codes: list[str]) -> dict:
+    """The figures of one fit in one group, rounded to four places, and the language whose topic is found worst."""
+    cell = {name: round(fit.figure(name, codes), 4) for name in FIGURES
+            if fit.probabilities is not None or name != STANCE}
+    worst = min(codes, key=lambda code: fit.figure(TOPIC, [code]))
+    return cell | {"lowest": {"language": worst, TOPIC: round(fit.figure(TOPIC, [worst]), 4)}}
+
+
+def contrasts_of(fits: dict[str, Fits], codes: list[str], draws: int) -> list[dict]:
+    """The family in `CONTRASTS`, as far as both sides have fits."""
+    there = [(first, second, figure) for first, second, figure in CONTRASTS if first in fits and second in fits]
+    found = family([Contrast(f"{first} - {second}", fits[first], fits[second], figure, codes)
+                    for first, second, figure in there], draws=draws)
+    keys = ("value", "low", "high", "simultaneous_low", "simultaneous_high", "p", "p_holm")
+    return [{"first": first, "second": second, "figure": figure, "holds": line["holds"]}
+            | {key: round(float(line[key]), 4) for key in keys} for (first, second, figure), line in
+            zip(there, found, strict=True)]
+
+
+def draw(found: dict, path: Path) -> None:
+    """Topic and stance over the posts of each other language: a dot for each fit, a line through the means."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with styled():
+        figure, both = pyplot.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained", sharey=True)
+        for axes, name, title in zip(both, (TOPIC, STANCE), ("Topic", "Stance of related posts"), strict=True):
+            for group, colour, label in (("en", GREY, "English"), ("ten", UNSEEN, "ten other languages")):
+                means = {}
+                for one, place in STEPS.items():
+                    values = [cell[group][name] for cell in found["sets"].get(one, {"seeds": {}})["seeds"].values()]
+                    if values:
+                        means[place] = sum(values) / len(values)
+                        axes.plot([place] * len(values), values, "o", color=colour, alpha=0.45, markersize=5, mew=0)
+                axes.plot(list(means), list(means.values()), "-", color=colour, linewidth=1.8)
+                last = max(means)
+                axes.annotate(label, (last, means[last]), xytext=(8, 0), textcoords="offset points", va="center",
+                              color=colour)
+            beside(axes, found, name)
+            axes.set_title(title)
+            axes.set_xticks(list(STEPS.values()), ["0", "5", "25", "75"])
+            axes.set_xlim(-0.3, 5.6)
+            axes.set_xlabel("posts of each other language beside 1,125 English ones", loc="left")
+            axes.yaxis.grid(True, color="#eeeeee")
+            axes.set_axisbelow(True)
+        both[0].set_ylabel("macro-F1")
+        both[0].set_ylim(0, 1)
+        figure.savefig(path, dpi=160)
+        pyplot.close(figure)
+
+
+def beside(axes, found: dict, name: str) -> None:
+    """English and Spanish, and all twelve, right of the line: each fit in the ten languages; and the paper's own."""
+    for place, one, label in ((4.55, SPANISH, "750 Spanish"), (5.2, ALL, "all twelve")):
+        values = [cell["ten"][name] for cell in found["sets"].get(one, {"seeds": {}})["seeds"].values()]
+        if values:
+            axes.plot([place] * len(values), values, "D", color=SEEN, alpha=0.45, markersize=5, mew=0)
+            axes.annotate(label, (place, min(values)), xytext=(0, -9), textcoords="offset points", ha="center",
+                          va="top", color=INK, fontsize=8)
+    for place, one in ((0, ALONE), (4.55, SPANISH), (5.2, ALL)):
+        for cell in found["sets"].get(f"{PUBLISHED}: {one}", {"seeds": {}})["seeds"].values():
+            if name in cell["ten"]:
+                axes.plot(place, cell["ten"][name], "^", color=INK, markersize=6, mfc="none",
+                          label=f"{PUBLISHED}, one fit" if one == ALONE else None)
+                axes.legend(frameon=False, loc="lower right")
+
+
+if __name__ == "__main__":
+    run_program(main)
