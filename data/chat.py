@@ -104,6 +104,8 @@ KNOWN = {
     "5816fce10444e03c2e9ee1ef8a4a1ea61ae7e69e438613f3b17b69d0426223a4": Known("Llama 3.2's", "llama-3"),
     "872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788": Known(
         "SmolLM2's", "chatml", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
+    "e8d5b5a546d3f19df16a5320c614fab05bdc4edd50e850f1afd947b503ea41cf": Known("Llama 2's", "llama-2"),
+    "66291cf0045c2425a3a667cf3cbb7af2b11f09e025c02f97245323ab79119362": Known("Zephyr's and TinyLlama's", "zephyr"),
 }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """What the tests of chat layouts share: a tokenizer folder for each layout, and transformers' tokenizer of the same.
 
 The chat templates are the published ones as far as they are at hand: SmolLM2's in its GGUF file, Llama 3.2's in the
-public files, and those of Llama 2's chat models and of TinyLlama's written down here as they are known.
+public files; those of Llama 2's chat models and of Zephyr and TinyLlama are, to the character, what llama.cpp's
+tests/test-chat-template.cpp and text-generation-inference's tests quote from the models' own files.
 """
 
 import importlib.util

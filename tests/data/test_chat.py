@@ -151,6 +151,14 @@ def test_the_hash_of_llama_32s_template_is_that_of_its_text_and_reading_it_agree
     assert (changed.name, changed.known) == ("llama-3", None) and changed.why.endswith(") writes llama-3 turns")
 
 
+@pytest.mark.parametrize(("template", "model", "layout"),
+                         [(chats.LLAMA2, "Llama 2's", "llama-2"), (chats.ZEPHYR, "Zephyr's and TinyLlama's", "zephyr")])
+def test_templates_that_are_quoted_in_public_are_known_and_reading_them_agrees(template, model, layout):
+    known, read = choose(tokenizer(template)), choose(tokenizer(template + "{# changed #}"))
+    assert known.why.endswith(f"is {model}") and read.why.endswith(f"writes {layout} turns")
+    assert known.name == read.name == known.known.layout == layout and read.known is None
+
+
 def tokenizer(template: str | None, *words: str, eos=(1,)):
     """A tokenizer with special tokens and a template."""
     made = Letters()
