@@ -39,12 +39,12 @@ from stats.predictions import Predictions, figures_of, pooled, resampled
 from stats.recipes import ALL_ROWS, Fits, contrast, lacking, pairs_of
 from stats.student import t_cdf, t_quantile
 
-RECIPES, THESE = "other seeds, draws and test posts", "these fits, other test posts"  # what an interval holds for
+RECIPES, THESE = "other seeds, draws and test posts", "other test posts, with these fits"  # what it allows for
 SEEDS = "other seeds and test posts, with these training rows"  # where both sides take all rows: there is no draw
 
 
 def holds_for(first: Fits, second: Fits) -> str:
-    """What the interval of two recipes holds for: `RECIPES`, `SEEDS`, or `THESE` where there are too few fits."""
+    """What the interval of two recipes allows for: `RECIPES`, `SEEDS`, or `THESE` where there are too few fits."""
     if lacking(first, second):
         return THESE
     return SEEDS if {draw for recipe in (first, second) for draw, _ in recipe} == {ALL_ROWS} else RECIPES

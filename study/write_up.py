@@ -27,7 +27,7 @@ from study.questions.speed import speed
 from study.questions.stance import stance
 from study.questions.transfer import topic
 from study.questions.translation import translation
-from study.report.page import found_lines
+from study.report.opening import opening_of
 from study.report.section import Column, Section, Study, Table
 from study.results import Results
 from study.runner import ZERO
@@ -58,7 +58,8 @@ def make_study(results: Results, hashes: dict[str, str], caution: str = "", stan
 
 def summary(study: Study) -> str:
     """What the plan's family shows, then the first claims, for a terminal."""
-    lines = found_lines(study)
+    opening = opening_of(study)
+    lines = opening.lines if opening else []
     for _, claim in study.first_claims:
         pair = None if claim.low is None else (claim.low, claim.high)
         lines += [claim.text, f"  {number(claim.value)} {interval(pair)}", f"  may say: {claim.may_say}",
@@ -145,7 +146,7 @@ def methods(results: Results, standing: Standing | None = None) -> str:
         f"Intervals are 95 per cent: bootstrap over test posts ({plan.statistics.draws:,} draws, stratified by "
         "language, copies of a text together), for means over languages the stratified jackknife, less its bias, and "
         "for differences between training sets with three seeds or more, and three draws where there are any, also "
-        "over these (Satterthwaite); with fewer they hold for these fits alone. ")
+        "over these (Satterthwaite); with fewer they allow for other test posts only, with these fits. ")
     if plan.contrasts:
         text += (f"The plan names {counted(len(plan.contrasts), 'contrast')} (SHA-256 {plan.hash[:12]}), whose "
                  "p-values are adjusted by Holm and whose intervals hold simultaneously. "

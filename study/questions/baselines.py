@@ -185,7 +185,7 @@ def differences_table(results: Results, tuned, learned, others) -> tuple[Table, 
                Column("small", "small cell", "flag"), Column("tuned", "fine-tuned", "rate"),
                Column("value", "baseline's", "rate"), Column("difference", "difference", "difference"),
                Column("low", "low", "difference"), Column("high", "high", "difference"),
-               Column("holds", "the interval holds for")]
+               Column("holds", "the interval allows for")]
     return Table("baselines_differences", f"{title_of(figure)}: each set less each baseline, on the same posts",
                  columns, [{key: value for key, value in row.items() if key != "points"} for row in rows],
                  ["Each language counts the same. Seen and unseen refer to the set; the mean over its fits less the "
@@ -193,7 +193,7 @@ def differences_table(results: Results, tuned, learned, others) -> tuple[Table, 
 
 
 def held(recipe: Fits) -> str:
-    """What the interval of a set less a fixed baseline holds for: other seeds only where there are three or more."""
+    """What the interval of a set less a fixed baseline allows for: other seeds only where there are three or more."""
     draws, seeds = ({key[k] for key in recipe} for k in (0, 1))
     if len(seeds) < FEWEST:
         return THESE

@@ -1,10 +1,10 @@
-"""What every question needs to compare models: figures with intervals, and differences that say what they hold for.
+"""What every question needs to compare models: figures with intervals, and differences that say what they allow for.
 
 A difference of two sets is that of all their fits, never of the first ones alone. With three seeds or more, and three
-draws of rows or more where there is anything to draw, its interval is the recipe's: it holds for other seeds, draws and
-test posts, or for other seeds and test posts with these training rows where both sides take all rows. With fewer there
-is no such interval: what is shown is over test posts and holds for these fits, and the
-fits' own points stand beside it.
+draws of rows or more where there is anything to draw, its interval is the recipe's: it allows for other seeds, draws
+and test posts, or for other seeds and test posts with these training rows where both sides take all rows. With fewer
+there is no such interval: what is shown is over test posts, for these fits alone, and the fits' own points stand beside
+it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,13 +44,13 @@ def is_shown(found: Mapping) -> bool:
 
 
 def in_words(found: Mapping) -> str:
-    """`"+0.012 (−0.031 to +0.055), no difference shown"`: a difference in an answer, which says so if nothing is."""
+    """`"+0.012 (−0.031 to +0.055), undecided"`: a difference in an answer, which says so if none is shown."""
     value, low, high = (found[key] for key in ("value", "low", "high"))
     if value is None or np.isnan(value):
         return "cannot be computed"
     if low is None or np.isnan(low):
         return f"{signed(value, 3)} (no interval)"
-    return f"{signed(value, 3)} ({signed(low, 3)} to {signed(high, 3)})" + ", no difference shown" * (
+    return f"{signed(value, 3)} ({signed(low, 3)} to {signed(high, 3)})" + ", undecided" * (
         not is_shown(found))
 
 

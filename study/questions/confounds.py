@@ -200,7 +200,7 @@ def contrasts_table(rows: list[dict]) -> Table:
         Column("value", "difference", "difference"), Column("low", "low", "difference"),
         Column("high", "high", "difference"), Column("changed", "labels that differ", "rate"),
         Column("changed_by_seed", "between two seeds", "rate"), Column("fits", "fits", "count"),
-        Column("holds", "interval holds for"), Column("named", "in the plan's family", "flag"),
+        Column("holds", "the interval allows for"), Column("named", "in the plan's family", "flag"),
         Column("n", "posts", "count"),
         Column("small", "small cell", "flag")],
         [{key: value for key, value in row.items() if key not in HELD} for row in rows],

@@ -13,7 +13,7 @@ from stats.families import THESE, family
 from stats.families import Contrast as Compared
 from study.preregistration import DECLARED, LATE, NAMED, Standing
 from study.questions.compared import is_shown, notes_of, title_of
-from study.questions.sentences import compared, p_words
+from study.questions.sentences import compared, p_words, with_sign
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 
@@ -43,7 +43,7 @@ def contrasts(results: Results, standing: Standing | None = None) -> Section | N
         Column("high", "high, alone", "difference"), Column("fits", "fits")]
     rest = [Column("contrast", "contrast"), Column("figure", "figure"), Column("languages", "languages", "count"),
             Column("first", "first", "rate"), Column("second", "second", "rate"), Column("p", "p", "p"),
-            Column("test", "test"), Column("holds", "the intervals hold for"), Column("status", "status")]
+            Column("test", "test"), Column("holds", "the intervals allow for"), Column("status", "status")]
     table, more = (Table(name, title, own, [{column.key: row[column.key] for column in own} for row in rows], notes)
                    for name, title, own, notes in (
         ("contrasts", "The plan's family of contrasts", columns,
@@ -51,14 +51,14 @@ def contrasts(results: Results, standing: Standing | None = None) -> Section | N
           "together as often as 95 per cent. 'p, Holm' is adjusted for the family as well."]),
         ("contrasts_tests", "What was compared, and how it was tested", rest, ["p: of one contrast alone."])))
     figure = FigureSpec("forest", "contrasts", "The thick interval is for one contrast alone, the thin one for all "
-                        "contrasts of the family at once. The table says what they hold for.",
+                        "contrasts of the family at once. The table says what they allow for.",
                         "That a contrast whose thin interval contains zero shows that the two are alike.",
                         name="contrasts", x="value", y="contrast", low="low", high="high",
                         wider_low="simultaneous_low", wider_high="simultaneous_high")
     stand = [row["contrast"] for row, line in zip(rows, found, strict=True) if is_shown(at_once(line))]
     answer = (f"Of {counted(len(rows), 'comparison')}, {len(stand) or 'none'} {'have' if len(stand) > 1 else 'has'} a "
               f"simultaneous interval that leaves out zero{': ' if stand else ''}{'; '.join(stand)}.")
-    answer = answer if stand else f"No difference is shown. {answer}"
+    answer = answer if stand else f"All is undecided. {answer}" if rows[1:] else f"Undecided. {answer}"
     notes = [*standing.notes, *([OLDER] if {DECLARED, NAMED} <= set(statuses) else [])]
     return Section("contrasts", "The plan's comparisons", "Which of the comparisons that the plan names stand out?",
                    answer, claims, [table, more], [figure], notes,
@@ -84,21 +84,28 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     """The claim of one contrast: the family's interval and its Holm p, both of the mean over all fits."""
     shown, languages = at_once(line), line["languages"]
     fits = f"{line['fits'][0]} of each" if line["fits"][0] == line["fits"][1] else "{} and {}".format(*line["fits"])
-    about = f"in these fits ({fits})" if line["holds"] == THESE else f"over {line['holds']}"
+    these = line["holds"] == THESE
+    about = f"in these fits ({fits})" if these else f"allowing for {line['holds']}"
     p = "no p can be computed" if np.isnan(line["p_holm"]) else f"{p_words(line['p_holm'])} after Holm's adjustment"
     sizes = [sum(len(fit.keys) for fit in results.fits if (fit.name, fit.kind) == (name, "set")) / max(1, sum(
         (fit.name, fit.kind) == (name, "set") for fit in results.fits)) for name in (one.first, one.second)]
     rows = "That more languages, rather than more rows, make it; that" if all(sizes) and max(sizes) > 1.02 * min(
         sizes) else "That"
     counts = "each language counting the same" if one.weight == "languages" else "each post counting the same"
-    found = (f"{'This' if is_shown(shown) else 'No'} difference in {title_of(one.figure)} is shown ({counts}; "
-             f"{about}): {p}")
+    what, limits = title_of(one.figure), f"({counts}; {about}): {p}"
+    found = f"This difference in {what} is shown {limits}" if is_shown(shown) else \
+        f"Whether {what} differs is undecided {limits}"
+    beyond = "; that it is larger than another comparison's" * (len(results.plan.contrasts) > 1)
+    ends = "" if np.isnan(line["value"]) or np.isnan(shown["low"]) else \
+        f": anything from {with_sign(shown['low'])} to {with_sign(shown['high'])} is compatible with the data"
+    weaker = "; ".join(words for words, there in (("not declared before the first answer", status != DECLARED),
+                                                  ("other fits may differ", these)) if there)
     return Claim(
         compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
         shown["high"],
         f"{status}. {found} for {counted(len(results.plan.contrasts), 'comparison')}.{disagreement(line)}",
-        f"{rows} comparisons which the plan does not name are as certain; that it holds in each single language." if
-        is_shown(shown) else "That the two are alike: the interval contains other differences that the data are "
-        "compatible with.",
+        f"{rows} comparisons which the plan does not name are as certain; that it holds in each single "
+        f"language{beyond}." if is_shown(shown) else f"That the two are alike{ends}.",
         languages=languages, notes=notes_of(results, languages, line), points=line["points"],
-        holds=f"{line['holds']}; all comparisons of the plan at once", status=status, exploratory=status == LATE)
+        holds=f"{line['holds']}, and for all comparisons of the plan at once", status=status, weaker=weaker,
+        exploratory=status == LATE)

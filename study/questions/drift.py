@@ -126,7 +126,7 @@ def compared_table(rows: list[dict], name: str, cut: str) -> Table:
                Column("value", "difference", "difference"),
                Column("low", "low", "difference"), Column("high", "high", "difference"),
                *(Column(f"{kind}_{when}", f"{words}, {when} posts", "rate") for when in ("later", "earlier")
-                 for kind, words in KINDS.items()), Column("holds", "the interval holds for")]
+                 for kind, words in KINDS.items()), Column("holds", "the interval allows for")]
     keys = {column.key for column in columns}
     return Table("drift_compared", f"{title_of(name)}, trained on posts from before {cut} or on as many of all days",
                  columns, [{key: value for key, value in row.items() if key in keys} for row in rows],

@@ -151,7 +151,7 @@ def pooled_table(results: Results, base: Fits, recipes: dict, languages: Sequenc
     columns = [Column("what", "what was added"), Column("arm", "arm"), Column("rows", "rows", "count"),
                Column("value", "difference to the base", "difference"), Column("low", "low", "difference"),
                Column("high", "high", "difference"), Column("draws", "draws", "count"),
-               Column("holds", "the interval holds for")]
+               Column("holds", "the interval allows for")]
     return Table("exposure_pooled", f"{title_of(name)} less the base, {counted(len(languages), 'language')} pooled",
                  columns, rows)
 

@@ -12,7 +12,7 @@ from report.words import counted
 from stats.correctness import SHARE, TERMS, Cell, regress
 from stats.shares import LARGEST
 from study.questions.compared import is_shown
-from study.questions.sentences import NO_RELATION, scored, shortest, unshown
+from study.questions.sentences import scored, shortest, unshown
 from study.report.section import Claim, Column, Table
 from study.results import Results
 
@@ -121,7 +121,7 @@ def regression_claims(table: Table, listed: Sequence[str]) -> list[Claim]:
         "That share causes it, or that it holds for individual posts: a post's share is its language's, and all else "
         "that differs between languages is in it.",
         languages=list(listed if row["regression"] == WITH_SHARE else [code for code in listed if code != LARGEST]),
-        holds=ERRORS["languages"])
+        holds="other languages, by leaving each out once")
         for row in table.rows if row["term"] == "share" and row["error_languages"] is not None]
 
 
@@ -131,7 +131,7 @@ def _sentence(row: dict) -> str:
     between = [f"{language_name(row['level'])}'s {words}share instead of {language_name(row['reference'])}'s"
                for words in ("pre-training ", "")]
     if not is_shown(row):
-        start = unshown(row["effect"], row["low"], row["high"], NO_RELATION)
+        start = unshown(row["effect"], row["low"], row["high"])
         return shortest([f"{start} in the probability of being right, {one}, by regression of {over}"
                          for one in between]) + "."
     right = f"goes with a probability of a right label {scored(row['effect'])}"

@@ -25,7 +25,7 @@ FIGURES = {"topic.macro_f1": "topic", "macro_f1": "labels", "accuracy": "labels"
            "topic.accuracy": "topic", "stance.end_to_end.accuracy": "stance", "stance.end_to_end.macro_f1": "stance",
            "stance.given_detection.accuracy": "stance once found", "stance.given_detection.macro_f1":
            "stance once found"}  # fmt: skip
-NONE, NO_RELATION = "Undecided", "No association shown"
+NONE = "Undecided"
 
 
 def amount(value: float) -> str:
@@ -63,10 +63,10 @@ def with_sign(value: float) -> str:
     return ("+" if value > 0 else "−" if value < 0 else "") + amount(value)
 
 
-def unshown(value: float, low: float | None, high: float | None, what: str = NONE) -> str:
+def unshown(value: float, low: float | None, high: float | None) -> str:
     """How a headline begins that shows nothing: "Undecided: +.03 (−.01 to +.07)"."""
     ends = "no interval" if low is None or np.isnan(low) else f"{with_sign(low)} to {with_sign(high)}"
-    return f"{what}: {with_sign(value)} ({ends})"
+    return f"{NONE}: {with_sign(value)} ({ends})"
 
 
 def finding(found: Mapping, shown: Sequence[str], begun: Sequence[str], *rest: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from data.languages import language_name
 from report.intervals import LEVEL
 from report.words import counted
-from study.questions.sentences import NO_RELATION, amount, many, p_words, shortest, unshown
+from study.questions.sentences import NONE, amount, many, p_words, shortest, unshown
 from study.report.section import Claim, Table
 from study.report.tables import shown
 from study.results import Results
@@ -66,18 +66,18 @@ def share_claims(chosen: str, related: Sequence[dict]) -> list[Claim]:
 
 
 def over_range(row: dict, figures: Sequence[str], without: str = "") -> str:
-    """A headline of a rise: its size, its direction, and between which shares; or that no association is shown.
+    """A headline of a rise: its size, its direction, and between which shares; or that it is undecided.
 
     figures: the same one, in several wordings.
     """
     over = f"over {many(row['n'], 'language')}{without}"
     if row["rise"] is None:
         found = f"r = {shown(row['r'], 'difference')} of {figures[0]} with pre-training share, {over}"
-        return f"{'Association' if is_associated(row) else NO_RELATION}: {found}."
+        return f"{'Association' if is_associated(row) else NONE}: {found}."
     between = [f" from the smallest {words}share ({language_name(row['least'])}) to the largest "
                f"({language_name(row['largest'])})" for words in ("pre-training ", "")]
     if not is_associated(row):
-        start = unshown(row["rise"], row["low"], row["high"], NO_RELATION)
+        start = unshown(row["rise"], row["low"], row["high"])
         return shortest([f"{start} in {figure}, {over}," for figure in figures], between) + "."
     turn = "rises" if row["rise"] >= 0 else "falls"
     return shortest([f"O{over[1:]}, {figure} {turn} by {amount(row['rise'])}" for figure in figures], between) + "."

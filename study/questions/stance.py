@@ -146,7 +146,7 @@ def shared_table(shared: list[dict]) -> Table:
         Column("posts", "found by both", "count"), Column("first_right", "first right", "rate"),
         Column("second_right", "second right", "rate"), Column("value", "difference", "difference"),
         Column("low", "low", "difference"), Column("high", "high", "difference"), Column("p", "p", "p"),
-        Column("test", "test"), Column("fits", "pairs of fits", "count"), Column("holds", "the interval holds for")],
+        Column("test", "test"), Column("fits", "pairs of fits", "count"), Column("holds", "the interval allows for")],
         [{key: row[key] for key in keys} for row in shared],
         ["Languages that the second model was not trained on. The same posts for both models; means over pairs."])
 
@@ -157,7 +157,7 @@ def parts_table(parts: list[dict]) -> Table:
                  [Column("what", "contrast and part"), Column("contrast", "contrast"), Column("part", "part"),
                   Column("first", "first"), Column("second", "second"), Column("value", "difference", "difference"),
                   Column("low", "low", "difference"), Column("high", "high", "difference"),
-                  Column("fits", "pairs of fits", "count"), Column("holds", "the interval holds for")], parts,
+                  Column("fits", "pairs of fits", "count"), Column("holds", "the interval allows for")], parts,
                  ["Shares of all related posts. The last three parts add up exactly to the first, pair by pair: right "
                   "more often among posts that both found, plus right among the newly found, less right among the "
                   "newly lost."])

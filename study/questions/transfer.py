@@ -45,7 +45,7 @@ def topic(results: Results) -> Section:
                           name="topic-transfer", title=f"{title_of(name)} by train set and test language", x="language",
                           y="train", value="value", outlined="seen", hatched="small"),
                FigureSpec("forest", "topic_differences", f"Differences from {multi}. Each interval says in the table "
-                          "what it holds for: other fits and posts, or other posts alone.",
+                          "what it allows for: other fits and posts, or other posts alone.",
                           "Anything from two intervals that overlap: each is about its own difference.",
                           name="topic-sets", x="difference", y="what", low="low", high="high", series="languages")]
     counts = ", ".join(f"{each} {len(recipe)}" for each, recipe in recipes.items())
@@ -142,7 +142,7 @@ def sets_table(results: Results, recipes: Mapping[str, Fits], name: str) -> Tabl
                Column("value_low", "low", "rate"), Column("value_high", "high", "rate"),
                Column("by_rows", "by rows", "rate"), Column("difference", f"less {multi}", "difference"),
                Column("low", "low", "difference"), Column("high", "high", "difference"),
-               Column("holds", "the interval holds for")]
+               Column("holds", "the interval allows for")]
     return Table("topic_sets", f"Train sets over languages, and less {multi} on the same languages", columns, rows,
                  ["A value is the mean over the set's fits, its interval over test posts."])
 

@@ -16,9 +16,10 @@ from common.files import atomic_folder, atomic_write, write_json
 from report.figures import NARROW, WIDE, save
 from report.markup import Html, facts, folded, grid, join, tag
 from report.page import POLICY, STYLE, both_widths
-from report.words import counted, language_name
+from report.words import language_name
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
+from study.report.opening import APART, is_undecided, opening_of, verdict
 from study.report.section import FAMILY, Claim, FigureSpec, Section, Study, Table, study_json
 from study.report.tables import READ_R, column_list, csv_text, html_table
 
@@ -79,29 +80,23 @@ def _opening(study: Study, reach: float) -> Html:
                tag("div", *cards, class_="cards") if cards else tag("p", "This study makes no claims."))
 
 
-def found_lines(study: Study) -> list[str]:
-    """What the plan's family shows, in the plan's order, each with its status; [] without a family."""
-    claims = next((section.claims for section in study.sections if section.key == FAMILY), [])
-    if not claims:
-        return []
-    shown = [claim for claim in claims if claim.low is not None and (claim.low > 0 or claim.high < 0)]
-    among = f"the plan's {counted(len(claims), 'comparison')}"
-    if not shown:
-        return [f"Of {among}, none shows a difference."]
-    return [f"Of {among}, {len(shown)} show{'s' * (len(shown) == 1)} a difference:",
-            *(f"{claim.text} {claim.status}{'.' * bool(claim.status)}".strip() for claim in shown)]
-
-
 def _found(study: Study) -> Html | None:
     """Above the cards: what the plan's family shows, since the cards keep the plan's order and are three at most; and
     what is called declared."""
-    head, *shown = found_lines(study) or [None]
-    if head is None:
+    opening = opening_of(study)
+    if opening is None:
         return None
     notes = next(section.notes for section in study.sections if section.key == FAMILY)
     where = tag("a", "All comparisons of the plan", href=f"#section-{FAMILY}")
-    return tag("div", tag("p", head), tag("ul", *(tag("li", text, dir="auto") for text in shown)) if shown else None,
-               *(tag("p", note, class_="note", dir="auto") for note in notes), tag("p", where), class_="found")
+    return tag("div", tag("p", opening.head), _list(opening.firm),
+               *((tag("p", APART), _list(opening.weaker, "weaker")) if opening.weaker else ()),
+               tag("p", opening.caution) if opening.caution else None,
+               *(tag("p", note, class_="note", dir="auto") for note in [opening.undecided, *notes] if note),
+               tag("p", where), class_="found")
+
+
+def _list(lines: list[str], class_: str = "firm") -> Html | None:
+    return tag("ul", *(tag("li", text, dir="auto") for text in lines), class_=class_) if lines else None
 
 
 def _card(claim: Claim, reach: float, number: int | None = None, section: Section | None = None) -> Html:
@@ -120,14 +115,15 @@ def _card(claim: Claim, reach: float, number: int | None = None, section: Sectio
                 tag("p", seen, class_="verdict") if seen else None, interval_picture(claim, reach),
                 tag("p", tag("strong", value), " ", interval, class_="numbers"), *_about(claim))
     return tag("article", found, said,
-               tag("p", *more, class_="more") if more else None, class_="card")
+               tag("p", *more, class_="more") if more else None,
+               class_="card undecided" if is_undecided(claim) else "card")
 
 
 def _about(claim: Claim) -> list[Html]:
-    """What the interval holds for, the fits' own values, the languages, and the notes of the claim's cell."""
+    """What the interval allows for, the fits' own values, the languages, and the notes of the claim's cell."""
     lines = []
     if claim.holds:
-        lines.append(f"The interval holds for {claim.holds}.")
+        lines.append(f"The interval allows for {claim.holds}.")
     if len(claim.points) > 1:
         shown = [in_numbers(Claim(claim.text, one, None, None, "", "", claim.kind))[0] for one in claim.points[:12]]
         more = f" and {len(claim.points) - 12} more" if len(claim.points) > 12 else ""
@@ -135,15 +131,6 @@ def _about(claim: Claim) -> list[Html]:
     if claim.languages:
         lines.append(f"Languages: {', '.join(map(language_name, claim.languages))}.")
     return [tag("p", line, class_="about", dir="auto") for line in [*lines, *claim.notes]]
-
-
-def verdict(claim: Claim) -> str:
-    """What a difference's interval says about zero, in words that stand before the numbers; "" for other claims."""
-    if claim.low is None or claim.kind not in ("difference", "correlation"):
-        return ""
-    if claim.low <= 0 <= claim.high:
-        return "The interval contains zero."
-    return f"The whole interval lies {'above' if claim.low > 0 else 'below'} zero."
 
 
 def _contents(study: Study) -> Html:

@@ -148,9 +148,9 @@ class Claim:
 
     `text` is one plain sentence with its number in it. `kind`: "rate" is drawn from 0 to 1, "difference" about zero,
     "correlation" from -1 to 1; a "number" (a speed, a ratio of costs) has no scale and is not drawn. `level`: of the
-    interval, `holds`: what it holds for. `languages`: the test languages that the claim is about; `notes`: of its cell
+    interval, `holds`: what it allows for. `languages`: the test languages that the claim is about; `notes`: of its cell
     (few posts, few fits); `points`: the fits' own values, drawn beside the estimate; `status`: whether it was declared
-    before the first answer, in words.
+    before the first answer, in words; `weaker`: why it weighs less than others of its family, "" if it does not.
     """
 
     text: str
@@ -166,6 +166,7 @@ class Claim:
     points: list[float] = field(default_factory=list)
     holds: str = ""
     status: str = ""
+    weaker: str = ""
     exploratory: bool = False
 
     def __post_init__(self):

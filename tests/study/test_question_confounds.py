@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from stats.families import THESE
 from stats.paired import difference
 from stats.predictions import Predictions
 from stats.recipes import components, contrast
@@ -88,7 +89,7 @@ def test_prompt_and_weights_are_the_first_fits_difference(results, section):
             [wanted[key] for key in ("value", "low", "high")])
         assert rows[1]["value"] == pytest.approx(float(first.correct.mean() - second.correct.mean()))
         assert rows[1]["changed"] == pytest.approx((first.predicted != second.predicted).mean())
-        assert rows[1]["holds"].startswith("these fits") and rows[1]["fits"] == 1
+        assert rows[1]["holds"] == THESE and rows[1]["fits"] == 1
 
 
 def test_templates_are_compared_over_all_fits(results, section):

@@ -1,0 +1,79 @@
+"""What stands above the first claims: how many comparisons show something, the weaker apart, and what was not tested.
+
+Deliberate break: in study/report/opening.py let `firm` be all that is shown, leave `caution` out, or count an interval
+that ends at zero as shown (`>=` in `is_shown`).
+"""
+
+import html
+
+import pytest
+
+from stats.families import SEEDS, THESE
+from study.preregistration import DECLARED, NAMED
+from study.questions.contrasts import contrasts
+from study.report.opening import APART, UNDECIDED, opening_of
+from study.report.page import study_page
+from study.report.section import FAMILY, Claim, Section, Study
+from study.write_up import summary
+from tests.study.fake_study import PLAN, fake_results, few_languages
+
+SHOWN, OPEN = (0.02, 0.12), (-0.01, 0.12)
+
+
+def claim(text, ends=SHOWN, weaker="", status=DECLARED):
+    return Claim(text, sum(ends) / 2, *ends, "may", "may not", status=status, weaker=weaker)
+
+
+def made(*claims) -> Study:
+    return Study("t", "c", {}, {}, [Section(FAMILY, "One", "What?", "This.", list(claims), notes=["Declared: so."])],
+                 "m")
+
+
+@pytest.mark.parametrize("ends, head", [
+    ([SHOWN], "The plan's comparison shows a difference."), ([OPEN], "The plan's comparison is undecided."),
+    ([(0.0, 0.1)], "The plan's comparison is undecided."),
+    ([SHOWN] * 2, "All 2 of the plan's comparisons show a difference."),
+    ([OPEN] * 3, "All 3 of the plan's comparisons are undecided."),
+    ([OPEN, SHOWN], "Of the plan's 2 comparisons, 1 shows a difference and 1 is undecided."),
+    ([OPEN, SHOWN, OPEN, (-0.2, -0.1)], "Of the plan's 4 comparisons, 2 show a difference and 2 are undecided.")])
+def test_the_first_line_counts_what_is_shown_and_what_is_undecided(ends, head):
+    found = opening_of(made(*(claim(f"Claim {k}.", one) for k, one in enumerate(ends))))
+    shown = sum(low > 0 or high < 0 for low, high in ends)
+    assert found.head == head and len(found.firm) == shown and found.weaker == []
+    assert found.undecided == (UNDECIDED if shown < len(ends) else "")
+    assert ("No comparison was tested against another" in found.caution) == (len(ends) > 1)
+    assert ("larger than one undecided" in found.caution) == (0 < shown < len(ends))
+
+
+def test_what_is_shown_on_weaker_grounds_stands_apart_with_the_reason():
+    study = made(claim("A is higher.", weaker="other fits may differ", status=NAMED), claim("B is higher."))
+    found = opening_of(study)
+    assert found.firm == [f"B is higher. {DECLARED}."] and found.weaker == ["A is higher. Other fits may differ."]
+    page = html.unescape(study_page(study))
+    places = [page.index(words) for words in ("B is higher.", APART, "A is higher. Other fits", "Claim 1")]
+    assert places == sorted(places)
+    assert summary(study).splitlines()[:4] == [found.head, *found.firm, APART, *found.weaker]
+    both = made(*(claim(f"{name} is higher.", weaker="other fits may differ") for name in "AB"))
+    assert len(opening_of(both).firm) == 2 and opening_of(both).weaker == [] and APART not in study_page(both)
+    assert opening_of(Study("t", "c", {}, {}, [], "m")) is None
+
+
+def test_an_undecided_card_looks_unlike_one_that_shows_something():
+    page = study_page(made(claim("A.", OPEN), claim("B.")))
+    assert page.count('class="card undecided"') == page.count('class="card"') == 2  # in the opening and its section
+    assert UNDECIDED in page
+
+
+def test_a_contrast_says_why_it_is_weaker_and_what_else_the_data_are_compatible_with(tmp_path):
+    results = fake_results(tmp_path, PLAN + few_languages(tmp_path))  # two seeds and two draws, no frozen plan
+    for one in contrasts(results).claims:
+        assert one.weaker == "not declared before the first answer; other fits may differ"
+        assert one.holds == f"{THESE}, and for all comparisons of the plan at once"
+        if one.low <= 0 <= one.high:
+            assert "differs is undecided (" in one.may_say and " is compatible with the data." in one.may_not_say
+            assert one.may_not_say.startswith("That the two are alike: anything from −.")
+        else:
+            assert "it is larger than another comparison's" in one.may_not_say
+    results.plan.contrasts = results.plan.contrasts[:1]
+    assert "another comparison" not in contrasts(results).claims[0].may_not_say
+    assert "with these fits" not in SEEDS
