@@ -40,7 +40,7 @@ from stats.recipes import ALL_ROWS, Fits, contrast, lacking, pairs_of
 from stats.student import t_cdf, t_quantile
 
 RECIPES, THESE = "other seeds, draws and test posts", "other test posts, with these fits"  # what it allows for
-SEEDS = "other seeds and test posts, with these training rows"  # where both sides take all rows: there is no draw
+SEEDS = "other seeds and test posts, with these training posts"  # where both sides take all rows: there is no draw
 
 
 def holds_for(first: Fits, second: Fits) -> str:

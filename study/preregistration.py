@@ -142,8 +142,8 @@ class Standing:
         if self.reason:
             return [f"No comparison is called declared: a plan was frozen on {self.date}, but {self.reason}, so each "
                     "may have been chosen after the answers were seen."]
-        return [f"Declared: the plan names the comparison, and was frozen on {self.date.replace('T', ' ', 1)}, before "
-                "any model had answered."]
+        return [f"Declared: the plan names the comparison, and was frozen on {self.date.replace('T', ' ', 1)}, "
+                "before any model of this study had answered."]
 
 
 def standing(runner: Runner, hashes: Mapping[str, str], fits: Sequence[Fit]) -> Standing:

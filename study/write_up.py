@@ -1,6 +1,5 @@
 """A study's report: the declared contrasts first, then the questions, then the data that the figures rest on."""
 
-import time
 from collections import Counter
 
 import torch
@@ -10,7 +9,7 @@ from data.languages import language_name
 from finetune.run_folder import environment
 from report.words import counted, interval, number
 from study.inputs import posts_hash
-from study.preregistration import Standing
+from study.preregistration import Standing, now
 from study.questions.agreement import agreement
 from study.questions.as_published import as_published
 from study.questions.baselines import baselines
@@ -51,7 +50,7 @@ def make_study(results: Results, hashes: dict[str, str], caution: str = "", stan
     claimed = [section.key for section in sections if section.claims]
     order = ("contrasts", "stance", "exposure", "topic", "bias")  # what the plan names opens the page
     first = [key for key in order if key in claimed][:3]
-    return Study(results.plan.title, time.strftime("%Y-%m-%d %H:%M"), results.plan.to_dict(),
+    return Study(results.plan.title, now().replace("T", " "), results.plan.to_dict(),
                  manifest(results, hashes), sections, methods(results, standing), cells(results), first, note=caution,
                  statement=data_statement(results))
 

@@ -2,7 +2,7 @@
 
 A difference of two sets is that of all their fits, never of the first ones alone. With three seeds or more, and three
 draws of rows or more where there is anything to draw, its interval is the recipe's: it allows for other seeds, draws
-and test posts, or for other seeds and test posts with these training rows where both sides take all rows. With fewer
+and test posts, or for other seeds and test posts with these training posts where both sides take all rows. With fewer
 there is no such interval: what is shown is over test posts, for these fits alone, and the fits' own points stand beside
 it.
 """
@@ -91,7 +91,8 @@ def notes_of(results: Results, languages: Sequence[str], found: Mapping) -> list
         which = "Each language" if len(small) == len(languages) > 1 else \
             f"{len(small)} of {len(languages)} languages" if len(languages) > 1 else "The language"
         has = "has" if which.startswith(("Each", "The")) or len(small) == 1 else "have"
-        notes.append(f"{which} {has} fewer than 30 posts, or fewer than 10 of a label.")
+        notes.append(f"{which} {has} fewer than 30 posts, or fewer than 10 with some label; "
+                     f"no {'single ' * (len(languages) > 1)}language is judged alone.")
     return notes
 
 

@@ -13,12 +13,12 @@ from stats.families import THESE, family
 from stats.families import Contrast as Compared
 from study.preregistration import DECLARED, LATE, NAMED, Standing
 from study.questions.compared import is_shown, notes_of, title_of
-from study.questions.sentences import compared, p_words, with_sign
+from study.questions.sentences import amount, compared, p_words, with_sign
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.results import Results
 
-OLDER = ("Not declared: labels from outside existed before the plan was frozen, so a comparison with them may have "
-         "been chosen after they were seen.")
+OLDER = ("In the plan, not declared: the answers of the models from outside existed before the plan was frozen, so a "
+         "comparison with them may have been chosen after they were seen.")
 SHOWN = ("value", "low", "high", "simultaneous_low", "simultaneous_high")
 
 
@@ -89,23 +89,27 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     p = "no p can be computed" if np.isnan(line["p_holm"]) else f"{p_words(line['p_holm'])} after Holm's adjustment"
     sizes = [sum(len(fit.keys) for fit in results.fits if (fit.name, fit.kind) == (name, "set")) / max(1, sum(
         (fit.name, fit.kind) == (name, "set") for fit in results.fits)) for name in (one.first, one.second)]
-    rows = "That more languages, rather than more rows, make it; that" if all(sizes) and max(sizes) > 1.02 * min(
-        sizes) else "That"
+    more = abs(sizes[0] - sizes[1])
+    rows = (f"That the languages are the reason, and not the {more:,.0f} more training posts of the larger set; that"
+            if all(sizes) and max(sizes) > 1.02 * min(sizes) else "That")
     counts = "each language counting the same" if one.weight == "languages" else "each post counting the same"
     what, limits = title_of(one.figure), f"({counts}; {about}): {p}"
-    found = f"This difference in {what} is shown {limits}" if is_shown(shown) else \
-        f"Whether {what} differs is undecided {limits}"
-    beyond = "; that it is larger than another comparison's" * (len(results.plan.contrasts) > 1)
+    sides = "" if np.isnan(line["value"]) else f", {amount(line['first'])} beside {amount(line['second'])},"
+    found = f"This difference in {what}{sides} is shown {limits}" if is_shown(shown) else \
+        f"Whether {what} differs{sides} is undecided {limits}"
+    several = len(results.plan.contrasts) > 1
     ends = "" if np.isnan(line["value"]) or np.isnan(shown["low"]) else \
         f": anything from {with_sign(shown['low'])} to {with_sign(shown['high'])} is compatible with the data"
-    weaker = "; ".join(words for words, there in (("not declared before the first answer", status != DECLARED),
-                                                  ("other fits may differ", these)) if there)
+    older = "in the plan, but not declared, since answers from outside existed before" if status == NAMED and {
+        one.first, one.second} & set(results.plan.outside) else "not declared before the first answer"
+    weaker = "; ".join(words for words, there in ((older, status != DECLARED), (
+        "other training runs may differ", these)) if there)
     return Claim(
         compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
         shown["high"],
         f"{status}. {found} for {counted(len(results.plan.contrasts), 'comparison')}.{disagreement(line)}",
-        f"{rows} comparisons which the plan does not name are as certain; that it holds in each single "
-        f"language{beyond}." if is_shown(shown) else f"That the two are alike{ends}.",
+        f"{rows} it holds in each single language{'; that it is larger than another comparison' * several}."
+        if is_shown(shown) else f"That the two are alike{ends}{'; that it is smaller than another' * several}.",
         languages=languages, notes=notes_of(results, languages, line), points=line["points"],
         holds=f"{line['holds']}, and for all comparisons of the plan at once", status=status, weaker=weaker,
         exploratory=status == LATE)

@@ -127,7 +127,8 @@ def _about(claim: Claim) -> list[Html]:
     if len(claim.points) > 1:
         shown = [in_numbers(Claim(claim.text, one, None, None, "", "", claim.kind))[0] for one in claim.points[:12]]
         more = f" and {len(claim.points) - 12} more" if len(claim.points) > 12 else ""
-        lines.append(f"Each fit or pair of fits: {', '.join(shown)}{more}.")
+        each = "Each pair of fits" if claim.kind == "difference" else "Each fit"
+        lines.append(f"{each}: {', '.join(shown)}{more}. A fit is one training run.")
     if claim.languages:
         lines.append(f"Languages: {', '.join(map(language_name, claim.languages))}.")
     return [tag("p", line, class_="about", dir="auto") for line in [*lines, *claim.notes]]

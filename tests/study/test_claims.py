@@ -67,7 +67,8 @@ def test_every_headline_is_a_short_sentence_with_its_number(study):
         if claim.kind != "difference":
             continue
         shown = claim.low is not None and (claim.low > 0 or claim.high < 0)
-        assert "cannot" in claim.text or re.match(r"Undecided: [+−]?\S+ \(", claim.text) is None == shown, claim.text
+        assert "cannot" in claim.text or (re.match(r"Undecided: [+−]?\S+ \(", claim.text) is None) == shown, \
+            claim.text
         assert shown or not re.search(DIRECTION, claim.text), claim.text  # what is not shown has no direction
         if shown and re.search(r"\b(higher|lower)\b", claim.text):
             assert ("higher" if claim.value > 0 else "lower") in claim.text, claim.text
@@ -198,5 +199,5 @@ def test_a_card_shows_what_its_interval_holds_for_and_the_points_of_all_fits(stu
     section = study[1].sections[1]
     page = study_page(Study("t", "c", {}, {}, [section], "m"))
     claim = section.claims[0]
-    assert f"The interval allows for {claim.holds}." in page and "Each fit or pair of fits" in page
+    assert f"The interval allows for {claim.holds}." in page and "A fit is one training run." in page
     assert page.count('class="fit"') >= 4 and "Languages: " in page and claim.notes[0] in page

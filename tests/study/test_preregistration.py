@@ -94,7 +94,8 @@ def test_declared_means_frozen_before_the_first_answer(study, tmp_path, monkeypa
     freeze(study.runner, HASHES, study.fits)
     digest, date = frozen_hash(tmp_path), read_frozen(tmp_path / "frozen.json")["date"]
     answered(monkeypatch, date, digest)
-    assert statuses(study)[0] == [DECLARED, DECLARED] and "before any model had answered" in statuses(study)[1].notes[0]
+    assert statuses(study)[0] == [DECLARED, DECLARED]
+    assert "before any model of this study had answered" in statuses(study)[1].notes[0]
     section = contrasts(study, standing(study.runner, HASHES, study.fits))
     assert all(claim.may_say.startswith(DECLARED) for claim in section.claims) and not section.exploratory
     for made, frozen in (("2000-01-01T00:00:00+0000", digest), (date, None), (date, "another"), ("", digest)):
@@ -122,7 +123,7 @@ def test_a_contrast_that_was_added_later_is_exploratory_also_in_the_same_folder(
     claims = contrasts(more, found).claims
     assert [claim.exploratory for claim in claims] == [False, False, True] and claims[2].may_say.startswith(LATE)
     page = study_page(Study("t", "c", {}, {}, [contrasts(more, found)], "m"))
-    assert page.index("Declared: the plan, with that comparison") < page.index("Claim 1")  # where the word first stands
+    assert page.index("Declared: the plan names the comparison") < page.index("Claim 1")  # where the word first stands
     assert page.count(LATE) == 2 * 2 + 1  # the badge and the words, in the opening and the section; and the table
     changed = fake_results(tmp_path, PLAN.replace("seeds = [1, 2]", "seeds = [1, 3]"))
     found = standing(changed.runner, HASHES, changed.fits)
