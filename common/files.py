@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -137,6 +137,20 @@ def check_place(path: str | Path, option: str) -> None:
         raise UserError(f"{option} {path}: {there} is a file, so nothing can be put into it; choose another place")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{option} {path}: {there} is not writable; choose another place")
+
+
+def check_file(path: str | Path, option: str, others: Mapping[str, str | Path | None] | None = None) -> None:
+    """`check_place` for a file: a folder in its place is refused, and the file of another option.
+
+    `others`: the files that are read or written besides, by option; None is one that was not given.
+    """
+    check_place(path, option)
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{option} {path}: is a folder; name a file")
+    for name, other in (others or {}).items():
+        if other is not None and Path(other).resolve() == path.resolve():
+            raise UserError(f"{option} {path}: is the file of {name}, too; choose another name")
 
 
 def write_json(path: str | Path, value) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from common.device import DTYPES
 from common.errors import UserError, run_program
-from common.files import atomic_write, check_place
+from common.files import atomic_write, check_file, check_place
 from common.options import option, parse_options
 from common.terminal import progress
 from glass.adapter import every_part, kept_parts
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
     if options.learn is not None and not kept:
         raise UserError("--learn: is for --save and --verify; on the live page, choose the label there")
     for name, place in kept:
-        check_place(place, name)
+        (check_file if name == "--save" else check_place)(place, name)
     if options.save and options.verify and Path(options.save).resolve() == Path(options.verify).resolve():
         raise UserError(f"--verify {options.verify}: is the file of --save, too; choose another folder")
     run = load_run(options.run, model=options.model, device=options.device, dtype=options.dtype,

@@ -21,7 +21,7 @@ from typing import ClassVar
 import numpy
 
 from common.errors import UserError, closest, run_program
-from common.files import check_place, write_json
+from common.files import check_file, write_json
 from common.options import option, parse_options
 from common.terminal import table
 from data.posts import ColumnOptions
@@ -72,7 +72,8 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name}: is missing (--help tells what it takes)")
     check_sides(options)
     if options.json:
-        check_place(options.json, "--json")
+        check_file(options.json, "--json", {"--labels": options.labels, "--coded": options.coded,
+                                            "--posts": options.posts})
     run, codes, labels, posts = read_all(options, [], columns_of(options))
     coded, drawn = sample_of(codes, labels)
     asked = question(options, labels, codes)

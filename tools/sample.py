@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from common.errors import UserError, run_program
-from common.files import check_place, find_path
+from common.files import check_file, find_path
 from common.options import option, parse_options
 from common.terminal import progress, table
 from data.checks import TrainingTexts
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name}: is missing; name a file (--help tells what is in it)")
     out = Path(options.out)
     output_format(out)
-    check_place(out, "--out")
+    check_file(out, "--out")
     if out.exists():
         raise UserError(f"--out {out}: exists; choose another name, since codes may hang on it")
     trained = trained_ids(options)

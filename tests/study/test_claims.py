@@ -67,8 +67,7 @@ def test_every_headline_is_a_short_sentence_with_its_number(study):
         if claim.kind != "difference":
             continue
         shown = claim.low is not None and (claim.low > 0 or claim.high < 0)
-        assert "cannot" in claim.text or (re.match(r"Undecided: [+−]?\S+ \(", claim.text) is None) == shown, \
-            claim.text
+        assert "cannot" in claim.text or bool(re.match(r"Undecided: [+−]?\S+ \(", claim.text)) != shown, claim.text
         assert shown or not re.search(DIRECTION, claim.text), claim.text  # what is not shown has no direction
         if shown and re.search(r"\b(higher|lower)\b", claim.text):
             assert ("higher" if claim.value > 0 else "lower") in claim.text, claim.text

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from common.errors import UserError, closest, run_program
-from common.files import check_place, find_path
+from common.files import check_file, find_path
 from common.lock import hold
 from common.options import option, parse_options
 from common.page_server import joined, serving
@@ -65,10 +65,11 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--coder '{options.coder[:50]}': letters, digits, points and hyphens, up to 40 of them")
     out = Path(options.out or f"codes-{options.coder}.csv")
     output_format(out)
-    check_place(out, "--out")
+    read = {"--sample": options.sample, "--other": options.other}
+    check_file(out, "--out", read)
     if options.join:
         output_format(options.join)
-        check_place(options.join, "--join")
+        check_file(options.join, "--join", {**read, "--out": out})
         if options.other is None:
             raise UserError("--join: joins two coders' files; name the second with --other")
     book = codebook_of(options)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from common.errors import UserError, run_program
-from common.files import check_place, write_json
+from common.files import check_file, write_json
 from common.options import option, parse_options
 from data.posts import ColumnOptions
 from stats.prevalence import Machine, Share, prevalence
@@ -58,13 +58,14 @@ def main(argv: list[str]) -> None:
     for name in ("labels", "coded"):
         if getattr(options, name) is None:
             raise UserError(f"--{name}: is missing; name a file (--help tells what is in it)")
+    read = {"--labels": options.labels, "--coded": options.coded, "--posts": options.posts}
     if options.json:
-        check_place(options.json, "--json")
+        check_file(options.json, "--json", read)
     if options.figure:
         if Path(options.figure).suffix not in PICTURES:
             raise UserError(f"--figure {options.figure}: has no known format; give it a name with "
                             f"{', '.join(PICTURES)}")
-        check_place(options.figure, "--figure")
+        check_file(options.figure, "--figure", {**read, "--json": options.json})
     run, codes, labels, posts = read_all(options, list(options.by))
     several = codes.agreement is not None and len(codes.agreement.annotators) > 1
     print("\n".join([*codes.notes.lines(), *(codes.agreement.lines() if several else [])]))
