@@ -259,8 +259,8 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
             print(f"{file.counts['rows']:,} rows are kept; the same command continues", file=sys.stderr)
         raise
     counts, seconds = file.counts, time.perf_counter() - began
-    print(f"  {counts['texts'] - counts['unsure']:,} of {counts['rows']:,} posts labelled in {human_seconds(seconds)}"
-          + (f"; {counts['unsure']:,} were below --abstain and got none (coverage "
+    print(f"  {counts['texts'] - counts['unsure']:,} of {counted(counts['rows'], 'post')} labelled in "
+          f"{human_seconds(seconds)}" + (f"; {counts['unsure']:,} were below --abstain and got none (coverage "
              f"{percent(1 - counts['unsure'] / counts['texts'])})" if counts["unsure"] else "")
           + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else "")
           + (f"; {counted(counts['wrong'], 'row')} could not be read and got none" if counts["wrong"] else "")

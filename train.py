@@ -22,7 +22,7 @@ from common.device import available_memory
 from common.errors import UserError, run_program
 from common.files import check_place, sha256_json, write_json
 from common.options import parse_options
-from common.terminal import human_bytes, human_seconds, progress
+from common.terminal import counted, human_bytes, human_seconds, progress
 from data.exposure import exposure_table
 from finetune.build import choose_order, make_trainer, what_comes
 from finetune.defaults import fill_in
@@ -289,7 +289,7 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
     run.facts["finished"] = True
     write_page(run.path / "report.html", facts=run.facts, steps=run.read_log(), title=f"Training run {run.path.name}")
     run.save()
-    print(f"trained {trainer.step_count} steps in {human_seconds(seconds)} ({ended}); adapter of the "
+    print(f"trained {counted(trainer.step_count, 'step')} in {human_seconds(seconds)} ({ended}); adapter of the "
           f"{run.facts['adapter_from']}")
     print("\n".join(f"  {run.facts[key]['sentence']}" for key in ("learning", "answers")))
     size = sum(path.stat().st_size for path in (run.path / "adapter").iterdir())

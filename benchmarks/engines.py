@@ -30,6 +30,7 @@ from data.readers import iter_posts
 from inference.labeller import Labeller
 from inference.run import finished_run
 
+TOO_FEW = "--count: all posts were in the first window; give more"
 PLAIN, PROGRAM = "plain loop over Labeller.label, posts in memory", "classify.py"
 
 
@@ -62,7 +63,7 @@ def rate(began: float, windows: Iterator[tuple[float, int]]) -> tuple[float, flo
     for last, more in windows:  # noqa: B007
         rows += more
     if not rows:
-        raise UserError("--count: all posts were in the first window; give more")
+        raise UserError(TOO_FEW)
     return rows / (last - first), first - began
 
 
@@ -83,7 +84,7 @@ def program(words: list[str], folder: Path) -> tuple[float, float]:
             raise UserError(f"classify.py {' '.join(words)}: ended with status {child.returncode}: {said.read()}")
     last = json.loads(state.read_text())
     if first is None or first[0]["done"] == last["done"]:
-        raise UserError("--count: all posts were in the first window; give more")
+        raise UserError(TOO_FEW)
     return (last["done"] - first[0]["done"]) / (last["seconds"] - first[0]["seconds"]), first[1]
 
 

@@ -12,7 +12,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from typing import NoReturn, TypeVar
 
+E = TypeVar("E", bound=BaseException)
 UNFINISHED = 75  # "temporary failure; try again" (sysexits.h)
 LONGEST = 1200  # characters of an error's line
 WHAT_HELPS = {
@@ -58,7 +60,8 @@ def _shortened(text: str, longest: int) -> str:
 
 def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None) -> None:
     """Run `main(argv)` as a program: exit 0; 2 after a `UserError` or where the machine refuses more; 75 where it was
-    asked to end and the same command goes on; 130 after Ctrl-C; 141 where nobody reads its output any more.
+    asked to end and the same command goes on; 130 after Ctrl-C, also where a library made another error of that; 141
+    where nobody reads its output any more.
 
     A character that the terminal lacks is printed as a question mark. What libraries warn of goes to stdout, a line
     each, so that an error is all that stands on stderr.
@@ -73,8 +76,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
-            sys.exit(130)
+            _stop()
         except ToBeContinued as asked:
             print(one_line(str(asked)), file=sys.stderr)
             sys.stdout.flush()
@@ -83,6 +85,8 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             _mute_stdout()  # the reader (say, `head`) has gone
             sys.exit(141)
         except Exception as error:
+            if behind(error, KeyboardInterrupt):
+                _stop()
             line = line_of(error)
             if line is None:
                 raise
@@ -92,6 +96,11 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             except OSError:  # it was stdout itself
                 _mute_stdout()
             sys.exit(2)
+
+
+def _stop() -> NoReturn:
+    print("stopped", file=sys.stderr)
+    sys.exit(130)
 
 
 def _mute_stdout() -> None:
@@ -109,6 +118,14 @@ class _ShownWarnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         _show_warning(record.getMessage())
+
+
+def behind(error: BaseException | None, kind: type[E]) -> E | None:
+    """The first of a kind among an error and those that it came of: a library that fails once more while it closes or
+    is being imported hides what happened, be it a full disk or Ctrl-C."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def line_of(error: Exception) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UserError, behind
 from common.leftovers import beside, clear, meant, put_folder, remove
 from common.reading import check_path, open_plain
 from common.reading import read_json as read_json
@@ -35,33 +35,32 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
     path = Path(path)
     new = beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear(path.parent, path.name)
-        text = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
-        handle = open(new, mode, **text)  # noqa: SIM115 - closed below, in a block of its own
-    except OSError as error:
-        raise UserError(f"{meant(path)}: cannot be written ({error.strerror}); choose another place") from error
-    try:
-        with handle:
+        with _opened(new, path, mode) as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(new, path)
-    except (OSError, RuntimeError) as error:
-        said = behind(error)
+    except (OSError, RuntimeError) as error:  # PyTorch's writer of checkpoints hides both kinds in a RuntimeError
+        if stop := behind(error, KeyboardInterrupt):
+            raise stop from None
+        said = behind(error, OSError)
         if said is None:
             raise
         raise UserError(f"{meant(path)}: could not be written whole ({said.strerror}); nothing was left behind"
                         ) from error
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):  # no such file, as a rule
+            new.unlink()
 
 
-def behind(error: BaseException | None) -> OSError | None:
-    """What the system said: PyTorch's writer of checkpoints fails once more while it closes, and hides it."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
+def _opened(new: Path, path: Path, mode: str):
+    """The file that is to become `path`, open."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clear(path.parent, path.name)
+        return open(new, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""}))
+    except OSError as error:
+        raise UserError(f"{meant(path)}: cannot be written ({error.strerror}); choose another place") from error
 
 
 @contextmanager
@@ -74,13 +73,13 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     new = beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear(path.parent, path.name)
-        remove(new)  # what this very process could not remove before
-        new.mkdir()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            clear(path.parent, path.name)
+            remove(new)  # what this very process could not remove before
+            new.mkdir()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
         yield new
         put_folder(new, path)
     except OSError as error:
@@ -96,10 +95,10 @@ def making(folder: str | Path) -> Iterator[None]:
     folder = Path(folder)
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another place") from error
-    try:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror}); choose another place") from error
         yield
     finally:
         with suppress(OSError):  # the first that is not empty ends it

@@ -68,6 +68,11 @@ def printable(text: str, encoding: str | None) -> str:
     return text.encode(encoding, "replace").decode(encoding)
 
 
+def counted(n: int, noun: str) -> str:
+    """`counted(1, "post") -> "1 post"`, `counted(1200, "post") -> "1,200 posts"`."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
 def progress(total: int | None, unit: str, description: str = "", initial: int = 0, delay: float = 0):
     """A tqdm bar on stderr, after `delay` seconds; in a file or under a scheduler a line now and then (`LogLines`)."""
     in_notebook = type(sys.stderr).__module__.startswith("ipykernel.")  # no terminal, yet somebody is looking
@@ -107,8 +112,9 @@ class LogLines:
     def line(self, seconds: float) -> str:
         """The line after so many seconds."""
         rate = (self.n - self.initial) / seconds if seconds > 0 else 0.0
-        words = f"{self.description or 'done'}: {self.n:,}"
-        words += f" {self.unit}s" if self.total is None else f" of {self.total:,} {self.unit}s"
+        words = f"{self.description or 'done'}: "
+        words += counted(self.n, self.unit) if self.total is None else f"{self.n:,}"
+        words += f" of {counted(self.total, self.unit)}" if self.total is not None else ""
         words += f", {rate:.3g} a second" if rate >= 1 or not rate else f", {human_seconds(1 / rate)} each"
         left = self.total is not None and rate > 0 and self.n <= self.total
         words += f", {human_seconds((self.total - self.n) / rate)} left" if left else ""

@@ -5,10 +5,12 @@ opening one and swallow rows without a word. A strict one still can, where a pos
 rows later, ends with one: a quoted cell then holds whole rows. So such cells are refused (`quote` "auto"):
 
     tabs, bars            a quoted cell that holds both the delimiter and a line break
-    commas, semicolons    the same, if each of its lines has as many cells as the header when quotes are ignored;
-                          a post of several lines with commas in it is common and is read
+    commas, semicolons    the same, if its lines would be rows of as many cells as the header when quotes are ignored:
+                          its first and last line certainly, the others at least if a comma with a space behind it may
+                          be the text's own; a post of several lines with commas in it is common and is read
 
-A quote character that is given insists on quoting; "none" reads quotes as text.
+A file whose header is quoted throughout, as R writes it, quotes all its text, and none of its cells is refused. A quote
+character that is given insists on quoting; "none" reads quotes as text.
 
 Dropped, and counted: the header once more (joined exports), and the two rows below the header that Qualtrics writes.
 A word such as NA without quotes is a missing value (see `data.damage`).
@@ -97,9 +99,9 @@ def csv_table(lines: Iterator[str], place: Place, delimiter: str, quote: str, lo
         raise UserError(f"{place.path}: holds no line of text; a header row with column names was expected")
     if isinstance(names, BadRow) or place.damage:
         raise UserError(place.damage or names)
-    table.names = [name.strip() for name in names]
-    table.header = delimiter.join(table.names)
-    table.rows = _rows(records, taken, table, None if quote == "none" else character, quote == AUTO)
+    table.names, table.header = [name.strip() for name in names], delimiter.join(names)
+    is_quoted = bool(kept) and _is_quoted(kept[0], delimiter)
+    table.rows = _rows(records, taken, table, None if quote == "none" else character, quote == AUTO and not is_quoted)
     return table
 
 
@@ -138,6 +140,12 @@ def _rows(records: Iterator[list[str] | BadRow], taken: _Lines, table: Table, ch
         yield row
 
 
+def _is_quoted(header: str, delimiter: str) -> bool:
+    """Whether every name of a header is quoted."""
+    names = header.strip("\r\n").split(delimiter)
+    return all(len(name) > 1 and name[0] == name[-1] == '"' for name in names)
+
+
 def _where(place: Place) -> str:
     return f"{place.path.name}: row {place.row}"
 
@@ -169,8 +177,11 @@ def _swallowed(record: list[str], taken: _Lines, table: Table) -> str:
     if not inside:
         return ""
     if table.delimiter in ",;":
-        counts = {len(line.rstrip("\r\n").split(table.delimiter)) for line in taken.record}
-        if counts != {len(table.names)}:
+        most = [line.count(table.delimiter) + 1 for line in taken.record]
+        prose, width = f"{table.delimiter} ", len(table.names)
+        is_prose = prose not in table.header  # else it is what separates the cells
+        least = [n - is_prose * line.count(prose) for n, line in zip(most, taken.record, strict=True)]
+        if not (least[0] == least[-1] == width and all(a <= width <= b for a, b in zip(least, most, strict=True))):
             return ""
     name = DELIMITER_NAMES.get(table.delimiter, repr(table.delimiter))
     return (f"{table.place}: a quoted cell holds both {name} and a line break ({taken.count} lines), as if a post only "

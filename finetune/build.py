@@ -1,6 +1,7 @@
 """What a fine-tune is made of, put together, and what it is about to do, in words."""
 
 from common.errors import UserError
+from common.terminal import counted
 from data.batching import order_by_length
 from data.sampling import class_weights, order_by_epoch
 from finetune.graphs import check_graphs
@@ -49,8 +50,9 @@ def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order, 
 
 def what_comes(options, prepared: Prepared, trainer: Trainer) -> list[str]:
     """Lines about the steps that are about to be made."""
-    lines = [f"{trainer.total_steps:,} steps of {options.batch_size} posts: AdamW, rate {options.learning_rate:g} "
-             f"{options.schedule}, loss {options.loss}; rank {options.rank} on {', '.join(options.targets)}"]
+    lines = [f"{counted(trainer.total_steps, 'step')} of {counted(options.batch_size, 'post')}: AdamW, rate "
+             f"{options.learning_rate:g} {options.schedule}, loss {options.loss}; rank {options.rank} on "
+             f"{', '.join(options.targets)}"]
     if options.balance != "none":
         both = {"both": "labels and languages", "label": "labels", "language": "languages"}[options.balance]
         lines.append(f"{both} are drawn equally often (--balance none: posts as they come)")

@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from common.terminal import counted
 from finetune.loop import Trainer
 
 SHARE = 0.05  # of H: how far below a constant answer the loss must lie
@@ -131,10 +132,11 @@ class Learning:
         """What is said at the end, and stands in run.json and in the report."""
         if not self._losses:
             return "No step was made."
+        over = "the only step" if len(self._losses) == 1 else f"mean of the last {counted(self.recent, 'step')}"
         if not self.compared:
-            return (f"The loss over the whole text was {self.loss:.3f} at the end (mean of the last {self.recent:,} "
-                    "steps); there is no constant answer to compare it with.")
-        beside = (f"The loss was {self.loss:.3f} at the end (mean of the last {self.recent:,} steps), beside "
+            return (f"The loss over the whole text was {self.loss:.3f} at the end ({over}); there is no constant "
+                    "answer to compare it with.")
+        beside = (f"The loss was {self.loss:.3f} at the end ({over}), beside "
                   f"{self.entropy:.3f} for a constant answer, which ignores the post")
         return beside + {True: ".", False: ": the model has learnt next to nothing from the posts.",
                          None: "; these are too few steps to tell them apart."}[self.left]
@@ -173,8 +175,8 @@ def few_steps(steps: int) -> str:
     """A line for a run of few updates; "" for one of enough."""
     if steps >= FEW_STEPS:
         return ""
-    return (f"only {steps:,} updates; below about {FEW_STEPS} a model often learns no more than how frequent each "
-            "label is. A smaller --batch-size or more --epochs make more")
+    return (f"only {counted(steps, 'update')}; below about {FEW_STEPS} a model often learns no more than how frequent "
+            "each label is. A smaller --batch-size or more --epochs make more")
 
 
 def sample(count: int) -> list[int]:

@@ -17,6 +17,7 @@ answers differ by. "No difference can be shown" does not mean that there is none
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
+from common.terminal import counted as counted
 from report.intervals import rate_difference, wilson
 
 SMALL = 30  # a language with fewer rows is marked: an accuracy of .5 is then uncertain by 17 points or more either way
@@ -50,11 +51,6 @@ def percent(value: float | None) -> str:
 def filled(text: str) -> list[str]:
     """Lines of at most 100 columns; a number stays with its per cent sign."""
     return [line.replace("\u00a0", " ") for line in wrap(text.replace(" %", "\u00a0%"), 100)]
-
-
-def counted(n: int, noun: str) -> str:
-    """`counted(1, "post") -> "1 post"`, `counted(1200, "post") -> "1,200 posts"`."""
-    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def rate(cell: Mapping, name: str = "accuracy") -> str:

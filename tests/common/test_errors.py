@@ -1,7 +1,7 @@
 """The line of an error: every sign that a terminal obeys is shown as an escape, what is long is shortened; and output.
 
 Deliberate break: in common/errors.py let `one_line` join the words of `text.split()` instead, cut only the end, or
-leave out `reconfigure` or `showwarning`.
+leave out `reconfigure` or `showwarning`. Or let `run_program` ask an error alone, and not what is behind it.
 """
 
 import errno
@@ -14,7 +14,7 @@ import warnings
 
 import pytest
 
-from common.errors import LONGEST, UserError, closest, one_line, run_program
+from common.errors import LONGEST, UserError, behind, closest, one_line, run_program
 from common.files import ROOT, read_json, read_toml
 
 KINDS = {
@@ -112,6 +112,25 @@ def test_a_defect_keeps_its_traceback(error):
 
     with pytest.raises(type(error)):
         run_program(main, [])
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ImportError, UserError])
+def test_ctrl_c_stays_one_where_a_library_makes_another_error_of_it(capsys, kind):
+    def closing(argv):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise kind("unexpected pos 30 vs 0")
+
+    def wrapping(argv):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise kind("initialization failed") from error
+
+    for main in (closing, wrapping):
+        assert ended(main, capsys) == (130, "", "stopped\n")
+    assert behind(ValueError("x"), KeyboardInterrupt) is None
 
 
 def test_warnings_go_to_the_output_and_nothing_stands_ahead_of_an_error(capsys):

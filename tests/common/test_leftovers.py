@@ -1,7 +1,7 @@
 """Files and folders that are killed, fail, or meet each other while they are written: the old or the new, and no rest.
 
 Deliberate break: in common/leftovers.py let `put_folder` remove `path` before it renames `new`, or `clear` remove a
-`.old` without putting it back, or leave out the question whether its owner is gone.
+`.old` without putting it back, or not ask if its owner is gone; in common/files.py let `atomic_write` forget Ctrl-C.
 """
 
 import errno
@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from common import leftovers, lock
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, check_place, making, scratch_folder
-from common.leftovers import clear, clear_below, holds_nothing
+from common.files import ROOT, atomic_folder, atomic_write, check_place, making, scratch_folder
+from common.leftovers import clear, clear_below, holds_nothing, remove
 from common.lock import Owner
 from tests.kills import killed_at
 
@@ -180,6 +181,84 @@ def test_an_error_leaves_the_old_and_no_rest(tmp_path, way):
         (beside / "a").write_text("new")
         raise RuntimeError
     assert read_both(tmp_path / "out") == ("old", "old") and os.listdir(tmp_path) == ["out"]
+
+
+class Interrupted:
+    """A file whose n-th write is interrupted by Ctrl-C."""
+
+    def __init__(self, handle, number: int):
+        self.handle, self.left = handle, number
+
+    def write(self, piece) -> int:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        return self.handle.write(piece)
+
+    def flush(self) -> None:
+        self.handle.flush()
+
+
+def test_ctrl_c_while_a_checkpoint_is_written_stays_ctrl_c(tmp_path):
+    path, number = tmp_path / "state.pt", 0
+    while not path.exists():  # until no write is left to be interrupted
+        number += 1
+        try:
+            with atomic_write(path, "wb") as handle:
+                torch.save({"a": torch.zeros(1000)}, Interrupted(handle, number))
+        except KeyboardInterrupt:
+            assert list(tmp_path.iterdir()) == [] and number < 1000
+    assert number > 10
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "new folder"])
+def test_ctrl_c_at_every_line(tmp_path, kind):
+    """Nothing half-written stays, whichever line of common/ is interrupted on the way."""
+    def write():
+        if kind == "file":
+            with atomic_write(tmp_path / "out") as handle:
+                handle.write("new")
+        elif kind == "folder":
+            with atomic_folder(tmp_path / "out") as folder:
+                (folder / "a").write_text("new")
+        else:
+            with making(tmp_path / "out"):
+                pass
+
+    moment, is_through = 0, False
+    while not is_through:
+        moment += 1
+        is_through = interrupted_at(moment, write)
+        left = sorted(path.name for path in tmp_path.iterdir())
+        assert left in ([], ["out"]) and moment < 1000
+        if left:
+            remove(tmp_path / "out")
+    assert moment > 10
+
+
+def interrupted_at(moment: int, work) -> bool:
+    """Run `work()` with a KeyboardInterrupt at the n-th line of common/; whether it ended before that."""
+    seen = 0
+
+    def trace(frame, event, argument):
+        nonlocal seen
+        if not frame.f_code.co_filename.startswith(str(ROOT / "common")):
+            return None
+        seen += event == "line"
+        if seen == moment and event == "line":
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+        return True
+    except KeyboardInterrupt:
+        return False
+    finally:
+        sys.settrace(before)
 
 
 def test_folders_for_a_while(tmp_path, dead):

@@ -47,6 +47,7 @@ def test_lines_without_a_total_and_with_slow_steps():
     bar.n = 2
     assert bar.line(90.0) == "study: 2 of 4 models, 1 min 30 s each, 3 min 0 s left"
     assert LogLines(4, "model").line(60.0) == "done: 0 of 4 models, 0 a second"
+    assert LogLines(1, "model").line(60.0) == "done: 0 of 1 model, 0 a second"
 
 
 def test_a_terminal_gets_a_bar(monkeypatch):

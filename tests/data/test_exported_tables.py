@@ -63,6 +63,30 @@ def test_posts_of_several_lines_with_commas_are_read_as_pandas_writes_them(tmp_p
     assert "1  of them with line breaks in a cell (5 lines in the file)" in str(notes)
 
 
+@pytest.mark.parametrize(("name", "content"), [
+    ("p.csv", '"text","label"\n"Hello, a\nb","pro"\n"c","anti"\n'),  # R's write.csv quotes all text
+    ("p.csv", '"","text","label"\n"1","Hello,a\nb,c",pro\n"2","c","anti"\n'),
+    ("p.tsv", '"text"\t"label"\n"Hello\ta\nb"\t"pro"\n"c"\t"anti"\n'),
+    ("p.csv", 'text,label\n"Hello, a\nb",pro\nc,anti\n'),  # pandas quotes what it must
+    ("p.csv", 'id,text,label\n1,"Hello\nb, and, c\nd",pro\n2,c,anti\n'),
+    ("p.csv", 'text;label\n"Hello; a\nb; c";pro\nc;anti\n'),
+])
+def test_what_r_and_pandas_quote_is_one_cell(tmp_path, name, content):
+    posts, notes = read_posts(write(tmp_path, name, content), codebook=BOOK)
+    assert len(posts) == 2 and posts[0].text.startswith("Hello") and "\n" in posts[0].text and notes.long_rows == 1
+
+
+@pytest.mark.parametrize("content", [
+    'id,text,language\n1,"No borders,en\n2,between, but long,en\n3,as my father said",en\n',
+    'text,language\n"No borders,en\nbetween,en\nas my father said",en\n',
+    'text, language\n"No borders, en\nbetween, en\nas my father said", en\n',
+    SWALLOWED.format(","),
+])
+def test_swallowed_rows_whose_posts_have_commas(tmp_path, content):
+    with pytest.raises(UserError, match="row 2: a quoted cell holds both commas and a line break"):
+        read_posts(write(tmp_path, "p.csv", content), **BARE)
+
+
 def test_the_real_exports(cases):
     for name, count in (("tsv_quotes.tsv", 4), ("tsv_quotes_labelled.tsv", 35)):
         with pytest.raises(UserError, match="--quote none"):

@@ -158,6 +158,10 @@ def test_advice_fits_the_run():
     assert tries[:4] == ["no --max-steps", "--epochs 6", "--learning-rate 0.002, if the loss rose",
                          "--targets all-linear"]
     assert few_steps(FEW_STEPS) == "" and f"only {FEW_STEPS - 1} updates" in few_steps(FEW_STEPS - 1)
+    assert few_steps(1).startswith("only 1 update;")
+    one = Learning([0.5, 0.5], 1)
+    one.add({"step": 1, "loss": 0.7})
+    assert "(the only step)" in one.sentence()
 
 
 @pytest.mark.parametrize(("given", "words"), [
