@@ -20,7 +20,7 @@ from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_write, check_place
 from common.options import option, parse_options
-from common.terminal import progress
+from common.terminal import progress, this_python
 from glass.adapter import every_part, kept_parts
 from glass.against import compared
 from glass.learning import check_label, with_steps
@@ -101,7 +101,7 @@ def main(argv: list[str]) -> None:
         print(f"{options.save}: the page")
     if options.verify:
         write_verification(found, options.verify)
-        print(f"{options.verify}: recompute it with python {options.verify}/verify.py")
+        print(f"{options.verify}: recompute it with {this_python()} {options.verify}/verify.py")
     return None
 
 

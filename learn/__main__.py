@@ -18,6 +18,7 @@ import torch
 
 from common.errors import UserError, run_program
 from common.files import ROOT
+from common.terminal import this_python
 from learn import picture
 from learn.check import EMPTY, RIGHT, WRONG, verdicts
 from learn.contents import CHAPTERS, Chapter, find_chapter
@@ -92,9 +93,9 @@ def contents() -> None:
         return
     print(f"\nNext: chapter {following.number}.\n"
           f"  read   {shown(following.script)}, cell by cell in an editor that knows `# %%`, or\n"
-          f"         python -m learn run {following.number} --out pictures\n"
+          f"         {this_python()} -m learn run {following.number} --out pictures\n"
           f"  write  {shown(following.exercise)}\n"
-          f"  check  python -m learn check {following.number}")
+          f"  check  {this_python()} -m learn check {following.number}")
 
 
 def shown(path: Path) -> Path:
