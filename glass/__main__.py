@@ -24,6 +24,7 @@ from common.terminal import progress, this_python
 from glass.adapter import every_part, kept_parts
 from glass.against import compared
 from glass.learning import check_label, with_steps
+from glass.measured import measured
 from glass.other import other_run, words_for
 from glass.page import frozen
 from glass.server import serving
@@ -97,7 +98,7 @@ def main(argv: list[str]) -> None:
     print(found)
     if options.save:
         with atomic_write(options.save) as handle:
-            handle.write(frozen(found, run=run.folder.path.name))
+            handle.write(frozen(found, run=run.folder.path.name, measured=measured(run)))
         print(f"{options.save}: the page")
     if options.verify:
         write_verification(found, options.verify)
