@@ -77,7 +77,7 @@ def check(chapter: Chapter, path: Path | None = None) -> int:
 
 def contents() -> None:
     """Print the chapters, how far the reader is in each, and what comes next."""
-    print("From an empty file to a 4-bit fine-tune. A chapter takes an evening.\n")
+    print("From an empty file to a 4-bit fine-tune. Two chapters make an evening (learn/TEACHING.md has a plan).\n")
     following = None
     for chapter in CHAPTERS:
         try:

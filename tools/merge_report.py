@@ -122,6 +122,7 @@ def main(argv: list[str]) -> None:
 
 def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
     """The labelled posts, without those whose text the run was trained on."""
+    options.remember(run.facts["options"])
     files = [find_path(name) for name in options.data]
     with options.or_samples():
         posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),

@@ -2,7 +2,7 @@
 lines take it, with two options more on the first of them and none on the others.
 
 Deliberate break: let `TrainOptions.take_from_split` return at once; the second line fails. Or let
-`ColumnOptions.or_samples` raise what it caught.
+`ColumnOptions.or_samples` raise what it caught, or tools/merge_report.py forget the run's columns.
 """
 
 import csv
@@ -50,7 +50,7 @@ def test_the_four_lines_of_the_readme(world: World, tmp_path, count):
     assert ended.code == 0 and "columns as in mine/split.json: text 'Beitrag (Text)'" in ended.out, ended.err
     ended = call(evaluation.main, *given["eval.py"], "--draws", "10")
     assert ended.code == 0, ended.err
-    for program in (evaluation, audit, merge_report):  # the sample posts, where no others are named, are of another kind
+    for program in (evaluation, audit, merge_report):  # without --data they read the sample posts
         ended = call(program.main, "--run", "runs/mine", "--out", "refused")
         assert ended.code == 2 and "--data: was left out, and the sample posts are not of the kind" in ended.err
         assert "has no column 'Beitrag (Text)'" in ended.err and not Path("refused").exists()
