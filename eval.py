@@ -174,7 +174,8 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     codebook = Codebook.from_dict(run.facts["codebook"])
     options.remember(run.facts["options"])
     files = [find_path(name) for name in options.data]
-    posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
+    with options.or_samples():
+        posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
     groups = grouped(options, posts)
     print("\n".join([f"run {run.path}: fine-tuned on {', '.join(run.facts['languages'])}", *notes.lines(),
                      *(agreement.lines() if agreement else [])]))

@@ -121,8 +121,9 @@ def open_one(options: AuditOptions, run: RunFolder) -> Subject:
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     files = [find_path(name) for name in options.data]
-    posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
-                                    bad_labels=options.bad_labels)
+    with options.or_samples():
+        posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
+                                        bad_labels=options.bad_labels)
     subject, lines = open_subject(run, posts, model=options.model, device=device, dtype=dtype,
                                   micro_tokens=options.micro_tokens, cache=options.cache, drop=options.drop_known)
     options.choose_threads(device, subject.model.config)

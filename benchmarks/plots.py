@@ -129,7 +129,7 @@ def bars(ax, rows: list[Bar], form: str) -> None:
     """Horizontal bars followed by their numbers, one template below the other, the longest on top."""
     rows = sorted(rows, key=lambda row: (row.template != "paper", -row.value))
     place, places = 0.0, []
-    for before, row in zip([None, *rows], rows, strict=False):
+    for before, row in pairwise([None, *rows]):
         place += 0 if before is None else 1 if before.template == row.template else 1.6
         places.append(place)
         ax.barh(place, row.value, color=COLOURS[row.side], height=0.74)

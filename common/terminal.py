@@ -6,6 +6,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"  # the blocks that end a bar
 
@@ -60,6 +61,13 @@ def bars(shares: dict[str, float], encoding: str | None = None, indent: str = " 
         return f"{indent}{name}{' ' * (widest - display_width(name))}  {share:.3f}  {bar}".rstrip()
 
     return "\n".join(line(names[key], share) for key, share in shares.items())
+
+
+def this_python() -> str:
+    """How the Python that runs is called from this folder, for a command that is to be copied: ".venv/bin/python" where
+    it lies below it, else "python"."""
+    place = Path(sys.executable)
+    return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else "python"
 
 
 def printable(text: str, encoding: str | None) -> str:

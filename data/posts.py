@@ -1,6 +1,7 @@
 """A post, and the columns it is read from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +100,17 @@ class ColumnOptions:
             if name not in given and isinstance(stored.get(name), str) and stored[name] != getattr(self, name):
                 setattr(self, name, stored[name])
                 self._remembered = (*self._remembered, name.removesuffix("_column"))
+
+    @contextmanager
+    def or_samples(self) -> Iterator[None]:
+        """While labelled posts are read: where `--data` was left out, an error says that these are the sample posts."""
+        try:
+            yield
+        except UserError as error:
+            if "data" in getattr(self, "given", ("data",)):
+                raise
+            raise UserError("--data: was left out, and the sample posts are not of the kind that this run was trained "
+                            f"on ({error}); give test posts of its own") from error
 
     def columns_of(self, stored: Mapping | None) -> Columns:
         """The columns of a file like those that a run was trained on; `stored`: the run's options, if there is one."""

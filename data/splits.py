@@ -46,7 +46,8 @@ class Split:
         counts = [Counter((post.language, post.label or "") for post in side) for side in (self.first, self.second)]
         languages = sorted({language for count in counts for language, _ in count})
         labels = sorted({label for count in counts for _, label in count})
-        rows = [[one, *(f"{counts[0][one, l]} + {counts[1][one, l]}" for l in labels)] for one in languages]  # noqa: E741
+        first, second = counts
+        rows = [[one, *(f"{first[one, label]} + {second[one, label]}" for label in labels)] for one in languages]
         lines = [f"  {self.names[0]} {len(self.first):,} + {self.names[1]} {len(self.second):,} posts"]
         if self.boundary:
             lines[0] += f"; {self.names[1]} begins at {self.boundary}"

@@ -83,7 +83,7 @@ def prepare(options, layout: str | None = None) -> Prepared:
     tokenizer = load_tokenizer(Source(base).tokenizer)
     files = [find_path(name) for name in options.data]
     posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
-    posts = only_posts(posts, find_path(options.rows)) if options.rows else posts
+    read, posts = len(posts), only_posts(posts, find_path(options.rows)) if options.rows else posts
     chosen = choose_posts(posts, languages=options.languages or None, per_language=options.per_language,
                           seed=options.seed)
     split = part(chosen, options)
@@ -113,13 +113,22 @@ def prepare(options, layout: str | None = None) -> Prepared:
         "annotators": agreement.to_dict() if agreement else None,
         "exposure": shown,
     }  # fmt: skip
-    lines = notes.lines() + (agreement.lines() if agreement else []) + what_repeats(repeats)
+    lines = notes.lines() + (agreement.lines() if agreement else []) + what_was_taken(options, read, len(chosen))
+    lines += what_repeats(repeats)
     cut = sum(row.cut for row in rows + validation_rows)
     lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut to fit, with their prompt, "
                  f"into --max-tokens {options.max_tokens}")
     lines += [f"  {imitation(imitating, prompt.imitated)}"] * bool(imitating)
     return Prepared(base, config, codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines,
                     shown)
+
+
+def what_was_taken(options, read: int, taken: int) -> list[str]:
+    """Where options leave posts out, a line that names them: "  160 of 985 posts taken: --languages en,es"."""
+    counts = ",".join(f"{language}={count}" for language, count in options.per_language.items())
+    asked = {"languages": ",".join(options.languages or []), "per-language": counts, "rows": options.rows}
+    words = " ".join(f"--{name} {value}" for name, value in asked.items() if value)
+    return [f"  {taken:,} of {read:,} posts taken: {words}"] if taken < read else []
 
 
 def part(posts: list[Post], options) -> Split:

@@ -25,6 +25,20 @@ T = TypeVar("T")
 GO, END = 1, 0
 PATIENCE = timedelta(hours=6)  # the others wait while the first one validates
 PRIME = 1_000_003  # between the seeds of two steps' dropout
+NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")  # what torchrun tells each process
+TORCHRUN = "start the processes with python -m torch.distributed.run, or unset WORLD_SIZE to train in one"
+
+
+def _is_set() -> str:
+    return f"WORLD_SIZE is set to {os.environ['WORLD_SIZE'][:20]!r} in the environment"
+
+
+def _number(name: str) -> int:
+    value = os.environ.get(name)
+    if value is None or not value.isascii() or not value.isdigit():
+        raise UserError(f"{_is_set()}, but {name} is {'not set' if value is None else f'{value[:20]!r}, no number'}; "
+                        f"{TORCHRUN}")
+    return int(value)
 
 
 class Team:
@@ -38,20 +52,24 @@ class Team:
         """The team that this process belongs to, as torchrun's environment says; None where it is alone.
 
         device: as `--device` says it. With "cpu" the team computes there, whatever GPUs there are. Raises `UserError`
-        for a device of one's own, and for more processes on this machine than it has GPUs.
+        for a device of one's own, for more processes on this machine than it has GPUs, and for an environment that
+        names a team of which torchrun knows nothing.
         """
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size < 2:
+        if os.environ.get("WORLD_SIZE", "1") == "1":
             return None
+        size, rank, here, place, _ = (_number(name) for name in NUMBERS)
+        if not os.environ.get("MASTER_ADDR") or rank >= size or place >= here:
+            raise UserError(f"{_is_set()}, and MASTER_ADDR, RANK {rank} and LOCAL_RANK {place} of LOCAL_WORLD_SIZE "
+                            f"{here} do not go with it; {TORCHRUN}")
         if device not in ("auto", "cuda", "cpu"):
             raise UserError(f"--device {device}: each of several processes has its own device; leave the option out")
         has_gpu = device != "cpu" and torch.cuda.is_available()
         if has_gpu:
-            here, cards = int(os.environ.get("LOCAL_WORLD_SIZE", size)), torch.cuda.device_count()
+            cards = torch.cuda.device_count()
             if here > cards:
                 raise UserError(f"--nproc-per-node {here}: each process needs a GPU of its own, and this machine has "
                                 f"{cards}; start {cards}, or train with --device cpu")
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(place)
         distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=PATIENCE)
         return cls(distributed.get_rank(), distributed.get_world_size())
 

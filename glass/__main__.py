@@ -20,10 +20,11 @@ from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_write, check_file, check_place
 from common.options import option, parse_options
-from common.terminal import progress
+from common.terminal import progress, this_python
 from glass.adapter import every_part, kept_parts
 from glass.against import compared
 from glass.learning import check_label, with_steps
+from glass.measured import measured
 from glass.other import other_run, words_for
 from glass.page import frozen
 from glass.server import serving
@@ -97,11 +98,11 @@ def main(argv: list[str]) -> None:
     print(found)
     if options.save:
         with atomic_write(options.save) as handle:
-            handle.write(frozen(found, run=run.folder.path.name))
+            handle.write(frozen(found, run=run.folder.path.name, measured=measured(run)))
         print(f"{options.save}: the page")
     if options.verify:
         write_verification(found, options.verify)
-        print(f"{options.verify}: recompute it with python {options.verify}/verify.py")
+        print(f"{options.verify}: recompute it with {this_python()} {options.verify}/verify.py")
     return None
 
 

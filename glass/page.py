@@ -20,23 +20,24 @@ SCRIPTS = ("base.js", "tokens.js", "way.js", "stage.js", "why.js", "adapter.js",
            "main.js")
 
 
-def frozen(trace: Trace, learnt: int = 0, run: str = "") -> str:
+def frozen(trace: Trace, learnt: int = 0, run: str = "", measured: dict | None = None) -> str:
     """The page for one post, every number included; `learnt` steps of learning lie behind the model that it shows.
 
-    run: the run's name, for people.
+    run: the run's name, for people. measured: how often it is right, as `glass.measured` gives it.
     """
     every = {stage.name: details(stage) for stage in trace.stages}
-    return joined(shown(trace, learnt) | {"live": False, "run": run, "details": every})
+    return joined(shown(trace, learnt) | {"live": False, "run": run, "measured": measured, "details": every})
 
 
 def live(text: str, **more) -> str:
     """The page that asks its server about `text` first, and then about whatever is typed.
 
-    more: `run`, its name; `offered`, what a post can be held against, with words for people, and `saved`, which of it
-    is the run without the steps taken here; `small`, whether that is to be opened unasked; `against_what` and
-    `against_text`, which of it and which other post at the beginning.
+    more: `run`, its name; `measured`, how often it is right; `offered`, what a post can be held against, with words for
+    people, and `saved`, which of it is the run without the steps taken here; `small`, whether that is to be opened
+    unasked; `against_what` and `against_text`, which of it and which other post at the beginning.
     """
-    return joined({"live": True, "run": "", "text": text, "offered": {}, "saved": "", "small": False} | more)
+    return joined({"live": True, "run": "", "measured": None, "text": text, "offered": {}, "saved": "",
+                   "small": False} | more)
 
 
 def joined(data: dict) -> str:

@@ -15,6 +15,7 @@ from common.errors import UserError
 from glass.adapter import every_part, strengths
 from glass.against import compared
 from glass.learning import Learner, with_steps
+from glass.measured import measured
 from glass.other import offered, other_run, words_for
 from glass.page import frozen, live, policy
 from glass.progress import Left, Progress
@@ -125,10 +126,9 @@ class Answers:
         """The page for a post as one file: with the steps that were taken, or, without any, some towards each label."""
         with self.lock, self.progress.counting():
             found = every_part(self.found(text, whole=True))
-            name = self.run.folder.path.name
-            if self.learner.taken:
-                return frozen(found.extended(self.learner.stages), len(self.learner.taken), name)
-            return frozen(with_steps(self.run, found), run=name)
+            steps = len(self.learner.taken)
+            found = found.extended(self.learner.stages) if steps else with_steps(self.run, found)
+            return frozen(found, steps, self.run.folder.path.name, measured(self.run))
 
     def model_named(self, what: str):
         """The run itself for "", or what the page offers, which is opened unless it was the last one."""
@@ -182,8 +182,8 @@ def serving(run, text: str, port: int = 0, *, against: str = "", against_text: s
     threads: as in `Answers`. Raises `UserError` if the port or the other model cannot be had.
     """
     answers = Answers(run, against, model=model, cache=cache, threads=threads)
-    page = live(text, run=run.folder.path.name, offered=answers.offered, saved=answers.saved, small=answers.small,
-                against_what=against, against_text=against_text)
+    page = live(text, run=run.folder.path.name, measured=measured(run), offered=answers.offered, saved=answers.saved,
+                small=answers.small, against_what=against, against_text=against_text)
 
     def answer(what: str, content: dict) -> dict:
         try:

@@ -18,6 +18,7 @@ import torch
 
 from common.errors import UserError, run_program
 from common.files import ROOT
+from common.terminal import this_python
 from learn import picture
 from learn.check import EMPTY, RIGHT, WRONG, verdicts
 from learn.contents import CHAPTERS, Chapter, find_chapter
@@ -76,7 +77,7 @@ def check(chapter: Chapter, path: Path | None = None) -> int:
 
 def contents() -> None:
     """Print the chapters, how far the reader is in each, and what comes next."""
-    print("From an empty file to a 4-bit fine-tune. A chapter takes an evening.\n")
+    print("From an empty file to a 4-bit fine-tune. Two chapters make an evening (learn/TEACHING.md has a plan).\n")
     following = None
     for chapter in CHAPTERS:
         try:
@@ -92,9 +93,9 @@ def contents() -> None:
         return
     print(f"\nNext: chapter {following.number}.\n"
           f"  read   {shown(following.script)}, cell by cell in an editor that knows `# %%`, or\n"
-          f"         python -m learn run {following.number} --out pictures\n"
+          f"         {this_python()} -m learn run {following.number} --out pictures\n"
           f"  write  {shown(following.exercise)}\n"
-          f"  check  python -m learn check {following.number}")
+          f"  check  {this_python()} -m learn check {following.number}")
 
 
 def shown(path: Path) -> Path:

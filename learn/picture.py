@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib import pyplot
 
+from common.terminal import this_python
 from report.figures import GREY, INK, SEEN, SHADES, STYLE, UNSEEN
 
 BLUE, ORANGE = SEEN, UNSEEN
@@ -30,7 +31,7 @@ def show(figure, name: str) -> None:
         print(f"picture: {folder / name}.png")
     elif matplotlib.get_backend().lower() == "agg":
         number = name.split("_")[1]
-        print(f"no screen to show a picture on; `python -m learn run {number} --out pictures` saves it")
+        print(f"no screen to show a picture on; `{this_python()} -m learn run {number} --out pictures` saves it")
     else:
         pyplot.show()
     pyplot.close(figure)

@@ -250,7 +250,7 @@ def keeps_bits(device: torch.device, dtype: torch.dtype, heads: int, key_heads: 
         with torch.no_grad():
             whole = attend_varlen(q, k, v, layout, repeated, alone=True)
             last = attend_varlen(q[list(asked.query_tokens)], k, v, asked, repeated, alone=True)
-        for place, (row, start, end) in enumerate(zip(chosen, layout.row_start, layout.row_start[1:], strict=False)):
+        for place, (row, (start, end)) in enumerate(zip(chosen, pairwise(layout.row_start), strict=True)):
             for single, out in ((False, whole[start:end]), (True, last[place])):
                 if not torch.equal(found.setdefault((row, single), out), out):
                     return "the kernel for rows of any length gives a row other bits among other rows"

@@ -173,7 +173,7 @@ def confusion_matrix(cell: Mapping, width: float = WIDE) -> Figure:
         turned = {"rotation": 60, "ha": "left", "rotation_mode": "anchor"} if dense or width < WIDE else {}
         ax.set_xticks(range(len(columns)), words, **turned)
         ax.set_yticks(range(len(labels)), [f"{word}\n({int(n):,})" if not dense else word
-                                           for word, n in zip(words, counts.sum(1), strict=False)])
+                                           for word, n in zip(words[: len(labels)], counts.sum(1), strict=True)])
         ax.xaxis.tick_top()
         ax.xaxis.set_label_position("top")
         ax.set_xlabel("the model's label", fontweight="bold")

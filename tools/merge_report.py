@@ -122,9 +122,11 @@ def main(argv: list[str]) -> None:
 
 def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
     """The labelled posts, without those whose text the run was trained on."""
+    options.remember(run.facts["options"])
     files = [find_path(name) for name in options.data]
-    posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
-                                    bad_labels=options.bad_labels)
+    with options.or_samples():
+        posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
+                                        bad_labels=options.bad_labels)
     check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts,
                        options.drop_known)
     if not run.facts["options"]["allow_missing_labels"]:

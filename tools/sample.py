@@ -25,7 +25,7 @@ from typing import ClassVar
 from common.errors import UserError, run_program
 from common.files import check_file, find_path
 from common.options import option, parse_options
-from common.terminal import progress, table
+from common.terminal import progress, table, this_python
 from data.checks import TrainingTexts
 from data.posts import ColumnOptions, Post
 from data.readers import iter_posts
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
     if left_out:
         print(f"  {counted(left_out, 'post')} of the run's training or validation left out; with --run and "
               "--posts, tools.prevalence leaves them out as well")
-    print(f"sample: {out}; next: python -m tools.code --sample {out}")
+    print(f"sample: {out}; next: {this_python()} -m tools.code --sample {out}")
 
 
 def trained_ids(options: SampleOptions) -> set[str]:

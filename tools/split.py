@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
         })  # fmt: skip
     print(f"written: {out / 'train.jsonl'} and {out / 'test.jsonl'}")
     if (out / "codebook.toml").exists():
-        print(f"         {out / 'codebook.toml'} with the {len(labels)} labels found; train.py takes it; give "
+        print(f"         {out / 'codebook.toml'} with the {len(labels)} labels found, which train.py will read; give "
               "it a question and definitions of your own")
 
 

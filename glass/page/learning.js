@@ -44,19 +44,20 @@ function learningControls(data, state, at) {
     state.target = Number(choose.value);
     move(() => ask("step", {text: box.value, label: data.labels[state.target]}), following(data, at, state.target));
   }}, at < 0 ? "take a step" : "take another");
-  const undo = el("button", {type: "button", id: "undo", disabled: at < 0, onclick: () =>
-    move(() => ask("undo", {}), data.learning[at].number > 1 ? at - 1 : -1)}, "undo");
   const number = at < 0 ? 0 : data.learning[at].number;
+  const undo = el("button", {type: "button", id: "undo", disabled: at < 0, onclick: () =>
+    move(() => ask("undo", {}), number > 1 ? at - 1 : -1, number)}, "undo");
   const words = (number ? `${number} ${number === 1 ? "step" : "steps"} taken` : "no step taken") +
     (open.length ? "" : "; this page holds no further one");
   return el("div", {class: "choice"}, el("label", {for: "target"}, "the label should be"), choose, step, undo,
-    el("span", {class: "soft", id: "steps", "data-stage": number ? `${data.learning[at].name}.loss` : null}, words));
+    el("span", {class: "soft", id: "steps", "data-stage": number ? `${data.learning[at].name}.loss` : null}, words),
+    state.undone ? el("span", {class: "soft", id: "undone"}, "undone: back to before ", el("bdi", {}, `step ${state.undone}`)) : null);
 }
 
 let moving = false;
 
-// Live, ask and draw anew; in a page that was kept, show the step at another place.
-async function move(asking, place) {
+// Live, ask and draw anew; in a page that was kept, show the step at another place. `undone`: the step that is taken back.
+async function move(asking, place, undone) {
   if (moving) return;
   moving = true;
   try {
@@ -64,11 +65,12 @@ async function move(asking, place) {
       document.getElementById("steps").textContent = LATER;
       if (busy) await leave();
       await asking();
+      state.undone = undone;
       if (frozen.small && !state.against.what && !state.against.text) state.against = {what: frozen.saved, text: "", own: true};
       moving = false;  // whoever undoes at once need not wait until all of the page is there
       await update();
     } else {
-      state.step = place;
+      Object.assign(state, {step: place, undone});
       state.draw();
     }
   } catch (error) {
@@ -80,7 +82,7 @@ async function move(asking, place) {
   if (document.activeElement === document.body) {  // the button that was pressed has nothing more to do
     [...document.querySelectorAll("#step, #undo")].filter((button) => !button.disabled).slice(0, 1).forEach((button) => button.focus());
   }
-  const steps = document.getElementById("steps").textContent;
+  const steps = [...document.querySelectorAll("#undone, #steps")].map((one) => one.textContent).join("; ");
   spoken.textContent = frozen.live ? `${steps}; ${spoken.textContent}` : steps;
 }
 

@@ -41,16 +41,29 @@ function taxPart(languages) {
   el("ul", {class: "plain soft"}, ...languages.map((one) => el("li", {lang: one.language}, `${one.name}: `, el("bdi", {dir: "auto"}, one.text)))));
 }
 
-// `before`: what the labels' probabilities were before any step of learning, as a thinner bar below each.
-function labelsGrid(data, before) {
-  const grid = el("div", {class: "labels", "data-stage": "probabilities"});
+// `before`: what the labels' probabilities were before any step of learning, as a thinner bar below each. `state`: where
+// each label is to have a way to what speaks for it.
+function labelsGrid(data, before, state) {
+  const grid = el("div", {class: state ? "labels asked" : "labels", "data-stage": "probabilities"});
   data.labels.forEach((label, index) => {
     grid.append(el("bdi", {class: "name"}, label === data.label ? el("strong", {}, label) : label),
       bar(data.probabilities[index], 1, kind(index)), el("span", {class: "n"}, number(data.probabilities[index])));
+    if (state) grid.append(el("button", {type: "button", class: "ask", disabled: !data.why, "aria-label": `what speaks for ${label}`,
+      onclick: () => showWhy(state, index)}, "why"));
     if (before) grid.append(el("span", {class: "soft before"}, "before any step"), bar(before[index], 1, `${kind(index)} past`),
       el("span", {class: "n soft", "data-stage": "against.labels"}, number(before[index])));
   });
   return grid;
+}
+
+// How often the run is right, as its run.json says: a label is to be read with that in mind.
+function measuredPart(data) {
+  if (!frozen.run) return null;
+  const {measured} = frozen, share = (value) => (100 * value).toFixed(1);
+  return el("p", {class: "soft", id: "measured", "data-file": "run.json"}, measured ? `How often is this run right? In its last test, ${share(measured.right)} % of ` +
+    `${measured.n} posts (${measured.files.join(", ")}) got the label that people gave them; 95 % interval ${share(measured.interval[0])} to ` +
+    `${share(measured.interval[1])} %.` + (frozen.live && data.learnt ? " That was before any step of learning here." : "") :
+    "How often is this run right? Nobody knows yet: eval.py has not tested it.");
 }
 
 // What the steps of learning did to the label of whatever post is typed, in a sentence.
@@ -80,8 +93,8 @@ function keptPart(data, state) {
 }
 
 function labelsSection(data, state) {
-  return el("section", {"aria-labelledby": "h-labels"}, el("h2", {id: "h-labels"}, "The label"), whatSteps(data, state), labelsGrid(data, beforeAnyStep(data, state)),
-    keptPart(data, state),
+  return el("section", {"aria-labelledby": "h-labels"}, el("h2", {id: "h-labels"}, "The label"), whatSteps(data, state), labelsGrid(data, beforeAnyStep(data, state), state),
+    measuredPart(data), keptPart(data, state),
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "final_norm"), stageButton(data, "logits"),
       stageButton(data, "probabilities"))));
 }

@@ -18,13 +18,13 @@ function whySection(data, state) {
   const [word, token] = [words, tokens].map((rows) => rows.reduce((a, b) => (b.without < a.without ? b : a), rows[0]));
   const named = (what, one, stage) => !one ? null : one.without < now ?
     el("li", {"data-stage": stage}, `Without the ${what} “`, el("strong", {}, el("bdi", {dir: "auto"}, visible(one.text))),
-      `”, which spoke most for it, ${number(one.without)} is left; the post is then `, ...answerWithout(data, one)) :
+      `”, which spoke most for it, ${number(one.without)} is left; the post is then `, ...answerWithout(data, one), ...ofMarks(what, one.text)) :
     el("li", {}, `No ${what} spoke for it: without any one of them, the label becomes more probable.`);
   const steepest = label === data.why.label ? Math.max(...tokens.map((token) => Math.abs(token.slope))) : undefined;
   section.append(el("div", {class: "choice"}, el("label", {for: "why"}, "show what speaks for"), choose),
     el("ul", {class: "plain"}, named("word", word, "without_words"), named("token", token, "without_tokens")),
-    el("p", {class: "soft", "data-stage": "probabilities"}, `The probability of “${data.labels[label]}” ` +
-    `is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the right); without one that spoke ` +
+    el("p", {class: "soft", "data-stage": "probabilities"}, "The probability of “", el("a", {href: "#h-labels"}, el("bdi", {}, data.labels[label])),
+    `” is ${number(now)}. Without a word or token that spoke for it, less is left (bar to the right); without one that spoke ` +
     "against it, more (to the left); a bar is full at what its column’s head says. " + (steepest === undefined ? "The gradient was computed for the model’s own answer alone." :
     "Gradient × input asks something else: to the right, a little more of the token’s vector, as it stands, would help the label. The " +
     "two need not agree: a small change and taking the whole token out lead along different ways.") + " Without a word, the rest is written anew and cut " +
@@ -35,6 +35,21 @@ function whySection(data, state) {
   el("div", {class: "layer"}, el("div", {class: "steps"}, ...["without_words", "without_tokens", "gradient"]
     .filter((name) => data.stages.some((stage) => stage.name === name)).map((name) => stageButton(data, name)))));
   return section;
+}
+
+// What speaks for a label, from the button beside it.
+function showWhy(state, index) {
+  state.why = index;
+  state.draw();
+  document.getElementById("why").focus({preventScroll: true});
+  document.getElementById("h-why").scrollIntoView();
+}
+
+// Why a full stop, a comma or a quotation mark can be what a label hangs on.
+function ofMarks(what, text) {
+  return what !== "token" || /[\p{L}\p{N}\p{M}]/u.test(text) ? [] : [" A mark is a token like any other: it is computed from all tokens ahead of it, " +
+    "so what they say can be read from it further on. The first and the last one may also hold the prompt’s quotation mark; without that, the row is unlike " +
+    "those that the run was trained on."];
 }
 
 // The label that is most probable without a word or token: the same, or another.

@@ -163,7 +163,7 @@ bars = middle.bar(["rectangle", "row by row", "prefix once"], [len(rows) * longe
 middle.bar_label(bars, [f"{n:,}" for n in (len(rows) * longest, alone, packed)])
 middle.set(title=f"Tokens for {len(rows)} posts", ylabel="tokens through the model")
 right.imshow(probabilities[:8].numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-for place, (post, shown) in enumerate(zip(posts[:8], probabilities.tolist(), strict=False)):
+for place, (post, shown) in enumerate(zip(posts[:8], probabilities[:8].tolist(), strict=True)):
     for column, share in enumerate(shown):
         right.text(column, place, f"{share:.2f}", ha="center", va="center", color="white" if share > 0.6 else "black")
     right.plot(book.index(post.label), place, "o", markersize=26, markerfacecolor="none", color=ORANGE)

@@ -49,7 +49,7 @@ def test_errors_equal_sums_over_the_weights(shape):
     middle = (len(pieces) - 1) // 2  # of an even number, the lower one
     assert found["block_error_median"] == pytest.approx(sorted(relative)[middle], rel=1e-6)
     assert found["crest_median"] == pytest.approx(sorted(crest)[middle], rel=1e-6)
-    for block, place in zip(found["worst_blocks"], order, strict=False):
+    for block, place in zip(found["worst_blocks"], order[:5], strict=True):
         assert block["relative_error"] == pytest.approx(relative[place], rel=1e-6)
         assert block["largest"] == max(map(abs, flat[pieces[place]])) and block["crest"] == pytest.approx(crest[place])
     mean = sum(flat) / len(flat)

@@ -4,11 +4,13 @@ Deliberate break: let `LogLines.update` print each time, or forget `initial` in 
 """
 
 import io
+import sys
+from pathlib import Path
 
 import pytest
 
 from common import terminal
-from common.terminal import LogLines, progress
+from common.terminal import LogLines, progress, this_python
 
 
 @pytest.fixture
@@ -58,3 +60,15 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     monkeypatch.setattr("sys.stderr", Terminal())
     with progress(3, "post", "labelling") as bar:
         assert not isinstance(bar, LogLines)
+
+
+@pytest.mark.parametrize("place, called", [
+    ("{here}/.venv/bin/python", ".venv/bin/python"),  # a link, which is not followed
+    ("/usr/bin/python3", "python"),
+    ("", "python"),  # where Python is embedded
+])  # fmt: skip
+def test_a_command_to_be_copied_calls_the_python_that_runs(place, called, tmp_path, monkeypatch):
+    """Deliberate break: let `this_python` give "python" always; a clone's environment is not on the path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", place.format(here=tmp_path))
+    assert this_python() == str(Path(called))

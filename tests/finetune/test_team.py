@@ -86,7 +86,8 @@ def test_shares_hold_every_post_once():
 def two_cards(monkeypatch):
     """Three processes on a machine with two GPUs, as torchrun tells the last of them; what the group was made with."""
     made = []
-    for name, value in {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "RANK": "2", "LOCAL_RANK": "2"}.items():
+    for name, value in {"WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3", "RANK": "2", "LOCAL_RANK": "2",
+                        "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -110,9 +111,26 @@ def test_more_processes_than_cards_are_refused_and_on_a_cpu_cards_do_not_matter(
     team = Team.joined("cpu")
     assert two_cards == ["gloo"] and team.device("cpu") == "cpu" and (team.rank, team.size) == (2, 3)
     two_cards.clear()
-    for name in ("LOCAL_WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.setenv(name, "1")
+    for name, value in {"LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
     assert Team.joined("auto").device("auto") == "cuda:1" and two_cards == [1, "nccl"]
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({"RANK": None}, "RANK is not set"),  # what a job script sets that never calls torchrun
+    ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', no number"),
+    ({"MASTER_PORT": "-1"}, "MASTER_PORT is '-1', no number"),
+    ({"MASTER_ADDR": None}, "MASTER_ADDR"),
+    ({"RANK": "3"}, "RANK 3"),  # PyTorch would wait for the others for hours
+    ({"LOCAL_RANK": "3"}, "LOCAL_RANK 3 of LOCAL_WORLD_SIZE 3"),
+])  # fmt: skip
+def test_an_environment_that_torchrun_did_not_make_is_one_line(two_cards, monkeypatch, changes, says):
+    """Deliberate break: in `Team.joined` leave out a condition, or take "0" for a number that is missing."""
+    for name, value in changes.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"^WORLD_SIZE is set to .*{says}.*unset WORLD_SIZE to train in one$"):
+        Team.joined("cpu")
+    assert two_cards == []
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -1,14 +1,15 @@
 """Which numbers of a page in a browser carry no name of a stage, or a wrong one."""
 
-# Every text with a digit that lies in no element with a stage's name, and every name that no stage has. What has digits
-# and is no number of a computation: names of layers and linears, code, what can be chosen or typed, posts, tokens.
+# Every text with a digit in no element with a stage's or a file's name, and every name that no stage has. What
+# has digits and is no number of a computation: names of layers, linears and steps, code, what can be chosen or typed,
+# posts, tokens.
 NUMBERS = """
 (() => {
   const found = [], seen = document.createTreeWalker(document.getElementById('main'), NodeFilter.SHOW_TEXT);
   for (let node = seen.nextNode(); node; node = seen.nextNode()) {
     const one = node.parentElement;
     const other = 'h3, pre, select, button, textarea, .post, li[lang], bdi, th[scope=row]';
-    if (/\\d/.test(node.data) && !one.closest('[data-stage], ' + other)) found.push(node.data);
+    if (/\\d/.test(node.data) && !one.closest('[data-stage], [data-file], ' + other)) found.push(node.data);
   }
   return [found, [...new Set([...document.querySelectorAll('[data-stage]')].map(one => one.dataset.stage))]];
 })()

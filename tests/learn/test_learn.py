@@ -23,6 +23,7 @@ import torch
 
 from common.errors import UserError, run_program
 from common.files import ROOT
+from common.terminal import this_python
 from learn import __main__ as program
 from learn import picture
 from learn.check import EMPTY, RIGHT, WRONG, difference, judge, tasks_of, verdicts
@@ -232,7 +233,7 @@ def test_without_a_screen_the_picture_says_how_to_save_it(monkeypatch, capsys):
     monkeypatch.setattr(picture.matplotlib, "get_backend", lambda: "agg")
     figure, _ = picture.panels(2)
     picture.show(figure, "chapter_6_nf4")
-    assert "python -m learn run 6 --out pictures" in capsys.readouterr().out
+    assert f"{this_python()} -m learn run 6 --out pictures" in capsys.readouterr().out
 
 
 def test_a_factor_and_a_transposed_matrix_are_named():

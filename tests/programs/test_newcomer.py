@@ -1,20 +1,23 @@
 """The newcomer's path: a spreadsheet's csv, columns and labels of one's own, then a file to label. The README's four
 lines take it, with two options more on the first of them and none on the others.
 
-Deliberate break: let `TrainOptions.take_from_split` return at once; the second line fails.
+Deliberate break: let `TrainOptions.take_from_split` return at once; the second line fails. Or let
+`ColumnOptions.or_samples` raise what it caught, or tools/merge_report.py forget the run's columns.
 """
 
 import csv
 import re
+from pathlib import Path
 
 import pytest
 
 import classify
 import eval as evaluation
 import train
+from audit import __main__ as audit
 from common.files import ROOT
 from tests.programs.hostile import QUICK, World, call
-from tools import split
+from tools import merge_report, split
 
 LABELS = {"Zustimmung": "open door boat", "Ablehnung": "close border street", "weder noch": "river town house"}
 
@@ -47,6 +50,10 @@ def test_the_four_lines_of_the_readme(world: World, tmp_path, count):
     assert ended.code == 0 and "columns as in mine/split.json: text 'Beitrag (Text)'" in ended.out, ended.err
     ended = call(evaluation.main, *given["eval.py"], "--draws", "10")
     assert ended.code == 0, ended.err
+    for program in (evaluation, audit, merge_report):  # without --data they read the sample posts
+        ended = call(program.main, "--run", "runs/mine", "--out", "refused")
+        assert ended.code == 2 and "--data: was left out, and the sample posts are not of the kind" in ended.err
+        assert "has no column 'Beitrag (Text)'" in ended.err and not Path("refused").exists()
     ended = call(classify.main, *given["classify.py"])
     assert ended.code == 0 and f"{count:,} of {count:,} posts labelled" in ended.out, ended.err
     with open("labels.csv", encoding="utf-8", newline="") as handle:

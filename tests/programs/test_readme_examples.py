@@ -18,7 +18,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
-import inference
 from benchmarks import overview
 from common.files import ROOT
 
@@ -61,8 +60,6 @@ def test_a_tensor_equals_what_bitsandbytes_makes_of_it(tmp_path):
 
 
 def test_a_post_gets_the_label_that_the_readme_says(tmp_path):
-    if not hasattr(inference, "load_run"):
-        pytest.skip("inference.load_run is not there yet")
     label, share = printed("from inference " + LABEL, tmp_path)[-1].split()
     expected, its_share = said(LABEL).split()
     assert label == expected and abs(float(share) - float(its_share)) < 0.02  # float32 sums differ between processors

@@ -185,8 +185,10 @@ def test_the_papers_recipe(place):
 ])
 def test_other_ways(place, words):
     name = f"way{words[1]}"
-    train(place, name, *words, "--max-steps", "3")
+    said = train(place, name, *words, "--max-steps", "3")
     told = facts(place / name)
+    taken = "  41 of 62 posts taken: --languages es --per-language en=8,pl=12"
+    assert (taken in said) == ("posts taken" in said) == ("--languages" in words)
     assert told["step"] == 3 and [line["step"] for line in log(place / name) if "loss" in line] == [1, 2, 3]
     if "--group-by" in words:
         held_out = {id for id, _ in told["rows"]["split"]["validation"]}

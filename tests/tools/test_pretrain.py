@@ -151,7 +151,6 @@ def test_token_vectors_are_the_leading_singular_vectors():
 PARALLEL = ("ntrex.jsonl", "sib200.jsonl", "words.tsv")
 
 
-@pytest.mark.skipif(not (BASE / "config.json").exists(), reason="the shipped base is not there")
 class TestShippedBase:
     def test_architecture_and_size(self):
         config = json.loads((BASE / "config.json").read_text())
@@ -199,7 +198,6 @@ class TestShippedBase:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (BASE / "config.json").exists(), reason="the shipped base is not there")
 def test_topics_carry_over_from_english_to_twelve_languages(shared_data, tmp_path):
     """SIB-200: fine-tuned in 4 bits on the English train rows, mean accuracy over the other twelve languages' test."""
     import eval as evaluation

@@ -155,7 +155,7 @@ def _sentencepiece(tokenizer: Tokenizer, words: dict) -> Vocabulary:
     unknown = {id for id, (_, kind, _) in tokens.items() if kind == UNKNOWN}
     names = {id: name for name, id in tokenizer.special_ids.items() if id not in unknown}
     normalises = bool(normalise.get(2)) or bool(normalise.get(4, 1))  # a table of characters; double spaces removed
-    words["special"] |= dict(zip(["unk"], unknown, strict=False))
+    words["special"] |= {"unk": min(unknown)} if unknown else {}
     return Vocabulary("llama", "default", tokens | _control(names), add_space=tokenizer.adds_space,
                       notes=(NORMALISER,) * normalises, **words)
 
