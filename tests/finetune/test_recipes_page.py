@@ -96,39 +96,62 @@ def test_the_run_on_all_languages():
     assert most <= 1 / 6 < min(own["topic_recall"] for code, own in found["by_language"].items() if code != "ar")
 
 
-@pytest.mark.parametrize("name", RESULT["exposure"])
+TOPIC, STANCE = "topic.macro_f1", "stance.conditional.macro_f1"
+EXPOSURE = RESULT["exposure"]
+
+
+def each(name: str, group: str, figure: str) -> list[float]:
+    """A figure of every run of a set of training posts."""
+    return [cell[group][figure] for cell in EXPOSURE["sets"][name]["seeds"].values() if figure in cell[group]]
+
+
+def mean_of(name: str, group: str, figure: str) -> str:
+    values = each(name, group, figure)
+    return short(mean(values)) if values else "–"
+
+
+@pytest.mark.parametrize("name", EXPOSURE["sets"])
 def test_a_tiny_exposure(name):
-    english, ten = (RESULT["exposure"][name][group] for group in ("en", "ten"))
+    runs = each(name, "ten", TOPIC)
+    of_runs = f" ({', '.join(map(short, runs))})" * (len(runs) > 1)
+    assert row(name) == [str(len(runs)), mean_of(name, "en", "macro_f1"), mean_of(name, "en", TOPIC),
+                         mean_of(name, "ten", "macro_f1"), mean_of(name, "ten", TOPIC) + of_runs,
+                         *(mean_of(name, "ten", figure) for figure in ("topic.recall", "topic.specificity", STANCE))]
 
-    def spread(key: str) -> str:
-        low, high = ten[f"{key}_ci"]
-        return f"{short(ten[key])} ({short(low)} to {short(high)})"
 
-    assert row(name) == [short(english["macro_f1"]), short(english["topic_macro_f1"]), short(ten["macro_f1"]),
-                         spread("topic_macro_f1"), short(ten["topic_recall"]), short(ten["topic_specificity"]),
-                         spread("stance_given")]
+def test_the_comparisons_of_exposures():
+    def cell(line: dict) -> str:
+        value, low, high = (("−" if line[key] < 0 else "+") + short(abs(line[key])) for key in (
+            "value", "simultaneous_low", "simultaneous_high"))
+        return f"{value} ({low} to {high})" + ", these fits" * ("other seeds" not in line["holds"])
+
+    for line in EXPOSURE["contrasts"]:
+        place = [TOPIC, STANCE].index(line["figure"])
+        assert row(f"{line['first']} less {line['second']}")[place] == cell(line)
 
 
 def test_what_the_page_says_of_exposure():
-    text, found = " ".join(PAGE.split()), RESULT["exposure"]
-    alone = [found[f"English alone, seed {seed}"] for seed in (11, 12, 13)]
-
-    def ends(group: str, key: str, runs=alone) -> tuple[float, float]:
-        values = [run[group][key] for run in runs]
-        return min(values), max(values)
-
-    low, high = (f"{value:.2f}".removeprefix("0") for value in ends("ten", "topic_macro_f1"))
-    five, many, all_of_them = (found[name]["ten"] for name in (
-        "English, 5 of each other", "English, 25 of each other", "All twelve"))
-    assert (f"from {low} to {high} up to {short(five['topic_macro_f1'])}, and 25 of each to "
-            f"{short(many['topic_macro_f1'])}**") in text
-    assert f"as far as one run shows ({short(all_of_them['topic_macro_f1'])})" in text
-    assert f"lifts it to {short(found['English and Spanish']['ten']['topic_macro_f1'])}" in text
-    stance = [f"{value:.2f}".removeprefix("0") for value in (*ends("ten", "stance_given"), *ends("en", "stance_given"))]
-    assert (f"{stance[0]} to {stance[1]} for English alone, {short(many['stance_given'])} with 25 posts of each, where "
-            f"English itself has {stance[2]} to {stance[3]}") in text
-    lowest = [f"{short(one['lowest_topic']['topic_macro_f1'])} ({NAMES[one['lowest_topic']['language']]})"
-              for one in (five, many, all_of_them)]
-    assert f"is {lowest[0]} with five posts, {lowest[1]} with 25 and {lowest[2]} with all" in text
-    luck = [short(value) for value in ends("ten", "topic_macro_f1")]
-    assert f"for English alone was {luck[0]} to {luck[1]}" in text
+    text = " ".join(PAGE.split())
+    alone, spanish, both, every = "English alone", "Spanish alone", "English and Spanish", "All twelve"
+    five, some, many = (f"English, {count} of each other" for count in (5, 25, 75))
+    ten = lambda name, figure=TOPIC: mean_of(name, "ten", figure)  # noqa: E731
+    posts = EXPOSURE["posts"]
+    assert f"{posts['en']} English ones and {posts['ten']} in the ten languages" in text
+    assert (f"lift the topic in the ten languages from {ten(alone)} to {ten(five)}, and 25 of each to {ten(some)}**; "
+            f"neither 75 of each ({ten(many)}) nor all posts of twelve languages ({ten(every)})") in text
+    assert f"750 Spanish posts lift it to {ten(both)}" in text
+    assert (f"{ten(alone, STANCE)} for English alone, {ten(some, STANCE)} with 25 posts of each, where English itself "
+            f"has {mean_of(some, 'en', STANCE)}") in text
+    assert f"topic in English ({mean_of(spanish, 'en', TOPIC)}) than in the ten ({ten(spanish)})" in text
+    published = [f"Llama 3.2-3B as published: {name}" for name in (alone, both, every, spanish)]
+    topics, labels = ([each(name, "en", figure)[0] for name in names] for names, figure in (
+        (published, TOPIC), (published[:3], "macro_f1")))
+    assert f"3B models have {short(min(topics))} to {short(max(topics))}" in text
+    assert f"the four labels is {short(min(labels))} to {short(max(labels))} where English" in text
+    assert max(max(each(name, "en", TOPIC)) for name in EXPOSURE["sets"]) < 0.88
+    cells = [cell["ten"]["lowest"] for cell in EXPOSURE["sets"][some]["seeds"].values()]
+    lowest = [f"{short(cell[TOPIC])} ({NAMES[cell['language']]})" for cell in cells]
+    assert f"macro-F1 of a language is {', '.join(lowest[:-1])} and {lowest[-1]}, of 22 to 25 tweets each" in text
+    shown = {(line["first"], line["second"]) for line in EXPOSURE["contrasts"] if line["figure"] == TOPIC
+             and line["simultaneous_low"] > 0}
+    assert shown >= {(five, alone), (some, alone), (both, alone)} and not shown & {(many, some), (every, some)}
