@@ -62,6 +62,11 @@ class Columns:
         """The names of the columns of text, label, language and id."""
         return frozenset((self.text, self.label, self.language, self.id))
 
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Those of them that may lead into an object."""
+        return tuple(sorted(name for name in self.own if "." in name))
+
     def __post_init__(self):
         object.__setattr__(self, "delimiter", WORDED_DELIMITERS.get(self.delimiter, self.delimiter))
         names = {"text": self.text, "label": self.label, "language": self.language, "id": self.id}
