@@ -9,8 +9,8 @@ MOST = 50  # labels of a person's own; more are rather the texts of another colu
 
 
 def hint_of_codebook(labels: Iterable[str], declared: Collection[str]) -> str:
-    """Words that end an error line where `labels` are not all among `declared`: they are those of a shipped codebook, or
-    have so little in common with `declared` that they are somebody's own.
+    """Words that end an error line where `labels` are not all among `declared`: they are those of a shipped codebook,
+    or have so little in common with `declared` that they are somebody's own.
 
     Else "". Two different labels at least must be there: one alone may be a slip. Of several such codebooks the paper's
     is named.
