@@ -28,7 +28,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from bulk.check import READING, check_inputs, kept_columns
+from bulk.check import READING, check_date_column, check_inputs, kept_columns
 from bulk.dry_run import dry_run
 from bulk.fleet import Fleet
 from bulk.manifest import is_done, manifest_path, note_whole, read_manifest
@@ -134,6 +134,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
     with Stop() as stop:
         found = check_inputs([job.source for job in todo], options, stop.check)
         kept = [kept_columns(options, notes, job.source) for notes, job in zip(found, todo, strict=True)]
+        check_date_column(options.date_column, kept)
         if todo:
             watch = Watch(sum(with_text(notes, job) for notes, job in zip(found, todo, strict=True)),
                           options.progress_json)

@@ -43,6 +43,15 @@ def check_share(found: list[Notes], most: float) -> None:
                         f"--max-bad-rows {most:g})")
 
 
+def check_date_column(name: str | None, kept: list[list[str]]) -> None:
+    """Raise `UserError` for a column of the date that none of the outputs will have, of which `kept` lists the columns
+    that come from their inputs."""
+    names = sorted({column for columns in kept for column in columns})
+    if name is not None and kept and name not in names:
+        raise UserError(f"--date-column {name}: no output has such a column{closest(name, names)}; of the inputs' own "
+                        f"columns they keep {', '.join(names[:12]) or 'none'} (--keep-columns)")
+
+
 def kept_columns(options, notes: Notes, source: Path) -> list[str]:
     """The input's own columns that are written as well. Raises `UserError` for one that is not there, or that several
     columns are called."""

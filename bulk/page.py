@@ -81,15 +81,19 @@ def month_of(value) -> str:
 
 def count(paths: list[Path], date: str | None = None) -> Counts:
     """All rows of finished outputs, in one pass; date: the column of the date, by default one that is named as such."""
-    counts = Counts()
+    counts, is_there = Counts(), False
     for path in paths:
         table, column = open_table(path, quote='"', longest=LONGEST), date
         for row in table.rows:
+            is_there |= column in row
             if column is None:
                 column = next((name for name in row if name.lower().removeprefix("input_") in DATES), "")
                 counts.date = counts.date or column or None
             counts.add(row, column)
-    counts.date = date or counts.date
+    if date is not None and is_there:
+        counts.date = date
+    elif date is not None:
+        print(f"  --date-column {date}: no file has such a column, so the report has no months")
     return counts
 
 

@@ -9,6 +9,7 @@ traceback.
 import errno
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -76,7 +77,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            _stop()
+            _stop(argv is None)
         except ToBeContinued as asked:
             print(one_line(str(asked)), file=sys.stderr)
             sys.stdout.flush()
@@ -86,7 +87,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             sys.exit(141)
         except Exception as error:
             if behind(error, KeyboardInterrupt):
-                _stop()
+                _stop(argv is None)
             line = line_of(error)
             if line is None:
                 raise
@@ -98,7 +99,11 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             sys.exit(2)
 
 
-def _stop() -> NoReturn:
+def _stop(is_whole: bool) -> NoReturn:
+    """End after Ctrl-C; is_whole: the process is this program's alone. What libraries then still have to put away is
+    not interrupted by pressing the keys once more, which Python would show as an error of theirs."""
+    if is_whole:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("stopped", file=sys.stderr)
     sys.exit(130)
 

@@ -127,6 +127,24 @@ def value_of(row: dict, name: str) -> object:
     return _at(row, name.split("."))
 
 
+def further(row: dict, columns: Columns) -> dict:
+    """A row without the columns of text, label, language and id, also where a path leads to one in an object: whoever
+    keeps what else is there keeps no text. An object with nothing else in it goes as well."""
+    rest = {key: value for key, value in row.items() if key and key not in columns.own}
+    for name in columns.paths:
+        if name not in row:
+            rest = _without(rest, name.split("."))
+    return rest
+
+
+def _without(row: dict, keys: list[str]) -> dict:
+    first, *others = keys
+    if first not in row or (others and not isinstance(row[first], dict)):
+        return row
+    kept = _without(row[first], others) if others else {}
+    return row | {first: kept} if kept else {key: value for key, value in row.items() if key != first}
+
+
 def _at(row, keys: list[str]) -> object:
     for key in keys:
         if not isinstance(row, dict):

@@ -63,6 +63,11 @@ class Columns:
         """The names of the columns of text, label, language and id."""
         return frozenset((self.text, self.label, self.language, self.id))
 
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Those of them that may lead into an object."""
+        return tuple(sorted(name for name in self.own if "." in name))
+
     def __post_init__(self):
         object.__setattr__(self, "delimiter", WORDED_DELIMITERS.get(self.delimiter, self.delimiter))
         names = {"text": self.text, "label": self.label, "language": self.language, "id": self.id}
@@ -125,7 +130,8 @@ class ColumnOptions:
 
     def columns(self) -> Columns:
         """The same as `data.posts.Columns`."""
-        others = [getattr(self, name, None) for name in ("group_by", "split_by")] + list(getattr(self, "by", ()))
+        others = [getattr(self, name, None) for name in ("group_by", "split_by")]
+        others += [column for name in ("by", "keep", "show") for column in getattr(self, name, ())]
         return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
                        id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,
                        delimiter=self.delimiter, quote=self.quote, others=tuple(name for name in others if name),

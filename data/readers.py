@@ -25,6 +25,7 @@ from data.cells import label_of, mend, present, string_of
 from data.columns import (
     absent_columns,
     check_columns,
+    further,
     has_value,
     is_annotated,
     names_in,
@@ -201,10 +202,9 @@ def _post(row: dict, place: Place, number: str, columns: Columns, notes: Notes, 
         notes.add("made_id", where, absent.get("id", ""))
     if row.get(""):
         notes.add("nameless_cell", where)
-    own = columns.own
-    extra = {key: string_of(value) for key, value in row.items() if key not in own and key}
+    extra = {key: string_of(value) for key, value in further(row, columns).items()}
     for column in columns.others:
-        if column not in own and has_value(row, column):
+        if column not in columns.own and has_value(row, column):
             extra[column] = present(value_of(row, column), column, notes, where)
     given = value_of(row, columns.label)
     label = None if given is None or given == "" else label_of(given, notes, where)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from common.errors import UserError, run_program
+from common.errors import UserError, closest, run_program
 from common.files import check_file, find_path
 from common.options import option, parse_options
 from common.terminal import progress, table, this_python
@@ -227,7 +227,7 @@ def rows_of(options: SampleOptions, chosen: set[int], stratum_of, sizes, counts)
         for post in iter_posts([find_path(options.posts)], own, **POSTS):
             if post.id in wanted:
                 others.setdefault(post.id, []).append(post)
-    rows = []
+    rows, there = [], set()
     for row, post in posts.items():
         found = [one for one in others.get(post.id, ()) if one.language == post.language] or others.get(post.id, [])
         if len(found) > 1:
@@ -241,6 +241,11 @@ def rows_of(options: SampleOptions, chosen: set[int], stratum_of, sizes, counts)
         rows.append({"id": post.id, "language": post.language, "text": text}
                     | {name: extra.get(name, "") for name in options.keep}
                     | {STRATUM: str(number + 1), PROBABILITY: counts[number] / sizes[number]})  # fmt: skip
+        there |= extra.keys()
+    for name in options.keep:
+        if name not in there:
+            raise UserError(f"--keep {name}: no post has such a further column{closest(name, there)}; they have "
+                            f"{', '.join(sorted(there)[:12]) or 'none'}")
     random.Random(options.seed + 1).shuffle(rows)
     return rows
 

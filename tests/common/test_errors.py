@@ -133,6 +133,20 @@ def test_ctrl_c_stays_one_where_a_library_makes_another_error_of_it(capsys, kind
     assert behind(ValueError("x"), KeyboardInterrupt) is None
 
 
+PRESSED_TWICE = """
+import atexit, signal
+from common.errors import run_program
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+atexit.register(lambda: signal.raise_signal(signal.SIGINT))
+run_program(lambda argv: signal.raise_signal(signal.SIGINT))
+"""
+
+
+def test_ctrl_c_pressed_twice_shows_no_traceback():
+    child = subprocess.run([sys.executable, "-c", PRESSED_TWICE], capture_output=True, text=True, cwd=ROOT)
+    assert (child.returncode, child.stdout, child.stderr) == (130, "", "stopped\n")
+
+
 def test_warnings_go_to_the_output_and_nothing_stands_ahead_of_an_error(capsys):
     def main(argv):
         warnings.warn("beta\n\x1b[31m state", stacklevel=1)

@@ -253,6 +253,16 @@ def test_paths_into_nested_objects(tmp_path):
         read_posts(path, Columns(text="data.tekst"), **BARE)
 
 
+def test_what_else_is_kept_holds_no_text(tmp_path):
+    row = {"data": {"text": "a post", "lang": "es", "likes": 3}, "user": {"id": 7}, "a": {"text": "b"}, "n": None}
+    posts, _ = read_posts(write(tmp_path, "p.jsonl", json.dumps(row)),
+                          Columns(text="data.text", id="user.id", language="data.lang", label="a.b.c"), **BARE)
+    assert posts[0].extra == {"data": '{"likes": 3}', "a": '{"text": "b"}', "n": ""} and posts[0].text == "a post"
+    row = {"data": [{"text": "a", "id": "1", "x": {"text": "y"}}, {"text": "b"}], "page": 1}
+    posts, _ = read_posts(write(tmp_path, "p.jsonl", json.dumps(row)), Columns(text="data.text", id="data.id"), **BARE)
+    assert [post.extra for post in posts] == [{"data": '{"x": {"text": "y"}}', "page": "1"}, {"page": "1"}]
+
+
 def test_lists_on_the_way_are_opened(tmp_path):
     lines = [{"data": [{"text": "a", "id": "1"}, {"text": "b"}], "meta": 1}, {"data": [], "meta": 2},
              {"data": [{"text": "c", "id": "3"}]}]

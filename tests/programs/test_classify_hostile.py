@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import classify
+from bulk.page import count
 from data.readers import MOST_COLUMNS
 from inference import labeller
 from tests.programs.hostile import World, call, jsonl, post_rows, refused
@@ -139,6 +140,17 @@ def test_columns_that_are_called_the_same(world: World):
     assert call(classify.main, *none).code == 0
     Path("a.csv").write_text(head.replace("x", "text").replace("tetextt", "text") + "\n")
     refused(classify.main, *words(world, "--input", "a.csv", "--output", "p.csv"), says="has 11 columns named 'text'")
+
+
+def test_a_column_of_the_date_that_no_output_has(world: World):
+    """Deliberate break: in bulk/check.py let `check_date_column` return at once: all months would be "unknown"."""
+    Path("a.csv").write_text("id,text,sent\n1,hello,2024-05-01\n2,there,2024-06-01\n")
+    beside = words(world, "--input", "a.csv", "--output", "o.csv", "--report", "r.html", "--date-column")
+    refused(classify.main, *beside, "snet", says=("--date-column snet", "did you mean 'sent'"))
+    refused(classify.main, *beside, "sent", "--keep-columns", "none", says=("--date-column sent", "they keep none"))
+    ended = call(classify.main, *beside, "sent")
+    assert ended.code == 0 and "2024-06" in Path("r.html").read_text() and "no months" not in ended.out, ended.err
+    assert count([Path("o.csv")], "date").date is None
 
 
 def test_what_is_left_out_is_said(world: World):

@@ -79,6 +79,8 @@ def test_what_is_refused(codes, tmp_path):
     refused(main, "--sample", "sample.jsonl", "--coder", "a/b", says="--coder 'a/b'")
     refused(main, "--sample", "sample.jsonl", "--coder", "ben", "--out", "codes.csv", says="coded by 'ana'")
     refused(main, "--sample", "sample.jsonl", "--show", "autor", says=["--show autor", "did you mean 'author'"])
+    (tmp_path / "twice.csv").write_text("id,text,author,author\n1,a,b,c\n")
+    refused(main, "--sample", "twice.csv", "--show", "author", says="has 2 columns named 'author'")
     refused(main, "--sample", "sample.jsonl", "--join", "two.csv", says="--join: joins two coders'")
     own = ["--sample", "sample.jsonl", "--coder", "ana", "--out", "codes.csv", "--other", "codes.csv"]
     refused(main, *own, "--no-browser", says=["codes.csv: row", "is coded by 'ana' as well", "a name of their own"])

@@ -144,5 +144,8 @@ def test_what_cannot_be_drawn(tmp_path):
     refused(main, *WORDS, "--out", "s.csv", "--by", "p_a,language", "--size", "3", says="strata need at least")
     refused(main, "--labels", "labels.jsonl", "--out", "s.csv", says=["has no text", "--posts"])
     refused(main, "--labels", "posts.jsonl", "--out", "s.csv", "--unsure", "2", says=["--unsure", "no probabilities"])
+    refused(main, *WORDS, "--out", "s.csv", "--keep", "autor", says=["--keep autor", "did you mean 'author'"])
+    (tmp_path / "twice.csv").write_text("id,text,author,author\n1,a,b,c\n")
+    refused(main, "--labels", "twice.csv", "--out", "s.csv", "--keep", "author", says="has 2 columns named 'author'")
     (tmp_path / "s.csv").write_text("codes")
     refused(main, *WORDS, "--out", "s.csv", says="exists; choose another name")
