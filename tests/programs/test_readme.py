@@ -1,12 +1,14 @@
 """What the README says is so: its table, its paths, its options, its links.
 
-Deliberate break: change one figure of the memory table, rename an option that the README uses, or rename
-`quant.nf4.quantize_nf4`.
+Deliberate break: change one figure of the memory table, rename an option that the README uses, rename
+`quant.nf4.quantize_nf4`, or forget `$(ARGS)` behind one of the programs in Makefile.
 """
 
 import ast
 import dataclasses
 import re
+import shutil
+import subprocess
 
 import pytest
 
@@ -110,3 +112,13 @@ def test_links_inside_the_repository_exist():
 
 def test_nothing_is_left_to_fill_in():
     assert not re.findall(r"\b[A-Z]+_[A-Z]+\b", TEXT.replace("LICENSE", ""))
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.parametrize("target, programs", [("demo", 2), ("real", 2), ("glass", 1)])
+def test_what_make_is_given_goes_to_every_program(target, programs):
+    """make says what it would start, and starts nothing."""
+    words = re.search(r'ARGS="(.*?)"', TEXT)[1]
+    said = subprocess.run(["make", "-n", target, f"ARGS={words}"], cwd=ROOT, capture_output=True, text=True, check=True)
+    started = [line for line in said.stdout.splitlines() if re.match(r"\.venv/bin/python (train|eval|-m glass)", line)]
+    assert len(started) == programs and all(line.endswith(f" {words}") for line in started)
