@@ -22,6 +22,7 @@ from study.questions.errors import errors
 from study.questions.learning_curves import exposure
 from study.questions.model_by_language import model_by_language
 from study.questions.pretraining_share import bias
+from study.questions.sentences import capped, weights_words
 from study.questions.speed import speed
 from study.questions.stance import stance
 from study.questions.transfer import topic
@@ -47,6 +48,8 @@ def make_study(results: Results, hashes: dict[str, str], caution: str = "", stan
     sections = [section for section in (declared, *answered) if section is not None]
     for section in sections[1:] if declared else sections:
         section.exploratory = section.key not in ("data", "speed")
+    for section in sections:
+        section.claims = [capped(results.plan, claim) for claim in section.claims]
     claimed = [section.key for section in sections if section.claims]
     order = ("contrasts", "stance", "exposure", "topic", "bias")  # what the plan names opens the page
     first = [key for key in order if key in claimed][:3]
@@ -130,7 +133,7 @@ def methods(results: Results, standing: Standing | None = None) -> str:
     small = [language_name(code) for code in kept.languages if kept.is_small(kept.language == code)]
     text = (
         f"We fine-tuned {results.runner.model} with LoRA (rank {options['rank']}, alpha {options['alpha']:g}, "
-        f"{counted(options['epochs'], 'epoch')}) on weights stored as {options['quantize']}, with Glass Llama, on "
+        f"{counted(options['epochs'], 'epoch')}) on {weights_words(options['quantize'])}, with Glass Llama, on "
         f"these training sets: {sets}. Each set was fitted with {counted(len(repeat.draws), 'draw')} of rows and "
         f"{counted(len(repeat.seeds), 'seed')}, crossed"
         + ("; a set that takes all rows of its languages has no draws" * any(

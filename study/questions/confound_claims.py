@@ -5,7 +5,7 @@ import numpy as np
 from report.words import counted
 from stats.recipes import FEWEST
 from study.questions.compared import notes_of, widest
-from study.questions.sentences import amount, finding, scored
+from study.questions.sentences import amount, finding, scored, weights_words
 from study.report.section import Claim
 from study.results import Results
 
@@ -52,9 +52,10 @@ def sentence_of(results: Results, row: dict) -> str:
         return finding(row, [f"With {held}, {first} scores {scored(row['value'], second)} {what}"],
                        [f"{what}, {first} less {second} with {held},"], posts)
     changed = row["heading"].partition(" (trained")[0]
-    changed = {"Prompt": "asked with the prompt", "Weights": "used on weights stored as",
-               "Template": "trained and asked with the template", "Codebook": "trained and asked with the codebook"}[
-                   changed.split()[0]] + " " + changed.split()[1]
+    kind, which = changed.split()[:2]
+    changed = f"used on {weights_words(which)}" if kind == "Weights" else {
+        "Prompt": "asked with the prompt ", "Template": "trained and asked with the template ",
+        "Codebook": "trained and asked with the codebook "}[kind] + which
     return finding(row, [f"{row['name']}, {changed}, scores {scored(row['value'])} {what}"],
                    [f"{what} for {row['name']}, {changed},"], posts)
 

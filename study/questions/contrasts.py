@@ -85,7 +85,7 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     shown, languages = at_once(line), line["languages"]
     fits = f"{line['fits'][0]} of each" if line["fits"][0] == line["fits"][1] else "{} and {}".format(*line["fits"])
     these = line["holds"] == THESE
-    about = f"in these fits ({fits})" if these else f"allowing for {line['holds']}"
+    about = f"in these fits, {fits}" if these else f"allowing for {line['holds']}"
     p = "no p can be computed" if np.isnan(line["p_holm"]) else f"{p_words(line['p_holm'])} after Holm's adjustment"
     sizes = [sum(len(fit.keys) for fit in results.fits if (fit.name, fit.kind) == (name, "set")) / max(1, sum(
         (fit.name, fit.kind) == (name, "set") for fit in results.fits)) for name in (one.first, one.second)]

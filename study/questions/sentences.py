@@ -10,6 +10,7 @@ these fits alone, it says so. Of several ways to say the same, the first one tha
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from data.languages import language_name
 from stats.families import THESE
 from study.questions.compared import is_shown, title_of
+from study.report.section import Claim
 from study.results import Results
 
 MOST_WORDS = 25
@@ -86,6 +88,27 @@ def shortest(*choices: Sequence[str]) -> str:
     combined = ["".join(parts) for parts in product(*choices)]
     fits = [one for one in combined if len(one.split()) <= MOST_WORDS]
     return fits[0] if fits else min(combined, key=lambda one: len(one.split()))
+
+
+def capped(plan, claim: Claim) -> Claim:
+    """The claim; where its headline is too long, names of three words or more give way to numbers, said in its notes.
+
+    `"…, small but many languages scores…" -> "…, set 2 scores…"`, with the note "Set 2: small but many languages."
+    """
+    names = [(name, f"{word} {number}") for word, group in (("set", plan.sets), ("model", plan.outside))
+             for number, name in enumerate(group, 1) if len(name.split()) > 2]
+    text, notes = claim.text, []
+    for name, short in sorted(names, key=lambda pair: -len(pair[0])):  # one name may be part of another
+        if len(text.split()) > MOST_WORDS and name in text:
+            text = text.replace(f"outside model {name}", f"outside {short}").replace(name, short)
+            notes.append(f"{short[:1].upper()}{short[1:]}: {name}.")
+    text = text[:1].upper() + text[1:] if notes and text.startswith(("set ", "model ")) else text
+    return replace(claim, text=text, notes=[*claim.notes, *notes])
+
+
+def weights_words(quantize: str) -> str:
+    """How the base's weights are stored: "weights stored as nf4", "weights that are not quantised"."""
+    return "weights that are not quantised" if quantize == "none" else f"weights stored as {quantize}"
 
 
 def taught(results: Results, name: str) -> str:

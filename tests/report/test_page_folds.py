@@ -1,7 +1,8 @@
 """What a reader of the page meets first: few columns, folded facts, whole figures, and captions of what is drawn.
 
 Deliberate break: give `figures.confusion_matrix` its old size (`figsize=(1.9 + side * len(columns), ...)`) and
-test_every_picture_is_drawn_for_a_desk_and_for_a_phone turns red.
+test_every_picture_is_drawn_for_a_desk_and_for_a_phone turns red; take the whole pixels out of report/page.css and the
+test in a browser does.
 """
 
 import re
@@ -169,6 +170,10 @@ def test_in_a_browser_figures_fill_the_page_and_the_phone(text, tmp_path):
                                  "e => e.scrollWidth <= Math.max(e.clientWidth, 1) || !e.matches('div'))")
             table = "document.querySelector('table').parentElement"
             assert browser.value(f"{table}.scrollWidth - {table}.clientWidth") <= 0  # the first table is whole, too
+        # On a phone names stay where they are, and their paper covers no row's line: rows are whole pixels high.
+        assert browser.value("[...document.querySelectorAll('.wide tr')].filter(row => row.getClientRects().length)"
+                             ".every(row => Number.isInteger(row.getBoundingClientRect().height))")
+        assert browser.value("getComputedStyle(document.querySelector('.wide')).borderCollapse") == "separate"
         facts = "[...document.querySelectorAll('details dl')].pop().checkVisibility()"
         assert not browser.value(facts)
         browser.call("Emulation.setEmulatedMedia", media="print")

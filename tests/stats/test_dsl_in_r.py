@@ -12,9 +12,9 @@ The figures that its authors publish rest on data in R's binary format, which ar
 - Drawn independently, the weights sum to N on average only. R divides by N (Horvitz and Thompson), ours by the sum
   (Hajek): `APART` standard errors at most in these rows.
 - R's errors are of the sum of squares of psi(g) + R (psi(code) - psi(g)) / pi, as if the number of codes were random,
-  with the derivative taken as known. Where g stands for a regressor, psi(g) has no mean of 0, since g varies less than
-  the label does: for a sample of fixed size these errors are too large. Ours are centred, and the jackknife adds the
-  derivative's own error. `test_whose_errors_are_those_of_a_simulation` says whose are right.
+  with the derivative taken as known. Ours are centred, take away what differs between strata, and the jackknife adds
+  the derivative's own error. In one sample the two differ by up to 5 %; over samples drawn anew both are those of the
+  estimates' deviation, which `test_whose_errors_are_those_of_a_simulation` shows.
 
 Deliberate break: leave the last of `_Draw.parts` out, or divide `s - s.mean(0)` in `moved` by the codes' number.
 """
@@ -222,4 +222,5 @@ def test_whose_errors_are_those_of_a_simulation(model, side):
     deviation = numpy.std([one[0] for one in found], axis=0)
     own, theirs = (numpy.sqrt(numpy.mean([one[k] ** 2 for one in found], 0)) / deviation for k in (1, 2))
     print(model, side, own.round(3), theirs.round(3))
-    assert abs(own - 1).max() < 0.07
+    # 1,000 draws leave a deviation uncertain by 2.2 %, and three coefficients are looked at.
+    assert abs(own - 1).max() < 0.07 and abs(theirs - 1).max() < 0.07

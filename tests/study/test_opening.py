@@ -6,12 +6,14 @@ that ends at zero as shown (`>=` in `is_shown`).
 
 import html
 import re
+from types import SimpleNamespace
 
 import pytest
 
 from stats.families import SEEDS, THESE
 from study.preregistration import DECLARED, NAMED
 from study.questions.contrasts import contrasts
+from study.questions.sentences import capped, weights_words
 from study.report.opening import APART, UNDECIDED, opening_of
 from study.report.page import study_page
 from study.report.section import FAMILY, Claim, Section, Study
@@ -21,7 +23,7 @@ from tests.study.fake_study import PLAN, fake_results, few_languages
 SHOWN, OPEN = (0.02, 0.12), (-0.01, 0.12)
 
 
-def claim(text, ends=SHOWN, weaker="", status=DECLARED):
+def claim(text, ends=SHOWN, weaker="", status=DECLARED) -> Claim:
     return Claim(text, sum(ends) / 2, *ends, "may", "may not", status=status, weaker=weaker)
 
 
@@ -79,3 +81,18 @@ def test_a_contrast_says_why_it_is_weaker_and_what_else_the_data_are_compatible_
     results.plan.contrasts = results.plan.contrasts[:1]
     assert "than another" not in contrasts(results).claims[0].may_not_say
     assert "with these fits" not in SEEDS
+
+
+def test_a_headline_gives_long_names_numbers_and_says_whose():
+    long, longer = "small but many languages", "small but many languages, twice as many rows"
+    plan = SimpleNamespace(sets={"en": {}, long: {}, longer: {}}, outside={"a model from the year before": None})
+    words = "{0} scores .08 higher than {1} on stance once found in ten languages that only {0} saw, in these fits."
+    found = capped(plan, claim(words.format(longer, long)))
+    assert found.text == words.format("Set 3", long).replace("only Set", "only set") and len(found.text.split()) == 25
+    assert found.notes == [f"Set 3: {longer}."]  # the other one fits in
+    theirs = capped(plan, claim(words.format("The outside model a model from the year before", "en").replace(
+        "only The", "only the")))
+    assert theirs.text == words.format("The outside model 1", "en").replace("only The", "only the")
+    assert theirs.notes == ["Model 1: a model from the year before."]
+    assert capped(plan, claim(f"{long} is higher.")) == claim(f"{long} is higher.")  # short enough as it is
+    assert weights_words("none") == "weights that are not quantised" and "as nf4" in weights_words("nf4")

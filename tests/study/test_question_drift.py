@@ -83,7 +83,7 @@ def test_the_difference_is_on_later_posts_and_a_planted_one_is_found(tmp_path):
     claim = section.claims[0]
     assert claim.text.startswith(f"Trained only on posts from before {CUT}") and "lower" in claim.text
     assert len(claim.text.split()) <= 25 and claim.low <= claim.value <= claim.high
-    assert "less that of one" in section.answer and "no difference shown" not in section.answer
+    assert "less that of one" in section.answer and "undecided" not in section.answer
     periods = next(table for table in section.tables if table.name == "drift_periods").rows
     assert {row["period"] for row in periods} == {"2019", "2020", "2021", "2022"} and len(periods) == 8
     for spec in section.figures:
