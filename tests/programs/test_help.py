@@ -36,8 +36,8 @@ def test_every_program_is_called_as_it_is_started():
     ours = [path for top in ("audit", "benchmarks", "glass", "study", "tools") for path in (ROOT / top).rglob("*.py")]
     for path in [*ROOT.glob("*.py"), *ours]:
         for name in re.findall(r'program="([^"]+)"', path.read_text(encoding="utf-8")):
-            module = name.removeprefix("python -m ").replace(".", "/")
-            there = [name] if name.endswith(".py") else [f"{module}.py", f"{module}/__main__.py"] * (module != name)
+            module = re.sub("^python -m ", "", name).replace(".", "/")
+            there = [f"{module}.py", f"{module}/__main__.py"] if name.startswith("python -m ") else [name]
             assert any((ROOT / one).is_file() for one in there), f"{path}: {name}"
 
 
