@@ -177,7 +177,7 @@ def cost(points: list[tuple[int, float, float, int]]) -> float:
 
 def main(argv: list[str]) -> None:
     """Make the posts, measure, print."""
-    options = parse_options(BesideOptions, argv, program="benchmarks.beside", description=__doc__)
+    options = parse_options(BesideOptions, argv, program="python -m benchmarks.beside", description=__doc__)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         path = made(find_path(options.posts), options.count, folder)

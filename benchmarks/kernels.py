@@ -149,7 +149,7 @@ def row(result: dict) -> list:
 
 def main(argv: list[str]) -> None:
     """Measure, print the tables, write the JSON file."""
-    options = parse_options(KernelsOptions, argv, program="benchmarks.kernels", description=__doc__)
+    options = parse_options(KernelsOptions, argv, program="python -m benchmarks.kernels", description=__doc__)
     device = str(choose_device(options.device))
     if options.threads:
         torch.set_num_threads(options.threads)

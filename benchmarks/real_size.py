@@ -86,7 +86,7 @@ def measure(words: list[str]) -> tuple[float, int, str]:
 
 def main(argv: list[str]) -> None:
     """Make the checkpoint, run the three programs, print the table."""
-    options = parse_options(RealSizeOptions, argv, program="benchmarks.real_size", description=__doc__)
+    options = parse_options(RealSizeOptions, argv, program="python -m benchmarks.real_size", description=__doc__)
     for name in ("source", "tokenizer", "posts"):
         if getattr(options, name) is None:
             raise UserError(f"--{name}: is needed")

@@ -72,6 +72,14 @@ class _Help(argparse.HelpFormatter):
         return action.metavar if listed else super()._format_args(action, default_metavar)
 
 
+class _Join(argparse.Action):
+    """`--per-language tr=75 --per-language pl=75` is `tr=75,pl=75`."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        before = getattr(namespace, self.dest, None)
+        setattr(namespace, self.dest, values if before is None else f"{before},{values}")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
         raise UserError(f"{self.prog}: {message}; --help shows every option")
@@ -165,8 +173,10 @@ def _add_argument(group, name: str, field, kind) -> None:
     if words == "bool":
         group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         return
+    # Where an option takes several values, one that comes again adds to them: the last alone would lose the others.
+    again = {"list": "extend", "numbers": "extend", "dict": _Join}.get(words, "store")
     metavar = metadata["metavar"] or (None if metadata["choices"] else {"int": "N", "float": "X"}.get(words, "TEXT"))
-    group.add_argument(flag, dest=name, default=argparse.SUPPRESS, help=text, metavar=metavar,
+    group.add_argument(flag, dest=name, action=again, default=argparse.SUPPRESS, help=text, metavar=metavar,
                        choices=metadata["choices"] if words == "str" else None,
                        nargs="+" if words in ("list", "numbers") else "?" if metadata["switch"] else None,
                        const=metadata["switch"] and metadata["switch"][0])

@@ -30,7 +30,7 @@ class JoinOptions:
 
 def main(argv: list[str]) -> None:
     """Check, join, count."""
-    options = parse_options(JoinOptions, argv, program="tools.join", description=__doc__)
+    options = parse_options(JoinOptions, argv, program="python -m tools.join", description=__doc__)
     if options.folder is None or not Path(options.folder).is_dir():
         raise UserError(f"--folder {options.folder or ''}: is no folder; name that of the parts")
     folder = Path(options.folder)

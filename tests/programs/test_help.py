@@ -31,6 +31,16 @@ def test_the_six_options_that_most_people_need_come_first(program, tmp_path, cap
     assert len(text.split("what most people need:")[0].splitlines()) < 40
 
 
+def test_every_program_is_called_as_it_is_started():
+    """A usage line can be copied: "tools.join" alone is no command."""
+    ours = [path for top in ("audit", "benchmarks", "glass", "study", "tools") for path in (ROOT / top).rglob("*.py")]
+    for path in [*ROOT.glob("*.py"), *ours]:
+        for name in re.findall(r'program="([^"]+)"', path.read_text(encoding="utf-8")):
+            module = re.sub("^python -m ", "", name).replace(".", "/")
+            there = [f"{module}.py", f"{module}/__main__.py"] if name.startswith("python -m ") else [name]
+            assert any((ROOT / one).is_file() for one in there), f"{path}: {name}"
+
+
 @pytest.mark.parametrize("program", ["train.py", "eval.py", "classify.py"])
 def test_examples_name_files_that_are_there(program, tmp_path):
     text = here(program, "--help", cwd=tmp_path)

@@ -16,7 +16,7 @@ import classify
 import eval as evaluation
 import train
 from common.errors import UserError
-from common.options import check_value, option
+from common.options import check_value, option, parse_options
 from finetune.options import TrainOptions
 from study import __main__ as study
 from study.plan import Exposure, Repeat, Statistics
@@ -45,6 +45,19 @@ def test_whole_numbers_of_more_than_64_bits(name):
     for flag in flags(cls, lambda field, kind: "int" in kind and "dict" not in kind):
         refused(main, flag, "9" * 30, says=flag)
         refused(main, flag, "9" * 5000, says=flag)
+
+
+def test_an_option_of_several_values_that_comes_again_adds_to_them():
+    """Deliberate break: in common/options.py let `again` be "store": the file that was named first would be lost."""
+    read = lambda *words: parse_options(TrainOptions, list(words), program="train.py", description="")  # noqa: E731
+    found = read("--data", "a.csv", "--data", "b.csv", "c.csv", "--languages", "en", "--per-language", "tr=5",
+                 "--languages", "es,tr", "--per-language", "pl=6")
+    assert (found.data, found.languages) == (["a.csv", "b.csv", "c.csv"], ["en", "es", "tr"])
+    assert found.per_language == {"tr": 5, "pl": 6} and found.given == {"data", "languages", "per_language"}
+    with pytest.raises(UserError, match="--per-language: 'tr=5,tr=6' is not NAME=NUMBER pairs, each name once"):
+        read("--per-language", "tr=5", "--per-language", "tr=6")
+    asked = parse_options(evaluation.EvalOptions, ["--by", "a", "--by", "b"], program="eval.py", description="")
+    assert asked.by == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
