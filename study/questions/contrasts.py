@@ -98,8 +98,9 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     beyond = "; that it is larger than another comparison's" * (len(results.plan.contrasts) > 1)
     ends = "" if np.isnan(line["value"]) or np.isnan(shown["low"]) else \
         f": anything from {with_sign(shown['low'])} to {with_sign(shown['high'])} is compatible with the data"
-    weaker = "; ".join(words for words, there in (("not declared before the first answer", status != DECLARED),
-                                                  ("other fits may differ", these)) if there)
+    undeclared = {DECLARED: "", LATE: "added after the plan was frozen"}.get(
+        status, "not declared before the first answer")
+    weaker = "; ".join(words for words in (undeclared, "other fits may differ" * these) if words)
     return Claim(
         compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
         shown["high"],

@@ -121,8 +121,10 @@ def test_a_contrast_that_was_added_later_is_exploratory_also_in_the_same_folder(
     assert [found.of(one, more.plan) for one in more.plan.contrasts] == [DECLARED, DECLARED, LATE]
     claims = contrasts(more, found).claims
     assert [claim.exploratory for claim in claims] == [False, False, True] and claims[2].may_say.startswith(LATE)
+    assert [claim.weaker.partition(";")[0] for claim in claims] == ["other fits may differ"] * 2 + [
+        "added after the plan was frozen"]
     page = study_page(Study("t", "c", {}, {}, [contrasts(more, found)], "m"))
-    assert page.index("Declared: the plan, with that comparison") < page.index("Claim 1")  # where the word first stands
+    assert page.index("Declared: the plan names the comparison") < page.index("Claim 1")  # where the word first stands
     assert page.count(LATE) == 2 * 2 + 1  # the badge and the words, in the opening and the section; and the table
     changed = fake_results(tmp_path, PLAN.replace("seeds = [1, 2]", "seeds = [1, 3]"))
     found = standing(changed.runner, HASHES, changed.fits)
