@@ -35,7 +35,8 @@ def contrasts(results: Results, standing: Standing | None = None) -> Section | N
              **{key: line[key] for key in (*SHOWN, "first", "second", "test", "p", "p_holm", "holds")},
              "fits": f"{line['fits'][0]} and {line['fits'][1]}", "status": status}
             for one, line, status in zip(plan.contrasts, found, statuses, strict=True)]
-    claims = [claim_of(results, one, line, status)
+    frozen = standing.is_frozen and not standing.reason
+    claims = [claim_of(results, one, line, status, frozen)
               for one, line, status in zip(plan.contrasts, found, statuses, strict=True)]
     columns = [Column("contrast", "contrast"), *(Column(key, title, "difference") for key, title in (
         ("value", "difference"), ("simultaneous_low", "low, all at once"), ("simultaneous_high", "high, all at once"))),
@@ -80,8 +81,11 @@ def disagreement(line: dict) -> str:
     return ""
 
 
-def claim_of(results: Results, one, line: dict, status: str) -> Claim:
-    """The claim of one contrast: the family's interval and its Holm p, both of the mean over all fits."""
+def claim_of(results: Results, one, line: dict, status: str, frozen: bool = False) -> Claim:
+    """The claim of one contrast: the family's interval and its Holm p, both of the mean over all fits.
+
+    frozen: whether the plan's other contrasts count as declared.
+    """
     shown, languages = at_once(line), line["languages"]
     fits = f"{line['fits'][0]} of each" if line["fits"][0] == line["fits"][1] else "{} and {}".format(*line["fits"])
     these = line["holds"] == THESE
@@ -100,10 +104,11 @@ def claim_of(results: Results, one, line: dict, status: str) -> Claim:
     several = len(results.plan.contrasts) > 1
     ends = "" if np.isnan(line["value"]) or np.isnan(shown["low"]) else \
         f": anything from {with_sign(shown['low'])} to {with_sign(shown['high'])} is compatible with the data"
-    older = "in the plan, but not declared, since answers from outside existed before" if status == NAMED and {
-        one.first, one.second} & set(results.plan.outside) else "not declared before the first answer"
-    weaker = "; ".join(words for words, there in ((older, status != DECLARED), (
-        "other training runs may differ", these)) if there)
+    undeclared = {DECLARED: "", LATE: "added after the plan was frozen"}.get(
+        status, "not declared before the first answer")
+    if frozen and status == NAMED and {one.first, one.second} & set(results.plan.outside):
+        undeclared = "in the plan, but not declared, since answers from outside existed before"
+    weaker = "; ".join(words for words in (undeclared, "other training runs may differ" * these) if words)
     return Claim(
         compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
         shown["high"],

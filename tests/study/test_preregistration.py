@@ -122,6 +122,8 @@ def test_a_contrast_that_was_added_later_is_exploratory_also_in_the_same_folder(
     assert [found.of(one, more.plan) for one in more.plan.contrasts] == [DECLARED, DECLARED, LATE]
     claims = contrasts(more, found).claims
     assert [claim.exploratory for claim in claims] == [False, False, True] and claims[2].may_say.startswith(LATE)
+    assert [claim.weaker.partition(";")[0] for claim in claims] == ["other training runs may differ"] * 2 + [
+        "added after the plan was frozen"]
     page = study_page(Study("t", "c", {}, {}, [contrasts(more, found)], "m"))
     assert page.index("Declared: the plan names the comparison") < page.index("Claim 1")  # where the word first stands
     assert page.count(LATE) == 2 * 2 + 1  # the badge and the words, in the opening and the section; and the table
