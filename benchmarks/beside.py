@@ -31,7 +31,7 @@ from bulk.check import READING
 from bulk.rows import output_row
 from bulk.watch import Watch
 from common.errors import run_program
-from common.files import find_path, write_json
+from common.files import check_file, find_path, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, table
 from data.growing import GrowingFile
@@ -178,6 +178,8 @@ def cost(points: list[tuple[int, float, float, int]]) -> float:
 def main(argv: list[str]) -> None:
     """Make the posts, measure, print."""
     options = parse_options(BesideOptions, argv, program="python -m benchmarks.beside", description=__doc__)
+    if options.json:
+        check_file(options.json, "--json")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         path = made(find_path(options.posts), options.count, folder)

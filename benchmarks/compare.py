@@ -31,7 +31,7 @@ from benchmarks.show import report
 from benchmarks.summary import limits, memories, project, ratios
 from benchmarks.turns import Job, Worker
 from common.errors import UserError, run_program
-from common.files import find_path, write_json
+from common.files import check_file, find_path, write_json
 from common.options import option, parse_options
 from model.config import LlamaConfig
 from quant.int8 import pays
@@ -62,6 +62,8 @@ def main(argv: list[str]) -> None:
     began = time.perf_counter()
     options = parse_options(CompareOptions, argv, program="python -m benchmarks.compare", description=__doc__,
                             presets=PRESETS)
+    if options.json:
+        check_file(options.json, "--json")
     depths = settle(options)
     facts_here, config = machine(options.device, options.threads), options.read_config()
     target = options.full_depth or config["num_hidden_layers"]

@@ -19,7 +19,7 @@ from audit.provenance import trainer_of
 from benchmarks.card.peer import peer
 from benchmarks.worker import padded
 from common.errors import UserError, run_program
-from common.files import write_json
+from common.files import check_file, write_json
 from common.options import option, parse_options
 from common.terminal import progress
 from data.annotators import read_labelled
@@ -49,6 +49,8 @@ class CurvesOptions:
 def main(argv: list[str]) -> None:
     """Train theirs, label, compare, write."""
     options = parse_options(CurvesOptions, argv, program="python -m benchmarks.curves", description=__doc__)
+    if options.json:
+        check_file(options.json, "--json")
     if options.run is None:
         raise UserError("--run: is needed")
     if options.threads:

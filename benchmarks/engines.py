@@ -23,7 +23,7 @@ from benchmarks.beside import made
 from bulk.check import READING
 from bulk.opened import OpenOptions, ready
 from common.errors import UserError, run_program
-from common.files import find_path, write_json
+from common.files import check_file, find_path, write_json
 from common.options import option, parse_options
 from common.terminal import table
 from data.readers import iter_posts
@@ -91,6 +91,8 @@ def program(words: list[str], folder: Path) -> tuple[float, float]:
 def main(argv: list[str]) -> None:
     """Make the posts, take turns, print the table."""
     options = parse_options(EnginesOptions, argv, program="python -m benchmarks.engines", description=__doc__)
+    if options.json:
+        check_file(options.json, "--json")
     found: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.real_size import make_checkpoint, measure
 from benchmarks.startup import shorten
 from common.errors import UserError, run_program
-from common.files import ROOT, read_json, write_json
+from common.files import ROOT, check_file, read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, human_seconds, table
 from data.readers import iter_posts
@@ -164,6 +164,8 @@ def compare(job: str, out: Path, run: Path, base: Path, right: dict, prompt, tex
 def main(argv: list[str]) -> None:
     """Make checkpoint and run, export, read back, print the table; raises `UserError` at the end for a difference."""
     options = parse_options(ExportsOptions, argv, program="python -m benchmarks.exports", description=__doc__)
+    if options.json:
+        check_file(options.json, "--json")
     for name in ("source", "tokenizer"):
         if getattr(options, name) is None:
             raise UserError(f"--{name}: is needed")

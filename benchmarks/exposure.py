@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy
 
 from common.errors import UserError, run_program
-from common.files import write_json
+from common.files import check_file, write_json
 from common.options import option, parse_options
 from common.reading import read_json
 from data.annotators import read_labelled
@@ -59,6 +59,8 @@ class ExposureOptions:
 def main(argv: list[str]) -> None:
     """Score and compare where --fits is given; draw where --figure is."""
     options = parse_options(ExposureOptions, argv, program="python -m benchmarks.exposure", description=__doc__)
+    if options.json:
+        check_file(options.json, "--json")
     if options.json is None:
         raise UserError("--json: is needed")
     path = Path(options.json)

@@ -31,7 +31,7 @@ from benchmarks.machine import machine
 from benchmarks.worker import synchronise
 from common.device import choose_device
 from common.errors import UserError, run_program
-from common.files import write_json
+from common.files import check_file, write_json
 from common.options import option, parse_options
 from common.terminal import table
 from quant.double_quant import Scales, dequantize
@@ -150,6 +150,8 @@ def row(result: dict) -> list:
 def main(argv: list[str]) -> None:
     """Measure, print the tables, write the JSON file."""
     options = parse_options(KernelsOptions, argv, program="python -m benchmarks.kernels", description=__doc__)
+    if options.json:
+        check_file(options.json, "--json")
     device = str(choose_device(options.device))
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -16,7 +16,7 @@ from benchmarks.measure import TEMPLATES
 from benchmarks.settings import BenchmarkOptions, choose_cut, choose_posts
 from benchmarks.worker_ours import Ours
 from common.errors import run_program
-from common.files import find_path, write_json
+from common.files import check_file, find_path, write_json
 from common.options import option, parse_options
 from common.terminal import table
 
@@ -40,6 +40,8 @@ class ProfileOptions(BenchmarkOptions):
 def main(argv: list[str]) -> None:
     """Profile training and labelling on both templates, after one run of each that does not count."""
     options = parse_options(ProfileOptions, argv, program="python -m benchmarks.profiled", description=__doc__)
+    if options.json:
+        check_file(options.json, "--json")
     options.settle()
     config = options.read_config()
     result = {}

@@ -27,7 +27,7 @@ from benchmarks.settings import PRESETS, BenchmarkOptions, choose_cut, choose_po
 from benchmarks.summary import line
 from benchmarks.turns import Measured, Worker
 from common.errors import run_program
-from common.files import find_path, read_json, write_json
+from common.files import check_file, find_path, read_json, write_json
 from common.options import option, parse_options
 from common.terminal import human_bytes, human_seconds, table
 from data.annotators import read_labelled
@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
     began = time.perf_counter()
     options = parse_options(ScalingOptions, argv, program="python -m benchmarks.scaling", description=__doc__,
                             presets=PRESETS)
+    if options.json:
+        check_file(options.json, "--json")
     options.settle()
     counts, depths, files = (whole_numbers(getattr(options, name), name.replace("_", "-"), least=2)
                              for name in ("token_posts", "depths", "file_posts"))

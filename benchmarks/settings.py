@@ -14,7 +14,7 @@ from benchmarks.checkpoint import read_config
 from benchmarks.measure import PAPER, TEMPLATES
 from common.device import DTYPES, available_memory, choose_device, choose_dtype
 from common.errors import UserError
-from common.files import check_place, find_path, write_json
+from common.files import check_file, find_path, write_json
 from common.options import option
 from data.annotators import read_labelled
 from data.codebook import load_codebook
@@ -54,7 +54,7 @@ class BenchmarkOptions:
     def settle(self) -> None:
         """Fill in what was left open and check what can be checked at once. Raises `UserError`."""
         if self.json:
-            check_place(self.json, "--json")
+            check_file(self.json, "--json")
         self.dtype = str(choose_dtype(choose_device(self.device), self.dtype)[0]).removeprefix("torch.")
         if self.threads:
             torch.set_num_threads(self.threads)

@@ -28,7 +28,7 @@ import torch
 
 from benchmarks.real_size import make_checkpoint, measure
 from common.errors import UserError, run_program
-from common.files import read_json, write_json
+from common.files import check_file, read_json, write_json
 from common.options import option, parse_options
 from common.safetensors_writer import DTYPES
 from common.terminal import human_bytes, table
@@ -116,6 +116,8 @@ def time_in_turns(jobs: dict[str, Callable], rounds: int) -> tuple[dict[str, lis
 def main(argv: list[str]) -> None:
     """Make the checkpoint, time, measure memory, print the table, write the figures."""
     options = parse_options(StartupOptions, argv, program="python -m benchmarks.startup", description=__doc__)
+    if options.json:
+        check_file(options.json, "--json")
     if options.source is None:
         raise UserError("--source: is needed")
     if options.threads:

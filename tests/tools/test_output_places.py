@@ -3,6 +3,7 @@
 Deliberate break: write `check_place` for `check_file` in one of the tools, or leave `others` out of it.
 """
 
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,11 @@ def test_a_folder_is_refused_before_anything_is_read(main, words, option):
     (code, CODE, "--join", "other.csv", "--other"), (code, (*CODE, "--out", "a.csv"), "--join", "a.csv", "--out")])
 def test_the_file_of_another_option_is_refused(main, words, option, place, other):
     refused(main, *words, option, place, says=f": is the file of {other}, too; choose another name")
+
+
+@pytest.mark.parametrize("name", ["beside", "compare", "curves", "engines", "exports", "exposure", "kernels",
+                                  "profiled", "scaling", "startup"])
+def test_a_benchmark_refuses_a_folder_before_it_measures(name):
+    Path("there.json").mkdir()
+    refused(import_module(f"benchmarks.{name}").main, "--json", "there.json",
+            says="--json there.json: is a folder; name a file")
