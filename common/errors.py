@@ -127,10 +127,13 @@ class _ShownWarnings(logging.Handler):
 
 def behind(error: BaseException | None, kind: type[E]) -> E | None:
     """The first of a kind among an error and those that it came of: a library that fails once more while it closes or
-    is being imported hides what happened, be it a full disk or Ctrl-C."""
-    while error is not None and not isinstance(error, kind):
+    is being imported hides what happened, be it a full disk or Ctrl-C. An error that was kept and raised again can be
+    among its own causes."""
+    seen = set()
+    while error is not None and id(error) not in seen and not isinstance(error, kind):
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return error
+    return error if isinstance(error, kind) else None
 
 
 def line_of(error: Exception) -> str | None:

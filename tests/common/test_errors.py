@@ -131,6 +131,9 @@ def test_ctrl_c_stays_one_where_a_library_makes_another_error_of_it(capsys, kind
     for main in (closing, wrapping):
         assert ended(main, capsys) == (130, "", "stopped\n")
     assert behind(ValueError("x"), KeyboardInterrupt) is None
+    one, other = ValueError("kept"), ValueError("raised again")
+    one.__cause__, other.__context__ = other, one  # a circle: an error that was kept, raised from what came of it
+    assert behind(one, OSError) is behind(other, KeyboardInterrupt) is None and behind(one, ValueError) is one
 
 
 PRESSED_TWICE = """
