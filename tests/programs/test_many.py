@@ -91,7 +91,8 @@ def test_rows_that_are_wrong_get_a_reason_and_stop_nothing(world: World, tmp_pat
 def test_posts_that_come_again_are_computed_once_and_have_the_same_bits(world: World, tmp_path, monkeypatch):
     rows = post_rows(count=10)
     again = [row | {"id": f"again-{number}"} for number in range(2) for row in rows]
-    jsonl(tmp_path / "a.jsonl", [row for pair in zip(rows, again[:10], strict=True) for row in pair] + again)
+    first = again[: len(rows)]
+    jsonl(tmp_path / "a.jsonl", [row for pair in zip(rows, first, strict=True) for row in pair] + again)
     given = []
     give = labeller.Labeller.give
     monkeypatch.setattr(labeller.Labeller, "give", lambda self, posts: given.append(len(posts)) or give(self, posts))

@@ -82,8 +82,9 @@ def test_what_is_refused(codes, tmp_path):
     (tmp_path / "twice.csv").write_text("id,text,author,author\n1,a,b,c\n")
     refused(main, "--sample", "twice.csv", "--show", "author", says="has 2 columns named 'author'")
     refused(main, "--sample", "sample.jsonl", "--join", "two.csv", says="--join: joins two coders'")
-    own = ["--sample", "sample.jsonl", "--coder", "ana", "--out", "codes.csv", "--other", "codes.csv"]
-    refused(main, *own, "--no-browser", says=["codes.csv: row", "is coded by 'ana' as well", "a name of their own"])
+    own = ["--sample", "sample.jsonl", "--coder", "ana", "--out", "codes.csv", "--other", "same.csv"]
+    (tmp_path / "same.csv").write_bytes((tmp_path / "codes.csv").read_bytes())
+    refused(main, *own, "--no-browser", says=["same.csv: row", "is coded by 'ana' as well", "a name of their own"])
     jsonl(tmp_path / "other.jsonl", [{"id": "x", "text": "t"}])
     refused(main, "--sample", "other.jsonl", "--coder", "ana", "--out", "codes.csv", says="is not in the sample")
 
