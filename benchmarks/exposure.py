@@ -154,7 +154,7 @@ def draw(found: dict, path: Path) -> None:
                         axes.plot([place] * len(values), values, "o", color=colour, alpha=0.45, markersize=5, mew=0)
                 axes.plot(list(means), list(means.values()), "-", color=colour, linewidth=1.8)
                 last = max(means)
-                axes.annotate(label, (last, means[last]), xytext=(8, 0), textcoords="offset points", va="center",
+                axes.annotate(label, (last, means[last]), xytext=(0, 9), textcoords="offset points", ha="center",
                               color=colour)
             beside(axes, found, name)
             axes.set_title(title)
