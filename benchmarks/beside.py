@@ -178,8 +178,7 @@ def cost(points: list[tuple[int, float, float, int]]) -> float:
 def main(argv: list[str]) -> None:
     """Make the posts, measure, print."""
     options = parse_options(BesideOptions, argv, program="python -m benchmarks.beside", description=__doc__)
-    if options.json:
-        check_file(options.json, "--json")
+    check_file(options.json, "--json")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         path = made(find_path(options.posts), options.count, folder)

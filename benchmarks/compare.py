@@ -62,8 +62,7 @@ def main(argv: list[str]) -> None:
     began = time.perf_counter()
     options = parse_options(CompareOptions, argv, program="python -m benchmarks.compare", description=__doc__,
                             presets=PRESETS)
-    if options.json:
-        check_file(options.json, "--json")
+    check_file(options.json, "--json")
     depths = settle(options)
     facts_here, config = machine(options.device, options.threads), options.read_config()
     target = options.full_depth or config["num_hidden_layers"]

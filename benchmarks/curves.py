@@ -49,8 +49,7 @@ class CurvesOptions:
 def main(argv: list[str]) -> None:
     """Train theirs, label, compare, write."""
     options = parse_options(CurvesOptions, argv, program="python -m benchmarks.curves", description=__doc__)
-    if options.json:
-        check_file(options.json, "--json")
+    check_file(options.json, "--json")
     if options.run is None:
         raise UserError("--run: is needed")
     if options.threads:

@@ -91,8 +91,7 @@ def program(words: list[str], folder: Path) -> tuple[float, float]:
 def main(argv: list[str]) -> None:
     """Make the posts, take turns, print the table."""
     options = parse_options(EnginesOptions, argv, program="python -m benchmarks.engines", description=__doc__)
-    if options.json:
-        check_file(options.json, "--json")
+    check_file(options.json, "--json")
     found: dict[str, list[tuple[float, float]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -164,8 +164,7 @@ def compare(job: str, out: Path, run: Path, base: Path, right: dict, prompt, tex
 def main(argv: list[str]) -> None:
     """Make checkpoint and run, export, read back, print the table; raises `UserError` at the end for a difference."""
     options = parse_options(ExportsOptions, argv, program="python -m benchmarks.exports", description=__doc__)
-    if options.json:
-        check_file(options.json, "--json")
+    check_file(options.json, "--json")
     for name in ("source", "tokenizer"):
         if getattr(options, name) is None:
             raise UserError(f"--{name}: is needed")

@@ -14,7 +14,6 @@ stay as they are. The comparisons in `CONTRASTS` are one family (stats/families.
 interval takes in other seeds and other test posts.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +26,14 @@ from common.reading import read_json
 from data.annotators import read_labelled
 from data.checks import TrainingTexts, check_test
 from data.codebook import load_codebook
+from data.readers import by_id, read_predictions
 from finetune.options import TrainOptions
 from report.counts import Grouping
 from report.figures import GREY, INK, SEEN, UNSEEN, styled
 from stats.families import Contrast, family
 from stats.predictions import Predictions, Rows
 from stats.recipes import ALL_ROWS, Fits
+from tools.compare import index_of, read_probabilities
 
 ALONE, SPANISH, ALL = "English alone", "English and Spanish", "All twelve"
 FEW, SOME, MANY = (f"English, {count} of each other" for count in (5, 25, 75))
@@ -59,10 +60,9 @@ class ExposureOptions:
 def main(argv: list[str]) -> None:
     """Score and compare where --fits is given; draw where --figure is."""
     options = parse_options(ExposureOptions, argv, program="python -m benchmarks.exposure", description=__doc__)
-    if options.json:
-        check_file(options.json, "--json")
     if options.json is None:
         raise UserError("--json: is needed")
+    check_file(options.json, "--json")
     path = Path(options.json)
     result = read_json(path) if path.exists() else {}
     if options.fits:
@@ -89,17 +89,13 @@ def table_of(data: list[str], trained_on: str) -> Rows:
 
 def predictions_of(path: str, rows: Rows) -> Predictions:
     """One fit's answers to the table's posts. Raises `UserError` if one is missing."""
-    labels, found = rows.grouping.labels, {}
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        one = json.loads(line)
-        found[one["language"], one["id"]] = one
-    answers = [found.get(key) for key in zip(rows.language, rows.ids, strict=True)]
+    labels, found = rows.grouping.labels, by_id(read_predictions([Path(path)])[0])
+    answers = [found.get(key) for key in zip(rows.ids, rows.language, strict=True)]
     if None in answers:
         raise UserError(f"{path}: has no answer to post '{rows.ids[answers.index(None)]}'")
-    p = None
-    if all("probabilities" in one for one in answers):
-        p = numpy.array([[one["probabilities"][label] for label in labels] for one in answers])
-    return Predictions(rows, numpy.array([labels.index(one["predicted"]) for one in answers]), p)
+    each = [read_probabilities(post.extra.get("probabilities", "")) for post in answers]
+    p = numpy.array([[one[label] for label in labels] for one in each]) if all(each) else None
+    return Predictions(rows, numpy.array([index_of(post.extra["predicted"], labels) for post in answers]), p)
 
 
 def figures_of(asked: dict, rows: Rows, draws: int) -> dict:

@@ -150,8 +150,7 @@ def row(result: dict) -> list:
 def main(argv: list[str]) -> None:
     """Measure, print the tables, write the JSON file."""
     options = parse_options(KernelsOptions, argv, program="python -m benchmarks.kernels", description=__doc__)
-    if options.json:
-        check_file(options.json, "--json")
+    check_file(options.json, "--json")
     device = str(choose_device(options.device))
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -40,8 +40,7 @@ class ProfileOptions(BenchmarkOptions):
 def main(argv: list[str]) -> None:
     """Profile training and labelling on both templates, after one run of each that does not count."""
     options = parse_options(ProfileOptions, argv, program="python -m benchmarks.profiled", description=__doc__)
-    if options.json:
-        check_file(options.json, "--json")
+    check_file(options.json, "--json")
     options.settle()
     config = options.read_config()
     result = {}

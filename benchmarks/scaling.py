@@ -56,8 +56,7 @@ def main(argv: list[str]) -> None:
     began = time.perf_counter()
     options = parse_options(ScalingOptions, argv, program="python -m benchmarks.scaling", description=__doc__,
                             presets=PRESETS)
-    if options.json:
-        check_file(options.json, "--json")
+    check_file(options.json, "--json")
     options.settle()
     counts, depths, files = (whole_numbers(getattr(options, name), name.replace("_", "-"), least=2)
                              for name in ("token_posts", "depths", "file_posts"))

@@ -116,8 +116,7 @@ def time_in_turns(jobs: dict[str, Callable], rounds: int) -> tuple[dict[str, lis
 def main(argv: list[str]) -> None:
     """Make the checkpoint, time, measure memory, print the table, write the figures."""
     options = parse_options(StartupOptions, argv, program="python -m benchmarks.startup", description=__doc__)
-    if options.json:
-        check_file(options.json, "--json")
+    check_file(options.json, "--json")
     if options.source is None:
         raise UserError("--source: is needed")
     if options.threads:

@@ -138,11 +138,13 @@ def check_place(path: str | Path, option: str) -> None:
         raise UserError(f"{option} {path}: {there} is not writable; choose another place")
 
 
-def check_file(path: str | Path, option: str, others: Mapping[str, str | Path | None] | None = None) -> None:
-    """`check_place` for a file: a folder in its place is refused, and the file of another option.
+def check_file(path: str | Path | None, option: str, others: Mapping[str, str | Path | None] | None = None) -> None:
+    """`check_place` for a file, if one was given: a folder in its place is refused, and the file of another option.
 
     `others`: the files that are read or written besides, by option; None is one that was not given.
     """
+    if not path:
+        return
     check_place(path, option)
     path = Path(path)
     if path.is_dir():

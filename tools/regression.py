@@ -71,9 +71,7 @@ def main(argv: list[str]) -> None:
         if not getattr(options, name):
             raise UserError(f"--{name}: is missing (--help tells what it takes)")
     check_sides(options)
-    if options.json:
-        check_file(options.json, "--json", {"--labels": options.labels, "--coded": options.coded,
-                                            "--posts": options.posts})
+    check_file(options.json, "--json", {"--labels": options.labels, "--coded": options.coded, "--posts": options.posts})
     run, codes, labels, posts = read_all(options, [], columns_of(options))
     coded, drawn = sample_of(codes, labels)
     asked = question(options, labels, codes)

@@ -59,8 +59,7 @@ def main(argv: list[str]) -> None:
         if getattr(options, name) is None:
             raise UserError(f"--{name}: is missing; name a file (--help tells what is in it)")
     read = {"--labels": options.labels, "--coded": options.coded, "--posts": options.posts}
-    if options.json:
-        check_file(options.json, "--json", read)
+    check_file(options.json, "--json", read)
     if options.figure:
         if Path(options.figure).suffix not in PICTURES:
             raise UserError(f"--figure {options.figure}: has no known format; give it a name with "
