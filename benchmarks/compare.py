@@ -54,6 +54,7 @@ class CompareOptions(BenchmarkOptions):
     train_posts: int = option(32, "posts per turn in training", minimum=1)
     label_posts: int = option(48, "posts per turn in labelling", minimum=1)
     new_tokens: int = option(3, "tokens that the usual stack generates; three as in the paper", minimum=1)
+    task: str = option("both", "what is measured", choices=("both", "train", "label"))
     llama: str = option("auto", "whether llama.cpp takes part; auto: if installed", choices=("auto", "on", "off"))
 
 
@@ -120,10 +121,12 @@ def shapes(config: dict) -> set[tuple[int, int]]:
 
 def one_depth(options: CompareOptions, depth: int, checkpoint: Path, work: Path, facts: dict) -> Depth:
     """Start the workers for one depth, let them take turns, end them; `facts` gets what all depths share."""
-    settings = options.for_worker(checkpoint, work) | {"new_tokens": options.new_tokens, "bf16_kernels": False}
+    settings = options.for_worker(checkpoint, work) | {"new_tokens": options.new_tokens, "bf16_kernels": False,
+                                                       "keep_memory": options.task == "label"}
     bf16 = options.device == "cpu" and has_bf16_kernels()
     int8 = options.device == "cpu" and options.dtype == "float32" and pays()
-    every = jobs(options, everything=not options.quick, llama=options.llama == "on", bf16=bf16, int8=int8)
+    every = [job for job in jobs(options, everything=not options.quick, llama=options.llama == "on", bf16=bf16,
+                                 int8=int8) if options.task in ("both", job.task)]
     with ExitStack() as stack:
         start = lambda side, module, **more: stack.enter_context(  # noqa: E731
             Worker(side, f"benchmarks.worker_{module}", settings | more, work))

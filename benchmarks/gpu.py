@@ -126,7 +126,7 @@ def one_part(worker: Worker, out: Path, name: str, seconds: float) -> dict:
     took = round(time.monotonic() - began, 1)
     print(f"\n{PARTS[name].title} ({human_seconds(took)})" + (f": {error}" if error else ""))
     if figures:
-        print(table(["", "", "", "to reach", ""], [[figure["what"], shown(figure["value"]), figure["unit"],
+        print(table(["", "", "", "goal", ""], [[figure["what"], shown(figure["value"]), figure["unit"],
                                                      figure["goal"], verdict(figure["met"])] for figure in figures]))
     sys.stdout.flush()
     return {"title": PARTS[name].title, "seconds": took, "limit": round(seconds, 1), "error": error,

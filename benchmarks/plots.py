@@ -2,9 +2,9 @@
 
     python -m benchmarks.plots --compare result.json --scaling scaling.json --beside million.json --out docs
 
-Writes `speed.png` and `memory.png` from the first file, `scaling.png` from the second and `million.png` from the third.
-Colours are Okabe and Ito's, distinct in every common colour blindness; ours is also the darkest, and bars show their
-numbers.
+Writes `speed.png` and `memory.png` from the first file (`labelling.png` if nothing was trained), `scaling.png` from
+the second and `million.png` from the third. Colours are Okabe and Ito's, distinct in every common colour blindness;
+ours is also the darkest, and bars show their numbers.
 """
 
 from dataclasses import dataclass
@@ -20,8 +20,9 @@ from common.files import atomic_write, read_json
 from common.options import option, parse_options
 
 OURS, USUAL, LLAMA, LIMIT, INK = "#0072B2", "#E69F00", "#999999", "#D55E00", "#222222"
-COLOURS = {"ours": OURS, "ours in bf16": "#56B4E9", "usual": USUAL, "usual in bf16": "#F0E442", "llama.cpp": LLAMA}
-SIDES = {"ours": "Glass Llama", "ours in bf16": "Glass Llama, --dtype bfloat16",
+COLOURS = {"ours": OURS, "ours in bf16": "#56B4E9", "ours in int8": "#009E73",
+           "usual": USUAL, "usual in bf16": "#F0E442", "llama.cpp": LLAMA}
+SIDES = {"ours": "Glass Llama", "ours in bf16": "Glass Llama, --dtype bfloat16", "ours in int8": "Glass Llama, --int8",
          "usual": "transformers + peft + bitsandbytes", "usual in bf16": "the same, bf16 kernels (rounded)",
          "llama.cpp": "llama.cpp Q4_K_M, one post a call"}
 TITLES = {"train": "Training: seconds a post", "label": "Labelling: seconds a post"}
@@ -52,7 +53,9 @@ def main(argv: list[str]) -> None:
     with matplotlib.rc_context(STYLE):
         if options.compare:
             result = checked(options.compare, "projection")
-            figures |= {"speed.png": speed(result), "memory.png": memory(result)}
+            both = result["memory"]  # nothing was trained with --task label
+            figures |= {"speed.png": speed(result), "memory.png": memory(result)} if both else {
+                "labelling.png": speed(result)}
         if options.scaling:
             figures["scaling.png"] = scaling(checked(options.scaling, "series"))
         if options.beside:
@@ -81,7 +84,9 @@ def speed(result: dict) -> Figure:
     figure, axes = empty(panels)
     for ax, (task, rows) in zip(axes, panels.items(), strict=True):
         bars(ax, rows, ".2f")
-        ax.set_title(f"{TITLES[task]}, {result['settings']['full_depth']} layers")
+        full = result["settings"]["full_depth"]
+        measured = str(full) in map(str, next(iter(result["projection"].values()))["medians"])
+        ax.set_title(f"{TITLES[task]}, {'' if measured else 'projected to '}{full} layers")
     key(figure, {row.side for rows in panels.values() for row in rows}, "its matrix products alone")
     return figure
 

@@ -6,9 +6,9 @@ from common.terminal import human_bytes, human_seconds, table
 def report(result: dict) -> str:
     """All tables, below a description of the machine and the settings."""
     depths, full = sorted(result["depths"], key=int), result["settings"]["full_depth"]
+    memory = [*memory_lines(result, depths, full), ""] if result["memory"] else []  # none where nothing was trained
     return "\n".join(["", machine_line(result), "", *times(result, depths, full), "", *claims(result, depths, full), "",
-                      *limit_lines(result, full), "", *memory_lines(result, depths, full), "",
-                      f"  took {human_seconds(result['seconds'])}"])
+                      *limit_lines(result, full), "", *memory, f"  took {human_seconds(result['seconds'])}"])
 
 
 def machine_line(result: dict) -> str:
@@ -32,12 +32,12 @@ def times(result: dict, depths: list, full: int) -> list[str]:
 
 
 def claims(result: dict, depths: list, full: int) -> list[str]:
-    """The ratios, each with what was promised."""
+    """The ratios, each with its goal."""
     rows = [[*pair(one), *(f"{one['by_depth'][depth]:.2f}" for depth in depths), f"{one['projected']:.2f}",
              f"{one['range'][0]:.2f} to {one['range'][1]:.2f}", None if one["target"] is None else
              f"{one['target']:g}", verdict(one)] for one in result["ratios"]]
     header = ["times faster", "ours", "than", "theirs", *(f"depth {depth}" for depth in depths), f"at {full}",
-              "single turns", "promised", ""]
+              "single turns", "goal", ""]
     return [table(header, rows), "  where the templates differ (*), the change of template is part of the ratio"]
 
 
@@ -52,7 +52,7 @@ def limit_lines(result: dict, full: int) -> list[str]:
     rows = [[one["job"], f"{one['seconds']:.2f}", f"{one['products']:.2f}", f"{one['share']:.0%}",
              f"{one['bytes']:.3f}", f"{one['share_with_bytes']:.0%}", f"{one['target']:.0%}", verdict(one)]
             for one in result["limits"]]
-    header = [f"seconds a post at {full}", "whole", "products", "share", "bytes", "share with bytes", "promised", ""]
+    header = [f"seconds a post at {full}", "whole", "products", "share", "bytes", "share with bytes", "goal", ""]
     return [table(header, rows),
             "  products: its matrix products alone, dense, measured on the spot; bytes: what dequantising reads and "
             "writes, at the bandwidth of a copy"]
@@ -69,7 +69,7 @@ def memory_lines(result: dict, depths: list, full: int) -> list[str]:
                      f"{one['share']:.0%}", None if one["target"] is None else f"{one['target']:.0%}",
                      verdict(one)])
     header = ["peak memory, train", "beside", "theirs", "activations", *(f"depth {depth}" for depth in depths),
-              f"at {full}", "share", "promised", ""]
+              f"at {full}", "share", "goal", ""]
     return [table(header, rows)]
 
 

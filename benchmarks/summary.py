@@ -30,7 +30,7 @@ def at(points: dict[int, float], depth: int) -> float:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A claim: how many times longer a post takes on `side` than on ours, and what was promised for it."""
+    """A claim: how many times longer a post takes on `side` than on ours, and the goal."""
 
     task: str
     ours: str  # our template; the way is always "packed"

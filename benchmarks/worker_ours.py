@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from benchmarks.equality import digest
 from benchmarks.products import Recorder
 from benchmarks.worker import device_peak, serve, timed
+from common.allocator import keep_memory
 from common.files import read_json
 from data.codebook import load_codebook
 from data.prompt import Prompt
@@ -33,6 +34,8 @@ class Ours:
     def __init__(self, settings: dict):
         self.settings, self.device = settings, settings["device"]
         torch.set_num_threads(settings["threads"])
+        if settings.get("keep_memory"):  # as the programs that label do
+            keep_memory()
         dtype = getattr(torch, settings["dtype"])
         self.model = load_model(settings["checkpoint"], device=self.device, dtype=dtype, quantize=settings["quantize"])
         self.parameters = self.adapter() if settings["targets"] else {}

@@ -15,7 +15,7 @@ from loading.sources import find_base
 from loading.weights import read_config
 
 SMALL_FROM = 50_000_000  # parameters; a smaller model has hardly learnt a language, and no recipe is known for it
-LEAST_STEPS = 300  # of a small model; it needs about a hundred of them to leave the constant answer (docs/recipes.md)
+LEAST_STEPS = 300  # of a small model; it needs 100 to 200 of them to leave the constant answer (docs/recipes.md)
 MOST_EPOCHS = 15  # also where fewer steps come of it: beyond these the model knows so few posts by heart
 
 

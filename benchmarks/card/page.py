@@ -48,7 +48,7 @@ def section(part: dict) -> Html:
     if left_out:
         inner = tag("p", f"Left out in a rehearsal: {left_out}.")
     elif rows:
-        inner = grid(["what", "value", "unit", "to reach", ""], rows, numbers=[False, True, False, False, False])
+        inner = grid(["what", "value", "unit", "goal", ""], rows, numbers=[False, True, False, False, False])
     else:
         inner = tag("p", "Nothing was measured.")
     said = [tag("p", f"{figure['what']}: {figure['value']}") for figure in words]

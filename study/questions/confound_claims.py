@@ -40,6 +40,11 @@ def claims_of(results: Results, rows: list[dict]) -> list[Claim]:
     return claims
 
 
+def stored_as(quantize: str) -> str:
+    """A quantisation in a heading: `stored_as("nf4") -> "nf4"`, `stored_as("none") -> "not quantised"`."""
+    return "not quantised" if quantize == "none" else quantize
+
+
 def sentence_of(results: Results, row: dict) -> str:
     """The headline of one change."""
     if row["value"] is None or np.isnan(row["value"]):
@@ -51,9 +56,8 @@ def sentence_of(results: Results, row: dict) -> str:
         first, second = row["sets"]
         return finding(row, [f"With {held}, {first} scores {scored(row['value'], second)} {what}"],
                        [f"{what}, {first} less {second} with {held},"], posts)
-    changed = row["heading"].partition(" (trained")[0]
-    kind, which = changed.split()[:2]
-    changed = f"used on {weights_words(which)}" if kind == "Weights" else {
+    kind, _, which = row["heading"].partition(" (trained")[0].partition(" − ")[0].partition(" ")
+    changed = f"used on {weights_words('none' if which == stored_as('none') else which)}" if kind == "Weights" else {
         "Prompt": "asked with the prompt ", "Template": "trained and asked with the template ",
         "Codebook": "trained and asked with the codebook "}[kind] + which
     return finding(row, [f"{row['name']}, {changed}, scores {scored(row['value'])} {what}"],

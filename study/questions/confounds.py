@@ -22,7 +22,7 @@ from stats.families import THESE
 from stats.paired import difference
 from stats.recipes import Fits, components, lacking
 from study.questions.compared import compare, fits_words, in_words, main_figure, title_of, widest
-from study.questions.confound_claims import MODEL, ROWS, SEED, claims_of, shown_rows, variance_claims
+from study.questions.confound_claims import MODEL, ROWS, SEED, claims_of, shown_rows, stored_as, variance_claims
 from study.report.section import Column, FigureSpec, Section, Table
 from study.results import Results
 
@@ -105,7 +105,7 @@ def comparisons(results: Results, pairs: list[tuple[str, str]]) -> Iterator[dict
               for name in plan.sets}
     for name, one in sorted(asked, key=lambda pair: pair[1].name):
         heading = f"Prompt {one.template} (trained: {own})" if one.template else \
-            f"Weights {one.quantize} (trained: {stored[name]})"
+            f"Weights {stored_as(one.quantize)} (trained: {stored_as(stored[name])})"
         yield {"heading": heading, "name": name, "sets": (name,), "first": {key: results.first(name, one)},
                "second": single[name], "spare": results.recipe(name)}
     for template in plan.repeat.templates[1:]:

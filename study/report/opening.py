@@ -14,6 +14,11 @@ from study.report.section import FAMILY, Claim, Study
 
 APART = "Also shown, on weaker grounds:"
 UNDECIDED = "Undecided: the data are compatible with a difference, and also with none."
+TERMS = {
+    "macro-F1": "each label has an F1, from 0 to 1, which falls with each post of that label that is missed and each "
+    "other post that gets it; macro-F1 is the mean of these, so a rare label counts as much as a frequent one.",
+    "end to end": "a post is right if its stance is, so a post that the model takes for another topic is wrong.",
+}
 
 
 class Opening(NamedTuple):
@@ -67,6 +72,12 @@ def is_shown(claim: Claim) -> bool:
 def is_undecided(claim: Claim) -> bool:
     """Whether it is a difference, or an association, whose interval contains zero."""
     return claim.kind in ("difference", "correlation") and claim.low is not None and not is_shown(claim)
+
+
+def terms_of(claims: list[Claim]) -> list[str]:
+    """What the terms mean that stand in the text of `claims`, a sentence each."""
+    text = " ".join(f"{claim.text} {claim.may_say} {claim.may_not_say}" for claim in claims)
+    return [f"{term[0].upper()}{term[1:]}: {meaning}" for term, meaning in TERMS.items() if term in text]
 
 
 def verdict(claim: Claim) -> str:

@@ -19,7 +19,7 @@ from report.page import POLICY, STYLE, both_widths
 from report.words import language_name
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
-from study.report.opening import APART, is_undecided, opening_of, verdict
+from study.report.opening import APART, is_undecided, opening_of, terms_of, verdict
 from study.report.section import FAMILY, Claim, FigureSpec, Section, Study, Table, study_json
 from study.report.tables import READ_R, column_list, csv_text, html_table
 
@@ -77,7 +77,8 @@ def _opening(study: Study, reach: float) -> Html:
     return tag("header", tag("h1", study.title, dir="auto"), tag("p", f"Made {study.created}", class_="note"),
                tag("p", study.note, class_="note", dir="auto") if study.note else None,
                _found(study),
-               tag("div", *cards, class_="cards") if cards else tag("p", "This study makes no claims."))
+               tag("div", *cards, class_="cards") if cards else tag("p", "This study makes no claims."),
+               *(tag("p", line, class_="note") for line in terms_of([claim for _, claim in study.first_claims])))
 
 
 def _found(study: Study) -> Html | None:

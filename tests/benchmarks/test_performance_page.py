@@ -32,6 +32,14 @@ def test_engines():
     assert f"Two workers gained {100 * (two / one - 1):.0f} % over one" in PAGE
 
 
+def test_what_the_readme_says_of_memory_without_a_gpu():
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    log = (ROOT / "LOG.md").read_text(encoding="utf-8")
+    assert "Training with 16 posts a step takes 11.0 GB" in PAGE and "16 posts a step should take about 11 GB" in readme
+    assert "train 3 steps of one post | 80.7 (67 for the steps) | 4.44 GB |" in log
+    assert "three steps of one post took 4.4 GB with 3B" in readme
+
+
 def test_beside_the_model():
     for before, now, name in zip(FOUND["beside"]["before"], FOUND["beside"]["now"], STAGES, strict=True):
         shown = re.search(rf"\| {name}[^|]*\| ([\d.]+) \| ([\d.]+) \|", PAGE)

@@ -63,6 +63,11 @@ def test_pictures(tmp_path):
     for ax in plots.memory(json.loads(files[0].read_text())).axes:
         labels = [label.get_text() for label in ax.get_yticklabels()]
         assert sorted(labels) == sorted([f"{PAPER}: ours", f"{PAPER}: full logits", f"{FIRST}: ours"])
+    one = next(iter(projected.values()))
+    rows = {f"{side}, label, {PAPER}, packed": one for side in ("ours", "ours in bf16", "ours in int8")}
+    files[0].write_text(json.dumps(result | {"memory": [], "limits": [], "projection": rows}))  # as --task label writes
+    here("benchmarks.plots", "--compare", files[0], "--out", tmp_path / "label", cwd=ROOT)
+    assert [path.name for path in (tmp_path / "label").iterdir()] == ["labelling.png"]
     assert "is not what the benchmark wrote" in here("benchmarks.plots", "--compare", files[1], cwd=ROOT, code=2)
     assert "at least one file" in here("benchmarks.plots", cwd=ROOT, code=2)
 

@@ -69,7 +69,7 @@ def test_the_means_over_seeds(kind):
 
 def test_what_the_page_says_of_both():
     text = PAGE.replace("\n", " ")
-    assert re.search(r"bar was \.62 .* \.88", text)
+    assert re.search(r"bar, set before these runs, was \.62 .* \.88", text)
     for kind in ("shuffled", "rounds"):
         means = [mean(column) for column in zip(*(figures(found) for found in RESULT[kind].values()), strict=True)]
         assert means[1] < 0.62 and means[2] < 0.88
@@ -79,6 +79,18 @@ def test_what_the_page_says_of_both():
     assert max(found["left_by_step"] for found in RESULT["rounds_development"].values()) <= 160
     scores = [found["en"]["macro_f1"] for found in RESULT["rounds"].values()]
     assert max(scores) - min(scores) < 0.07
+
+
+def test_the_shares_of_answers():
+    found = RESULT["rounds_answers"]
+    share = lambda answers, label: f"{100 * answers[label] / sum(answers.values()):.0f}"  # noqa: E731
+    ends, people = ([], [])
+    for label in ("pro-immigration", "unrelated"):
+        ours = [share(answers, label) for answers in found["seeds"].values()]
+        ends += [min(ours, key=int), max(ours, key=int)]
+        people.append(share(found["people"], label))
+    assert (f"called {ends[0]} to {ends[1]} % pro-immigration, where people called {people[0]} %, and {ends[2]} to "
+            f"{ends[3]} % unrelated (people: {people[1]} %)") in " ".join(PAGE.split())
 
 
 def test_the_run_on_all_languages():

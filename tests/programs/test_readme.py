@@ -66,7 +66,7 @@ def test_options_exist():
         cls = next((cls for name, cls in programs.items() if name in line), None)
         if cls is not None:
             known = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(cls)} | {"--preset", "--help"}
-            options = re.findall(r"(--[a-z][a-z-]+)", line)
+            options = re.findall(r"(--[a-z][a-z0-9-]+)", line)
             assert set(options) <= known, line
             used += len(options)
     assert used > 8

@@ -14,7 +14,7 @@ from stats.families import SEEDS, THESE
 from study.preregistration import DECLARED, NAMED
 from study.questions.contrasts import contrasts
 from study.questions.sentences import capped, weights_words
-from study.report.opening import APART, UNDECIDED, opening_of
+from study.report.opening import APART, UNDECIDED, opening_of, terms_of
 from study.report.page import study_page
 from study.report.section import FAMILY, Claim, Section, Study
 from study.write_up import summary
@@ -46,6 +46,16 @@ def test_the_first_line_counts_what_is_shown_and_what_is_undecided(ends, head):
     assert found.undecided == (UNDECIDED if shown < len(ends) else "")
     assert ("No comparison was tested against another" in found.caution) == (len(ends) > 1)
     assert ("larger than one undecided" in found.caution) == (0 < shown < len(ends))
+
+
+def test_terms_that_stand_in_the_first_claims_are_explained_below_them():
+    study = made(claim("A is higher."))
+    assert terms_of(study.sections[0].claims) == [] and "rare label" not in study_page(study)
+    study.sections[0].claims[0].may_say = "Whether stance end to end accuracy and topic macro-F1 differ is undecided."
+    first, second = terms_of(study.sections[0].claims)
+    assert first.startswith("Macro-F1: each label") and second.startswith("End to end: a post is right if")
+    page = html.unescape(study_page(study))
+    assert page.index("may not") < page.index(first) < page.index(second) < page.index("The questions")
 
 
 def test_what_is_shown_on_weaker_grounds_stands_apart_with_the_reason():

@@ -79,7 +79,7 @@ def test_sets_of_equal_rows_are_found_and_compared_as_recipes(results, section):
 
 def test_prompt_and_weights_are_the_first_fits_difference(results, section):
     for heading, name in (("Prompt authors (trained: instruction-first)", "prompt authors"),
-                          ("Weights none (trained: nf4)", "weights none")):
+                          ("Weights not quantised (trained: nf4)", "weights none")):
         rows = rows_of(section, heading)
         assert {row["name"] for row in rows} == {"equal"}  # the plan asks this of one set
         asked = next(one for one in results.asked("equal") if one.name == name)
