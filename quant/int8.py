@@ -34,7 +34,8 @@ from quant.convert import inside_layers
 
 PARTS = 3  # of K, each with its own scale of activations
 MULTIPLE = 64  # a part's length is a multiple of it, as the instructions want
-SLICE = 256  # tokens that are multiplied at a time, so that what lies between the steps stays in the processor's cache
+SLICE = 256  # tokens on which a product is tried
+TILE = 1 << 21  # numbers of y made at a time: what lies between the steps stays in the processor's cache
 ZERO = 128  # what an unsigned activation of zero is
 TINY = 1e-30  # a token's scale if all its numbers are zero, or nearly
 PAYS = 1.1  # times as fast as float32 must a product be
@@ -178,8 +179,9 @@ class Int8Linear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         tokens = x.reshape(-1, self.in_features)
         out = tokens.new_empty(len(tokens), self.out_features)
-        for first in range(0, len(tokens), SLICE):
-            some, y = tokens[first : first + SLICE], out[first : first + SLICE]
+        count = max(1, TILE // self.out_features)  # tokens at a time; their bits do not depend on it
+        for first in range(0, len(tokens), count):
+            some, y = tokens[first : first + count], out[first : first + count]
             for part, held in zip(parts_of(self.in_features), self.held, strict=True):
                 unsigned, a = quantize_tokens(some[:, part])
                 # Product and sum apart: fused, their bits would depend on a token's place.

@@ -52,7 +52,8 @@ def tokens(count: int, size: int, seed: int = 1) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_both_libraries_give_the_bits_of_the_specification(shape, product):
+def test_both_libraries_give_the_bits_of_the_specification(shape, product, monkeypatch):
+    monkeypatch.setattr(int8, "TILE", SLICE * shape[1])  # the last tokens are multiplied apart
     layer, x = linear(shape), tokens(SLICE + 37, shape[0])
     rounded = Int8Linear.from_base(layer, product)
     right = int8_product_plain(x, layer.weight, layer.bias)
@@ -75,7 +76,9 @@ def test_the_specification_is_as_near_as_its_steps_allow(shape):
     assert (error <= bound * 1.001 + 1e-4).all() and error.max() > 0
 
 
-def test_a_token_alone_gets_the_bits_it_gets_among_others(product):
+@pytest.mark.parametrize("count", [100, SLICE, 3 * SLICE])
+def test_a_token_alone_gets_the_bits_it_gets_among_others(product, count, monkeypatch):
+    monkeypatch.setattr(int8, "TILE", count * 70)
     x, layer = tokens(3 * SLICE, 200), Int8Linear.from_base(linear((200, 70)), product)
     whole = layer(x)
     for rows in (1, 5, 16, SLICE + 1):
