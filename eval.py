@@ -18,7 +18,6 @@ from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import atomic_folder, check_place, find_path, sha256_file, write_json
 from common.options import option, parse_options
-from common.reading import check_path
 from common.run_json import RUN_JSON
 from common.terminal import progress
 from data.annotators import Agreement, read_labelled
@@ -34,6 +33,7 @@ from data.writers import write_rows
 from finetune.recorded import is_demonstration, training_posts
 from finetune.run_folder import RunFolder
 from inference.decide import decide
+from inference.evaluation import check_out, check_same_data
 from inference.int8 import Int8Price, to_int8
 from inference.labeller import Labeller
 from inference.options import LabelOptions
@@ -41,7 +41,7 @@ from inference.run import finished_run, open_model
 from report.beside import beside_table
 from report.demonstration import explanation
 from report.errors import surest_errors
-from report.metrics import Scored, dropped_section, score
+from report.metrics import Scored, check_values, dropped_section, score
 from report.page import write_page
 from report.tables import label_table, language_table
 from report.words import filled, findings
@@ -104,11 +104,15 @@ def main(argv: list[str]) -> None:
     name = stem(Path(options.predictions or options.data[0]))
     out = Path(options.out or (run.path / f"eval-{name}" if run else f"runs/scored-{name}"))
     check_out(out, explicit=options.out is not None)
+    if run is not None and options.out is None:
+        check_same_data(run, out, options.data[0])
     if run is None:
         predictions, agreement = read_labels(options)
         check, facts = check_test([], predictions.posts), {"predictions": options.predictions}
         print("\n".join(check.repeats.lines()))
     else:
+        if options.baseline == "encoder" or options.encoder is not None:
+            training_posts(run, options.model)  # refused before the model labels, not after
         predictions, agreement, check = label_posts(options, run)
         facts = run.facts
     metrics = figures(options, predictions, check, facts.get("calibration"))
@@ -158,15 +162,6 @@ def check_together(options: EvalOptions) -> None:
     for name in ("codebook", "seen_languages"):
         if name in options.given and not options.predictions:
             raise UserError(f"--{name.replace('_', '-')}: goes with --predictions; a run has its own")
-
-
-def check_out(out: Path, explicit: bool) -> None:
-    """An evaluation may be written over an earlier one of ours, never over anything else."""
-    check_path(out / "metrics.json")
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "metrics.json").exists())):
-        option = f"--out {out}" if explicit else str(out)
-        raise UserError(f"{option}: holds something that is not an evaluation; choose another folder")
-    check_place(out, "--out")
 
 
 def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agreement | None, TestCheck]:
@@ -234,6 +229,7 @@ def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
         if not any(name in post.extra for post in posts):
             there = ", ".join(sorted({key for post in posts for key in post.extra})) or "none"
             raise UserError(f"--by {name}: the posts have no such column; their other columns: {there}")
+        check_values(name, {post.extra.get(name, "") for post in posts})
     return group_posts(posts, options.group_by, same_text=any(post.text for post in posts))
 
 

@@ -27,7 +27,7 @@ from data.exposure import exposure_table
 from finetune.build import choose_order, make_trainer, what_comes
 from finetune.defaults import fill_in
 from finetune.learning import Learning, advice, answers_of, sample
-from finetune.loop import Trainer, Watch, fit
+from finetune.loop import NotFinite, Trainer, Watch, fit
 from finetune.memory import fullest, plan_memory
 from finetune.options import PRESETS, TrainOptions
 from finetune.prepare import Prepared, prepare
@@ -118,10 +118,10 @@ def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> No
     try:
         train(options, prepared, run, trainer)
     except KeyboardInterrupt:
-        print(f"to continue from the last checkpoint: python train.py --resume --out {run.path}", file=sys.stderr)
+        print(f"to continue: {this_python()} train.py --resume --out {run.path}", file=sys.stderr)
         raise
-    except UserError:
-        if not options.resume and not run.kept_steps:  # such as a loss that is no number from the first step on
+    except NotFinite:
+        if not options.resume and not run.kept_steps:  # from the first steps on: there is nothing to go on with
             run.discard()
         raise
 
@@ -193,7 +193,7 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{run.path / 'checkpoint' / 'state.pt'}: does not belong to this run ({error}); train "
                             "anew into another folder") from error
-        if "micro_tokens" in options.given:
+        if "micro_tokens" in options.given and options.micro_tokens:  # 0 leaves it as it was chosen
             trainer.micro_tokens = options.micro_tokens
         print(f"  continuing after step {trainer.step_count} of {trainer.total_steps}")
     else:  # how steps are cut is now fixed, whatever memory a resumed run finds

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy
 
 from baselines.regression import regress
-from baselines.sentences import SentenceEncoder, check_installed, is_installed
+from baselines.sentences import SentenceEncoder, is_installed
 from common.errors import UserError
 from common.options import option
 from common.terminal import progress
@@ -50,8 +50,8 @@ class BaselineOptions:
                 raise UserError(f"--{name}: goes with a run, whose posts it learns from; not with --predictions")
         if self.encoder is not None and self.baseline == "none":
             raise UserError("--encoder and --baseline none: one asks for what the other leaves out")
-        if self.baseline == "encoder" and self.encoder is None:
-            check_installed()  # before the model labels thousands of posts
+        if self.baseline == "encoder" or self.encoder is not None:
+            SentenceEncoder(self.encoder or "package")  # opened before the model labels thousands of posts
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,8 @@ def line_of(error: Exception) -> str | None:
         return str(error)
     if is_memory(error):
         what = str(error).strip().splitlines()[0][:100] if str(error) else "Python's"
-        return (f"not enough memory ({what}); what helps: --quantize nf4, --checkpointing on, fewer --micro-tokens, a "
-                "smaller model")
+        return (f"not enough memory ({what}); what helps, where the program has the option: --quantize nf4, "
+                "--checkpointing on, fewer --micro-tokens; and a smaller model")
     if isinstance(error, OSError) and error.errno in WHAT_HELPS:
         where = error.filename or "the output"
         return f"{where}: {error.strerror}; {WHAT_HELPS[error.errno]}"

@@ -131,7 +131,7 @@ def check_place(path: str | Path, option: str) -> None:
     if path.exists() and path.samefile(Path.cwd()):  # and nothing is renamed into its place
         raise UserError(f"{option} {path}: is the working folder itself; name a place in it")
     clear(path.parent, path.name)
-    there = next(parent for parent in path.absolute().parents if parent.exists())
+    there = next((parent for parent in path.absolute().parents if parent.exists()), path.absolute())  # "/" has none
     if not there.is_dir():
         raise UserError(f"{option} {path}: {there} is a file, so nothing can be put into it; choose another place")
     if not os.access(there, os.W_OK | os.X_OK):

@@ -127,18 +127,21 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
         parser.error(f"unknown {'option' if rest[0].startswith('-') else 'word'} '{rest[0]}'{hint}")
     given = vars(namespace)
     for name, value in given.items():  # an empty shell variable must not mean "the default"
-        if name in fields and value in ("", [""]) and fields[name].default != "" and fields[name].metadata["metavar"]:
-            raise UserError(f"--{name.replace('_', '-')}: is empty; give {fields[name].metadata['metavar']}, or leave "
-                            "the option out")
+        field, is_empty = fields.get(name), "" in value if isinstance(value, list) else value == ""
+        metavar = "FILE" if name == "config" else field and field.default != "" and field.metadata["metavar"]
+        if is_empty and metavar:
+            raise UserError(f"--{name.replace('_', '-')}: is empty; give {metavar}, or leave the option out")
     config, preset = given.pop("config"), given.pop("preset", None)
     from_file = _read_config(config, fields, presets) if config else {}
-    preset = preset or from_file.pop("preset", None)
-    from_file.pop("preset", None)
+    preset, _ = preset or from_file.get("preset"), from_file.pop("preset", None)
     values = {name: (value, f"preset {preset}") for name, value in (presets or {}).get(preset, {}).items()}
     values |= {name: (value, f"{config}: {name}") for name, value in from_file.items()}
     values |= {name: (value, "--" + name.replace("_", "-")) for name, value in given.items()}
     result = cls(**{name: _checked(value, kinds[name], fields[name].metadata, where)
                     for name, (value, where) in values.items()})
+    for name, (_, where) in values.items():  # in a file [] may say "all"
+        if getattr(result, name) == [] and (getattr(cls(), name) or where.startswith("--")):
+            raise UserError(f"{where}: is empty; name something, or leave it out")
     result.given = frozenset(values)
     return result
 
@@ -197,7 +200,8 @@ def _read_config(path: str, fields, presets) -> dict:
         if key.replace("-", "_") not in known:
             raise UserError(f"{path}: unknown key '{key}'{closest(key, known)}")
         result[key.replace("-", "_")] = value
-    if presets and result.get("preset", next(iter(presets))) not in presets:
+    preset = result.get("preset", next(iter(presets or [""])))
+    if presets and (not isinstance(preset, str) or preset not in presets):
         raise UserError(f"{path}: preset: '{result['preset']}' is not one of {', '.join(sorted(presets))}")
     return result
 

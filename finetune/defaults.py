@@ -9,6 +9,7 @@ How the second was found, and why the third differs, is in docs/recipes.md.
 
 import math
 
+from common.errors import UserError
 from finetune.options import DEMO, SMALL, SMALL_MODEL, TrainOptions, is_embedded
 from loading.choice import SMALL_BELOW, parameters
 from loading.sources import find_base
@@ -20,15 +21,20 @@ MOST_EPOCHS = 15  # also where fewer steps come of it: beyond these the model kn
 
 
 def fill_in(options: TrainOptions) -> None:
-    """Set what is not given to the recipe of the base, by its size."""
+    """Set what is not given to the recipe of the base, by its size; `UserError` for two answers to one question."""
     recipe = SMALL if is_embedded(options) else SMALL_MODEL if is_small_model(options) else {}
-    if recipe is SMALL and not {"data", "languages", "per_language"} & options.given:
+    if recipe is SMALL and not {"data", "languages", "per_language", "rows"} & options.given:
         recipe = SMALL | DEMO
     if recipe is SMALL_MODEL and not {"epochs", "max_steps"} & options.given:
         options.least_steps = LEAST_STEPS
+    # Grouping by length decides the order, too, and class weights make labels count equally already.
+    kept = {"balance"} if options.group_by_length or options.class_weights else set()
     for key, value in recipe.items():
-        if key not in options.given and not (key == "balance" and options.group_by_length):  # both decide the order
+        if key not in options.given | kept:
             setattr(options, key, value)
+    if options.class_weights and options.balance in ("label", "both") and not options.resume:
+        raise UserError(f"--class-weights and --balance {options.balance}: each lets all labels count the same, and "
+                        "together they make rare ones count more than frequent ones; choose one")
 
 
 def is_small_model(options: TrainOptions) -> bool:

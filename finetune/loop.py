@@ -228,13 +228,17 @@ class Watch:
         return False
 
 
+class NotFinite(UserError):
+    """A loss or a gradient is no number: further steps would make nothing of it."""
+
+
 def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, eval_every: int, save_every: int,
         patience: int) -> str:
     """Run the remaining steps; returns why it ended: "all steps" or "no gain in N evaluations".
 
     evaluate() -> (score, dict), or None if there is nothing to evaluate on; on_best() keeps the adapter; save() writes
     the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read for several steps at a
-    time, when the loop pauses anyway. Raises `UserError` for one that is not finite.
+    time, when the loop pauses anyway. Raises `NotFinite` for one that is no number.
     """
     waiting: list[dict] = []
 
@@ -242,7 +246,7 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
         for line in waiting:
             line = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in line.items()}
             if not all(math.isfinite(line.get(key, 0.0)) for key in ("loss", "grad_norm")):
-                raise UserError(f"step {line['step']}: the loss is {line['loss']} and its gradient's norm "
+                raise NotFinite(f"step {line['step']}: the loss is {line['loss']} and its gradient's norm "
                                 f"{line['grad_norm']}; try a smaller --learning-rate, or --dtype float32")
             log(line)
         waiting.clear()

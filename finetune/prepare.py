@@ -100,10 +100,11 @@ def prepare(options, layout: str | None = None) -> Prepared:
     epochs = min(options.epochs, options.max_steps / steps) if options.max_steps else options.epochs
     shown = exposure(count_tokens(split.first, rows, prompt), epochs, shares,
                      f"{tokenizer.kind} tokenizer of {options.model}", why)
+    chosen_rows = {"rows": sha256_file(find_path(options.rows))} if options.rows else {}
     fingerprint, imitating = prompt.fingerprint(), prompt.imitating(post.text for post in split.first + split.second)
     facts = {
         "hashes": {"data": {str(path): sha256_file(path) for path in files}, "codebook": codebook.hash,
-                   "prompt": sha256_json(fingerprint)},
+                   "prompt": sha256_json(fingerprint)} | chosen_rows,
         "codebook": codebook.to_dict(), "prompt": fingerprint,
         "languages": sorted({post.language for post in split.first}),
         "rows": {"read": notes.to_dict(), "split": split.to_dict(), "repeats": repeats.to_dict(),

@@ -5,7 +5,7 @@ from dataclasses import fields
 from common.errors import UserError
 from common.files import find_path, sha256_file
 from data.posts import Post
-from finetune.options import TrainOptions
+from finetune.options import DEMO, TrainOptions
 from finetune.prepare import Prepared, prepare
 from finetune.run_folder import RunFolder
 
@@ -28,7 +28,8 @@ def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions,
     options = TrainOptions(**{field.name: stored[field.name] for field in fields(TrainOptions) if field.name in stored})
     options.given = frozenset(stored)
     options.model = model or options.model
-    for name, digest in recorded_data(run).items():
+    rows = {options.rows: facts["hashes"]["rows"]} if options.rows and "rows" in facts["hashes"] else {}
+    for name, digest in (recorded_data(run) | rows).items():
         path = find_path(name)
         if not path.is_file() or sha256_file(path) != digest:
             raise UserError(f"{name}: is not there with the bytes that the run was trained on")
@@ -44,4 +45,5 @@ def training_posts(run: RunFolder, model: str | None = None) -> list[Post]:
 def is_demonstration(run: RunFolder) -> bool:
     """Whether the embedded base was fine-tuned on the sample posts, as `make demo` does."""
     options, usual = run.facts["options"], TrainOptions()
-    return options["model"] == usual.model and options.get("data") == list(usual.data)
+    return (options["model"] == usual.model and options.get("data") == list(usual.data)
+            and options.get("languages") == DEMO["languages"] and not options.get("rows"))

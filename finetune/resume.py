@@ -22,6 +22,7 @@ def check_same(run: RunFolder, options: TrainOptions) -> None:
                             "option out, or train anew into another folder")
         if key in stored and key not in given and key not in ("resume", "out"):
             setattr(options, key, before)
+    options.least_steps = 0  # its epochs were settled when it began
     if not options.threads:  # how a sum is divided among threads decides its last bits
         options.threads = run.facts["environment"]["threads"]
 

@@ -14,6 +14,7 @@ values.
 
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -226,4 +227,5 @@ def commit() -> str | None:
 def next_run(languages: list[str]) -> Path:
     """The first free name in runs/, such as runs/en-es-2."""
     name = "-".join(languages) if len(languages) <= 4 else f"{len(languages)}-languages"
+    name = re.sub(r"[^\w-]", "-", name)  # an unknown tag may hold a slash
     return next(path for number in range(1, 10**6) if not (path := Path("runs") / f"{name}-{number}").exists())

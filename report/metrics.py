@@ -22,7 +22,7 @@ The intervals cover the sampling of this test set. They do not cover the trainin
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy
@@ -170,8 +170,7 @@ class _Table:
             raise UserError(f"--by {column}: the data have no such column; there are: {have}")
         values = numpy.array([str(value) for value in self.scored.extra[column]], dtype=object)
         names = sorted(set(values))
-        if len(names) > MAX_VALUES:
-            raise UserError(f"--by {column}: {len(names)} different values; at most {MAX_VALUES} are possible")
+        check_values(column, names)
         result = {}
         for name in names:
             chosen = values == name
@@ -231,3 +230,9 @@ class _Table:
             return None
         return calibration(self.scored.probabilities[rows], self.gold[rows], self.language[rows], self.clusters[rows],
                            self.draws, self.seed, self.level)
+
+
+def check_values(column: str, values: Iterable[str]) -> None:
+    """Raise `UserError` for a `by` column that holds ids rather than groups."""
+    if (count := len(set(map(str, values)))) > MAX_VALUES:
+        raise UserError(f"--by {column}: {count} different values; at most {MAX_VALUES} are possible")

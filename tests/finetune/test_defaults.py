@@ -4,12 +4,19 @@ Deliberate break: in finetune/defaults.py let `fill_in` ignore `options.given`, 
 """
 
 import json
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from common.errors import UserError
 from common.options import parse_options
 from finetune.defaults import LEAST_STEPS, MOST_EPOCHS, enough_epochs, fill_in
 from finetune.options import DEMO, PRESETS, SMALL, SMALL_MODEL, TrainOptions
+from finetune.recorded import is_demonstration
+from finetune.resume import check_same
+from finetune.run_folder import next_run
 
 SMOLLM2 = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
            "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
@@ -36,6 +43,9 @@ def test_a_base_of_some_hundred_million_parameters_has_its_own_recipe(base):
         assert getattr(options, key) == (value if size == "135 million" else getattr(plain, key)), key
     assert options.least_steps == (LEAST_STEPS if size == "135 million" else 0)
     assert given("--model", folder, "--group-by-length").balance == "none"  # who asks for an order gets it
+    assert given("--model", folder, "--class-weights").balance == "none"  # which lets labels count equally already
+    with pytest.raises(UserError, match="--class-weights and --balance label: each lets all labels count the same"):
+        given("--model", folder, "--class-weights", "--balance", "label")
     options = given("--model", folder, "--learning-rate", "3e-4", "--epochs", "1")
     assert (options.learning_rate, options.epochs, options.least_steps) == (3e-4, 1, 0)
     assert given("--model", folder, "--preset", "paper").schedule == "constant"
@@ -46,6 +56,29 @@ def test_the_projects_own_base_keeps_its_recipes():
     assert all(getattr(shipped, key) == value for key, value in (SMALL | DEMO).items())
     assert all(getattr(mine, key) == value for key, value in SMALL.items()) and not mine.languages
     assert shipped.least_steps == mine.least_steps == 0
+    assert not given("--rows", "rows.json").languages  # the file says which posts, not the demonstration
+
+
+def test_a_run_that_goes_on_keeps_the_epochs_that_it_began_with():
+    options = parse_options(TrainOptions, ["--resume", "--out", "x"], program="train.py", description="")
+    options.least_steps = LEAST_STEPS  # as for a base of this size where nothing is said of epochs
+    run = SimpleNamespace(path="x", facts={"options": {"epochs": 2}, "environment": {"threads": 1}})
+    check_same(run, options)
+    assert enough_epochs(options, 14) == options.epochs == 2
+
+
+def test_only_two_languages_of_the_sample_posts_are_the_demonstration():
+    def made(**changes):
+        options = asdict(TrainOptions(**{"languages": DEMO["languages"]} | changes))
+        return SimpleNamespace(facts={"options": json.loads(json.dumps(options))})
+
+    assert is_demonstration(made()) and not is_demonstration(made(languages=["en", "de"]))
+    assert not is_demonstration(made(languages=[])) and not is_demonstration(made(rows="rows.json"))
+
+
+def test_a_run_is_named_by_its_languages_and_lies_in_one_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert next_run(["en", "es"]) == Path("runs/en-es-1") and next_run(["en", "pt/br"]) == Path("runs/en-pt-br-1")
 
 
 @pytest.mark.parametrize("steps, epochs", [(212, 2), (1000, 2), (100, 3), (20, MOST_EPOCHS), (1, MOST_EPOCHS)])

@@ -52,10 +52,15 @@ TRAIN = {
     "no such config": (["--config", "none.toml"], ("none.toml", "no such file")),
     "empty out": (["--out", ""], ("--out", "empty")),
     "empty codebook": (["--codebook", ""], ("--codebook", "empty")),
+    "empty config": (["--config", ""], ("--config: is empty; give FILE",)),
+    "two empty variables": (["--languages", ","], ("--languages: is empty",)),
+    "an empty list of files": (["--data", ""], ("--data: is empty; give FILE",)),
 }
 TOML = {
     "unknown key": ("langages = ['en']", ("'langages'", "did you mean 'languages'?")),
     "wrong type": ("rank = 'sixteen'", ("o.toml: rank", "whole number")),
+    "no file at all": ("data = []", ("o.toml: data: is empty",)),
+    "a list of presets": ("preset = ['paper']", ("o.toml: preset", "is not one of")),
     "a list of numbers": ("languages = [1, 2]", ("o.toml: languages", "list of words")),
     "a flag as text": ("rslora = 'yes'", ("o.toml: rslora", "true or false")),
     "a number as true": ("rank = true", ("o.toml: rank", "whole number")),

@@ -13,8 +13,10 @@ import shutil
 import pytest
 import torch
 
+from baselines.beside import FILE
 from data.codebook import load_codebook
 from data.prompt import Prompt
+from inference.evaluation import OURS
 from loading import load_model
 from model.tokenizer import load_tokenizer
 from tests.small import LABELS, here, posts, run, write_base, write_jsonl
@@ -276,5 +278,18 @@ def test_a_folder_that_holds_something_else_is_left_alone(fresh):
     words = ("--run", "run", "--data", "test.jsonl", "--out", "mine")
     assert "holds something that is not an evaluation" in evaluate(fresh, *words, code=2)
     assert [path.name for path in (fresh / "mine").iterdir()] == ["notes.txt"]
+    assert FILE in OURS
+    (fresh / "mine" / "notes.txt").unlink()
+    (fresh / "mine" / "metrics.json").write_text('{"loss": 1}')  # as other programs call theirs
+    assert "holds something that is not an evaluation" in evaluate(fresh, *words, code=2)
+    assert (fresh / "mine" / "metrics.json").read_text() == '{"loss": 1}'
+    here("eval.py", "--run", "run", "--data", "test.jsonl", "--draws", "0", cwd=fresh)
+    there = fresh / "run" / "eval-test"
+    (there / "chapter.tex").write_text("words")  # a note beside our own files
+    assert "not an evaluation (chapter.tex)" in evaluate(fresh, *words[:4], code=2)
+    (there / "chapter.tex").unlink()
+    (fresh / "b").mkdir()
+    shutil.copy(fresh / "test.jsonl", fresh / "b" / "test.jsonl")
+    assert "holds the evaluation of test.jsonl" in evaluate(fresh, "--run", "run", "--data", "b/test.jsonl", code=2)
     shutil.rmtree(fresh / "run" / "adapter")
     assert "has no adapter/" in evaluate(fresh, *words[:4], code=2)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from common.errors import UserError
 from common.files import sha256_file
 from data.codebook import load_codebook
 from data.prompt import Prompt
 from finetune import loop
 from finetune.options import PAPER
+from finetune.run_folder import RunFolder
 from lora.inject import expected_count
 from model.tokenizer import load_tokenizer
 from tests.small import LABELS, here, posts, random_model, run, write_base, write_jsonl
@@ -230,6 +232,33 @@ def test_a_loss_that_explodes_is_one_line_and_the_same_command_is_free(place):
         assert (place / "burst").exists() == made_before and not list(place.glob("burst/*"))
     train(place, "burst", "--learning-rate", "1e-3", "--clip", "0", "--validation", "0")
     assert facts(place / "burst")["finished"]
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """`RunFolder.append_log` where the disk is full; the returned function empties it."""
+    def append_log(self, line):
+        raise UserError("no space left")
+
+    monkeypatch.setattr(RunFolder, "append_log", append_log)
+    return monkeypatch.undo
+
+
+def test_a_full_disk_keeps_the_run_that_is_to_be_continued(place, full_disk):
+    assert "no space left" in train(place, "full", code=2)
+    full_disk()
+    here("train.py", "--resume", "--out", "full", "--micro-tokens", "0", cwd=place)
+    assert facts(place / "full")["finished"]
+
+
+def test_the_file_of_chosen_rows_belongs_to_the_run(place, full_disk):
+    rows = [json.loads(line) for line in (place / "train.jsonl").read_text().splitlines()]
+    names = [f"{row['language']}\t{row['id']}\n" for row in rows]
+    (place / "rows.txt").write_text("".join(names[:40]))
+    assert "no space left" in train(place, "chosen", "--rows", "rows.txt", code=2)
+    full_disk()
+    (place / "rows.txt").write_text("".join(names[10:50]))
+    assert "rows changed since this run began" in here("train.py", "--resume", "--out", "chosen", cwd=place, code=2)
 
 
 def test_a_loss_that_explodes_behind_a_checkpoint_keeps_it(place, monkeypatch):
