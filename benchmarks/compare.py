@@ -100,6 +100,11 @@ def settle(options: CompareOptions) -> list[int]:
     for key, value in (QUICK if options.quick else {}).items():
         if key not in options.given:
             setattr(options, key, value)
+    if options.llama == "on" and options.device != "cpu":
+        raise UserError(f"--llama on: llama.cpp is measured on the CPU, and --device is {options.device}; leave one of "
+                        "them out")
+    if options.llama == "on" and options.task == "train":
+        raise UserError("--llama on: llama.cpp labels and does not train; leave it out, or --task train")
     options.settle()
     missing = [package for package in USUAL if importlib.util.find_spec(package) is None]
     if missing:
@@ -107,7 +112,8 @@ def settle(options: CompareOptions) -> list[int]:
     there = all(importlib.util.find_spec(package) for package in LLAMA)
     if options.llama == "on" and not there:
         raise UserError("--llama on: llama-cpp-python and gguf are not installed; the extra 'peers' compiles them")
-    options.llama = "on" if there and options.llama != "off" and options.device == "cpu" else "off"
+    has_job = options.device == "cpu" and options.task != "train"
+    options.llama = "on" if there and options.llama != "off" and has_job else "off"
     return whole_numbers(options.depths, "depths", least=2)
 
 
@@ -127,21 +133,22 @@ def one_depth(options: CompareOptions, depth: int, checkpoint: Path, work: Path,
     int8 = options.device == "cpu" and options.dtype == "float32" and pays()
     every = [job for job in jobs(options, everything=not options.quick, llama=options.llama == "on", bf16=bf16,
                                  int8=int8) if options.task in ("both", job.task)]
+    asked = {job.side for job in every}
     with ExitStack() as stack:
         start = lambda side, module, **more: stack.enter_context(  # noqa: E731
             Worker(side, f"benchmarks.worker_{module}", settings | more, work))
-        if options.llama == "on":
+        if "llama.cpp" in asked:
             gguf = llama_file(options, settings, checkpoint, work, facts)
         sides = {"ours": start("ours", "ours")}
         sides["ours"].ask("describe")  # by now it has written the adapter that the usual stack reads
         sides["usual"] = start("usual", "usual")
-        if bf16:
+        if "ours in bf16" in asked:
             sides["ours in bf16"] = start("ours in bf16", "ours", dtype="bfloat16")
-        if int8:
+        if "ours in int8" in asked:
             sides["ours in int8"] = start("ours in int8", "ours", int8=True)
-        if bf16 and not options.quick:
+        if "usual in bf16" in asked:
             sides["usual in bf16"] = start("usual in bf16", "usual", bf16_kernels=True)
-        if options.llama == "on":
+        if "llama.cpp" in asked:
             sides["llama.cpp"] = start("llama.cpp", "llama", gguf=str(gguf))
             facts["llama.cpp system"] = sides["llama.cpp"].ask("describe")["system"].strip()
         facts |= {"bf16_kernels": bf16, "int8": int8}

@@ -15,10 +15,12 @@ interval takes in other seeds and other test posts.
 """
 
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 
 import numpy
 
+from benchmarks.figure_file import check_picture, save
 from common.errors import UserError, run_program
 from common.files import check_file, write_json
 from common.options import option, parse_options
@@ -53,7 +55,7 @@ class ExposureOptions:
     data: list[str] = option((), "the labelled posts", metavar="FILE")
     trained_on: str | None = option(None, "training_texts.json of the largest training set", metavar="FILE")
     json: str | None = option(None, "file whose part \"exposure\" is written", metavar="FILE")
-    figure: str | None = option(None, "picture to draw from that file", metavar="FILE")
+    figure: str | None = option(None, "picture to draw from that file: .png, .svg or .pdf", metavar="FILE")
     draws: int = option(10_000, "resampled sets of posts", minimum=100)
 
 
@@ -62,18 +64,36 @@ def main(argv: list[str]) -> None:
     options = parse_options(ExposureOptions, argv, program="python -m benchmarks.exposure", description=__doc__)
     if options.json is None:
         raise UserError("--json: is needed")
-    check_file(options.json, "--json")
+    read = {"--fits": options.fits, "--trained-on": options.trained_on}
+    check_file(options.json, "--json", read)
+    check_picture(options.figure, read | {"--json": options.json})
     path = Path(options.json)
     result = read_json(path) if path.exists() else {}
+    if not isinstance(result, dict):
+        raise UserError(f"--json {path}: holds no object to put the part \"exposure\" into; name another file")
     if options.fits:
         if not options.data or options.trained_on is None:
             raise UserError("--fits: needs --data and --trained-on beside it")
-        asked = read_json(options.fits)
+        asked = asked_of(options.fits)
         rows = table_of(options.data, options.trained_on)
         result["exposure"] = figures_of(asked, rows, options.draws)
         write_json(path, result)
     if options.figure:
-        draw(result["exposure"], Path(options.figure))
+        if not isinstance(result.get("exposure"), dict) or "sets" not in result["exposure"]:
+            raise UserError(f"--figure: {path} has no part \"exposure\" to draw; --fits computes it")
+        draw(result["exposure"], options.figure)
+
+
+def asked_of(path: str) -> dict:
+    """What `--fits` names; `UserError` for what is not as the module's docstring shows it."""
+    asked = read_json(path)
+    for name, one in asked.items() if isinstance(asked, dict) else [("", None)]:
+        seeds = one.get("seeds") if isinstance(one, dict) else None
+        if not isinstance(seeds, dict) or not all(isinstance(file, str) for file in seeds.values()) or not (
+                {"model", "others"} <= one.keys()):
+            raise UserError(f"{path}: {name or 'the whole'}: is not an object of \"model\", \"others\" and "
+                            "\"seeds\", the files of predictions by seed")
+    return asked
 
 
 def table_of(data: list[str], trained_on: str) -> Rows:
@@ -101,6 +121,10 @@ def predictions_of(path: str, rows: Rows) -> Predictions:
 def figures_of(asked: dict, rows: Rows, draws: int) -> dict:
     """Each fit's figures by group of languages, and the family of contrasts between sets with fits of one model."""
     groups = {"en": ["en"], "es": ["es"], "ten": [code for code in rows.languages if code not in ("en", "es")]}
+    for group, codes in groups.items():
+        if not rows.where(codes).any():
+            raise UserError(f"--data: has no post {'in another language' if group == 'ten' else f'in {group}'} whose "
+                            "text was not trained on; name files that have English, Spanish and other posts")
     fits = {name: {(ALL_ROWS, seed): predictions_of(path, rows) for seed, path in one["seeds"].items()}
             for name, one in asked.items()}
     found = {"posts": {group: int(rows.where(codes).sum()) for group, codes in groups.items()}, "sets": {}}
@@ -113,11 +137,18 @@ def figures_of(asked: dict, rows: Rows, draws: int) -> dict:
 
 
 def cell_of(fit: Predictions, codes: list[str]) -> dict:
-    """The figures of one fit in one group, rounded to four places, and the language whose topic is found worst."""
-    cell = {name: round(fit.figure(name, codes), 4) for name in FIGURES
+    """The figures of one fit in one group, and the language whose topic is found worst, of those where it can be said.
+    """
+    cell = {name: rounded(fit.figure(name, codes)) for name in FIGURES
             if fit.probabilities is not None or name != STANCE}
-    worst = min(codes, key=lambda code: fit.figure(TOPIC, [code]))
-    return cell | {"lowest": {"language": worst, TOPIC: round(fit.figure(TOPIC, [worst]), 4)}}
+    topic = {code: found for code in codes if not isnan(found := fit.figure(TOPIC, [code]))}
+    worst = min(topic, key=topic.get, default=None)
+    return cell | {"lowest": worst and {"language": worst, TOPIC: rounded(topic[worst])}}
+
+
+def rounded(figure: float) -> float | None:
+    """A figure to four places; None, as JSON has no NaN, for one that cannot be computed."""
+    return None if isnan(figure) else round(float(figure), 4)
 
 
 def contrasts_of(fits: dict[str, Fits], codes: list[str], draws: int) -> list[dict]:
@@ -127,11 +158,17 @@ def contrasts_of(fits: dict[str, Fits], codes: list[str], draws: int) -> list[di
                     for first, second, figure in there], draws=draws)
     keys = ("value", "low", "high", "simultaneous_low", "simultaneous_high", "p", "p_holm")
     return [{"first": first, "second": second, "figure": figure, "holds": line["holds"]}
-            | {key: round(float(line[key]), 4) for key in keys} for (first, second, figure), line in
+            | {key: rounded(line[key]) for key in keys} for (first, second, figure), line in
             zip(there, found, strict=True)]
 
 
-def draw(found: dict, path: Path) -> None:
+def figures_in(found: dict, one: str, group: str, name: str) -> list[float]:
+    """A figure of each fit of a set in one group of languages, where it could be computed."""
+    cells = [seed[group] for seed in found["sets"].get(one, {"seeds": {}})["seeds"].values()]
+    return [cell[name] for cell in cells if cell.get(name) is not None]
+
+
+def draw(found: dict, path: str) -> None:
     """Topic and stance over the posts of each other language: a dot for each fit, a line through the means."""
     import matplotlib
 
@@ -144,14 +181,15 @@ def draw(found: dict, path: Path) -> None:
             for group, colour, label in (("en", GREY, "English"), ("ten", UNSEEN, "ten other languages")):
                 means = {}
                 for one, place in STEPS.items():
-                    values = [cell[group][name] for cell in found["sets"].get(one, {"seeds": {}})["seeds"].values()]
+                    values = figures_in(found, one, group, name)
                     if values:
                         means[place] = sum(values) / len(values)
                         axes.plot([place] * len(values), values, "o", color=colour, alpha=0.45, markersize=5, mew=0)
                 axes.plot(list(means), list(means.values()), "-", color=colour, linewidth=1.8)
-                last = max(means)
-                axes.annotate(label, (last, means[last]), xytext=(0, 9), textcoords="offset points", ha="center",
-                              color=colour)
+                if means:
+                    last = max(means)
+                    axes.annotate(label, (last, means[last]), xytext=(0, 9), textcoords="offset points", ha="center",
+                                  color=colour)
             beside(axes, found, name)
             axes.set_title(title)
             axes.set_xticks(list(STEPS.values()), ["0", "5", "25", "75"])
@@ -161,24 +199,23 @@ def draw(found: dict, path: Path) -> None:
             axes.set_axisbelow(True)
         both[0].set_ylabel("macro-F1")
         both[0].set_ylim(0, 1)
-        figure.savefig(path, dpi=160)
+        save(figure, path)
         pyplot.close(figure)
 
 
 def beside(axes, found: dict, name: str) -> None:
     """English and Spanish, and all twelve, right of the line: each fit in the ten languages; and the paper's own."""
     for place, one, label in ((4.55, SPANISH, "750 Spanish"), (5.2, ALL, "all twelve")):
-        values = [cell["ten"][name] for cell in found["sets"].get(one, {"seeds": {}})["seeds"].values()]
+        values = figures_in(found, one, "ten", name)
         if values:
             axes.plot([place] * len(values), values, "D", color=SEEN, alpha=0.45, markersize=5, mew=0)
             axes.annotate(label, (place, min(values)), xytext=(0, -9), textcoords="offset points", ha="center",
                           va="top", color=INK, fontsize=8)
     for place, one in ((0, ALONE), (4.55, SPANISH), (5.2, ALL)):
-        for cell in found["sets"].get(f"{PUBLISHED}: {one}", {"seeds": {}})["seeds"].values():
-            if name in cell["ten"]:
-                axes.plot(place, cell["ten"][name], "^", color=INK, markersize=6, mfc="none",
-                          label=f"{PUBLISHED}, one fit" if one == ALONE else None)
-                axes.legend(frameon=False, loc="lower right")
+        for value in figures_in(found, f"{PUBLISHED}: {one}", "ten", name):
+            axes.plot(place, value, "^", color=INK, markersize=6, mfc="none",
+                      label=f"{PUBLISHED}, one fit" if one == ALONE else None)
+            axes.legend(frameon=False, loc="lower right")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from lora.inject import adapters, trainable_parameters
 
 
 def peer(ours, in_four_bits: bool = False):
-    """transformers' model with the very weights of `ours`, and peft's adapter with its values.
+    """transformers' model with the very weights of `ours`, and peft's adapter with its values on the same linears.
 
     What is not in 4 bits shares its memory with ours; the adapter is a copy. In 16 bits, `ours` in NF4 is dequantised.
     """
@@ -41,9 +41,10 @@ def peer(ours, in_four_bits: bool = False):
             model.get_submodule(name).weight = torch.nn.Parameter(weight, requires_grad=False)
     model.tie_weights()
     model.is_loaded_in_4bit = in_four_bits
-    first = next(iter(adapters(ours).values()))
-    model = get_peft_model(model, LoraConfig(r=first.r, lora_alpha=first.alpha, target_modules="all-linear",
-                                             lora_dropout=0.0, task_type="CAUSAL_LM"))
+    own = adapters(ours)
+    first = next(iter(own.values()))
+    model = get_peft_model(model, LoraConfig(r=first.r, lora_alpha=first.alpha, use_rslora=first.rslora,
+                                             target_modules=list(own), lora_dropout=0.0, task_type="CAUSAL_LM"))
     start = trainable_parameters(ours)
     for name, parameter in model.named_parameters():
         if "lora_" in name:

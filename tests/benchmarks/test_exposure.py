@@ -1,6 +1,6 @@
 """benchmarks.exposure on invented answers: figures are those of report.metrics, contrasts those of the means.
 
-Deliberate break: score the posts that training held too.
+Deliberate breaks: score the posts that training held too; write `round(value, 4)` for `rounded(value)`.
 """
 
 import json
@@ -15,6 +15,7 @@ from data.checks import TrainingTexts
 from data.codebook import load_codebook
 from data.posts import Post
 from report.metrics import Scored, score
+from tests.small import here
 
 BOOK = load_codebook()
 LANGUAGES = ("en", "es", "de", "fr")
@@ -96,3 +97,38 @@ def test_an_answer_that_is_missing_is_named(world, tmp_path):
     (tmp_path / "short.jsonl").write_text("\n".join(lines[:-1]), encoding="utf-8")
     with pytest.raises(UserError, match="has no answer to post 'p239'"):
         predictions_of(str(tmp_path / "short.jsonl"), rows)
+
+
+def test_what_cannot_be_computed_is_null(world, tmp_path):
+    """Where the Spanish and German posts are all unrelated, no related one can be found; the picture leaves it out."""
+    folder = world[0]
+    lines = [json.loads(line) for line in (folder / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    some = [line for line in lines if line["language"] == "en" or
+            (line["language"] in ("es", "de") and line["label"] == "unrelated")]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
+    words = ("benchmarks.exposure", "--fits", folder / "fits.json", "--trained-on", folder / "training_texts.json",
+             "--json", "new.json", "--draws", "100")
+    here(*words, "--data", "some.jsonl", "--figure", "new.svg", cwd=tmp_path)
+    found = json.loads((tmp_path / "new.json").read_text(encoding="utf-8"))["exposure"]
+    cell = found["sets"][FEW]["seeds"]["1"]["ten"]
+    assert cell["topic.recall"] is None and cell["stance.conditional.macro_f1"] is None and cell["accuracy"] > 0
+    assert {line["value"] for line in found["contrasts"] if line["figure"] != TOPIC} == {None}
+    assert "<svg" in (tmp_path / "new.svg").read_text(encoding="utf-8")
+    english = [line for line in some if line["language"] == "en"]
+    (tmp_path / "english.jsonl").write_text("\n".join(map(json.dumps, english)), encoding="utf-8")
+    assert "--data: has no post in es whose text was not trained on" in here(*words, "--data", "english.jsonl",
+                                                                            cwd=tmp_path, code=2)
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("--json", "new.json", "--figure", "x.png"), "--figure: new.json has no part \"exposure\" to draw"),
+    (("--json", "list.json", "--figure", "x.png"), "--json list.json: holds no object"),
+    (("--json", "new.json", "--figure", "x.jpg"), "--figure x.jpg: has no known format"),
+    (("--json", "new.json", "--figure", "list.json/x.png"), "is a file, so nothing can be put into it"),
+    (("--json", "x.png", "--figure", "x.png"), "is the file of --json, too"),
+    (("--json", "new.json", "--fits", "list.json", "--data", "a.jsonl", "--trained-on", "t.json"),
+     "list.json: the whole: is not an object of")])
+def test_what_is_wrong_is_one_line(tmp_path, words, says):
+    (tmp_path / "list.json").write_text("[1]", encoding="utf-8")
+    assert says in here("benchmarks.exposure", *words, cwd=tmp_path, code=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["list.json"]
