@@ -8,8 +8,8 @@
 
 The output has id, language, the label and its probability, and a probability per label; if the codebook has a topic,
 also the probability that the post is related, summed over the related labels (they share theirs, so it can be above one
-half while the single most probable label is "unrelated"). Behind these stand the input's own columns. It holds no post
-text unless --with-texts asks for it.
+half while the single most probable label is "unrelated"). That column is left out where a label is called "related",
+whose own it is then. Behind these stand the input's own columns. It holds no post text unless --with-texts asks for it.
 
 The input is read twice: first to the end, so that what is wrong is reported before hours of work; then in windows,
 which are labelled and written one by one, so that millions of posts take no more memory than a thousand. A row that is
