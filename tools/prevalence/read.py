@@ -180,13 +180,19 @@ def _coded(post: Post, rows, codes: Codes) -> list[int]:
             or codes.posts[row].language == post.language]
 
 
+def same_post(post: Post, joined: dict[tuple[str, str], Post] | None) -> Post | None:
+    """The post of --posts that is this one: by id and language, or by id alone where no other post has it."""
+    joined = joined or {}
+    return joined.get((post.id, post.language)) or joined.get((post.id, ""))
+
+
 def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
     """What a post has in a column that `option` names: its own, or that of the same post in --posts."""
-    for one in (post, (joined or {}).get((post.id, post.language))):
-        if one is None:
-            continue
-        if name == "language":
-            return one.language
+    other = same_post(post, joined)
+    if name == "language":
+        return other.language if other and post.language == UNDETERMINED else post.language
+    both = list(filter(None, (post, other)))
+    for one in both:
         if name in one.extra:
             return one.extra[name].strip() or "(none)"
         date = next((one.extra[d] for d in DATES if d in one.extra), None) if name == "month" else None
@@ -196,8 +202,12 @@ def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
                 raise UserError(f"{one.place}: date '{date[:20]}' does not begin with a year and a month (2024-03); "
                                 "add a column 'month'")
             return found[0]
-    there = sorted({*post.extra, "language"})
-    raise UserError(f"{option} {name}: {post.place} has no such column{closest(name, there)}; it has "
+    there = sorted({"language"}.union(*(one.extra for one in both)))
+    lacks = f"{post.place} has no such column"
+    if joined is not None:
+        lacks += f", nor has --posts in {other.place}" if other else (
+            f", and --posts has no post with its id '{post.id[:40]}', or has several")
+    raise UserError(f"{option} {name}: {lacks}{closest(name, there)}; {'they have' if other else 'it has'} "
                     f"{', '.join(there[:12])}")
 
 
@@ -220,7 +230,7 @@ def _sorted(names, predicted, group, groups, numbers, place, texts, unread, code
 
 def text_of(post: Post, joined: dict[tuple[str, str], Post] | None) -> str:
     """A post's own text, or that of the same post in --posts."""
-    other = (joined or {}).get((post.id, post.language)) or (joined or {}).get((post.id, ""))
+    other = same_post(post, joined)
     return post.text or (other.text if other else "")
 
 
