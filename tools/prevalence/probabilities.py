@@ -61,13 +61,16 @@ class Probabilities:
         """
         if not self._numbers or not given <= set(self.names):
             return None
-        numbers = numpy.array(self._numbers).reshape(-1, len(self.names))
+        numbers = numpy.frombuffer(self._numbers).reshape(-1, len(self.names))  # millions of rows: no copy for a try
+        column = {name: numbers[:, n] for n, name in enumerate(self.names)}
         best, apart = [], numpy.inf
         for names in self._tries(given):
-            own = numbers[:, [self.names.index(name) for name in names]]
-            missed = float(abs(own.sum(axis=1) - 1).max())
+            total = sum((column[name] for name in names), numpy.zeros(len(numbers)))
+            missed = float(abs(total - 1).max())
             if round(missed, ALIKE) < apart and missed <= SUM:
                 best, apart = names, round(missed, ALIKE)
+                if apart == 0:  # none is nearer
+                    break
         if best:
             return best, numbers[:, [self.names.index(name) for name in best]]
         needed = self.names if self._is_known else [name for name in self.names if name in given]
