@@ -78,3 +78,15 @@ def test_the_runs_codebook_says_which_columns_are_labels():
     book.add(Post("2", "", None, "en", "labels.csv", 2, {"p_neutral": "1"}))
     with pytest.raises(UserError, match=r"^labels\.csv: row 2: lacks a probability for one of pro-imm"):
         book.of({names[1]})
+
+
+def test_columns_that_are_no_probabilities_are_told_with_their_row():
+    """Deliberate break: in `Probabilities.add` forget where the first odd row was."""
+    for cells, says in (({"p_a": "0.7", "p_b": "0.7"}, r"l\.csv: row 2: probabilities of a, b must be 0 or more"),
+                        ({"p_a": "-1", "p_b": "2"}, r"l\.csv: row 2: lacks a probability for one of a, b, a number")):
+        found = Probabilities()
+        found.add(Post("1", "", None, "en", "l.csv", 1, {"p_a": "0.7", "p_b": "0.3"}))
+        found.add(Post("2", "", None, "en", "l.csv", 2, cells))
+        with pytest.raises(UserError, match=says):
+            found.of({"a", "b"})
+        assert found.of({"a", "z"}) is None  # z was given, and has no column

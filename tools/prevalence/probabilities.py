@@ -77,10 +77,10 @@ class Probabilities:
         if not needed:
             return None
         lacking = next((name for name in needed if name in self._gaps), None)
-        words = ", ".join(needed)
         if lacking is not None:
-            raise UserError(f"{self._gaps[lacking]}: lacks a probability for one of {words}, a number of 0 or more; "
-                            "label the posts again, or leave these columns out")
+            raise UserError(f"{self._gaps[lacking]}: lacks a probability for one of {', '.join(needed)}, a number of 0 "
+                            "or more; label the posts again, or leave these columns out")
+        words = ", ".join(name for name in self.names if name not in self._gaps)
         raise UserError(f"{self._odd or self._first}: probabilities of {words} must be 0 or more and sum to 1")
 
     def _tries(self, given: set[str]) -> Iterator[list[str]]:
