@@ -8,8 +8,8 @@
 
 The output has id, language, the label and its probability, and a probability per label; if the codebook has a topic,
 also the probability that the post is related, summed over the related labels (they share theirs, so it can be above one
-half while the single most probable label is "unrelated"). Behind these stand the input's own columns. It holds no post
-text unless --with-texts asks for it.
+half while the single most probable label is "unrelated"). That column is left out where a label is called "related",
+whose own it is then. Behind these stand the input's own columns. It holds no post text unless --with-texts asks for it.
 
 The input is read twice: first to the end, so that what is wrong is reported before hours of work; then in windows,
 which are labelled and written one by one, so that millions of posts take no more memory than a thousand. A row that is
@@ -83,7 +83,8 @@ class ClassifyOptions(ColumnOptions, BulkOptions, LabelOptions, MachineOptions):
                                 metavar="FILE")
     text: str | None = option(None, "label this one post, in the terminal", metavar="TEXT")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
-    overwrite: bool = option(False, "replace the output file if it exists, or what stopped labelling left of it")
+    overwrite: bool = option(False, "replace the output file if it exists, or what stopped labelling left of it; "
+                            "labels in the run are made anew without it if the input is the same")
     resume: bool = option(False, "continue labelling that was killed; also keep what is done if it is stopped now")
     with_texts: bool = option(False, "write the posts' texts beside their labels")
     keep_columns: list[str] = option(("all",), "the input's own columns to write as well: all (but the text), none, or "
@@ -113,7 +114,8 @@ def main(argv: list[str]) -> None:
 
 def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: ClassifyOptions) -> None:
     """Check all inputs and outputs, then label one input after the other; `folder` is that of several outputs."""
-    manifest = None if folder is None else manifest_path(folder, options.part())
+    noted = folder if folder is not None or options.output else run.path
+    manifest = None if noted is None else manifest_path(noted, options.part())
     check_calibration(run, options)
     if not options.dry_run:
         check_beside(options, todo, folder)
@@ -121,7 +123,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
             read_manifest(manifest)  # whatever is wrong with it, is told before the hours of work
     scaling = run.facts["calibration"] if options.calibrated else None
     hashes = run_hashes(run) | {"--calibrated": scaling} if options.resume or not options.dry_run else {}
-    if manifest is not None and options.resume:
+    if folder is not None and options.resume:
         known = hashes | {"dtype": str(options.set_up()[1]), "--int8": options.int8}
         done = [job for job in todo if is_done(manifest, job.path, known | input_hashes(job, options))]
         for job in done:

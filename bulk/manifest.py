@@ -4,7 +4,8 @@
 
 `made_from` holds the hashes of run, prompt, arithmetic and input and the options that decide the rows: a file whose
 input or run has changed since is refused, not passed over. A part of a job (`--shard`) has a manifest of its own, so
-that no two processes write the same one; `tools.join` reads them.
+that no two processes write the same one; `tools.join` reads them. A run has one beside labels that went there for want
+of an `--output`, so that another input of the same name does not take their place.
 """
 
 import json
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import read_json, write_json
+from common.files import read_json, sha256_file, write_json
 from common.lock import hold
 from common.reading import LARGE, check_plain
 
@@ -63,3 +64,18 @@ def is_done(path: Path, output: Path, made_from: Mapping) -> bool:
     if output.stat().st_size != facts["bytes"]:
         raise UserError(f"--resume: {output} has changed since it was made; start anew with --overwrite")
     return True
+
+
+def check_again(path: Path, output: Path, source: Path) -> None:
+    """Raise `UserError` unless `output` is as it was made, and from `source` as it is now: labels of the same input,
+    which are lost to nobody when they are made anew."""
+    facts = read_manifest(path).get(output.name)
+    if facts is None:
+        found = "exists, and nothing says of which input"
+    elif facts["made_from"].get("input") != sha256_file(source):
+        found = "holds the labels of another input"
+    elif facts["sha256"] != sha256_file(output):
+        found = "has changed since it was made"
+    else:
+        return
+    raise UserError(f"{output}: {found}; name another place with --output, or give --overwrite to replace it")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from bulk.manifest import manifest_path
+from bulk.manifest import check_again, manifest_path
 from common.errors import UserError
 from common.files import check_place, find_path
 from common.reading import open_plain
@@ -122,7 +122,8 @@ def check_kind(path: str | Path, option: str, begins: str, overwrite: bool) -> N
 
 
 def check_output(job: Job, options) -> None:
-    """Refuse an unknown format, the input itself, and an output that is already there, complete or in part."""
+    """Refuse an unknown format, the input itself, and an output that is already there, complete or in part; one in the
+    run, where --output names none, may be made anew from the same input."""
     output, source = job.path, job.source
     check_format(job.output)
     for name in ("safe_cells", "bom"):
@@ -135,7 +136,9 @@ def check_output(job: Job, options) -> None:
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"--output {output}: is the input file; choose another name")
     is_whole = output.exists() and not (options.resume and is_ending(output))
-    if is_whole and not options.overwrite and options.output is not None:
+    if is_whole and not options.overwrite and options.output is None:
+        check_again(manifest_path(output.parent, job.part), output, source)
+    elif is_whole and not options.overwrite:
         goes_on = "" if options.resume or not manifest_path(output.parent, job.part).exists() else (
             ", or --resume, which leaves what is done")
         raise UserError(f"--output {output}: exists; choose another name or give --overwrite{goes_on}")

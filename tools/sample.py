@@ -18,6 +18,7 @@ inclusion_probability. The machine's label is not among them, so that people cod
 
 import random
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,13 +28,15 @@ from common.files import check_file, find_path
 from common.options import option, parse_options
 from common.terminal import progress, table, this_python
 from data.checks import TrainingTexts
+from data.codebook import Codebook
 from data.posts import ColumnOptions, Post
 from data.readers import iter_posts
 from data.splits import largest_remainder
 from data.writers import output_format, write_rows
 from finetune.run_folder import RunFolder
 from report.words import counted
-from tools.prevalence.read import ERROR, PROBABILITY, STRATUM, keys_of, probabilities_of, value_of_group
+from tools.prevalence.probabilities import Probabilities
+from tools.prevalence.read import ERROR, PROBABILITY, STRATUM, value_of_group
 
 READING = {"require_labels": False, "require_text": False}
 POSTS = {"require_labels": False, "keep_empty": True}
@@ -130,24 +133,20 @@ class Stratum:
 def strata(options: SampleOptions, trained: set[str]) -> tuple[list[Stratum], array, int, int]:
     """(strata, the stratum of each row or -1, how many rows were trained on, how many have no post in them)."""
     names: dict[Stratum, int] = {}
-    found, keys, left_out, unread = array("l"), None, 0, 0
+    found, left_out, unread = array("l"), 0, 0
+    most = most_probable(options) if options.unsure else iter(())
     with progress(None, "post", "reading") as bar:
         for count, post in enumerate(iter_posts([find_path(options.labels)], options.columns(), **READING)):
             if post.extra.get(ERROR, "").strip():
                 unread += 1
                 found.append(-1)
                 continue
+            unsure = next(most, 1.0) < options.unsure_below
             if post.id in trained:
                 left_out += 1
                 found.append(-1)
                 continue
-            values, unsure = ", ".join(value_of_group(post, column, None) for column in options.by), False
-            if options.unsure:
-                keys = keys_of(post) if keys is None else keys
-                if not keys:
-                    raise UserError(f"--unsure: {post.place} has no probabilities; label with classify.py, or leave it "
-                                    "out")
-                unsure = max(probabilities_of(post, keys)) < options.unsure_below
+            values = ", ".join(value_of_group(post, column, None) for column in options.by)
             found.append(names.setdefault(Stratum(values, unsure), len(names)))
             if len(names) > MOST_STRATA:
                 raise UserError(f"--by {','.join(options.by)}: more than {MOST_STRATA} strata; name columns with few "
@@ -157,6 +156,21 @@ def strata(options: SampleOptions, trained: set[str]) -> tuple[list[Stratum], ar
     if not names:
         raise UserError(f"{options.labels}: no post is left to draw")
     return list(names), found, left_out, unread
+
+
+def most_probable(options: SampleOptions) -> Iterator[float]:
+    """The probability of the most probable label of every post but those that could not be read, or had no text."""
+    codebook = Codebook.from_dict(RunFolder.open(find_path(options.run)).facts["codebook"]) if options.run else None
+    numbers, given, first = Probabilities(codebook), set(), ""
+    for post in iter_posts([find_path(options.labels)], options.columns(), **READING):
+        if not post.extra.get(ERROR, "").strip():
+            numbers.add(post)
+            first = first or post.place
+            given.add(post.extra.get(options.predicted_column, "").strip())
+    found = numbers.of(given - {""})
+    if found is None and first:
+        raise UserError(f"--unsure: {first} has no probabilities; label with classify.py, or leave it out")
+    return iter(() if found is None else found[1].max(axis=1).tolist())
 
 
 def allocated(options: SampleOptions, found: list[Stratum], sizes: list[int]) -> list[int]:

@@ -1,7 +1,7 @@
 """classify.py on several inputs, patterns, folders and standard input; the user's own columns; columns of the run.
 
 Deliberate break: let `expand` leave a folder as it is, `kept_columns` give nothing, `ColumnOptions.remember` return at
-once, or `Labeller` take `WINDOW` posts whatever they cost. Cases below turn red.
+once, `check_again` refuse nothing, or `Labeller` take `WINDOW` posts whatever they cost. Cases below turn red.
 """
 
 import csv
@@ -59,6 +59,36 @@ def test_a_folder_a_pattern_and_a_file(world: World, tmp_path):
             says=("exists", "or --resume, which leaves what is done"))
     ended = call(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels", "--resume"))
     assert ended.code == 0 and ended.out.count("is there already") == 3 and Path("labels/b.csv").exists()
+
+
+def test_labels_in_the_run_give_way_to_those_of_the_same_input_alone(world: World, tmp_path, monkeypatch):
+    """Deliberate break: in bulk/places.py let `check_output` refuse nothing where --output names no place."""
+    run = world.copy(world.run, tmp_path)
+    for folder, start in (("a", 0), ("b", 20)):
+        (tmp_path / folder).mkdir()
+        jsonl(tmp_path / folder / "posts.jsonl", post_rows(start=start, count=2))
+    to, labels = ["--run", run, "--threads", "1", "--input"], run / "labels-posts.jsonl"
+    for _ in range(2):  # the same line, typed again
+        assert call(classify.main, *to, "a/posts.jsonl").code == 0
+    first = labels.read_bytes()
+    for more in ([], ["--resume"]):
+        refused(classify.main, *to, "b/posts.jsonl", *more, says=(
+            "labels-posts.jsonl: holds the labels of another input", "--output", "--overwrite"))
+    assert call(classify.main, *to, "b/posts.jsonl", "--overwrite").code == 0 and labels.read_bytes() != first
+    assert call(classify.main, *to, "b/posts.jsonl", "--abstain", "0.9").code == 0
+    labels.write_bytes(labels.read_bytes() + b"\n")  # by hand
+    refused(classify.main, *to, "b/posts.jsonl", says=("labels-posts.jsonl: has changed since it was made",))
+    (run / "manifest.json").unlink()
+    refused(classify.main, *to, "b/posts.jsonl", says=("labels-posts.jsonl: exists, and nothing says of which input",))
+    assert call(classify.main, *to, "a").code == 0 and call(classify.main, *to, "a").code == 0  # into run/labels
+    refused(classify.main, *to, "b", says="labels/posts.jsonl: holds the labels of another input")
+    refused(classify.main, *to, "b", "--resume", says="labels/posts.jsonl was made from another input")
+    for count, code in ((2, 0), (2, 0), (1, 2)):
+        content = "".join(json.dumps(row) + "\n" for row in post_rows(count=count)).encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        ended = call(classify.main, *to, "-")
+        assert ended.code == code, ended.err
+    assert "labels-stdin.jsonl: holds the labels of another input" in ended.err
 
 
 def test_what_several_inputs_refuse(world: World, tmp_path):

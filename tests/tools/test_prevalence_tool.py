@@ -65,6 +65,34 @@ def test_groups_labels_and_sentences(tmp_path):
     assert "narrowest" in said and "drawn with equal chances" in said and "these posts and no others" in said
 
 
+def test_columns_and_languages_of_the_posts(tmp_path):
+    """Deliberate break: in `same_post` look a post up by id and language alone, or in `value_of_group` leave a
+    language that the labels lack undetermined."""
+    labels, codes = made(count=80)
+    bare = [{key: row[key] for key in ("id", "predicted")} for row in labels]
+    posts = [{"id": row["id"], "text": row["id"], "author": f"u{n % 2}"} for n, row in enumerate(labels)]
+    spoken = [row | {"language": of["language"]} for row, of in zip(posts, labels, strict=True)]
+    jsonl(tmp_path / "coded.jsonl", random.Random(2).sample(codes, 40))
+    seen = []
+    for ours, theirs in ((labels, spoken), (bare, spoken), (labels, posts)):
+        jsonl(tmp_path / "labels.jsonl", ours)
+        jsonl(tmp_path / "posts.jsonl", theirs)
+        seen.append(run("--posts", "posts.jsonl", "--by", "language,author")[1])
+        assert [row["group"] for row in seen[-1][::3]] == ["en, u0", "es, u1"]
+    assert seen[0] == seen[1] == seen[2]
+    words = ["--labels", "labels.jsonl", "--coded", "coded.jsonl", "--posts", "posts.jsonl", "--by"]
+    refused(main, *words, "autor", says=[
+        "--by autor: labels.jsonl: row 1 has no such column, nor has --posts in posts.jsonl: row 1; did you mean "
+        "'author'?; they have author, language, predicted"])
+    jsonl(tmp_path / "posts.jsonl", posts[1:])
+    refused(main, *words, "author", says=[
+        "labels.jsonl: row 1 has no such column, and --posts has no post with its id 'p0', or has several; it has "
+        "language, predicted"])
+    jsonl(tmp_path / "labels.jsonl", bare)
+    jsonl(tmp_path / "posts.jsonl", [*spoken, spoken[0] | {"language": "de"}])  # which of the two is not known
+    assert {row["group"] for row in run("--posts", "posts.jsonl", "--by", "language")[1]} == {"en", "es", "und"}
+
+
 def test_a_folder_of_labels_is_the_file_of_all_its_rows(tmp_path):
     """As classify.py writes it, with a manifest. Deliberate break: in `_rows` take the first file alone."""
     labels, codes = made(count=60)

@@ -101,6 +101,15 @@ def test_k_is_the_ratio_of_chances(tmp_path, equal):
     assert "  unsure posts have " in said and "unsure, unsure" in ended.out
 
 
+def test_a_column_of_the_inputs_own_makes_no_post_sure(tmp_path):
+    """Deliberate break: in `most_probable` take the largest of all columns p_."""
+    labels = files(tmp_path)
+    plain = sample("--size", "60", "--unsure", "3")
+    jsonl(tmp_path / "labels.jsonl", [row | {"p_value": 0.99 if n % 2 else 0.001, "p_name": "x"}
+                                      for n, row in enumerate(labels)])
+    assert sample("--size", "60", "--unsure", "3", name="t.csv") == plain
+
+
 def test_a_ratio_that_cannot_be_is_told(tmp_path):
     files(tmp_path)
     ended = call(main, *WORDS, "--out", "s.csv", "--size", "200", "--unsure", "50")

@@ -66,13 +66,13 @@ def test_what_the_page_says_of_the_truth():
     assert f"gets {100 * right:.0f} % of the others right" in TEXT
     shares = {label: count / 825 for label, count in Counter(post["label"] for post in others).items()}
     assert all(0.24 < share < 0.26 for share in shares.values())
-    assert f"people called {100 * shares['neutral']:.1f} % so" in TEXT
+    assert f"in truth {100 * shares['neutral']:.1f} % are" in TEXT
 
     def neutral(is_hindi):
         part = [post["label"] == "neutral" for post in others if (post["language"] == "hi") == is_hindi]
         return sum(part) / len(part)
 
-    assert f"The truth is a difference of {100 * (neutral(True) - neutral(False)):.1f}:" in TEXT
+    assert f"The truth is a difference of {100 * (neutral(True) - neutral(False)):.1f} points:" in TEXT
 
 
 def test_links_and_pictures_exist():

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy
 
 from common.errors import UserError, closest
-from common.reading import check_path, json_value
+from common.reading import check_path
 from data.annotators import Agreement, read_labelled
 from data.checks import TrainingTexts
 from data.codebook import Codebook
@@ -22,13 +22,13 @@ from data.languages import UNDETERMINED
 from data.notes import Notes
 from data.posts import Columns, Post
 from data.readers import iter_posts
+from tools.prevalence.probabilities import Probabilities
 
 PROBABILITY, STRATUM, ERROR = "inclusion_probability", "stratum", "error"  # columns of our own files
 MOST_GROUPS = 2_000
 DATES = ("date", "created_at", "created", "timestamp")  # columns that hold a month, if no column is called so
 NONE = -1  # a post that the machine left without a label
 EQUAL = 1e-4  # by which part chances of one stratum may differ, if they were rounded
-SUM = 0.01  # by which probabilities may miss one
 
 
 @dataclass
@@ -119,7 +119,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
     names: dict[str, int] = {label: n for n, label in enumerate(codebook.labels)} if codebook else {}
     groups: dict[str, int] = {}
     predicted, group, place, texts, unread, trained = array("q"), array("q"), {}, {}, 0, 0
-    numbers, keys, kept = array("d"), None, {name: (array("q"), {}) for name in keep or ()}
+    numbers, kept = Probabilities(codebook), {name: (array("q"), {}) for name in keep or ()}
     for count, post in enumerate(_rows(path, columns)):
         if columns.predicted not in post.extra:
             there = ", ".join(repr(name[:24]) for name in list(post.extra)[:12]) or "none"
@@ -141,8 +141,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
                 raise UserError(f"{post.place}: id '{post.id[:40]}' came before; ids must differ to be joined")
             place[row] = len(predicted)
             texts |= {row: post.text} if post.text else {}
-        keys = keys_of(post) if keys is None else keys
-        numbers.extend(probabilities_of(post, keys))
+        numbers.add(post)
         predicted.append(names.setdefault(said, len(names)) if said else NONE)
         value = ", ".join(value_of_group(post, name, joined) for name in by) if by else "all"
         group.append(groups.setdefault(value, len(groups)))
@@ -159,7 +158,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         post = codes.posts[absent[0]]
         raise UserError(f"{post.place}: id '{post.id[:40]}' is in no row of {path} ({len(absent):,} such rows); the "
                         "coded posts must be among the labelled ones")
-    found = _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread, codes)
+    found = _sorted(names, predicted, group, groups, numbers, place, texts, unread, codes)
     found.trained = trained
     found.columns = {name: (numpy.array(codes_of, dtype=numpy.int64), list(values))
                      for name, (codes_of, values) in kept.items()}
@@ -181,45 +180,19 @@ def _coded(post: Post, rows, codes: Codes) -> list[int]:
             or codes.posts[row].language == post.language]
 
 
-def keys_of(post: Post) -> list[str]:
-    """The labels that have probabilities: columns p_LABEL, or the object `probabilities` that eval.py writes."""
-    if "probabilities" in post.extra:
-        return sorted(_object(post))
-    return [name[2:] for name in post.extra if name.startswith("p_") and name != "p_related"]
-
-
-def _object(post: Post) -> dict:
-    """The object in the column `probabilities`; empty where the cell is."""
-    try:
-        found = json_value(post.extra["probabilities"] or "{}")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"{post.place}: probabilities are no JSON object of a number for each label")
-    return found
-
-
-def probabilities_of(post: Post, keys: list[str]) -> list[float]:
-    if not keys:
-        return []
-    found = _object(post) if "probabilities" in post.extra else {key: post.extra.get(f"p_{key}") for key in keys}
-    try:
-        values = [float(found[key]) for key in keys]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{post.place}: lacks a probability for one of {', '.join(keys)}; label the posts again, or "
-                        "leave these columns out") from error
-    if not (all(value >= 0 for value in values) and abs(sum(values) - 1) <= SUM):
-        raise UserError(f"{post.place}: probabilities of {', '.join(keys)} must be 0 or more and sum to 1")
-    return values
+def same_post(post: Post, joined: dict[tuple[str, str], Post] | None) -> Post | None:
+    """The post of --posts that is this one: by id and language, or by id alone where no other post has it."""
+    joined = joined or {}
+    return joined.get((post.id, post.language)) or joined.get((post.id, ""))
 
 
 def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
     """What a post has in a column that `option` names: its own, or that of the same post in --posts."""
-    for one in (post, (joined or {}).get((post.id, post.language))):
-        if one is None:
-            continue
-        if name == "language":
-            return one.language
+    other = same_post(post, joined)
+    if name == "language":
+        return other.language if other and post.language == UNDETERMINED else post.language
+    both = list(filter(None, (post, other)))
+    for one in both:
         if name in one.extra:
             return one.extra[name].strip() or "(none)"
         date = next((one.extra[d] for d in DATES if d in one.extra), None) if name == "month" else None
@@ -229,22 +202,25 @@ def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
                 raise UserError(f"{one.place}: date '{date[:20]}' does not begin with a year and a month (2024-03); "
                                 "add a column 'month'")
             return found[0]
-    there = sorted({*post.extra, "language"})
-    raise UserError(f"{option} {name}: {post.place} has no such column{closest(name, there)}; it has "
+    there = sorted({"language"}.union(*(one.extra for one in both)))
+    lacks = f"{post.place} has no such column"
+    if joined is not None:
+        lacks += f", nor has --posts in {other.place}" if other else (
+            f", and --posts has no post with its id '{post.id[:40]}', or has several")
+    raise UserError(f"{option} {name}: {lacks}{closest(name, there)}; {'they have' if other else 'it has'} "
                     f"{', '.join(there[:12])}")
 
 
-def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread, codes: Codes) -> Labels:
+def _sorted(names, predicted, group, groups, numbers, place, texts, unread, codes: Codes) -> Labels:
     """Arrays; groups in the order of their names, labels in the codebook's or the frequency's."""
     said = numpy.array(predicted, dtype=numpy.int64)
     for post in codes.posts:
         names.setdefault(post.label, len(names))
-    labels = list(names)
-    probabilities = None
-    if keys and set(labels) <= set(keys):
-        probabilities = numpy.array(numbers).reshape(len(said), len(keys))
+    labels, probabilities = list(names), None
+    if (found := numbers.of(set(labels))) is not None:
+        keys, values = found
         labels += [key for key in keys if key not in names]
-        probabilities = probabilities[:, [keys.index(label) for label in labels]]
+        probabilities = values[:, [keys.index(label) for label in labels]]
     said[said == NONE] = len(labels)
     order = sorted(groups)
     number = numpy.array([order.index(value) for value in groups], dtype=numpy.int64)
@@ -254,7 +230,7 @@ def _sorted(names, predicted, group, groups, numbers, keys, place, texts, unread
 
 def text_of(post: Post, joined: dict[tuple[str, str], Post] | None) -> str:
     """A post's own text, or that of the same post in --posts."""
-    other = (joined or {}).get((post.id, post.language)) or (joined or {}).get((post.id, ""))
+    other = same_post(post, joined)
     return post.text or (other.text if other else "")
 
 
