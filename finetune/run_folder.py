@@ -6,6 +6,7 @@
     checkpoint/     state.pt: what resuming needs
     log.jsonl       one line per step and per evaluation
     report.html     and, after eval.py, metrics.json and predictions.jsonl in a folder of their own
+    labels-*        and manifest.json, from classify.py where no --output was named
     .lock           who is training, while somebody is
 
 A file is replaced whole or not at all. The checkpoint is read with `weights_only=True`: it holds only tensors and plain
