@@ -179,17 +179,19 @@ def draw(found: dict, path: str) -> None:
         figure, both = pyplot.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained", sharey=True)
         for axes, name, title in zip(both, (TOPIC, STANCE), ("Topic", "Stance of related posts"), strict=True):
             for group, colour, label in (("en", GREY, "English"), ("ten", UNSEEN, "ten other languages")):
-                means = {}
+                means, dots = {}, {}
                 for one, place in STEPS.items():
                     values = figures_in(found, one, group, name)
                     if values:
-                        means[place] = sum(values) / len(values)
+                        means[place], dots[place] = sum(values) / len(values), values
                         axes.plot([place] * len(values), values, "o", color=colour, alpha=0.45, markersize=5, mew=0)
                 axes.plot(list(means), list(means.values()), "-", color=colour, linewidth=1.8)
                 if means:
                     last = max(means)
-                    axes.annotate(label, (last, means[last]), xytext=(0, 9), textcoords="offset points", ha="center",
-                                  color=colour)
+                    above = group == "en"  # names lie outside the two lines, and clear of their dots
+                    axes.annotate(label, (last, (max if above else min)(dots[last])), color=colour, ha="center",
+                                  xytext=(0, 9 if above else -9), textcoords="offset points",
+                                  va="bottom" if above else "top")
             beside(axes, found, name)
             axes.set_title(title)
             axes.set_xticks(list(STEPS.values()), ["0", "5", "25", "75"])
