@@ -87,7 +87,8 @@ def speed(result: dict) -> Figure:
         full = result["settings"]["full_depth"]
         measured = str(full) in map(str, next(iter(result["projection"].values()))["medians"])
         ax.set_title(f"{TITLES[task]}, {'' if measured else 'projected to '}{full} layers")
-    key(figure, {row.side for rows in panels.values() for row in rows}, "its matrix products alone")
+    key(figure, {row.side for rows in panels.values() for row in rows},
+        "its matrix products alone" if limits else "")
     return figure
 
 
