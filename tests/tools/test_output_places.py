@@ -30,6 +30,10 @@ def test_a_folder_is_refused_before_anything_is_read(main, words, option):
     refused(main, *words, option, place, says=f"{option} {place}: is a folder; name a file")
 
 
+def test_the_root_is_a_folder_too():
+    refused(prevalence, *READ, "--json", "/", says="--json /: is a folder; name a file")
+
+
 @pytest.mark.parametrize(("main", "words", "option", "place", "other"), [
     (prevalence, READ, "--json", "labels.csv", "--labels"), (prevalence, READ, "--json", "./coded.csv", "--coded"),
     (prevalence, (*READ, "--json", "a.svg"), "--figure", "a.svg", "--json"),
