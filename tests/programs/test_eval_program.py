@@ -13,7 +13,6 @@ import shutil
 import pytest
 import torch
 
-import eval as evaluation
 from baselines.beside import FILE
 from data.codebook import load_codebook
 from data.prompt import Prompt
@@ -294,15 +293,3 @@ def test_a_folder_that_holds_something_else_is_left_alone(fresh):
     assert "holds the evaluation of test.jsonl" in evaluate(fresh, "--run", "run", "--data", "b/test.jsonl", code=2)
     shutil.rmtree(fresh / "run" / "adapter")
     assert "has no adapter/" in evaluate(fresh, *words[:4], code=2)
-
-
-def test_what_can_be_refused_at_once_is_refused_before_the_model_labels(fresh, monkeypatch):
-    def label(*_):
-        raise AssertionError("the model was opened")
-
-    monkeypatch.setattr(evaluation, "open_model", label)
-    rows = [row | {"uid": str(number)} for number, row in enumerate(posts(240, 5))]
-    write_jsonl(fresh / "many.jsonl", rows)
-    words = ("--run", "run", "--data", "many.jsonl")
-    assert "--by uid: 240 different values; at most 200" in evaluate(fresh, *words, "--by", "uid", code=2)
-    assert "nowhere" in evaluate(fresh, *words, "--encoder", "nowhere", code=2)
