@@ -23,11 +23,10 @@ import torch.nn.functional as F
 
 from audit.provenance import trainer_of
 from benchmarks.card.peer import peer
-from benchmarks.figure_file import check_picture, save
 from benchmarks.worker import padded
 from common.device import choose_device
 from common.errors import UserError, run_program
-from common.files import check_file, find_path, write_json
+from common.files import check_file, check_picture, find_path, write_json
 from common.options import option, parse_options
 from common.run_json import check_finished
 from common.terminal import progress
@@ -194,22 +193,21 @@ def short(cell: dict) -> dict:
 
 def draw(ours: list[float], theirs: list[float], path: str) -> None:
     """Both curves, each point the mean of `WINDOW` steps."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from report.figures import save, styled
 
-    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
-    for name, values, style in (("Glass Llama", ours, "-"), ("transformers + peft", theirs, "--")):
-        kept = len(values) // WINDOW * WINDOW
-        means = torch.tensor(values[:kept]).view(-1, WINDOW).mean(1).tolist()
-        axes.plot([WINDOW * (place + 1) for place in range(len(means))], means, style, label=name, linewidth=1.6)
-    axes.set_xlabel("step")
-    axes.set_ylabel(f"loss, mean of {WINDOW} steps")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    save(figure, path)
-    pyplot.close(figure)
+    with styled():
+        figure = Figure(figsize=(7, 3.6), layout="constrained")
+        axes = figure.subplots()
+        for name, values, style in (("Glass Llama", ours, "-"), ("transformers + peft", theirs, "--")):
+            kept = len(values) // WINDOW * WINDOW
+            means = torch.tensor(values[:kept]).view(-1, WINDOW).mean(1).tolist()
+            axes.plot([WINDOW * (place + 1) for place in range(len(means))], means, style, label=name, linewidth=1.6)
+        axes.set_xlabel("step")
+        axes.set_ylabel(f"loss, mean of {WINDOW} steps")
+        axes.legend(frameon=False)
+        save(figure, path)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from math import isnan
 from pathlib import Path
 
 import numpy
+from matplotlib.figure import Figure
 
-from benchmarks.figure_file import check_picture, save
 from common.errors import UserError, run_program
-from common.files import check_file, write_json
+from common.files import check_file, check_picture, write_json
 from common.options import option, parse_options
 from common.reading import read_json
 from data.annotators import read_labelled
@@ -31,7 +31,7 @@ from data.codebook import load_codebook
 from data.readers import by_id, read_predictions
 from finetune.options import TrainOptions
 from report.counts import Grouping
-from report.figures import GREY, INK, SEEN, UNSEEN, styled
+from report.figures import GREY, INK, SEEN, UNSEEN, save, styled
 from stats.families import Contrast, family
 from stats.predictions import Predictions, Rows
 from stats.recipes import ALL_ROWS, Fits
@@ -170,13 +170,9 @@ def figures_in(found: dict, one: str, group: str, name: str) -> list[float]:
 
 def draw(found: dict, path: str) -> None:
     """Topic and stance over the posts of each other language: a dot for each fit, a line through the means."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     with styled():
-        figure, both = pyplot.subplots(1, 2, figsize=(9.6, 4.2), layout="constrained", sharey=True)
+        figure = Figure(figsize=(9.6, 4.2), layout="constrained")
+        both = figure.subplots(1, 2, sharey=True)
         for axes, name, title in zip(both, (TOPIC, STANCE), ("Topic", "Stance of related posts"), strict=True):
             for group, colour, label in (("en", GREY, "English"), ("ten", UNSEEN, "ten other languages")):
                 means, dots = {}, {}
@@ -202,7 +198,6 @@ def draw(found: dict, path: str) -> None:
         both[0].set_ylabel("macro-F1")
         both[0].set_ylim(0, 1)
         save(figure, path)
-        pyplot.close(figure)
 
 
 def beside(axes, found: dict, name: str) -> None:

@@ -14,6 +14,7 @@ from common.reading import read_json as read_json
 from common.reading import read_toml as read_toml
 
 ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, base/ and the sample posts are
+PICTURES = (".png", ".svg", ".pdf")  # what report.figures.save writes
 
 
 
@@ -152,6 +153,13 @@ def check_file(path: str | Path | None, option: str, others: Mapping[str, str | 
     for name, other in (others or {}).items():
         if other is not None and Path(other).resolve() == path.resolve():
             raise UserError(f"{option} {path}: is the file of {name}, too; choose another name")
+
+
+def check_picture(path: str | Path | None, others: Mapping[str, str | Path | None] | None = None) -> None:
+    """`check_file` for `--figure`; a name that ends in none of `PICTURES` is refused as well."""
+    if path and Path(path).suffix not in PICTURES:
+        raise UserError(f"--figure {path}: has no known format; give it a name with {', '.join(PICTURES)}")
+    check_file(path, "--figure", others)
 
 
 def write_json(path: str | Path, value) -> None:

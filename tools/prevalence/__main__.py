@@ -16,19 +16,16 @@ texts by hash. A post that the machine left without a label (classify.py --absta
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from common.errors import UserError, run_program
-from common.files import check_file, write_json
+from common.files import check_file, check_picture, write_json
 from common.options import option, parse_options
 from data.posts import ColumnOptions
 from stats.prevalence import Machine, Share, prevalence
 from tools.prevalence.read import Labels
 from tools.prevalence.sample import checked, counts, read_all, sample_of
 from tools.prevalence.words import caution, table_of, verdicts
-
-PICTURES = (".png", ".svg", ".pdf")
 
 
 @dataclass
@@ -60,11 +57,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name}: is missing; name a file (--help tells what is in it)")
     read = {"--labels": options.labels, "--coded": options.coded, "--posts": options.posts}
     check_file(options.json, "--json", read)
-    if options.figure:
-        if Path(options.figure).suffix not in PICTURES:
-            raise UserError(f"--figure {options.figure}: has no known format; give it a name with "
-                            f"{', '.join(PICTURES)}")
-        check_file(options.figure, "--figure", {**read, "--json": options.json})
+    check_picture(options.figure, {**read, "--json": options.json})
     run, codes, labels, posts = read_all(options, list(options.by))
     several = codes.agreement is not None and len(codes.agreement.annotators) > 1
     print("\n".join([*codes.notes.lines(), *(codes.agreement.lines() if several else [])]))
