@@ -9,9 +9,13 @@ seed's `predictions.jsonl`:
     {"English, 25 of each other": {"model": "SmolLM2-135M", "others": 25, "seeds": {"11": "runs/a/predictions.jsonl"}}}
 
 All are scored on the posts whose text the largest training set does not hold, in three groups: English, Spanish, and
-the other languages together ("ten"). The figures of each fit go under "exposure" in the JSON file, whose other parts
-stay as they are. The comparisons in `CONTRASTS` are one family (stats/families.py): with three seeds on both sides, the
-interval takes in other seeds and other test posts.
+the other languages together ("ten"). The figures of each fit go under --part in the JSON file, whose other parts stay
+as they are. The comparisons that `CONTRASTS` has for this part are one family (stats/families.py): with three seeds on
+both sides, the interval takes in other seeds and other test posts.
+
+    python -m benchmarks.exposure --fits docs/fits/fits.json --part training_languages ...
+
+does so for the fits whose answers are kept in docs/fits.
 """
 
 from dataclasses import dataclass
@@ -37,13 +41,13 @@ from stats.predictions import Predictions, Rows
 from stats.recipes import ALL_ROWS, Fits
 from tools.compare import index_of, read_probabilities
 
-ALONE, SPANISH, ALL = "English alone", "English and Spanish", "All twelve"
+ALONE, SPANISH, BOTH, ALL = "English alone", "Spanish alone", "English and Spanish", "All twelve"
 FEW, SOME, MANY = (f"English, {count} of each other" for count in (5, 25, 75))
 PUBLISHED = "Llama 3.2-3B as published"
 TOPIC, STANCE = "topic.macro_f1", "stance.conditional.macro_f1"
 FIGURES = ("accuracy", "macro_f1", TOPIC, "topic.recall", "topic.specificity", STANCE)
-CONTRASTS = [(first, second, figure) for figure in (TOPIC, STANCE) for first, second in (
-    (SPANISH, ALONE), (FEW, ALONE), (SOME, ALONE), (SOME, FEW), (MANY, SOME), (ALL, SOME))]  # fmt: skip
+CONTRASTS = {"exposure": [(BOTH, ALONE), (FEW, ALONE), (SOME, ALONE), (SOME, FEW), (MANY, SOME), (ALL, SOME)],
+             "training_languages": [(SPANISH, ALONE), (BOTH, ALONE), (ALL, ALONE), (ALL, BOTH)]}
 STEPS = {ALONE: 0, FEW: 1, SOME: 2, MANY: 3}  # the picture's places; sets without one are written at its right
 
 
@@ -54,8 +58,9 @@ class ExposureOptions:
     fits: str | None = option(None, "which fits there are, and their predictions", metavar="FILE")
     data: list[str] = option((), "the labelled posts", metavar="FILE")
     trained_on: str | None = option(None, "training_texts.json of the largest training set", metavar="FILE")
-    json: str | None = option(None, "file whose part \"exposure\" is written", metavar="FILE")
-    figure: str | None = option(None, "picture to draw from that file: .png, .svg or .pdf", metavar="FILE")
+    json: str | None = option(None, "file of which a part is written", metavar="FILE")
+    part: str = option("exposure", "which part, and so which comparisons", choices=tuple(CONTRASTS))
+    figure: str | None = option(None, "picture to draw of \"exposure\": .png, .svg or .pdf", metavar="FILE")
     draws: int = option(10_000, "resampled sets of posts", minimum=100)
 
 
@@ -70,13 +75,13 @@ def main(argv: list[str]) -> None:
     path = Path(options.json)
     result = read_json(path) if path.exists() else {}
     if not isinstance(result, dict):
-        raise UserError(f"--json {path}: holds no object to put the part \"exposure\" into; name another file")
+        raise UserError(f"--json {path}: holds no object to put a part into; name another file")
     if options.fits:
         if not options.data or options.trained_on is None:
             raise UserError("--fits: needs --data and --trained-on beside it")
         asked = asked_of(options.fits)
         rows = table_of(options.data, options.trained_on)
-        result["exposure"] = figures_of(asked, rows, options.draws)
+        result[options.part] = figures_of(asked, rows, CONTRASTS[options.part], options.draws)
         write_json(path, result)
     if options.figure:
         if not isinstance(result.get("exposure"), dict) or "sets" not in result["exposure"]:
@@ -118,7 +123,7 @@ def predictions_of(path: str, rows: Rows) -> Predictions:
     return Predictions(rows, numpy.array([index_of(post.extra["predicted"], labels) for post in answers]), p)
 
 
-def figures_of(asked: dict, rows: Rows, draws: int) -> dict:
+def figures_of(asked: dict, rows: Rows, pairs: list[tuple[str, str]], draws: int) -> dict:
     """Each fit's figures by group of languages, and the family of contrasts between sets with fits of one model."""
     groups = {"en": ["en"], "es": ["es"], "ten": [code for code in rows.languages if code not in ("en", "es")]}
     for group, codes in groups.items():
@@ -132,7 +137,7 @@ def figures_of(asked: dict, rows: Rows, draws: int) -> dict:
         found["sets"][name] = {"model": one["model"], "others": one["others"], "seeds": {
             seed: {group: cell_of(fit, codes) for group, codes in groups.items()}
             for (_, seed), fit in fits[name].items()}}
-    found["contrasts"] = contrasts_of(fits, groups["ten"], draws)
+    found["contrasts"] = contrasts_of(fits, groups["ten"], pairs, draws)
     return found
 
 
@@ -151,9 +156,10 @@ def rounded(figure: float) -> float | None:
     return None if isnan(figure) else round(float(figure), 4)
 
 
-def contrasts_of(fits: dict[str, Fits], codes: list[str], draws: int) -> list[dict]:
-    """The family in `CONTRASTS`, as far as both sides have fits."""
-    there = [(first, second, figure) for first, second, figure in CONTRASTS if first in fits and second in fits]
+def contrasts_of(fits: dict[str, Fits], codes: list[str], pairs: list[tuple[str, str]], draws: int) -> list[dict]:
+    """These pairs in topic and stance as one family, as far as both sides have fits."""
+    there = [(first, second, figure) for figure in (TOPIC, STANCE) for first, second in pairs
+             if first in fits and second in fits]
     found = family([Contrast(f"{first} - {second}", fits[first], fits[second], figure, codes)
                     for first, second, figure in there], draws=draws)
     keys = ("value", "low", "high", "simultaneous_low", "simultaneous_high", "p", "p_holm")
@@ -202,13 +208,13 @@ def draw(found: dict, path: str) -> None:
 
 def beside(axes, found: dict, name: str) -> None:
     """English and Spanish, and all twelve, right of the line: each fit in the ten languages; and the paper's own."""
-    for place, one, label in ((4.55, SPANISH, "750 Spanish"), (5.2, ALL, "all twelve")):
+    for place, one, label in ((4.55, BOTH, "750 Spanish"), (5.2, ALL, "all twelve")):
         values = figures_in(found, one, "ten", name)
         if values:
             axes.plot([place] * len(values), values, "D", color=SEEN, alpha=0.45, markersize=5, mew=0)
             axes.annotate(label, (place, min(values)), xytext=(0, -9), textcoords="offset points", ha="center",
                           va="top", color=INK, fontsize=8)
-    for place, one in ((0, ALONE), (4.55, SPANISH), (5.2, ALL)):
+    for place, one in ((0, ALONE), (4.55, BOTH), (5.2, ALL)):
         for value in figures_in(found, f"{PUBLISHED}: {one}", "ten", name):
             axes.plot(place, value, "^", color=INK, markersize=6, mfc="none",
                       label=f"{PUBLISHED}, one fit" if one == ALONE else None)

@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]  # of the project: where train.py, ba
 PICTURES = (".png", ".svg", ".pdf")  # what report.figures.save writes
 
 
-
 def find_path(path: str | Path) -> Path:
     """A path as the user wrote it, or, for what the project ships, seen from the project's root.
 

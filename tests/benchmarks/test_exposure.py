@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from benchmarks.exposure import ALONE, FEW, SOME, TOPIC, main, predictions_of, table_of
+from benchmarks.exposure import ALONE, BOTH, FEW, SOME, TOPIC, main, predictions_of, table_of
 from common.errors import UserError
 from data.checks import TrainingTexts
 from data.codebook import load_codebook
@@ -84,6 +84,21 @@ def test_contrasts_are_differences_of_means_over_seeds(world):
         assert line["simultaneous_low"] <= line["low"] < line["value"] < line["high"] <= line["simultaneous_high"]
     assert "other seeds" in lines[FEW, ALONE]["holds"]  # three seeds on both sides
     assert "these fits" in lines[SOME, ALONE]["holds"]  # one
+
+
+def test_another_part_has_comparisons_of_its_own(world, tmp_path):
+    folder, asked, found = world
+    (tmp_path / "fits.json").write_text(json.dumps({ALONE: asked[ALONE], BOTH: asked[FEW], SOME: asked[SOME]}),
+                                        encoding="utf-8")
+    (tmp_path / "out.json").write_text(json.dumps(found), encoding="utf-8")
+    main(["--fits", str(tmp_path / "fits.json"), "--data", str(folder / "test.jsonl"), "--trained-on",
+          str(folder / "training_texts.json"), "--json", str(tmp_path / "out.json"), "--part", "training_languages",
+          "--draws", "300"])
+    again = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    assert again["exposure"] == found["exposure"]  # the other part stays
+    assert again["training_languages"]["sets"][BOTH]["seeds"] == found["exposure"]["sets"][FEW]["seeds"]
+    lines = again["training_languages"]["contrasts"]
+    assert [(line["first"], line["second"]) for line in lines] == [(BOTH, ALONE)] * 2  # not 25 posts less none
 
 
 def test_the_picture_is_drawn(world):
