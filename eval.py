@@ -182,8 +182,8 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     options.check_int8(device, dtype)
-    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
-    options.choose_threads(device, model.config)
+    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache,
+                               machine=options)
     options.make_ready(model)
     price = to_int8(model, prompt, (post.text for post in posts), options.micro_tokens) if options.int8 else None
     with progress(len(posts), "post", "labelling") as bar:

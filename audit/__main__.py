@@ -125,8 +125,8 @@ def open_one(options: AuditOptions, run: RunFolder) -> Subject:
         posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
                                         bad_labels=options.bad_labels)
     subject, lines = open_subject(run, posts, model=options.model, device=device, dtype=dtype,
-                                  micro_tokens=options.micro_tokens, cache=options.cache, drop=options.drop_known)
-    options.choose_threads(device, subject.model.config)
+                                  micro_tokens=options.micro_tokens, cache=options.cache, drop=options.drop_known,
+                                  machine=options)
     print("\n".join([*notes.lines(), *lines]))
     return subject
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from common.device import MachineOptions
 from data.checks import TrainingTexts, check_test
 from data.posts import Post
 from data.prompt import EncodedPost, Prompt
@@ -16,6 +17,7 @@ from finetune.run_folder import RunFolder
 from inference.labeller import label_probabilities
 from inference.run import base_folder, run_prompt
 from loading import load_model
+from loading.weights import read_config
 from lora.inject import linears
 from lora.layer import LoRALinear
 from model.llama import LlamaForCausalLM
@@ -54,13 +56,17 @@ class Subject:
 
 
 def open_subject(run: RunFolder, posts: list[Post], *, model: str | None, device: torch.device, dtype: torch.dtype,
-                 micro_tokens: int, cache: str | None = None, drop: str = "same") -> tuple[Subject, list[str]]:
+                 micro_tokens: int, cache: str | None = None, drop: str = "same",
+                 machine: MachineOptions | None = None) -> tuple[Subject, list[str]]:
     """The run with its model in memory, asked about those `posts` that it was not trained on; and lines that say so.
 
-    Raises `UserError` if the base's bytes or the prompt are not those that the run was made with.
+    `machine`: as `inference.run.open_model` has it. Raises `UserError` if the base's bytes or the prompt are not those
+    that the run was made with.
     """
     check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts, drop)
     folder = base_folder(run, model, cache)
+    if machine is not None:
+        machine.choose_threads(device, read_config(folder))
     prompt = run_prompt(run, folder)
     loaded = load_model(folder, device=device, dtype=dtype, quantize=run.facts["options"]["quantize"],
                         adapter=run.path / "adapter", cache=cache)

@@ -25,8 +25,8 @@ def ready(run: RunFolder, options: OpenOptions, texts: Iterable[str]):
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
     options.check_int8(device, dtype)
-    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache)
-    options.choose_threads(device, model.config)
+    model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache,
+                               machine=options)
     options.make_ready(model)
     if options.int8:
         to_int8(model, prompt, texts, options.micro_tokens)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from common.device import MachineOptions
 from common.errors import UserError
 from common.files import ROOT, atomic_folder, making
 from common.leftovers import clear
@@ -18,6 +19,7 @@ from data.prompt import Prompt, check_fingerprint
 from finetune.run_folder import PATIENCE, RunFolder
 from loading import load_model
 from loading.sources import Source, check_base, find_base, find_place
+from loading.weights import read_config
 from model.tokenizer import load_tokenizer
 
 SHIPPED_RUN = ROOT / "base" / "run"
@@ -117,13 +119,17 @@ def run_prompt(run: RunFolder, folder: Path) -> Prompt:
     return prompt
 
 
-def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype, cache: str | None = None):
+def open_model(run: RunFolder, *, model: str | None, device: torch.device, dtype, cache: str | None = None,
+               machine: MachineOptions | None = None):
     """The fine-tuned model and the prompt of a run: (model, prompt).
 
-    `model` says where the base now is, if it has moved; `cache` is `load_model`'s. Raises `UserError` if the base's
-    bytes or the prompt are not those that the run was made with.
+    `model` says where the base now is, if it has moved; `cache` is `load_model`'s; `machine` are a program's options,
+    which choose the CPU's threads before weights are read. Raises `UserError` if the base's bytes or the prompt are not
+    those that the run was made with.
     """
     folder = base_folder(run, model, cache)
+    if machine is not None:
+        machine.choose_threads(device, read_config(folder))
     prompt = run_prompt(run, folder)
     loaded = load_model(folder, device=device, dtype=dtype, quantize=run.facts["options"]["quantize"],
                         adapter=run.path / "adapter", cache=cache)

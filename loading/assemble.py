@@ -9,6 +9,7 @@ finished model and one tensor. Weights that a file already holds in 4 bits stay 
 """
 
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from quant.convert import dense_linears, replace_linears
 from quant.double_quant import Scales
 from quant.stored import check_quantization, read_group, unpacked
 
+MILLION = 10**6  # weights: what progress is counted in
 QUANTIZE = ("stored", "auto", "none", "nf4", "nf4-double")
 # These keep the file's dtype: rows are cast when they are looked up, and the tables are most of a small model's bytes.
 KEEP_DTYPE = ("model.embed_tokens.weight", "lm_head.weight")
@@ -73,7 +75,8 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
         folder = quantised_copy(folder, config, cache, double=quantize == "nf4-double")
         config = read_config(folder, rope_scaling)
     model = LlamaForCausalLM.empty(config, choose_attend(device, dtype, config.head_dim)[0])
-    weights = read_weights(folder, config, expected_shapes(model))
+    shapes = expected_shapes(model)
+    weights = read_weights(folder, config, shapes)
     if config.quantization is not None:
         linears = {f"{name}.weight" for name in dense_linears(model)}
         check_quantization(config.quantization, weights.groups, linears,
@@ -81,10 +84,13 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     make_linears(model, weights, quantize)
     in_four_bits = {f"{name}.weight" for name, module in model.named_modules() if hasattr(module, "load_packed")}
     # Quantising looks at every value anyway, and a kept copy was made from values that had been looked at.
-    with progress(len(weights.owner), "tensor", "loading", delay=2) as bar:
+    # Counted in weights, not in tensors: the first of a small model, its embeddings, is a fifth of it.
+    done, whole = 0, sum(map(prod, shapes.values()))
+    with progress(whole // MILLION, "million weight", "loading", delay=2) as bar:
         for name, found in weights.read(unchecked=weights.owner if kept else in_four_bits):
             place(model, name, found, weights.owner[name], device, dtype, copy=not kept and weights.is_view(name))
-            bar.update()
+            before, done = done, done + prod(shapes[name])
+            bar.update(done // MILLION - before // MILLION)
     model.requires_grad_(False)
     if adapter is not None:
         load_adapter(model, adapter, trainable=trainable)

@@ -13,6 +13,8 @@ import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
+from difflib import SequenceMatcher
+from itertools import permutations
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,6 +34,7 @@ from data.splits import Split, split_posts
 from data.table import Number
 from data.writers import write_rows
 
+RARE, ALIKE = 10, 0.9  # a label ten times as rare as one that is written nearly so may be a typing error
 SHOWN = 5  # near pairs that are printed; split.json has all of them
 
 
@@ -70,14 +73,16 @@ def main(argv: list[str]) -> None:
                         split_at=options.split_at, same_text_together=not options.repeats_apart)
     check = check_test(split.first, split.second, drop="none")
     near = near_pairs(split.first, split.second)
-    print("\n".join([*notes.lines(), *split.lines(), *said(split, check, near)]))
+    counts = Counter(post.label for post in whole if post.label)
+    print("\n".join([*notes.lines(), *misspelt(counts), *split.lines(), *said(split, check, near)]))
     written = rows_as_written(files, columns)
     with atomic_folder(out) as folder:
         for name, side in zip(split.names, (split.first, split.second), strict=True):
             rows = [as_row(post, written[post.file, post.row], columns) for one in side for post in rows_of[place(one)]]
             write_rows(folder / f"{name}.jsonl", rows)
-        labels = [label for label, _ in Counter(post.label for post in whole if post.label).most_common()]
-        if is_codebook_of_its_own(labels):
+        labels = [label for label, _ in counts.most_common()]
+        why_not = why_no_codebook(labels)
+        if why_not == "":
             with atomic_write(folder / "codebook.toml") as handle:
                 handle.write(own_codebook(labels, stem(files[0])))
         write_json(folder / "split.json", {
@@ -89,17 +94,27 @@ def main(argv: list[str]) -> None:
     if (out / "codebook.toml").exists():
         print(f"         {out / 'codebook.toml'} with the {len(labels)} labels found, which train.py will read; give "
               "it a question and definitions of your own")
+    elif why_not:
+        print(f"         no codebook.toml, which train.py needs for labels of your own: {why_not}. Mend the labels in "
+              "the data and split again, into a new folder")
 
 
-def is_codebook_of_its_own(labels: list[str]) -> bool:
-    """Whether `labels` could be a codebook's, and are not those that train.py takes where it is given none."""
+def why_no_codebook(labels: list[str]) -> str | None:
+    """"" if `labels` make a codebook, None if none is needed, since train.py has them already, else what is wrong."""
     if set(labels) <= set(load_codebook().labels):
-        return False
+        return None
     try:
         Codebook.from_dict({"name": "labels", "labels": labels})
-    except UserError:
-        return False  # too many, or too long: train.py will ask for a codebook
-    return True
+    except UserError as error:
+        return str(error).removeprefix("codebook: ")
+    return ""
+
+
+def misspelt(counts: Counter) -> list[str]:
+    """A line for each label that is rare and all but written like a more frequent one: a typing error, perhaps."""
+    return [f"  label '{label}' ({counts[label]}) looks like '{other}' ({counts[other]}); if it is a typing error, "
+            "mend it in the data" for label, other in permutations(counts, 2)
+            if RARE * counts[label] <= counts[other] and SequenceMatcher(None, label, other).ratio() > ALIKE]
 
 
 def own_codebook(labels: list[str], name: str) -> str:
@@ -150,7 +165,7 @@ def said(split: Split, check, near: list[tuple[int, int, float]]) -> list[str]:
     lonely = [f"{label or 'no label'} ({language})" for (language, label), count in sorted(
         Counter((post.language, post.label or "") for post in split.first + split.second).items()) if count == 1]
     if lonely:
-        lines.append(f"  too rare to be tested, one post each: {', '.join(lonely[:6])}"
+        lines.append(f"  one post each, so on one side alone: {', '.join(lonely[:6])}"
                      + (f" and {len(lonely) - 6} more" if len(lonely) > 6 else ""))  # fmt: skip
     return lines
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
-from loading import load_model
+from loading import assemble, load_model
 from tests.tiny import reference_model, write_checkpoint
 
 
@@ -217,3 +217,27 @@ def test_a_loaded_model_does_not_change_with_its_file(sources, tmp_path):
         path = folder / "model.safetensors"
         path.write_bytes(b"\0" * path.stat().st_size)
         torch.testing.assert_close(model(ids), before, atol=0, rtol=0)
+
+
+def test_progress_counts_weights(sources, monkeypatch):
+    """Of tensors the first, the embeddings, would stand for too little: hours left where it is minutes."""
+    seen = []
+
+    class Bar:
+        def __init__(self, total, unit, *_, **__):
+            seen.append((total, unit))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        def update(self, count):
+            seen.append(count)
+
+    monkeypatch.setattr(assemble, "progress", Bar)
+    monkeypatch.setattr(assemble, "MILLION", 1000)
+    model = load_model(sources[0])
+    (total, unit), *counts = seen
+    assert unit == "million weight" and total == sum(map(torch.numel, model.parameters())) // 1000 == sum(counts)

@@ -74,7 +74,7 @@ def test_what_the_sides_share_is_told(tmp_path):
     ended = call(split.main, "--data", "posts.jsonl", "--out", "p", "--test", "0.5", "--repeats-apart")
     assert ended.code == 0
     assert "test posts have the text of a training post" in ended.out and "look at them:" in ended.out
-    assert "too rare to be tested, one post each: neutral (tr)" in ended.out
+    assert "one post each, so on one side alone: neutral (tr)" in ended.out
     assert json.loads((tmp_path / "p/split.json").read_text())["near"]
     assert not any(row["text"] in ended.out for row in rows)
 
@@ -97,6 +97,24 @@ def test_all_labels_of_one_post_stay_together(tmp_path, layout):
     assert not {row["id"] for row in train} & {row["id"] for row in test}
     assert all(list(row) == list(rows[0]) for row in train + test)
     assert "anti-immigration" in ended.out  # the majority decides the cell
+
+
+def test_labels_that_make_no_codebook_are_said(tmp_path):
+    """Two that differ in case alone: train.py would otherwise be the first to complain, of the paper's four labels."""
+    names = {"pro-immigration": "For it", "anti-immigration": "for it", "neutral": "Against", "unrelated": "Against"}
+    jsonl(tmp_path / "posts.jsonl", [row | {"label": names[row["label"]]} for row in post_rows()])
+    ended = call(split.main, "--data", "posts.jsonl", "--out", "p")
+    assert ended.code == 0 and not (tmp_path / "p/codebook.toml").exists()
+    assert "no codebook.toml" in ended.out and "are the same; remove or rename one" in ended.out
+
+
+def test_a_label_that_may_be_a_typing_error_is_named(tmp_path):
+    rows = [row | {"label": "supports it" if n % 2 else "opposes it"} for n, row in enumerate(post_rows(count=20))]
+    rows[0]["label"] = "oposes it"
+    jsonl(tmp_path / "posts.jsonl", rows)
+    ended = call(split.main, "--data", "posts.jsonl", "--out", "p")
+    assert ended.out.count("if it is a typing error") == 1  # not of the two frequent ones, which are alike as well
+    assert "label 'oposes it' (1) looks like 'opposes it'" in ended.out
 
 
 def test_refusals(tmp_path):
