@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError, behind
-from common.leftovers import beside, clear, meant, put_folder, remove
+from common.leftovers import beside, clear, meant, patiently, put_folder, remove
 from common.reading import check_path, open_plain
 from common.reading import read_json as read_json
 from common.reading import read_toml as read_toml
@@ -39,7 +39,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(new, path)
+        patiently(os.replace, new, path)
     except (OSError, RuntimeError) as error:  # PyTorch's writer of checkpoints hides both kinds in a RuntimeError
         if stop := behind(error, KeyboardInterrupt):
             raise stop from None
