@@ -10,7 +10,6 @@ recomputes them with numpy and safetensors alone: python DIR/verify.py
 """
 
 import socket
-import threading
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_write, check_file, check_place
 from common.options import option, parse_options
+from common.page_server import until_stopped
 from common.terminal import progress, this_python
 from glass.adapter import every_part, kept_parts
 from glass.against import compared
@@ -112,7 +112,7 @@ def serve(run, options: GlassOptions) -> None:
     with serving(run, text, options.port, against=options.against or "", against_text=options.against_text or "",
                  model=options.model, cache=options.cache, threads=options.threads) as address:
         print("\n  ".join(where_to_look(address, options.browser and opened(address))), flush=True)
-        threading.Event().wait()
+        until_stopped()
 
 
 def opened(address: str) -> bool:
