@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,12 @@ def find_path(path: str | Path) -> Path:
         if place.exists():
             return place
     return Path(path)
+
+
+def place_key(path: str | Path) -> str:
+    """The same text for two paths that may mean one place: macOS and Windows take `Posts.csv` and `posts.csv` for one
+    name, and macOS both ways to write an accent. Paths are compared so on every system: what they name may move."""
+    return unicodedata.normalize("NFC", str(Path(path).resolve()).casefold())
 
 
 @contextmanager
@@ -150,7 +157,7 @@ def check_file(path: str | Path | None, option: str, others: Mapping[str, str | 
     if path.is_dir():
         raise UserError(f"{option} {path}: is a folder; name a file")
     for name, other in (others or {}).items():
-        if other is not None and Path(other).resolve() == path.resolve():
+        if other is not None and place_key(other) == place_key(path):
             raise UserError(f"{option} {path}: is the file of {name}, too; choose another name")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import UserError
-from common.files import find_path
+from common.files import find_path, place_key
 from data.rows import FORMATS, stem
 from data.writers import OUTPUT_FORMATS, is_gzipped, output_format
 
@@ -80,14 +80,15 @@ def outputs_for(files: list[Path], folder: Path, kind: str | None = None) -> lis
     Raises `UserError` where two inputs would have the same.
     """
     found: dict[Path, Path] = {}
+    taken: dict[str, Path] = {}
     for file in files:
         try:
             own = output_format(file) + (".gz" if is_gzipped(file) else "")
         except UserError:
             own = OUTPUT_FORMATS[0]
         output = folder / f"{stem(file)}{own if kind is None else f'.{kind}'}"
-        if output in found:
-            raise UserError(f"--output {folder}: {found[output]} and {file} would both become {output.name}; label "
+        if (other := taken.setdefault(place_key(output), file)) != file:
+            raise UserError(f"--output {folder}: {other} and {file} would both become {output.name}; label "
                             "them one after the other")
         found[output] = file
     return list(found)

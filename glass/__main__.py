@@ -12,12 +12,11 @@ recomputes them with numpy and safetensors alone: python DIR/verify.py
 import socket
 import webbrowser
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from common.device import DTYPES
 from common.errors import UserError, run_program
-from common.files import atomic_write, check_file, check_place
+from common.files import atomic_write, check_file, check_place, place_key
 from common.options import option, parse_options
 from common.page_server import until_stopped
 from common.terminal import progress, this_python
@@ -72,7 +71,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--learn: is for --save and --verify; on the live page, choose the label there")
     for name, place in kept:
         (check_file if name == "--save" else check_place)(place, name)
-    if options.save and options.verify and Path(options.save).resolve() == Path(options.verify).resolve():
+    if options.save and options.verify and place_key(options.save) == place_key(options.verify):
         raise UserError(f"--verify {options.verify}: is the file of --save, too; choose another folder")
     run = load_run(options.run, model=options.model, device=options.device, dtype=options.dtype,
                    cache=options.cache)
