@@ -9,8 +9,9 @@ so what differs of these is named beside the first difference, and both values a
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
+from pathlib import PurePath
 
 import torch
 
@@ -38,9 +39,15 @@ def code_sha256() -> str:
     whole = hashlib.sha256()
     for name in CODE:
         place = ROOT / name
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            whole.update(f"{path.relative_to(ROOT)}\0{sha256_file(path)}\n".encode())
+        for inner, path in named(place.rglob("*.py") if place.is_dir() else [place], ROOT):
+            whole.update(f"{inner}\0{sha256_file(path)}\n".encode())
     return whole.hexdigest()
+
+
+def named(paths: Iterable[PurePath], root: PurePath) -> list[tuple[str, PurePath]]:
+    """Each path under its name below `root`, in one order on every system: Windows has other slashes, and sorts `B`
+    behind `a`."""
+    return [(path.relative_to(root).as_posix(), path) for path in sorted(paths, key=lambda path: path.parts)]
 
 
 def hashes(subject: Subject, cache: str | None = None) -> list[dict]:

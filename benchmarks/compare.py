@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.checkpoint import write_checkpoints
 from benchmarks.equality import check_close
-from benchmarks.machine import has_bf16_kernels, machine
+from benchmarks.machine import check_system, has_bf16_kernels, machine
 from benchmarks.measure import CHECKED, PAPER, Depth, choose_attention, jobs, measure_depth
 from benchmarks.settings import PRESETS, BenchmarkOptions, choose_cut, choose_posts, whole_numbers
 from benchmarks.show import report
@@ -63,6 +63,7 @@ def main(argv: list[str]) -> None:
     began = time.perf_counter()
     options = parse_options(CompareOptions, argv, program="python -m benchmarks.compare", description=__doc__,
                             presets=PRESETS)
+    check_system("benchmarks.compare", "linux")
     check_file(options.json, "--json")
     depths = settle(options)
     facts_here, config = machine(options.device, options.threads), options.read_config()

@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.card.page import shown, write_page
 from benchmarks.card.parts import PARTS
+from benchmarks.machine import check_system
 from common.errors import UserError, closest, run_program
 from common.files import check_place, making, read_json, write_json
 from common.options import option, parse_options
@@ -78,6 +79,7 @@ def main(argv: list[str]) -> None:
     """Read the options, make the folder, then the parts."""
     began = time.monotonic()
     options = parse_options(GpuOptions, argv, program="python -m benchmarks.gpu", description=__doc__)
+    check_system("benchmarks.gpu", "linux", "darwin")
     names = chosen(options)
     out = Path(options.out).resolve()
     check_place(out / "gpu.json", "--out")

@@ -2,11 +2,13 @@
 
 import os
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from common.errors import UserError
 from finetune.run_folder import commit
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "llama-cpp-python", "gguf")
@@ -20,6 +22,13 @@ def machine(device: str, threads: int) -> dict:
             torch.backends.cpu.get_cpu_capability(), "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(), "packages": {name: installed(name) for name in PACKAGES},
             "commit": commit(), "load_before": os.getloadavg()[0]}
+
+
+def check_system(program: str, *systems: str) -> None:
+    """Raise `UserError` where `program` cannot measure: on any other of Python's `sys.platform` than `systems`."""
+    if sys.platform not in systems:
+        raise UserError(f"{program}: watches its processes by what {sys.platform} has not (/proc, or waiting for "
+                        "pipes); run it on Linux")
 
 
 def processor() -> str | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from benchmarks.machine import check_system
 from common.errors import UserError, run_program
 from common.files import read_json, write_json
 from common.options import option, parse_options
@@ -87,6 +88,7 @@ def measure(words: list[str]) -> tuple[float, int, str]:
 def main(argv: list[str]) -> None:
     """Make the checkpoint, run the three programs, print the table."""
     options = parse_options(RealSizeOptions, argv, program="python -m benchmarks.real_size", description=__doc__)
+    check_system("benchmarks.real_size", "linux")
     for name in ("source", "tokenizer", "posts"):
         if getattr(options, name) is None:
             raise UserError(f"--{name}: is needed")

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.checkpoint import write_checkpoints
-from benchmarks.machine import machine
+from benchmarks.machine import check_system, machine
 from benchmarks.measure import FIRST
 from benchmarks.real_size import measure
 from benchmarks.settings import PRESETS, BenchmarkOptions, choose_cut, choose_posts, whole_numbers
@@ -56,6 +56,7 @@ def main(argv: list[str]) -> None:
     began = time.perf_counter()
     options = parse_options(ScalingOptions, argv, program="python -m benchmarks.scaling", description=__doc__,
                             presets=PRESETS)
+    check_system("benchmarks.scaling", "linux")
     check_file(options.json, "--json")
     options.settle()
     counts, depths, files = (whole_numbers(getattr(options, name), name.replace("_", "-"), least=2)

@@ -100,7 +100,8 @@ def dry_run(model, prompt: Prompt, sources: list[Path], options) -> None:
     limit = product_limit(model)
     share = 2 * weights_of(model) * own / whole / limit
     print(f"  of the limit {100 * share:.0f} % of what this device's matrix products reach")
-    print(f"  memory       {human_bytes(peak_memory(model))}, the most until now")
+    peak = peak_memory(model)
+    print("  memory       " + (f"{human_bytes(peak)}, the most until now" if peak else "this system does not tell"))
     print("\n".join(prices(book, model, whole, posts, of_all(lambda row: len(row.ids)), options.api_seconds)))
     print(instead(posts, whole))
 
@@ -144,11 +145,13 @@ def instead(posts: int, seconds: float) -> str:
 
 
 def peak_memory(model) -> int:
-    """Bytes that the process, or on a GPU its tensors, have taken at most."""
+    """Bytes that the process, or on a GPU its tensors, have taken at most; 0 if unknown."""
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated(model.device)
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:  # Windows
+        return 0
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # kilobytes except on macOS
 
 

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from bulk.manifest import check_again, manifest_path
 from common.errors import UserError
-from common.files import check_place, find_path
+from common.files import check_place, find_path, place_key
 from common.reading import open_plain
 from data.growing import is_ending, was_stopped
 from data.inputs import STDIN, expand, outputs_for, spooled
@@ -77,9 +77,9 @@ def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path 
             raise UserError("--shard: needs --output DIR, the folder of the parts")
         outputs = outputs_for(files, folder, options.format)
         found = [Job(source, output, part) for source, output in zip(files, outputs, strict=True)]
-        written: dict[Path, Path] = {}
+        written: dict[str, Path] = {}
         for job in found:
-            if (other := written.setdefault(job.path, job.source)) != job.source:
+            if (other := written.setdefault(place_key(job.path), job.source)) != job.source:
                 raise UserError(f"--shard: {other} and {job.source} would both become {job.path}; rename one of them")
         yield found, folder
 
@@ -98,14 +98,14 @@ def _means_several(names: list[str]) -> bool:
 def check_beside(options, found: list[Job], folder: Path | None) -> None:
     """Refuse a --progress-json and a --report in the place of an input, of an output, of one another, or of any file
     that is none of its kind: both are written anew each time."""
-    taken = {path.resolve(): f"what labels are made {word}" for job in found
+    taken = {place_key(path): f"what labels are made {word}" for job in found
              for path, word in ((job.source, "of"), (job.output, "into"), (job.path, "into"))}
     page = options.report or (folder / "report.html" if folder is not None and not options.part() else None)
     for option, path, begins in (("--progress-json", options.progress_json, PROGRESS), ("--report", page, PAGE)):
         if path is None:
             continue
         check_place(path, option)
-        what = taken.setdefault(Path(path).resolve(), f"that of {option}")
+        what = taken.setdefault(place_key(path), f"that of {option}")
         if what != f"that of {option}":
             raise UserError(f"{option} {path}: is {what}; choose another name")
         check_kind(path, option, begins, options.overwrite)

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from common.errors import UserError
+from common.free_memory import free_memory
 from common.options import option
 
 T = TypeVar("T")
@@ -84,15 +85,7 @@ def available_memory(device: torch.device) -> int:
     """Bytes that are free now, on the GPU or in the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as handle:
-            for line in handle:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"  # macOS has the latter
-        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
-    raise RuntimeError("/proc/meminfo has no line MemAvailable")
+    return free_memory()
 
 
 def threads_for(hidden_size: int, intermediate_size: int) -> tuple[int, str]:

@@ -6,6 +6,7 @@ room on a disk, open files) ends in the same way. Any other exception is a defec
 traceback.
 """
 
+import codecs
 import errno
 import logging
 import os
@@ -18,6 +19,8 @@ from typing import NoReturn, TypeVar
 E = TypeVar("E", bound=BaseException)
 UNFINISHED = 75  # "temporary failure; try again" (sysexits.h)
 LONGEST = 1200  # characters of an error's line
+# Signs of ours that a terminal may lack (Windows' cp1252 has neither the minus nor the rule), and what it gets instead.
+PLAIN = {"−": "-", "─": "-", "–": "-", "“": '"', "”": '"', "…": "...", "×": "x", "±": "+-", "█": "#"}
 WHAT_HELPS = {
     errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EFBIG: "make room",
     errno.EMFILE: "allow more open files (ulimit -n)", errno.ENFILE: "close other programs",
@@ -64,10 +67,11 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
     asked to end and the same command goes on; 130 after Ctrl-C, also where a library made another error of that; 141
     where nobody reads its output any more.
 
-    A character that the terminal lacks is printed as a question mark. What libraries warn of goes to stdout, a line
-    each, so that an error is all that stands on stderr.
+    A character that the terminal lacks is printed as a plainer one (`PLAIN`) or as a question mark. What libraries warn
+    of goes to stdout, a line each, so that an error is all that stands on stderr.
     """
-    for stream, how in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+    codecs.register_error("plainly", _plainly)
+    for stream, how in ((sys.stdout, "plainly"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):  # a notebook's has no encoding
             stream.reconfigure(errors=how)
     with warnings.catch_warnings():
@@ -97,6 +101,13 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             except OSError:  # it was stdout itself
                 _mute_stdout()
             sys.exit(2)
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What `codecs.register_error` asks for: what is printed instead, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(char, "?") for char in error.object[error.start : error.end]), error.end
 
 
 def _stop(is_whole: bool) -> NoReturn:

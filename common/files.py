@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError, behind
-from common.leftovers import beside, clear, meant, put_folder, remove
+from common.leftovers import beside, clear, meant, patiently, put_folder, remove
 from common.reading import check_path, open_plain
 from common.reading import read_json as read_json
 from common.reading import read_toml as read_toml
@@ -29,6 +30,12 @@ def find_path(path: str | Path) -> Path:
     return Path(path)
 
 
+def place_key(path: str | Path) -> str:
+    """The same text for two paths that may mean one place: macOS and Windows take `Posts.csv` and `posts.csv` for one
+    name, and macOS both ways to write an accent. Paths are compared so on every system: what they name may move."""
+    return unicodedata.normalize("NFC", str(Path(path).resolve()).casefold())
+
+
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
     """Open a file beside `path`; on success sync and rename it over `path`, on any error remove it."""
@@ -39,7 +46,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        os.replace(new, path)
+        patiently(os.replace, new, path)
     except (OSError, RuntimeError) as error:  # PyTorch's writer of checkpoints hides both kinds in a RuntimeError
         if stop := behind(error, KeyboardInterrupt):
             raise stop from None
@@ -150,7 +157,7 @@ def check_file(path: str | Path | None, option: str, others: Mapping[str, str | 
     if path.is_dir():
         raise UserError(f"{option} {path}: is a folder; name a file")
     for name, other in (others or {}).items():
-        if other is not None and Path(other).resolve() == path.resolve():
+        if other is not None and place_key(other) == place_key(path):
             raise UserError(f"{option} {path}: is the file of {name}, too; choose another name")
 
 

@@ -13,6 +13,8 @@ import os
 import re
 import shutil
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from common.lock import LOCK, Owner
 
 PARTIAL, OLD = ".partial", ".old"
 LONGEST = 140  # bytes of a name that are kept in the name beside it; file systems take 255 in all
+PATIENCE = 2.0  # seconds that another program may have open what is renamed, on Windows
 HASHED = "~"  # stands ahead of the hash that longer ones are replaced by
 NAME = re.compile(r"\.(?P<name>.+)\.(?P<token>\d+-\w*@[\w-]+)(?P<kind>\.partial|\.old)", re.DOTALL)
 
@@ -91,6 +94,19 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def patiently(rename: Callable[[Path, Path], None], one: Path, other: Path) -> None:
+    """`rename(one, other)`: os.rename or os.replace. Windows refuses it while any program has one of the two open, as
+    what looks for viruses or fills an index has for a moment: there it is tried again for `PATIENCE` seconds."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return rename(one, other)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() >= give_up:
+                raise
+        time.sleep(0.02)
+
+
 def put_folder(new: Path, path: Path) -> None:
     """Put the folder `new` in the place of `path`, where another may be; that one is removed.
 
@@ -98,14 +114,14 @@ def put_folder(new: Path, path: Path) -> None:
     away for an instant: a kill there leaves a `.old` that `clear` puts back, and an error puts it back at once.
     """
     if not os.path.lexists(path):
-        os.rename(new, path)
+        patiently(os.rename, new, path)
     elif exchange(new, path):
         remove(new)
     else:
         old = beside(path, OLD)
-        os.rename(path, old)
+        patiently(os.rename, path, old)
         try:
-            os.rename(new, path)
+            patiently(os.rename, new, path)
         except BaseException:
             os.rename(old, path)
             raise
@@ -122,6 +138,8 @@ def exchange(one: Path, other: Path) -> bool:
 @cache
 def _swap():
     """Linux's renameat2 with RENAME_EXCHANGE, macOS' renamex_np with RENAME_SWAP, as a function of two names."""
+    if sys.platform == "win32":  # it has no such call, and no library without a name
+        return None
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None, use_errno=True)
         if sys.platform == "darwin":

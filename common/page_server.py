@@ -14,6 +14,7 @@ import json
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,6 +49,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, port: int, page: Callable[[], str], policy: str, answer: Answer):
+        self.allow_reuse_address = sys.platform != "win32"  # where it would let two programs have one port
         super().__init__(("127.0.0.1", port), _Handler)
         self.page, self.policy, self.answer = page, policy, answer
         self.token = secrets.token_urlsafe(24)
@@ -133,3 +135,10 @@ def serving(page: Callable[[], str], policy: str, answer: Answer, port: int = 0)
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def until_stopped() -> None:
+    """Wait for Ctrl-C. Before Python 3.14 Windows brings it to a thread that sleeps, but not to one that waits for an
+    event or a lock."""
+    while True:
+        time.sleep(3600)

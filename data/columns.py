@@ -29,6 +29,7 @@ def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = T
     if other is None:
         return table
     name = DELIMITER_NAMES.get(table.delimiter, repr(table.delimiter))
+    table.close()
     table = open_table(path, other, columns.quote, columns.longest, keep_bad)
     table.findings.append(("other_delimiter", path.name, f"{path.name}: {DELIMITER_NAMES[other]}, not {name}"))
     return table

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import sha256_file
+from common.leftovers import patiently
 from common.lock import open_locked
 from common.reading import check_plain, json_value, whole_lines
 from data.writers import PARQUET, finish, is_gzipped, output_format, plain_format, plain_rows
@@ -125,7 +126,7 @@ class GrowingFile:
         rows = partial_files(self.path)[0]
         if self._is_plain:
             self._rows.close()
-            os.replace(rows, self.path)
+            patiently(os.replace, rows, self.path)
             return self._hash.hexdigest()
         beside = self.path.with_name(f".{self.path.name}.whole.partial")
         try:
@@ -135,7 +136,7 @@ class GrowingFile:
                 os.fsync(handle.fileno())
             digest = sha256_file(beside)
             self._list([self._line() | {"whole": digest}])
-            os.replace(beside, self.path)
+            patiently(os.replace, beside, self.path)
         except OSError:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import UserError
-from common.files import find_path
+from common.files import find_path, place_key
 from data.rows import FORMATS, stem
 from data.writers import OUTPUT_FORMATS, is_gzipped, output_format
 
@@ -80,14 +80,15 @@ def outputs_for(files: list[Path], folder: Path, kind: str | None = None) -> lis
     Raises `UserError` where two inputs would have the same.
     """
     found: dict[Path, Path] = {}
+    taken: dict[str, Path] = {}
     for file in files:
         try:
             own = output_format(file) + (".gz" if is_gzipped(file) else "")
         except UserError:
             own = OUTPUT_FORMATS[0]
         output = folder / f"{stem(file)}{own if kind is None else f'.{kind}'}"
-        if output in found:
-            raise UserError(f"--output {folder}: {found[output]} and {file} would both become {output.name}; label "
+        if (other := taken.setdefault(place_key(output), file)) != file:
+            raise UserError(f"--output {folder}: {other} and {file} would both become {output.name}; label "
                             "them one after the other")
         found[output] = file
     return list(found)
@@ -98,14 +99,17 @@ def spooled(stream: BinaryIO) -> Iterator[Path]:
     """All of a stream as a file for the length of a `with` block: posts are read twice, standard input only once.
 
     Its format is told by its beginning, gzipped or not: "{" or "[" is JSON, a tab in the first line is tsv, else csv.
+    What cannot be removed afterwards, since an error left it open on Windows, is named.
     """
-    with tempfile.TemporaryDirectory(prefix="posts-") as folder:
+    with tempfile.TemporaryDirectory(prefix="posts-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "stdin"
         with open(path, "wb") as handle:
             shutil.copyfileobj(stream, handle)
         start = _first_line(path)
         kind = ".jsonl" if start[:1] in (b"{", b"[") else ".tsv" if b"\t" in start else ".csv"
         yield path.rename(path.with_suffix(".parquet" if start.startswith(b"PAR1") else kind))
+    if os.path.exists(folder):
+        print(f"{folder}: could not be removed, and holds the posts; remove it")
 
 
 def _first_line(path: Path) -> bytes:

@@ -41,7 +41,7 @@ def parquet_table(path: Path, place: Place, longest: int) -> Table:
             except (pyarrow.ArrowException, OSError) as error:
                 raise UserError(f"{path}: row {place.row + 1}: is damaged ({error}); write the file again") from error
 
-    return Table(place, [mend(name) for name in file.schema_arrow.names], rows())
+    return Table(place, [mend(name) for name in file.schema_arrow.names], rows(), close=file.close)
 
 
 def _rows(batch, place: Place, longest: int) -> Iterator[dict | BadRow]:

@@ -14,6 +14,7 @@ as it is, without stripping or lower-casing, since the tokenizer sees all of it.
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -105,51 +106,51 @@ def iter_posts(
     for path in _paths(paths):
         notes.files.append(path.name)
         notes.states[str(path)] = file_state(path)
-        table = open_posts(path, columns, require_labels, require_text, keep_bad)
-        rows_before = notes.rows
-        names = table.names
-        if names is not None:
-            check_columns(names, columns, table, require_labels, require_text)
-            absent = absent_columns(names, columns, path.name)
-            notes.twice |= {name: count for name, count in Counter(names).items() if name and count > 1}
-        for number, row in records_of(table, columns):
-            notes.rows += 1
-            if isinstance(row, BadRow):
-                yield bad_post(row, table.place, number, notes)
-                continue
-            if names is None:  # jsonl has no header: the first row stands for one
-                names = names_in(row, columns)
+        with closing(open_posts(path, columns, require_labels, require_text, keep_bad)) as table:
+            rows_before = notes.rows
+            names = table.names
+            if names is not None:
                 check_columns(names, columns, table, require_labels, require_text)
                 absent = absent_columns(names, columns, path.name)
-            post = _post(row, table.place, number, columns, notes, require_text, keep_empty, absent)
-            if post is None:
-                continue
-            if post.error:
-                note_bad(f"{table.place}: {post.error}", table.place, notes)
-            if isinstance(post.label, Missing):
-                post = replace(post, label=_label_or_missing(post, codebook, notes))
-            problem = _label_problem(post, codebook, require_labels and not is_annotated(names))
-            if problem:
-                kind, words = problem
-                first_bad += [words] if not first_bad else []
-                notes.add(kind, post.place, post.label or "")
-                continue
-            if seen is not None:
-                _check_id(post, seen, columns, notes)
-            notes.keep(post.language, post.label)
-            if not post.extra.keys() <= notes.columns.keys():
-                if len(notes.columns) < MOST_COLUMNS:
-                    notes.columns |= dict.fromkeys(post.extra)
-                else:
-                    notes.add("more_columns", f"{path.name}: row {table.place.row}")
-            yield post
-        for finding in table.findings:
-            notes.add(*finding)
-        if table.long_rows:
-            notes.lines_read, notes.long_rows = notes.lines_read + table.lines, notes.long_rows + table.long_rows
-        if notes.rows == rows_before:
-            header = "a header but no" if names else "no"
-            raise UserError(f"{path}: has {header} rows; a file of posts was expected")
+                notes.twice |= {name: count for name, count in Counter(names).items() if name and count > 1}
+            for number, row in records_of(table, columns):
+                notes.rows += 1
+                if isinstance(row, BadRow):
+                    yield bad_post(row, table.place, number, notes)
+                    continue
+                if names is None:  # jsonl has no header: the first row stands for one
+                    names = names_in(row, columns)
+                    check_columns(names, columns, table, require_labels, require_text)
+                    absent = absent_columns(names, columns, path.name)
+                post = _post(row, table.place, number, columns, notes, require_text, keep_empty, absent)
+                if post is None:
+                    continue
+                if post.error:
+                    note_bad(f"{table.place}: {post.error}", table.place, notes)
+                if isinstance(post.label, Missing):
+                    post = replace(post, label=_label_or_missing(post, codebook, notes))
+                problem = _label_problem(post, codebook, require_labels and not is_annotated(names))
+                if problem:
+                    kind, words = problem
+                    first_bad += [words] if not first_bad else []
+                    notes.add(kind, post.place, post.label or "")
+                    continue
+                if seen is not None:
+                    _check_id(post, seen, columns, notes)
+                notes.keep(post.language, post.label)
+                if not post.extra.keys() <= notes.columns.keys():
+                    if len(notes.columns) < MOST_COLUMNS:
+                        notes.columns |= dict.fromkeys(post.extra)
+                    else:
+                        notes.add("more_columns", f"{path.name}: row {table.place.row}")
+                yield post
+            for finding in table.findings:
+                notes.add(*finding)
+            if table.long_rows:
+                notes.lines_read, notes.long_rows = notes.lines_read + table.lines, notes.long_rows + table.long_rows
+            if notes.rows == rows_before:
+                header = "a header but no" if names else "no"
+                raise UserError(f"{path}: has {header} rows; a file of posts was expected")
     if first_bad and bad_labels == "error":
         count = notes.counts["missing_label"] + notes.counts["unknown_label"]
         labels = {*notes.details.get("unknown_label", ()), *(label for _, label in notes.cells if label)}

@@ -62,6 +62,11 @@ def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: in
     if kind == "parquet":
         return parquet_table(path, place, longest)
     lines = read_lines(path, place, longest)
-    if kind == "jsonl":
-        return Table(place, None, json_rows(lines, place))
-    return csv_table(lines, place, delimiter or DELIMITERS[kind], quote, longest)
+    try:
+        table = Table(place, None, json_rows(lines, place)) if kind == "jsonl" else (
+            csv_table(lines, place, delimiter or DELIMITERS[kind], quote, longest))
+    except UserError:
+        lines.close()
+        raise
+    table.close = lines.close
+    return table

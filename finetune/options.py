@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from common.device import MachineOptions
-from common.files import ROOT, find_path, read_json
+from common.files import ROOT, find_path, place_key, read_json
 from common.options import option
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
@@ -148,4 +148,4 @@ PRESETS = {"paper": PAPER, "small-base": SMALL, "small-model": SMALL_MODEL}
 
 def is_embedded(options: TrainOptions) -> bool:
     """Whether the base is the project's own small one, not any folder of that name."""
-    return find_path(options.model).resolve() == ROOT / EMBEDDED
+    return place_key(find_path(options.model)) == place_key(ROOT / EMBEDDED)

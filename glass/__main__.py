@@ -10,16 +10,15 @@ recomputes them with numpy and safetensors alone: python DIR/verify.py
 """
 
 import socket
-import threading
 import webbrowser
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from common.device import DTYPES
 from common.errors import UserError, run_program
-from common.files import atomic_write, check_file, check_place
+from common.files import atomic_write, check_file, check_place, place_key
 from common.options import option, parse_options
+from common.page_server import until_stopped
 from common.terminal import progress, this_python
 from glass.adapter import every_part, kept_parts
 from glass.against import compared
@@ -72,7 +71,7 @@ def main(argv: list[str]) -> None:
         raise UserError("--learn: is for --save and --verify; on the live page, choose the label there")
     for name, place in kept:
         (check_file if name == "--save" else check_place)(place, name)
-    if options.save and options.verify and Path(options.save).resolve() == Path(options.verify).resolve():
+    if options.save and options.verify and place_key(options.save) == place_key(options.verify):
         raise UserError(f"--verify {options.verify}: is the file of --save, too; choose another folder")
     run = load_run(options.run, model=options.model, device=options.device, dtype=options.dtype,
                    cache=options.cache)
@@ -112,7 +111,7 @@ def serve(run, options: GlassOptions) -> None:
     with serving(run, text, options.port, against=options.against or "", against_text=options.against_text or "",
                  model=options.model, cache=options.cache, threads=options.threads) as address:
         print("\n  ".join(where_to_look(address, options.browser and opened(address))), flush=True)
-        threading.Event().wait()
+        until_stopped()
 
 
 def opened(address: str) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from common.device import MachineOptions
 from common.errors import UserError
-from common.files import ROOT, atomic_folder, making
+from common.files import ROOT, atomic_folder, making, place_key
 from common.leftovers import clear
 from common.lock import hold
 from common.reading import check_path
@@ -56,7 +56,7 @@ def finished_run(path: str | None) -> RunFolder:
     chosen = Path(path) if path else newest_run()
     if chosen is not None:
         check_path(chosen)
-    if chosen is None or chosen.resolve() == SHIPPED_RUN:
+    if chosen is None or place_key(chosen) == place_key(SHIPPED_RUN):
         if not (SHIPPED_RUN / "run.json").exists():
             raise UserError("there is no run in runs/ yet; `python train.py` makes one")
         chosen = place_of_copy()

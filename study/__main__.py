@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from common.device import MachineOptions
 from common.errors import UserError, run_program
-from common.files import ROOT, atomic_write, check_place, find_path, making, sha256_json
+from common.files import ROOT, atomic_write, check_place, find_path, making, place_key, sha256_json
 from common.leftovers import clear_below, holds_nothing
 from common.lock import hold
 from common.options import option, parse_options
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     print("\n".join([plan.title, *material.notes]))
     runner = Runner(plan, material, out, options, jobs=1, device=device, dtype=dtype)
     options.choose_threads(device, read_config(runner.base))
-    embedded = runner.base.resolve() == ROOT / EMBEDDED
+    embedded = place_key(runner.base) == place_key(ROOT / EMBEDDED)
     runner.jobs = options.jobs or ((os.cpu_count() or 1) if embedded and device.type == "cpu" else 1)
     hashes = make_hashes(runner)
     fits = make_fits(plan, material, hashes)

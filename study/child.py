@@ -3,13 +3,17 @@
     python study/child.py --config options.toml         what `Runner.train` starts; the words are those of train.py
 
 The study holds the other end of this process' standard input, and writes nothing into it. When the study is gone, for
-whatever reason and on whatever system, that end is closed, and reading tells.
+whatever reason and on whatever system, that end is closed, and reading tells. On Windows nothing is read: while a
+thread waits in such a read there, a library that looks at standard input as it is loaded, as numpy's does, waits with
+it for ever (numpy's issue 24290). There the pipe is asked every second whether it is still one.
 """
 
+import ctypes
 import os
 import runpy
 import sys
 import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,8 +21,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def watch() -> None:
     """Wait until nobody holds the other end of standard input, then end this process as a kill would."""
-    while os.read(0, 1024):
-        pass
+    if sys.platform == "win32":
+        import msvcrt
+
+        pipe = ctypes.c_void_p(msvcrt.get_osfhandle(0))
+        while ctypes.windll.kernel32.PeekNamedPipe(pipe, None, 0, None, None, None):
+            time.sleep(1)
+    else:
+        while os.read(0, 1024):
+            pass
     os.write(2, b"stopped: the study that began this training has ended\n")
     os._exit(1)
 

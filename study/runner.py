@@ -130,7 +130,7 @@ class Runner:
                 pass
         if (run / "run.json").exists():
             words = ["--resume", "--out", str(run)]
-        command = [sys.executable, str(ROOT / "study" / "child.py"), *words]
+        command = [sys.executable, "-X", "utf8", str(ROOT / "study" / "child.py"), *words]  # its log is read as that
         with open(folder / "train.log", "w", encoding="utf-8") as log:
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
         with child:  # its input stays open, and empty, for as long as this process lives

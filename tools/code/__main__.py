@@ -22,7 +22,7 @@ from common.errors import UserError, closest, run_program
 from common.files import check_file, find_path
 from common.lock import hold
 from common.options import option, parse_options
-from common.page_server import joined, serving
+from common.page_server import joined, serving, until_stopped
 from data.codebook import Codebook, load_codebook
 from data.posts import ColumnOptions, Post
 from data.readers import by_id, read_posts
@@ -145,7 +145,7 @@ def serve(codes: Codes, book: Codebook, options: CodeOptions, first: list[str]) 
         if options.browser:
             webbrowser.open(address)
         try:
-            threading.Event().wait()
+            until_stopped()
         except KeyboardInterrupt:
             print("\n" + "\n".join(ended(codes, options)))
 

@@ -1,0 +1,77 @@
+"""What Windows refuses: a library without a name, and names that change while a program has their file open.
+
+Deliberate break: in common/leftovers.py let `_swap` ask for a library on every system, or let `patiently` give up at
+once, or never.
+"""
+
+import ctypes
+import os
+
+import pytest
+
+from common import leftovers
+from common.errors import UserError
+from common.files import atomic_folder, atomic_write
+from data.growing import GrowingFile
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Windows, as far as files are renamed there: a dict of name -> how often a rename onto it is refused."""
+    refused, real = {}, {name: getattr(os, name) for name in ("rename", "replace")}
+
+    def nameless(name, *arguments, **words):
+        raise TypeError("argument of type 'NoneType' is not iterable")
+
+    def renaming(how):
+        def rename(one, other):
+            name = os.path.basename(other)
+            if refused.get(name, 0) > 0:
+                refused[name] -= 1
+                raise PermissionError(13, "Access is denied", str(one), 5, str(other))
+            real[how](one, other)
+        return rename
+
+    leftovers._swap.cache_clear()
+    monkeypatch.setattr(leftovers.sys, "platform", "win32")
+    monkeypatch.setattr(ctypes, "CDLL", nameless)
+    for how in real:
+        monkeypatch.setattr(os, how, renaming(how))
+    yield refused
+    leftovers._swap.cache_clear()
+
+
+def write_folder(folder, text: str) -> None:
+    with atomic_folder(folder) as beside, atomic_write(beside / "a") as handle:
+        handle.write(text)
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path, windows):
+    for text in ("old", "new"):
+        write_folder(tmp_path / "out", text)
+        assert (tmp_path / "out" / "a").read_text(encoding="utf-8") == text and os.listdir(tmp_path) == ["out"]
+
+
+def test_a_file_that_a_scanner_has_open_for_a_moment_is_waited_for(tmp_path, windows):
+    windows |= {"a": 3, "out": 3, "b.csv": 3, "c.csv.gz": 3}
+    write_folder(tmp_path / "out", "text")
+    for name in ("b.csv", "c.csv.gz"):
+        with GrowingFile(tmp_path / name, {}) as file:
+            file.add([{"id": "1"}])
+    assert sorted(os.listdir(tmp_path)) == ["b.csv", "c.csv.gz", "out"] and not any(windows.values())
+
+
+def test_one_that_stays_open_is_told_and_nothing_is_left(tmp_path, windows, monkeypatch):
+    monkeypatch.setattr(leftovers, "PATIENCE", 0.1)
+    windows["a"] = 10**9
+    with pytest.raises(UserError, match=r"a: could not be written whole \(Access is denied\); nothing was left"), \
+            atomic_write(tmp_path / "a") as handle:
+        handle.write("text")
+    assert os.listdir(tmp_path) == []
+
+
+def test_elsewhere_a_refusal_is_one(tmp_path, windows, monkeypatch):
+    monkeypatch.setattr(leftovers.sys, "platform", "linux")
+    windows["a"] = 1
+    with pytest.raises(UserError, match="Access is denied"), atomic_write(tmp_path / "a") as handle:
+        handle.write("text")
