@@ -192,7 +192,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     probabilities = np.concatenate([window.probabilities for window in windows])
     cut = sum(window.cut for window in windows)
     if cut:
-        print(f"  {cut:,} posts were longer than {prompt.max_tokens} tokens with their prompt and were cut")
+        print(f"  posts cut, since with their prompt they were longer than {prompt.max_tokens} tokens: {cut:,}")
     if imitating := prompt.imitating(post.text for post in posts):
         print(f"  {imitation(imitating, prompt.imitated)}")
     if labeller.halvings:

@@ -1,15 +1,15 @@
 """Language tags as found in files, reduced to ISO 639-1, so that `pt-BR`, `por`, `Portuguese` and `pt` are one cell.
 
-    tag -> lower case, first subtag -> old code mapped -> three letters to two -> English name to its code
+    tag -> lower case, first subtag -> old code mapped -> three letters to two -> a language's name to its code
 
 Sources: the two-letter codes, the three-letter ones (terminological, then bibliographic if it differs) and the English
 names are those of ISO 639; the withdrawn codes and their replacements are those of the IANA language subtag registry,
 and `sh` becomes `sr` as in CLDR. X (Twitter) writes `in` for Indonesian and `iw` for Hebrew, and has codes of its own
 for posts in no language (`qme`, `qht`, ...): those become `und`, ISO 639-2's code for "undetermined".
 
-English names are accepted too, since they occur in hand-made spreadsheets and none of them is also a code. Nothing here
-is fatal: a tag that is not an ISO 639-1 language is kept as written, in lower case, and counted, so that a report can
-show it.
+English names are accepted too, since they occur in hand-made spreadsheets and none of them is also a code; and some
+languages' own names for themselves, as CLDR has them. Nothing here is fatal: a tag that is not an ISO 639-1 language is
+kept as written, in lower case, and counted, so that a report can show it.
 """
 
 import re
@@ -54,6 +54,14 @@ za zha Zhuang; zh zho chi Chinese; zu zul Zulu
 OLD_CODES = {"in": "id", "iw": "he", "ji": "yi", "jw": "jv", "mo": "ro", "sh": "sr"}
 OTHER_CODES = {"cmn": "zh", "arb": "ar", "pes": "fa", "zsm": "ms", "fil": "tl", "npi": "ne", "ory": "or", "swh": "sw",
                "scc": "sr", "scr": "hr", "mol": "ro", "hbs": "sr"}  # fmt: skip
+OWN_NAMES = {
+    "deutsch": "de", "español": "es", "espanol": "es", "castellano": "es", "français": "fr", "francais": "fr",
+    "italiano": "it", "português": "pt", "portugues": "pt", "polski": "pl", "magyar": "hu", "türkçe": "tr",
+    "turkce": "tr", "nederlands": "nl", "svenska": "sv", "dansk": "da", "norsk": "no", "suomi": "fi", "čeština": "cs",
+    "slovenčina": "sk", "slovenščina": "sl", "hrvatski": "hr", "srpski": "sr", "română": "ro", "català": "ca",
+    "ελληνικά": "el", "русский": "ru", "українська": "uk", "български": "bg", "العربية": "ar", "עברית": "he",
+    "فارسی": "fa", "हिन्दी": "hi", "bahasa indonesia": "id", "tiếng việt": "vi", "中文": "zh", "日本語": "ja",
+    "한국어": "ko"}  # fmt: skip
 NO_LANGUAGE = {"zxx", "mul", "mis", "art", "qam", "qct", "qht", "qme", "qst", "unknown"}
 ABSENT = {"", "und", "nan", "none", "null"}
 
@@ -61,7 +69,7 @@ _ENTRIES = [entry.split() for entry in TABLE.split(";")]
 _CODES = {words[0]: [word for word in words[1:] if re.fullmatch("[a-z]{3}", word)] for words in _ENTRIES}
 NAMES = {words[0]: " ".join(words[1 + len(_CODES[words[0]]) :]) for words in _ENTRIES}
 _TWO_LETTERS = {three: two for two, threes in _CODES.items() for three in threes} | OTHER_CODES
-_BY_NAME = {name.casefold(): code for code, name in NAMES.items()}
+_BY_NAME = {name.casefold(): code for code, name in NAMES.items()} | OWN_NAMES
 
 
 @lru_cache(maxsize=4096)

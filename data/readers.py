@@ -153,9 +153,10 @@ def iter_posts(
                 raise UserError(f"{path}: has {header} rows; a file of posts was expected")
     if first_bad and bad_labels == "error":
         count = notes.counts["missing_label"] + notes.counts["unknown_label"]
-        labels = {*notes.details.get("unknown_label", ()), *(label for _, label in notes.cells if label)}
+        strange = notes.details.get("unknown_label", ())
+        labels = {*strange, *(label for _, label in notes.cells if label)}
         raise UserError(first_bad[0] + (f" ({count:,} such rows in all)" if count > 1 else "")
-                        + hint_of_codebook(labels, getattr(codebook, "labels", ())))
+                        + (hint_of_codebook(labels, getattr(codebook, "labels", ())) if strange else ""))
 
 
 def _paths(paths) -> list[Path]:

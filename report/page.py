@@ -160,7 +160,7 @@ def _table(metrics: Mapping, names, agreement, agreement_name: str, below: Seque
         if metrics[key] and metrics[key]["n"]:
             m = metrics[key]["mean_over_languages"]
             lines.append(f"{which.capitalize()} ({m['languages']}): {number(m['accuracy'])}, {number(m['macro_f1'])}.")
-    return _section("Every language, with intervals", grid(short_header(metrics), short, class_="wide"),
+    return _section("Every language, accuracy with intervals", grid(short_header(metrics), short, class_="wide"),
                     _marks(short), *(tag("p", line) for line in below), tag("p", " ".join(lines), class_="note"),
                     folded("All figures", grid(header_of(metrics, bool(agreement)), rows, class_="wide"),
                            _marks(rows, words)))

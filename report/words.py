@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
 from common.terminal import counted as counted
+from report.cells import MIN_ROWS
 from report.intervals import rate_difference, wilson
 
 SMALL = 30  # a language with fewer rows is marked: an accuracy of .5 is then uncertain by 17 points or more either way
@@ -92,9 +93,12 @@ def _overall(metrics: Mapping) -> str:
 
 def _comparison(metrics: Mapping) -> str:
     seen, unseen = metrics["seen"], metrics["unseen"]
-    if not seen or not unseen or not seen["n"] or not unseen["n"]:
+    if not seen or not unseen or min(seen["n"], unseen["n"]) < MIN_ROWS:
         if not seen:
             which = "It is not known here which languages were seen in training"
+        elif seen["n"] and unseen["n"]:
+            side, n = min((("seen", seen["n"]), ("not seen", unseen["n"])), key=lambda pair: pair[1])
+            which = f"Only {counted(n, 'post')} {'is' if n == 1 else 'are'} in languages {side} in training"
         else:
             side = "seen" if seen["n"] else "not seen"
             which = f"All {counted(metrics['n'], 'post')} are in languages {side} in training"

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from common.errors import UserError
-from data.languages import NAMES, OLD_CODES, language_name, one_language, reduce_language
+from data.languages import NAMES, OLD_CODES, OWN_NAMES, language_name, one_language, reduce_language
 
 PAPER = {
     "ar": "Arabic",
@@ -87,3 +87,10 @@ def test_a_language_named_on_the_command_line():
             one_language(tag, "--languages")
         assert str(caught.value) == line
     assert [one_language(tag, "--x") for tag in ("pt-BR", "Turkish", "in")] == ["pt", "tr", "id"]
+
+
+def test_languages_by_their_own_names():
+    assert reduce_language("Deutsch") == ("de", "changed") and reduce_language(" Português ")[0] == "pt"
+    assert set(OWN_NAMES.values()) <= set(NAMES) and set(PAPER) - {"en"} <= set(OWN_NAMES.values())
+    assert not set(OWN_NAMES) & {*NAMES, *map(str.casefold, NAMES.values())}
+    assert all(name == name.casefold() for name in OWN_NAMES)

@@ -10,6 +10,8 @@ from statistics import mean
 
 import pytest
 
+from report.intervals import rate_difference
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULT = json.loads((DOCS / "recipes.json").read_text(encoding="utf-8"))
 PAGE = (DOCS / "recipes.md").read_text(encoding="utf-8")
@@ -187,3 +189,17 @@ def test_the_curve_beside_peft():
             f"macro-F1 {pair('topic')}.") in text and ours["n"] == theirs["n"]
     left = [max(found["by_step"]["120"].values()), min(found["by_step"]["60"].values())]
     assert left[0] < 1.3 < left[1]  # both leave the constant answer between steps 60 and 120
+
+
+def test_make_real_on_another_processor():
+    """README's sentence; the run that it quotes at length was another."""
+    found = RESULT["make_real_elsewhere"]
+    text = " ".join((DOCS.parent / "README.md").read_text(encoding="utf-8").split())
+
+    def points(name: str) -> str:
+        sides = [(cell["accuracy"] * cell["n"], cell["n"]) for cell in (found["unseen"][name], found["seen"][name])]
+        value, low, high = (100 * end for end in rate_difference(*sides))
+        return f"{value:.1f} points ({low:.1f} to {high:.1f})".replace("-", "−")
+
+    assert (f"gave {100 * found['all']['accuracy']:.1f} % over all posts, a difference in the topic of "
+            f"{points('topic')}, and in the stance of {points('stance')}.") in text

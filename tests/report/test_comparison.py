@@ -93,6 +93,9 @@ def test_without_a_topic_the_label_is_looked_at():
 
 
 def test_small_cells_say_no_more_than_their_interval():
-    line = findings(metrics(("en", 8, 0.5, always("unrelated")), ("ko", 400, 0.5, good)))[1]
-    assert "0.0 % (0.0 to 49.0 %) of the related posts" in line
+    line = findings(metrics(("en", 20, 0.5, always("unrelated")), ("ko", 400, 0.5, good)))[1]
+    assert "0.0 % (0.0 to 27.8 %) of the related posts" in line
+    few = findings(metrics(("en", 8, 0.5, good), ("ko", 400, 0.5, good)))[1]
+    assert few.startswith("Only 8 posts are in languages seen in training, so seen and unseen ones cannot be compared")
+    assert "Only 1 post is in languages not seen" in findings(metrics(("en", 40, 0.5, good), ("ko", 1, 0.5, good)))[1]
     assert "cannot be compared" in findings(metrics(("en", 40, 0.5, good)))[1]

@@ -45,5 +45,6 @@ def test_nothing_is_explained_where_nothing_can_be_compared():
 def test_the_page_shows_them_below_its_table():
     found = metrics(20, 18)
     text = page(found, below_table=explanation(found))
-    assert text.index("Every language, with intervals") < text.index("What the paper found") < text.index("Labels</h2>")
+    places = [text.index(words) for words in ("Every language, accuracy", "What the paper found", "Labels</h2>")]
+    assert places == sorted(places)
     assert "What the paper found" not in page(found)
