@@ -270,9 +270,15 @@ def _reading(metrics: Mapping | None) -> Html | None:
                  "share of unrelated posts that were recognised as unrelated.",
         "stance": "which side a related post takes, over all related posts (one that was not found is wrong) or over "
                   "those found.",
+        "calibration error": "how far stated probabilities lie from the share of right answers: the root of the mean "
+                             "square over groups of posts, less what chance alone makes of it.",
+        "Brier score, log loss": "the squared distance of all labels' probabilities from the human label (0 to 2), and "
+                                 "−ln of the probability that this label got; each a mean over posts.",
         "intervals": f"{i['level'] * 100:g} %. For rates: Wilson. For F1: {i['draws']:,} bootstrap draws within "
                      f"languages (seed {i['seed']}), from {i['clusters']:,} groups of posts with the same text or "
                      f"author. A label with fewer than {MIN_ROWS} posts has no interval.",
     }
-    terms = {k: v for k, v in terms.items() if k not in ("topic", "stance") or metrics[k]}
+    needs = {"calibration error": "calibration", "Brier score, log loss": "calibration"}
+    needs |= {"topic": "topic", "stance": "stance"}
+    terms = {k: v for k, v in terms.items() if k not in needs or metrics[needs[k]]}
     return _section("How to read this", tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in terms.items())))

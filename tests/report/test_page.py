@@ -95,7 +95,7 @@ def test_page_of_an_evaluation_holds_all_parts_and_asks_nobody():
     for words in ("Turkish", "Not seen in training", "Posts left out", "same text in training",
                   "all rows, as published", "By client", "probabilities honest", "Training", "9.615e-11", "ab" * 32,
                   "0.810", "Krippendorff",
-                  "given that it was found related", "How to read this"):
+                  "given that it was found related", "How to read this", "Brier score, log loss"):
         assert words in shown, words
     assert reader.elements.count("svg") == 2 * 5  # each for a desk and for a phone
     assert ("meta", "name", "viewport") in reader.attributes and "@media print" in text
