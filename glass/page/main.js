@@ -140,6 +140,7 @@ async function update() {
       const data = Object.assign(await ask("trace", {text}), {asked: text});
       if (state.against.own && !data.learnt) state.against = {what: "", text: ""};  // all steps are undone: nothing to compare
       said.textContent = "";
+      body.classList.remove("former");
       draw(data);
       document.documentElement.dataset.milliseconds = String(Math.round(performance.now() - typed));  // since the last key
       for (let i = 0; i < 15 && !waiting; i++) await pause(20);  // whoever still types is not kept waiting
@@ -155,7 +156,8 @@ async function update() {
     const {label, labels, probabilities} = state.data;
     spoken.textContent = `computed: ${label}, ${number(probabilities[labels.indexOf(label)])}`;
   } catch (error) {
-    said.textContent = error.message;
+    said.textContent = error.message + (state.data ? "; what stands below is the post before" : "");
+    body.classList.toggle("former", Boolean(state.data));
   } finally {
     busy = false;
   }

@@ -80,3 +80,19 @@ def test_beside_every_label_stands_what_it_was_before_any_step(run, monkeypatch)
         until(browser, f"{BEFORE}.length == 0 && !{WARNED}", "nothing to compare any more")
         assert browser.value(NOW) == before[1]
         until(browser, "document.getElementById('against-what').value == ''", "B is chosen no more")
+
+
+@browser_only
+def test_an_emptied_box_does_not_pass_for_the_post_before(run):
+    """Deliberate break: in glass/page/main.js leave out `toggle`."""
+    shade = "getComputedStyle(document.querySelector('[aria-labelledby=h-why]').parentElement).opacity"
+    error = "document.querySelector('.error').textContent"
+    with Browser() as browser, serving(run, "first post") as address:
+        browser.call("Page.navigate", url=address)
+        until(browser, "document.getElementById('matrix')", "the post")
+        typed = "const box = document.getElementById('post'); box.value = %r; box.dispatchEvent(new Event('input'))"
+        browser.value(f"(() => {{ {typed % ' '} }})()")
+        until(browser, f"{error}.endsWith('what stands below is the post before')", "the error")
+        assert "nothing of it can be seen" in browser.value(error) and float(browser.value(shade)) < 0.5
+        browser.value(f"(() => {{ {typed % OTHER} }})()")
+        until(browser, f"{error} === '' && {shade} === '1'", "the other post")
