@@ -95,7 +95,9 @@ def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = No
                 ax.plot(part["accuracy"], y, marker, color=colour, ms=5.5 if strong else 4.5, mec="white",
                         mew=0.6, zorder=3, clip_on=False)
             ax.set(xlim=(0, 1), title=title, xticks=[0, 0.25, 0.5, 0.75, 1])
-            ax.set_xticklabels(["0", ".25", ".5", ".75", "1"])
+            first, *_, last = ax.set_xticklabels(["0", ".25", ".5", ".75", "1"])
+            first.set_ha("left")  # else one panel's 1 and the next one's 0 read as 10
+            last.set_ha("right")
             ax.grid(axis="x", color="#e4e4e4", lw=0.7)
             ax.set_axisbelow(True)
             ax.tick_params(length=0)
