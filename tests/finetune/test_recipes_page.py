@@ -3,6 +3,7 @@
 Deliberate break: change a figure in one of the page's last two tables.
 """
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,12 @@ from statistics import mean
 
 import pytest
 
+from benchmarks import exposure
+from common.files import write_json
+from data.checks import TrainingTexts
+from data.codebook import load_codebook
+from data.readers import read_posts
+from finetune.options import TrainOptions
 from report.intervals import rate_difference
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -178,6 +185,67 @@ def test_what_the_page_says_of_exposure():
     assert f"macro-F1 of a language is {', '.join(lowest[:-1])} and {lowest[-1]}, of 22 to 25 tweets each" in text
     shown = {pair for pair, line in lines.items() if line["simultaneous_low"] > 0}
     assert shown == {(some, alone), (both, alone)}
+
+
+LANGUAGES = RESULT["training_languages"]
+SECTION = PAGE[PAGE.index("## English, Spanish, both, and all twelve") : PAGE.index("## A tiny exposure")]
+
+
+def in_languages(name: str, group: str, figure: str) -> list[float]:
+    return [cell[group][figure] for cell in LANGUAGES["sets"][name]["seeds"].values()]
+
+
+@pytest.mark.parametrize("name", LANGUAGES["sets"])
+def test_training_languages(name):
+    line = next(line for line in SECTION.splitlines() if line.startswith(f"| {name} |"))
+    runs = in_languages(name, "ten", TOPIC)
+    shown = [short(mean(in_languages(name, *of))) for of in (("en", "macro_f1"), ("en", TOPIC), ("es", "macro_f1"),
+                                                             ("es", TOPIC), ("ten", "macro_f1"))]
+    assert [cell.strip() for cell in line.strip("|").split("|")][1:] == [
+        str(len(runs)), *shown, f"{short(mean(runs))} ({', '.join(map(short, runs))})",
+        short(mean(in_languages(name, "ten", STANCE)))]
+
+
+def test_the_comparisons_of_training_languages():
+    for line in LANGUAGES["contrasts"]:
+        begins = f"| {line['first']} less {line['second']} |"
+        cells = next(one for one in SECTION.splitlines() if one.startswith(begins)).strip("|").split("|")
+        cell = cells[1 + [TOPIC, STANCE].index(line["figure"])].strip()
+        assert cell == difference(line) + ", these fits" * ("other seeds" not in line["holds"])
+
+
+def test_what_the_page_says_of_training_languages():
+    text, (alone, both, every) = " ".join(SECTION.split()), ("English alone", "English and Spanish", "All twelve")
+    lines = {(line["first"], line["figure"]): line for line in LANGUAGES["contrasts"] if line["second"] == alone}
+    of = lambda name, figure=TOPIC: mean(in_languages(name, "ten", figure))  # noqa: E731
+    assert f"from {short(of(alone))} to {short(of(every))}**, a difference of {difference(lines[every, TOPIC])}" in text
+    assert f"Spanish beside English has {short(of(both))}, {difference(lines[both, TOPIC])}" in text
+    assert f"are {difference(lines[every, STANCE])} and {difference(lines[both, STANCE])}" in text
+    recalls = [f"{100 * of(name, 'topic.recall'):.0f} %" for name in (alone, every)]
+    assert f"finds {recalls[0]} of the related tweets in the ten languages, with all twelve {recalls[1]}" in text
+    posts = LANGUAGES["posts"]
+    assert f"{posts['en']} in English, {posts['es']} in Spanish and {posts['ten']} in ten other languages" in text
+    there = [part["sets"][alone]["seeds"]["11"]["en"]["macro_f1"] for part in (LANGUAGES, EXPOSURE)]
+    assert f"has a macro-F1 in English of {short(there[0])} here and {short(there[1])} there" in text
+
+
+DATA = DOCS.parents[1] / "shared" / "data" / "immigration"
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="needs the paper's tweets")
+def test_the_figures_come_from_the_kept_answers(tmp_path, monkeypatch):
+    """docs/fits holds each run's answers, without a text; the figures are computed from them once more."""
+    monkeypatch.chdir(DOCS.parent)
+    posts, _ = read_posts([DATA / "train.jsonl"], TrainOptions().columns(), load_codebook())
+    write_json(tmp_path / "texts.json", TrainingTexts.of(posts).to_dict())
+    exposure.main(["--fits", "docs/fits/fits.json", "--part", "training_languages", "--data", str(DATA / "test.jsonl"),
+                   "--trained-on", str(tmp_path / "texts.json"), "--json", str(tmp_path / "again.json"),
+                   "--draws", "100"])
+    again = json.loads((tmp_path / "again.json").read_text(encoding="utf-8"))["training_languages"]
+    assert again["sets"] == LANGUAGES["sets"] and again["posts"] == LANGUAGES["posts"]
+    assert [line["value"] for line in again["contrasts"]] == [line["value"] for line in LANGUAGES["contrasts"]]
+    kept = "".join(gzip.decompress(path.read_bytes()).decode() for path in (DOCS / "fits").glob("*.jsonl.gz"))
+    assert not any(post.text in kept for post in posts) and '"label"' not in kept
 
 
 def test_the_curve_beside_peft():
