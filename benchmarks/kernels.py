@@ -27,7 +27,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.machine import machine
+from benchmarks.machine import check_system, machine
 from benchmarks.worker import synchronise
 from common.device import choose_device
 from common.errors import UserError, run_program
@@ -151,6 +151,7 @@ def main(argv: list[str]) -> None:
     """Measure, print the tables, write the JSON file."""
     options = parse_options(KernelsOptions, argv, program="python -m benchmarks.kernels", description=__doc__)
     check_file(options.json, "--json")
+    check_system("benchmarks.kernels", "linux")
     device = str(choose_device(options.device))
     if options.threads:
         torch.set_num_threads(options.threads)

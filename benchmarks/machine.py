@@ -27,7 +27,7 @@ def machine(device: str, threads: int) -> dict:
 def check_system(program: str, *systems: str) -> None:
     """Raise `UserError` where `program` cannot measure: on any other of Python's `sys.platform` than `systems`."""
     if sys.platform not in systems:
-        raise UserError(f"{program}: watches its processes by what {sys.platform} has not (/proc, or waiting for "
+        raise UserError(f"{program}: watches its processes by what {sys.platform} lacks (/proc, or waiting for "
                         "pipes); run it on Linux")
 
 

@@ -123,9 +123,9 @@ def put_folder(new: Path, path: Path) -> None:
         try:
             patiently(os.rename, new, path)
         except BaseException:
-            os.rename(old, path)
+            patiently(os.rename, old, path)
             raise
-        os.rename(old, new)  # a `.old` that is there is always whole
+        patiently(os.rename, old, new)  # a `.old` that is there is always whole
         remove(new)
 
 

@@ -101,15 +101,18 @@ def spooled(stream: BinaryIO) -> Iterator[Path]:
     Its format is told by its beginning, gzipped or not: "{" or "[" is JSON, a tab in the first line is tsv, else csv.
     What cannot be removed afterwards, since an error left it open on Windows, is named.
     """
-    with tempfile.TemporaryDirectory(prefix="posts-", ignore_cleanup_errors=True) as folder:
-        path = Path(folder) / "stdin"
-        with open(path, "wb") as handle:
-            shutil.copyfileobj(stream, handle)
-        start = _first_line(path)
-        kind = ".jsonl" if start[:1] in (b"{", b"[") else ".tsv" if b"\t" in start else ".csv"
-        yield path.rename(path.with_suffix(".parquet" if start.startswith(b"PAR1") else kind))
-    if os.path.exists(folder):
-        print(f"{folder}: could not be removed, and holds the posts; remove it")
+    whole = tempfile.TemporaryDirectory(prefix="posts-", ignore_cleanup_errors=True)
+    try:
+        with whole as folder:
+            path = Path(folder) / "stdin"
+            with open(path, "wb") as handle:
+                shutil.copyfileobj(stream, handle)
+            start = _first_line(path)
+            kind = ".jsonl" if start[:1] in (b"{", b"[") else ".tsv" if b"\t" in start else ".csv"
+            yield path.rename(path.with_suffix(".parquet" if start.startswith(b"PAR1") else kind))
+    finally:
+        if os.path.exists(whole.name):
+            print(f"{whole.name}: could not be removed, and holds the posts; remove it")
 
 
 def _first_line(path: Path) -> bytes:

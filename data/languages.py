@@ -13,6 +13,7 @@ kept as written, in lower case, and counted, so that a report can show it.
 """
 
 import re
+import unicodedata
 from functools import lru_cache
 
 from common.errors import UserError, closest
@@ -79,7 +80,7 @@ def reduce_language(tag: str) -> tuple[str, str]:
     `reduce_language("pt-BR") -> ("pt", "changed")`, `("IN") -> ("id", "changed")`, `("") -> ("und", "missing")`.
     """
     written = tag.strip()
-    lower = written.casefold()
+    lower = unicodedata.normalize("NFC", written).casefold()
     if lower in ABSENT:
         return UNDETERMINED, "missing"
     first = re.split(r"[-_]", lower, maxsplit=1)[0]

@@ -25,7 +25,7 @@ KINDS = {
     "parallel_id": "rows whose id came before in another language (translations?)",
     "missing_language": "rows without a language, read as und",
     "changed_language": "language tags reduced to ISO 639-1",
-    "unknown_language": "language tags that are not ISO 639-1 codes (such as de), kept as written",
+    "unknown_language": "language tags that are not ISO 639-1 codes (such as de), kept in lower case",
     "nameless_cell": "rows with something in a column without a name, left out",
     "more_columns": "rows with columns beyond the first 1,000 names, which are left out",
     "mended_text": "texts with NUL or half characters, replaced by U+FFFD",

@@ -90,8 +90,8 @@ class ColumnOptions:
     predicted_column: str = option("predicted", "column of a predicted label", metavar="NAME", group=DATA)
     annotator_column: str = option("annotator", "column that names the annotator, if a post has several rows",
                                    metavar="NAME", group=DATA)
-    delimiter: str = option("", "what separates csv columns: tab, comma, semicolon, bar (default: what the "
-                            "file's rows show)", metavar="WORD", group=DATA)
+    delimiter: str = option("", "what separates csv columns: tab, comma, semicolon, bar (default: by the "
+                            "file's name, else its header)", metavar="WORD", group=DATA)
 
     quote: str = option("auto", "what quotes csv cells: auto takes \" and refuses cells that may be swallowed rows; a "
                         "character insists; none reads quotes as text", metavar="CHARACTER", group=DATA)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import check_place, place_key, read_json
+from common.files import check_place, read_json
 from common.reading import check_path
 from data.rows import stem
 from finetune.run_folder import RunFolder
@@ -36,5 +36,5 @@ def is_metrics(path: Path) -> bool:
 def check_same_data(run: RunFolder, out: Path, data: str) -> None:
     """Raise `UserError` where `out`, which nobody named, holds the evaluation of another file of this name."""
     earlier = [past["data"] for past in run.facts["scored"] if stem(Path(past["data"])) == stem(Path(data))]
-    if out.exists() and earlier and place_key(earlier[-1]) != place_key(data):
+    if out.exists() and earlier and Path(earlier[-1]).resolve() != Path(data).resolve():
         raise UserError(f"{out}: holds the evaluation of {earlier[-1]}; name another folder with --out")

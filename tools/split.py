@@ -34,7 +34,7 @@ from data.splits import Split, split_posts
 from data.table import Number
 from data.writers import write_rows
 
-RARE, ALIKE = 10, 0.9  # a label ten times as rare as one that is written nearly so may be a typing error
+RARE, MOST = 10, 50  # a label ten times as rare as one that is written nearly so may be a typing error
 SHOWN = 5  # near pairs that are printed; split.json has all of them
 
 
@@ -111,10 +111,19 @@ def why_no_codebook(labels: list[str]) -> str | None:
 
 
 def misspelt(counts: Counter) -> list[str]:
-    """A line for each label that is rare and all but written like a more frequent one: a typing error, perhaps."""
+    """A line for a label that is rare and written like a more frequent one but for a letter or two, as typing errors
+    are; none where there are so many labels that the column may hold something else."""
+    found = [(label, other) for label, other in permutations(counts, 2)
+             if RARE * counts[label] <= counts[other] and _slips(label, other)] if len(counts) <= MOST else []
     return [f"  label '{label}' ({counts[label]}) looks like '{other}' ({counts[other]}); if it is a typing error, "
-            "mend it in the data" for label, other in permutations(counts, 2)
-            if RARE * counts[label] <= counts[other] and SequenceMatcher(None, label, other).ratio() > ALIKE]
+            "mend it in the data" for label, other in found[:SHOWN]]
+
+
+def _slips(one: str, other: str) -> bool:
+    """Whether two labels differ in one or two single characters, none of them a digit."""
+    changes = [(one[a:b], other[c:d]) for kind, a, b, c, d in SequenceMatcher(None, one, other, autojunk=False)
+               .get_opcodes() if kind != "equal"]
+    return len(changes) <= 2 and all(len(piece) < 2 and not piece.isdigit() for pair in changes for piece in pair)
 
 
 def own_codebook(labels: list[str], name: str) -> str:

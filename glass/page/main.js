@@ -156,8 +156,9 @@ async function update() {
     const {label, labels, probabilities} = state.data;
     spoken.textContent = `computed: ${label}, ${number(probabilities[labels.indexOf(label)])}`;
   } catch (error) {
-    said.textContent = error.message + (state.data ? "; what stands below is the post before" : "");
-    body.classList.toggle("former", Boolean(state.data));
+    const former = Boolean(state.data) && state.data.asked !== box.value;
+    said.textContent = error.message + (former ? "; what stands below is the previous post" : "");
+    body.classList.toggle("former", former);
   } finally {
     busy = false;
   }

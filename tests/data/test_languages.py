@@ -91,6 +91,7 @@ def test_a_language_named_on_the_command_line():
 
 def test_languages_by_their_own_names():
     assert reduce_language("Deutsch") == ("de", "changed") and reduce_language(" Português ")[0] == "pt"
+    assert reduce_language("Espan\u0303ol")[0] == "es"  # an n and a tilde of its own
     assert set(OWN_NAMES.values()) <= set(NAMES) and set(PAPER) - {"en"} <= set(OWN_NAMES.values())
     assert not set(OWN_NAMES) & {*NAMES, *map(str.casefold, NAMES.values())}
     assert all(name == name.casefold() for name in OWN_NAMES)

@@ -141,7 +141,7 @@ def test_findings_are_counted_and_shown(tmp_path):
         "  1  rows whose id came before in another language (translations?): b.csv: row 3 (id 1)",
         "  1  rows without a language, read as und: a.jsonl: row 5",
         "  2  language tags reduced to ISO 639-1: in -> id (1), Turkish -> tr (1)",
-        "  1  language tags that are not ISO 639-1 codes (such as de), kept as written: tlh (1)",
+        "  1  language tags that are not ISO 639-1 codes (such as de), kept in lower case: tlh (1)",
         "  1  texts with NUL or half characters, replaced by U+FFFD: a.jsonl: row 6",
     ])  # fmt: skip
     kept, notes = read_posts(a, require_labels=False, keep_empty=True)
@@ -153,7 +153,7 @@ def test_more_findings_than_are_listed(tmp_path):
     path = write(tmp_path, "p.csv", "text,language\n" + "".join(f"a,x{i}\n" for i in range(300)))
     _, notes = read_posts(path, require_labels=False)
     line = notes.lines()[-1]
-    begins = "  300  language tags that are not ISO 639-1 codes (such as de), kept as written: "
+    begins = "  300  language tags that are not ISO 639-1 codes (such as de), kept in lower case: "
     assert line.startswith(f"{begins}others (100), x0 (1), x1 (1) and")
     assert len(notes.details["unknown_language"]) == 201 and len(notes.places["made_id"]) == 10
 

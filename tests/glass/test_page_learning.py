@@ -92,7 +92,7 @@ def test_an_emptied_box_does_not_pass_for_the_post_before(run):
         until(browser, "document.getElementById('matrix')", "the post")
         typed = "const box = document.getElementById('post'); box.value = %r; box.dispatchEvent(new Event('input'))"
         browser.value(f"(() => {{ {typed % ' '} }})()")
-        until(browser, f"{error}.endsWith('what stands below is the post before')", "the error")
+        until(browser, f"{error}.endsWith('what stands below is the previous post')", "the error")
         assert "nothing of it can be seen" in browser.value(error) and float(browser.value(shade)) < 0.5
         browser.value(f"(() => {{ {typed % OTHER} }})()")
         until(browser, f"{error} === '' && {shade} === '1'", "the other post")

@@ -115,6 +115,9 @@ def test_a_label_that_may_be_a_typing_error_is_named(tmp_path):
     ended = call(split.main, "--data", "posts.jsonl", "--out", "p")
     assert ended.out.count("if it is a typing error") == 1  # not of the two frequent ones, which are alike as well
     assert "label 'oposes it' (1) looks like 'opposes it'" in ended.out
+    counts = Counter({"agree": 200, "category 10": 90, "likely": 80} | {"disagree": 3, "category 11": 1, "unlikely": 2})
+    assert split.misspelt(counts) == []  # other labels, not slips
+    assert split.misspelt(Counter({f"{n}a": 1 + 50 * (n < 50) for n in range(1000)})) == []
 
 
 def test_refusals(tmp_path):
