@@ -15,9 +15,8 @@ from data.prompt import EncodedPost, Prompt
 from data.splits import group_posts
 from finetune.run_folder import RunFolder
 from inference.labeller import label_probabilities
-from inference.run import base_folder, run_prompt
-from loading import load_model
-from loading.weights import read_config
+from inference.run import open_model
+from loading.sources import find_base
 from lora.inject import linears
 from lora.layer import LoRALinear
 from model.llama import LlamaForCausalLM
@@ -64,12 +63,8 @@ def open_subject(run: RunFolder, posts: list[Post], *, model: str | None, device
     that the run was made with.
     """
     check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts, drop)
-    folder = base_folder(run, model, cache)
-    if machine is not None:
-        machine.choose_threads(device, read_config(folder))
-    prompt = run_prompt(run, folder)
-    loaded = load_model(folder, device=device, dtype=dtype, quantize=run.facts["options"]["quantize"],
-                        adapter=run.path / "adapter", cache=cache)
+    loaded, prompt = open_model(run, model=model, device=device, dtype=dtype, cache=cache, machine=machine)
+    folder = find_base(model or run.facts["options"]["model"])  # which `open_model` has checked
     rows = [prompt.encode(post.text) for post in check.kept]
     return Subject(run, folder, loaded, prompt, check.kept, rows, table_of(check.kept, prompt.codebook),
                    micro_tokens or 4096), check.lines()

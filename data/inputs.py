@@ -79,19 +79,20 @@ def outputs_for(files: list[Path], folder: Path, kind: str | None = None) -> lis
 
     Raises `UserError` where two inputs would have the same.
     """
-    found: dict[Path, Path] = {}
-    taken: dict[str, Path] = {}
+    outputs, taken = [], {}
     for file in files:
         try:
             own = output_format(file) + (".gz" if is_gzipped(file) else "")
         except UserError:
             own = OUTPUT_FORMATS[0]
         output = folder / f"{stem(file)}{own if kind is None else f'.{kind}'}"
-        if (other := taken.setdefault(place_key(output), file)) != file:
-            raise UserError(f"--output {folder}: {other} and {file} would both become {output.name}; label "
+        key = place_key(output)
+        if key in taken:
+            raise UserError(f"--output {folder}: {taken[key]} and {file} would both become {output.name}; label "
                             "them one after the other")
-        found[output] = file
-    return list(found)
+        taken[key] = file
+        outputs.append(output)
+    return outputs
 
 
 @contextmanager

@@ -278,7 +278,7 @@ def _reading(metrics: Mapping | None) -> Html | None:
                      f"languages (seed {i['seed']}), from {i['clusters']:,} groups of posts with the same text or "
                      f"author. A label with fewer than {MIN_ROWS} posts has no interval.",
     }
-    needs = {"calibration error": "calibration", "Brier score, log loss": "calibration"}
-    needs |= {"topic": "topic", "stance": "stance"}
+    needs = {"topic": "topic", "stance": "stance", "calibration error": "calibration",
+             "Brier score, log loss": "calibration"}
     terms = {k: v for k, v in terms.items() if k not in needs or metrics[needs[k]]}
     return _section("How to read this", tag("dl", *(tag("div", tag("dt", k), tag("dd", v)) for k, v in terms.items())))
