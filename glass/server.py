@@ -179,7 +179,8 @@ def serving(run, text: str, port: int = 0, *, against: str = "", against_text: s
     """A server in a thread of its own for the length of the block; gives the page's address.
 
     port: 0 takes a free one. against, against_text: the other model and post that the page begins with. model, cache,
-    threads: as in `Answers`. Raises `UserError` if the port or the other model cannot be had.
+    threads: as in `Answers`. Behind the block, unless it ended in an error, no request computes with the run any more.
+    Raises `UserError` if the port or the other model cannot be had.
     """
     answers = Answers(run, against, model=model, cache=cache, threads=threads)
     page = live(text, run=run.folder.path.name, measured=measured(run), offered=answers.offered, saved=answers.saved,
@@ -193,3 +194,6 @@ def serving(run, text: str, port: int = 0, *, against: str = "", against_text: s
 
     with page_server.serving(lambda: page, policy(True), answer, port) as address:
         yield address
+    answers.answer("leave", {})
+    with answers.lock:  # whoever goes on with the run must not meet a request that still computes with it
+        pass

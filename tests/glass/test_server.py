@@ -7,13 +7,15 @@ Host, drop the check of Origin in `do_POST`, or answer without a policy.
 import http.client
 import json
 import re
+import threading
+import time
 from urllib.parse import urlsplit
 
 import pytest
 
 from common.errors import UserError
 from common.files import ROOT
-from glass import trace
+from glass import server, trace
 from glass.bits import four_bit_linears, original_of, worst_block
 from glass.page import digest, parts
 from glass.progress import Left
@@ -193,3 +195,22 @@ def test_a_part_of_the_adapter_and_another_model_join_the_page(run):
             answers.answer("against", post | content)
     with pytest.raises(UserError, match="is no layer, kind or linear with an adapter"):
         answers.answer("part", post | {"part": "layers.7"})
+
+
+def test_behind_the_block_no_request_computes_any_more(run, monkeypatch):
+    """Two traces at once mix what they record: the numbers of the one would be the other's."""
+    made, answers, holds, done = server.Answers, [], threading.Event(), []
+    monkeypatch.setattr(server, "Answers", lambda *some, **more: answers.append(made(*some, **more)) or answers[0])
+
+    def computing():
+        with answers[0].lock:
+            holds.set()
+            time.sleep(1.5)  # longer than a server takes to end
+            done.append(True)
+
+    with serving(run, "first post"):
+        thread = threading.Thread(target=computing)
+        thread.start()
+        holds.wait()
+    assert done == [True]
+    thread.join()
