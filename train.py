@@ -2,7 +2,6 @@
 """Fine-tune a LLaMA checkpoint on labelled posts: frozen weights (dense or 4-bit), LoRA adapters, loss on the answer.
 
     python train.py                                                    the small base on English and Spanish samples
-    python train.py --data data/samples/train.jsonl --languages en,de --out runs/mine
     python train.py --model Llama-3.2-3B-Instruct --data posts.csv --out runs/mine
     python train.py --model smollm2 --data posts.csv --out runs/mine   a small real model, which needs no account
     python train.py --resume --out runs/mine                           continue a killed run, to the same bits
@@ -24,7 +23,7 @@ from common.files import check_place, sha256_json, write_json
 from common.options import parse_options
 from common.terminal import counted, human_bytes, human_seconds, progress, this_python
 from data.exposure import exposure_table
-from finetune.build import choose_order, make_trainer, what_comes
+from finetune.build import choose_graphs, choose_order, make_trainer, what_comes
 from finetune.defaults import fill_in
 from finetune.learning import Learning, advice, answers_of, sample
 from finetune.loop import NotFinite, Trainer, Watch, fit
@@ -102,11 +101,12 @@ def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> No
     memory = plan_memory(model, built["parameters"]["trainable"], micro_tokens=options.micro_tokens or None,
                          checkpointing=options.recompute, available=available_memory(device), loss=options.loss,
                          piece=piece)
-    if options.resident == "auto":  # how steps are cut comes first; what room they leave may go to the copy
-        built["resident"] = options.keep_dense(model, memory.adapter + memory.activations)
+    built["graphs"] = choose_graphs(options, model, memory, team, run and run.facts.get("graphs"))
+    if options.resident == "auto":  # how steps are cut and recorded comes first; what room is left may go to the copy
+        built["resident"] = options.keep_dense(model, memory.beside_model(built["graphs"]))
         memory = memory.beside(built["resident"])
     print(f"  memory: {memory}")
-    trainer = make_trainer(options, prepared, model, memory, order, team)
+    trainer = make_trainer(options, prepared, model, memory, order, team, built["graphs"])
     if not is_first:
         team.follow(trainer)
         return

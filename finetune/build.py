@@ -1,16 +1,17 @@
 """What a fine-tune is made of, put together, and what it is about to do, in words."""
 
 from common.errors import UserError
-from common.terminal import counted
+from common.terminal import counted, human_bytes
 from data.batching import order_by_length
 from data.sampling import class_weights, order_by_epoch
-from finetune.graphs import check_graphs
+from finetune.graphs import refused
 from finetune.learning import Learning, few_steps
 from finetune.loop import Recipe, Trainer, steps_per_epoch
 from finetune.memory import MemoryPlan
 from finetune.options import is_embedded
 from finetune.prepare import Prepared
 from finetune.team import Team, TeamTrainer
+from loading.choice import SHARE
 
 
 def choose_order(options, prepared: Prepared):
@@ -22,15 +23,33 @@ def choose_order(options, prepared: Prepared):
     return order_by_length([len(row.ids) for row in prepared.rows], options.batch_size, options.seed)
 
 
-def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order, team: Team | None = None) -> Trainer:
-    """Rows, labels, weights and recipe put together; `team`: the processes that share the steps.
+def choose_graphs(options, model, memory: MemoryPlan, team: Team | None, before: bool | None) -> bool:
+    """Whether steps are recorded as CUDA graphs; says so on a GPU, or why not.
 
-    Raises `UserError` for what `--graphs` cannot record.
+    `before`: what a run that is resumed began with, on which its last bits depend. Raises `UserError` for what
+    `--graphs` cannot record.
     """
-    if options.graphs:
-        if team is not None:
-            raise UserError("--graphs: records the steps of one process, and torchrun started several; leave it out")
-        check_graphs(model, options.loss)
+    why, instead = refused(model, options.loss)
+    if not why and team is not None:
+        why, instead = "records the steps of one process, and torchrun started several", "leave it out"
+    if options.graphs == "on" and why:
+        raise UserError(f"--graphs: {why}; {instead}")
+    needed = memory.beside_model(True)
+    if options.graphs == "auto" and not why and needed > SHARE * memory.available:
+        why = f"that would need {human_bytes(needed)} beside the model, and {human_bytes(memory.available)} is free"
+    if options.graphs == "auto" and not why and before is False:
+        why = "this run began without"
+    chosen = options.graphs != "off" and not why
+    if chosen:
+        print("  steps are recorded as CUDA graphs and replayed (--graphs off: launch after launch)")
+    elif options.graphs == "auto" and model.device.type == "cuda":
+        print(f"  steps are not recorded as CUDA graphs: {why}")
+    return chosen
+
+
+def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order, team: Team | None = None,
+                 graphs: bool = False) -> Trainer:
+    """Rows, labels, weights and recipe put together; `team`: the processes that share the steps."""
     labels = [prepared.codebook.index(post.label) for post in prepared.train]
     weights = [1.0] * len(labels)
     if options.class_weights:
@@ -42,7 +61,7 @@ def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order, 
     trainer = (Trainer if team is None else TeamTrainer)(
         model, prepared.rows, labels, weights, prepared.prompt.label_ids, order, prepared.shared_ids(options), recipe,
         min(steps, options.max_steps) if options.max_steps else steps, memory.micro_tokens, memory.checkpointing,
-        options.graphs)
+        graphs)
     if team is not None:
         trainer.team, trainer.seed = team, options.seed
     return trainer

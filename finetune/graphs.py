@@ -13,15 +13,17 @@ computed as usual the first time (what kernels compile, and libraries allocate, 
 and replayed from then on. Recorded and usual pieces are the same operations on the same sizes.
 
 All graphs share one pool of memory, since no two run at once and what they leave behind, gradients and loss, is kept
-outside of it or read at once.
+outside of it or read at once. A size that is new is computed in memory of its own beside that pool, so activations
+take their room twice; where that is not there, steps go on without graphs.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
-from common.errors import UserError, one_line
+from common.errors import one_line
 from common.packed import PackedBatch, pack
 from lora.inject import adapters, cast_once, trainable_parameters
 from model.varlen import Sequences, attend_varlen, sequences
@@ -32,28 +34,27 @@ ALIGNED = 16  # bytes, the widest access of a kernel
 PARTS = ("starts_q", "starts_k", "source", "shared", "places")
 
 
-def check_graphs(model, loss: str) -> None:
-    """Raise `UserError` for what no graph can record, by name."""
-    why = ""
+def refused(model, loss: str) -> tuple[str, str]:
+    """Why no graph can record such steps, and what would do instead; two empty texts where one can."""
     if model.device.type != "cuda":
-        why = "a CPU has no launches to save; leave it out"
-    elif loss == "text":
-        why = "with --loss text the number of losses differs from piece to piece; use --loss label, or leave it out"
-    elif any(layer.dropout for layer in adapters(model).values()):
-        why = "dropout would repeat the masks that were recorded; use --dropout 0, or leave it out"
-    elif getattr(model.attend, "func", model.attend) is not attend_varlen:
-        why = ("attention of all rows in one call is needed, which this card has not for this dtype and head size; "
-               "leave it out")
-    if why:
-        raise UserError(f"--graphs: {why}")
+        return "a CPU has no launches to save", "leave it out"
+    if loss == "text":
+        return ("with --loss text the number of losses differs from piece to piece",
+                "use --loss label, or leave it out")
+    if any(layer.dropout for layer in adapters(model).values()):
+        return "dropout would repeat the masks that were recorded", "use --dropout 0, or leave it out"
+    if getattr(model.attend, "func", model.attend) is not attend_varlen:
+        return ("attention of all rows in one call is needed, which this card has not for this dtype and head size",
+                "leave it out")
+    return "", ""
 
 
 def size_of(tokens: int) -> int:
-    """The next size from `tokens` up, of which there are at most four between a power of two and the next.
+    """The next size from `tokens` up, of which there are at most eight between a power of two and the next.
 
-    `size_of(1025) -> 1280`, `size_of(300) -> 384`.
+    `size_of(1025) -> 1152`, `size_of(2100) -> 2304`, `size_of(300) -> 384`.
     """
-    step = max(LEAST, 1 << max(0, (tokens - 1).bit_length() - 3))
+    step = max(LEAST, 1 << max(0, (tokens - 1).bit_length() - 4))
     return -(-tokens // step) * step
 
 
@@ -108,15 +109,20 @@ class Inputs:
                 for place, tensor in zip(places, tensors, strict=True)]
 
 
+class _CannotRecord(Exception):
+    """The card, or one of its libraries, refused to record an operation."""
+
+
 class Graphs:
     """Pieces of one trainer's steps. `compute(batch, labels, weights) -> loss` is what a graph records.
 
-    After `begin`, every `add` adds a piece's gradients to the parameters' `grad`, whose memory stays the same. Raises
-    `UserError` if the card cannot record a piece.
+    After `begin`, every `add` adds a piece's gradients to the parameters' `grad`, whose memory stays the same. If the
+    card cannot record a piece, or has no memory for it beside what is recorded, a warning says so, and all further
+    pieces are computed.
     """
 
     def __init__(self, model, compute):
-        self.model, self.compute = model, compute
+        self.model, self.compute, self.given_up = model, compute, False
         self.parameters = list(trainable_parameters(model).values())
         self.sums = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.pieces: dict[tuple, Piece] = {}
@@ -147,16 +153,30 @@ class Graphs:
             self.pieces[key] = self._piece(batch, asked, found, bounds, tensors)
         piece = self.pieces[key]
         piece.inputs.fill(tensors)
-        if is_new:
-            return self._computed(piece)
         try:
+            if is_new or self.given_up:
+                return self._computed(piece)
             if piece.graph is None:
                 self._record(piece)
             piece.graph.replay()
+            return piece.loss
         except torch.OutOfMemoryError:
-            self.pieces.clear()
-            raise
-        return piece.loss
+            if self.given_up or (is_new and self.pool is None):  # nothing is recorded: the piece itself is too large
+                del self.pieces[key]
+                raise
+            why = "memory ran out beside what was recorded"
+        except _CannotRecord as error:
+            why = one_line((str(error).splitlines() or [""])[0], 200)
+        self._give_up(why)
+        return self._computed(piece)
+
+    def _give_up(self, why: str) -> None:
+        """Free what was recorded, and record no more."""
+        warnings.warn(f"steps are no longer recorded as CUDA graphs, and take longer: {why}", stacklevel=3)
+        self.given_up, self.pool = True, None
+        self.pieces.clear()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _piece(self, batch, asked, found: list[Sequences], bounds, tensors) -> Piece:
         """Memory for a size, and a batch whose tensors, those of its layouts included, lie there."""
@@ -186,8 +206,7 @@ class Graphs:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            said = one_line((str(error).splitlines() or [""])[0], 200)
-            raise UserError(f"--graphs: a step could not be recorded on this card ({said}); leave it out") from error
+            raise _CannotRecord(str(error)) from error
         piece.graph, piece.loss = graph, loss
         self.pool = self.pool or graph.pool()
 

@@ -58,7 +58,12 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         """Whether what comes beside the model fills at most `SHARE` of what is free beside it."""
-        return self.adapter + self.activations <= SHARE * self.available
+        return self.beside_model(False) <= SHARE * self.available
+
+    def beside_model(self, graphs: bool) -> int:
+        """Bytes beside the model: adapter and activations; with `graphs` gradients and activations twice
+        (`finetune/graphs.py`)."""
+        return self.adapter + self.activations + graphs * (self.adapter // 4 + self.activations)
 
     def beside(self, size: int) -> "MemoryPlan":
         """The same plan when `size` bytes of what was free have gone to the model (a dense copy of its weights)."""

@@ -7,7 +7,8 @@ from finetune.options import TrainOptions
 from finetune.run_folder import RunFolder
 
 # May change when a run is resumed: they decide where and how fast it runs, and at most the last bits of its results.
-FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache", "resident")
+FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache", "resident",
+                  "graphs")
 
 
 def check_same(run: RunFolder, options: TrainOptions) -> None:

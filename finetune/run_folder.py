@@ -84,6 +84,8 @@ class RunFolder:
         if not (path / "run.json").exists():
             raise UserError(f"{path}: has no run.json; give a folder that train.py --out made")
         facts = read_run_json(path)
+        if isinstance(was := facts["options"].get("graphs"), bool):  # a switch, before it had three ways
+            facts["options"]["graphs"] = "on" if was else "off"
         for name in {field.name for field in fields(TrainOptions)} & facts["options"].keys():
             check_value(TrainOptions, name, facts["options"][name], f"{path / 'run.json'}: options")
         return cls(path, facts)

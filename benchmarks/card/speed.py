@@ -114,10 +114,10 @@ def label(labeller: Labeller, rows) -> object:
     return labeller.give(rows)()
 
 
-def steps(trainer) -> None:
-    """Two steps."""
-    trainer.step()
-    trainer.step()
+def epoch(trainer) -> None:
+    """The steps of one epoch, one after the other without a pause, as train.py makes them."""
+    for _ in range(trainer.steps_per_epoch):
+        trainer.step()
 
 
 def labelling(state: State) -> None:
@@ -151,31 +151,41 @@ def labelling(state: State) -> None:
 
 
 def training(state: State) -> None:
-    """Posts a second in steps of 16 and 64 posts, and the memory that a step takes."""
+    """Posts a second in steps of 16 and 64 posts, recorded and not, and the memory that they take."""
     for template in TEMPLATES:
         for size in (4, 8) if state.rehearse else (64, 16):
-            rows = state.rows(template, 4 * size)
-            prefix, limit = state.prefix(template), None
-            for name, dense, plain in ways(state):
-                if state.left < 10 and not state.rehearse:
-                    return
-                with resident(state, dense), plain_kernels() if plain else nullcontext():
-                    trainer = make_trainer(state.large, rows, prefix, size, 1000, 16384)
-                    if limit is None:
-                        limit = limit_of(state, trainer.step)
-                        state.note(f"train, {template}, {size} posts a step: products alone", size / limit, "posts/s")
-                    trainer.step()
-                    with state.peak() as memory:
-                        seconds = state.time(partial(steps, trainer), 3, 1) / 2
-                share, best = limit / seconds, size == 64 and name == "resident"
-                state.note(f"train, {template}, {size} posts a step, {name}", size / seconds, "posts/s")
-                state.note("  host time of a step", 1e3 * state.host(trainer.step), f"ms of {1e3 * seconds:.0f}")
-                state.note("  share of the products' limit", 100 * share, "%",
-                           f"{TRAINING_GOAL:.0%}" if best else "", share >= TRAINING_GOAL if best else None)
-                if memory:
-                    state.note("  allocated at most", memory["bytes"] / 1e9, "GB")
+            rows, prefix = state.rows(template, 4 * size), state.prefix(template)
+            trainer = make_trainer(state.large, rows, prefix, size, 1000, 16384)
+            limit = limit_of(state, partial(epoch, trainer)) / trainer.steps_per_epoch
+            state.note(f"train, {template}, {size} posts a step: products alone", size / limit, "posts/s")
             del trainer  # with its moments
+            for dense in (False, True):
+                for graphs in (False,) if state.rehearse else (True, False):
+                    if state.left < 8 and not state.rehearse:
+                        return
+                    with resident(state, dense):
+                        measure(state, template, size, rows, prefix, "resident" if dense else "NF4", graphs, limit)
         small_card(state, template)
+
+
+def measure(state: State, template: str, size: int, rows, prefix, kind: str, graphs: bool, limit: float) -> None:
+    """Epochs of four steps in a row; memory from the first step on, when graphs are recorded."""
+    with state.peak() as memory:
+        trainer = make_trainer(state.large, rows, prefix, size, 1000, 16384, graphs=graphs)
+        for _ in range(3 if graphs else 1):  # each size is computed, recorded, replayed
+            epoch(trainer)
+    seconds = state.time(partial(epoch, trainer), 3, 0) / trainer.steps_per_epoch
+    share, best = limit / seconds, size == 64 and kind == "resident" and graphs
+    name = f"train, {template}, {size} posts a step, {kind}" + ("" if graphs else ", launch after launch")
+    state.note(name, size / seconds, "posts/s")
+    state.note("  host time of a step", 1e3 * state.host(trainer.step), f"ms of {1e3 * seconds:.0f}")
+    state.note("  share of the products' limit", 100 * share, "%", f"{TRAINING_GOAL:.0%}" if best else "",
+               share >= TRAINING_GOAL if best else None)
+    if graphs:
+        state.note("  sizes recorded", float(len(trainer.graphs.pieces)))
+    if memory:
+        state.note("  allocated at most", memory["bytes"] / 1e9, "GB")
+        state.note("  reserved at most", memory["reserved"] / 1e9, "GB")
 
 
 def small_card(state: State, template: str) -> None:
@@ -184,9 +194,9 @@ def small_card(state: State, template: str) -> None:
     rows, prefix = state.rows(template, 4 * size), state.prefix(template)
     plan = plan_for(state, MEMORY_GOAL, rows, size, prefix)
     trainer = make_trainer(state.large, rows, prefix, size, 1000, plan.micro_tokens, checkpointing=plan.checkpointing)
-    trainer.step()
     with state.peak() as memory:
-        seconds = state.time(partial(steps, trainer), 3, 1) / 2
+        epoch(trainer)
+        seconds = state.time(partial(epoch, trainer), 2, 0) / trainer.steps_per_epoch
     how = ", recomputed" if plan.checkpointing else ""
     state.note(f"train, {template}, {size} posts a step within 4 GB, NF4", size / seconds, "posts/s")
     state.note("  in pieces of at most", f"{plan.micro_tokens:,} tokens{how}")

@@ -136,7 +136,8 @@ class State:
 
     @contextmanager
     def peak(self) -> Iterator[dict]:
-        """`with state.peak() as memory: ...` fills memory["bytes"] with the largest amount that PyTorch held."""
+        """`with state.peak() as memory: ...` fills memory["bytes"] with the most that tensors took, and "reserved" with
+        the most that PyTorch held for them."""
         found: dict = {}
         if self.rehearse:
             yield found
@@ -146,7 +147,7 @@ class State:
         torch.cuda.reset_peak_memory_stats()
         yield found
         torch.cuda.synchronize()
-        found["bytes"] = torch.cuda.max_memory_allocated()
+        found["bytes"], found["reserved"] = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
     @cached_property
     def config(self) -> LlamaConfig:
@@ -236,9 +237,9 @@ def fill_adapter(model, generator: torch.Generator) -> None:
 
 
 def make_trainer(model, rows, prefix, batch_size: int, steps: int, micro_tokens: int, *, loss: str = "label",
-                 checkpointing: bool = False, rate: float = 2e-4, graphs: bool = False) -> Trainer:
-    """A trainer over `rows` in their order, with labels in turn."""
+                 checkpointing: bool = False, rate: float = 2e-4, graphs: bool = False, order=None) -> Trainer:
+    """A trainer over `rows` in their order, or another, with labels in turn."""
     labels = [index % LABELS for index in range(len(rows))]
-    recipe = Recipe(rate, "constant", 0.0, 0.0, 1.0, batch_size, loss)
-    return Trainer(model, rows, labels, [1.0] * len(rows), list(range(3, 3 + LABELS)),
-                   lambda epoch: list(range(len(rows))), prefix, recipe, steps, micro_tokens, checkpointing, graphs)
+    recipe, order = Recipe(rate, "constant", 0.0, 0.0, 1.0, batch_size, loss), order or (lambda epoch: range(len(rows)))
+    return Trainer(model, rows, labels, [1.0] * len(rows), list(range(3, 3 + LABELS)), order, prefix, recipe, steps,
+                   micro_tokens, checkpointing, graphs)

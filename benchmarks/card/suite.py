@@ -1,6 +1,7 @@
 """The tests that have something to say on a card, run there: kernels, attention, and the walks that need no card."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,8 @@ def run(state: State) -> None:
         return
     command = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", "-v", "--tb=line",
                "--deselect", ALL_CASES, *FILES]
+    if importlib.util.find_spec("xdist") is not None:
+        command += ["-n", str(min(8, os.cpu_count() or 1))]
     counts = {"PASSED": 0, "FAILED": 0, "ERROR": 0, "SKIPPED": 0}
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         for line in child.stdout:
@@ -41,6 +44,9 @@ def run(state: State) -> None:
 
 
 def outcome(line: str) -> tuple[str, str] | None:
-    """A test's name, whose parameters may have spaces, and how it ended, from a line of `pytest -v`; else `None`."""
-    found = re.match(r"(tests/.+?) (PASSED|FAILED|ERROR|SKIPPED)\b", line)
-    return (found[1], found[2]) if found else None
+    """A test's name, whose parameters may have spaces, and how it ended, from a line of `pytest -v`, of one process or
+    of several; else `None`."""
+    if found := re.match(r"(tests/.+?) (PASSED|FAILED|ERROR|SKIPPED)\b", line):
+        return found[1], found[2]
+    found = re.match(r"\[gw\d+\] \[ *\d+%\] (PASSED|FAILED|ERROR|SKIPPED) (tests/.+)", line)
+    return (found[2].strip(), found[1]) if found else None

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.card.peer import peer
-from benchmarks.card.speed import label, resident
+from benchmarks.card.speed import epoch, label, resident
 from benchmarks.card.state import LABELS, TEMPLATES, FixedPrompt, State, make_trainer
 from benchmarks.worker import padded
 from inference.labeller import Labeller
@@ -36,12 +36,17 @@ def in_turns(state: State) -> None:
     check_same(state, theirs, size)
     for template in TEMPLATES:
         rows, prefix = state.rows(template, 4 * size), state.prefix(template)
-        ours = make_trainer(state.large, rows, prefix, size, 1000, 16384)
         optimiser = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=2e-4, weight_decay=0.0,
                                       fused=True)
-        with resident(state, True):
-            pair(state, f"train, {template}, {size} posts a step", size, ours.step,
-                 partial(their_step, state, theirs, optimiser, rows, size), kind, GOALS["train", template])
+        for dense in (True, False):
+            with resident(state, dense):
+                ours = make_trainer(state.large, rows, prefix, size, 1000, 16384, graphs=not state.rehearse)
+                for _ in range(0 if state.rehearse else 2):  # each size is computed, then recorded
+                    epoch(ours)
+                pair(state, f"train, {template}, {size} posts a step", 4 * size, partial(epoch, ours),
+                     partial(their_epoch, state, theirs, optimiser, rows, size), kind,
+                     GOALS["train", template] if dense else None, "resident" if dense else "NF4")
+                del ours
         rows = state.rows(template, 4 * size if state.rehearse else 160)
         labeller = Labeller(state.large, FixedPrompt(prefix), 16384)
         ways = {"generating": True} if template == TEMPLATES[0] else {"generating": True, "last logits": False}
@@ -54,7 +59,8 @@ def in_turns(state: State) -> None:
                      GOALS["label", template] if generated else None)
 
 
-def pair(state: State, what: str, posts: int, ours, theirs, kind: str, goal: float | None) -> None:
+def pair(state: State, what: str, posts: int, ours, theirs, kind: str, goal: float | None,
+         weights: str = "resident") -> None:
     """Two rounds of each in turns after one that does not count; posts a second of both, and the ratio."""
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     for turn in range(1 if state.rehearse else 3):
@@ -64,7 +70,7 @@ def pair(state: State, what: str, posts: int, ours, theirs, kind: str, goal: flo
                 times[name].append(seconds)
     best = {name: min(found) for name, found in times.items()}
     ratio = best["theirs"] / best["ours"]
-    state.note(f"{what}: ours, resident", posts / best["ours"], "posts/s")
+    state.note(f"{what}: ours, {weights}", posts / best["ours"], "posts/s")
     state.note(f"{what}: transformers + peft, {kind}", posts / best["theirs"], "posts/s")
     state.note("  times as fast", ratio, "", f"{goal}" if goal else "",
                ratio >= goal if goal and not state.rehearse else None)
@@ -79,6 +85,12 @@ def check_same(state: State, theirs, size: int) -> None:
     limit = 1e-2 if state.rehearse else 0.1  # on some CPUs bitsandbytes computes in bfloat16 whatever is asked for
     state.note("probabilities, largest difference from theirs", f"{worst:.1e}", "", f"at most {limit:g}",
                worst <= limit, check=True)
+
+
+def their_epoch(state: State, model, optimiser, rows, size: int) -> None:
+    """Steps of `size` posts over all rows, in their order."""
+    for start in range(0, len(rows), size):
+        their_step(state, model, optimiser, rows[start : start + size], size)
 
 
 def their_step(state: State, model, optimiser, rows, size: int) -> None:

@@ -85,6 +85,7 @@ def test_the_page_shows_text_as_text():
     ("tests/kernels/cases.py::test_b[dtype0-(3, 33)] PASSED   [100%]",
      ("tests/kernels/cases.py::test_b[dtype0-(3, 33)]", "PASSED")),
     ("tests/cuda/test_loading.py::test_c ERROR  [  1%]", ("tests/cuda/test_loading.py::test_c", "ERROR")),
+    ("[gw3] [ 45%] FAILED tests/cuda/x.py::test_d[nf4, paper] ", ("tests/cuda/x.py::test_d[nf4, paper]", "FAILED")),
     ("FAILED tests/cuda/test_loading.py::test_c - assert 1 == 2", None), ("collecting ... collected 3 items", None)])
 def test_each_test_that_fails_on_the_card_is_named_as_it_comes(line, found):
     assert outcome(line) == found
