@@ -34,18 +34,18 @@ class Part:
 
 
 PARTS = {
-    "tests": Part("The tests that know about cards", 100, "suite", "run", "they are part of the ordinary tests"),
-    "machine": Part("The machine", 10, "speed", "machine"),
-    "correct": Part("Is it right? Beside the CPU", 80, "correct", "check"),
-    "large": Part("A model of 3 billion weights", 20, "speed", "make_large"),
-    "waits": Part("Does anything wait for the card?", 10, "correct", "synchronisations",
+    "tests": Part("The tests that know about cards", 80, "suite", "run", "they are part of the ordinary tests"),
+    "machine": Part("The machine", 5, "speed", "machine"),
+    "correct": Part("Is it right? Beside the CPU", 60, "correct", "check"),
+    "large": Part("A model of 3 billion weights", 5, "speed", "make_large"),
+    "waits": Part("Does anything wait for the card?", 5, "correct", "synchronisations",
                   "a CPU has no queue to wait for"),
-    "kernels": Part("Kernels beside plain PyTorch", 15, "kernels", "compare", "Triton's kernels need a card"),
-    "label": Part("Labelling", 50, "speed", "labelling"),
-    "train": Part("Training", 60, "speed", "training"),
-    "graphs": Part("Training with CUDA graphs", 50, "graphs", "compare", "a CPU has no launches to record"),
-    "usual": Part("Beside the usual stack", 70, "usual", "in_turns"),
-    "attention": Part("Attention for all rows at once", 15, "speed", "attentions"),
+    "kernels": Part("Kernels beside plain PyTorch", 10, "kernels", "compare", "Triton's kernels need a card"),
+    "label": Part("Labelling", 45, "speed", "labelling"),
+    "train": Part("Training", 115, "speed", "training"),
+    "graphs": Part("Training with CUDA graphs", 70, "graphs", "compare", "a CPU has no launches to record"),
+    "usual": Part("Beside the usual stack", 65, "usual", "in_turns"),
+    "attention": Part("Attention for all rows at once", 20, "speed", "attentions"),
 }
 
 

@@ -23,15 +23,20 @@ def main(argv: list[str]) -> None:
 
 
 def bars(result: dict) -> dict[str, dict[str, dict[str, float]]]:
-    """Panel -> template -> side -> posts a second."""
-    values = {figure["what"]: figure["value"] for part in result["parts"].values() for figure in part["figures"]}
+    """Panel -> template -> side -> posts a second; of a side that was timed twice, its better time."""
+    values: dict[str, float] = {}
+    for figure in (figure for part in result["parts"].values() for figure in part["figures"]):
+        if figure["unit"] == "posts/s":
+            values[figure["what"]] = max(figure["value"], values.get(figure["what"], 0.0))
     found: dict = {}
     for panel, (task, size) in PANELS.items():
         for template in TEMPLATES:
             base, theirs = f"{task}, {template}, {size}", "transformers + peft, bitsandbytes' NF4"
-            limit = f"{task}, {template}" + (f", {size}" if task == "train" else "") + ": products alone"
-            usual = f"label, {template}, generating: {theirs}" if task == "label" else f"{base}: {theirs}"
-            names = dict(zip(SIDES, (limit, f"{base}, resident", f"{base}, NF4", usual), strict=True))
+            # Training is taken where it was timed in turns with the usual stack.
+            ours, usual, limit = (
+                (f"{base}: ours,", f"{base}: {theirs}", f"{base}: products alone") if task == "train" else
+                (f"{base},", f"label, {template}, generating: {theirs}", f"label, {template}: products alone"))
+            names = dict(zip(SIDES, (limit, f"{ours} resident", f"{ours} NF4", usual), strict=True))
             found.setdefault(panel, {})[template] = {side: values[name] for side, name in names.items()
                                                      if name in values}
     return found

@@ -1,6 +1,7 @@
 """What the parts of the measurement share: the device, the sizes, the figures, and the models, made when first asked
 for."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -143,6 +144,7 @@ class State:
             yield found
             return
         torch.cuda.synchronize()
+        gc.collect()  # a trainer and what it records know each other
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         yield found

@@ -16,7 +16,7 @@ from benchmarks.card.picture import bars
 from benchmarks.card.state import State
 from finetune.kept import Piece
 from finetune.memory import expected_plan, fullest
-from loading.choice import empty_model
+from loading.choice import SHARE, empty_model
 from lora.inject import expected_count
 from model.varlen import attend_varlen
 
@@ -37,77 +37,94 @@ def test_every_figure_of_the_tables_was_measured():
     assert not [number for number in numbers if number not in there]
 
 
-@pytest.mark.parametrize("words", ["518 and 976 posts/s", "4.34 GB (paper) and 4.53 GB", "by at most 0.01"])
+@pytest.mark.parametrize("words", ["524 and 1,001 posts/s", "17.3 posts/s, 3.83 GB", "(3.23 GB were planned)",
+                                   "met 7 sizes and took 5.54 s", "launch after launch took 11.8 s", "gave 310 posts/s",
+                                   "(69.3 and 66.6 µs)", "The 207 tests", "10 more were skipped"])
 def test_and_those_of_the_sentences(words):
-    there = {shown(figure["value"]) for figure in FIGURES} | {f"{float(figure['value']):g}" for figure in FIGURES
-                                                             if "difference from theirs" in figure["what"]}
+    there = {shown(figure["value"]) for figure in FIGURES}
     assert words in PAGE.replace("\n", " ")
-    assert all(number in there for number in re.findall(r"\d[\d.]*", words))
+    assert all(number in there for number in re.findall(r"\d[\d.,]*\d|\d", words))
 
 
-def test_all_checks_held():
-    checks = RESULT["parts"]["correct"]["figures"] + RESULT["parts"]["waits"]["figures"]
-    assert all(figure["met"] for figure in checks) and not any(part.get("error") for part in RESULT["parts"].values())
+def test_all_checks_held_and_what_was_cut_off_is_said():
+    checks = [figure for figure in FIGURES if figure["check"]]
+    assert len(checks) > 90 and all(figure["met"] for figure in checks)
+    cut = {name for name, part in RESULT["parts"].items() if part.get("error")}
+    assert cut == {"graphs", "attention"} and RESULT["seconds"] == pytest.approx(345, abs=1)
+    assert not [name for name in NAMES if re.match("train, instruction-first, .*posts a step, |recorded, instr", name)]
+    assert "given 345 seconds in the place of 480" in PAGE
     assert {"--exact, paper: 1 to 40 posts with the bits of all 40",
             "train.py killed 2 times and resumed: the same adapter"} <= set(NAMES)
+    tests = {figure["what"]: figure["value"] for figure in RESULT["parts"]["tests"]["figures"]}
+    assert tests["failed"] == tests["error"] == 0
+
+
+def value_after(name: str, what: str) -> float:
+    """A figure of the indented ones below a line."""
+    place = NAMES.index(name)
+    return next(figure["value"] for figure in FIGURES[place + 1 :] if figure["what"].strip() == what)
 
 
 def test_the_host_needs_as_long_for_small_steps_as_the_page_says():
-    host = [FIGURES[place + 1]["value"] for place, name in enumerate(NAMES) if "16 posts a step, " in name
-            and name.startswith("train") and NAMES[place + 1].startswith("  host time") and "plain" not in name]
-    assert len(host) == 4 and min(host) > 155 and max(host) < 180
-
-
-def test_what_larger_steps_and_the_four_bits_alone_give():
+    after = [f"train, paper, 16 posts a step, {kind}, launch after launch" for kind in ("NF4", "resident")]
+    host = sorted(value_after(name, "host time of a step") for name in after)
+    assert [round(value) for value in host] == [155, 185] and "155 to 185 ms" in PAGE
     rate = {figure["what"]: figure["value"] for figure in FIGURES}
-    names = "train, {}, {} posts a step, {}"
-    longer = [4 * rate[names.format(template, 16, kind)] / rate[names.format(template, 64, kind)]
-              for template in ("paper", "instruction-first") for kind in ("NF4", "resident")]
-    assert f"{min(longer):.1f} to {max(longer):.1f} times as long as 16" in PAGE.replace("\n", " ")
-    alone = [rate[f"train, {template}, 16 posts a step, NF4"]
-             / rate[f"train, {template}, 16 posts a step: transformers + peft, bitsandbytes' NF4"]
-             for template in ("paper", "instruction-first")]
-    assert "{:.2f} and {:.2f} times the other stack".format(*alone) in PAGE.replace("\n", " ")
-    assert f"training is {alone[0]:.2f} times as fast with the paper's template and no faster with" in README
-    assert alone[1] < 1
-    turns = [16e3 / value for name, value in rate.items() if re.fullmatch(
-        r"train, [a-z-]+, 16 posts a step(, |: ours, )(NF4|resident)", name)]
-    assert round(min(turns)) == 130 and round(max(turns)) == 300 and sorted(turns)[-2] < 175.5
+    card = [16e3 / rate[name.removesuffix(", launch after launch")] for name in after]
+    assert min(host) / max(card) > 2 and max(host) / min(card) < 3.3
 
 
-@pytest.mark.parametrize("template, size, page", [("paper", 64, "25.5"), ("paper", 16, "9.13"),
-                                                  ("instruction-first", 64, "15.0"), ("instruction-first", 16, "6.64")])
-def test_the_memory_plan_is_on_the_safe_side_of_what_the_card_allocated(tmp_path, template, size, page):
-    state = State(tmp_path / "x")
+def test_a_recorded_step_has_the_bits_of_a_computed_one_and_is_near_a_usual_one():
+    found = {figure["what"]: figure for figure in RESULT["parts"]["graphs"]["figures"]}
+    kinds = ["paper", "paper, recomputed", "paper, vocabulary", "paper, pieces of 1,024 tokens"]
+    assert all(found[f"recorded, {kind}: losses as computed"]["value"] == "yes" for kind in kinds)
+    assert {float(found[f"recorded, {kind}: gradients beside computed"]["value"]) for kind in kinds} == {0.0}
+    usual = found["recorded, paper: gradients beside usual"]
+    assert "differ by 0.23 % of their norm" in PAGE and float(usual["value"]) == 0.0023
+    assert float(usual["goal"].split()[-1]) / 2 > float(usual["value"])  # the goal is twice what two cuts differ by
+
+
+def test_probabilities_differ_from_the_usual_stack_as_little_as_the_page_says():
+    worst = next(figure["value"] for figure in FIGURES if "difference from theirs" in figure["what"])
+    assert float(worst) == 0.0014 and "differ by at most 0.0014" in PAGE.replace("\n", " ")
+
+
+def test_readme_says_what_was_measured_in_turns():
+    usual = RESULT["parts"]["usual"]["figures"]
+    times = [(usual[place - 2]["what"], figure["value"]) for place, figure in enumerate(usual)
+             if figure["what"] == "  times as fast"]
+    for task, kind, words in [
+            ("label", "resident", "labelling is {} to {} times as fast as batched generation"),
+            ("train", "resident", "training in steps of 16 posts {} to {} times as fast"),
+            ("train", "NF4", "without the copy {} to {} times")]:
+        both = sorted(value for name, value in times if name.startswith(task) and name.endswith(f"ours, {kind}"))
+        assert words.format(*(shown(value) for value in both)) in README
+
+
+@pytest.mark.parametrize("size, page", [(64, "25.5"), (16, "9.13")])
+def test_the_memory_plan_is_on_the_safe_side_of_what_the_card_allocated(tmp_path, size, page):
+    state, template = State(tmp_path / "x"), "paper"
     rows, prefix = state.rows(template, 4 * size), len(state.prefix(template))
     steps = [Piece.of([len(row.ids) - prefix for row in rows[start : start + size]], prefix)
              for start in range(0, len(rows), size)]
     fullest = max(steps, key=lambda piece: piece.tokens)
     plan = expected_plan(state.config, torch.bfloat16, "nf4", "all-linear", 16, 80_000_000_000, gpu=True, fused=True,
                          micro_tokens=16384, checkpointing=False, piece=lambda tokens: fullest)
-    start = NAMES.index(f"train, {template}, {size} posts a step, NF4")
-    place = next(place for place in range(start, len(NAMES)) if NAMES[place] == "  allocated at most")
-    allocated = FIGURES[place]["value"] * 1e9
+    name = f"train, {template}, {size} posts a step, NF4, launch after launch"
+    allocated = value_after(name, "allocated at most") * 1e9
     assert f"{plan.total / 1e9:.3g}" == f"{float(page):.3g}" and page in PAGE
-    assert 1.0 < plan.total / allocated < 1.15
-
-
-@pytest.mark.parametrize("template", ["paper", "instruction-first"])
-def test_the_plan_of_pieces_of_512_tokens_is_what_the_card_allocated(tmp_path, template):
-    """Without the moments of the trainer before, 8 bytes for each trainable number, which were still there."""
-    plan, trainable = planned(tmp_path, template, 80e9, micro_tokens=512, checkpointing=False)
-    start = NAMES.index(f"train, {template}, 16 posts a step in pieces of 512 tokens, NF4")
-    allocated = FIGURES[start + 1]["value"] * 1e9 - 8 * trainable
-    assert f"of which {8 * trainable / 1e9:.2f} GB was left over" in PAGE.replace("\n", " ")
-    assert 1.0 < plan.total / allocated < 1.03
+    assert 1.05 < plan.total / allocated < 1.12 and "is 5 to 12 % more" in PAGE
 
 
 @pytest.mark.parametrize("template", ["paper", "instruction-first"])
 def test_with_4_gb_free_activations_are_recomputed_and_the_plan_fits(tmp_path, template):
     plan, _ = planned(tmp_path, template, 4e9)
-    assert plan.checkpointing and plan.fits and plan.total < 3.5e9 and f"{plan.total / 1e9:.2f}" in PAGE
+    assert plan.checkpointing and plan.fits and plan.total < 3.5e9
+    assert plan.beside_model(True) > SHARE * plan.available  # so no graphs are recorded
     roomy, _ = planned(tmp_path, template, 16e9)
     assert not roomy.checkpointing and roomy.fits
+    larger, _ = planned(tmp_path, template, 24e9)
+    assert larger.beside_model(True) <= SHARE * larger.available  # on such a card they are
 
 
 def planned(tmp_path, template: str, free: float, **more):
@@ -121,5 +138,5 @@ def planned(tmp_path, template: str, free: float, **more):
 
 
 def test_the_picture_has_all_its_bars():
-    found = bars(RESULT)
-    assert [len(sides) for panel in found.values() for sides in panel.values()] == [4] * 4
+    found = bars(RESULT)  # what the products alone take was cut off for training with the instruction first
+    assert [len(sides) for panel in found.values() for sides in panel.values()] == [4, 4, 4, 3]

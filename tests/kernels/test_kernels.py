@@ -14,9 +14,11 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from common import kernels
 from common.files import ROOT
@@ -113,6 +115,22 @@ def test_what_cannot_be_launched_is_said_once_and_the_plain_version_takes_over(m
     assert sorted(str(one.message).split()[3] for one in said) == [
         "model.rms_norm_triton", "model.rope_triton", "model.rope_triton", "model.swiglu_triton", "quant.nf4_triton"]
     assert all("\n" not in str(one.message) and len(str(one.message)) < 400 for one in said)
+
+
+def test_a_kernel_that_is_tried_within_checkpointing_keeps_nothing_there(monkeypatch):
+    """Checkpointing counts what a layer keeps; at the first question, what the attempt kept was among it."""
+    def attempt(*key):
+        torch.ones(3, requires_grad=True).pow(2).sum().backward()
+
+    def layer(x):
+        assert kernels.works("some.file", x)
+        return x * x
+
+    monkeypatch.setattr(kernels, "import_module", lambda file: SimpleNamespace(attempt=attempt))
+    monkeypatch.setattr(kernels, "_tried", {})
+    x = torch.ones(2, requires_grad=True)
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    assert x.grad.tolist() == [2.0, 2.0]
 
 
 def test_memory_that_runs_out_says_nothing_about_a_kernel(monkeypatch):
