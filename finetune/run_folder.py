@@ -84,10 +84,10 @@ class RunFolder:
         if not (path / "run.json").exists():
             raise UserError(f"{path}: has no run.json; give a folder that train.py --out made")
         facts = read_run_json(path)
-        if isinstance(was := facts["options"].get("graphs"), bool):  # a switch, before it had three ways
-            facts["options"]["graphs"] = "on" if was else "off"
         for name in {field.name for field in fields(TrainOptions)} & facts["options"].keys():
-            check_value(TrainOptions, name, facts["options"][name], f"{path / 'run.json'}: options")
+            value = facts["options"][name]
+            if name != "graphs" or not isinstance(value, bool):  # a switch, before it had three ways
+                check_value(TrainOptions, name, value, f"{path / 'run.json'}: options")
         return cls(path, facts)
 
     def save(self) -> None:
