@@ -220,6 +220,10 @@ def test_what_the_page_says_of_training_languages():
     of = lambda name, figure=TOPIC: mean(in_languages(name, "ten", figure))  # noqa: E731
     assert f"from {short(of(alone))} to {short(of(every))}**, a difference of {difference(lines[every, TOPIC])}" in text
     assert f"Spanish beside English has {short(of(both))}, {difference(lines[both, TOPIC])}" in text
+    spanish = "Spanish alone"
+    assert f"in the place of English: {short(of(spanish))}, {difference(lines[spanish, TOPIC])}" in text
+    assert all(lines[name, TOPIC]["simultaneous_low"] < 0 < lines[name, TOPIC]["simultaneous_high"]
+               for name in (spanish, both))
     assert f"are {difference(lines[every, STANCE])} and {difference(lines[both, STANCE])}" in text
     recalls = [f"{100 * of(name, 'topic.recall'):.0f} %" for name in (alone, every)]
     assert f"finds {recalls[0]} of the related tweets in the ten languages, with all twelve {recalls[1]}" in text
