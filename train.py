@@ -2,6 +2,7 @@
 """Fine-tune a LLaMA checkpoint on labelled posts: frozen weights (dense or 4-bit), LoRA adapters, loss on the answer.
 
     python train.py                                                    the small base on English and Spanish samples
+    python train.py --data data/samples/train.jsonl --languages en,de --out runs/mine
     python train.py --model Llama-3.2-3B-Instruct --data posts.csv --out runs/mine
     python train.py --model smollm2 --data posts.csv --out runs/mine   a small real model, which needs no account
     python train.py --resume --out runs/mine                           continue a killed run, to the same bits
@@ -85,8 +86,7 @@ def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> No
     order = choose_order(options, prepared)
     piece = fullest(prepared.rows, order(0), options.batch_size, prepared.shared_ids(options))
     choice = resolve(options, prepared.config, device, dtype, piece, team)
-    print("\n".join(["posts", *prepared.notes, prepared.counts_table()]))
-    print(exposure_table(prepared.exposure))
+    print("\n".join(["posts", *prepared.notes, prepared.counts_table(), exposure_table(prepared.exposure)]))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
              "environment": environment(device) | {"dtype": str(dtype).removeprefix("torch.")}, **prepared.facts}
     facts["hashes"]["weights"] = weights_sha256(prepared.base, options.cache)
@@ -101,12 +101,12 @@ def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> No
     memory = plan_memory(model, built["parameters"]["trainable"], micro_tokens=options.micro_tokens or None,
                          checkpointing=options.recompute, available=available_memory(device), loss=options.loss,
                          piece=piece)
-    built["graphs"] = choose_graphs(options, model, memory, team, run and run.facts.get("graphs"))
+    memory = choose_graphs(options, model, memory, team, run)
     if options.resident == "auto":  # how steps are cut and recorded comes first; what room is left may go to the copy
-        built["resident"] = options.keep_dense(model, memory.beside_model(built["graphs"]))
+        built["resident"] = options.keep_dense(model, memory.needed)
         memory = memory.beside(built["resident"])
     print(f"  memory: {memory}")
-    trainer = make_trainer(options, prepared, model, memory, order, team, built["graphs"])
+    trainer = make_trainer(options, prepared, model, memory, order, team)
     if not is_first:
         team.follow(trainer)
         return

@@ -168,6 +168,8 @@ class MachineOptions:
         if self.deterministic:
             make_deterministic()
         device = choose_device(self.device)
+        if device.index is not None and device.type == "cuda":
+            torch.cuda.set_device(device)  # what asks for "the" card then means this one
         return device, *choose_dtype(device, self.dtype)
 
     def choose_threads(self, device: torch.device, config) -> None:

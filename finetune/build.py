@@ -1,5 +1,7 @@
 """What a fine-tune is made of, put together, and what it is about to do, in words."""
 
+from dataclasses import replace
+
 from common.errors import UserError
 from common.terminal import counted, human_bytes
 from data.batching import order_by_length
@@ -10,8 +12,8 @@ from finetune.loop import Recipe, Trainer, steps_per_epoch
 from finetune.memory import MemoryPlan
 from finetune.options import is_embedded
 from finetune.prepare import Prepared
+from finetune.run_folder import RunFolder
 from finetune.team import Team, TeamTrainer
-from loading.choice import SHARE
 
 
 def choose_order(options, prepared: Prepared):
@@ -23,32 +25,35 @@ def choose_order(options, prepared: Prepared):
     return order_by_length([len(row.ids) for row in prepared.rows], options.batch_size, options.seed)
 
 
-def choose_graphs(options, model, memory: MemoryPlan, team: Team | None, before: bool | None) -> bool:
-    """Whether steps are recorded as CUDA graphs; says so on a GPU, or why not.
+def choose_graphs(options, model, memory: MemoryPlan, team: Team | None = None, run: RunFolder | None = None
+                  ) -> MemoryPlan:
+    """The plan with or without steps that are recorded as CUDA graphs; says which on a GPU, and why not.
 
-    `before`: what a run that is resumed began with, on which its last bits depend. Raises `UserError` for what
-    `--graphs` cannot record.
+    The bits of a `run` that is resumed depend on what it began with, so memory no longer decides. Raises `UserError`
+    for what `--graphs` cannot record.
     """
+    planned = {} if run is None else run.facts.get("memory_expected")
+    before = planned.get("graphs") if isinstance(planned, dict) else None
     why, instead = refused(model, options.loss)
     if not why and team is not None:
-        why, instead = "records the steps of one process, and torchrun started several", "leave it out"
+        why = "only the steps of a single process can be recorded, and torchrun started several"
     if options.graphs == "on" and why:
-        raise UserError(f"--graphs: {why}; {instead}")
-    needed = memory.beside_model(True)
-    if options.graphs == "auto" and not why and needed > SHARE * memory.available:
-        why = f"that would need {human_bytes(needed)} beside the model, and {human_bytes(memory.available)} is free"
+        raise UserError(f"--graphs: {why}; {instead or 'leave it out'}")
+    recorded = replace(memory, graphs=True)
     if options.graphs == "auto" and not why and before is False:
         why = "this run began without"
-    chosen = options.graphs != "off" and not why
-    if chosen:
+    if options.graphs == "auto" and not (why or before or recorded.fits):
+        why = (f"that would need {human_bytes(recorded.needed)} beside the model, and {human_bytes(memory.available)} "
+               "is free")
+    if options.graphs != "off" and not why:
         print("  steps are recorded as CUDA graphs and replayed (--graphs off: launch after launch)")
-    elif options.graphs == "auto" and model.device.type == "cuda":
+        return recorded
+    if options.graphs == "auto" and model.device.type == "cuda":
         print(f"  steps are not recorded as CUDA graphs: {why}")
-    return chosen
+    return memory
 
 
-def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order, team: Team | None = None,
-                 graphs: bool = False) -> Trainer:
+def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order, team: Team | None = None) -> Trainer:
     """Rows, labels, weights and recipe put together; `team`: the processes that share the steps."""
     labels = [prepared.codebook.index(post.label) for post in prepared.train]
     weights = [1.0] * len(labels)
@@ -61,7 +66,9 @@ def make_trainer(options, prepared: Prepared, model, memory: MemoryPlan, order, 
     trainer = (Trainer if team is None else TeamTrainer)(
         model, prepared.rows, labels, weights, prepared.prompt.label_ids, order, prepared.shared_ids(options), recipe,
         min(steps, options.max_steps) if options.max_steps else steps, memory.micro_tokens, memory.checkpointing,
-        graphs)
+        memory.graphs)
+    if memory.graphs and options.graphs == "auto" and not memory.fits:  # resumed beside a program that holds memory
+        trainer.graphs.given_up = True
     if team is not None:
         trainer.team, trainer.seed = team, options.seed
     return trainer

@@ -14,7 +14,7 @@ and replayed from then on. Recorded and usual pieces are the same operations on 
 
 All graphs share one pool of memory, since no two run at once and what they leave behind, gradients and loss, is kept
 outside of it or read at once. A size that is new is computed in memory of its own beside that pool, so activations
-take their room twice; where that is not there, steps go on without graphs.
+take their room twice (`finetune.memory`); where that turns out not to be there, steps go on without graphs.
 """
 
 import warnings
@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from common.errors import one_line
+from common.errors import UserError, one_line
 from common.packed import PackedBatch, pack
 from lora.inject import adapters, cast_once, trainable_parameters
 from model.varlen import Sequences, attend_varlen, sequences
@@ -38,6 +38,10 @@ def refused(model, loss: str) -> tuple[str, str]:
     """Why no graph can record such steps, and what would do instead; two empty texts where one can."""
     if model.device.type != "cuda":
         return "a CPU has no launches to save", "leave it out"
+    if torch.version.hip is not None:
+        return "never tried on a card that is not NVIDIA's", "leave it out"
+    if model.device.index is not None and model.device.index != torch.cuda.current_device():
+        return f"{model.device} is not PyTorch's current device", "torch.cuda.set_device makes it that"
     if loss == "text":
         return ("with --loss text the number of losses differs from piece to piece",
                 "use --loss label, or leave it out")
@@ -109,16 +113,13 @@ class Inputs:
                 for place, tensor in zip(places, tensors, strict=True)]
 
 
-class _CannotRecord(Exception):
-    """The card, or one of its libraries, refused to record an operation."""
-
-
 class Graphs:
     """Pieces of one trainer's steps. `compute(batch, labels, weights) -> loss` is what a graph records.
 
-    After `begin`, every `add` adds a piece's gradients to the parameters' `grad`, whose memory stays the same. If the
-    card cannot record a piece, or has no memory for it beside what is recorded, a warning says so, and all further
-    pieces are computed.
+    After `begin`, every `add` adds a piece's gradients to the parameters' `grad`, whose memory stays the same. If there
+    is no memory for a piece beside what is recorded, a warning says so, and it and all further ones are computed
+    (`given_up`), to the same bits. Raises `UserError` if the card cannot record a piece, after which PyTorch is not fit
+    to go on.
     """
 
     def __init__(self, model, compute):
@@ -149,30 +150,27 @@ class Graphs:
                    *(part for one in found for part in _parts(one))]
         bounds = [(_power(one.longest_q), _power(one.longest_k), one.causal, one.complete) for one in found]
         key = (prefix, *bounds, *((tensor.dtype, tensor.shape) for tensor in tensors))
-        if is_new := key not in self.pieces:
-            self.pieces[key] = self._piece(batch, asked, found, bounds, tensors)
-        piece = self.pieces[key]
-        piece.inputs.fill(tensors)
+        is_new = key not in self.pieces
         try:
+            if is_new:
+                self.pieces[key] = self._piece(batch, asked, found, bounds, tensors)
+            piece = self.pieces[key]
+            piece.inputs.fill(tensors)
             if is_new or self.given_up:
                 return self._computed(piece)
-            if piece.graph is None:
-                self._record(piece)
-            piece.graph.replay()
+            self._replay(piece)
             return piece.loss
         except torch.OutOfMemoryError:
+            self.pieces.pop(key, None)
             if self.given_up or (is_new and self.pool is None):  # nothing is recorded: the piece itself is too large
-                del self.pieces[key]
                 raise
-            why = "memory ran out beside what was recorded"
-        except _CannotRecord as error:
-            why = one_line((str(error).splitlines() or [""])[0], 200)
-        self._give_up(why)
-        return self._computed(piece)
+        self._give_up()  # after the handler: the error, whose traceback holds the failed try's tensors, is gone
+        return self.add(rows, indices, prefix, labels, weights, total)
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self) -> None:
         """Free what was recorded, and record no more."""
-        warnings.warn(f"steps are no longer recorded as CUDA graphs, and take longer: {why}", stacklevel=3)
+        warnings.warn("memory ran out while steps were recorded as CUDA graphs: they are computed launch after launch "
+                      "from here on", stacklevel=3)
         self.given_up, self.pool = True, None
         self.pieces.clear()
         if self.model.device.type == "cuda":
@@ -198,17 +196,21 @@ class Graphs:
         torch._foreach_add_(self.sums, gradients)
         return loss.detach()
 
-    def _record(self, piece: Piece) -> None:
-        graph = torch.cuda.CUDAGraph()
+    def _replay(self, piece: Piece) -> None:
+        """Give the card a piece's graph, which is recorded first if there is none."""
         try:
-            with torch.cuda.graph(graph, pool=self.pool):
-                loss = self._computed(piece)
+            if piece.graph is None:
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph, pool=self.pool):
+                    piece.loss = self._computed(piece)
+                piece.graph, self.pool = graph, self.pool or graph.pool()
+            piece.graph.replay()
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise _CannotRecord(str(error)) from error
-        piece.graph, piece.loss = graph, loss
-        self.pool = self.pool or graph.pool()
+            said = one_line((str(error).splitlines() or [""])[0], 200)
+            raise UserError(f"--graphs: a step could not be recorded on this card ({said}); go on with --resume "
+                            "--graphs off") from error
 
 
 def _parts(found: Sequences) -> list[torch.Tensor]:

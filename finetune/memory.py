@@ -23,6 +23,7 @@ import torch
 
 from common.terminal import human_bytes
 from data.batching import even_plan, shared_prefix
+from finetune.graphs import ROWS, size_of
 from finetune.kept import Piece, activation_bytes
 from finetune.loop import LOGIT_CHUNK
 from loading.choice import SHARE, empty_model
@@ -50,20 +51,28 @@ class MemoryPlan:
     available: int
     program: int = 0
     tokens: int = 0  # in the fullest piece, at most `micro_tokens`
+    graphs: bool = False  # whether steps are recorded, which takes more (`recording`)
 
     @property
     def total(self) -> int:
-        return self.program + self.model + self.adapter + self.activations
+        return self.program + self.model + self.needed
+
+    @property
+    def needed(self) -> int:
+        """Bytes beside the model."""
+        return self.adapter + self.activations + self.graphs * self.recording
+
+    @property
+    def recording(self) -> int:
+        """Bytes of recorded steps (`finetune/graphs.py`) beside those of computed ones: gradients twice more, and
+        activations once more, both times of a piece that is filled up."""
+        filled = size_of(self.tokens + ROWS) / max(1, self.tokens)
+        return self.adapter // 2 + int((2 * filled - 1) * self.activations)
 
     @property
     def fits(self) -> bool:
         """Whether what comes beside the model fills at most `SHARE` of what is free beside it."""
-        return self.beside_model(False) <= SHARE * self.available
-
-    def beside_model(self, graphs: bool) -> int:
-        """Bytes beside the model: adapter and activations; with `graphs` gradients and activations twice
-        (`finetune/graphs.py`)."""
-        return self.adapter + self.activations + graphs * (self.adapter // 4 + self.activations)
+        return self.needed <= SHARE * self.available
 
     def beside(self, size: int) -> "MemoryPlan":
         """The same plan when `size` bytes of what was free have gone to the model (a dense copy of its weights)."""
@@ -72,9 +81,10 @@ class MemoryPlan:
     def __str__(self) -> str:
         how = "recomputed in backward" if self.checkpointing else "kept for backward"
         program = f"program {human_bytes(self.program)}, " if self.program else ""
+        graphs = f", and for recorded steps {human_bytes(self.recording)}" * self.graphs
         return (f"about {human_bytes(self.total)}: {program}model {human_bytes(self.model)}, adapter and optimiser "
                 f"{human_bytes(self.adapter)}, activations of {self.tokens:,} tokens {how} "
-                f"{human_bytes(self.activations)}; {human_bytes(self.available)} is free")
+                f"{human_bytes(self.activations)}{graphs}; {human_bytes(self.available)} is free")
 
 
 def logit_bytes(model, loss: str) -> int:

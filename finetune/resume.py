@@ -17,6 +17,8 @@ def check_same(run: RunFolder, options: TrainOptions) -> None:
     given = options.given - ({"quantize"} if options.quantize == "auto" else set())  # as it was resolved then
     for key, value in asdict(options).items():
         before = stored.get(key)
+        if key == "graphs" and isinstance(before, bool):  # a switch, before it had three ways
+            before = "on" if before else "off"
         same = list(value) == list(before or []) if isinstance(value, list | tuple) else value == before
         if key not in FREE_ON_RESUME and not same and key in given:
             raise UserError(f"--{key.replace('_', '-')} {value}: the run in {run.path} began with {before}; leave the "

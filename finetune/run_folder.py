@@ -85,9 +85,7 @@ class RunFolder:
             raise UserError(f"{path}: has no run.json; give a folder that train.py --out made")
         facts = read_run_json(path)
         for name in {field.name for field in fields(TrainOptions)} & facts["options"].keys():
-            value = facts["options"][name]
-            if name != "graphs" or not isinstance(value, bool):  # a switch, before it had three ways
-                check_value(TrainOptions, name, value, f"{path / 'run.json'}: options")
+            check_value(TrainOptions, name, facts["options"][name], f"{path / 'run.json'}: options")
         return cls(path, facts)
 
     def save(self) -> None:

@@ -27,7 +27,7 @@ def compare(state: State) -> None:
 
 
 def agree(state: State, template: str, name: str, micro_tokens: int = 16384, **more) -> None:
-    """Losses and gradients of four steps at a rate of 0, so that each step has its numbers whenever it is made.
+    """Losses and gradients (not clipped) of four steps at a rate of 0: each has its numbers whenever it is made.
 
     A recorded step is held to the same step computed, whose operations and sizes it has; and to a usual one, whose
     products have other sizes and so round otherwise: no further than a usual one in pieces of another size is from it.
@@ -36,7 +36,8 @@ def agree(state: State, template: str, name: str, micro_tokens: int = 16384, **m
     rows, prefix = state.rows(template, 4 * size), state.prefix(template)
 
     def trainer(tokens: int, graphs: bool = False):
-        return make_trainer(state.large, rows, prefix, size, 1000, tokens, rate=0.0, graphs=graphs, **more)
+        return make_trainer(state.large, rows, prefix, size, 1000, tokens, rate=0.0, clip=0.0, graphs=graphs,
+                            **more)
 
     usual, other = (steps(trainer(tokens)) for tokens in (micro_tokens, 700))
     recording = trainer(micro_tokens, graphs=True)

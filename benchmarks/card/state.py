@@ -239,9 +239,11 @@ def fill_adapter(model, generator: torch.Generator) -> None:
 
 
 def make_trainer(model, rows, prefix, batch_size: int, steps: int, micro_tokens: int, *, loss: str = "label",
-                 checkpointing: bool = False, rate: float = 2e-4, graphs: bool = False, order=None) -> Trainer:
+                 checkpointing: bool = False, rate: float = 2e-4, clip: float = 1.0, graphs: bool = False, order=None
+                 ) -> Trainer:
     """A trainer over `rows` in their order, or another, with labels in turn."""
     labels = [index % LABELS for index in range(len(rows))]
-    recipe, order = Recipe(rate, "constant", 0.0, 0.0, 1.0, batch_size, loss), order or (lambda epoch: range(len(rows)))
+    recipe = Recipe(rate, "constant", 0.0, 0.0, clip, batch_size, loss)
+    order = order or (lambda epoch: range(len(rows)))
     return Trainer(model, rows, labels, [1.0] * len(rows), list(range(3, 3 + LABELS)), order, prefix, recipe, steps,
                    micro_tokens, checkpointing, graphs)

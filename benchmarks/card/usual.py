@@ -38,15 +38,19 @@ def in_turns(state: State) -> None:
         rows, prefix = state.rows(template, 4 * size), state.prefix(template)
         optimiser = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=2e-4, weight_decay=0.0,
                                       fused=True)
-        for dense in (True, False):
-            with resident(state, dense):
+        found = {}
+        for weights in ("resident", "NF4"):
+            with resident(state, weights == "resident"):
                 ours = make_trainer(state.large, rows, prefix, size, 1000, 16384, graphs=not state.rehearse)
                 for _ in range(0 if state.rehearse else 2):  # each size is computed, then recorded
                     epoch(ours)
-                pair(state, f"train, {template}, {size} posts a step", 4 * size, partial(epoch, ours),
-                     partial(their_epoch, state, theirs, optimiser, rows, size), kind,
-                     GOALS["train", template] if dense else None, "resident" if dense else "NF4")
+                found[weights] = in_alternation(state, partial(epoch, ours),
+                                                partial(their_epoch, state, theirs, optimiser, rows, size))
                 del ours
+        best = min(seconds for _, seconds in found.values())  # theirs is the same work both times
+        for weights, (seconds, _) in found.items():
+            compare(state, f"train, {template}, {size} posts a step", weights, 4 * size, seconds, best, kind,
+                    GOALS["train", template] if weights == "resident" else None)
         rows = state.rows(template, 4 * size if state.rehearse else 160)
         labeller = Labeller(state.large, FixedPrompt(prefix), 16384)
         ways = {"generating": True} if template == TEMPLATES[0] else {"generating": True, "last logits": False}
@@ -54,26 +58,28 @@ def in_turns(state: State) -> None:
             if state.left < 6 and not state.rehearse:
                 return
             with resident(state, True):
-                pair(state, f"label, {template}, {name}", len(rows), partial(label, labeller, rows),
-                     partial(their_labels, state, theirs, rows, 2 * size, generated), kind,
-                     GOALS["label", template] if generated else None)
+                seconds = in_alternation(state, partial(label, labeller, rows),
+                                         partial(their_labels, state, theirs, rows, 2 * size, generated))
+            compare(state, f"label, {template}, {name}", "resident", len(rows), *seconds, kind,
+                    GOALS["label", template] if generated else None)
 
 
-def pair(state: State, what: str, posts: int, ours, theirs, kind: str, goal: float | None,
-         weights: str = "resident") -> None:
-    """Two rounds of each in turns after one that does not count; posts a second of both, and the ratio."""
-    times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for turn in range(1 if state.rehearse else 3):
-        for name, work in (("ours", ours), ("theirs", theirs)):
-            seconds = state.time(work, 1, 0)
-            if turn or state.rehearse:
-                times[name].append(seconds)
-    best = {name: min(found) for name, found in times.items()}
-    ratio = best["theirs"] / best["ours"]
-    state.note(f"{what}: ours, {weights}", posts / best["ours"], "posts/s")
-    state.note(f"{what}: transformers + peft, {kind}", posts / best["theirs"], "posts/s")
-    state.note("  times as fast", ratio, "", f"{goal}" if goal else "",
-               ratio >= goal if goal and not state.rehearse else None)
+def in_alternation(state: State, ours, theirs) -> tuple[float, float]:
+    """The better of two rounds of each, in turns, after one that does not count."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(1 if state.rehearse else 3):
+        for found, work in zip(times, (ours, theirs), strict=True):
+            found.append(state.time(work, 1, 0))
+    return tuple(min(found[1:] or found) for found in times)
+
+
+def compare(state: State, what: str, weights: str, posts: int, ours: float, theirs: float, kind: str,
+            goal: float | None) -> None:
+    """Note posts a second of both, and the ratio."""
+    state.note(f"{what}: ours, {weights}", posts / ours, "posts/s")
+    state.note(f"{what}: transformers + peft, {kind}", posts / theirs, "posts/s")
+    state.note("  times as fast", theirs / ours, "", f"{goal}" if goal else "",
+               theirs / ours >= goal if goal and not state.rehearse else None)
 
 
 def check_same(state: State, theirs, size: int) -> None:

@@ -6,6 +6,7 @@ leave the layouts' `keep` out, or give the rows that fill up a weight; in model/
 as a list.
 """
 
+import contextlib
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
@@ -67,11 +68,13 @@ def some_rows(count: int, prefix=PREFIX) -> list[EncodedPost]:
 def trained(kind: str = "nf4", *, graphs: bool = True, loss: str = "label", checkpointing: bool = False, prefix=PREFIX,
             micro_tokens: int = 4096, steps: int = 7):
     """Losses of some steps of 6 posts whose weights differ, the adapter after them, and the trainer."""
-    model, rows = a_model(kind), some_rows(6 * steps, prefix or [7])
+    model, rows = a_model(kind), some_rows(6 * 7, prefix or [7])
     trainer = Trainer(model, rows, [n % 4 for n in range(len(rows))], [1 + n % 5 / 3 for n in range(len(rows))],
                       [3, 4, 5, 6], lambda epoch: list(range(len(rows))), prefix,
                       Recipe(1e-2, "constant", 0.0, 0.0, 1.0, 6, loss), 100, micro_tokens, checkpointing, graphs)
     lines = [trainer.step() for _ in range(steps)]
+    if not lines:
+        return None, trainer
     numbers = torch.stack([torch.stack([line["loss"], line["grad_norm"]]) for line in lines])
     return [numbers, *trainable_parameters(model).values()], trainer
 
@@ -83,11 +86,7 @@ def test_replayed_steps_have_the_bits_of_computed_ones(kind, more, monkeypatch):
     found, trainer = trained(kind, **more)
     assert Tape.replays >= 5 and 1 <= len(trainer.graphs.pieces) <= 3
 
-    def compute(graphs, piece):
-        piece.graph = mock.Mock()
-        piece.graph.replay = lambda: setattr(piece, "loss", graphs._computed(piece))
-
-    monkeypatch.setattr(Graphs, "_record", compute)
+    monkeypatch.setattr(Graphs, "_replay", lambda graphs, piece: setattr(piece, "loss", graphs._computed(piece)))
     for one, two in zip(found, trained(kind, **more)[0], strict=True):
         assert torch.equal(one, two)
 
@@ -129,33 +128,31 @@ def test_sizes_are_few_and_near():
     assert all(tokens <= size < max(1.125 * tokens, tokens + 128) for tokens, size in enumerate(sizes, 1))
 
 
-@pytest.mark.parametrize("where", ["record", "replay", "compute"])
+@pytest.mark.parametrize("where", ["record", "replay", "compute", "inputs"])
 def test_memory_that_runs_out_beside_graphs_frees_them_and_the_step_goes_on(where, monkeypatch):
     """Wherever it runs out; with two pieces a step, the first piece's gradients are not lost."""
     wanted, calls = trained(micro_tokens=60)[0], []
 
-    def fail(original):
-        def once(*given, **more):
-            calls.append(1)
-            if len(calls) == (1 if where == "record" else 3):
+    def failing(original, when=lambda graphs: True):
+        def once(graphs, *given, **more):
+            if when(graphs) and not calls:
+                calls.append(1)
                 raise torch.OutOfMemoryError("planned")
-            return original(*given, **more)
+            return original(graphs, *given, **more)
         return once
 
     if where == "record":
-        monkeypatch.setattr(Graphs, "_record", fail(Graphs._record))
+        monkeypatch.setattr(torch.cuda, "graph", failing(taped))
     elif where == "replay":
-        monkeypatch.setattr(Tape, "replay", fail(Tape.replay))
+        monkeypatch.setattr(Tape, "replays", 0)
+        monkeypatch.setattr(Tape, "replay", failing(Tape.replay, lambda tape: Tape.replays == 3))
     else:
-        def computed(graphs, piece, original=Graphs._computed):
-            if graphs.pool and not calls:
-                calls.append(1)
-                raise torch.OutOfMemoryError("planned")
-            return original(graphs, piece)
-        monkeypatch.setattr(Graphs, "_computed", computed)
-    with pytest.warns(UserWarning, match="steps are no longer recorded as CUDA graphs, .*: memory ran out"):
+        name = {"compute": "_computed", "inputs": "_piece"}[where]
+        monkeypatch.setattr(Graphs, name, failing(getattr(Graphs, name), lambda graphs: graphs.pool is not None))
+    with pytest.warns(UserWarning, match="memory ran out while steps were recorded as CUDA graphs"):
         found, trainer = trained(micro_tokens=60)
     assert trainer.graphs.given_up and all(piece.graph is None for piece in trainer.graphs.pieces.values())
+    assert trainer.halvings == 0
     for one, two in zip(found, wanted, strict=True):
         assert torch.equal(one, two)
 
@@ -171,26 +168,35 @@ def test_a_piece_that_does_not_fit_with_nothing_recorded_is_cut(monkeypatch):
     assert trainer.halvings == 2 and not trainer.graphs.given_up
 
 
-def test_a_card_that_cannot_record_is_said_in_one_line_and_computes(monkeypatch):
-    wanted = trained()[0]
+def test_a_run_that_gave_up_has_the_bits_of_one_that_records():
+    wanted, trainer = trained()[0], trained(steps=0)[1]
+    trainer.graphs.given_up = True
+    lines = [trainer.step() for _ in range(7)]
+    assert torch.equal(torch.stack([torch.stack([line["loss"], line["grad_norm"]]) for line in lines]), wanted[0])
 
+
+@pytest.mark.parametrize("broken", ["graph", "replay"])
+def test_a_card_that_cannot_record_ends_in_one_line_that_says_how_to_go_on(broken, monkeypatch):
+    @contextlib.contextmanager
     def graph(*given, **more):
+        yield
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more lines")
 
-    monkeypatch.setattr(torch.cuda, "graph", graph)
-    with pytest.warns(UserWarning, match=r"take longer: CUDA error: [a-z ]+$") as said:
-        found, _ = trained()
-    assert len(said) == 1
-    for one, two in zip(found, wanted, strict=True):
-        assert torch.equal(one, two)
+    def replay(tape):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nand more lines")
+
+    monkeypatch.setattr(*{"graph": (torch.cuda, "graph", graph), "replay": (Tape, "replay", replay)}[broken])
+    with pytest.raises(UserError, match=r"on this card \(CUDA error: [a-z ]+\); go on with --resume --graphs off"):
+        trained()
 
 
-def test_what_cannot_be_recorded_is_named(capsys):
+def test_what_cannot_be_recorded_is_named(monkeypatch, capsys):
     model = a_model()
-    memory = MemoryPlan(4096, False, 0, 4_000, 10_000, 40_000)
+    memory = MemoryPlan(4096, False, 0, 4_000, 10_000, 60_000, tokens=4096)
 
     def chosen(way="auto", team=None, before=None, loss="label", memory=memory):
-        return choose_graphs(SimpleNamespace(graphs=way, loss=loss), model, memory, team, before)
+        run = None if before is None else SimpleNamespace(facts={"memory_expected": {"graphs": before}})
+        return choose_graphs(SimpleNamespace(graphs=way, loss=loss), model, memory, team, run).graphs
 
     assert not chosen() and not chosen("off") and not capsys.readouterr().out
     with pytest.raises(UserError, match="--graphs: a CPU has no launches to save; leave it out"):
@@ -200,16 +206,26 @@ def test_what_cannot_be_recorded_is_named(capsys):
         assert "steps are recorded" in capsys.readouterr().out
         assert chosen(before=True) and not chosen(before=False) and chosen("on", before=False)
         assert "not recorded as CUDA graphs: this run began without" in capsys.readouterr().out
-        assert not chosen(memory=replace(memory, available=30_000))  # 25,000 are more than seven tenths of that
-        assert "not recorded as CUDA graphs: that would need 25 kB beside the model" in capsys.readouterr().out
+        # 4,104 tokens are filled up to 4,608: activations twice, each 1.125 times as large, and gradients once more
+        scarce = replace(memory, available=40_000)
+        assert replace(memory, graphs=True).needed == 4_000 + 2_000 + int(2 * 1.125 * 10_000) > 0.7 * 40_000
+        assert not chosen(memory=scarce) and chosen(memory=scarce, before=True) and chosen("on", memory=scarce)
+        assert "not recorded as CUDA graphs: that would need 28.5 kB beside the model" in capsys.readouterr().out
         with pytest.raises(UserError, match="--graphs: with --loss text"):
             chosen("on", loss="text")
-        with pytest.raises(UserError, match="--graphs: records the steps of one process"):
+        with pytest.raises(UserError, match="--graphs: only the steps of a single process"):
             chosen("on", team=object())
         assert not chosen(team=object())
+        monkeypatch.setattr(torch.version, "hip", "6.3")
+        with pytest.raises(UserError, match="--graphs: never tried on a card that is not NVIDIA's"):
+            chosen("on")
+        monkeypatch.setattr(torch.version, "hip", None)
         model.attend = attend_padded
         with pytest.raises(UserError, match="--graphs: attention of all rows in one call is needed"):
             chosen("on", loss="vocabulary")
         next(module for module in model.modules() if hasattr(module, "lora_A")).dropout = 0.1
         with pytest.raises(UserError, match="--graphs: dropout would repeat the masks"):
             chosen("on")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    with mock.patch.object(type(model), "device", torch.device("cuda:1")):
+        assert refused(model, "label")[0] == "cuda:1 is not PyTorch's current device"
