@@ -8,25 +8,22 @@ errs; the page names the command that estimates it from a hand-coded sample.
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from bulk.manifest import manifest_path, read_manifest
 from common.files import atomic_write
+from data.dates import DATES, month_of
 from data.rows import open_table
 from report.markup import Html, grid, tag
 from report.page import document
 from report.words import counted, language_name, percent
 
-DATES = ("date", "created_at", "timestamp", "datetime", "time", "created", "month")  # columns of a date, by name
 CELLS = 20_000  # languages and months with their labels that are counted apart; the rest are "others"
 REASONS = 8  # kinds of wrong rows that the page names
 LONGEST = 10_000  # megabytes of a row: what was written here is read again
 UNSURE = "its probability is below what was asked for"  # and so it got none, but could be read
 ERRORS = ("has no text", UNSURE)  # reasons that make no row wrong
 ESTIMATE = "python -m tools.prevalence --labels {} --coded CODED.csv"
-_MONTH = re.compile(r"(\d{4})[-/.](\d{2})(?!\d)|(\d{4})(\d{2})\d{2}(?!\d)")
-TWITTER = "%a %b %d %H:%M:%S %z %Y"  # Wed Oct 10 20:19:24 +0000 2018
 
 
 @dataclass
@@ -50,7 +47,8 @@ class Counts:
             self.reasons[kind] += 1
             self.examples.setdefault(kind, written)
             return
-        cell = str(row.get("language") or "und"), month_of(row.get(date)) if date else "", str(row["predicted"])
+        month = (month_of(row.get(date)) or "unknown") if date else ""
+        cell = str(row.get("language") or "und"), month, str(row["predicted"])
         self.cells[cell if cell in self.cells or len(self.cells) < CELLS else ("others", "others", cell[2])] += 1
 
     @property
@@ -64,19 +62,6 @@ class Counts:
         for cell, count in self.cells.items():
             found[tuple(cell[place] for place in places) if len(places) > 1 else cell[places[0]]] += count
         return found
-
-
-def month_of(value) -> str:
-    """`month_of("2024-05-01T10:00:00Z") -> "2024-05"`; also 20240501 and Twitter's own way; else "unknown"."""
-    text = str(value or "").strip()
-    found = _MONTH.match(text)
-    if found:
-        year, month = (found[1], found[2]) if found[1] else (found[3], found[4])
-        return f"{year}-{month}" if 1 <= int(month) <= 12 else "unknown"
-    try:
-        return datetime.strptime(text, TWITTER).strftime("%Y-%m")
-    except ValueError:
-        return "unknown"
 
 
 def count(paths: list[Path], date: str | None = None) -> Counts:

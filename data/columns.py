@@ -25,6 +25,8 @@ def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = T
     if table.names is None or (columns.delimiter and "delimiter" not in columns.remembered):
         return table
     missing = [name for name in _needed(table.names, columns, labels, text).values() if name not in table.names]
+    if not missing and len(table.names) == 1:  # a single column where none is needed: perhaps it is several
+        missing = [columns.id]
     other = _plain_delimiter(table, missing[0]) if missing else None
     if other is None:
         return table

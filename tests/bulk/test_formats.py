@@ -8,13 +8,11 @@ import os
 import random
 import shutil
 import subprocess
-from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from bulk.joined import _header_bytes
-from bulk.page import month_of
 from common.errors import UserError
 from data.growing import GrowingFile
 from data.readers import iter_posts
@@ -143,12 +141,3 @@ def test_the_header_of_a_part_is_as_long_as_it_was_written(tmp_path, header):
     assert path.read_bytes()[_header_bytes(path) :] == plain_rows(".csv", rows, header=False)
     path.write_bytes(b"")
     assert _header_bytes(path) == 0
-
-
-def test_months():
-    for text, month in (("2024-05-01T10:00:00Z", "2024-05"), ("2024/05/01", "2024-05"), ("20240501", "2024-05"),
-                        ("Wed Oct 10 20:19:24 +0000 2018", "2018-10"), ("2024-13-01", "unknown"), ("May", "unknown"),
-                        (None, "unknown"), (datetime(2024, 5, 1).isoformat(), "2024-05")):
-        assert month_of(text) == month, text
-
-

@@ -108,10 +108,24 @@ def _written(post: Post) -> dict:
     return dict(sorted(found.items()))
 
 
+def share_of(cell) -> float | None:
+    """A cell as a number: `share_of("0.5") -> 0.5`, and "0,5" as well, since spreadsheets of many countries write it
+    so and a share has no thousands; `None` for what is none."""
+    text = cell.replace(",", ".") if isinstance(cell, str) and "." not in cell and cell.count(",") == 1 else cell
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def spoilt(cell) -> str:
+    """What may have happened to a share that is a large whole number, as the end of a message; else ""."""
+    value = share_of(cell)
+    return ("; a spreadsheet may have taken its point for one between thousands: let it read the column as text"
+            if value is not None and value > 1 else "")
+
+
 def _number(cell) -> float:
     """A cell as a probability; not a number for anything else."""
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        return numpy.nan
-    return value if value >= 0 else numpy.nan
+    value = share_of(cell)
+    return value if value is not None and value >= 0 else numpy.nan

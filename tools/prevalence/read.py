@@ -4,7 +4,6 @@ Labels are read row by row and kept as numbers, so that millions of posts take l
 language, where both files have one, must be the same.
 """
 
-import re
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,16 +16,16 @@ from common.reading import check_path
 from data.annotators import Agreement, read_labelled
 from data.checks import TrainingTexts
 from data.codebook import Codebook
+from data.dates import DATES, month_of
 from data.inputs import expand
 from data.languages import UNDETERMINED
 from data.notes import Notes
 from data.posts import Columns, Post
 from data.readers import iter_posts
-from tools.prevalence.probabilities import Probabilities
+from tools.prevalence.probabilities import Probabilities, share_of, spoilt
 
 PROBABILITY, STRATUM, ERROR = "inclusion_probability", "stratum", "error"  # columns of our own files
 MOST_GROUPS = 2_000
-DATES = ("date", "created_at", "created", "timestamp")  # columns that hold a month, if no column is called so
 NONE = -1  # a post that the machine left without a label
 EQUAL = 1e-4  # by which part chances of one stratum may differ, if they were rounded
 
@@ -86,13 +85,10 @@ def chances(codes: Codes) -> tuple[numpy.ndarray, list[str] | None] | None:
         return None
     values = []
     for post, cell in zip(codes.posts, written, strict=True):
-        try:
-            value = float(cell)
-        except ValueError:
-            value = -1.0
-        if not 0 < value <= 1:
+        value = share_of(cell)
+        if not (value is not None and 0 < value <= 1):
             raise UserError(f"{post.place}: {PROBABILITY} '{cell[:20]}' is not a number above 0 and up to 1; every "
-                            "coded row needs the chance with which it was drawn")
+                            "coded row needs the chance with which it was drawn" + spoilt(cell))
         values.append(value)
     strata = [post.extra.get(STRATUM, "").strip() for post in codes.posts]
     if not all(strata):
@@ -118,7 +114,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         wanted.setdefault(post.id, []).append(row)
     names: dict[str, int] = {label: n for n, label in enumerate(codebook.labels)} if codebook else {}
     groups: dict[str, int] = {}
-    predicted, group, place, texts, unread, trained = array("q"), array("q"), {}, {}, 0, 0
+    predicted, group, place, texts, unread, trained, longer = array("q"), array("q"), {}, {}, 0, 0, ""
     numbers, kept = Probabilities(codebook), {name: (array("q"), {}) for name in keep or ()}
     for count, post in enumerate(_rows(path, columns)):
         if columns.predicted not in post.extra:
@@ -126,6 +122,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
             raise UserError(f"{post.place}: has no column '{columns.predicted}'; its further columns: {there}; set "
                             f"--predicted-column to the one that holds the machine's label")
         rows = _coded(post, wanted.get(post.id, ()), codes)
+        longer = post.id if post.id[0] == "0" and post.id.lstrip("0") in wanted else longer
         said, wrong = post.extra[columns.predicted].strip(), post.extra.get(ERROR, "").strip()
         if wrong:
             unread += 1
@@ -156,8 +153,9 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
     absent = [row for row in range(len(codes.posts)) if row not in place]
     if absent:
         post = codes.posts[absent[0]]
+        zeros = f"; there is '{longer[:40]}', so a spreadsheet may have taken zeros away" if longer else ""
         raise UserError(f"{post.place}: id '{post.id[:40]}' is in no row of {path} ({len(absent):,} such rows); the "
-                        "coded posts must be among the labelled ones")
+                        f"coded posts must be among the labelled ones{zeros}")
     found = _sorted(names, predicted, group, groups, numbers, place, texts, unread, codes)
     found.trained = trained
     found.columns = {name: (numpy.array(codes_of, dtype=numpy.int64), list(values))
@@ -197,18 +195,19 @@ def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
             return one.extra[name].strip() or "(none)"
         date = next((one.extra[d] for d in DATES if d in one.extra), None) if name == "month" else None
         if date is not None:
-            found = re.match(r"\d{4}-(0[1-9]|1[0-2])", date.strip())
-            if found is None:
-                raise UserError(f"{one.place}: date '{date[:20]}' does not begin with a year and a month (2024-03); "
-                                "add a column 'month'")
-            return found[0]
+            month = month_of(date)
+            if month is None:
+                raise UserError(f"{one.place}: date '{date[:20]}' is not written as 2024-03-31 or 31.03.2024; add a "
+                                "column 'month'")
+            return month
     there = sorted({"language"}.union(*(one.extra for one in both)))
     lacks = f"{post.place} has no such column"
     if joined is not None:
         lacks += f", nor has --posts in {other.place}" if other else (
             f", and --posts has no post with its id '{post.id[:40]}', or has several")
+    also = f"; a month is also read from a column that is called {', '.join(DATES)}" if name == "month" else ""
     raise UserError(f"{option} {name}: {lacks}{closest(name, there)}; {'they have' if other else 'it has'} "
-                    f"{', '.join(there[:12])}")
+                    f"{', '.join(there[:12])}{also}")
 
 
 def _sorted(names, predicted, group, groups, numbers, place, texts, unread, codes: Codes) -> Labels:
