@@ -68,6 +68,20 @@ def test_what_a_spreadsheet_spoilt_is_refused_with_what_may_have_happened(change
     refused(main, *WORDS, says=says)
 
 
+def test_zeros_that_the_labels_lost_are_said_as_well():
+    labels, codes = files()
+    write("labels.csv", [row | {"id": row["id"].lstrip("0") or "0"} for row in labels])
+    write("coded.csv", codes)
+    refused(main, *WORDS, says=["id '0001' is in no row", "there is '199', so a spreadsheet may"])
+
+
+def test_posts_without_a_date_are_a_group():
+    labels, codes = files()
+    write("labels.csv", [row | {"date": ""} if row["id"] < "0050" else row for row in labels])
+    write("coded.csv", codes)
+    assert {row["group"] for row in shares()} == {"(none)", "2024-01", "2024-02", "2024-03"}
+
+
 def test_where_no_month_is_found_the_names_of_dates_are_said():
     labels, codes = files()
     write("labels.csv", [{"Datum" if key == "date" else key: value for key, value in row.items()} for row in labels])

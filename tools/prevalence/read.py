@@ -114,7 +114,8 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         wanted.setdefault(post.id, []).append(row)
     names: dict[str, int] = {label: n for n, label in enumerate(codebook.labels)} if codebook else {}
     groups: dict[str, int] = {}
-    predicted, group, place, texts, unread, trained, longer = array("q"), array("q"), {}, {}, 0, 0, ""
+    predicted, group, place, texts, unread, trained, other = array("q"), array("q"), {}, {}, 0, 0, ""
+    short = {key.lstrip("0") for key in wanted}
     numbers, kept = Probabilities(codebook), {name: (array("q"), {}) for name in keep or ()}
     for count, post in enumerate(_rows(path, columns)):
         if columns.predicted not in post.extra:
@@ -122,7 +123,8 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
             raise UserError(f"{post.place}: has no column '{columns.predicted}'; its further columns: {there}; set "
                             f"--predicted-column to the one that holds the machine's label")
         rows = _coded(post, wanted.get(post.id, ()), codes)
-        longer = post.id if post.id[0] == "0" and post.id.lstrip("0") in wanted else longer
+        if post.id not in wanted and post.id.lstrip("0") in short:
+            other = post.id
         said, wrong = post.extra[columns.predicted].strip(), post.extra.get(ERROR, "").strip()
         if wrong:
             unread += 1
@@ -153,7 +155,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
     absent = [row for row in range(len(codes.posts)) if row not in place]
     if absent:
         post = codes.posts[absent[0]]
-        zeros = f"; there is '{longer[:40]}', so a spreadsheet may have taken zeros away" if longer else ""
+        zeros = f"; there is '{other[:40]}', so a spreadsheet may have taken zeros away" if other else ""
         raise UserError(f"{post.place}: id '{post.id[:40]}' is in no row of {path} ({len(absent):,} such rows); the "
                         f"coded posts must be among the labelled ones{zeros}")
     found = _sorted(names, predicted, group, groups, numbers, place, texts, unread, codes)
@@ -195,7 +197,7 @@ def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
             return one.extra[name].strip() or "(none)"
         date = next((one.extra[d] for d in DATES if d in one.extra), None) if name == "month" else None
         if date is not None:
-            month = month_of(date)
+            month = month_of(date) if date.strip() else "(none)"
             if month is None:
                 raise UserError(f"{one.place}: date '{date[:20]}' is not written as 2024-03-31 or 31.03.2024; add a "
                                 "column 'month'")
