@@ -5,6 +5,7 @@ workbook, an archive, UTF-16) is told by its first bytes.
 """
 
 import gzip
+import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,8 +18,8 @@ UTF_16 = b"\xff\xfe"
 FOREIGN = {  # first bytes of files that are often taken for text tables
     b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV UTF-8",
-    UTF_16: "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
-    b"\xfe\xff": "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > utf8-{name}",
+    UTF_16: "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > {utf8}",
+    b"\xfe\xff": "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > {utf8}",
     b"PAR1": "is a parquet file; name it .parquet",
 }
 
@@ -61,7 +62,7 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
             if offset == 0:
                 foreign = next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None)
                 if foreign:
-                    raise UserError(f"{path}: {foreign.format(name=path.name)}")
+                    raise UserError(f"{path}: {foreign.format(**_names(path))}")
             if row != place.row:  # else the row goes on in a further line
                 row, taken = place.row, 0
             taken += len(line)
@@ -71,14 +72,14 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
                 line, offset = line[3:], 3
             if b"\0" in line:
                 if line.count(0) * 3 > len(line) and (offset == 0 or not place.keep_bad):
-                    raise UserError(f"{path}: {FOREIGN[UTF_16].format(name=path.name)}")
+                    raise UserError(f"{path}: {FOREIGN[UTF_16].format(**_names(path))}")
                 _damaged(place, f"byte {offset + line.index(0):,} is NUL, which no text file holds; save the file as "
                          "UTF-8 text")
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 _damaged(place, f"byte {offset + error.start:,} (0x{line[error.start]:02x}) is not UTF-8; save it as "
-                         f"UTF-8, or: iconv -f CP1252 -t UTF-8 {path.name} > utf8-{path.name}")
+                         "UTF-8, or: iconv -f CP1252 -t UTF-8 {name} > {utf8}".format(**_names(path)))
                 text = line.decode("utf-8", "replace")
             offset += len(line)
             yield text.replace("\0", "\ufffd") if place.damage else text
@@ -90,6 +91,11 @@ def _damaged(place: Place, words: str) -> None:
     if not place.keep_bad:
         raise UserError(words)
     place.damage = place.damage or words
+
+
+def _names(path: Path) -> dict[str, str]:
+    """A file, and another beside it, as a shell takes their names."""
+    return {"name": shlex.quote(str(path)), "utf8": shlex.quote(str(path.with_name(f"utf8-{path.name}")))}
 
 
 def too_long(place: Place, longest: int, begins: bytes = b"") -> UserError:

@@ -152,10 +152,12 @@ def iter_posts(
                 header = "a header but no" if names else "no"
                 raise UserError(f"{path}: has {header} rows; a file of posts was expected")
     if first_bad and bad_labels == "error":
-        count = notes.counts["missing_label"] + notes.counts["unknown_label"]
+        missing, unknown = notes.counts["missing_label"], notes.counts["unknown_label"]
         strange = notes.details.get("unknown_label", ())
         labels = {*strange, *(label for _, label in notes.cells if label)}
-        raise UserError(first_bad[0] + (f" ({count:,} such rows in all)" if count > 1 else "")
+        words = (f" ({missing:,} without a label and {unknown:,} with another one in all)" if missing and unknown else
+                 f" ({missing + unknown:,} such rows in all)" if missing + unknown > 1 else "")
+        raise UserError(first_bad[0] + words
                         + (hint_of_codebook(labels, getattr(codebook, "labels", ())) if strange else ""))
 
 

@@ -160,9 +160,10 @@ def advice(options, small: bool) -> list[str]:
                      "steps of the same posts")
     if options.learning_rate < RATE:
         tries.append(f"--learning-rate {min(RATE, 5 * options.learning_rate):g}")
-    if options.max_steps:
+    if options.max_steps:  # how many epochs its posts then get depends on them
         tries.append("no --max-steps")
-    tries.append(f"--epochs {2 * options.epochs}")
+    else:
+        tries.append(f"--epochs {2 * options.epochs}")
     if options.learning_rate > 2 * RATE:
         tries.append(f"--learning-rate {options.learning_rate / 5:g}, if the loss rose")
     if list(options.targets) != ["all-linear"]:

@@ -4,13 +4,13 @@
     python -m tools.sample --labels labels.csv --posts posts.csv --out sample.csv --size 400 \\
         --by language,predicted --equal --unsure 4 --run runs/mine
 
-Posts are drawn at random within strata: the values of the columns in --by, taken together (a month also comes from a
-date). Each stratum gets its share of the rows, or with --equal all get as many; with --unsure K, posts of which the
-machine is unsure become strata of their own, drawn with K times the chance of the others (with --equal: of the others
-with the same values). Rows come whole and a chance ends at one, so the ratio can be another, which is then said.
-However it is drawn, a row's chance is known, n_s of the N_s posts of its stratum, and stands in
-inclusion_probability: tools.prevalence and tools.regression need it. Posts that the machine left without a label
-(classify.py --abstain) are drawn like all others; rows that could not be read, or had no text, are left out.
+Posts are drawn at random within strata: the values of the columns in --by, taken together, from --labels or else from
+--posts (a month also comes from a date). Each stratum gets its share of the rows, or with --equal all get as many; with
+--unsure K, posts of which the machine is unsure become strata of their own, drawn with K times the chance of the others
+(with --equal: of the others with the same values). Rows come whole and a chance ends at one, so the ratio can be
+another, which is then said. However it is drawn, a row's chance is known, n_s of the N_s posts of its stratum, and
+stands in inclusion_probability: tools.prevalence and tools.regression need it. Posts that the machine left without a
+label (classify.py --abstain) are drawn like all others; rows that could not be read, or had no text, are left out.
 
 The sample's rows come in random order, with id, language, text, the columns that --keep names, stratum (a number) and
 inclusion_probability. The machine's label is not among them, so that people code without it: python -m tools.code
@@ -37,6 +37,7 @@ from finetune.run_folder import RunFolder
 from report.words import counted
 from tools.prevalence.probabilities import Probabilities
 from tools.prevalence.read import ERROR, PROBABILITY, STRATUM, value_of_group
+from tools.prevalence.sample import joined_posts
 
 READING = {"require_labels": False, "require_text": False}
 POSTS = {"require_labels": False, "keep_empty": True}
@@ -130,10 +131,23 @@ class Stratum:
         return ", ".join(filter(None, [self.values, "unsure" if self.unsure else ""]))
 
 
+def posts_of_groups(options: SampleOptions, first: Post) -> dict | None:
+    """The posts of --posts, if the labels' `first` row lacks a column of --by; they take memory."""
+    try:
+        for column in options.by:
+            value_of_group(first, column, None)
+    except UserError:
+        if options.posts is None:
+            raise
+        run = RunFolder.open(find_path(options.run)) if options.run else None
+        return joined_posts(find_path(options.posts), options.columns_of(run and run.facts["options"]))
+    return None
+
+
 def strata(options: SampleOptions, trained: set[str]) -> tuple[list[Stratum], array, int, int]:
     """(strata, the stratum of each row or -1, how many rows were trained on, how many have no post in them)."""
     names: dict[Stratum, int] = {}
-    found, left_out, unread = array("l"), 0, 0
+    found, left_out, unread, joined = array("l"), 0, 0, None
     most = most_probable(options) if options.unsure else iter(())
     with progress(None, "post", "reading") as bar:
         for count, post in enumerate(iter_posts([find_path(options.labels)], options.columns(), **READING)):
@@ -146,7 +160,9 @@ def strata(options: SampleOptions, trained: set[str]) -> tuple[list[Stratum], ar
                 left_out += 1
                 found.append(-1)
                 continue
-            values = ", ".join(value_of_group(post, column, None) for column in options.by)
+            if not names:
+                joined = posts_of_groups(options, post)
+            values = ", ".join(value_of_group(post, column, joined) for column in options.by)
             found.append(names.setdefault(Stratum(values, unsure), len(names)))
             if len(names) > MOST_STRATA:
                 raise UserError(f"--by {','.join(options.by)}: more than {MOST_STRATA} strata; name columns with few "

@@ -155,8 +155,7 @@ def test_advice_fits_the_run():
     assert "--learning-rate 0.001" in tries[2] and "4 times" in tries[1]
     assert not any("--quantize" in words for words in advice(options(quantize="none"), True) + advice(options(), False))
     tries = advice(options(batch_size=4, learning_rate=1e-2, max_steps=9, targets=["q_proj"]), False)
-    assert tries[:4] == ["no --max-steps", "--epochs 6", "--learning-rate 0.002, if the loss rose",
-                         "--targets all-linear"]
+    assert tries[:3] == ["no --max-steps", "--learning-rate 0.002, if the loss rose", "--targets all-linear"]
     assert few_steps(FEW_STEPS) == "" and f"only {FEW_STEPS - 1} updates" in few_steps(FEW_STEPS - 1)
     assert few_steps(1).startswith("only 1 update;")
     one = Learning([0.5, 0.5], 1)

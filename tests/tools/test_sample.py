@@ -137,6 +137,18 @@ def test_the_sample_goes_through_to_prevalence(tmp_path):
     assert "in 4 strata" in said and "warning" not in said
 
 
+def test_groups_may_come_from_the_posts_file_as_in_prevalence(tmp_path):
+    labels = files(tmp_path)
+    posts = [{"id": row["id"], "language": row["language"], "text": "a", "party": "xy"[int(row["id"][1:]) % 2],
+              "date": f"0{1 + int(row['id'][1:]) % 3}.0{1 + int(row['id'][1:]) % 3}.2024"} for row in labels]
+    jsonl(tmp_path / "posts.jsonl", posts)
+    rows = sample("--size", "60", "--by", "party,month", "--equal")
+    assert len({row["stratum"] for row in rows}) == 6
+    own = {post["id"]: (post["party"], post["date"]) for post in posts}
+    assert set(Counter(own[row["id"]] for row in rows).values()) == {10}
+    refused(main, *WORDS, "--out", "t.csv", "--by", "month,area", says=["--by area", "nor has --posts"])
+
+
 def test_training_posts_are_left_out(tmp_path):
     shipped, data = ROOT / "base/run", ROOT / "data/samples/train.jsonl"
     ended = call(main, "--labels", data, "--out", "s.csv", "--size", "20", "--run", shipped)

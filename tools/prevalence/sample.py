@@ -74,7 +74,9 @@ def sample_of(codes: Codes, labels: Labels) -> tuple[Coded, str]:
     else:
         probability, names = found
         stratum = numpy.unique(names, return_inverse=True)[1] if names else strata_of(probability, posts)
-        words = f"drawn with chances from {probability.min():.3g} to {probability.max():.3g}, " + (
+        least, most = (f"{bound:.3g}" for bound in (probability.min(), probability.max()))
+        chance = f"with chances from {least} to {most}" if least != most else f"with a chance of {least} each"
+        words = f"drawn {chance}, " + (
             "independently" if stratum is None else f"in {stratum.max() + 1} strata" if stratum.max() else "together")
     return Coded(post, label, probability, stratum), words
 
