@@ -11,6 +11,7 @@ import pytest
 
 from common.files import ROOT
 from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
+from tools.prevalence import figure
 from tools.prevalence.__main__ import main
 
 PUBLISHED = {"en": 24.4, "es": 11.2, "en-es": 9.2, "multi": 18.4}
@@ -230,6 +231,17 @@ def test_what_was_trained_on_is_refused(tmp_path):
     said, found = run("--run", shipped, "--posts", data)
     assert "  160 posts of the run's training or validation left out" in said
     assert {row["n"] for row in found} == {len(labels) - 160} and "stand for" not in said
+
+
+def test_the_panels_of_a_picture_have_one_scale(tmp_path, monkeypatch):
+    labels, codes = made()
+    jsonl(tmp_path / "labels.jsonl", labels)
+    jsonl(tmp_path / "coded.jsonl", random.Random(2).sample(codes, 150))
+    made_ones, original = [], figure.figure_of
+    monkeypatch.setattr(figure, "figure_of", lambda *given: made_ones.append(original(*given)) or made_ones[-1])
+    run("--figure", "f.svg", "--by", "language")
+    limits = {axes.get_xlim() for axes in made_ones[0].axes}
+    assert len(made_ones[0].axes) == 3 and len(limits) == 1 and limits.pop()[0] == 0
 
 
 def test_the_picture_has_a_line_for_each_share(tmp_path):
