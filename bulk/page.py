@@ -72,7 +72,7 @@ def count(paths: list[Path], date: str | None = None) -> Counts:
         for row in table.rows:
             is_there |= column in row
             if column is None:
-                column = next((name for name in row if name.lower().removeprefix("input_") in DATES), "")
+                column = next((name for name in row if name.lower().removeprefix("input_") in (*DATES, "month")), "")
                 counts.date = counts.date or column or None
             counts.add(row, column)
     if date is not None and is_there:

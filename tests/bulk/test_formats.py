@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bulk.joined import _header_bytes
+from bulk.page import count
 from common.errors import UserError
 from data.growing import GrowingFile
 from data.readers import iter_posts
@@ -141,3 +142,12 @@ def test_the_header_of_a_part_is_as_long_as_it_was_written(tmp_path, header):
     assert path.read_bytes()[_header_bytes(path) :] == plain_rows(".csv", rows, header=False)
     path.write_bytes(b"")
     assert _header_bytes(path) == 0
+
+
+@pytest.mark.parametrize("name, cell, month", [("month", "2024-05", "2024-05"), ("input_Date", "01.05.2024", "2024-05"),
+                                               ("created", "2024", "unknown")])
+def test_the_months_of_the_page_come_from_the_column_that_is_named_so(tmp_path, name, cell, month):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(plain_rows(".csv", [{"id": "1", "language": "en", "predicted": "a", name: cell}]))
+    counts = count([path])
+    assert counts.date == name and counts.by(1) == {month: 1}
