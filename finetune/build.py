@@ -38,7 +38,7 @@ def choose_graphs(options, model, memory: MemoryPlan, team: Team | None = None, 
     if not why and team is not None:
         why = "only the steps of a single process can be recorded, and torchrun started several"
     if options.graphs == "on" and why:
-        raise UserError(f"--graphs: {why}; {instead or 'leave it out'}")
+        raise UserError(f"--graphs: {why}; {instead + ', or ' * bool(instead)}leave it out")
     recorded = replace(memory, graphs=True)
     if options.graphs == "auto" and not why and before is False:
         why = "this run began without"

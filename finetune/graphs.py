@@ -35,21 +35,20 @@ PARTS = ("starts_q", "starts_k", "source", "shared", "places")
 
 
 def refused(model, loss: str) -> tuple[str, str]:
-    """Why no graph can record such steps, and what would do instead; two empty texts where one can."""
+    """Why no graph can record such steps, and what would do beside leaving them out; empty texts where there is
+    none."""
     if model.device.type != "cuda":
-        return "a CPU has no launches to save", "leave it out"
+        return "a CPU has no launches to save", ""
     if torch.version.hip is not None:
-        return "never tried on a card that is not NVIDIA's", "leave it out"
+        return "never tried on a card that is not NVIDIA's", ""
     if model.device.index is not None and model.device.index != torch.cuda.current_device():
-        return f"{model.device} is not PyTorch's current device", "torch.cuda.set_device makes it that"
+        return f"{model.device} is not PyTorch's current device", "call torch.cuda.set_device"
     if loss == "text":
-        return ("with --loss text the number of losses differs from piece to piece",
-                "use --loss label, or leave it out")
+        return "with --loss text the number of losses differs from piece to piece", "use --loss label"
     if any(layer.dropout for layer in adapters(model).values()):
-        return "dropout would repeat the masks that were recorded", "use --dropout 0, or leave it out"
+        return "dropout would repeat the masks that were recorded", "use --dropout 0"
     if getattr(model.attend, "func", model.attend) is not attend_varlen:
-        return ("attention of all rows in one call is needed, which this card has not for this dtype and head size",
-                "leave it out")
+        return "attention of all rows in one call is needed, which this card has not for this dtype and head size", ""
     return "", ""
 
 

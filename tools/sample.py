@@ -29,7 +29,7 @@ from common.options import option, parse_options
 from common.terminal import progress, table, this_python
 from data.checks import TrainingTexts
 from data.codebook import Codebook
-from data.posts import ColumnOptions, Post
+from data.posts import ColumnOptions, Columns, Post
 from data.readers import iter_posts
 from data.splits import largest_remainder
 from data.writers import output_format, write_rows
@@ -131,6 +131,11 @@ class Stratum:
         return ", ".join(filter(None, [self.values, "unsure" if self.unsure else ""]))
 
 
+def columns_of_posts(options: SampleOptions) -> Columns:
+    """The columns of --posts, as the run had them where one is named."""
+    return options.columns_of(RunFolder.open(find_path(options.run)).facts["options"] if options.run else None)
+
+
 def posts_of_groups(options: SampleOptions, first: Post) -> dict | None:
     """The posts of --posts, if the labels' `first` row lacks a column of --by; they take memory."""
     try:
@@ -139,8 +144,7 @@ def posts_of_groups(options: SampleOptions, first: Post) -> dict | None:
     except UserError:
         if options.posts is None:
             raise
-        run = RunFolder.open(find_path(options.run)) if options.run else None
-        return joined_posts(find_path(options.posts), options.columns_of(run and run.facts["options"]))
+        return joined_posts(find_path(options.posts), columns_of_posts(options))
     return None
 
 
@@ -252,9 +256,7 @@ def rows_of(options: SampleOptions, chosen: set[int], stratum_of, sizes, counts)
     others: dict[str, list[Post]] = {}
     if options.posts:
         wanted = {post.id for post in posts.values()}
-        run = RunFolder.open(find_path(options.run)) if options.run else None
-        own = options.columns_of(run and run.facts["options"])
-        for post in iter_posts([find_path(options.posts)], own, **POSTS):
+        for post in iter_posts([find_path(options.posts)], columns_of_posts(options), **POSTS):
             if post.id in wanted:
                 others.setdefault(post.id, []).append(post)
     rows, there = [], set()

@@ -23,12 +23,8 @@ def main(argv: list[str]) -> None:
 
 
 def bars(result: dict) -> dict[str, dict[str, dict[str, float]]]:
-    """Panel -> template -> side -> posts a second; of a side that was timed twice, its better time."""
-    values: dict[str, float] = {}
-    for figure in (figure for part in result["parts"].values() for figure in part["figures"]):
-        if figure["unit"] == "posts/s":
-            values[figure["what"]] = max(figure["value"], values.get(figure["what"], 0.0))
-    found: dict = {}
+    """Panel -> template -> side -> posts a second."""
+    values, found = rates(result), {}
     for panel, (task, size) in PANELS.items():
         for template in TEMPLATES:
             base, theirs = f"{task}, {template}, {size}", "transformers + peft, bitsandbytes' NF4"
@@ -40,6 +36,15 @@ def bars(result: dict) -> dict[str, dict[str, dict[str, float]]]:
             found.setdefault(panel, {})[template] = {side: values[name] for side, name in names.items()
                                                      if name in values}
     return found
+
+
+def rates(result: dict) -> dict[str, float]:
+    """Posts a second by what was timed; of what was timed twice, the better time."""
+    values: dict[str, float] = {}
+    for figure in (figure for part in result["parts"].values() for figure in part["figures"]):
+        if figure["unit"] == "posts/s":
+            values[figure["what"]] = max(figure["value"], values.get(figure["what"], 0.0))
+    return values
 
 
 def draw(found: dict, path: Path) -> None:

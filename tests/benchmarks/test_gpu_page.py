@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.card.page import shown
-from benchmarks.card.picture import bars
+from benchmarks.card.picture import bars, rates
 from benchmarks.card.state import State
 from finetune.kept import Piece
 from finetune.memory import expected_plan, fullest
@@ -106,12 +106,9 @@ def test_probabilities_differ_from_the_usual_stack_as_little_as_the_page_says():
 
 def times_as_fast() -> dict[str, float]:
     """Task, template and weights -> how many times the usual stack's rate, the better of its timings."""
-    rates: dict[str, float] = {}
-    for figure in RESULT["parts"]["usual"]["figures"]:
-        if figure["unit"] == "posts/s":
-            rates[figure["what"]] = max(figure["value"], rates.get(figure["what"], 0.0))
-    return {name: value / rates[f"{name.split(': ours, ')[0]}: transformers + peft, bitsandbytes' NF4"]
-            for name, value in rates.items() if ": ours, " in name}
+    found = rates(RESULT)
+    return {name: value / found[f"{name.split(': ours, ')[0]}: transformers + peft, bitsandbytes' NF4"]
+            for name, value in found.items() if ": ours, " in name}
 
 
 def test_the_ratios_are_to_the_better_timing_of_the_usual_stack():
