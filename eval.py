@@ -7,7 +7,7 @@
     python eval.py --run runs/mine --baseline encoder                  with what a sentence encoder would have said
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -34,7 +34,6 @@ from finetune.recorded import is_demonstration, training_posts
 from finetune.run_folder import RunFolder
 from inference.decide import decide
 from inference.evaluation import check_out, check_same_data
-from inference.int8 import Int8Price, to_int8
 from inference.labeller import Labeller
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
@@ -91,7 +90,7 @@ class Predictions:
     codebook: Codebook
     seen: tuple[str, ...] | None
     cut: int = 0
-    int8: Int8Price | None = None  # of 8-bit products
+    price: dict = field(default_factory=dict)  # of a quicker way, by its option
 
 
 def main(argv: list[str]) -> None:
@@ -119,7 +118,7 @@ def main(argv: list[str]) -> None:
     metrics = figures(options, predictions, check, facts.get("calibration"))
     if run is None:  # nothing is known about the training behind these labels
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
-    metrics |= {"int8": asdict(predictions.int8)} if predictions.int8 is not None else {}
+    metrics |= predictions.price
     answers = baseline_of(options, run, predictions, learnt) if run is not None and options.wants_baseline() else None
     if answers is not None:
         metrics["baseline"] = beside(answers, predictions, check.dropped, options.draws, options.seed)
@@ -181,11 +180,11 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     print("\n".join(check.lines()))
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
-    options.check_int8(device, dtype)
+    options.check_quicker(device, dtype)
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache,
                                machine=options)
     options.make_ready(model)
-    price = to_int8(model, prompt, (post.text for post in posts), options.micro_tokens) if options.int8 else None
+    price = options.make_quicker(model, prompt, (post.text for post in posts), options.micro_tokens)
     with progress(len(posts), "post", "labelling") as bar:
         labeller = Labeller(model, prompt, options.micro_tokens, bar.update)
         windows = list(labeller.label(posts))
@@ -283,7 +282,7 @@ def write(options, out: Path, predictions: Predictions, metrics: dict, facts: di
                                      zip(labels, predictions.probabilities[index], strict=True)}
         lines.append(line | ({"text": post.text} if options.with_texts else {}))
     told = {key: facts[key] for key in facts if key not in ("codebook", "scored")}
-    told |= {"price of 8-bit products": metrics["int8"]} if "int8" in metrics else {}
+    told |= {f"price of {options.quicker.what}": figures for figures in predictions.price.values()}
     title = (f"{run.path.name} on {stem(Path(options.data[0]))}" if run
              else f"Labels of {stem(Path(options.predictions))}")
     with atomic_folder(out) as folder:

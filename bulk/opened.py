@@ -8,7 +8,6 @@ import torch
 
 from common.device import MachineOptions
 from finetune.run_folder import RunFolder
-from inference.int8 import to_int8
 from inference.options import LabelOptions
 from inference.run import open_model
 
@@ -24,20 +23,21 @@ def ready(run: RunFolder, options: OpenOptions, texts: Iterable[str]):
     """The run's model, set up by the options, and its prompt: (model, prompt); `texts` begins what will be labelled."""
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
-    options.check_int8(device, dtype)
+    options.check_quicker(device, dtype)
     model, prompt = open_model(run, model=options.model, device=device, dtype=dtype, cache=options.cache,
                                machine=options)
     options.make_ready(model)
-    if options.int8:
-        to_int8(model, prompt, texts, options.micro_tokens)
+    options.make_quicker(model, prompt, texts, options.micro_tokens)
     return model, prompt
 
 
 def arithmetic(model, options: OpenOptions) -> dict:
-    """What decides the last bits: dtype, 8-bit products, the device's kind, its threads, the library."""
+    """What decides the last bits: dtype, 8-bit products, a merged adapter, the device's kind, its threads, the library.
+    """
     is_cpu = model.device.type == "cpu"
     device = torch.backends.cpu.get_cpu_capability() if is_cpu else torch.cuda.get_device_name(model.device)
-    return {"dtype": str(model.dtype), "--int8": options.int8, "--exact": options.exact or is_cpu, "device": device,
+    return {"dtype": str(model.dtype), "--int8": options.int8, "--merge": options.merge or None,
+            "--exact": options.exact or is_cpu, "device": device,
             "--threads": torch.get_num_threads() if is_cpu else 0, "torch": torch.__version__}
 
 

@@ -15,7 +15,7 @@ are the same to the bit. A wrong argument raises a `UserError`, an exception of 
 """
 
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,7 +29,6 @@ from data.languages import reduce_language
 from data.visible import is_empty
 from finetune.run_folder import RunFolder
 from inference.decide import NO_LABEL, Label, as_labels, decide, related
-from inference.int8 import check_int8, to_int8
 from inference.labeller import Labeller
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
@@ -38,13 +37,14 @@ from inference.run import finished_run, open_model
 class LoadedRun:
     """A run with its model in memory; made by `load_run`.
 
-    micro_tokens: packed tokens that go through the model at once; 0 leaves the choice to `Labeller`. int8: make the
-    model's products 8-bit at the first call, once their price is measured on its texts.
+    micro_tokens: packed tokens that go through the model at once; 0 leaves the choice to `Labeller`. make_quicker:
+    called as `LabelOptions.make_quicker` with the first call's texts, on which it measures its price.
     """
 
-    def __init__(self, folder: RunFolder, model, prompt, micro_tokens: int = 0, int8: bool = False):
+    def __init__(self, folder: RunFolder, model, prompt, micro_tokens: int = 0,
+                 make_quicker: Callable | None = None):
         self.folder, self.model, self.prompt, self.codebook = folder, model, prompt, prompt.codebook
-        self._waits_for_int8 = int8
+        self._make_quicker = make_quicker
         self._labeller = Labeller(model, prompt, micro_tokens)
 
     def __repr__(self) -> str:
@@ -104,9 +104,9 @@ class LoadedRun:
         before = self._labeller.halvings
         bar = progress(sum(not is_empty(text) for text in mended), "post", "labelling", delay=1)
         with bar, best_threads(self.model.config):
-            if self._waits_for_int8 and not all(map(is_empty, mended)):
-                to_int8(self.model, self.prompt, mended)
-                self._waits_for_int8 = False
+            if self._make_quicker and not all(map(is_empty, mended)):
+                self._make_quicker(self.model, self.prompt, mended)
+                self._make_quicker = None
             self._labeller.show = bar.update
             windows = list(self._labeller.label(SimpleNamespace(text=text) for text in mended))
         changed, cut = sum(a != b for a, b in zip(texts, mended, strict=True)), sum(window.cut for window in windows)
@@ -125,13 +125,14 @@ class LoadedRun:
 
 
 def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike | None = None, device="auto",
-             dtype="auto", cache: str | os.PathLike | None = None, int8: bool = False) -> LoadedRun:
+             dtype="auto", cache: str | os.PathLike | None = None, int8: bool = False,
+             merge: bool = False) -> LoadedRun:
     """Open a finished run for labelling, with the same choice of run, device and dtype as in the programs.
 
     path: a run's folder; None takes the newest in runs/, or else a copy of the run that the project ships.
     model: where the base now is, if it has moved. device: "auto", "cpu", "cuda:0", ...; dtype: "auto", "bfloat16", ...
-    or PyTorch's own. cache: a folder that keeps a 4-bit copy of the base. int8: as the programs' --int8, with the price
-    measured on the texts of the first call.
+    or PyTorch's own. cache: a folder that keeps a 4-bit copy of the base. int8, merge: as the programs' --int8 and
+    --merge, with the price measured on the texts of the first call.
     Raises `UserError` for a run that is not there or was stopped early, and if the base's bytes or the prompt are not
     those that the run was made with.
     """
@@ -142,11 +143,11 @@ def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike 
     device = choose_device(str(device or "auto"))
     dtype, reason = choose_dtype(device, dtype)
     print(f"run {folder.path}: {device}, {dtype}, since {reason}")
-    if int8:
-        check_int8(device, dtype)
+    options = LabelOptions(int8=int8, merge=merge)
+    options.check_quicker(device, dtype)
     opened, prompt = open_model(folder, model=model, device=device, dtype=dtype, cache=cache)
-    LabelOptions(int8=int8).apply(opened)
-    return LoadedRun(folder, opened, prompt, int8=int8)
+    options.apply(opened)
+    return LoadedRun(folder, opened, prompt, make_quicker=options.make_quicker)
 
 
 def _listed(values, name: str, example: str) -> list:

@@ -26,6 +26,7 @@ from common.packed import Layout
 from inference.exact import make_exact
 from inference.generate import generate
 from inference.labeller import Labeller, label_probabilities
+from inference.merged import MERGED
 from lora.inject import inject, trainable_parameters
 from model.attention import attend_padded, attend_sdpa, attend_softmax
 from model.config import LlamaConfig
@@ -176,6 +177,9 @@ def labelling(state: State) -> None:
               3 * ROUNDED)
         make_resident(model, state.dtype)
         state.note(f"resident weights give the same bits, {template}", torch.equal(label(model), rounded))
+        summed = small(state.device, state.dtype)
+        MERGED.change(summed)
+        close(state, f"a merged adapter, {template}, beside the CPU", difference(label(summed), here), 3 * ROUNDED)
         labeller = Labeller(model, prompt, 16384)
         fail_once(model)
         close(state, f"after memory ran out once, {template}", difference(torch.from_numpy(labeller.give(rows)()),

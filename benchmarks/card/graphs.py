@@ -6,7 +6,7 @@ import time
 import torch
 
 from benchmarks.card.correct import ROUNDED, close, difference
-from benchmarks.card.speed import resident
+from benchmarks.card.speed import held
 from benchmarks.card.state import TEMPLATES, State, make_trainer
 from lora.inject import trainable_parameters
 
@@ -21,7 +21,7 @@ def compare(state: State) -> None:
                            ", pieces of 1,024 tokens": {"micro_tokens": 1024}}.items():
             if state.left < 10 and not state.rehearse:
                 return
-            with resident(state, False):
+            with held(state, "NF4"):
                 agree(state, template, name, **more)
         from_the_first(state, template)
 
@@ -70,7 +70,7 @@ def from_the_first(state: State, template: str) -> None:
     number = 4 if state.rehearse else STEPS
     rows, prefix = state.rows(template, count), state.prefix(template)
     places = random.Random(0).sample(range(count), count)
-    with resident(state, True):
+    with held(state, "resident"):
         for graphs in (True, False):
             trainer = make_trainer(state.large, rows, prefix, size, 1000, 16384, graphs=graphs,
                                    order=lambda epoch: places)

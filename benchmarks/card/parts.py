@@ -34,14 +34,14 @@ class Part:
 
 
 PARTS = {
-    "tests": Part("The tests that know about cards", 80, "suite", "run", "they are part of the ordinary tests"),
+    "tests": Part("The tests that know about cards", 76, "suite", "run", "they are part of the ordinary tests"),
     "machine": Part("The machine", 5, "speed", "machine"),
-    "correct": Part("Is it right? Beside the CPU", 60, "correct", "check"),
+    "correct": Part("Is it right? Beside the CPU", 57, "correct", "check"),
     "large": Part("A model of 3 billion weights", 5, "speed", "make_large"),
     "waits": Part("Does anything wait for the card?", 5, "correct", "synchronisations",
                   "a CPU has no queue to wait for"),
     "kernels": Part("Kernels beside plain PyTorch", 10, "kernels", "compare", "Triton's kernels need a card"),
-    "label": Part("Labelling", 45, "speed", "labelling"),
+    "label": Part("Labelling", 52, "speed", "labelling"),
     "train": Part("Training", 115, "speed", "training"),
     "graphs": Part("Training with CUDA graphs", 70, "graphs", "compare", "a CPU has no launches to record"),
     "usual": Part("Beside the usual stack", 65, "usual", "in_turns"),

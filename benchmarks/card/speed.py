@@ -16,6 +16,8 @@ from common.packed import Layout
 from common.terminal import human_bytes
 from finetune.memory import MemoryPlan, expected_plan, fullest
 from inference.labeller import Labeller
+from inference.merged import MERGED
+from lora.inject import adapters, replace
 from model import attention
 from quant.convert import make_resident
 from quant.linear import NF4Linear
@@ -63,24 +65,31 @@ def make_large(state: State) -> None:
 
 
 @contextmanager
-def resident(state: State, wanted: bool) -> Iterator[None]:
-    """Dense copies of the weights inside a `with` block, where wanted."""
-    if wanted:
+def held(state: State, kind: str) -> Iterator[None]:
+    """The large model's weights as they are ("NF4"), with a dense copy ("resident") or with the adapter in dense ones
+    ("merged") inside a `with` block."""
+    layers = adapters(state.large) if kind == "merged" else {}
+    if kind == "resident":
         make_resident(state.large, state.dtype)
+    if kind == "merged":
+        MERGED.change(state.large)
     try:
         yield
     finally:
+        for name, layer in layers.items():
+            replace(state.large, name, layer)
         for module in state.large.modules():
             if isinstance(module, NF4Linear):
                 module.resident = None
 
 
-def ways(state: State) -> Iterator[tuple[str, bool, bool]]:
-    """How weights come: name, whether resident, whether plain; the kernels only where they can run."""
+def ways(state: State) -> Iterator[tuple[str, str, bool]]:
+    """How weights come: name, how they are held, whether without kernels, which run on a card alone."""
     if not state.rehearse:
-        yield "NF4", False, False
-    yield "NF4, plain PyTorch", False, True
-    yield "resident", True, False
+        yield "NF4", "NF4", False
+    yield "NF4, plain PyTorch", "NF4", True
+    yield "resident", "resident", False
+    yield "merged", "merged", False
 
 
 def limit_of(state: State, task) -> float:
@@ -127,13 +136,13 @@ def labelling(state: State) -> None:
         rows, prompt = state.rows(template, count), FixedPrompt(state.prefix(template))
         limit = None
         for tokens in (16384, 4096):
-            for name, dense, plain in ways(state):
+            for name, kind, plain in ways(state):
                 if state.left < 8 and not state.rehearse:
                     return
                 if plain and tokens == 4096 and not state.rehearse:
                     continue
                 labeller = Labeller(state.large, prompt, tokens)
-                with resident(state, dense), plain_kernels() if plain else nullcontext():
+                with held(state, kind), plain_kernels() if plain else nullcontext():
                     task = partial(label, labeller, rows)
                     if limit is None:
                         limit = limit_of(state, task)
@@ -159,12 +168,12 @@ def training(state: State) -> None:
             limit = limit_of(state, partial(epoch, trainer)) / trainer.steps_per_epoch
             state.note(f"train, {template}, {size} posts a step: products alone", size / limit, "posts/s")
             del trainer  # with its moments
-            for dense in (False, True):
+            for kind in ("NF4", "resident"):
                 for graphs in (False,) if state.rehearse else (True, False):
                     if state.left < 8 and not state.rehearse:
                         return
-                    with resident(state, dense):
-                        measure(state, template, size, rows, prefix, "resident" if dense else "NF4", graphs, limit)
+                    with held(state, kind):
+                        measure(state, template, size, rows, prefix, kind, graphs, limit)
         small_card(state, template)
 
 

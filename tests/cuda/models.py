@@ -18,6 +18,7 @@ from data.batching import plan
 from data.codebook import load_codebook
 from data.prompt import Prompt
 from finetune.loop import Recipe, Trainer
+from inference.merged import MERGED
 from loading import assemble
 from loading.weights import Weights
 from lora.inject import inject
@@ -68,9 +69,9 @@ def load(one: Card, *, fresh: bool = False, **kind):
 
 
 def _load(one: Card, *, layers: int, quantize: str = "nf4", resident: bool = False, adapter: bool = False,
-         dropout: float = 0.0):
-    """The model as `load_model` makes it; quantize "none", "nf4" or "nf4-double"; adapters of rank 16 on all
-    linears."""
+         dropout: float = 0.0, merged: bool = False):
+    """The model as `load_model` makes it; quantize "none", "nf4" or "nf4-double"; adapters of rank 16 on all linears,
+    or merged into them."""
     config, path = LlamaConfig.from_dict(LLAMA_3B | {"num_hidden_layers": layers}), Path("model.safetensors")
 
     def read(folder, config, expected):
@@ -84,6 +85,8 @@ def _load(one: Card, *, layers: int, quantize: str = "nf4", resident: bool = Fal
         inject(model, "all-linear", 16, 32, dropout, generator=torch.Generator().manual_seed(0))
     if resident:
         make_resident(model, model.dtype)
+    if merged:
+        MERGED.change(model)
     with torch.no_grad():  # tables that are kept for each device are made, and copied to it, at the first product
         model.model.layers[0].self_attn.q_proj(torch.zeros(1, config.hidden_size, dtype=model.dtype, device=one.device))
     return model

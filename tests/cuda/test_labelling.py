@@ -18,8 +18,8 @@ from inference.labeller import Labeller
 from model.kv_cache import KVCache
 from tests.cuda.models import load, posts, some_prompt
 
-KINDS = {"dense": ("none", False), "nf4": ("nf4", False), "nf4-double": ("nf4-double", False),
-         "resident": ("nf4", True)}
+KINDS = {"dense": {"quantize": "none"}, "nf4": {}, "nf4-double": {"quantize": "nf4-double"},
+         "resident": {"resident": True}, "merged": {"merged": True}}
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,7 @@ def model_of(one):
 
     def make(kind: str):
         if kind not in made:
-            quantize, resident = KINDS[kind]
-            made[kind] = load(one, layers=2, quantize=quantize, resident=resident, adapter=True)
+            made[kind] = load(one, layers=2, adapter=True, **{"quantize": "nf4", "resident": False} | KINDS[kind])
         return made[kind]
 
     return make

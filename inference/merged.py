@@ -1,0 +1,53 @@
+"""`--merge`: the adapter added to the weights ahead of labelling, so that it costs no products of its own.
+
+    y = x W'^T + b        W' = round(W + s B A)
+
+Beside the weights, an adapter of every linear adds two thin products to each thick one, and reads and writes y once
+more. Merged, they are gone. Every number of the sum is rounded once to the model's dtype: in float32 that moves
+probabilities by no more than another order of additions, in 16 bits by about as much as the arithmetic itself. The
+price is measured on the first posts (inference/quicker.py).
+
+Weights in 4 bits become dense, since the sum is none of their levels; a merged model cannot be trained or taken apart.
+"""
+
+import torch
+from torch import nn
+
+from common.device import available_memory
+from common.errors import UserError
+from common.terminal import human_bytes
+from inference.quicker import Quicker
+from lora.inject import adapters, replace
+from lora.layer import LoRALinear
+from model.layers import Linear
+
+
+@torch.no_grad()
+def merged(layer: LoRALinear, dtype: torch.dtype) -> Linear:
+    """A linear with W + s B A of `dtype` as its weight and the base's bias."""
+    with torch.device("meta"):
+        made = Linear(layer.in_features, layer.out_features)
+    made.load_dense("weight", layer.dense_weight(dtype))
+    made.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
+    return made.train(layer.training)
+
+
+def added_bytes(model) -> int:
+    """What a merged model takes more than this one: dense weights in the place of packed ones."""
+    layers = adapters(model).values()
+    dense = sum(layer.in_features * layer.out_features for layer in layers) * model.dtype.itemsize
+    held = sum(tensor.nbytes for layer in layers for tensor in (*layer.base.parameters(), *layer.base.buffers()))
+    return max(0, dense - held)
+
+
+def change(model) -> None:
+    """Put a plain linear in the place of every adapter, one after the other. Raises `UserError` if they do not fit."""
+    size, free = added_bytes(model), available_memory(model.device)
+    if size > free:
+        raise UserError(f"--merge: dense weights take {human_bytes(size)} more than these, and {human_bytes(free)} is "
+                        "free; leave it out, or use --dtype bfloat16")
+    for name in adapters(model):
+        replace(model, name, merged(model.get_submodule(name), model.dtype))
+
+
+MERGED = Quicker("merge", "a merged adapter", change)
