@@ -20,6 +20,7 @@ from inference.labeller import label_probabilities
 from loading.choice import is_small
 
 POSTS, FEW = 64, 16  # whose price is measured, with a small model and with others, which take long in float32
+TIMED = 4  # posts from which on a ratio of times is told
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Quicker:
             return None
         after, quick = timed(model, prompt, rows, micro_tokens)
         found, gain = price(before, after), ""
-        if model.device.type == "cpu":  # a card's first batches compile and warm up: their times say nothing
+        # A card's first batches compile and warm up, and a post or two are over too soon: their times say nothing.
+        if model.device.type == "cpu" and len(rows) >= TIMED:
             gain = f"; {slow / quick:.1f} times as fast" + ("" if quick < slow else f": leave --{self.option} out")
         print(f"  price of {self.what} {found}{gain}")
         return found
@@ -69,7 +71,8 @@ class Quicker:
 
 
 def timed(model, prompt, rows: list, micro_tokens: int) -> tuple[np.ndarray, float]:
-    """Probabilities (n, C) of `rows`, and the seconds they took."""
+    """Probabilities (n, C) of `rows`, and the seconds they took, after one that does not count."""
+    label_probabilities(model, prompt, rows[:1], micro_tokens=micro_tokens)
     began = time.perf_counter()
     return label_probabilities(model, prompt, rows, micro_tokens=micro_tokens), time.perf_counter() - began
 
@@ -77,5 +80,6 @@ def timed(model, prompt, rows: list, micro_tokens: int) -> tuple[np.ndarray, flo
 def price(before: np.ndarray, after: np.ndarray) -> Price:
     """The price from both ways' probabilities (n, C), computed in float64."""
     p, q = (np.maximum(values.astype(np.float64), np.finfo(np.float32).tiny) for values in (before, after))
+    p, q = (values / values.sum(1, keepdims=True) for values in (p, q))  # rounded to float32 they do not sum to one
     flips = sum(a != b for a, b in zip(decide(before), decide(after), strict=True))
-    return Price(len(p), float((p * np.log(p / q)).sum(1).mean()), int(flips))
+    return Price(len(p), max(0.0, float((p * np.log(p / q)).sum(1).mean())), int(flips))

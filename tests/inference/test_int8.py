@@ -37,6 +37,7 @@ def test_the_price_is_the_mean_divergence_and_the_changed_labels():
     found = price(before, after)
     assert found == Price(3, pytest.approx(expected, rel=1e-6), 1)
     assert "first 3 posts: label KL 5.0e-02 nats, 1 label changed" in str(found)
+    assert price(before * 1.001, before) == Price(3, pytest.approx(0, abs=1e-15), 0)  # what does not sum to one
     assert price(before, before) == Price(3, 0.0, 0) and "0 labels changed" in str(price(before, before))
 
 
