@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.card.peer import peer
-from benchmarks.card.speed import epoch, held, label
+from benchmarks.card.speed import POSTS, epoch, held, label
 from benchmarks.card.state import LABELS, TEMPLATES, FixedPrompt, State, make_trainer
 from benchmarks.worker import padded
 from inference.labeller import Labeller
@@ -51,15 +51,18 @@ def in_turns(state: State) -> None:
         for weights, (seconds, _) in found.items():
             compare(state, f"train, {template}, {size} posts a step", weights, 4 * size, seconds, best, kind,
                     GOALS["train", template] if weights == "resident" else None)
-        rows = state.rows(template, 4 * size if state.rehearse else 160)
+        # Every second one: the first are shorter than the rest, and too few to fill a batch of ours.
+        rows = state.rows(template, 8 * size if state.rehearse else POSTS)[::2]
         labeller = Labeller(state.large, FixedPrompt(prefix), 16384)
         ways = {"generating": True} if template == TEMPLATES[0] else {"generating": True, "last logits": False}
         for name, generated in ways.items():
             if state.left < 6 and not state.rehearse:
                 return
             with held(state, "resident"):
+                label(labeller, rows)
+                their_labels(state, theirs, rows[: 2 * size], 2 * size, generated)
                 seconds, slow = in_alternation(state, partial(label, labeller, rows),
-                                               partial(their_labels, state, theirs, rows, 2 * size, generated))
+                                               partial(their_labels, state, theirs, rows, 2 * size, generated), 0)
             goal = GOALS["label", template] if generated else None
             compare(state, f"label, {template}, {name}", "resident", len(rows), seconds, slow, kind, goal)
             if generated:
@@ -68,13 +71,13 @@ def in_turns(state: State) -> None:
                 compare(state, f"label, {template}, {name}", "merged", len(rows), seconds, slow, kind, goal)
 
 
-def in_alternation(state: State, ours, theirs) -> tuple[float, float]:
-    """The better of two rounds of each, in turns, after one that does not count."""
+def in_alternation(state: State, ours, theirs, warm: int = 1) -> tuple[float, float]:
+    """The better of two rounds of each, in turns, after `warm` that do not count."""
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(1 if state.rehearse else 3):
+    for _ in range(1 if state.rehearse else warm + 2):
         for found, work in zip(times, (ours, theirs), strict=True):
             found.append(state.time(work, 1, 0))
-    return tuple(min(found[1:] or found) for found in times)
+    return tuple(min(found[warm:] or found) for found in times)
 
 
 def compare(state: State, what: str, weights: str, posts: int, ours: float, theirs: float, kind: str,
