@@ -52,6 +52,7 @@ from data.notes import Notes
 from data.posts import ColumnOptions
 from data.prompt import Prompt
 from data.readers import iter_posts
+from data.sheets import SheetOptions
 from data.visible import is_empty
 from data.writers import OUTPUT_FORMATS
 from finetune.run_folder import RunFolder
@@ -65,12 +66,12 @@ from report.words import counted, percent
 from stats.calibration import LEAST_ROWS, scaled
 
 # What --text does not go with.
-FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns", "safe_cells",
-         "bom", *(field.name for field in (*fields(ColumnOptions), *fields(BulkOptions))))
+FILES = ("input", "output", "overwrite", "resume", "with_texts", "keep_columns",
+         *(field.name for field in (*fields(ColumnOptions), *fields(SheetOptions), *fields(BulkOptions))))
 
 
 @dataclass
-class ClassifyOptions(ColumnOptions, BulkOptions, LabelOptions, MachineOptions):
+class ClassifyOptions(ColumnOptions, SheetOptions, BulkOptions, LabelOptions, MachineOptions):
     """Options of one labelling."""
 
     FIRST: ClassVar = ("run", "input", "output", "text", "text_column", "resume")
@@ -92,10 +93,6 @@ class ClassifyOptions(ColumnOptions, BulkOptions, LabelOptions, MachineOptions):
     calibrated: bool = option(False, "probabilities scaled as the run's validation posts call for")
     abstain: float = option(0.0, "leave the label empty where its probability is below this; the probabilities stay",
                             minimum=0, maximum=1)
-    safe_cells: bool = option(False, "in csv and tsv, put an apostrophe before cells that a spreadsheet would take for "
-                              "a formula: those that begin with =, +, - or @")
-    bom: bool = option(False, "begin csv and tsv with a byte order mark, without which Excel takes UTF-8 for something "
-                       "else on a double click; R's read.csv then needs fileEncoding = \"UTF-8-BOM\"")
 
 
 def main(argv: list[str]) -> None:
@@ -185,7 +182,7 @@ def growing(job: Job, made_from: dict, prompt: Prompt, options: ClassifyOptions,
                 "input": job.source.name, "output": job.output.name, "made_from": made_from, "reals": reals,
                 "bytes": job.path.stat().st_size})
 
-    return GrowingFile(job.path, made_from, options.resume, options.safe_cells, reals, whole, options.bom)
+    return GrowingFile(job.path, made_from, options.resume, options.sheet(), reals, whole)
 
 
 def label_one(options: ClassifyOptions) -> None:
@@ -287,7 +284,8 @@ def input_hashes(job: Job, options: ClassifyOptions) -> dict:
     """What of an input and of the options decides the rows of an output; known before any row is read."""
     return {"input": sha256_file(job.source), "columns": asdict(options.columns()), "--shard": options.shard,
             "--with-texts": options.with_texts, "--keep-columns": list(options.keep_columns),
-            "--safe-cells": options.safe_cells, "--abstain": options.abstain or None, "--bom": options.bom or None}
+            "--safe-cells": options.safe_cells, "--abstain": options.abstain or None, "--bom": options.bom or None,
+            "--semicolons": options.semicolons or None}
 
 
 if __name__ == "__main__":

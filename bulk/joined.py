@@ -21,7 +21,7 @@ from bulk.places import part_path
 from common.errors import UserError
 from common.files import atomic_write, scratch_folder, sha256_file
 from data.growing import forget
-from data.writers import PARQUET, check_format, finish, is_gzipped, output_format, plain_format
+from data.writers import PARQUET, PLAIN, Sheet, check_format, finish, is_gzipped, output_format, plain_format
 
 _PART = re.compile(r"manifest\.(\d+)-of-(\d+)\.json")
 BETWEEN_PARTS = ("--shard", "rows")  # what `made_from` has of each part alone
@@ -134,19 +134,20 @@ def was_joined(whole: Whole, facts: dict | None) -> bool:
 
 def _put_behind(whole: Whole, handle) -> None:
     has_header = plain_format(whole.output) != ".jsonl"
+    sheet = Sheet(semicolons=bool(whole.parts[0]["made_from"].get("--semicolons")))
     is_first = True
     for path in whole.paths:
         with open(path, "rb") as part:
             if has_header and not is_first:
-                part.seek(_header_bytes(path))
+                part.seek(_header_bytes(path, sheet))
             while piece := part.read(2**20):
                 handle.write(piece)
                 is_first = False
 
 
-def _header_bytes(path: Path) -> int:
+def _header_bytes(path: Path, sheet: Sheet = PLAIN) -> int:
     """Bytes of the header of a part: its first record, written again as `data.writers` wrote it."""
-    delimiter = "," if path.suffix == ".csv" else "\t"
+    delimiter = sheet.delimiter(path.suffix)
     with open(path, encoding="utf-8", newline="") as lines:
         record = next(csv.reader(lines, delimiter=delimiter), None)
     if record is None:

@@ -12,15 +12,17 @@ from pathlib import Path
 
 from bulk.manifest import manifest_path, read_manifest
 from common.files import atomic_write
+from data.columns import open_posts
 from data.dates import DATES, month_of
-from data.rows import open_table
+from data.posts import Columns
 from report.markup import Html, grid, tag
 from report.page import document
 from report.words import counted, language_name, percent
 
 CELLS = 20_000  # languages and months with their labels that are counted apart; the rest are "others"
 REASONS = 8  # kinds of wrong rows that the page names
-LONGEST = 10_000  # megabytes of a row: what was written here is read again
+# What was written here is read again, with commas or semicolons, as its column of labels tells; rows of any length.
+OUTPUTS = Columns(text="predicted", quote='"', longest=10_000)
 UNSURE = "its probability is below what was asked for"  # and so it got none, but could be read
 ERRORS = ("has no text", UNSURE)  # reasons that make no row wrong
 ESTIMATE = "python -m tools.prevalence --labels {} --coded CODED.csv"
@@ -68,7 +70,7 @@ def count(paths: list[Path], date: str | None = None) -> Counts:
     """All rows of finished outputs, in one pass; date: the column of the date, by default one that is named as such."""
     counts, is_there = Counts(), False
     for path in paths:
-        table, column = open_table(path, quote='"', longest=LONGEST), date
+        table, column = open_posts(path, OUTPUTS, labels=False), date
         for row in table.rows:
             is_there |= column in row
             if column is None:

@@ -20,7 +20,7 @@ from common.files import check_place, find_path, place_key
 from common.reading import open_plain
 from data.growing import is_ending, was_stopped
 from data.inputs import STDIN, expand, outputs_for, spooled
-from data.writers import OUTPUT_FORMATS, check_format, output_format, plain_format
+from data.writers import OUTPUT_FORMATS, check_format, plain_format
 
 PROGRESS, PAGE = '{\n  "done": ', "<title>What was labelled</title>"  # how the two files beside the labels begin
 
@@ -126,10 +126,7 @@ def check_output(job: Job, options) -> None:
     run, where --output names none, may be made anew from the same input."""
     output, source = job.path, job.source
     check_format(job.output)
-    for name in ("safe_cells", "bom"):
-        if output_format(job.output) not in (".csv", ".tsv") and getattr(options, name):
-            raise UserError(f"--{name.replace('_', '-')}: concerns spreadsheets, and {job.output} is none; name a .csv "
-                            "or .tsv")
+    options.check_sheet(job.output)
     check_place(output, "--output")
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; name a file")

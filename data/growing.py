@@ -25,7 +25,7 @@ from common.files import sha256_file
 from common.leftovers import patiently
 from common.lock import open_locked
 from common.reading import check_plain, json_value, whole_lines
-from data.writers import PARQUET, finish, is_gzipped, output_format, plain_format, plain_rows
+from data.writers import PARQUET, PLAIN, Sheet, finish, is_gzipped, output_format, plain_format, plain_rows
 
 
 class GrowingFile:
@@ -33,14 +33,14 @@ class GrowingFile:
 
     `made_from`: JSON values that decide the rows. With `resume` an interrupted file is continued, an error or Ctrl-C
     leaves the rows so far, and a file that was made from something else is a `UserError`. `counts` holds what `add` has
-    counted since the file's beginning, including "rows". safe, bom, reals: as `plain_rows` and `finish` take them.
+    counted since the file's beginning, including "rows". sheet, reals: as `plain_rows` and `finish` take them.
     whole(facts) is called when the file has its name, with its counts and hash, and again if a kill came just then.
     """
 
-    def __init__(self, path: str | Path, made_from: dict, resume: bool = False, safe: bool = False,
-                 reals: Sequence[str] = (), whole: Callable[[dict], object] = lambda facts: None, bom: bool = False):
+    def __init__(self, path: str | Path, made_from: dict, resume: bool = False, sheet: Sheet = PLAIN,
+                 reals: Sequence[str] = (), whole: Callable[[dict], object] = lambda facts: None):
         self.path, self.resume, self.reals, self.whole = Path(path), resume, reals, whole
-        self._written = {"safe": safe, "bom": bom}
+        self._sheet = sheet
         self.made_from = json.loads(json.dumps(made_from))  # as the journal will give it back
         self.counts, self._bytes, self._hash = Counter(), 0, hashlib.sha256()
         self._kind, self._is_plain = plain_format(path), not is_gzipped(path) and output_format(path) != PARQUET
@@ -88,7 +88,7 @@ class GrowingFile:
 
     def add(self, rows: Sequence[dict], **counts: int) -> None:
         """Append a window of rows and add `counts` to the counts. Raises `UserError` if they cannot be written."""
-        piece = plain_rows(self._kind, rows, header=not self._bytes, **self._written)
+        piece = plain_rows(self._kind, rows, header=not self._bytes, sheet=self._sheet)
         lines = [] if self._bytes else [self.made_from]
         self._hash.update(piece)
         self._bytes += len(piece)

@@ -10,6 +10,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -53,40 +54,64 @@ def check_format(path: str | Path) -> None:
             raise UserError(f"{path}: writing parquet needs pyarrow: pip install pyarrow, or name a .csv") from error
 
 
-def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True, safe: bool = False) -> bytes:
+@dataclass(frozen=True)
+class Sheet:
+    """How csv and tsv are written for a spreadsheet.
+
+    safe: cells that it would take for a formula get an apostrophe in front. bom: a byte order mark before the header.
+    semicolons: in csv, semicolons between cells and decimal commas in floats, as R's write.csv2 has them.
+    """
+
+    safe: bool = False
+    bom: bool = False
+    semicolons: bool = False
+
+    def delimiter(self, kind: str) -> str:
+        """What stands between the cells of a `plain_format`."""
+        return "\t" if kind == ".tsv" else ";" if self.semicolons else ","
+
+    def cell(self, value):
+        """A cell as it is written: `Sheet(safe=True).cell("=1+1") -> "'=1+1"`; a tab or line break in front of a
+        formula is passed over."""
+        if self.semicolons and isinstance(value, float):
+            return str(value).replace(".", ",")
+        is_formula = self.safe and isinstance(value, str) and value.lstrip("\t\r\n ")[:1] in FORMULA
+        return f"'{value}" if is_formula else value
+
+
+PLAIN = Sheet()
+
+
+def encode_rows(path: str | Path, rows: Sequence[dict], header: bool = True, sheet: Sheet = PLAIN) -> bytes:
     """The bytes of a file named `path` with `rows` (all with the same keys) or, without `header`, of its continuation.
 
     `None` is null in jsonl and an empty cell in csv and tsv. These follow RFC 4180 (quotes if needed, CRLF), which
     spreadsheets and pandas read as it is. Gzipped pieces may be concatenated: each is a complete member of the file.
-    safe: in csv and tsv, cells that a spreadsheet would take for a formula get an apostrophe in front.
     """
-    content = plain_rows(plain_format(path), rows, header, safe)
+    content = plain_rows(plain_format(path), rows, header, sheet)
     # The gzip header has no name and no time, so the same rows give the same bytes.
     return gzip.compress(content, mtime=0) if is_gzipped(path) else content
 
 
-def plain_rows(kind: str, rows: Sequence[dict], header: bool = True, safe: bool = False, bom: bool = False) -> bytes:
-    """The same for a format of `plain_format`, which is never gzipped; bom: a byte order mark before the header."""
+def plain_rows(kind: str, rows: Sequence[dict], header: bool = True, sheet: Sheet = PLAIN) -> bytes:
+    """The same for a format of `plain_format`, which is never gzipped."""
     text = io.StringIO(newline="")
     if kind == ".jsonl":
         text.writelines(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     else:
-        writer = csv.writer(text, delimiter="," if kind == ".csv" else "\t")
+        sheet = sheet if kind == ".csv" else replace(sheet, semicolons=False)
+        writer = csv.writer(text, delimiter=sheet.delimiter(kind))
         names = list(rows[0]) if rows else []
         cells = [*([names] if header and rows else []), *([row[name] for name in names] for row in rows)]
-        writer.writerows([[_safe(cell) for cell in line] for line in cells] if safe else cells)
-    return ("\ufeff" * bool(bom and header and rows) + text.getvalue()).encode("utf-8")
+        as_is = not (sheet.safe or sheet.semicolons)
+        writer.writerows(cells if as_is else [[sheet.cell(value) for value in line] for line in cells])
+    return ("\ufeff" * bool(sheet.bom and kind != ".jsonl" and header and rows) + text.getvalue()).encode("utf-8")
 
 
-def _safe(cell):
-    """`_safe("=1+1") -> "'=1+1"`: spreadsheets compute what begins so; a tab or line break in front they pass over."""
-    return f"'{cell}" if isinstance(cell, str) and cell.lstrip("\t\r\n ")[:1] in FORMULA else cell
-
-
-def write_rows(path: str | Path, rows: Sequence[dict]) -> None:
+def write_rows(path: str | Path, rows: Sequence[dict], sheet: Sheet = PLAIN) -> None:
     """Write rows, encoded by `encode_rows`, completely or not at all."""
     with atomic_write(path, "wb") as handle:
-        handle.write(encode_rows(path, rows))
+        handle.write(encode_rows(path, rows, sheet=sheet))
 
 
 def finish(plain: Path, handle: BinaryIO, path: str | Path, reals: Sequence[str] = ()) -> None:

@@ -31,6 +31,7 @@ from data.checks import TrainingTexts
 from data.codebook import Codebook
 from data.posts import ColumnOptions, Columns, Post
 from data.readers import iter_posts
+from data.sheets import SheetOptions
 from data.splits import largest_remainder
 from data.writers import output_format, write_rows
 from finetune.run_folder import RunFolder
@@ -47,7 +48,7 @@ SHOWN = 30
 
 
 @dataclass
-class SampleOptions(ColumnOptions):
+class SampleOptions(ColumnOptions, SheetOptions):
     """Options of one sample."""
 
     FIRST: ClassVar = ("labels", "posts", "out", "size", "by", "unsure")
@@ -74,6 +75,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name}: is missing; name a file (--help tells what is in it)")
     out = Path(options.out)
     output_format(out)
+    options.check_sheet(out)
     check_file(out, "--out")
     if out.exists():
         raise UserError(f"--out {out}: exists; choose another name, since codes may hang on it")
@@ -86,7 +88,7 @@ def main(argv: list[str]) -> None:
     counts = allocated(options, found, sizes)
     chosen = drawn(options, stratum_of, sizes, counts)
     rows = rows_of(options, chosen, stratum_of, sizes, counts)
-    write_rows(out, rows)
+    write_rows(out, rows, options.sheet())
     print(table(["stratum", ", ".join(options.by) or "", "posts", "drawn", "chance"],
                 [[n + 1, one.words, f"{sizes[n]:,}", f"{counts[n]:,}", f"{counts[n] / sizes[n]:.4g}"]
                  for n, one in enumerate(found[:SHOWN])]))

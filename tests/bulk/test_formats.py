@@ -17,7 +17,7 @@ from bulk.page import count
 from common.errors import UserError
 from data.growing import GrowingFile
 from data.readers import iter_posts
-from data.writers import check_format, plain_rows
+from data.writers import Sheet, check_format, plain_rows
 
 ROWS = [{"id": "007", "predicted": "neutral", "probability": 0.5, "error": None, "text": 'two\nlines, "quoted"\ttab'},
         {"id": "1e5", "predicted": None, "probability": None, "error": "has no text", "text": ""},
@@ -25,7 +25,8 @@ ROWS = [{"id": "007", "predicted": "neutral", "probability": 0.5, "error": None,
 
 
 def written(path: Path, rows=ROWS) -> Path:
-    with GrowingFile(path, {}, reals=["probability"], bom=path.name.startswith("bom")) as file:
+    sheet = Sheet(bom=path.name.startswith("bom"), semicolons=path.name.startswith("semicolons"))
+    with GrowingFile(path, {}, reals=["probability"], sheet=sheet) as file:
         for row in rows:
             file.add([row])
     return path
@@ -33,8 +34,11 @@ def written(path: Path, rows=ROWS) -> Path:
 
 def test_pandas_reads_csv_and_gzip_as_they_are(tmp_path):
     pandas = pytest.importorskip("pandas", reason="needs pandas")
-    for name, more in (("a.csv", {}), ("a.csv.gz", {}), ("a.tsv", {"sep": "\t"}), ("bom.csv", {})):
-        frame = pandas.read_csv(written(tmp_path / name), dtype={"id": str}, keep_default_na=False, **more)
+    for name, more in (("a.csv", {}), ("a.csv.gz", {}), ("a.tsv", {"sep": "\t"}), ("bom.csv", {}),
+                       ("semicolons.csv.gz", {"sep": ";", "decimal": ","})):
+        frame = pandas.read_csv(written(tmp_path / name), dtype={"id": str}, keep_default_na=False,
+                                na_values={"probability": ""}, **more)
+        assert frame["probability"].fillna(-1).tolist() == [0.5, -1, 1.0], name
         assert list(frame["id"]) == [row["id"] for row in ROWS]
         assert list(frame["text"]) == [row["text"] for row in ROWS]
 
@@ -66,6 +70,8 @@ READ_BY_R = """
 names <- commandArgs(TRUE)
 for (name in names) {
   frame <- if (endsWith(name, "tsv")) read.delim(name, colClasses = c(id = "character"), na.strings = "")
+           else if (startsWith(basename(name), "semicolons"))
+             read.csv2(name, colClasses = c(id = "character"), na.strings = "")
            else read.csv(name, colClasses = c(id = "character"), na.strings = "",
                          fileEncoding = if (startsWith(basename(name), "bom")) "UTF-8-BOM" else "")
   stopifnot(is.numeric(frame$probability), identical(sapply(frame$id, nchar, USE.NAMES = FALSE), c(3L, 3L, 1L)))
@@ -78,7 +84,7 @@ for (name in names) {
 def test_r_reads_csv_tsv_and_gzip_as_they_are(tmp_path):
     if shutil.which("Rscript") is None:
         pytest.skip("needs R")
-    names = [str(written(tmp_path / name)) for name in ("a.csv", "a.csv.gz", "b.tsv", "bom.csv")]
+    names = [str(written(tmp_path / name)) for name in ("a.csv", "a.csv.gz", "b.tsv", "bom.csv", "semicolons.csv")]
     script = tmp_path / "read.R"
     script.write_text(READ_BY_R, encoding="utf-8")
     ended = subprocess.run(["Rscript", "--vanilla", str(script), *names], capture_output=True, text=True,

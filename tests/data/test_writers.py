@@ -14,10 +14,19 @@ import pytest
 
 from common.errors import UserError
 from data.growing import GrowingFile, partial_files
-from data.writers import encode_rows, write_rows
+from data.writers import Sheet, encode_rows, plain_rows, write_rows
 
+SAFE = Sheet(safe=True)
 CELLS = ["=1+1", "+49 30", "-1", "@name", "\t=1+1", "\r\n=1", " =cmd|' /C calc'!A0", "a=b", "'=x", "", None, -1.5, 3,
          "ordinary, with a comma", 'a "quote"', "two\nlines"]
+
+
+def test_semicolons_come_with_decimal_commas_in_csv_alone():
+    rows = [{"id": "1,5", "a;b": 0.5, "n": 3}, {"id": "x;y", "a;b": None, "n": -1e-07}]
+    assert plain_rows(".csv", rows, sheet=Sheet(semicolons=True, bom=True)).decode() == (
+        '\ufeffid;"a;b";n\r\n1,5;0,5;3\r\n"x;y";;-1e-07\r\n')
+    for kind in (".tsv", ".jsonl"):
+        assert plain_rows(kind, rows, sheet=Sheet(semicolons=True)) == plain_rows(kind, rows)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.csv.gz"])
@@ -28,18 +37,18 @@ def test_cells_are_written_as_they_are_unless_safe_cells_are_asked_for(name):
         text = (gzip.decompress(data) if name.endswith(".gz") else data).decode()
         return list(csv.reader(io.StringIO(text, newline=""), delimiter="\t" if ".tsv" in name else ","))
 
-    plain, safe = read(encode_rows(name, rows)), read(encode_rows(name, rows, safe=True))
+    plain, safe = read(encode_rows(name, rows)), read(encode_rows(name, rows, sheet=SAFE))
     assert plain == [["id", "=head"], *([str(cell if cell is not None else "")] * 2 for cell in CELLS)]
     assert safe[0] == ["id", "'=head"] and [line[0] for line in safe[1:8]] == [f"'{cell}" for cell in CELLS[:7]]
     assert safe[8:] == plain[8:]
-    assert read(encode_rows(name, rows, header=False, safe=True)) == safe[1:]
-    assert encode_rows(name, []) == encode_rows(name, [], safe=True)
+    assert read(encode_rows(name, rows, header=False, sheet=SAFE)) == safe[1:]
+    assert encode_rows(name, []) == encode_rows(name, [], sheet=SAFE)
 
 
 def test_a_file_without_rows_and_a_growing_one(tmp_path):
     write_rows(tmp_path / "a.csv", [{"a": "=1"}])
     assert (tmp_path / "a.csv").read_bytes() == b"a\r\n=1\r\n"
-    with GrowingFile(tmp_path / "b.csv", {}, safe=True) as file:
+    with GrowingFile(tmp_path / "b.csv", {}, sheet=SAFE) as file:
         file.add([{"a": "=1"}])
         file.add([{"a": "@b"}])
     assert (tmp_path / "b.csv").read_bytes() == b"a\r\n'=1\r\n'@b\r\n"

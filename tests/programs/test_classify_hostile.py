@@ -3,6 +3,7 @@
 Deliberate break that turns this red: in classify.py, leave `notes.have_changed()` out of `label`.
 """
 
+import csv
 import gzip
 import io
 import os
@@ -76,6 +77,30 @@ def test_a_byte_order_mark_begins_a_table_once(world: World):
     assert call(join.main, "--folder", "out").code == 0
     assert Path("out/posts.csv").read_bytes() == Path("bom.csv").read_bytes()
     refused(classify.main, *to, "a.jsonl", "--bom", says=("--bom", "a.jsonl"))
+
+
+def test_semicolons_and_decimal_commas(world: World):
+    """Deliberate break: in bulk/joined.py take the header off as if commas stood in it."""
+    rows = [row | {"Konto; Ort": f"{row['id']};x", "Preis": "1,50"} for row in post_rows(count=5)]
+    posts = jsonl(Path("posts.jsonl"), rows)
+    to = ("--run", world.run, "--threads", "1", "--input", posts, "--output")
+    assert call(classify.main, *to, "plain.csv").code == 0
+    assert call(classify.main, *to, "semicolons.csv", "--semicolons", "--bom").code == 0
+    with open("plain.csv", newline="") as plain, open("semicolons.csv", newline="", encoding="utf-8-sig") as other:
+        expected, found = list(csv.reader(plain)), list(csv.reader(other, delimiter=";"))
+    real = [number for number, name in enumerate(expected[0]) if name.startswith(("p_", "prob"))]
+    assert len(real) > 3 and all("." in line[number] for line in expected[1:] for number in real)
+    for line in expected[1:]:
+        line[:] = [cell.replace(".", ",") if number in real else cell for number, cell in enumerate(line)]
+    assert found == expected
+    for number in (1, 2):
+        assert call(classify.main, *to, "out", "--semicolons", "--bom", "--shard", f"{number}/2", "--format", "csv",
+                    ).code == 0
+    assert call(join.main, "--folder", "out").code == 0
+    assert Path("out/posts.csv").read_bytes() == Path("semicolons.csv").read_bytes()
+    assert f"{len(rows)} of {len(rows)} rows got a label" in Path("out/report.html").read_text()
+    refused(classify.main, *to, "a.tsv", "--semicolons", says=("--semicolons says nothing of a.tsv", "a .csv"))
+    refused(classify.main, *to, "semicolons.csv", "--resume", says="semicolons.csv")
 
 
 def words(world: World, *more) -> list[str]:

@@ -7,10 +7,12 @@ Deliberate break: in data/columns.py leave the single column out, or in tools/pr
 import csv
 import json
 import random
+from pathlib import Path
 
 import pytest
 
 from tests.programs.hostile import call, in_an_empty_folder, refused  # noqa: F401
+from tools import sample
 from tools.prevalence.__main__ import main
 
 WORDS = ["--labels", "labels.csv", "--coded", "coded.csv"]
@@ -55,6 +57,28 @@ def test_semicolons_decimal_commas_and_days_first_give_the_same_shares():
     write("labels.csv", labels, ";", comma=True)
     write("coded.csv", codes, ";", comma=True)
     assert shares() == wanted
+
+
+def test_a_sample_with_semicolons_and_decimal_commas_is_read_again():
+    labels, _ = files()
+    write("labels.csv", [row | {"text": f"post {row['id']}"} for row in labels])
+    to = ("--labels", "labels.csv", "--size", "40", "--unsure", "3", "--unsure-below", "0.87")
+    assert call(sample.main, *to, "--out", "plain.csv").code == 0
+    assert call(sample.main, *to, "--out", "drawn.csv", "--semicolons", "--bom").code == 0
+    with open("drawn.csv", newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    assert len({row["inclusion_probability"] for row in rows}) > 1 and "," in rows[0]["inclusion_probability"]
+    found = []
+    for name, separator in (("plain.csv", ","), ("drawn.csv", ";")):
+        with open(name, newline="", encoding="utf-8-sig") as file:
+            coded = [row | {"label": "ab"[number % 3 == 0]} for number, row in
+                     enumerate(csv.DictReader(file, delimiter=separator))]
+        write("coded.csv", coded, separator)
+        ended = call(main, *WORDS, "--json", f"{name}.json")
+        assert ended.code == 0, ended.err
+        found.append(json.loads(Path(f"{name}.json").read_text(encoding="utf-8")))
+    assert found[0] == found[1]
+    refused(sample.main, *to, "--out", "drawn.jsonl", "--bom", says="--bom says nothing of drawn.jsonl")
 
 
 @pytest.mark.parametrize("change, says", [
