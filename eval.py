@@ -42,7 +42,7 @@ from report.demonstration import explanation
 from report.errors import surest_errors
 from report.metrics import Scored, check_values, dropped_section, score
 from report.page import write_page
-from report.tables import label_table, language_table
+from report.tables import group_tables, label_table, language_table
 from report.words import filled, findings
 from stats.calibration import scaled_figures
 
@@ -138,7 +138,8 @@ def main(argv: list[str]) -> None:
     lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
     below = [line for found in told for line in [*filled(found), ""]]
     print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", *below,
-                     label_table(metrics), *(["", beside_table(metrics["baseline"])] if answers is not None else [])]))
+                     label_table(metrics), *([group_tables(metrics)] if metrics["by"] else []),
+                     *(["", beside_table(metrics["baseline"])] if answers is not None else [])]))
     if options.errors:
         print("\n" + errors_of(predictions))
     print(f"\nreport: {out / 'report.html'}")

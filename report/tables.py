@@ -22,6 +22,7 @@ HOW_TO_READ = {  # by the column that a line explains
     "stance": "stance: right side, over all related posts (one that was not found is wrong); detected: over those "
               "found related",
 }
+MOST = 40  # values of a column of --by that the terminal shows
 MARKS = (f"° fewer than {SMALL} posts", "† no interval, since a label has fewer than 10 posts", "– not estimable")
 
 
@@ -113,3 +114,14 @@ def label_table(metrics: Mapping) -> str:
              number(row["f1"]), interval(row["f1_ci"])] for name, row in metrics["labels"].items()]
     return table(["label", "gold", "predicted", "precision", "recall", "F1",
                   f"{metrics['intervals']['level'] * 100:g} % interval"], rows)
+
+
+def group_tables(metrics: Mapping) -> str:
+    """A table for each column of `--by`, as text, an empty line in front of each."""
+    parts = []
+    for column, values in metrics["by"].items():
+        rows = [[name, *cells_of(cell)] for name, cell in list(values.items())[:MOST]]
+        more = len(values) - len(rows)
+        parts += ["", table([column, *header_of(metrics)[1:]], rows),
+                  *([f"  and {more} more in the report"] if more > 0 else [])]
+    return "\n".join(parts)

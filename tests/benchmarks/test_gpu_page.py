@@ -20,6 +20,7 @@ from finetune.memory import expected_plan, fullest
 from loading.choice import empty_model
 from lora.inject import expected_count
 from model.varlen import attend_varlen
+from tests.cuda.test_launches import BUDGET
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RESULT = json.loads((DOCS / "gpu.json").read_text(encoding="utf-8"))
@@ -63,6 +64,12 @@ def test_and_those_of_the_sentences():
             "The {} tests that know about cards": [tests[0]["value"]],
             "{} more were skipped": [tests[3]["value"]]}.items():
         assert words.format(*map(shown, values)) in text
+
+
+def test_the_launches_of_a_layer_are_those_that_are_counted():
+    found = {kind: BUDGET["labelling", kind][0] for kind in ("merged", "resident")}
+    assert "launches {merged} kernels instead of {resident} (".format(**found) in " ".join(PAGE.split())
+    assert not [name for name in NAMES if "merged" in name]  # once it is measured, the page has to say so
 
 
 def test_all_checks_held_and_what_was_cut_off_is_said():

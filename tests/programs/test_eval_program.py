@@ -151,8 +151,12 @@ def test_scoring_twice_is_counted_and_said(fresh):
 
 
 def test_by_and_group_by(fresh):
-    evaluate(fresh, "--run", "run", "--data", "test.jsonl", "--out", "by", "--by", "year", "--group-by", "author")
+    words = ("--run", "run", "--data", "test.jsonl", "--out", "by")
+    said = evaluate(fresh, *words, "--by", "year", "--group-by", "author")
     found = metrics(fresh / "by")
+    table = said[said.index("\n  year ") :].splitlines()
+    for line, (year, cell) in zip(table[3:5], found["by"]["year"].items(), strict=True):
+        assert line.replace("°", "").split()[:3] == [year, f"{cell['n']:,}", f"{cell['accuracy']:.3f}"]
     assert set(found["by"]["year"]) == {"2020", "2021"}
     assert sum(cell["n"] for cell in found["by"]["year"].values()) == found["n"]
     assert found["intervals"]["clusters"] == 7 and found["intervals"]["largest_cluster"] >= 7

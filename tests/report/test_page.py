@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 from common.errors import UserError
-from report import figures
+from report import figures, tables
 from report.markup import Html, escape, facts, tag
 from report.metrics import Scored, dropped_section, score
 from report.page import page, write_page
@@ -241,3 +241,13 @@ def test_markup_by_hand():
     assert facts({"a_b": True, "n": 12345, "x": 9.615e-11}).count("<dt>") == 3
     assert facts([{}]) == facts([{}, {}]) == facts({}) == facts([]) == "none"  # a table needs columns
     assert "12,345" in facts({"n": 12345}) and "9.615e-11" in facts({"x": 9.615e-11}) and "yes" in facts({"a": True})
+
+
+def test_the_terminal_shows_each_value_of_a_column_up_to_a_number(monkeypatch):
+    """Deliberate break: in report/tables.py leave `MOST` out."""
+    monkeypatch.setattr(tables, "MOST", 2)
+    parties = [("green", "left", "right")[row % 3] for row in range(240)]
+    found = score(scored(extra={"party": parties}), by=["party"], draws=20)
+    lines = tables.group_tables(found).splitlines()
+    assert [line.split()[0] for line in lines if line] == ["party", lines[2].split()[0], "green", "left", "and"]
+    assert lines[-1] == "  and 1 more in the report"
