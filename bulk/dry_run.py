@@ -23,7 +23,7 @@ from random import Random
 import torch
 
 from bulk.check import READING
-from bulk.watch import product_limit, weights_of
+from bulk.watch import product_limit
 from common.errors import UserError
 from common.files import find_path
 from common.terminal import human_bytes, human_seconds, table
@@ -98,7 +98,7 @@ def dry_run(model, prompt: Prompt, sources: list[Path], options) -> None:
     print(f"  time here    {human_seconds(whole)}, {posts / whole:,.3g} posts a second, besides reading and the "
           "model's start")
     limit = product_limit(model)
-    share = 2 * weights_of(model) * own / whole / limit
+    share = 2 * model.config.linear_weights * own / whole / limit
     print(f"  of the limit {100 * share:.0f} % of what this device's matrix products reach")
     peak = peak_memory(model)
     print("  memory       " + (f"{human_bytes(peak)}, the most until now" if peak else "this system does not tell"))

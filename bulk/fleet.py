@@ -65,12 +65,13 @@ class Fleet:
     """
 
     def __init__(self, run: RunFolder, options, show: Callable[[int], object], stop: Stop):
+        if options.quicker is not None:
+            raise UserError(f"--{options.quicker.option}: measures its price in one process; leave it or --engine ray "
+                            "out, and divide the work by --shard")
         try:
             import ray
         except ImportError as error:
             raise UserError("--engine ray: needs Ray: pip install ray, or leave the option out") from error
-        if options.int8:
-            raise UserError("--int8: measures its price in one process; leave it or --engine ray out")
         self.ray, self.show, self.halvings, self.lost, self._stop = ray, show, 0, 0, stop
         self.prompt: Prompt = run_prompt(run, base_folder(run, options.model, options.cache))
         threads, is_gpu = options.threads or 1, options.set_up()[0].type == "cuda"

@@ -70,9 +70,10 @@ def _whole(output: Path, manifests: list[dict]) -> Whole:
         rows = facts[-1]["made_from"].get("rows")
         if not (isinstance(rows, list) and len(rows) == 3 and all(type(count) is int for count in rows)):
             raise UserError(f"{path}: its manifest does not say which rows it holds; label it again with --overwrite")
+    first = facts[0]["made_from"]
     for one in facts[1:]:
-        different = [key for key, value in facts[0]["made_from"].items()
-                     if key not in BETWEEN_PARTS and one["made_from"].get(key) != value]
+        different = [key for key in {**first, **one["made_from"]}  # an older version's may have fewer
+                     if key not in BETWEEN_PARTS and one["made_from"].get(key) != first.get(key)]
         if different:
             raise UserError(f"{output}: its parts were made from another {', '.join(different)}; label those that "
                             "differ again")

@@ -43,7 +43,7 @@ class Watch:
         """
         self.device = model.device
         if self.path is not None or self.total >= MANY:
-            self._limit, self._weights = product_limit(model), weights_of(model)
+            self._limit, self._weights = product_limit(model), model.config.linear_weights
 
     def __enter__(self) -> "Watch":
         self._bar = progress(self.total, "post", "labelling", initial=self.done)
@@ -127,11 +127,6 @@ class Watch:
             "tokens_per_second": self.tokens / max(seconds, 1e-9), "share_of_product_limit": self.share_of_limit(),
             "seconds": seconds, "seconds_left": (self.total - self.done) / rate if rate else None,
             "joules": self.joules, "labels": self.shares(), "file": self.file})
-
-
-def weights_of(model) -> int:
-    """Weights of all linears of the decoder: each token is multiplied with every one of them."""
-    return sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "dense_weight"))
 
 
 @torch.inference_mode()

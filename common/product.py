@@ -23,6 +23,7 @@ def matmul(x, weight, bias=None, add=None) -> torch.Tensor:
     if _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         if add is not None:
             return torch.ops.mkldnn._linear_pointwise.binary(x, add, weight, None, "add")
+        bias = None if bias is None else bias.contiguous()  # the operation would read it as if it were
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return F.linear(x, weight, bias) if add is None else F.linear(x, weight).add_(add)
 

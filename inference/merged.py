@@ -33,21 +33,25 @@ def merged(layer: LoRALinear, dtype: torch.dtype) -> Linear:
 
 
 def added_bytes(model) -> int:
-    """What a merged model takes more than this one: dense weights in the place of packed ones."""
+    """The most that merging takes beside this model: dense weights in the place of packed ones, and one layer's sum in
+    float32 with what is added to it."""
     layers = adapters(model).values()
-    dense = sum(layer.in_features * layer.out_features for layer in layers) * model.dtype.itemsize
+    sizes = [layer.in_features * layer.out_features for layer in layers]
     held = sum(tensor.nbytes for layer in layers for tensor in (*layer.base.parameters(), *layer.base.buffers()))
-    return max(0, dense - held)
+    wide = torch.promote_types(model.dtype, torch.float32).itemsize
+    return max(0, sum(sizes) * model.dtype.itemsize - held) + 2 * wide * max(sizes, default=0)
 
 
 def change(model) -> None:
-    """Put a plain linear in the place of every adapter, one after the other. Raises `UserError` if they do not fit."""
+    """Put a plain linear in the place of every adapter, one after the other, so that memory never holds two models.
+    Raises `UserError` if they do not fit."""
     size, free = added_bytes(model), available_memory(model.device)
     if size > free:
         raise UserError(f"--merge: dense weights take {human_bytes(size)} more than these, and {human_bytes(free)} is "
                         "free; leave it out, or use --dtype bfloat16")
-    for name in adapters(model):
-        replace(model, name, merged(model.get_submodule(name), model.dtype))
+    layers = adapters(model)
+    for name in list(layers):
+        replace(model, name, merged(layers.pop(name), model.dtype))
 
 
 MERGED = Quicker("merge", "a merged adapter", change)

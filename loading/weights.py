@@ -83,10 +83,8 @@ def check_sizes(config: LlamaConfig, paths: list[Path], described: Path) -> None
 
 def least_bytes(config: LlamaConfig) -> int:
     """What the weights take at the least: two bytes each, or half a byte where the linears may be in 4 bits."""
-    heads = 2 * config.num_attention_heads + 2 * config.num_key_value_heads
-    linears = config.hidden_size * (heads * config.head_dim + 3 * config.intermediate_size) * config.num_hidden_layers
     tables = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
-    return int(linears * (2 if config.quantization is None else 0.5) + 2 * tables)
+    return int(config.linear_weights * (2 if config.quantization is None else 0.5) + 2 * tables)
 
 
 def checkpoint_files(folder: str | Path) -> list[Path]:

@@ -139,6 +139,12 @@ class LlamaConfig:
                             "ignored; remove it from the file if you know that it does not")
         return config
 
+    @property
+    def linear_weights(self) -> int:
+        """Weights of the layers' linears, with each of which every token is multiplied: L D (h (2 H + 2 K) + 3 F)."""
+        heads = 2 * (self.num_attention_heads + self.num_key_value_heads)  # queries and output, keys and values
+        return self.num_hidden_layers * self.hidden_size * (heads * self.head_dim + 3 * self.intermediate_size)
+
     def to_dict(self) -> dict:
         """The same numbers as a transformers 4 `config.json`, which every reader understands."""
         scaling = self.rope_scaling

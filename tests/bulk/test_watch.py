@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bulk import watch as watching
-from bulk.watch import Watch, product_limit, weights_of
+from bulk.watch import Watch, product_limit
 from inference.labeller import Labelled
 from tests.small import random_model
 
@@ -67,7 +67,7 @@ def test_the_bar_of_a_terminal_leaves_them_out_as_well(monkeypatch):
 
 def test_the_line_says_how_near_the_limit_it_is_where_there_are_many_posts(clock, capsys, monkeypatch):
     """Deliberate break: let `measure` look for a file alone, or `detail` leave the share out."""
-    monkeypatch.setattr(watching, "product_limit", lambda model: 2 * weights_of(model) * 14.0)
+    monkeypatch.setattr(watching, "product_limit", lambda model: 2 * model.config.linear_weights * 14.0)
     for total, said in ((watching.MANY, True), (watching.MANY - 1, False)):
         watch = Watch(total)
         watch.measure(random_model())

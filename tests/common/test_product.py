@@ -82,3 +82,10 @@ def test_strided_weights_are_read_as_they_stand():
     _, weight, _ = tensors(torch.float32, (60,), (False, False, False))
     grad = torch.randn(60, 40, generator=torch.Generator().manual_seed(4))
     torch.testing.assert_close(matmul(grad, weight.t()), grad @ weight, atol=2e-5, rtol=2e-5)
+
+
+def test_a_bias_that_is_not_contiguous():
+    """oneDNN's operation reads a bias's memory from its start on, whatever its stride."""
+    x, weight, bias = torch.ones(1, 2), torch.ones(5, 2), torch.arange(10.0)[::2]
+    assert linear(x, weight, bias).equal(F.linear(x, weight, bias))
+    assert linear(x, weight, torch.ones(1).expand(5)).equal(torch.full((1, 5), 3.0))

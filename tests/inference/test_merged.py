@@ -1,11 +1,13 @@
 """Labelling with the adapter added to the weights: the same function, its price, its memory, posts in any company.
 
 Deliberate breaks: in `inference.merged.merged` leave the bias out, or take `layer.base.dense_weight`; in `added_bytes`
-forget what is held; in `LabelOptions.make_quicker` keep no dense copy of what carries no adapter.
+forget what is held; in `change` go through the adapters without letting go of them; in `LabelOptions.make_quicker` keep
+no dense copy of what carries no adapter.
 """
 
 import copy
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -96,16 +98,27 @@ def test_a_posts_probabilities_are_the_same_bits_in_any_company(prompt, size):
 @pytest.mark.parametrize("quantize", [False, True])
 def test_its_memory_is_counted_and_refused_where_it_is_not_there(prompt, quantize, monkeypatch):
     model = adapted("wide", quantize)
-    of_adapters = sum(part.nbytes for layer in adapters(model).values() for part in (layer.lora_A, layer.lora_B))
+    layers = adapters(model).values()
+    of_adapters = sum(part.nbytes for layer in layers for part in (layer.lora_A, layer.lora_B))
+    of_a_layer = 8 * max(layer.in_features * layer.out_features for layer in layers)  # the sum, and what is added
     expected, before = added_bytes(model), model_bytes(model)
     monkeypatch.setattr(merged, "available_memory", lambda device: expected - 1)
-    if quantize:
-        with pytest.raises(UserError, match=r"--merge: dense weights take .* more than these, and .* is free"):
-            MERGED.make(model, prompt, [])
-        assert len(adapters(model)) == 14
+    with pytest.raises(UserError, match=r"--merge: dense weights take .* more than these, and .* is free"):
+        MERGED.make(model, prompt, [])
+    assert len(adapters(model)) == 14
     monkeypatch.setattr(merged, "available_memory", lambda device: expected)
     assert MERGED.make(model, prompt, ["", " "]) is None
-    assert model_bytes(model) - before == expected - of_adapters and (expected > 0) == quantize
+    assert model_bytes(model) - before == expected - of_a_layer - of_adapters and (expected > of_a_layer) == quantize
+
+
+def test_no_more_than_one_base_is_kept_beside_its_sum(monkeypatch):
+    model, there = adapted("small", True), []
+    bases = [weakref.ref(layer.base) for layer in adapters(model).values()]
+    one = merged.merged
+    monkeypatch.setattr(merged, "merged", lambda *given: there.append(sum(base() is not None for base in bases))
+                        or one(*given))
+    MERGED.change(model)
+    assert there == list(range(14, 0, -1))
 
 
 def test_linears_without_an_adapter_are_kept_dense_beside_their_bits_where_that_was_asked_for(prompt, capsys):

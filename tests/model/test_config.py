@@ -12,6 +12,7 @@ import torch
 from common.errors import UserError
 from model.config import LlamaConfig, RopeScaling
 from model.rope import inverse_frequencies
+from tests.small import random_model
 
 OLD = {"model_type": "llama", "vocab_size": 100, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
        "num_attention_heads": 4, "num_key_value_heads": 2, "rope_theta": 500000.0, "torch_dtype": "bfloat16",
@@ -24,6 +25,13 @@ NEW = {key: value for key, value in OLD.items() if key not in ("rope_theta", "ro
 def test_both_dialects_are_the_same_config():
     assert LlamaConfig.from_dict(OLD) == LlamaConfig.from_dict(NEW) == LlamaConfig.from_dict(OLD | NEW)
     assert LlamaConfig.from_dict(OLD).rope_scaling == RopeScaling(32.0, 1.0, 4.0, 8192)
+
+
+@pytest.mark.parametrize("shape", [{}, {"num_key_value_heads": 1, "head_dim": 6, "intermediate_size": 40}])
+def test_linear_weights_are_those_of_the_layers(shape):
+    model = random_model(tie_word_embeddings=False, **shape)
+    found = sum(module.weight.numel() for name, module in model.named_modules() if name.endswith("_proj"))
+    assert model.config.linear_weights == found > 0
 
 
 def test_to_dict_comes_back():

@@ -86,6 +86,9 @@ def test_what_does_not_go_with_it(world: World, monkeypatch):
             "bfloat16", says="--int8: goes with --dtype float32")
     refused(classify.main, "--run", world.run, "--input", world.test, "--output", "a.csv", *CPU, "--int8", "--merge",
             says=("--int8 and --merge", "leave one out"))
+    for option in ("--int8", "--merge"):
+        refused(classify.main, "--run", world.run, "--input", world.test, "--output", "a.csv", *CPU, option, "--engine",
+                "ray", says=(f"{option}: measures its price in one process", "--shard"))
 
 
 def test_a_file_that_was_begun_without_it_does_not_go_on(way, world: World, tmp_path, monkeypatch):
@@ -94,6 +97,9 @@ def test_a_file_that_was_begun_without_it_does_not_go_on(way, world: World, tmp_
 
     monkeypatch.setattr(labeller, "WINDOW", 16)
     posts = many(tmp_path / "many.jsonl", 40)
+    for more, code in ((), 0), ((way.option,), 2):  # files that are whole already are not passed over either
+        ended = call(classify.main, *words(world, posts, "all", "--format", "csv", "--resume", *more))
+        assert ended.code == code and (code == 0 or f"was made from another {way.option}" in ended.err), ended.err
     with monkeypatch.context() as patch:
         patch.setattr(classify.Labeller, "label", stop_after(1, KeyboardInterrupt()))
         assert call(classify.main, *words(world, posts, "a.csv", "--resume")).code == 130
