@@ -28,7 +28,7 @@ from data.languages import language_name, reduce_language
 from data.outside import read_outside
 from data.posts import DATA, ColumnOptions, Post
 from data.rows import stem
-from data.splits import group_posts
+from data.splits import group_posts, kept_together
 from data.writers import write_rows
 from finetune.recorded import is_demonstration, training_posts
 from finetune.run_folder import RunFolder
@@ -40,7 +40,7 @@ from inference.run import finished_run, open_model
 from report.beside import beside_table
 from report.demonstration import explanation
 from report.errors import surest_errors
-from report.metrics import Scored, check_values, dropped_section, score
+from report.metrics import Scored, check_by, dropped_section, score
 from report.page import write_page
 from report.tables import group_tables, label_table, language_table
 from report.words import filled, findings
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
     out = Path(options.out or (run.path / f"eval-{name}" if run else f"runs/scored-{name}"))
     check_out(out, explicit=options.out is not None)
     if run is not None and options.out is None:
-        check_same_data(run, out, options.data[0])
+        check_same_data(run, out, options.data[0], is_given="data" in options.given)
     learnt = None
     if run is None:
         predictions, agreement = read_labels(options)
@@ -230,11 +230,10 @@ def baseline_of(options: EvalOptions, run: RunFolder, predictions: Predictions, 
 
 def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
     """Numbers of the groups that the bootstrap draws; a missing column is reported before any labelling."""
-    for name in options.by:
-        if not any(name in post.extra for post in posts):
-            there = ", ".join(sorted({key for post in posts for key in post.extra})) or "none"
-            raise UserError(f"--by {name}: the posts have no such column; their other columns: {there}")
-        check_values(name, {post.extra.get(name, "") for post in posts})
+    check_by(options.by, [post.extra for post in posts])
+    if options.group_by is None:
+        options.group_by, said = kept_together(find_path(options.data[0]).parent, posts)
+        print(said, end="")
     return group_posts(posts, options.group_by, same_text=any(post.text for post in posts))
 
 
@@ -248,8 +247,8 @@ def figures(options: EvalOptions, predictions: Predictions, check: TestCheck, sc
             [post.id for post in posts], [post.label for post in posts], [predictions.predicted[p] for p in indices],
             [post.language for post in posts], predictions.codebook.labels,
             None if predictions.probabilities is None else predictions.probabilities[indices],
-            predictions.codebook.related,
-            [predictions.groups[index] for index in indices], columns, predictions.codebook.stance or None)
+            predictions.codebook.related, [predictions.groups[index] for index in indices], columns,
+            predictions.codebook.stance or None, options.group_by)
 
     gone, dropped = {id(post) for post in check.dropped}, None
     every = list(range(len(predictions.posts)))

@@ -19,11 +19,15 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 
 from common.errors import UserError, closest
+from common.files import read_json
 from common.terminal import table
 from data.checks import normalise
 from data.posts import Post
+
+SPLIT = "split.json"  # beside the two files that tools.split writes
 
 
 @dataclass
@@ -120,6 +124,22 @@ def split_posts(
             f"{max(sizes.values()):,}); choose another column, date or fraction"
         )
     return split
+
+
+def split_options(folder: Path) -> dict:
+    """What `tools.split` was asked for when it made the files in `folder`; nothing where it made none."""
+    found = read_json(folder / SPLIT) if (folder / SPLIT).is_file() else {}
+    stored = found.get("options") if isinstance(found, dict) else None
+    return stored if isinstance(stored, dict) else {}
+
+
+def kept_together(folder: Path, posts: Sequence[Post]) -> tuple[str | None, str]:
+    """The column whose posts tools.split kept on one side when it made the files in `folder`, if these posts have it,
+    and a line that says so."""
+    column = split_options(folder).get("group_by")
+    if not isinstance(column, str) or not any(column in post.extra for post in posts):
+        return None, ""
+    return column, f"  posts of one “{column}” count together in the intervals, as {folder / SPLIT} kept them\n"
 
 
 def hash_order(post: Post, seed: int) -> tuple[bytes, str]:

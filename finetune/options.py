@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from common.device import MachineOptions
-from common.files import ROOT, find_path, place_key, read_json
+from common.files import ROOT, find_path, place_key
 from common.options import option
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.sampling import BALANCES
+from data.splits import split_options
 from finetune.loop import LOSSES
 from finetune.recipe import SCHEDULES
 from loading.resident import ResidentOptions
@@ -112,15 +113,20 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
         return {"auto": None, "on": True, "off": False}[self.checkpointing]
 
     def take_from_split(self) -> list[str]:
-        """Columns and codebook that `tools.split` left beside the data, where none are given; says what it took."""
+        """Columns and codebook that `tools.split` left beside the data, where none are given; says what it took.
+
+        The column whose posts it kept together keeps them together in training and validation, too (`prepare.part`).
+        """
         folder, said = find_path(self.data[0]).parent, []
-        if (folder / "split.json").is_file():
-            found = read_json(folder / "split.json")
+        stored = split_options(folder)
+        if stored:
             before = self.columns()
-            self.remember(found.get("options", {}) if isinstance(found, dict) else {})
+            self.remember(stored)
             if self.columns() != before:
                 names = ", ".join(f"{role} '{getattr(self.columns(), role)}'" for role in self.columns().remembered)
                 said.append(f"columns as in {folder / 'split.json'}: {names}")
+        if self.group_by is None and self.split_by is None and isinstance(stored.get("group_by"), str):
+            self.group_by = stored["group_by"]
         if self.codebook is None and (folder / "codebook.toml").is_file():
             self.codebook = str(folder / "codebook.toml")
             said.append(f"labels of {self.codebook}; --codebook names another")

@@ -5,6 +5,7 @@ train.py does this once, before anything is loaded; what it finds is shown, and 
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from common.errors import UserError
@@ -86,7 +87,7 @@ def prepare(options, layout: str | None = None) -> Prepared:
     read, posts = len(posts), only_posts(posts, find_path(options.rows)) if options.rows else posts
     chosen = choose_posts(posts, languages=options.languages or None, per_language=options.per_language,
                           seed=options.seed)
-    split = part(chosen, options)
+    split, said = part(chosen, options)
     check_labels(split.first, codebook, options.allow_missing_labels)
     prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens, layout=layout)
     tokenizer.check_fits(config.vocab_size, [*prompt.prefix_ids, *prompt.label_ids])
@@ -115,7 +116,7 @@ def prepare(options, layout: str | None = None) -> Prepared:
         "exposure": shown,
     }  # fmt: skip
     lines = notes.lines() + (agreement.lines() if agreement else []) + what_was_taken(options, read, len(chosen))
-    lines += what_repeats(repeats)
+    lines += what_repeats(repeats) + said
     cut = sum(row.cut for row in rows + validation_rows)
     lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut to fit, with their prompt, "
                  f"into --max-tokens {options.max_tokens}")
@@ -132,22 +133,34 @@ def what_was_taken(options, read: int, taken: int) -> list[str]:
     return [f"  {taken:,} of {read:,} posts taken: {words}"] if taken < read else []
 
 
-def part(posts: list[Post], options) -> Split:
-    """Training and validation posts, by the options `validation`, `group_by` and `split_by`.
+def part(posts: list[Post], options) -> tuple[Split, list[str]]:
+    """Training and validation posts, by the options `validation`, `group_by` and `split_by`; and what to say of it.
 
-    If `options.validation` was left open, it becomes a number here, so that run.json says which one.
+    If `options.validation` was left open, it becomes a number here, so that run.json says which one. A `group_by` that
+    nobody gave comes from tools.split: it is given up where it leaves no validation posts.
     """
     if options.validation is None:
         options.validation = 0.1 if len(posts) >= ENOUGH else 0.0
+    is_remembered = options.group_by is not None and "group_by" not in getattr(options, "given", ("group_by",))
     if options.validation == 0:
+        options.group_by = None if is_remembered else options.group_by
         for name in ("group_by", "split_by"):
             if getattr(options, name):
                 flag = name.replace("_", "-")
                 raise UserError(f"--{flag}: says how validation posts are chosen, but --validation is 0; tools.split "
                                 "splits a file into training and test")
-        return Split(posts, [], ("train", "validation"))
-    return split_posts(posts, options.validation, seed=options.seed, group_by=options.group_by,
-                       split_by=options.split_by, same_text_together=True, names=("train", "validation"))
+        return Split(posts, [], ("train", "validation")), []
+    split = partial(split_posts, posts, options.validation, seed=options.seed, split_by=options.split_by,
+                    same_text_together=True, names=("train", "validation"))
+    column = options.group_by
+    if not is_remembered:
+        return split(group_by=column), []
+    try:
+        return split(group_by=column), [f"  posts of one “{column}” stay on one side of training and validation, as "
+                                        "tools.split kept them"]
+    except UserError as error:
+        options.group_by = None
+        return split(), [f"  posts of one “{column}” are in training and in validation: {error}"]
 
 
 def check_labels(posts: list[Post], codebook: Codebook, allow_missing: bool) -> None:

@@ -33,8 +33,11 @@ def is_metrics(path: Path) -> bool:
         return False
 
 
-def check_same_data(run: RunFolder, out: Path, data: str) -> None:
-    """Raise `UserError` where `out`, which nobody named, holds the evaluation of another file of this name."""
+def check_same_data(run: RunFolder, out: Path, data: str, is_given: bool = True) -> None:
+    """Raise `UserError` where `out`, which nobody named, holds the evaluation of another file of this name; is_given:
+    whether `data` was named, or stands for the sample posts."""
     earlier = [past["data"] for past in run.facts["scored"] if stem(Path(past["data"])) == stem(Path(data))]
     if out.exists() and earlier and Path(earlier[-1]).resolve() != Path(data).resolve():
-        raise UserError(f"{out}: holds the evaluation of {earlier[-1]}; name another folder with --out")
+        raise UserError(f"{out}: holds the evaluation of {earlier[-1]}; name another folder with --out" if is_given else
+                        f"--data: was left out, so the sample posts would be scored, but {out} holds the evaluation of "
+                        f"{earlier[-1]}; name the posts, or another folder with --out")

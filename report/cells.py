@@ -4,24 +4,28 @@ Rates have Wilson intervals. F1 and means of rates have bootstrap percentiles, u
 fewer than MIN_ROWS gold rows has no interval for its F1, nor have the means that include it (macro-F1, balanced
 accuracy). For a class of one or two rows, bootstrap intervals cover the truth clearly less often than their level,
 since resampling can only repeat these rows (tests/report/test_intervals.py measures it). Ten leaves a margin. Weighted
-F1 keeps its interval, since a small class has little weight in it.
+F1 keeps its interval, since a small class has little weight in it. Nor has anything a bootstrap interval where the rows
+are fewer than MIN_GROUPS groups of posts that belong together.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy
 
+from report.clusters import MIN_GROUPS
 from report.counts import MEANS, VIEWS, figures
 from report.intervals import wilson
 
+TOO_FEW = f"fewer than {MIN_GROUPS} groups of posts to resample"
 MIN_ROWS = 10  # gold rows; a class with fewer has no interval for its F1
 
 
 class Figures:
     """The figures of one table of counts (K, M) as JSON values: floats, intervals, or null with a note."""
 
-    def __init__(self, table: numpy.ndarray, classes: tuple[str, ...], intervals: numpy.ndarray | None, level: float):
-        self.table, self.classes, self.intervals, self.level = table, classes, intervals, level
+    def __init__(self, table: numpy.ndarray, classes: tuple[str, ...], intervals: numpy.ndarray | None, level: float,
+                 worth: float = 1.0):
+        self.table, self.classes, self.intervals, self.level, self.worth = table, classes, intervals, level, worth
         self.values = figures(table)
         self.gold, self.hits = table.sum(1), numpy.diagonal(table)
         self.predicted = table[:, : len(classes)].sum(0)
@@ -47,15 +51,16 @@ class Figures:
             value = float(self.values[name])
             result[name] = None if numpy.isnan(value) else value
             if name == "accuracy":
-                interval = wilson(self.hits.sum(), self.n, self.level)
+                interval = wilson(self.worth * self.hits.sum(), self.worth * self.n, self.level)
                 result["accuracy_ci"] = list(map(float, interval)) if interval else None
+                result |= {"n_effective": self.worth * self.n} if self.worth < 1 else {}
             else:
                 result[f"{name}_ci"] = None if self.few[name] else self.resampled(MEANS.index(name))
             if not self.n:
                 notes[name] = notes[f"{name}_ci"] = "no rows"
             elif result[f"{name}_ci"] is None:
                 notes[f"{name}_ci"] = (f"{', '.join(self.few[name])} rows, fewer than {MIN_ROWS}"
-                                       if self.few[name] else "too few groups of rows to resample")
+                                       if self.few[name] else TOO_FEW)
         return result | {"notes": notes}
 
     def majority(self) -> dict:
@@ -81,13 +86,13 @@ class Figures:
                 row["notes"]["f1"] = "in neither gold nor prediction"
             if row["f1_ci"] is None:
                 row["notes"]["f1_ci"] = (f"{gold} rows, fewer than {MIN_ROWS}" if gold < MIN_ROWS
-                                         else "too few groups of rows to resample")
+                                         else TOO_FEW)
             result[name] = row
         return result
 
     def rate(self, name: str, hits: float, total: float, reason: str) -> dict:
         """A plain rate with its Wilson interval, or null with the reason."""
-        interval = wilson(hits, total, self.level)
+        interval = wilson(self.worth * hits, self.worth * total, self.level)
         if interval is None:
             return {name: None, f"{name}_ci": None, "notes": {name: reason, f"{name}_ci": reason}}
         return {name: float(hits / total), f"{name}_ci": list(map(float, interval)), "notes": {}}

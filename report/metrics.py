@@ -16,7 +16,8 @@ value of each `by` column. Every cell has the same keys:
     left_out        declared labels that occur in neither gold nor prediction, so that macro-F1 leaves them out
 
 What cannot be estimated is null, and `notes` in the same dict gives the reason under the same key (report/cells.py).
-Rates have Wilson intervals; F1 and means of rates have bootstrap percentiles (report/intervals.py).
+Rates have Wilson intervals, of as many rows as these are worth where some belong together (report/clusters.py: then the
+cell has `n_effective`); F1 and means of rates have bootstrap percentiles (report/intervals.py).
 
 The intervals cover the sampling of this test set. They do not cover the training seed.
 """
@@ -30,7 +31,8 @@ import numpy
 from common.errors import UserError
 from report.calibration import calibration
 from report.cells import Figures, mean_over_languages, stance_figures, topic_figures
-from report.counts import MEANS, Grouping, figures, flat_indices, views
+from report.clusters import MIN_GROUPS, worth
+from report.counts import MEANS, VIEWS, Grouping, figures, flat_indices, views
 from report.intervals import LEVEL, bootstrap, patterns
 
 SCHEMA = 1
@@ -58,6 +60,7 @@ class Scored:
     clusters: Sequence | None = None
     extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stance: Mapping[str, Sequence[str]] | None = None
+    grouped_by: str | None = None  # the column whose values make clusters, beside equal texts
 
     def __post_init__(self):
         self.labels, self.related = tuple(self.labels), tuple(self.related)
@@ -124,6 +127,7 @@ def score(
     result["intervals"] = {
         "level": level, "rates": "Wilson", "means": "bootstrap percentiles, stratified by language, clusters resampled",
         "draws": draws, "seed": seed, "clusters": len(together), "largest_cluster": max(together.values(), default=0),
+        **({"grouped_by": scored.grouped_by} if scored.grouped_by else {}),
     }
     return result
 
@@ -186,7 +190,8 @@ class _Table:
         intervals = bootstrap(counted, members, self._statistic, draws=self.draws, seed=self.seed, level=self.level)
         rows = {cell: numpy.concatenate([strata[s] for s in names]) if names else numpy.array([], dtype=numpy.int64)
                 for cell, names in groups.items()}
-        return {cell: self._cell(rows[cell], intervals.get(cell)) for cell in groups}
+        enough = {cell: len(numpy.unique(self.clusters[rows[cell]])) >= MIN_GROUPS for cell in groups}
+        return {cell: self._cell(rows[cell], intervals.get(cell) if enough[cell] else None) for cell in groups}
 
     def _statistic(self, flat: numpy.ndarray) -> numpy.ndarray:
         """(m, F) -> (m, S): for each view the four means, then F1 per class."""
@@ -202,19 +207,16 @@ class _Table:
         for column in used.T:
             numpy.add.at(flat, column[column >= 0], 1)
         tables = views(flat, self.grouping)
-        found, at = {}, 0
+        found, at, worths = {}, 0, self._worth(rows)
         for name, table in tables.items():
             width = len(MEANS) + len(table)
             part = None if intervals is None else intervals[:, at : at + width]
             classes = (*self.scored.labels,) if name == "all" else ("related", "unrelated") if "topic" in name \
                 else tuple(self.grouping.stance_groups)
-            found[name] = Figures(table, classes, part, self.level)
+            found[name] = Figures(table, classes, part, self.level, worths[name])
             at += width
         whole = found["all"]
         cell = whole.means(MEANS)
-        grouped = self.clusters[rows]
-        if len(rows) and len(numpy.unique(grouped)) < len(grouped):  # Wilson takes rows as independent; these are not
-            cell["accuracy_ci_clusters"] = whole.resampled(0)
         cell |= {"majority": whole.majority(), "left_out": whole.absent, "labels": whole.per_class()}
         probabilities = self.scored.probabilities is not None
         cell["topic"] = topic_figures(found, probabilities, cell["notes"])
@@ -224,12 +226,35 @@ class _Table:
         cell["calibration"] = self._calibration(rows, cell["notes"])
         return cell
 
+    def _worth(self, rows: numpy.ndarray) -> dict[str, float]:
+        """For each view, the share of independent rows that its rows are worth, since some belong together."""
+        if len(numpy.unique(self.clusters[rows])) == len(rows):
+            return dict.fromkeys(VIEWS, 1.0)
+        kinds, kind = numpy.unique(self.indices[rows], axis=0, return_inverse=True)
+        flat = numpy.zeros((len(kinds), self.grouping.width))
+        for column in kinds.T:
+            flat[numpy.flatnonzero(column >= 0), column[column >= 0]] = 1
+        found = {}
+        for name, table in views(flat, self.grouping).items():
+            counts, hits = table.sum((-2, -1))[kind] > 0, numpy.trace(table, axis1=-2, axis2=-1)[kind]
+            found[name] = worth(hits[counts], self.clusters[rows][counts], self.level) if counts.any() else 1.0
+        return found
+
     def _calibration(self, rows: numpy.ndarray, notes: dict) -> dict | None:
         if self.scored.probabilities is None or not len(rows):
             notes["calibration"] = "there are no probabilities" if len(rows) else "no rows"
             return None
         return calibration(self.scored.probabilities[rows], self.gold[rows], self.language[rows], self.clusters[rows],
                            self.draws, self.seed, self.level)
+
+
+def check_by(by: Sequence[str], extras: Sequence[Mapping]) -> None:
+    """Raise `UserError` for a `by` column that no row has, by the rows' further columns, or that holds ids."""
+    for name in by:
+        if not any(name in extra for extra in extras):
+            there = ", ".join(sorted({key for extra in extras for key in extra})) or "none"
+            raise UserError(f"--by {name}: the posts have no such column; their other columns: {there}")
+        check_values(name, {extra.get(name, "") for extra in extras})
 
 
 def check_values(column: str, values: Iterable[str]) -> None:

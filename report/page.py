@@ -16,11 +16,12 @@ from common.files import atomic_write
 from report import captions, figures
 from report.beside import beside_section
 from report.cells import MIN_ROWS
+from report.clusters import MIN_GROUPS
 from report.markup import Html, escape, folded, grid, join, tag
 from report.markup import facts as facts_list
 from report.probabilities import probabilities_section
 from report.tables import cells_of, groups_of_rows, header_of, short_cells, short_header
-from report.words import counted, findings, interval, language_name, number, percent, rate
+from report.words import counted, findings, groups, interval, language_name, number, percent, rate
 
 STYLE = Path(__file__).with_name("page.css")
 # A browser loads nothing and runs nothing for such a page, whatever a string in it turned out to be.
@@ -274,9 +275,10 @@ def _reading(metrics: Mapping | None) -> Html | None:
                              "square over groups of posts, less what chance alone makes of it.",
         "Brier score, log loss": "the squared distance of all labels' probabilities from the human label (0 to 2), and "
                                  "−ln of the probability that this label got; each a mean over posts.",
-        "intervals": f"{i['level'] * 100:g} %. For rates: Wilson. For F1: {i['draws']:,} bootstrap draws within "
-                     f"languages (seed {i['seed']}), from {i['clusters']:,} groups of posts with the same text or "
-                     f"author. A label with fewer than {MIN_ROWS} posts has no interval.",
+        "intervals": f"{i['level'] * 100:g} %. For rates: Wilson, of as many posts as those that belong together are "
+                     f"worth. For F1: {i['draws']:,} bootstrap draws within languages (seed {i['seed']}), from "
+                     f"{groups(i)}; none of fewer than {MIN_GROUPS} groups, nor for a label with fewer than {MIN_ROWS} "
+                     "posts.",
     }
     needs = {"topic": "topic", "stance": "stance", "calibration error": "calibration",
              "Brier score, log loss": "calibration"}

@@ -19,6 +19,7 @@ from textwrap import wrap
 
 from common.terminal import counted as counted
 from report.cells import MIN_ROWS
+from report.clusters import MIN_GROUPS
 from report.intervals import rate_difference, wilson
 
 SMALL = 30  # a language with fewer rows is marked: an accuracy of .5 is then uncertain by 17 points or more either way
@@ -125,7 +126,7 @@ def _compared(words: str, one: Mapping, two: Mapping, level: float) -> str:
     part = f"{words} {rate(one)} and {rate(two)}"
     if not one["n"] or not two["n"]:
         return part
-    found = rate_difference((one["accuracy"] * one["n"], one["n"]), (two["accuracy"] * two["n"], two["n"]), level)
+    found = rate_difference(_hits(one), _hits(two), level)
     gap, low, high = (-100 * found[0], -100 * found[2], -100 * found[1])
     shift = 100 * (two["majority"]["accuracy"] - one["majority"]["accuracy"])
     if low <= 0 <= high:
@@ -136,6 +137,12 @@ def _compared(words: str, one: Mapping, two: Mapping, level: float) -> str:
             verdict = f"no more than the most frequent answers' own difference of {shift:+.1f} points explains"
     part += f": {gap:+.1f} points ({low:+.1f} to {high:+.1f}), {verdict}".replace("-", "−")
     return f"{part}, beside {_constants(one, two)}"
+
+
+def _hits(cell: Mapping) -> tuple[float, float]:
+    """Right answers and answers, as many as those that belong together are worth."""
+    n = cell.get("n_effective", cell["n"])
+    return cell["accuracy"] * n, n
 
 
 def _constants(one: Mapping, two: Mapping) -> str:
@@ -190,6 +197,14 @@ def _questions(first: Mapping, second: Mapping) -> list[tuple[str, Mapping, Mapp
     return pairs
 
 
+def groups(intervals: Mapping) -> str:
+    """`"72 groups of posts with the same text"`, as metrics.json says what was resampled; the column is named."""
+    column = intervals.get("grouped_by")
+    what = f"the same text or “{column}”" if column else "the same text"
+    return (f"{counted(intervals['clusters'], 'group')} of posts with {what}, the largest of "
+            f"{intervals['largest_cluster']:,}")
+
+
 def _unsure(metrics: Mapping, caution: str, names: Mapping[str, str] | None) -> str:
     parts = []
     languages = metrics["by_language"]
@@ -214,7 +229,9 @@ def _unsure(metrics: Mapping, caution: str, names: Mapping[str, str] | None) -> 
             words += f" (with all {dropped['all_rows']['n']:,}, accuracy is {percent(dropped['all_rows']['accuracy'])})"
         parts.append(words)
     if metrics["intervals"]["largest_cluster"] > 1:
-        parts.append("for the intervals of F1, copies of a post or posts by one author are resampled together")
+        parts.append(f"in the intervals, posts that belong together count together: {groups(metrics['intervals'])}")
+        if metrics["intervals"]["clusters"] < MIN_GROUPS:
+            parts.append(f"fewer than {MIN_GROUPS} groups are too few for an interval of F1")
     if metrics["seen"] and metrics["seen"]["n"] and metrics["unseen"]["n"]:
         parts.append("seen and unseen languages also differ in their posts")
     parts.append("the intervals cover the choice of test posts, not the luck of one training run")

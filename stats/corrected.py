@@ -24,8 +24,8 @@ from collections.abc import Sequence
 import numpy
 
 from report.intervals import LEVEL, percentiles
+from report.student import t_quantile
 from stats.predictions import Predictions, pooled, rows_of, strata
-from stats.student import t_quantile
 
 
 def jackknife(models: Sequence[Predictions], figure: str, languages: Sequence[str], weight: str = "languages"

@@ -15,9 +15,9 @@ import numpy
 
 from common.errors import UserError, closest
 from report.intervals import LEVEL
+from report.student import t_cdf, t_quantile
 from stats.logit import design, effects, fit, jackknife, sandwich
 from stats.predictions import Predictions, rows_of
-from stats.student import t_cdf, t_quantile
 
 TERMS = ("model", "label", "template", "language", "share")
 SHARE = "share (log10 of per cent)"

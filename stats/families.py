@@ -33,11 +33,11 @@ from typing import NamedTuple
 import numpy
 
 from report.intervals import LEVEL
+from report.student import t_cdf, t_quantile
 from stats import corrected
 from stats.paired import DRAWS, ERROR, exact_rate, mcnemar, permutation
 from stats.predictions import Predictions, figures_of, pooled, resampled
 from stats.recipes import ALL_ROWS, Fits, contrast, lacking, pairs_of
-from stats.student import t_cdf, t_quantile
 
 RECIPES, THESE = "other seeds, draws and test posts", "other test posts, with these fits"  # what it allows for
 SEEDS = "other seeds and test posts, with these training posts"  # where both sides take all rows: there is no draw

@@ -21,7 +21,7 @@ from statistics import NormalDist
 import numpy
 
 from report.intervals import LEVEL
-from stats.student import t_quantile
+from report.student import t_quantile
 
 EXPONENTS = numpy.geomspace(0.05, 2.0, 60)
 FARTHEST = 4

@@ -19,8 +19,8 @@ from statistics import NormalDist
 import numpy
 
 from report.intervals import LEVEL
+from report.student import t_quantile
 from stats.recipes import FEWEST
-from stats.student import t_quantile
 
 STUDIES = 4000
 MOST_POSTS = 10_000_000

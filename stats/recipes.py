@@ -44,9 +44,9 @@ import numpy
 
 from common.errors import UserError
 from report.intervals import LEVEL
+from report.student import t_quantile
 from stats import corrected
 from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, strata
-from stats.student import t_quantile
 
 Fits = Mapping[tuple, Predictions]  # (draw, seed) -> that fit's predictions
 ALL_ROWS = "all rows"  # the label of a draw that takes every row there is: there is nothing to draw

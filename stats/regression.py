@@ -38,9 +38,9 @@ import numpy
 
 from common.errors import UserError
 from report.intervals import LEVEL
+from report.student import t_quantile
 from stats.logit import check_columns, fit
 from stats.prevalence import Estimate
-from stats.student import t_quantile
 from stats.surrogate import folds, predictions
 
 MOST_STEPS = 60

@@ -7,9 +7,9 @@ each. No pre-training share is in it, since a share has one value per language a
 import numpy as np
 
 from common.errors import UserError
+from report.student import t_quantile
 from report.words import counted, number
 from stats.mixed import Mixed, fit
-from stats.student import t_quantile
 from study.report.section import Column, FigureSpec, Section, Table
 from study.results import Results
 

@@ -11,6 +11,7 @@ import numpy
 import pytest
 from scipy import stats
 
+from report.clusters import worth
 from report.counts import Grouping, figures, flat_indices, views
 from report.intervals import bootstrap, patterns, rate_difference, wilson
 
@@ -175,3 +176,31 @@ def test_small_classes_are_not_covered_and_ten_rows_are():
     assert of_class[(sizes == 1) | (sizes == 2)].mean() < 0.85
     assert of_class[(sizes >= 10) & (sizes < 15)].mean() > 0.92
     assert covered[sizes.min(1) < 3, 0, 0].mean() < 0.9  # macro-F1 suffers with the class
+
+
+def test_the_worth_of_rows_is_that_of_the_formula_and_of_known_cases():
+    hits, clusters = numpy.array([1, 1, 0, 1, 0, 0, 1]), numpy.array([3, 3, 3, 5, 5, 8, 9])
+    rate, n, groups = 4 / 7, 7, 4
+    beyond = [(hits[clusters == name] - rate).sum() for name in (3, 5, 8, 9)]
+    deff = groups / (groups - 1) * sum(e * e for e in beyond) / (n / (n - 1) * n * rate * (1 - rate))
+    wider = stats.t.ppf(0.975, groups - 1) / stats.norm.ppf(0.975)
+    assert worth(hits, clusters) == pytest.approx(1 / (deff * wider**2), rel=1e-9)
+    assert worth(hits, numpy.arange(7)) == 1 and worth(hits, numpy.zeros(7)) == pytest.approx(1 / 7)
+    assert worth(numpy.ones(6), numpy.array([1, 1, 1, 2, 2, 3])) == 1 / 2  # three clusters, all right
+    copies = numpy.repeat(numpy.array([1, 0, 1, 1, 0, 1, 0, 1, 1, 1] * 20), 2)  # each row twice: worth half
+    assert worth(copies, numpy.repeat(numpy.arange(200), 2)) == pytest.approx(0.5, rel=0.02)
+
+
+@pytest.mark.parametrize("groups", [5, 10, 20])
+def test_wilson_of_what_clusters_are_worth_covers_where_the_plain_one_does_not(groups):
+    """Authors whose rates differ (intra-class correlation .3) around .8, of 1 to some twenty posts each."""
+    rng, trials, covered = numpy.random.default_rng(groups), 1500, numpy.zeros(2)
+    for _ in range(trials):
+        sizes = rng.geometric(0.2, groups)
+        hits = rng.binomial(1, numpy.repeat(rng.beta(0.8 * 7 / 3, 0.2 * 7 / 3, groups), sizes))
+        share = worth(hits, numpy.repeat(numpy.arange(groups), sizes))
+        for place, part in enumerate((1.0, share)):
+            low, high = wilson(part * hits.sum(), part * len(hits))
+            covered[place] += low <= 0.8 <= high
+    plain, told = covered / trials
+    assert plain < 0.82 and told > 0.9

@@ -7,6 +7,7 @@ and test_figures_of_rare_classes_equal_a_loop_over_rows turns red.
 import json
 import math
 import random
+import re
 
 import numpy
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from common.errors import UserError
 from report.calibration import calibration_error
 from report.metrics import OUTSIDE, Scored, dropped_section, score
+from report.words import findings
 
 LABELS = ("pro", "anti", "neutral", "unrelated")
 RELATED = LABELS[:3]
@@ -243,3 +245,26 @@ def test_by_needs_a_column_of_groups():
         score(made(extra={"source": ["x"] * 400}), by=("author",), draws=10)
     with pytest.raises(UserError, match="--by id: 400 different values"):
         score(made(extra={"id": [str(i) for i in range(400)]}), by=("id",), draws=10)
+
+
+def test_rows_that_belong_together_count_for_less_in_every_rate():
+    """Each row twice: every interval is that of half as many rows, up to the t quantile of so many groups."""
+    rng = numpy.random.default_rng(4)
+    rows = 300
+    gold, other = (rng.choice(LABELS, rows).tolist() for _ in range(2))
+    predicted = [label if rng.random() < 0.6 else wrong for label, wrong in zip(gold, other, strict=True)]
+    language = [("en", "es")[row % 2] for row in range(rows)]
+    single = Scored([str(row) for row in range(rows)], gold, predicted, language, LABELS, None, RELATED)
+    twice = Scored([str(row) for row in range(2 * rows)], gold * 2, predicted * 2, language * 2, LABELS, None, RELATED,
+                   clusters=[*range(rows)] * 2)
+    one, two = (score(scored, ("en",), draws=50) for scored in (single, twice))
+    assert "n_effective" not in one and two["n"] == 600 and two["n_effective"] == pytest.approx(300, rel=0.03)
+    for path in (("accuracy_ci",), ("topic", "recall_ci"), ("stance", "end_to_end", "accuracy_ci"),
+                 ("labels", "pro", "precision_ci")):
+        first, second = one, two
+        for key in path:
+            first, second = first[key], second[key]
+        assert second == pytest.approx(first, abs=0.004), path
+    gap = [re.search(r"topic .*? points \((.*?)\)", " ".join(findings(found)))[1] for found in (one, two)]
+    low, high = ([float(part.replace("−", "-")) for part in words.split(" to ")] for words in gap)
+    assert low == pytest.approx(high, abs=0.4)

@@ -8,11 +8,11 @@ import numpy
 import pytest
 
 from report.counts import Grouping
+from report.student import t_quantile
 from stats import corrected
 from stats.families import family
 from stats.paired import difference
 from stats.predictions import Predictions, Rows, figure_of, pooled, resampled
-from stats.student import t_quantile
 from tests.stats.answered import made_answers, made_rows
 
 LABELS = Grouping(("pro", "anti", "neutral", "unrelated"), ("pro", "anti", "neutral"))

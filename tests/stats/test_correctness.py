@@ -8,10 +8,10 @@ import numpy
 import pytest
 
 from common.errors import UserError
+from report.student import t_quantile
 from stats.correctness import SHARE, Cell, regress
 from stats.logit import design, effects, fit, jackknife, sandwich
 from stats.predictions import Predictions
-from stats.student import t_quantile
 from tests.stats.answered import made_answers, made_rows
 
 LANGUAGES = ("ar", "de", "en", "hi", "tr")

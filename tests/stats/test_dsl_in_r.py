@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy
 import pytest
 
+from report.student import t_quantile
 from stats.regression import _predicted, _standardised, regression
-from stats.student import t_quantile
 from tests.programs.hostile import call
 from tests.stats.test_regression import SIDES, example, logit
 from tools.prevalence.__main__ import main as shares

@@ -9,12 +9,12 @@ import pytest
 import scipy.stats
 
 from common.errors import UserError
+from report.student import t_quantile
 from stats import corrected
 from stats.families import RECIPES, SEEDS, THESE, Contrast, family, holds_for, holm, simultaneous
 from stats.paired import difference, mcnemar, permutation
 from stats.predictions import Predictions, Rows, figure_of
 from stats.recipes import ALL_ROWS, contrast
-from stats.student import t_quantile
 from tests.stats.answered import GROUPING, made_answers, made_rows
 
 

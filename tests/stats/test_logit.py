@@ -12,8 +12,8 @@ import pytest
 from scipy import optimize
 
 from common.errors import UserError
+from report.student import t_quantile
 from stats.logit import design, effects, fit, jackknife, sandwich
-from stats.student import t_quantile
 
 
 def made(n=600, seed=0):

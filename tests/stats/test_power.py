@@ -9,8 +9,8 @@ from statistics import NormalDist
 import numpy
 import pytest
 
+from report.student import t_quantile
 from stats.power import Design, detectable, halves, posts_needed, width
-from stats.student import t_quantile
 
 Z = NormalDist().inv_cdf
 

@@ -13,8 +13,8 @@ import numpy
 import pytest
 
 from common.errors import UserError
+from report.student import t_quantile
 from stats.regression import Question, Sample, regression
-from stats.student import t_quantile
 from stats.surrogate import fit, folds
 from tests.stats.designs import drawn
 

@@ -9,9 +9,9 @@ import pytest
 from scipy import integrate, stats
 
 from common.errors import UserError
+from report.student import t_cdf, t_quantile
 from stats.predictions import Predictions
 from stats.shrink import MEANS, SPREADS, partially_pooled, pool_rates, pool_values, rate_counts
-from stats.student import t_cdf, t_quantile
 from tests.stats.answered import GROUPING, made_answers, made_rows
 
 
