@@ -125,6 +125,7 @@ def main(argv: list[str]) -> None:
     if agreement is not None:
         metrics["annotators"] = agreement.to_dict()
     files = {str(name): sha256_file(find_path(name)) for name in options.data} if run is not None else {}
+    metrics |= {"files": files} if files else {}
     times = 1 + max((run.times_scored(digest) for digest in files.values()), default=0)
     caution = (f"this file was scored {times} times with this run; a score that guided a choice is too optimistic"
                if times > 1 else "")

@@ -22,7 +22,7 @@ from common.device import available_memory
 from common.errors import UserError, run_program
 from common.files import check_place, sha256_json, write_json
 from common.options import parse_options
-from common.terminal import counted, human_bytes, human_seconds, progress, this_python
+from common.terminal import command, counted, human_bytes, human_seconds, progress
 from data.exposure import exposure_table
 from finetune.build import choose_graphs, choose_order, make_trainer, what_comes
 from finetune.defaults import fill_in
@@ -118,7 +118,7 @@ def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> No
     try:
         train(options, prepared, run, trainer)
     except KeyboardInterrupt:
-        print(f"to continue: {this_python()} train.py --resume --out {run.path}", file=sys.stderr)
+        print(f"to continue: {command('train.py', '--resume', '--out', run.path)}", file=sys.stderr)
         raise
     except NotFinite:
         if not options.resume and not run.kept_steps:  # from the first steps on: there is nothing to go on with
@@ -293,7 +293,7 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
           f"{run.facts['adapter_from']}")
     print("\n".join(f"  {run.facts[key]['sentence']}" for key in ("learning", "answers")))
     size = sum(path.stat().st_size for path in (run.path / "adapter").iterdir())
-    print(f"run: {run.path} (adapter {human_bytes(size)}); next: {this_python()} eval.py --run {run.path} --data FILE")
+    print(f"run: {run.path} (adapter {human_bytes(size)}); next: {command('eval.py', '--run', run.path)} --data FILE")
 
 
 if __name__ == "__main__":

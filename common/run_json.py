@@ -4,7 +4,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json
-from common.terminal import this_python
+from common.terminal import command
 
 RUN_JSON = "run.json"
 SCHEMA = 1
@@ -49,8 +49,8 @@ def _check(value, kind, where: str) -> None:
 def check_finished(folder: str | Path, facts: dict) -> None:
     """Raise `UserError` for a run whose training was stopped early."""
     if not facts["finished"]:
-        raise UserError(f"{folder}: its training was stopped early; {this_python()} train.py --resume --out {folder} "
-                        "finishes it")
+        raise UserError(f"{folder}: its training was stopped early; "
+                        f"{command('train.py', '--resume', '--out', folder)} finishes it")
 
 
 def check_adapter(folder: str | Path) -> Path:

@@ -1,6 +1,8 @@
 """What a person sees in a terminal: aligned tables, a progress bar that is quiet in files, and units."""
 
+import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -68,6 +70,12 @@ def this_python() -> str:
     it lies below it, else "python"."""
     place = Path(sys.executable)
     return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else "python"
+
+
+def command(*words: str | os.PathLike) -> str:
+    """A command of this project that is to be copied, with the Python that runs and names quoted for a shell:
+    `command("eval.py", "--run", "my run") -> ".venv/bin/python eval.py --run 'my run'"`."""
+    return " ".join([this_python(), *(shlex.quote(os.fspath(word)) for word in words)])
 
 
 def printable(text: str, encoding: str | None) -> str:

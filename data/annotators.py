@@ -27,6 +27,7 @@ from common.terminal import table
 from data.posts import Columns, Post
 from data.readers import is_annotated, read_posts
 from data.shipped_labels import hint_of_codebook
+from data.visible import composed
 
 Votes = dict[str, str]  # annotator -> label, of one post
 
@@ -194,7 +195,8 @@ def _without_votes(post: Post) -> Post:
 
 
 def _wide_votes(post: Post) -> Votes:
-    votes = {key.removeprefix("label_"): value.strip() for key, value in post.extra.items() if key.startswith("label_")}
+    votes = {key.removeprefix("label_"): composed(value.strip()) for key, value in post.extra.items()
+             if key.startswith("label_")}
     return {name: label for name, label in votes.items() if label}
 
 

@@ -5,7 +5,7 @@ import json
 from data.damage import NULL, Missing, is_missing
 from data.notes import Notes
 from data.table import Number
-from data.visible import strip_invisible
+from data.visible import composed, strip_invisible
 
 
 def present(value: object, role: str, notes: Notes, where: str) -> str:
@@ -19,8 +19,9 @@ def present(value: object, role: str, notes: Notes, where: str) -> str:
 def label_of(value: object, notes: Notes, where: str) -> str | None:
     """A cell as a label, without invisible characters around it; a word for a missing value stays a `Missing`."""
     written = string_of(value)
-    label = strip_invisible(written) or None
-    if label != (written.strip() or None):
+    bare = strip_invisible(written)
+    label = composed(bare) or None
+    if bare != written.strip():
         notes.add("stripped_label", where)
     # Missing unless the codebook has such a label; see `_label_problem`.
     return Missing(label) if label is not None and isinstance(value, Missing) else label

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from common.errors import UserError, closest
 from common.files import read_toml, sha256_json
+from data.visible import composed
 
 SHIPPED = Path(__file__).parent / "codebooks"
 KEYS = ("name", "role", "introduction", "question", "listing", "answer", "labels", "examples", "groups")
@@ -192,7 +193,7 @@ def _labels(value, where: str) -> tuple[tuple[str, ...], dict[str, str]]:
         _table(entry, ("name", "definition"), where, key)
         if "name" not in entry:
             raise UserError(f"{where}: {key} has no key 'name'")
-        name = _text(entry["name"], where, f"{key}.name")
+        name = composed(_text(entry["name"], where, f"{key}.name"))
         if name != name.strip() or not name.isprintable():
             raise UserError(f"{where}: {key}.name {name!r} has spaces around it or a line break in it; "
                             f"write {' '.join(name.split())!r}")
@@ -267,6 +268,7 @@ def _members(value, labels: tuple[str, ...], where: str, key: str) -> tuple[str,
 
 
 def _known(label, labels: tuple[str, ...], where: str, key: str) -> str:
+    label = composed(label) if isinstance(label, str) else label
     if label not in labels:
         raise UserError(f"{where}: key '{key}': {label!r} is not a label{closest(label, labels)}; "
                         f"labels are {', '.join(labels)}")

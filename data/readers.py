@@ -42,7 +42,7 @@ from data.rows import stem
 from data.seen import SeenKeys
 from data.shipped_labels import hint_of_codebook
 from data.table import BadRow, Place
-from data.visible import is_empty
+from data.visible import composed, is_empty
 
 MOST_COLUMNS = 1000  # that are remembered by name: objects whose keys all differ must not fill memory
 
@@ -269,6 +269,7 @@ def read_predictions(paths, columns: Columns | None = None, codebook=None, **opt
                 f"{post.place}: has no column '{columns.predicted}'; its further columns: {there}; "
                 "set --predicted-column to the one that holds the predicted label"
             )
+        post.extra[columns.predicted] = composed(post.extra[columns.predicted])
     return posts, notes
 
 

@@ -52,7 +52,10 @@ def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: in
     """
     check_path(path)
     if path.is_dir():
-        raise UserError(f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")
+        both = [path / f"{name}.jsonl" for name in ("train", "test")]
+        raise UserError(f"{path}: is a folder; name the file in it: {both[0]} to train on, {both[1]} to score"
+                        if all(one.is_file() for one in both) else
+                        f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")
     kind = file_format(path)
     if not path.exists():
         raise UserError(f"{path}: there is no such file")

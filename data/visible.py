@@ -7,12 +7,20 @@ it is the Braille pattern without a dot. A text is empty if it has no other char
 points count as visible: a font may show them. Properties are those of the `regex` module's Unicode (UAX 44).
 """
 
+import unicodedata
+
 import regex
 
 _INVISIBLE = (r"[\p{White_Space}\p{Default_Ignorable_Code_Point}\p{Z}\p{Cc}\p{Cs}\p{Cf}\u2800"
               r"--\p{Prepended_Concatenation_Mark}]")  # fmt: skip
 _VISIBLE = regex.compile(f"[^{_INVISIBLE}]", regex.V1)
 _ENDS = regex.compile(f"^{_INVISIBLE}+|{_INVISIBLE}+$", regex.V1)
+
+
+def composed(label: str) -> str:
+    """A label as Unicode's NFC spells it: "ç" may be one character or two, as files from a Mac have it, and looks the
+    same."""
+    return unicodedata.normalize("NFC", label)
 
 
 def is_empty(text: str) -> bool:

@@ -19,7 +19,7 @@ from common.errors import UserError, run_program
 from common.files import atomic_write, check_file, check_place, place_key
 from common.options import option, parse_options
 from common.page_server import until_stopped
-from common.terminal import progress, this_python
+from common.terminal import command, progress
 from glass.adapter import every_part, kept_parts
 from glass.against import compared
 from glass.learning import check_label, with_steps
@@ -101,7 +101,7 @@ def main(argv: list[str]) -> None:
         print(f"{options.save}: the page")
     if options.verify:
         write_verification(found, options.verify)
-        print(f"{options.verify}: recompute it with {this_python()} {options.verify}/verify.py")
+        print(f"{options.verify}: recompute it with {command(f'{options.verify}/verify.py')}")
     return None
 
 

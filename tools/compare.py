@@ -18,7 +18,7 @@ import numpy as np
 
 from common.errors import UserError, run_program
 from common.options import option, parse_options
-from common.terminal import table, this_python
+from common.terminal import command, table
 from data.codebook import Codebook
 from data.languages import language_name
 from data.readers import by_id, read_predictions
@@ -75,8 +75,8 @@ def find(runs: list[str], evaluation: str | None) -> list[Path]:
     for folder, names in zip(folders, inside, strict=True):
         if not names or (evaluation is not None and evaluation not in names):
             which = f"no {evaluation}" if evaluation else "no evaluation"
-            raise UserError(f"{folder}: has {which}; score it first: {this_python()} eval.py --run {folder} "
-                            "--data FILE")
+            raise UserError(f"{folder}: has {which}; score it first: "
+                            f"{command('eval.py', '--run', folder)} --data FILE")
     if len(shared) != 1:
         what = f"several evaluations ({', '.join(shared)})" if shared else "no evaluation of one name"
         raise UserError(f"{folders[0]} and {folders[1]}: share {what}; name one with --evaluation, or both folders")

@@ -26,11 +26,12 @@ from typing import ClassVar
 from common.errors import UserError, closest, run_program
 from common.files import check_file, find_path
 from common.options import option, parse_options
-from common.terminal import progress, table, this_python
+from common.terminal import command, progress, table
 from data.checks import TrainingTexts
 from data.codebook import Codebook
 from data.posts import ColumnOptions, Columns, Post
 from data.readers import iter_posts
+from data.seen import SeenKeys
 from data.sheets import SheetOptions
 from data.splits import largest_remainder
 from data.writers import output_format, write_rows
@@ -100,7 +101,8 @@ def main(argv: list[str]) -> None:
     if left_out:
         print(f"  {counted(left_out, 'post')} of the run's training or validation left out; with --run and "
               "--posts, tools.prevalence leaves them out as well")
-    print(f"sample: {out}; next: {this_python()} -m tools.code --sample {out}")
+    labels = ("--run", options.run) if options.run else ()
+    print(f"sample: {out}; next: {command('-m', 'tools.code', '--sample', out, *labels)}")
 
 
 def trained_ids(options: SampleOptions) -> set[str]:
@@ -111,8 +113,11 @@ def trained_ids(options: SampleOptions) -> set[str]:
     training = TrainingTexts.from_file(run.path / "training_texts.json")
     source = find_path(options.posts or options.labels)
     columns = options.columns_of(run.facts["options"]) if options.posts else options.columns()
-    found, texts = set(), 0
+    found, texts, seen = set(), 0, SeenKeys()
     for post in iter_posts([source], columns, **(POSTS if options.posts else READING)):
+        if seen.add((post.id, post.language)):
+            raise UserError(f"{post.place}: id '{post.id[:40]}' came before; ids must differ, since posts that the run "
+                            "was trained on are left out by theirs")
         texts += bool(post.text)
         if post.text and training.hold(post.text):
             found.add(post.id)
@@ -256,11 +261,15 @@ def rows_of(options: SampleOptions, chosen: set[int], stratum_of, sizes, counts)
     posts = {row: post for row, post in enumerate(iter_posts([find_path(options.labels)], columns, **READING))
              if row in chosen}
     others: dict[str, list[Post]] = {}
+    zeros = ""
     if options.posts:
         wanted = {post.id for post in posts.values()}
+        short = {one.lstrip("0") for one in wanted}
         for post in iter_posts([find_path(options.posts)], columns_of_posts(options), **POSTS):
             if post.id in wanted:
                 others.setdefault(post.id, []).append(post)
+            elif post.id.lstrip("0") in short:
+                zeros = f"; there is '{post.id[:40]}', so a spreadsheet may have taken zeros away"
     rows, there = [], set()
     for row, post in posts.items():
         found = [one for one in others.get(post.id, ()) if one.language == post.language] or others.get(post.id, [])
@@ -269,7 +278,9 @@ def rows_of(options: SampleOptions, chosen: set[int], stratum_of, sizes, counts)
                             "be joined")
         text = post.text or (found[0].text if found else "")
         if not text:
-            raise UserError(f"{post.place}: id '{post.id[:40]}' has no text; name the file that has it with --posts")
+            raise UserError(f"{post.place}: id '{post.id[:40]}' has no text; name the file that has it with --posts"
+                            if not options.posts else f"{post.place}: id '{post.id[:40]}' has no text in "
+                            f"{options.posts}{zeros or ', which must have all labelled posts'}")
         number = stratum_of[row]
         extra = {**(found[0].extra if found else {}), **post.extra}
         rows.append({"id": post.id, "language": post.language, "text": text}

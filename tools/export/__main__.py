@@ -25,7 +25,7 @@ from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_folder, atomic_write, read_json, write_json
 from common.options import parse_options
-from common.terminal import human_bytes, progress, this_python
+from common.terminal import command, human_bytes, progress
 from data.codebook import Codebook
 from data.prompt import Prompt
 from finetune.run_folder import RunFolder
@@ -236,8 +236,8 @@ def said(export: Export, out: Path, evaluations: list) -> list[str]:
         lines.append("  left out of the card, since they may be posts: the codebook's examples, and passages that are "
                      "training posts or parts of examples; so the prompt that it shows is not whole")
     if not evaluations:
-        lines.append(f"  not scored yet, and the card says so: {this_python()} eval.py --run {export.run.path} "
-                     "--data FILE")
+        lines.append(f"  not scored yet, and the card says so: "
+                     f"{command('eval.py', '--run', export.run.path)} --data FILE")
     if export.run.facts["options"]["loss"] == "text":
         lines.append(f"  warning: {TEXT_LOSS}")
     if export.base.llama:

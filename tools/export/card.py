@@ -268,7 +268,8 @@ def read_evaluations(run: RunFolder, further: list[str]) -> list[Evaluation]:
     for path in [*inside, *paths]:
         metrics, keys = read_json(path), ("n", "accuracy", "macro_f1")
         try:
-            same = [entry for entry in run.facts["scored"] if all(entry[key] == metrics[key] for key in keys)]
+            same = [entry for entry in run.facts["scored"] if all(entry[key] == metrics[key] for key in keys)
+                    and entry["data_sha256"] in metrics.get("files", {entry["data"]: entry["data_sha256"]}).values()]
             if not same:
                 raise UserError(f"{path}: is no evaluation of {run.path}: its run.json does not know these figures; "
                                 "score with eval.py --run, or leave it out")

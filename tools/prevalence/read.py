@@ -22,6 +22,7 @@ from data.languages import UNDETERMINED
 from data.notes import Notes
 from data.posts import Columns, Post
 from data.readers import iter_posts
+from data.visible import composed
 from tools.prevalence.probabilities import Probabilities, share_of, spoilt
 
 PROBABILITY, STRATUM, ERROR = "inclusion_probability", "stratum", "error"  # columns of our own files
@@ -125,7 +126,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         rows = _coded(post, wanted.get(post.id, ()), codes)
         if post.id not in wanted and post.id.lstrip("0") in short:
             other = post.id
-        said, wrong = post.extra[columns.predicted].strip(), post.extra.get(ERROR, "").strip()
+        said, wrong = composed(post.extra[columns.predicted].strip()), post.extra.get(ERROR, "").strip()
         if wrong:
             unread += 1
             if rows:

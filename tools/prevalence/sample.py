@@ -1,5 +1,6 @@
 """The coded sample among the machine's labels: read, how it was drawn, and whether the run was trained on it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from finetune.run_folder import RunFolder
 from report.words import counted
 from stats.prevalence import Coded, equal_probabilities, strata_of
 from tools.prevalence.read import Codes, Labels, chances, read_codes, read_labels, with_texts
+
+SHOWN = 5  # labels of another question that are named
 
 
 def read_all(options, by: list[str], keep: Mapping[str, str] | None = None
@@ -38,6 +41,12 @@ def read_all(options, by: list[str], keep: Mapping[str, str] | None = None
 def counts(labels: Labels, codes: Codes) -> list[str]:
     """How many posts there are, how many of them without a label, and how many rows that are no posts."""
     lines = [f"  {len(labels.predicted):,} posts, {len(codes.posts):,} of them coded"]
+    given = {labels.labels[index] for index in numpy.unique(labels.predicted) if index < len(labels.labels)}
+    never = Counter(post.label for post in codes.posts if post.label not in given)
+    if never:
+        told = ", ".join(f"'{label}' ({count:,})" for label, count in never.most_common(SHOWN))
+        lines.append(f"  people gave labels that the machine gave to no post: {told}; if these are of another "
+                     "question, the shares below mean nothing")
     if labels.unlabelled:
         lines.append(f"  {counted(labels.unlabelled, 'post')} without a label by the machine (classify.py --abstain): "
                      "shares are of all posts, and the naive ones count these for no label")
