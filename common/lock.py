@@ -208,7 +208,7 @@ def _take(path: Path):
         if others:
             raise _Held(_in_the_way(others, path))
         if lines:
-            print(f"{path.parent}: taken over from process {lines[0][0].pid}, which has ended")
+            print(f"{path.parent.resolve()}: taken over from process {lines[0][0].pid}, which has ended")
         if is_locked:
             handle.truncate(0)
         me = Owner.me()

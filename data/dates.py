@@ -3,7 +3,8 @@
 import re
 from datetime import datetime
 
-DATES = ("date", "created_at", "created", "timestamp", "datetime", "time")  # columns of a date, by name
+# Columns of a date, by name.
+DATES = ("date", "created_at", "created", "timestamp", "datetime", "time", "datum", "fecha")
 # 2024-05-01, 2024/05, 2024.05.01; 20240501; 1.5.2024, whose points say that the day comes first
 _MONTH = re.compile(r"(?P<y1>\d{4})[-/.](?P<m1>\d{2})(?!\d)|(?P<y2>\d{4})(?P<m2>\d{2})\d{2}(?!\d)"
                     r"|\d{1,2}\.\s?(?P<m3>\d{1,2})\.\s?(?P<y3>\d{4})(?!\d)")

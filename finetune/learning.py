@@ -33,6 +33,7 @@ SHARE = 0.05  # of H: how far below a constant answer the loss must lie
 PART = 0.2  # of all steps, after which a loss that has not left is worth a warning (`look`)
 WINDOW = 0.1  # of all steps: so many of the last ones are looked at, but not fewer than half of FIRST_LOOK
 FIRST_LOOK = 10  # steps before which nothing is said: the standard error of fewer than five is too unsure
+EARLIEST = 20  # steps before which nobody is warned
 # Updates below which train.py says that they are few: in 76 steps of 16 posts at rates from 5e-5 to 2e-3 a real model
 # of 135 million parameters did not leave the constant answer; in 150 of 4 posts, from as many posts, it did (LOG.md).
 FEW_STEPS = 150
@@ -46,10 +47,11 @@ def look(total: int) -> int:
     """The step after which a loss that has not left is worth a warning.
 
     A fifth of the steps; but in a run that makes enough of them, not before `FEW_STEPS` or half: a real small model
-    that learnt in the end was seen to leave the constant answer only at step 125 of 300 (LOG.md).
+    that learnt in the end was seen to leave the constant answer only at step 125 of 300. Nor before `EARLIEST`: runs of
+    42 steps that learnt well were warned at step 10 and had left at step 11 (LOG.md).
     """
     patience = min(FEW_STEPS, total // 2) if total >= FEW_STEPS else 0
-    return max(FIRST_LOOK, math.ceil(PART * total), patience)
+    return max(EARLIEST, math.ceil(PART * total), patience)
 
 
 def entropy(shares: Sequence[float]) -> float:
@@ -124,8 +126,8 @@ class Learning:
     def warning(self, tries: Sequence[str]) -> list[str]:
         """What is said once, with what to try (`advice`)."""
         return [f"warning: after {len(self._losses):,} of {self.total:,} steps the loss ({self.loss:.3f}, mean of the "
-                f"last {self.recent:,}) has not left {self.entropy:.3f}, which a constant answer gets: so far the "
-                "model has learnt nothing from the posts. To try, in this order:",
+                f"last {self.recent:,}) has not left {self.entropy:.3f}, which a constant answer gets, by more than "
+                "luck: so far nothing shows that the model has learnt from the posts. To try, in this order:",
                 *(f"  {number}. {words}" for number, words in enumerate(tries, 1))]
 
     def sentence(self) -> str:

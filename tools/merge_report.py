@@ -171,7 +171,7 @@ def choose_forms(options: ReportOptions, run: RunFolder, folder: Path, prompt: P
     missing = [name for name in ("gguf", "llama_cpp") if importlib.util.find_spec(name) is None]
     try:
         if missing:
-            raise UserError(f"needs {' and '.join(missing)}: the extra 'peers' has both")
+            raise UserError(f"needs {' and '.join(missing)}, which the extra 'peers' has")
         from tools.export.vocabulary import read_vocabulary
 
         read_vocabulary(prompt.tokenizer.source, tensors().config.vocab_size)

@@ -137,7 +137,7 @@ def test_without_llama_cpp(run, data, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: there[name] if name in there else find(name))
     said, found = report(run, data, tmp_path / "a")
     assert not any("GGUF" in name for name in found["forms"])
-    assert "GGUF: needs llama_cpp: the extra 'peers' has both" in said
+    assert "GGUF: needs llama_cpp, which the extra 'peers' has" in said
     said, _ = report(run, data, tmp_path / "b", "--gguf", "on", code=2)
     assert "--gguf on: needs llama_cpp" in said and not (tmp_path / "b").exists()
 
