@@ -31,7 +31,7 @@ def worth(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) ->
     if groups == 1 or right in (0, n):
         return groups / n
     sizes, own = numpy.bincount(cluster), numpy.bincount(cluster, hits).astype(numpy.int64)
-    beyond = (n * own - right * sizes).tolist()  # n e_g, in whole numbers, so that no order of rows changes the sum
-    deff = groups / (groups - 1) * sum(e * e for e in beyond) / (n / (n - 1) * n * right * (n - right))
+    beyond = numpy.sort(n * own - right * sizes).astype(numpy.float64)  # n e_g; no order of rows changes their sum
+    deff = groups / (groups - 1) * float(beyond @ beyond) / (n / (n - 1) * n * right * (n - right))
     wider = t_quantile(level, groups - 1) / NormalDist().inv_cdf((1 + level) / 2)
     return 1 / max(1.0, deff * wider**2)

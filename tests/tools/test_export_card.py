@@ -132,6 +132,19 @@ def test_evaluations_outside_the_run(exported, tmp_path):
         assert "is not what eval.py writes" in line and not (tmp_path / "x").exists()
 
 
+def test_files_of_equal_figures_keep_their_names(exported, tmp_path):
+    """Deliberate break: in `read_evaluations` leave the files' hashes out."""
+    run = tmp_path / "full"
+    shutil.copytree(exported / "full", run)
+    other = write_jsonl(tmp_path / "other.jsonl", [row | {"seen_by": "a"} for row in rows(45, 2)])  # scored last
+    here("eval.py", "--run", run, "--model", exported / "base", "--data", other, "--draws", 50, cwd=tmp_path)
+    figures = [json.loads((run / f"eval-{name}" / "metrics.json").read_text()) for name in ("test", "other")]
+    assert figures[0]["accuracy"] == figures[1]["accuracy"] and figures[0]["files"] != figures[1]["files"]
+    export(run, "peft", tmp_path / "out", "--model", exported / "base")
+    text = card(tmp_path / "out")
+    assert text.count("### test.jsonl, scored 2 times") == text.count("### other.jsonl") == 1
+
+
 def test_a_run_that_was_not_scored_says_so(world, tmp_path):
     said = export(world / "run", "peft", tmp_path / "out")
     assert "has not been scored: nothing is known" in card(tmp_path / "out") and "not scored yet" in said
