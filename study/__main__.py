@@ -86,9 +86,8 @@ def main(argv: list[str]) -> None:
     every = [*fits, *([zero_shot(plan, hashes)] if plan.baselines.zero_shot else [])]
     results = Results(runner, every)
     results.check()
-    known = int(material.is_known.sum())
-    print(f"  {len({fit.key for fit in fits}):,} models; {len(material.rows):,} test rows, {known:,} of them with the "
-          f"text of a training row, left out of the figures\n  {runner.model}: {dtype}, since {reason}")
+    print(f"  {len({fit.key for fit in fits}):,} models; {len(material.rows):,} test rows, of which left out of the "
+          f"figures: {material.why_known()}\n  {runner.model}: {dtype}, since {reason}")
     with making(out), hold(out):
         clear_below(out)  # what one that was killed left half-written
         if options.freeze:
@@ -109,6 +108,7 @@ def main(argv: list[str]) -> None:
             return
         runner.frozen = frozen_hash(out)
         run(runner, every)
+        print("  all answers are there; statistics, tables and figures follow", flush=True)
         study = make_study(results, hashes, caution, standing(runner, hashes, fits), options.error_ids)
         write_study(out / "report", study)
     took = human_seconds(time.perf_counter() - began)

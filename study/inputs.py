@@ -6,6 +6,7 @@ models of the fold that held it out. A post is *known* if some model may be trai
 and links aside): it is answered but left out of the figures, and the report also shows the figures that include it.
 """
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ import numpy as np
 from common.errors import UserError
 from common.files import find_path, sha256_json
 from data.annotators import read_labelled
+from data.checks import normalise
 from data.codebook import Codebook, load_codebook
 from data.exposure import Shares, load_shares
 from data.posts import Post
@@ -48,6 +50,19 @@ class Material:
     shares: Shares
     notes: list[str] = field(default_factory=list)
     votes: dict[Key, dict[str, str]] = field(default_factory=dict)  # test post -> annotator -> label, where there are
+    same_text: int = 0  # how many of the known rows have the text of a training post
+    group_by: str | None = None  # the column whose posts stay together, beside copies of a text
+
+    def why_known(self, unit: str = "row") -> str:
+        """`"13 with the text of a training row and 31 that belong to one's group by “author”"`."""
+        other = int(self.is_known.sum()) - self.same_text
+        return f"{self.same_text:,} with the text of a training {unit}" + (
+            f" and {other:,} of a group by “{self.group_by}” that has training {unit}s" if other else "")
+
+    @property
+    def together(self) -> str:
+        """What stays together in every resampling, in words."""
+        return "copies of a text" + (f" and posts of one “{self.group_by}”" if self.group_by else "")
 
     @cached_property
     def by_language(self) -> dict[str, list[Post]]:
@@ -89,13 +104,24 @@ class Material:
 
 def read_material(plan: Plan) -> Material:
     """Read all that `plan` names. Raises `UserError`, naming the plan's table and key, if the posts do not fit it."""
+    try:
+        return _read(plan)
+    except UserError as error:
+        where, said = f"{plan.path}: [data]", str(error)
+        keys = {f"--{name.replace('_', '-')}": name for name in vars(plan.data)}  # as the other programs call them
+        said = re.sub(r"--[a-z-]*[a-z]", lambda found: f"[data] {keys.get(found[0])}" if found[0] in keys else found[0],
+                      said)
+        raise UserError(said if said.startswith(str(plan.path)) else f"{where}: {said}") from error
+
+
+def _read(plan: Plan) -> Material:
     data, where = plan.data, f"{plan.path}: [data]"
     book = load_codebook(find_path(data.codebook) if data.codebook else None)
     files = {name: [find_path(file) for file in getattr(data, name)] for name in ("train", "test")}
     twice = [file for file in files["test"] if file.resolve() in {other.resolve() for other in files["train"]}]
     if twice:
         raise UserError(f"{where}: test: {twice[0]} is also a file of 'train'; a model is not tested on what it learnt")
-    train, notes, _ = read_labelled(files["train"], data.columns(), book, bad_labels=data.bad_labels)
+    train, notes, train_agreement = read_labelled(files["train"], data.columns(), book, bad_labels=data.bad_labels)
     test, test_notes, agreement = read_labelled(files["test"], data.columns(), book, bad_labels=data.bad_labels)
     keys = Counter((post.language, post.id) for post in [*train, *test])
     if len(keys) < len(train) + len(test):
@@ -115,13 +141,18 @@ def read_material(plan: Plan) -> Material:
     if not folded:
         known |= np.isin([group[id(post)] for post in rows], [group[id(post)] for post in train])
     if known.all():
-        raise UserError(f"{where}: every test post's text is among the training posts; name a test file of other posts")
+        raise UserError(f"{where}: every test post's text is among the training posts; name a test file of other posts"
+                        if not data.group_by else f"{where}: every test post has the text of a training post, or "
+                        f"belongs to a group by '{data.group_by}' that has training posts; name a test file of others")
+    texts = {normalise(post.text) for post in train if folded == () or post.language not in folded}
+    same_text = sum(normalise(post.text) in texts for post, is_known in zip(rows, known, strict=True) if is_known)
     if data.published:
         read_published(find_path(data.published))
     shares = load_shares(find_path(data.shares) if data.shares else None)
     is_test = np.array([index < len(test) for index in range(len(rows))])
-    return Material(book, train, rows, is_test, known, group, folded, shares, notes.lines() + test_notes.lines(),
-                    agreement.votes if agreement else {})
+    said = [line for found in (notes, train_agreement, test_notes, agreement) if found for line in found.lines()]
+    return Material(book, train, rows, is_test, known, group, folded, shares, said,
+                    agreement.votes if agreement else {}, same_text, data.group_by)
 
 
 def choose_folded(plan: Plan, test: list[Post]) -> tuple[str, ...]:

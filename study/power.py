@@ -39,6 +39,7 @@ class Reach:
     for_narrow: int | None
     worth: float = WORTH
     narrow: float = NARROW
+    unit: str = "posts"  # or groups of them, where the plan keeps some together
 
     @property
     def is_hopeless(self) -> bool:
@@ -59,7 +60,8 @@ def power(results: Results) -> list[Reach]:
     for one in results.plan.contrasts:
         design, basis = design_of(results, one)
         found.append(Reach(one.name, basis, design, detectable(design), posts_needed(design, worth),
-                           posts_needed(design, narrow, of=width), worth, narrow))
+                           posts_needed(design, narrow, of=width), worth, narrow,
+                           "groups of posts" if results.material.group_by else "posts"))
     return found
 
 
@@ -77,7 +79,7 @@ def design_of(results: Results, one) -> tuple[Design, str]:
     draws = 0 if whole or not inside else len(plan.repeat.draws)
     common = {"clusters": clusters, "seeds": seeds, "draws": draws, "family": len(plan.contrasts)}
     pilot = [answered(results, name) for name in (one.first, one.second)]
-    sizes = [int((kept.language[chosen] == code).sum()) for code in languages]
+    sizes = [len(np.unique(kept.clusters[chosen & (kept.language == code)])) for code in languages]
     sizes = [size for size in sizes if size]
     assumed = (APART / clusters if one.weight == "rows" else sum(APART / n for n in sizes) / len(sizes) ** 2) ** 0.5
     if not all(pilot):
@@ -142,7 +144,8 @@ def power_lines(found: list[Reach]) -> list[str]:
         return []
     lines = [[reach.contrast, f"{reach.design.clusters:,}", f"{reach.smallest:.3f}", _posts(reach.for_worth),
               _posts(reach.for_narrow)] for reach in found]
-    header = ["contrast", "posts", "shown with 80 %", f"posts for {found[0].worth}", f"posts for ±{found[0].narrow}"]
+    unit = found[0].unit
+    header = ["contrast", unit, "shown with 80 %", f"{unit} for {found[0].worth}", f"{unit} for ±{found[0].narrow}"]
     text = [table(header, lines)]
     for reach in found:
         text.append(f"  {reach.contrast}: {reach.basis}" + (
@@ -150,7 +153,7 @@ def power_lines(found: list[Reach]) -> list[str]:
         if reach.is_hopeless:
             text.append(f"  {reach.contrast}: hopeless: a difference of {reach.worth} would mostly not be shown; "
                         + ("more posts would not help, more seeds or draws might" if reach.for_worth is None else
-                           f"{reach.for_worth:,} posts are needed for it"))
+                           f"{reach.for_worth:,} {unit} are needed for it"))
     return text
 
 

@@ -89,12 +89,13 @@ def preregistration_text(results: Results, reach: Sequence[Reach], date: str) ->
                                   "over fits and test posts (Satterthwaite), otherwise over test posts alone, and "
                                   "then it holds for these fits. Means over languages have the stratified jackknife, "
                                   "less its bias.",
-            "Transformations": "None of the labels. Copies of a text stay together in every resampling.",
+            "Transformations": "None of the labels. In every resampling these stay together: "
+                               f"{results.material.together}.",
             "Inference criteria": f"Two-sided, at .05 over the family of {counted(len(plan.contrasts), 'contrast')}: "
                                   f"Holm's p, and intervals that hold all at once.",
-            "Data exclusion": "Test posts whose text (case, spaces, handles and links aside) is also that of a "
-                              f"training post are answered and left out of the figures: "
-                              f"{int(results.material.is_known.sum()):,}.",
+            "Data exclusion": "Test posts that belong together with a training post, by their text (case, spaces, "
+                              "handles and links aside) or otherwise, are answered and left out of the figures: "
+                              f"{results.material.why_known('post')}.",
             "Missing data": "An answer outside the labels counts as wrong.",
             "Exploratory analysis": "All that the report shows beside the contrasts, each marked so."},
         "# Other": {
@@ -141,7 +142,7 @@ def data_statement(results: Results) -> str:
                                 + ".",
         "Use in this study": f"Training: {files['train']} ({posts_hash(material.train)[:12]}). Test: {files['test']} "
                              f"({posts_hash(material.rows)[:12]}); {len(kept.ids):,} test posts count, "
-                             f"{int(material.is_known.sum()):,} with the text of a training post do not.",
+                             f"{material.why_known('post')} do not.",
         "Licence and ethics": open_place("terms of the platform, licence, review board")}})
 
 

@@ -94,8 +94,8 @@ def data(results: Results) -> Section:
             Column("accuracy", "accuracy", "rate"),
             Column("every", f"{title_of(name)}, all rows", "rate"),
             Column("every_accuracy", "accuracy, all rows", "rate")], both)]
-    answer = (f"{len(results.kept.ids):,} test rows in {len(results.kept.languages)} languages; {known:,} more have "
-              "the text of a training row and are left out of every figure above.")
+    answer = (f"{len(results.kept.ids):,} test rows in {len(results.kept.languages)} languages; {known:,} more are "
+              f"left out of every figure above: {results.material.why_known()}.")
     return Section("data", "What the figures rest on", "How many rows are there, and what do repeated texts change?",
                    answer, [], tables, [])
 
@@ -143,12 +143,12 @@ def methods(results: Results, standing: Standing | None = None) -> str:
         text += (f"; {folded} were cross-validated in {repeat.folds} folds, {repeat.rounds} "
                  f"time{'s' * (repeat.rounds > 1)}, with equal texts in the same fold")
     text += (
-        f". All models labelled the same {len(kept.ids):,} test posts in {len(kept.languages)} languages; posts whose "
-        f"normalised text also occurred in training ({int(results.material.is_known.sum()):,}) were left out. "
+        f". All models labelled the same {len(kept.ids):,} test posts in {len(kept.languages)} languages; left "
+        f"out were {results.material.why_known('post')} (texts normalised). "
         f"Intervals are 95 per cent: bootstrap over test posts ({plan.statistics.draws:,} draws, stratified by "
-        "language, copies of a text together), for means over languages the stratified jackknife, less its bias, and "
-        "for differences between training sets with three seeds or more, and three draws where there are any, also "
-        "over these (Satterthwaite); with fewer they allow for other test posts only, with these fits. ")
+        f"language, {results.material.together} together), for means over languages the stratified jackknife, less its "
+        "bias, and for differences between training sets with three seeds or more, and three draws where there are "
+        "any, also over these (Satterthwaite); with fewer they allow for other test posts only, with these fits. ")
     if plan.contrasts:
         text += (f"The plan names {counted(len(plan.contrasts), 'contrast')} (SHA-256 {plan.hash[:12]}), whose "
                  "p-values are adjusted by Holm and whose intervals hold simultaneously. "

@@ -11,7 +11,7 @@ row, all posts, is one test.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,8 @@ def main(argv: list[str]) -> None:
     if len(options.runs) != 2:
         raise UserError(f"--runs: names {counted(len(options.runs), 'run')}; two are compared")
     first, second = (read(folder) for folder in find(options.runs, options.evaluation))
+    if first.name == second.name:  # as the fits of a study are called
+        first, second = (replace(side, name=str(side.folder)) for side in (first, second))
     print(compare(first, second, options.examples))
 
 
@@ -162,7 +164,7 @@ def line_of(name: str, models: list[Predictions], chosen: np.ndarray) -> list:
     test = mcnemar(*(Predictions(part, model.predicted[chosen]) for model in models))
     n = int(chosen.sum())
     return [name, n, *(number(float(side.mean())) for side in right), both, *only, n - both - sum(only),
-            f"{-100 * test['difference']:+.1f}", number(test["p"])]
+            f"{-100 * test['difference']:+.1f}", number(test["p"]) if test["p"] >= 0.001 else "<0.001"]
 
 
 def verdict(models: list[Predictions], first: str, second: str) -> str:

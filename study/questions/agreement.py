@@ -1,8 +1,8 @@
 """How far the people who labelled the test posts agree, and each model's accuracy beside what one of them reaches.
 
-A label is not the truth. One annotator is scored against the others alone, a model against the label of all of them,
-which is easier: the two stand side by side and are not compared. The figures are over the test posts that two
-annotators or more labelled, for people and models alike.
+A label is not the truth. One annotator is scored against the others alone, a model against the post's one label,
+which is easier: the two stand side by side and are not compared. People are judged on all test posts that two
+annotators or more labelled, models on those of them that count: with a label, and with a text that is not in training.
 """
 
 import numpy as np
@@ -19,18 +19,19 @@ def agreement(results: Results) -> Section | None:
     votes = {key: list(found.values()) for key, found in results.material.votes.items() if len(found) > 1}
     posts = results.posts(results.kept)
     twice = np.array([(post.language, post.id) in votes for post in posts], dtype=bool)
-    if not twice.any():
+    if not votes:
         return None
     statistics, groups = results.plan.statistics, {"all": twice}
     groups |= {code: twice & (results.kept.language == code) for code in results.kept.languages}
     people, lines = [], []
     for group, chosen in groups.items():
-        own = [votes[post.language, post.id] for post, wanted in zip(posts, chosen, strict=True) if wanted]
+        # People are judged on all posts, those on which they are tied too, which no model is scored on.
+        own = [given for (language, _), given in votes.items() if group in ("all", language)]
         if not own:
             continue
         found = alpha(own, min(2000, statistics.draws), statistics.seed)
         people.append({"languages": group, **found})
-        for name in results.names:
+        for name in results.names if chosen.any() else ():
             fits = list(results.recipe(name).values())
             right = float(np.mean([fit.correct[chosen].mean() for fit in fits]))
             low, high = wilson(right * chosen.sum(), chosen.sum())
@@ -43,7 +44,8 @@ def agreement(results: Results) -> Section | None:
                Column("ceiling_low", "low", "rate"), Column("ceiling_high", "high", "rate")]
     tables = [Table("agreement", "Annotators' agreement on the test posts", columns, people,
                     ["Intervals by bootstrap over posts. One against the others: how often an annotator's label is the "
-                     "commonest of the other annotators'."]),
+                     "commonest of the other annotators'. Posts on which they are tied count here; no model is scored "
+                     "on them."]),
               Table("agreement_accuracy", "Accuracy beside its ceiling, on posts with two annotators or more", [
                   Column("what", "model and languages"), Column("model", "model"), Column("languages", "languages"),
                   Column("n", "posts", "count"), Column("small", "small cell", "flag"),
@@ -56,11 +58,11 @@ def agreement(results: Results) -> Section | None:
               f"{number(whole['alpha'])}" + ("" if whole["alpha"] is None else
                                              f" ({number(whole['low'])} to {number(whole['high'])})")
               + f", and one annotator agrees with the others on {number(whole['ceiling'])} of the labels.")
-    answer += (" A model's accuracy is not comparable with that: it is scored against the label of all annotators "
-               "together, which is easier to agree with than the others alone.")
+    answer += (" A model's accuracy is not comparable with that: it is scored against the post's one label, that of "
+               "most annotators or of the label column, which is easier to agree with than the others alone.")
     figure = FigureSpec("forest", "agreement_accuracy", "Zero is what one annotator reaches against the others; left "
                         "of it, a model agrees with the label less often.", "That a model at zero "
-                        "agrees with people as well as they do with one another: its label is that of all annotators, "
+                        "agrees with people as well as they do with one another: its label is the post's, "
                         "an annotator's that of the others, which is harder.", name="agreement-ceiling",
                         title="Accuracy less the annotators' ceiling", x="less", y="what", low="less", high="less",
                         series="languages", hatched="small")

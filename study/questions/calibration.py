@@ -121,8 +121,10 @@ def answer_of(gaps: dict[str, float], own: list[dict], multi: str) -> str:
     if not gaps:
         return "Nothing can be said: a calibration error takes 20 posts."
     best = min(gaps, key=gaps.get)
-    said = (f"Stated probabilities differ from the share that is right by {number(gaps[best])} ({best}) to "
-            f"{number(max(gaps.values()))} over all languages together (first fits, debiased).")
+    least = f"by {number(gaps[best])}" if gaps[best] > 0 else "by no more than chance makes of so few posts"
+    most = f" to {number(max(gaps.values()))}" if max(gaps.values()) > 0 and len(gaps) > 1 else ""
+    said = (f"Stated probabilities differ from the share that is right {least} ({best}){most} over all languages "
+            "together (first fits, debiased), which is no proof of equality where it is little.")
     alone = [row for row in own if row["language"] != "all"]
     too_sure, unsure = (sum(sign * row["gap"] > 0 and row["gap_low"] * row["gap_high"] > 0 for row in alone)
                         for sign in (1, -1))

@@ -64,10 +64,16 @@ def sentence_of(results: Results, row: dict) -> str:
                    [f"{what} for {row['name']}, {changed},"], posts)
 
 
+VISIBLE = 0.005  # a standard deviation below it is written as none
+
+
 def variance_claims(results: Results, parts: list[dict]) -> list[Claim]:
     """The widest set's spread over seeds, if there are several."""
     return [Claim(f"Trained again with another seed, {row['set']} scores about {amount(row['sd'])} higher or lower on "
-                  f"{row['figure']} (standard deviation of {counted(row['seeds'], 'seed')}).",
+                  f"{row['figure']} (standard deviation of {counted(row['seeds'], 'seed')})."
+                  if row["sd"] >= VISIBLE else
+                  f"Between {counted(row['seeds'], 'seed')} of {row['set']} no spread on {row['figure']} is shown; a "
+                  f"standard deviation of {amount(row['high'])} would fit as well.",
                   row["sd"], row["low"], row["high"],
                   "The standard deviation over seeds, apart from the draw of rows and the test sample, is compatible "
                   "with anything inside the interval.",

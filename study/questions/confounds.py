@@ -234,7 +234,8 @@ def answer_of(results: Results, sizes: dict[str, int], pairs: list, rows: list[d
         said.append(f"{row['heading']}, {row['name']}: {row['figure']} {in_words(row)}{differ}.")
     luck = [row for row in parts if row["main"] and row["set"] == widest(results) and row["sd"] is not None]
     if luck:
-        each = ", ".join(f"{row['sd']:.3f} ({row['source']})" for row in luck)
+        each = ", ".join(f"{row['sd']:.3f} ({row['source']}" + ("" if row["low"] is None else
+                         f"; {row['low']:.3f} to {row['high']:.3f}") + ")" for row in luck)
         said.append(f"Standard deviations of {luck[0]['figure']}, {luck[0]['set']}: {each}.")
     return " ".join(said) or "The plan's fits differ in nothing that could be compared."
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from report.intervals import LEVEL
+from report.student import t_quantile
 from stats.corrected import of_sides
 from stats.learning_curve import FARTHEST, FEWEST_COUNTS, FEWEST_DRAWS, Curve, fit
 from stats.predictions import figures_of
@@ -26,6 +28,7 @@ def law_table(results: Results, by_language: dict[str, dict[int, Fits]], name: s
         for key, times in (("end", 1), ("twice", 2), ("farthest", FARTHEST)):
             line |= dict(zip((key, f"{key}_low", f"{key}_high"), found.at(times * found.most), strict=True))
         line |= {"gain": line["farthest"] - line["end"], "half": found.rows_for((found.a + line["end"]) / 2)}
+        line |= dict(zip(("rise", "rise_low", "rise_high"), rise(recipes, code, name), strict=True))
         rows.append(line)
     if not rows:
         return None, [f"No learning curve is fitted: that takes {FEWEST_COUNTS} numbers of rows, {FEWEST_DRAWS} draws."]
@@ -34,6 +37,8 @@ def law_table(results: Results, by_language: dict[str, dict[int, Fits]], name: s
         for end in ("", "_low", "_high")]
     return Table("exposure_law", f"{title_of(name)} in a language by its rows: an inverse power law", [
         Column("language", "language", "language"), Column("most", "most rows tried", "count"), *rate,
+        Column("rise", "measured from the fewest to the most rows", "difference"),
+        Column("rise_low", "low", "difference"), Column("rise_high", "high", "difference"),
         Column("spread", "between draws, at the end", "number"),
         Column("gain", f"gain by {FARTHEST} times the rows", "difference"),
         Column("half", "rows for half of what is left", "count"), Column("limit", "the law's limit", "rate"),
@@ -41,7 +46,9 @@ def law_table(results: Results, by_language: dict[str, dict[int, Fits]], name: s
         ["a − b·n^(−c) through the means over draws. Between draws: a standard deviation. Intervals: other draws of "
          "rows and other test posts, if the law holds. Beyond the most rows tried nothing tests the law, so nothing "
          f"is said beyond {FARTHEST} times that; and nothing about other languages, other ways of choosing the rows, "
-         "or rows of several languages at once. A dash: not within that range."]), []
+         "or rows of several languages at once. A dash: not within that range. Measured: mean over draws, with an "
+         "interval over other draws; where it holds zero, the curve was not shown to rise, and "
+         "its law says nothing."]), []
 
 
 def curve_of(recipes: dict[int, Fits], code: str, name: str) -> tuple[Curve | None, float | None]:
@@ -55,6 +62,16 @@ def curve_of(recipes: dict[int, Fits], code: str, name: str) -> tuple[Curve | No
     posts = of_sides(fits, len(fits), name, [code], "rows")[1]
     found = None if np.isnan(posts) else fit(counts, np.array(values), posts)
     return found, None if found is None else float(np.std([line[-1] for line in values], ddof=1))
+
+
+def rise(recipes: dict[int, Fits], code: str, name: str) -> tuple[float, float, float]:
+    """(mean, low, high) over draws of the figure with the most rows less that with the fewest, by Student's t."""
+    counts = [count for count in sorted(recipes) if count and recipes[count]]
+    keys = max((recipes[count] for count in counts), key=len)
+    found = np.array([value_at(recipes[counts[-1]], key, code, name) - value_at(recipes[counts[0]], key, code, name)
+                      for key in keys])
+    half = t_quantile(LEVEL, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
+    return float(found.mean()), float(found.mean() - half), float(found.mean() + half)
 
 
 def value_at(recipe: Fits, key: tuple, code: str, name: str) -> float:

@@ -108,7 +108,7 @@ def test_a_run_that_cannot_learn_is_told_so_once(place):
     said = train(place, "hopeless", "--epochs", "7", "--learning-rate", "1e-6", "--validation", "0.2")
     told = facts(place / "hopeless")
     learning, answers = told["learning"], told["answers"]
-    assert said.count("warning: after") == 1 and learning["warned_at"] == 10 and learning["left"] is False
+    assert said.count("warning: after") == 1 and learning["warned_at"] == 20 and learning["left"] is False
     assert "  1. --batch-size 4" in said and f"beside {learning['label_entropy']:.3f}" in said
     assert "gets a loss of 1.384 nats" in said and "warning: only 49 updates" in said
     page = (place / "hopeless" / "report.html").read_text(encoding="utf-8")

@@ -17,7 +17,7 @@ from common.files import ROOT
 from stats.families import THESE
 from study.preregistration import DECLARED, NAMED, Standing
 from study.questions.agreement import agreement
-from study.questions.confound_claims import MODEL
+from study.questions.confound_claims import MODEL, SEED, variance_claims, widest
 from study.questions.contrasts import OLDER, contrasts
 from study.questions.sentences import NONE, amount, compared, finding, many, scored, shortest, unshown
 from study.questions.stance import stance
@@ -129,8 +129,21 @@ def test_the_annotators_stand_beside_each_accuracy(study):
         assert row["less"] == pytest.approx(row["accuracy"] - row["ceiling"])
     assert "not comparable" in section.answer and "ceiling or above" not in section.answer
     assert "reaches that" not in section.answer and "which is harder" in section.figures[0].not_to_conclude
+    before = people.rows[0]
+    results.material.votes |= {("en", f"tied-{n}"): {"a": "neutral", "b": "unrelated"} for n in range(20)}
+    after = agreement(results).tables[0].rows[0]  # no row of the study, since they have no label
+    assert after["posts"] == before["posts"] + 20 and after["alpha"] < before["alpha"]
     results.material.votes = {}
     assert agreement(results) is None
+
+
+def test_a_spread_that_is_cut_at_zero_is_no_claim_of_none(study):
+    parts = [{"main": True, "set": widest(study[0]), "sd": 0.0, "low": 0.0, "high": 0.062, "source": SEED, "seeds": 3,
+              "figure": "accuracy"}]
+    claim, = variance_claims(study[0], parts)
+    assert claim.text.startswith("Between 3 seeds of") and "no spread on accuracy is shown" in claim.text
+    assert "standard deviation of .06 would fit as well." in claim.text
+    assert "about .03 higher or lower" in variance_claims(study[0], [parts[0] | {"sd": 0.03}])[0].text
 
 
 def test_a_sentence_follows_its_sign_and_has_none_where_nothing_is_shown(study):
