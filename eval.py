@@ -69,8 +69,8 @@ class EvalOptions(BaselineOptions, ColumnOptions, LabelOptions, MachineOptions):
     drop_known: str = option("same", "leave out posts whose text was in training: the same after normalising case, "
                              "space, handles and links; exactly the same; or leave out none",
                              choices=("same", "exact", "none"), group=DATA)
-    group_by: str | None = option(None, "column (such as author): the bootstrap draws posts with the same value "
-                                  "together", metavar="NAME", group=DATA)
+    group_by: str | None = option(None, "column (such as author): posts with the same value count together in the "
+                                  "intervals (default: what tools.split kept together)", metavar="NAME", group=DATA)
     by: list[str] = option((), "also score each value of these columns", metavar="COLUMN", group=SCORING)
     draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, maximum=10**6, group=SCORING)
     seed: int = option(0, "seed of the bootstrap", minimum=0, group=SCORING)
@@ -233,7 +233,7 @@ def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
     """Numbers of the groups that the bootstrap draws; a missing column is reported before any labelling."""
     check_by(options.by, [post.extra for post in posts])
     if options.group_by is None:
-        options.group_by, said = kept_together(find_path(options.data[0]).parent, posts)
+        options.group_by, said = kept_together(find_path(options.data[0]), posts)
         print(said, end="")
     return group_posts(posts, options.group_by, same_text=any(post.text for post in posts))
 

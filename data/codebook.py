@@ -19,6 +19,7 @@ reader is strict: a misspelt key that is skipped in silence changes what a model
 string or label in no group is an error that names the file and the key.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,7 +132,7 @@ def load_codebook(path: str | Path | None = None) -> Codebook:
     if not path.exists():
         names = sorted(file.stem for file in SHIPPED.glob("*.toml"))
         raise UserError(f"{path}: there is no such codebook; shipped are {', '.join(names)}")
-    return _build(read_toml(path), str(path))
+    return _build(read_toml(path), str(path), composed)
 
 
 def symbols_for(count: int) -> str:
@@ -139,11 +140,11 @@ def symbols_for(count: int) -> str:
     return "123456789"[:count] if count <= 9 else LETTERS[:count]
 
 
-def _build(data: dict, where: str) -> Codebook:
+def _build(data: dict, where: str, spelt: Callable[[str], str] = str) -> Codebook:
     _table(data, KEYS, where, "")
     if "labels" not in data:
         raise UserError(f"{where}: key 'labels' is missing; a codebook needs its labels: labels = [\"yes\", \"no\"]")
-    labels, definitions = _labels(data["labels"], where)
+    labels, definitions = _labels(data["labels"], where, spelt)
     kind = "number" if len(labels) <= 9 else "letter"
     defaults = {key: text.replace("KIND", kind) for key, text in DEFAULTS.items()}
     texts = {key: _template(data.get(key, defaults[key]), mark, where, key) for key, mark in PLACEHOLDERS.items()}
@@ -183,7 +184,7 @@ def _template(value, placeholder: str | None, where: str, key: str) -> str:
     return text
 
 
-def _labels(value, where: str) -> tuple[tuple[str, ...], dict[str, str]]:
+def _labels(value, where: str, spelt: Callable[[str], str]) -> tuple[tuple[str, ...], dict[str, str]]:
     if not isinstance(value, list):
         raise UserError(f"{where}: key 'labels' is {_kind(value)}; a list of names or [[labels]] tables was expected")
     names, definitions, seen = [], {}, {}
@@ -193,11 +194,11 @@ def _labels(value, where: str) -> tuple[tuple[str, ...], dict[str, str]]:
         _table(entry, ("name", "definition"), where, key)
         if "name" not in entry:
             raise UserError(f"{where}: {key} has no key 'name'")
-        name = composed(_text(entry["name"], where, f"{key}.name"))
+        name = spelt(_text(entry["name"], where, f"{key}.name"))
         if name != name.strip() or not name.isprintable():
             raise UserError(f"{where}: {key}.name {name!r} has spaces around it or a line break in it; "
                             f"write {' '.join(name.split())!r}")
-        plain = " ".join(name.casefold().split())
+        plain = " ".join(composed(name).casefold().split())
         if plain in seen:
             raise UserError(f"{where}: key 'labels': '{seen[plain]}' and '{name}' are the same; remove or rename one")
         seen[plain] = name
@@ -268,7 +269,7 @@ def _members(value, labels: tuple[str, ...], where: str, key: str) -> tuple[str,
 
 
 def _known(label, labels: tuple[str, ...], where: str, key: str) -> str:
-    label = composed(label) if isinstance(label, str) else label
+    label = {composed(one): one for one in labels}.get(composed(label), label) if isinstance(label, str) else label
     if label not in labels:
         raise UserError(f"{where}: key '{key}': {label!r} is not a label{closest(label, labels)}; "
                         f"labels are {', '.join(labels)}")

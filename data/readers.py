@@ -102,6 +102,8 @@ def iter_posts(
     """
     columns, notes = columns or Columns(), Notes() if notes is None else notes
     seen = SeenKeys() if check_ids else None
+    # Labels are read composed; a run's codebook may be older than that, and keeps the spelling that it was trained on.
+    other = {composed(label): label for label in codebook.labels if composed(label) != label} if codebook else {}
     first_bad: list[str] = []
     for path in _paths(paths):
         notes.files.append(path.name)
@@ -129,6 +131,8 @@ def iter_posts(
                     note_bad(f"{table.place}: {post.error}", table.place, notes)
                 if isinstance(post.label, Missing):
                     post = replace(post, label=_label_or_missing(post, codebook, notes))
+                if post.label in other:
+                    post = replace(post, label=other[post.label])
                 problem = _label_problem(post, codebook, require_labels and not is_annotated(names))
                 if problem:
                     kind, words = problem

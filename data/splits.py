@@ -27,7 +27,7 @@ from common.terminal import table
 from data.checks import normalise
 from data.posts import Post
 
-SPLIT = "split.json"  # beside the two files that tools.split writes
+SPLIT, HALVES = "split.json", ("train.jsonl", "test.jsonl")  # what tools.split writes
 
 
 @dataclass
@@ -133,13 +133,18 @@ def split_options(folder: Path) -> dict:
     return stored if isinstance(stored, dict) else {}
 
 
-def kept_together(folder: Path, posts: Sequence[Post]) -> tuple[str | None, str]:
-    """The column whose posts tools.split kept on one side when it made the files in `folder`, if these posts have it,
-    and a line that says so."""
-    column = split_options(folder).get("group_by")
-    if not isinstance(column, str) or not any(column in post.extra for post in posts):
+def group_of(file: Path) -> str | None:
+    """The column whose posts tools.split kept on one side when it wrote `file`; None for any other file."""
+    column = split_options(file.parent).get("group_by") if file.name in HALVES else None
+    return column if isinstance(column, str) else None
+
+
+def kept_together(file: Path, posts: Sequence[Post]) -> tuple[str | None, str]:
+    """That column, if these posts have it, and a line that says so."""
+    column = group_of(file)
+    if column is None or not any(column in post.extra for post in posts):
         return None, ""
-    return column, f"  posts of one “{column}” count together in the intervals, as {folder / SPLIT} kept them\n"
+    return column, f"  posts of one “{column}” count together in the intervals, as {file.parent / SPLIT} kept them\n"
 
 
 def hash_order(post: Post, seed: int) -> tuple[bytes, str]:

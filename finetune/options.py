@@ -9,7 +9,7 @@ from common.options import option
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.sampling import BALANCES
-from data.splits import split_options
+from data.splits import group_of, split_options
 from finetune.loop import LOSSES
 from finetune.recipe import SCHEDULES
 from loading.resident import ResidentOptions
@@ -47,7 +47,7 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
                                       f"none (default: a tenth if there are {ENOUGH} posts or more, else none)",
                                       minimum=0, maximum=0.9, group=DATA)
     group_by: str | None = option(None, "column (such as author): posts with the same value stay on one side of "
-                                  "that split",
+                                  "that split (default: what tools.split kept together)",
                                   metavar="NAME", group=DATA)
     split_by: str | None = option(None, "column with a date: the latest posts are the validation posts",
                                   metavar="NAME", group=DATA)
@@ -125,8 +125,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
             if self.columns() != before:
                 names = ", ".join(f"{role} '{getattr(self.columns(), role)}'" for role in self.columns().remembered)
                 said.append(f"columns as in {folder / 'split.json'}: {names}")
-        if self.group_by is None and self.split_by is None and isinstance(stored.get("group_by"), str):
-            self.group_by = stored["group_by"]
+        if self.group_by is None and self.split_by is None:
+            self.group_by = group_of(find_path(self.data[0]))
         if self.codebook is None and (folder / "codebook.toml").is_file():
             self.codebook = str(folder / "codebook.toml")
             said.append(f"labels of {self.codebook}; --codebook names another")

@@ -156,8 +156,7 @@ def part(posts: list[Post], options) -> tuple[Split, list[str]]:
     if not is_remembered:
         return split(group_by=column), []
     try:
-        return split(group_by=column), [f"  posts of one “{column}” stay on one side of training and validation, as "
-                                        "tools.split kept them"]
+        return split(group_by=column), [f"  posts of one “{column}” stay on one side of training and validation"]
     except UserError as error:
         options.group_by = None
         return split(), [f"  posts of one “{column}” are in training and in validation: {error}"]

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 
 import numpy
 
+from report.clusters import worth
 from report.intervals import LEVEL, bootstrap, wilson
 
 BINS = 10
@@ -55,13 +56,17 @@ def calibration_error(confidence: numpy.ndarray, right: numpy.ndarray) -> float 
     return float(max(0.0, found) ** 0.5)
 
 
-def coverage_curve(confidence: numpy.ndarray, right: numpy.ndarray, level: float = LEVEL) -> list[dict]:
-    """For each threshold: coverage, n, accuracy and its Wilson interval among the posts at or above it."""
+def coverage_curve(confidence: numpy.ndarray, right: numpy.ndarray, level: float = LEVEL,
+                   clusters: Sequence[int] | None = None) -> list[dict]:
+    """For each threshold: coverage, n, accuracy and its Wilson interval among the posts at or above it, of as many as
+    those that belong together (equal `clusters`) are worth."""
+    clusters = numpy.arange(len(right)) if clusters is None else numpy.asarray(clusters)
     rows = []
     for threshold in THRESHOLDS:
         inside = confidence >= threshold
         n = int(inside.sum())
-        low, high = wilson(int(right[inside].sum()), n, level) or (None, None)
+        part = worth(right[inside].astype(numpy.int64), clusters[inside], level) if n else 1.0
+        low, high = wilson(part * int(right[inside].sum()), part * n, level) or (None, None)
         rows.append({"threshold": threshold, "coverage": n / len(right) if len(right) else None, "n": n,
                      "accuracy": float(right[inside].mean()) if n else None, "low": low, "high": high})
     return rows
@@ -82,7 +87,7 @@ def calibration(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Se
     log_loss = float(-numpy.log(numpy.maximum(probabilities[truth > 0], SMALLEST)).mean())
     found = {"n": n, "confidence": float(top.mean()), "accuracy": float(right.mean()), "log_loss": log_loss,
              "brier": float(loss.mean()), "brier_ci": None, "ece": error, "ece_ci": None, "gap": float(apart.mean()),
-             "gap_ci": None, "bins": [], "coverage": coverage_curve(top, right, level), "notes": {}}
+             "gap_ci": None, "bins": [], "coverage": coverage_curve(top, right, level, clusters), "notes": {}}
     if error is None:
         found["notes"]["ece"] = f"fewer than {2 * LEAST_IN_BIN} rows: no two bins"
     else:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy
 
-from report.clusters import MIN_GROUPS
+from common.terminal import counted
+from report.clusters import MIN_GROUPS, Worths
 from report.counts import MEANS, VIEWS, figures
 from report.intervals import wilson
 
@@ -24,19 +25,23 @@ class Figures:
     """The figures of one table of counts (K, M) as JSON values: floats, intervals, or null with a note."""
 
     def __init__(self, table: numpy.ndarray, classes: tuple[str, ...], intervals: numpy.ndarray | None, level: float,
-                 worth: float = 1.0):
-        self.table, self.classes, self.intervals, self.level, self.worth = table, classes, intervals, level, worth
+                 worths: Worths | None = None):
+        self.table, self.classes, self.intervals, self.level, self.worths = table, classes, intervals, level, worths
         self.values = figures(table)
         self.gold, self.hits = table.sum(1), numpy.diagonal(table)
         self.predicted = table[:, : len(classes)].sum(0)
         self.n = int(table.sum())
         occurs = self.gold + self.predicted > 0
         self.absent = [name for name, there in zip(classes, occurs, strict=True) if not there]
-        few = [f"'{name}' has {int(rows)}" for name, rows, there in zip(classes, self.gold, occurs, strict=True)
+        few = [f"'{name}' has {int(rows)} rows" for name, rows, there in zip(classes, self.gold, occurs, strict=True)
                if there and rows < MIN_ROWS]
+        if worths is not None:
+            few += [f"'{name}' has {counted(groups, 'group')} of rows" for name, groups, rows, there in
+                    zip(classes, worths.groups, self.gold, occurs, strict=True)
+                    if there and rows >= MIN_ROWS and groups < MIN_GROUPS]
         # A class that is predicted but has no gold rows counts in macro-F1 (as 0) but not in balanced accuracy.
         self.few = {"macro_f1": few, "weighted_f1": [],
-                    "balanced_accuracy": [words for words in few if not words.endswith(" has 0")]}
+                    "balanced_accuracy": [words for words in few if not words.endswith(" has 0 rows")]}
 
     def resampled(self, column: int) -> list[float] | None:
         """The bootstrap interval in one column of the statistic; None if no resampled set has the figure."""
@@ -51,15 +56,16 @@ class Figures:
             value = float(self.values[name])
             result[name] = None if numpy.isnan(value) else value
             if name == "accuracy":
-                interval = wilson(self.worth * self.hits.sum(), self.worth * self.n, self.level)
+                worth = 1.0 if self.worths is None else self.worths.all
+                interval = wilson(worth * self.hits.sum(), worth * self.n, self.level)
                 result["accuracy_ci"] = list(map(float, interval)) if interval else None
-                result |= {"n_effective": self.worth * self.n} if self.worth < 1 else {}
+                result |= {"n_effective": worth * self.n} if worth < 1 else {}
             else:
                 result[f"{name}_ci"] = None if self.few[name] else self.resampled(MEANS.index(name))
             if not self.n:
                 notes[name] = notes[f"{name}_ci"] = "no rows"
             elif result[f"{name}_ci"] is None:
-                notes[f"{name}_ci"] = (f"{', '.join(self.few[name])} rows, fewer than {MIN_ROWS}"
+                notes[f"{name}_ci"] = (f"{', '.join(self.few[name])}, fewer than {MIN_ROWS}"
                                        if self.few[name] else TOO_FEW)
         return result | {"notes": notes}
 
@@ -77,11 +83,14 @@ class Figures:
         result = {}
         for k, name in enumerate(self.classes):
             gold, predicted, hits = int(self.gold[k]), int(self.predicted[k]), int(self.hits[k])
-            row = {"support": gold, "predicted": predicted} | self.rate("precision", hits, predicted, "never predicted")
-            row["notes"] |= (recall := self.rate("recall", hits, gold, "no gold rows")).pop("notes")
+            given = 1.0 if self.worths is None else self.worths.predicted[k]
+            row = {"support": gold, "predicted": predicted} | self.rate("precision", hits, predicted, "never predicted",
+                                                                        given)
+            row["notes"] |= (recall := self.rate("recall", hits, gold, "no gold rows", self.worth_of(k))).pop("notes")
             row |= recall
             row["f1"] = float(self.values["f1"][k]) if gold + predicted else None
-            row["f1_ci"] = self.resampled(len(MEANS) + k) if gold >= MIN_ROWS else None
+            enough = self.worths is None or self.worths.groups[k] >= MIN_GROUPS
+            row["f1_ci"] = self.resampled(len(MEANS) + k) if gold >= MIN_ROWS and enough else None
             if row["f1"] is None:
                 row["notes"]["f1"] = "in neither gold nor prediction"
             if row["f1_ci"] is None:
@@ -90,9 +99,13 @@ class Figures:
             result[name] = row
         return result
 
-    def rate(self, name: str, hits: float, total: float, reason: str) -> dict:
-        """A plain rate with its Wilson interval, or null with the reason."""
-        interval = wilson(self.worth * hits, self.worth * total, self.level)
+    def worth_of(self, k: int) -> float:
+        """What the rows of a human label are worth."""
+        return 1.0 if self.worths is None else self.worths.gold[k]
+
+    def rate(self, name: str, hits: float, total: float, reason: str, worth: float = 1.0) -> dict:
+        """A plain rate with its Wilson interval, or null with the reason; worth: of its rows as independent ones."""
+        interval = wilson(worth * hits, worth * total, self.level)
         if interval is None:
             return {name: None, f"{name}_ci": None, "notes": {name: reason, f"{name}_ci": reason}}
         return {name: float(hits / total), f"{name}_ci": list(map(float, interval)), "notes": {}}
@@ -114,7 +127,8 @@ def two_sided(found: Figures) -> dict:
     """One table of related against unrelated; balanced accuracy is null unless both sides have rows."""
     topic = found.means(("accuracy", "balanced_accuracy", "macro_f1"))
     for k, (name, side) in enumerate((("recall", "related"), ("specificity", "unrelated"))):
-        rate = found.rate(name, found.hits[k], found.gold[k], f"no {side} rows" if found.n else "no rows")
+        rate = found.rate(name, found.hits[k], found.gold[k], f"no {side} rows" if found.n else "no rows",
+                          found.worth_of(k))
         topic["notes"] |= rate.pop("notes")
         topic |= rate
         if topic[name] is None and found.n:

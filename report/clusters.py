@@ -1,18 +1,18 @@
 """What rows that belong together are worth as independent ones, so that Wilson's interval of a rate can be told so.
 
 Posts by one author, or copies of a text, are right or wrong together, so n of them say less than n independent posts.
-With e_g the hits of cluster g beyond what the rate p gives it, G clusters, and t and z the quantiles of Student's
-distribution with G - 1 degrees of freedom and of the normal one:
+With e_g the hits of cluster g beyond what the rate p gives it, G clusters, and t_d the quantile of Student's
+distribution with d degrees of freedom:
 
-    deff = G / (G - 1) sum_g e_g^2  /  (n / (n - 1) n p (1 - p))        worth = 1 / max(1, deff (t / z)^2)
+    deff = G / (G - 1) sum_g e_g^2  /  (n / (n - 1) n p (1 - p))        worth = min(1, (t_(n-1) / t_(G-1))^2 / deff)
 
 The interval is Wilson's for worth k of worth n rows: the "effective sample size" of Korn and Graubard (1998, Survey
-Methodology 24, 193-201). Rows that all are by themselves are worth 1. Where all are right, or all wrong, nothing tells
-how much they hang together, and a cluster counts as one row. tests/report/test_intervals.py measures how often such
-intervals cover the truth.
+Methodology 24, 193-201), there with another interval. Rows that all are by themselves are worth 1. Where all are right,
+or all wrong, nothing tells how much they hang together, and deff is taken as 1: near 0 and 1 such intervals cover the
+truth less often than their level. tests/report/test_intervals.py measures how often elsewhere.
 """
 
-from statistics import NormalDist
+from dataclasses import dataclass
 
 import numpy
 
@@ -28,10 +28,34 @@ def worth(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) ->
     n, groups, right = len(hits), len(names), int(hits.sum())
     if groups == n:
         return 1.0
-    if groups == 1 or right in (0, n):
-        return groups / n
+    if groups == 1:
+        return 1 / n
     sizes, own = numpy.bincount(cluster), numpy.bincount(cluster, hits).astype(numpy.int64)
     beyond = numpy.sort(n * own - right * sizes).astype(numpy.float64)  # n e_g; no order of rows changes their sum
-    deff = groups / (groups - 1) * float(beyond @ beyond) / (n / (n - 1) * n * right * (n - right))
-    wider = t_quantile(level, groups - 1) / NormalDist().inv_cdf((1 + level) / 2)
-    return 1 / max(1.0, deff * wider**2)
+    spread = n / (n - 1) * n * right * (n - right)
+    deff = groups / (groups - 1) * float(beyond @ beyond) / spread if spread else 1.0
+    wider = t_quantile(level, groups - 1) / t_quantile(level, n - 1)
+    return min(1.0, 1 / (deff * wider**2)) if deff else 1.0
+
+
+@dataclass(frozen=True)
+class Worths:
+    """What a table's rows are worth: all of them, those of each human label, those of each answer; and how many
+    clusters the rows of each human label come from."""
+
+    all: float
+    gold: tuple[float, ...]
+    predicted: tuple[float, ...]
+    groups: tuple[int, ...]
+
+    @classmethod
+    def of(cls, gold: numpy.ndarray, predicted: numpy.ndarray, clusters: numpy.ndarray, classes: int,
+           level: float = LEVEL) -> "Worths":
+        """gold (n,), predicted (n,): classes, where an answer outside them has a number beyond them."""
+        hits = (gold == predicted).astype(numpy.int64)
+
+        def part(chosen: numpy.ndarray) -> float:
+            return worth(hits[chosen], clusters[chosen], level) if chosen.any() else 1.0
+
+        sides = [tuple(part(side == k) for k in range(classes)) for side in (gold, predicted)]
+        return cls(part(gold >= 0), *sides, tuple(len(numpy.unique(clusters[gold == k])) for k in range(classes)))

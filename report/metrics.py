@@ -31,7 +31,7 @@ import numpy
 from common.errors import UserError
 from report.calibration import calibration
 from report.cells import Figures, mean_over_languages, stance_figures, topic_figures
-from report.clusters import MIN_GROUPS, worth
+from report.clusters import MIN_GROUPS, Worths
 from report.counts import MEANS, VIEWS, Grouping, figures, flat_indices, views
 from report.intervals import LEVEL, bootstrap, patterns
 
@@ -207,7 +207,7 @@ class _Table:
         for column in used.T:
             numpy.add.at(flat, column[column >= 0], 1)
         tables = views(flat, self.grouping)
-        found, at, worths = {}, 0, self._worth(rows)
+        found, at, worths = {}, 0, self._worths(rows)
         for name, table in tables.items():
             width = len(MEANS) + len(table)
             part = None if intervals is None else intervals[:, at : at + width]
@@ -226,18 +226,19 @@ class _Table:
         cell["calibration"] = self._calibration(rows, cell["notes"])
         return cell
 
-    def _worth(self, rows: numpy.ndarray) -> dict[str, float]:
-        """For each view, the share of independent rows that its rows are worth, since some belong together."""
+    def _worths(self, rows: numpy.ndarray) -> dict[str, Worths | None]:
+        """For each view, what its rows are worth where some belong together; None where each is by itself."""
         if len(numpy.unique(self.clusters[rows])) == len(rows):
-            return dict.fromkeys(VIEWS, 1.0)
+            return dict.fromkeys(VIEWS)
         kinds, kind = numpy.unique(self.indices[rows], axis=0, return_inverse=True)
         flat = numpy.zeros((len(kinds), self.grouping.width))
         for column in kinds.T:
             flat[numpy.flatnonzero(column >= 0), column[column >= 0]] = 1
         found = {}
         for name, table in views(flat, self.grouping).items():
-            counts, hits = table.sum((-2, -1))[kind] > 0, numpy.trace(table, axis1=-2, axis2=-1)[kind]
-            found[name] = worth(hits[counts], self.clusters[rows][counts], self.level) if counts.any() else 1.0
+            counts = table.sum((-2, -1))[kind] > 0  # the rows that this view is about
+            gold, predicted = (table.sum(axis).argmax(-1)[kind][counts] for axis in (-1, -2))
+            found[name] = Worths.of(gold, predicted, self.clusters[rows][counts], table.shape[-2], self.level)
         return found
 
     def _calibration(self, rows: numpy.ndarray, notes: dict) -> dict | None:

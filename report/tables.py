@@ -23,7 +23,7 @@ HOW_TO_READ = {  # by the column that a line explains
               "found related",
 }
 MOST = 40  # values of a column of --by that the terminal shows
-MARKS = (f"° fewer than {SMALL} posts", "† no interval, since a label has fewer than 10 posts", "– not estimable")
+MARKS = (f"° fewer than {SMALL} posts", "† no interval: fewer than 10 posts or groups of a label", "– not estimable")
 
 
 def groups_of_rows(metrics: Mapping, names: Mapping[str, str] | None = None) -> list[tuple[str, list[tuple]]]:

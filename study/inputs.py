@@ -109,8 +109,8 @@ def read_material(plan: Plan) -> Material:
     except UserError as error:
         where, said = f"{plan.path}: [data]", str(error)
         keys = {f"--{name.replace('_', '-')}": name for name in vars(plan.data)}  # as the other programs call them
-        said = re.sub(r"--[a-z-]*[a-z]", lambda found: f"[data] {keys.get(found[0])}" if found[0] in keys else found[0],
-                      said)
+        said = re.sub(r"(?<![\w-])--[a-z-]*[a-z]\b",
+                      lambda found: f"[data] {keys[found[0]]}" if found[0] in keys else found[0], said)
         raise UserError(said if said.startswith(str(plan.path)) else f"{where}: {said}") from error
 
 

@@ -152,7 +152,7 @@ def power_lines(found: list[Reach]) -> list[str]:
             "" if reach.design.holds_for_others else "; too few seeds or draws, so for these fits only"))
         if reach.is_hopeless:
             text.append(f"  {reach.contrast}: hopeless: a difference of {reach.worth} would mostly not be shown; "
-                        + ("more posts would not help, more seeds or draws might" if reach.for_worth is None else
+                        + (f"more {unit} would not help, more seeds or draws might" if reach.for_worth is None else
                            f"{reach.for_worth:,} {unit} are needed for it"))
     return text
 

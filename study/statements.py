@@ -184,7 +184,7 @@ def _answered(results: Results) -> str:
 
 def _rationale(one: Reach) -> str:
     return (f"{one.contrast}: the smallest difference shown with 80 per cent is {one.smallest:.3f} with "
-            f"{one.design.clusters:,} posts ({one.basis})" + (
+            f"{one.design.clusters:,} {one.unit} ({one.basis})" + (
                 f"; a difference of {one.worth} would mostly not be shown: hopeless" if one.is_hopeless else "") + ".")
 
 

@@ -141,7 +141,7 @@ def methods(results: Results, standing: Standing | None = None) -> str:
     if repeat.folds:
         folded = ", ".join(language_name(code) for code in results.material.folded)
         text += (f"; {folded} were cross-validated in {repeat.folds} folds, {repeat.rounds} "
-                 f"time{'s' * (repeat.rounds > 1)}, with equal texts in the same fold")
+                 f"time{'s' * (repeat.rounds > 1)}, with {results.material.together} in the same fold")
     text += (
         f". All models labelled the same {len(kept.ids):,} test posts in {len(kept.languages)} languages; left "
         f"out were {results.material.why_known('post')} (texts normalised). "

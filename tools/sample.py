@@ -34,6 +34,7 @@ from data.readers import iter_posts
 from data.seen import SeenKeys
 from data.sheets import SheetOptions
 from data.splits import largest_remainder
+from data.visible import composed
 from data.writers import output_format, write_rows
 from finetune.run_folder import RunFolder
 from report.words import counted
@@ -193,7 +194,7 @@ def most_probable(options: SampleOptions) -> Iterator[float]:
         if not post.extra.get(ERROR, "").strip():
             numbers.add(post)
             first = first or post.place
-            given.add(post.extra.get(options.predicted_column, "").strip())
+            given.add(composed(post.extra.get(options.predicted_column, "").strip()))
     found = numbers.of(given - {""})
     if found is None and first:
         raise UserError(f"--unsure: {first} has no probabilities; label with classify.py, or leave it out")

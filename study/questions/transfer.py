@@ -39,7 +39,8 @@ def topic(results: Results) -> Section:
         answer = topic_answer(results, recipes, multi, single[0], name)
         named = [each for each in single if is_named(results, multi, each, name)]
         claims = [topic_claim(results, recipes, multi, each, name) for each in single if each not in named]
-    matrix.notes = ["Mean over the set's fits; intervals by bootstrap over test posts, copies of a text together."]
+    matrix.notes = ["Mean over the set's fits; intervals by bootstrap over test posts, with these "
+                    f"together: {results.material.together}."]
     figures = [FigureSpec("matrix", matrix.name, "Each row is one train set. Outlined cells are languages it was "
                           "trained on; a set whose other cells are as high carries over.", of_cells(matrix),
                           name="topic-transfer", title=f"{title_of(name)} by train set and test language", x="language",

@@ -125,8 +125,9 @@ def set_table(results: Results, sides: Mapping[str, tuple[Predictions, Predictio
                Column("test", "test")]
     return Table("translation_sets", "Translation less own text, each language counting the same", columns, lines,
                  ["Seen and unseen: whether the set has training rows in the language. Interval and p are of the "
-                  "same difference, in which each language counts the same, and both keep copies of a text together. p "
-                  "values are not corrected for their number: all of this is exploratory."])
+                  "same difference, in which each language counts the same, and both keep these together: "
+                  f"{results.material.together}. p values are not corrected for their number: all of this is "
+                  "exploratory."])
 
 
 def claims_of(results: Results, sides: Mapping[str, tuple[Predictions, Predictions]], rows: Rows, chosen: np.ndarray

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 import train
+from common.errors import UserError
 from data.annotators import majority
-from data.codebook import Codebook
+from data.codebook import Codebook, load_codebook
 from data.outside import read_outside
 from data.posts import Columns
 from data.readers import read_posts
@@ -38,9 +39,19 @@ def test_labels_that_look_the_same_are_the_same(tmp_path):
     rows = [{"id": str(n), "text": f"post {n}", "label": (*TWO, "outro")[n % 3], "language": "pt"} for n in range(30)]
     posts, notes = read_posts([jsonl(tmp_path / "a.jsonl", rows)])
     assert {post.label for post in posts} == {TWO[0], "outro"} and not notes.counts["stripped_label"]
-    book = Codebook.from_dict({"labels": [TWO[1], "outro"], "examples": [{"label": TWO[0], "text": "caro"}],
-                               "groups": {"topic": {"related": [TWO[1]], "unrelated": ["outro"]}}})
+    (tmp_path / "book.toml").write_text(f'''labels = ["{TWO[1]}", "outro"]
+examples = [{{label = "{TWO[0]}", text = "caro"}}]
+[groups.topic]
+related = ["{TWO[1]}"]
+unrelated = ["outro"]
+''', encoding="utf-8")
+    book = load_codebook(tmp_path / "book.toml")
     assert book.labels == (TWO[0], "outro") and book.examples == ((TWO[0], "caro"),)
+    of_a_run = Codebook.from_dict({"labels": [TWO[1], "outro"]})  # trained before labels were read so
+    posts, _ = read_posts([tmp_path / "a.jsonl"], codebook=of_a_run)
+    assert of_a_run.labels == (TWO[1], "outro") and {post.label for post in posts} == {TWO[1], "outro"}
+    with pytest.raises(UserError, match="are the same"):
+        Codebook.from_dict({"labels": TWO})
     read_posts([tmp_path / "a.jsonl"], codebook=book)
     said = [row | {"predicted": TWO[1]} for row in rows]
     _, predicted, _ = read_outside(jsonl(tmp_path / "b.jsonl", said), [], [], Columns(), book, "error")
@@ -72,6 +83,22 @@ def test_ids_whose_zeros_a_spreadsheet_took_away():
     refused(sample.main, *words, says=("has no text in posts.csv; there is '05", "may have taken zeros away"))
     table("posts.csv", [{"id": f"x{n}", "text": f"post {n}"} for n in range(5000, 5040)])
     refused(sample.main, *words, says="has no text in posts.csv, which must have all labelled posts")
+
+
+def test_probabilities_of_labels_in_either_spelling_are_used():
+    rows = [{"id": str(n), "predicted": TWO[1] if n % 2 else "outro", f"p_{TWO[1]}": (0.1, 0.8)[n % 2],
+             "p_outro": (0.9, 0.2)[n % 2]} for n in range(60)]
+    table("labels.csv", rows)
+    table("coded.csv", [{"id": str(n), "label": TWO[0] if n % 2 else "outro"} for n in range(30)])
+    found = []
+    for _ in range(2):
+        ended = call(prevalence, "--labels", "labels.csv", "--coded", "coded.csv", "--json", "out.json")
+        assert ended.code == 0, ended.err
+        found.append(json.loads(Path("out.json").read_text(encoding="utf-8")))
+        rows = [{unicodedata.normalize("NFC", key): unicodedata.normalize("NFC", value) if isinstance(value, str) else
+                 value for key, value in row.items()} for row in rows]
+        table("labels.csv", rows)
+    assert found[0] == found[1] and {row["label"] for row in found[0]} == {TWO[0], "outro"}
 
 
 @pytest.mark.parametrize("other", [False, True])

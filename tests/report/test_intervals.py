@@ -179,14 +179,18 @@ def test_small_classes_are_not_covered_and_ten_rows_are():
 
 
 def test_the_worth_of_rows_is_that_of_the_formula_and_of_known_cases():
-    hits, clusters = numpy.array([1, 1, 0, 1, 0, 0, 1]), numpy.array([3, 3, 3, 5, 5, 8, 9])
+    hits, clusters = numpy.array([1, 1, 1, 0, 0, 0, 1]), numpy.array([3, 3, 3, 5, 5, 8, 9])
     rate, n, groups = 4 / 7, 7, 4
     beyond = [(hits[clusters == name] - rate).sum() for name in (3, 5, 8, 9)]
     deff = groups / (groups - 1) * sum(e * e for e in beyond) / (n / (n - 1) * n * rate * (1 - rate))
-    wider = stats.t.ppf(0.975, groups - 1) / stats.norm.ppf(0.975)
-    assert worth(hits, clusters) == pytest.approx(1 / (deff * wider**2), rel=1e-9)
+    wider = stats.t.ppf(0.975, groups - 1) / stats.t.ppf(0.975, n - 1)
+    assert worth(hits, clusters) == pytest.approx(min(1, 1 / (deff * wider**2)), rel=1e-9) and deff > 1
     assert worth(hits, numpy.arange(7)) == 1 and worth(hits, numpy.zeros(7)) == pytest.approx(1 / 7)
-    assert worth(numpy.ones(6), numpy.array([1, 1, 1, 2, 2, 3])) == 1 / 2  # three clusters, all right
+    tens = numpy.repeat(numpy.arange(20), 10)  # all right, and one wrong: about the same
+    assert worth(numpy.ones(200), tens) == pytest.approx((stats.t.ppf(0.975, 199) / stats.t.ppf(0.975, 19)) ** 2)
+    assert worth((numpy.arange(200) > 0).astype(int), tens) == pytest.approx(worth(numpy.ones(200), tens), rel=0.1)
+    pair = numpy.array([0, 0, *range(1, 19)])  # a single pair among twenty
+    assert 0.85 < worth(numpy.arange(20) % 2, pair) <= 1
     copies = numpy.repeat(numpy.array([1, 0, 1, 1, 0, 1, 0, 1, 1, 1] * 20), 2)  # each row twice: worth half
     assert worth(copies, numpy.repeat(numpy.arange(200), 2)) == pytest.approx(0.5, rel=0.02)
 

@@ -268,3 +268,16 @@ def test_rows_that_belong_together_count_for_less_in_every_rate():
     gap = [re.search(r"topic .*? points \((.*?)\)", " ".join(findings(found)))[1] for found in (one, two)]
     low, high = ([float(part.replace("−", "-")) for part in words.split(" to ")] for words in gap)
     assert low == pytest.approx(high, abs=0.4)
+
+
+def test_a_label_of_one_author_has_the_worth_of_one():
+    """Fifty posts of a label by one author, all right, say little of its recall, whatever the others are worth."""
+    gold, clusters = ["pro"] * 50 + ["anti"] * 200, [0] * 50 + list(range(1, 201))
+    predicted = ["pro"] * 50 + ["anti", "pro"] * 100
+    found = score(Scored([str(n) for n in range(250)], gold, predicted, ["en"] * 250, LABELS, None, RELATED,
+                         clusters=clusters), draws=50)
+    own, other = found["labels"]["pro"], found["labels"]["anti"]
+    assert own["recall"] == 1 and own["recall_ci"][0] < 0.25 and own["f1_ci"] is None
+    assert "groups of posts" in own["notes"]["f1_ci"] and other["f1_ci"] is not None
+    assert other["recall_ci"][0] > 0.42 and found["macro_f1_ci"] is None
+    assert "'pro' has 1 group of rows, fewer than 10" in found["notes"]["macro_f1_ci"]

@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.reading import json_value
 from data.codebook import Codebook
 from data.posts import Post
+from data.visible import composed
 
 OBJECT, COLUMN, SUMMED = "probabilities", "p_", "related"
 SUM = 0.01  # by which probabilities may miss one
@@ -50,7 +51,7 @@ class Probabilities:
 
     def _named(self, there: dict) -> list[str]:
         if self._codebook is not None:
-            labels = list(self._codebook.labels)
+            labels = [composed(label) for label in self._codebook.labels]
             return labels if any(label in there for label in labels) else []
         return list(there)
 
@@ -98,14 +99,15 @@ class Probabilities:
 def _written(post: Post) -> dict:
     """label -> what stands there: the object in the column `probabilities`, or the columns p_LABEL."""
     if OBJECT not in post.extra:
-        return {name.removeprefix(COLUMN): cell for name, cell in post.extra.items() if name.startswith(COLUMN)}
+        return {composed(name.removeprefix(COLUMN)): cell for name, cell in post.extra.items()
+                if name.startswith(COLUMN)}
     try:
         found = json_value(post.extra[OBJECT] or "{}")
     except ValueError:
         found = None
     if not isinstance(found, dict):
         raise UserError(f"{post.place}: probabilities are no JSON object of a number for each label")
-    return dict(sorted(found.items()))
+    return {composed(name): value for name, value in sorted(found.items())}
 
 
 def share_of(cell) -> float | None:

@@ -76,7 +76,7 @@ def read_codes(path: Path, columns: Columns, codebook: Codebook | None, bad_labe
         if first is not post:
             raise UserError(f"{post.place}: id '{post.id[:40]}' was coded before ({first.place}); several coders' rows "
                             f"need a column '{columns.annotator}'")
-    return Codes(posts, notes, agreement)
+    return Codes([replace(post, label=composed(post.label)) for post in posts], notes, agreement)
 
 
 def chances(codes: Codes) -> tuple[numpy.ndarray, list[str] | None] | None:
@@ -113,7 +113,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
     wanted: dict[str, list[int]] = {}
     for row, post in enumerate(codes.posts):
         wanted.setdefault(post.id, []).append(row)
-    names: dict[str, int] = {label: n for n, label in enumerate(codebook.labels)} if codebook else {}
+    names: dict[str, int] = {composed(label): n for n, label in enumerate(codebook.labels)} if codebook else {}
     groups: dict[str, int] = {}
     predicted, group, place, texts, unread, trained, other = array("q"), array("q"), {}, {}, 0, 0, ""
     short = {key.lstrip("0") for key in wanted}
