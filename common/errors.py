@@ -176,5 +176,7 @@ def closest(word: str, candidates) -> str:
 
     if len(str(word)) > 200:  # no name, and comparing takes the square of its length
         return ""
-    match = difflib.get_close_matches(str(word), [str(c) for c in candidates], n=1)
+    names = [str(c) for c in candidates]
+    match = ([name for name in names if name.casefold() == str(word).casefold() and name != word]
+             or difflib.get_close_matches(str(word), names, n=1))
     return f"; did you mean '{match[0]}'?" if match else ""

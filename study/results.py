@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from common.errors import UserError
+from common.errors import UserError, closest
 from common.files import find_path
 from data.languages import language_name, reduce_language
 from data.readers import by_id, read_predictions
@@ -161,7 +161,9 @@ class Results:
                                 f"was trained on; say seen = [...] under [outside.{contrast.second}]")
         missing = [code for code in wanted if code not in self.kept.languages]
         if missing or not wanted:
-            word = f"there is no test row in {language_name(missing[0])}" if missing else "no test language is left"
+            there = self.kept.languages
+            word = (f"there is no test row in {language_name(missing[0])}{closest(missing[0], there)} that is not left "
+                    f"out; there are {', '.join(there)}" if missing else "no test language is left")
             raise UserError(f"{self.plan.path}: contrast '{contrast.name}': {word}")
         return wanted
 

@@ -71,3 +71,9 @@ def test_what_is_counted_for_the_reach_has_its_name(tmp_path):
     assert "contrast" in power_lines(power(results))[0] and "groups" not in power_lines(power(results))[0]
     results.material.group_by = "author"
     assert "groups of posts for 0.1" in power_lines(power(results))[0]
+
+
+def test_a_language_without_test_rows_is_named_with_those_that_are_there(tmp_path):
+    results = fake_results(tmp_path, PLAN.replace('languages = ["unseen"]', 'languages = ["Ko"]'))
+    with pytest.raises(UserError, match=r"no test row in .* did you mean 'ko'.* there are ar, de, en"):
+        results.languages_of(results.plan.contrasts[0])
