@@ -231,6 +231,7 @@ class _Table:
         if len(numpy.unique(self.clusters[rows])) == len(rows):
             return dict.fromkeys(VIEWS)
         kinds, kind = numpy.unique(self.indices[rows], axis=0, return_inverse=True)
+        kind = kind.reshape(-1)  # NumPy 2.0 gave it a second dimension
         flat = numpy.zeros((len(kinds), self.grouping.width))
         for column in kinds.T:
             flat[numpy.flatnonzero(column >= 0), column[column >= 0]] = 1
