@@ -92,7 +92,9 @@ def calibration(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Se
         found["notes"]["ece"] = f"fewer than {2 * LEAST_IN_BIN} rows: no two bins"
     else:
         found["bins"] = [{"low": float(top[part].min()), "high": float(top[part].max()), "n": len(part),
-                          "confidence": float(top[part].mean()), "right": int(right[part].sum())} for part in parts]
+                          "confidence": float(top[part].mean()), "right": int(right[part].sum()),
+                          "worth": worth(right[part].astype(numpy.int64), numpy.asarray(clusters)[part], level)}
+                         for part in parts]
     if n < LEAST_ROWS or not draws:
         found["notes"] |= {f"{name}_ci": f"fewer than {LEAST_ROWS} rows" if draws else "no draws were asked for"
                            for name in ("brier", "ece", "gap")}

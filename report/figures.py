@@ -197,7 +197,8 @@ def reliability(cell: Mapping, width: float = WIDE) -> Figure | None:
         left, other = figure.subplots(1, 2) if width >= WIDE else figure.subplots(2, 1)
         left.plot([0, 1], [0, 1], color=GREY, lw=1, ls=(0, (4, 3)))
         for b in found["bins"]:
-            left.plot([b["confidence"]] * 2, wilson(b["right"], b["n"]), color=SEEN, lw=1.5)
+            part = b.get("worth", 1.0)  # of an evaluation before there was one
+            left.plot([b["confidence"]] * 2, wilson(part * b["right"], part * b["n"]), color=SEEN, lw=1.5)
             left.plot(b["confidence"], b["right"] / b["n"], "o", color=SEEN, ms=5, mec="white", clip_on=False)
         left.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability of the answer", ylabel="share of right answers",
                  title="Dashed line: right as often as stated")

@@ -57,6 +57,7 @@ def test_figures_by_hand():
     order = numpy.argsort(top, kind="stable")
     assert [b["n"] for b in found["bins"]] == [30] * BINS and sum(b["right"] for b in found["bins"]) == right.sum()
     assert [b["high"] for b in found["bins"]] == top[order].reshape(10, 30)[:, -1].tolist()
+    assert all(0 < b["worth"] <= 1 for b in found["bins"])
     bins = [(top[part].mean(), right[part].mean()) for part in order.reshape(10, 30)]
     square = sum(0.1 * ((sure - share) ** 2 - share * (1 - share) / 29) for sure, share in bins)
     assert found["ece"] == pytest.approx(square**0.5) == pytest.approx(calibration_error(top, right))
