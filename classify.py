@@ -121,8 +121,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
     scaling = run.facts["calibration"] if options.calibrated else None
     hashes = run_hashes(run) | {"--calibrated": scaling} if options.resume or not options.dry_run else {}
     if folder is not None and options.resume:
-        known = hashes | {"dtype": str(options.set_up()[1]), "--int8": options.int8,
-                          "--merge": options.merge or None}
+        known = hashes | {"dtype": str(options.set_up()[1])} | options.decides()
         done = [job for job in todo if is_done(manifest, job.path, known | input_hashes(job, options))]
         for job in done:
             if not options.dry_run:

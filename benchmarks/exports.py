@@ -33,13 +33,12 @@ from common.options import option, parse_options
 from common.terminal import human_bytes, human_seconds, table
 from data.readers import iter_posts
 from finetune.run_folder import RunFolder
+from inference.merged import merge
 from inference.run import open_model
 from loading import load_model
 from loading.weights import INDEX, SINGLE, expected_shapes
 from lora.adapter import TENSORS
-from lora.inject import adapters, replace
 from model.config import LlamaConfig
-from model.layers import Linear
 from model.llama import LlamaForCausalLM
 from quant.convert import replace_linears
 
@@ -97,19 +96,6 @@ def label_logits(model, prompt, texts: list[str]) -> torch.Tensor:
         logits = model(torch.tensor([prompt.encode(text).ids]))
         found.append((logits if isinstance(logits, torch.Tensor) else logits.logits)[0, -1, prompt.label_ids].clone())
     return torch.stack(found)
-
-
-@torch.no_grad()
-def merge(model, dtype: torch.dtype) -> list[str]:
-    """Put W + s B A, rounded to `dtype`, in the place of every LoRALinear, in memory; returns their names."""
-    layers = adapters(model)
-    for name, layer in layers.items():
-        merged = Linear(layer.in_features, layer.out_features, layer.bias is not None)
-        merged.load_dense("weight", layer.dense_weight(dtype))
-        if layer.bias is not None:
-            merged.load_dense("bias", layer.bias.detach().to(dtype))
-        replace(model, name, merged.train(layer.training))
-    return list(layers)
 
 
 def right_logits(run: Path, texts: list[str]) -> tuple[dict[str, torch.Tensor], object]:

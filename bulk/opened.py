@@ -36,7 +36,7 @@ def arithmetic(model, options: OpenOptions) -> dict:
     """
     is_cpu = model.device.type == "cpu"
     device = torch.backends.cpu.get_cpu_capability() if is_cpu else torch.cuda.get_device_name(model.device)
-    return {"dtype": str(model.dtype), "--int8": options.int8, "--merge": options.merge or None,
+    return {"dtype": str(model.dtype), **options.decides(),
             "--exact": options.exact or is_cpu, "device": device,
             "--threads": torch.get_num_threads() if is_cpu else 0, "torch": torch.__version__}
 

@@ -18,6 +18,7 @@ from data.table import Place, Table
 
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "tsv",
            ".parquet": "parquet"}  # .txt is what Excel calls its own tab-separated text
+HALVES = ("train.jsonl", "test.jsonl")  # the files that tools.split makes of posts
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 LONGEST = 16  # megabytes of a row
 
@@ -52,7 +53,7 @@ def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: in
     """
     check_path(path)
     if path.is_dir():
-        both = [path / f"{name}.jsonl" for name in ("train", "test")]
+        both = [path / name for name in HALVES]
         raise UserError(f"{path}: is a folder; name the file in it: {both[0]} to train on, {both[1]} to score"
                         if all(one.is_file() for one in both) else
                         f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")

@@ -26,8 +26,9 @@ from common.files import read_json
 from common.terminal import table
 from data.checks import normalise
 from data.posts import Post
+from data.rows import HALVES
 
-SPLIT, HALVES = "split.json", ("train.jsonl", "test.jsonl")  # what tools.split writes
+SPLIT = "split.json"  # what tools.split writes beside the two halves
 
 
 @dataclass
@@ -126,22 +127,23 @@ def split_posts(
     return split
 
 
-def split_options(folder: Path) -> dict:
-    """What `tools.split` was asked for when it made the files in `folder`; nothing where it made none."""
-    found = read_json(folder / SPLIT) if (folder / SPLIT).is_file() else {}
+def split_options(file: Path) -> dict:
+    """What `tools.split` was asked for when it wrote into the folder of `file`; {} where it did not.
+
+    `group_by`, the column whose posts it kept on one side, only of the two files that it wrote.
+    """
+    path = file.parent / SPLIT
+    found = read_json(path) if path.is_file() else {}
     stored = found.get("options") if isinstance(found, dict) else None
-    return stored if isinstance(stored, dict) else {}
-
-
-def group_of(file: Path) -> str | None:
-    """The column whose posts tools.split kept on one side when it wrote `file`; None for any other file."""
-    column = split_options(file.parent).get("group_by") if file.name in HALVES else None
-    return column if isinstance(column, str) else None
+    stored = stored if isinstance(stored, dict) else {}
+    holds = file.name in HALVES and isinstance(stored.get("group_by"), str)
+    return stored if holds else {key: value for key, value in stored.items() if key != "group_by"}
 
 
 def kept_together(file: Path, posts: Sequence[Post]) -> tuple[str | None, str]:
-    """That column, if these posts have it, and a line that says so."""
-    column = group_of(file)
+    """The column whose posts tools.split kept on one side when it wrote `file`, if these posts have it, and a line that
+    says so."""
+    column = split_options(file).get("group_by")
     if column is None or not any(column in post.extra for post in posts):
         return None, ""
     return column, f"  posts of one “{column}” count together in the intervals, as {file.parent / SPLIT} kept them\n"

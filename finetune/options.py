@@ -9,7 +9,7 @@ from common.options import option
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.sampling import BALANCES
-from data.splits import group_of, split_options
+from data.splits import SPLIT, split_options
 from finetune.loop import LOSSES
 from finetune.recipe import SCHEDULES
 from loading.resident import ResidentOptions
@@ -117,16 +117,16 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
 
         The column whose posts it kept together keeps them together in training and validation, too (`prepare.part`).
         """
-        folder, said = find_path(self.data[0]).parent, []
-        stored = split_options(folder)
+        file, said = find_path(self.data[0]), []
+        folder, stored = file.parent, split_options(file)
         if stored:
             before = self.columns()
             self.remember(stored)
             if self.columns() != before:
                 names = ", ".join(f"{role} '{getattr(self.columns(), role)}'" for role in self.columns().remembered)
-                said.append(f"columns as in {folder / 'split.json'}: {names}")
+                said.append(f"columns as in {folder / SPLIT}: {names}")
         if self.group_by is None and self.split_by is None:
-            self.group_by = group_of(find_path(self.data[0]))
+            self.group_by = stored.get("group_by")
         if self.codebook is None and (folder / "codebook.toml").is_file():
             self.codebook = str(folder / "codebook.toml")
             said.append(f"labels of {self.codebook}; --codebook names another")

@@ -28,7 +28,7 @@ def merged(layer: LoRALinear, dtype: torch.dtype) -> Linear:
     with torch.device("meta"):
         made = Linear(layer.in_features, layer.out_features)
     made.load_dense("weight", layer.dense_weight(dtype))
-    made.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach(), requires_grad=False)
+    made.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
     return made.train(layer.training)
 
 
@@ -42,16 +42,23 @@ def added_bytes(model) -> int:
     return max(0, sum(sizes) * model.dtype.itemsize - held) + 2 * wide * max(sizes, default=0)
 
 
+def merge(model, dtype: torch.dtype) -> list[str]:
+    """Put a plain linear of `dtype` in the place of every adapter, one after the other, so that memory never holds two
+    models; returns their names."""
+    layers = adapters(model)
+    names = list(layers)
+    for name in names:
+        replace(model, name, merged(layers.pop(name), dtype))
+    return names
+
+
 def change(model) -> None:
-    """Put a plain linear in the place of every adapter, one after the other, so that memory never holds two models.
-    Raises `UserError` if they do not fit."""
+    """`merge` in the model's own dtype. Raises `UserError` if the dense weights do not fit."""
     size, free = added_bytes(model), available_memory(model.device)
     if size > free:
         raise UserError(f"--merge: dense weights take {human_bytes(size)} more than these, and {human_bytes(free)} is "
                         "free; leave it out, or use --dtype bfloat16")
-    layers = adapters(model)
-    for name in list(layers):
-        replace(model, name, merged(layers.pop(name), model.dtype))
+    merge(model, model.dtype)
 
 
 MERGED = Quicker("merge", "a merged adapter", change)

@@ -35,6 +35,11 @@ class LabelOptions(ResidentOptions):
         """The way that was asked for."""
         return INT8 if self.int8 else MERGED if self.merge else None
 
+    def decides(self) -> dict:
+        """What of a quicker way decides the labels' bits, for manifests and journals; `--merge`, which older ones do
+        not know, is None where it is off."""
+        return {"--int8": self.int8, "--merge": self.merge or None}
+
     def check_quicker(self, device: torch.device, dtype: torch.dtype) -> None:
         """Refuse what cannot be or does not pay before anything is loaded. Raises `UserError`."""
         if self.int8 and self.merge:

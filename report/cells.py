@@ -26,19 +26,19 @@ class Figures:
 
     def __init__(self, table: numpy.ndarray, classes: tuple[str, ...], intervals: numpy.ndarray | None, level: float,
                  worths: Worths | None = None):
-        self.table, self.classes, self.intervals, self.level, self.worths = table, classes, intervals, level, worths
+        self.table, self.classes, self.intervals, self.level = table, classes, intervals, level
         self.values = figures(table)
         self.gold, self.hits = table.sum(1), numpy.diagonal(table)
         self.predicted = table[:, : len(classes)].sum(0)
         self.n = int(table.sum())
+        self.worths = Worths.apart(self.gold) if worths is None else worths
         occurs = self.gold + self.predicted > 0
         self.absent = [name for name, there in zip(classes, occurs, strict=True) if not there]
         few = [f"'{name}' has {int(rows)} rows" for name, rows, there in zip(classes, self.gold, occurs, strict=True)
                if there and rows < MIN_ROWS]
-        if worths is not None:
-            few += [f"'{name}' has {counted(groups, 'group')} of rows" for name, groups, rows, there in
-                    zip(classes, worths.groups, self.gold, occurs, strict=True)
-                    if there and rows >= MIN_ROWS and groups < MIN_GROUPS]
+        few += [f"'{name}' has {counted(groups, 'group')} of rows" for name, groups, rows, there in
+                zip(classes, self.worths.groups, self.gold, occurs, strict=True)
+                if there and rows >= MIN_ROWS and groups < MIN_GROUPS]
         # A class that is predicted but has no gold rows counts in macro-F1 (as 0) but not in balanced accuracy.
         self.few = {"macro_f1": few, "weighted_f1": [],
                     "balanced_accuracy": [words for words in few if not words.endswith(" has 0 rows")]}
@@ -56,7 +56,7 @@ class Figures:
             value = float(self.values[name])
             result[name] = None if numpy.isnan(value) else value
             if name == "accuracy":
-                worth = 1.0 if self.worths is None else self.worths.all
+                worth = self.worths.all
                 interval = wilson(worth * self.hits.sum(), worth * self.n, self.level)
                 result["accuracy_ci"] = list(map(float, interval)) if interval else None
                 result |= {"n_effective": worth * self.n} if worth < 1 else {}
@@ -83,13 +83,13 @@ class Figures:
         result = {}
         for k, name in enumerate(self.classes):
             gold, predicted, hits = int(self.gold[k]), int(self.predicted[k]), int(self.hits[k])
-            given = 1.0 if self.worths is None else self.worths.predicted[k]
             row = {"support": gold, "predicted": predicted} | self.rate("precision", hits, predicted, "never predicted",
-                                                                        given)
-            row["notes"] |= (recall := self.rate("recall", hits, gold, "no gold rows", self.worth_of(k))).pop("notes")
+                                                                        self.worths.predicted[k])
+            recall = self.rate("recall", hits, gold, "no gold rows", self.worths.gold[k])
+            row["notes"] |= recall.pop("notes")
             row |= recall
             row["f1"] = float(self.values["f1"][k]) if gold + predicted else None
-            enough = self.worths is None or self.worths.groups[k] >= MIN_GROUPS
+            enough = self.worths.groups[k] >= MIN_GROUPS
             row["f1_ci"] = self.resampled(len(MEANS) + k) if gold >= MIN_ROWS and enough else None
             if row["f1"] is None:
                 row["notes"]["f1"] = "in neither gold nor prediction"
@@ -98,10 +98,6 @@ class Figures:
                                          else TOO_FEW)
             result[name] = row
         return result
-
-    def worth_of(self, k: int) -> float:
-        """What the rows of a human label are worth."""
-        return 1.0 if self.worths is None else self.worths.gold[k]
 
     def rate(self, name: str, hits: float, total: float, reason: str, worth: float = 1.0) -> dict:
         """A plain rate with its Wilson interval, or null with the reason; worth: of its rows as independent ones."""
@@ -128,7 +124,7 @@ def two_sided(found: Figures) -> dict:
     topic = found.means(("accuracy", "balanced_accuracy", "macro_f1"))
     for k, (name, side) in enumerate((("recall", "related"), ("specificity", "unrelated"))):
         rate = found.rate(name, found.hits[k], found.gold[k], f"no {side} rows" if found.n else "no rows",
-                          found.worth_of(k))
+                          found.worths.gold[k])
         topic["notes"] |= rate.pop("notes")
         topic |= rate
         if topic[name] is None and found.n:

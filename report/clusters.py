@@ -49,6 +49,12 @@ class Worths:
     groups: tuple[int, ...]
 
     @classmethod
+    def apart(cls, gold: numpy.ndarray) -> "Worths":
+        """Of rows that all are by themselves: gold (K,), the rows of each human label."""
+        ones = (1.0,) * len(gold)
+        return cls(1.0, ones, ones, tuple(int(rows) for rows in gold))
+
+    @classmethod
     def of(cls, gold: numpy.ndarray, predicted: numpy.ndarray, clusters: numpy.ndarray, classes: int,
            level: float = LEVEL) -> "Worths":
         """gold (n,), predicted (n,): classes, where an answer outside them has a number beyond them."""

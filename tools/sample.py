@@ -39,7 +39,7 @@ from data.writers import output_format, write_rows
 from finetune.run_folder import RunFolder
 from report.words import counted
 from tools.prevalence.probabilities import Probabilities
-from tools.prevalence.read import ERROR, PROBABILITY, STRATUM, value_of_group
+from tools.prevalence.read import ERROR, PROBABILITY, STRATUM, LostZeros, value_of_group
 from tools.prevalence.sample import joined_posts
 
 READING = {"require_labels": False, "require_text": False}
@@ -262,15 +262,13 @@ def rows_of(options: SampleOptions, chosen: set[int], stratum_of, sizes, counts)
     posts = {row: post for row, post in enumerate(iter_posts([find_path(options.labels)], columns, **READING))
              if row in chosen}
     others: dict[str, list[Post]] = {}
-    zeros = ""
+    wanted = {post.id for post in posts.values()}
+    zeros = LostZeros(wanted)
     if options.posts:
-        wanted = {post.id for post in posts.values()}
-        short = {one.lstrip("0") for one in wanted}
         for post in iter_posts([find_path(options.posts)], columns_of_posts(options), **POSTS):
+            zeros.look(post.id)
             if post.id in wanted:
                 others.setdefault(post.id, []).append(post)
-            elif post.id.lstrip("0") in short:
-                zeros = f"; there is '{post.id[:40]}', so a spreadsheet may have taken zeros away"
     rows, there = [], set()
     for row, post in posts.items():
         found = [one for one in others.get(post.id, ()) if one.language == post.language] or others.get(post.id, [])
@@ -281,7 +279,7 @@ def rows_of(options: SampleOptions, chosen: set[int], stratum_of, sizes, counts)
         if not text:
             raise UserError(f"{post.place}: id '{post.id[:40]}' has no text; name the file that has it with --posts"
                             if not options.posts else f"{post.place}: id '{post.id[:40]}' has no text in "
-                            f"{options.posts}{zeros or ', which must have all labelled posts'}")
+                            f"{options.posts}{zeros.hint() or ', which must have all labelled posts'}")
         number = stratum_of[row]
         extra = {**(found[0].extra if found else {}), **post.extra}
         rows.append({"id": post.id, "language": post.language, "text": text}

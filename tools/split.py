@@ -30,7 +30,7 @@ from data.damage import Missing
 from data.posts import DATA, ColumnOptions, Columns, Post
 from data.readers import read_posts
 from data.rows import stem
-from data.splits import Split, split_posts
+from data.splits import SPLIT, Split, split_posts
 from data.table import Number
 from data.writers import write_rows
 
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> None:
         if why_not == "":
             with atomic_write(folder / "codebook.toml") as handle:
                 handle.write(own_codebook(labels, stem(files[0])))
-        write_json(folder / "split.json", {
+        write_json(folder / SPLIT, {
             "options": asdict(options), "data": {str(path): sha256_file(path) for path in files},
             "read": notes.to_dict(), "split": split.to_dict(), "check": check.to_dict(),
             "near": [[split.first[a].place, split.second[b].place, round(score, 3)] for a, b, score in near],

@@ -28,7 +28,8 @@ def law_table(results: Results, by_language: dict[str, dict[int, Fits]], name: s
         for key, times in (("end", 1), ("twice", 2), ("farthest", FARTHEST)):
             line |= dict(zip((key, f"{key}_low", f"{key}_high"), found.at(times * found.most), strict=True))
         line |= {"gain": line["farthest"] - line["end"], "half": found.rows_for((found.a + line["end"]) / 2)}
-        line |= dict(zip(("rise", "rise_low", "rise_high"), rise(recipes, code, name), strict=True))
+        line |= dict(zip(("rise", "rise_low", "rise_high"), rise(values_of(recipes, code, name)[1]),
+                          strict=True))
         rows.append(line)
     if not rows:
         return None, [f"No learning curve is fitted: that takes {FEWEST_COUNTS} numbers of rows, {FEWEST_DRAWS} draws."]
@@ -53,23 +54,26 @@ def law_table(results: Results, by_language: dict[str, dict[int, Fits]], name: s
 
 def curve_of(recipes: dict[int, Fits], code: str, name: str) -> tuple[Curve | None, float | None]:
     """The law of one language, and the standard deviation between draws at its end; None with too few of either."""
-    counts = [count for count in sorted(recipes) if count and recipes[count]]
+    counts, values = values_of(recipes, code, name)
     if not counts:
         return None, None
-    keys = max((recipes[count] for count in counts), key=len)
-    values = [[value_at(recipes[count], key, code, name) for count in counts] for key in keys]
     fits = list(recipes[counts[-1]].values())
     posts = of_sides(fits, len(fits), name, [code], "rows")[1]
-    found = None if np.isnan(posts) else fit(counts, np.array(values), posts)
-    return found, None if found is None else float(np.std([line[-1] for line in values], ddof=1))
+    found = None if np.isnan(posts) else fit(counts, values, posts)
+    return found, None if found is None else float(np.std(values[:, -1], ddof=1))
 
 
-def rise(recipes: dict[int, Fits], code: str, name: str) -> tuple[float, float, float]:
-    """(mean, low, high) over draws of the figure with the most rows less that with the fewest, by Student's t."""
+def values_of(recipes: dict[int, Fits], code: str, name: str) -> tuple[list[int], np.ndarray]:
+    """The numbers of rows that were tried, in order, and the figure at each: (draws, counts)."""
     counts = [count for count in sorted(recipes) if count and recipes[count]]
-    keys = max((recipes[count] for count in counts), key=len)
-    found = np.array([value_at(recipes[counts[-1]], key, code, name) - value_at(recipes[counts[0]], key, code, name)
-                      for key in keys])
+    keys = max((recipes[count] for count in counts), key=len, default=())
+    return counts, np.array([[value_at(recipes[count], key, code, name) for count in counts] for key in keys])
+
+
+def rise(values: np.ndarray) -> tuple[float, float, float]:
+    """(mean, low, high) over draws of the figure with the most rows less that with the fewest, by Student's t; values
+    (draws, counts)."""
+    found = values[:, -1] - values[:, 0]
     half = t_quantile(LEVEL, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
     return float(found.mean()), float(found.mean() - half), float(found.mean() + half)
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.exports import merge
 from common.errors import UserError
+from inference.merged import merge
 from lora.inject import adapters, expected_count, inject, linears, match, resolve, trainable_parameters
 from lora.layer import LoRALinear
 from model.layers import MLP, Linear

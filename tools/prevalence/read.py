@@ -5,7 +5,7 @@ language, where both files have one, must be the same.
 """
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -64,6 +64,23 @@ class Labels:
         return int((self.predicted == len(self.labels)).sum())
 
 
+class LostZeros:
+    """Looks through ids for one that differs from a wanted one by zeros at its front, which spreadsheets take away."""
+
+    def __init__(self, wanted: Iterable[str]):
+        self._wanted = set(wanted)
+        self._short, self._found = {one.lstrip("0") for one in self._wanted}, ""
+
+    def look(self, id: str) -> None:
+        """Take an id that was read."""
+        if id not in self._wanted and id.lstrip("0") in self._short:
+            self._found = id
+
+    def hint(self) -> str:
+        """The end of a message on an id that is nowhere; "" if nothing looks like it."""
+        return f"; there is '{self._found[:40]}', so a spreadsheet may have taken zeros away" if self._found else ""
+
+
 def read_codes(path: Path, columns: Columns, codebook: Codebook | None, bad_labels: str) -> Codes:
     """The hand codes; several annotators' are settled by majority. Raises `UserError` for rows without an id."""
     posts, notes, agreement = read_labelled([path], columns, codebook, require_text=False, bad_labels=bad_labels)
@@ -115,8 +132,8 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         wanted.setdefault(post.id, []).append(row)
     names: dict[str, int] = {composed(label): n for n, label in enumerate(codebook.labels)} if codebook else {}
     groups: dict[str, int] = {}
-    predicted, group, place, texts, unread, trained, other = array("q"), array("q"), {}, {}, 0, 0, ""
-    short = {key.lstrip("0") for key in wanted}
+    predicted, group, place, texts, unread, trained = array("q"), array("q"), {}, {}, 0, 0
+    zeros = LostZeros(wanted)
     numbers, kept = Probabilities(codebook), {name: (array("q"), {}) for name in keep or ()}
     for count, post in enumerate(_rows(path, columns)):
         if columns.predicted not in post.extra:
@@ -124,8 +141,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
             raise UserError(f"{post.place}: has no column '{columns.predicted}'; its further columns: {there}; set "
                             f"--predicted-column to the one that holds the machine's label")
         rows = _coded(post, wanted.get(post.id, ()), codes)
-        if post.id not in wanted and post.id.lstrip("0") in short:
-            other = post.id
+        zeros.look(post.id)
         said, wrong = composed(post.extra[columns.predicted].strip()), post.extra.get(ERROR, "").strip()
         if wrong:
             unread += 1
@@ -156,9 +172,8 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
     absent = [row for row in range(len(codes.posts)) if row not in place]
     if absent:
         post = codes.posts[absent[0]]
-        zeros = f"; there is '{other[:40]}', so a spreadsheet may have taken zeros away" if other else ""
         raise UserError(f"{post.place}: id '{post.id[:40]}' is in no row of {path} ({len(absent):,} such rows); the "
-                        f"coded posts must be among the labelled ones{zeros}")
+                        f"coded posts must be among the labelled ones{zeros.hint()}")
     found = _sorted(names, predicted, group, groups, numbers, place, texts, unread, codes)
     found.trained = trained
     found.columns = {name: (numpy.array(codes_of, dtype=numpy.int64), list(values))
