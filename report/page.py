@@ -275,10 +275,10 @@ def _reading(metrics: Mapping | None) -> Html | None:
                              "square over groups of posts, less what chance alone makes of it.",
         "Brier score, log loss": "the squared distance of all labels' probabilities from the human label (0 to 2), and "
                                  "−ln of the probability that this label got; each a mean over posts.",
-        "intervals": f"{i['level'] * 100:g} %. For rates: Wilson, of as many posts as those that belong together are "
-                     f"worth. For F1: {i['draws']:,} bootstrap draws within languages (seed {i['seed']}), from "
-                     f"{groups(i)}; none of fewer than {MIN_GROUPS} groups, nor for a label with fewer than {MIN_ROWS} "
-                     "posts.",
+        "intervals": f"{i['level'] * 100:g} %. For rates: Wilson; posts that belong together, by their text or by a "
+                     f"column that was named, count as fewer. For F1: {i['draws']:,} bootstrap draws within languages "
+                     f"(seed {i['seed']}), from {groups(i) if i['largest_cluster'] > 1 else 'single posts'}; none of "
+                     f"fewer than {MIN_GROUPS} groups, nor for a label with fewer than {MIN_ROWS} posts.",
     }
     needs = {"topic": "topic", "stance": "stance", "calibration error": "calibration",
              "Brier score, log loss": "calibration"}
