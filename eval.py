@@ -24,11 +24,11 @@ from data.annotators import Agreement, read_labelled
 from data.chat import imitation
 from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
 from data.codebook import Codebook, load_codebook
+from data.groups import GroupOptions
 from data.languages import language_name, reduce_language
 from data.outside import read_outside
 from data.posts import DATA, ColumnOptions, Post
 from data.rows import stem
-from data.splits import group_posts, kept_together
 from data.writers import write_rows
 from finetune.recorded import is_demonstration, training_posts
 from finetune.run_folder import RunFolder
@@ -50,7 +50,7 @@ SCORING = "scoring"
 
 
 @dataclass
-class EvalOptions(BaselineOptions, ColumnOptions, LabelOptions, MachineOptions):
+class EvalOptions(BaselineOptions, GroupOptions, ColumnOptions, LabelOptions, MachineOptions):
     """Options of one evaluation."""
 
     FIRST: ClassVar = ("run", "data", "out", "by", "errors", "predictions")
@@ -69,8 +69,6 @@ class EvalOptions(BaselineOptions, ColumnOptions, LabelOptions, MachineOptions):
     drop_known: str = option("same", "leave out posts whose text was in training: the same after normalising case, "
                              "space, handles and links; exactly the same; or leave out none",
                              choices=("same", "exact", "none"), group=DATA)
-    group_by: str | None = option(None, "column (such as author): posts with the same value count together in the "
-                                  "intervals (default: what tools.split kept together)", metavar="NAME", group=DATA)
     by: list[str] = option((), "also score each value of these columns", metavar="COLUMN", group=SCORING)
     draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, maximum=10**6, group=SCORING)
     seed: int = option(0, "seed of the bootstrap", minimum=0, group=SCORING)
@@ -89,6 +87,7 @@ class Predictions:
     probabilities: np.ndarray | None
     codebook: Codebook
     seen: tuple[str, ...] | None
+    left_out: frozenset[int] = frozenset()  # indices of posts that the run was trained on
     cut: int = 0
     price: dict = field(default_factory=dict)  # of a quicker way, by its option
 
@@ -199,8 +198,11 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     if labeller.halvings:
         print(f"  {labeller.remark()}")
     predicted = [codebook.labels[index] for index in decide(probabilities)]
-    seen = tuple(run.facts["languages"])
-    return Predictions(posts, groups, predicted, probabilities, codebook, seen, cut, price), agreement, check
+    gone = {id(post) for post in check.dropped}
+    left_out = frozenset(index for index, post in enumerate(posts) if id(post) in gone)
+    found = Predictions(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), left_out, cut,
+                        price)
+    return found, agreement, check
 
 
 def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
@@ -232,10 +234,7 @@ def baseline_of(options: EvalOptions, run: RunFolder, predictions: Predictions, 
 def grouped(options: EvalOptions, posts: list[Post]) -> list[int]:
     """Numbers of the groups that the bootstrap draws; a missing column is reported before any labelling."""
     check_by(options.by, [post.extra for post in posts])
-    if options.group_by is None:
-        options.group_by, said = kept_together(find_path(options.data[0]), posts)
-        print(said, end="")
-    return group_posts(posts, options.group_by, same_text=any(post.text for post in posts))
+    return options.groups_of(posts, find_path(options.data[0]))
 
 
 def figures(options: EvalOptions, predictions: Predictions, check: TestCheck, scaling: dict | None) -> dict:
@@ -251,9 +250,8 @@ def figures(options: EvalOptions, predictions: Predictions, check: TestCheck, sc
             predictions.codebook.related, [predictions.groups[index] for index in indices], columns,
             predictions.codebook.stance or None, options.group_by)
 
-    gone, dropped = {id(post) for post in check.dropped}, None
-    every = list(range(len(predictions.posts)))
-    kept = [index for index in every if id(predictions.posts[index]) not in gone]
+    dropped, every = None, list(range(len(predictions.posts)))
+    kept = [index for index in every if index not in predictions.left_out]
     if check.dropped:
         all_rows = score(scored(every), predictions.seen, draws=options.draws, seed=options.seed)
         dropped = dropped_section({"text_was_trained_on": len(check.dropped)}, all_rows)
@@ -274,9 +272,10 @@ def agreed(agreement: Agreement | None) -> dict | None:
 def write(options, out: Path, predictions: Predictions, metrics: dict, facts: dict, shown: dict, run, answers) -> None:
     """metrics.json, predictions.jsonl, the baseline's and report.html, all or none."""
     labels = predictions.codebook.labels
-    lines = []
+    lines, numbers = [], {group: number for number, group in enumerate(dict.fromkeys(predictions.groups), 1)}
     for index, post in enumerate(predictions.posts):
-        line = {"id": post.id, "language": post.language, "label": post.label,
+        line = {"id": post.id, "language": post.language, "group": numbers[predictions.groups[index]],
+                "left_out": index in predictions.left_out, "label": post.label,
                 "predicted": predictions.predicted[index]}
         if predictions.probabilities is not None:
             line["probabilities"] = {label: round(float(p), 6) for label, p in

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 
 from audit.adapter import adapter, compare
@@ -37,6 +38,7 @@ from common.terminal import human_seconds
 from common.terminal import progress as bar
 from data.annotators import read_labelled
 from data.codebook import Codebook, load_codebook
+from data.groups import GroupOptions
 from data.posts import DATA, ColumnOptions
 from data.rows import stem
 from finetune.recorded import prepared_of, recorded_data
@@ -61,7 +63,7 @@ UNITS = {
 
 
 @dataclass
-class AuditOptions(ColumnOptions, MachineOptions):
+class AuditOptions(GroupOptions, ColumnOptions, MachineOptions):
     """Options of one audit."""
 
     FIRST: ClassVar = ("run", "data", "out", "pairs", "other", "parts")
@@ -124,9 +126,10 @@ def open_one(options: AuditOptions, run: RunFolder) -> Subject:
     with options.or_samples():
         posts, notes, _ = read_labelled(files, options.columns(), Codebook.from_dict(run.facts["codebook"]),
                                         bad_labels=options.bad_labels)
-    subject, lines = open_subject(run, posts, model=options.model, device=device, dtype=dtype,
+    groups = options.groups_of(posts, files[0])
+    subject, lines = open_subject(run, posts, groups, model=options.model, device=device, dtype=dtype,
                                   micro_tokens=options.micro_tokens, cache=options.cache, drop=options.drop_known,
-                                  machine=options)
+                                  group_by=options.group_by, machine=options)
     print("\n".join([*notes.lines(), *lines]))
     return subject
 
@@ -138,7 +141,8 @@ def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder |
     level = level_of(subject.model) if options.level == "auto" else options.level
     how = {"draws": options.draws, "seed": options.seed}
     found = {"schema": 1, "run": str(subject.run.path), "data": list(map(str, options.data)),
-             "posts": len(subject.posts), "labels": list(subject.labels), **how,
+             "posts": len(subject.posts), "groups": len(np.unique(subject.table.clusters)),
+             "group_by": subject.group_by, "labels": list(subject.labels), **how,
              "macro_f1": macro_f1(subject.table, reference),
              "accuracy": float((reference.argmax(1) == subject.table.gold).mean())}
     if "quantisation" in options.parts:

@@ -2,18 +2,20 @@
 
 For posts i = 1 .. n with label probabilities p (before) and q (after):
 
-    flips       posts whose label differs; the rate's interval is Wilson's
+    flips       posts whose label differs; the rate's interval is Wilson's, of what posts are worth (report/clusters.py)
     KL          mean over i of sum_c p_ic ln(p_ic / q_ic), in nats, float64; percentiles of a bootstrap
     F1 change   macro-F1 after minus before on the same posts; percentiles of a paired bootstrap (`stats.paired`)
 
-Both bootstraps draw clusters of equal texts within each language. All intervals are at 95 % and cover the choice of
-posts alone. Where a label has fewer than ten posts, F1 has no interval (`Rows.is_small`).
+Both bootstraps draw clusters (copies of a text, posts of one author where --group-by says so) within each language. All
+intervals are at 95 % and cover the choice of posts alone. Where a label's posts come from fewer than ten clusters, F1
+has no interval (`Rows.is_small`).
 """
 
 import numpy as np
 
 from inference.decide import decide
-from report.intervals import LEVEL, percentiles, resample, wilson
+from report.clusters import rate_interval
+from report.intervals import LEVEL, percentiles, resample
 from stats.paired import difference
 from stats.predictions import Predictions, Rows
 
@@ -58,13 +60,14 @@ def macro_f1(table: Rows, probabilities: np.ndarray) -> float:
 
 def change(table: Rows, before: np.ndarray, after: np.ndarray, draws: int = 2000, seed: int = 0) -> dict:
     """The module's three figures for probabilities (n, C) before and after: a dict for audit.json."""
-    flips, apart = int((decide(before) != decide(after)).sum()), divergences(before, after)
+    other, apart = decide(before) != decide(after), divergences(before, after)
     one, two = predictions(table, after), predictions(table, before)
     found = {"value": one.figure("macro_f1") - two.figure("macro_f1")}
     sure = draws and not table.is_small(np.ones(len(before), dtype=bool))
     if sure:
         found = difference(one, two, "macro_f1", draws=draws, seed=seed)
-    return {"flips": flips, "flip_rate": flips / len(before), "flip_rate_ci": list(wilson(flips, len(before))),
+    return {"flips": int(other.sum()), "flip_rate": float(other.mean()),
+            "flip_rate_ci": list(rate_interval(other, table.clusters)),
             "kl": float(apart.mean()), "kl_ci": mean_interval(apart, table, draws, seed),
             "macro_f1": one.figure("macro_f1"), "f1_change": found["value"],
             "f1_change_ci": [found["low"], found["high"]] if sure else None}

@@ -14,6 +14,9 @@ often a training post has a smaller loss than an unseen one (1/2: no sign of mem
 attacker who guesses who was trained on). All this with the adapter and without it: the base alone cannot remember, so
 what differs between the two sets there is how easy their posts are. Posts of unseen languages may be harder, so unseen
 posts are taken from the languages of training where there are `LEAST` of them.
+
+Intervals take posts that belong together (copies of a text, posts of one author where --group-by says so) as what they
+are worth: rates by report/clusters.py, `above` by percentiles over draws of groups, on each side by itself.
 """
 
 import math
@@ -25,9 +28,11 @@ import torch
 from audit.adapter import switched_off
 from audit.subject import Subject
 from common.packed import pack
+from data.groups import group_posts
 from data.posts import Post
 from finetune.loop import token_losses
 from lora.inject import adapters
+from report.clusters import worth
 from report.intervals import LEVEL, percentiles, rate_difference, wilson
 
 WORDS = 10  # tokens that a continuation must have right
@@ -47,14 +52,18 @@ def memorisation(subject: Subject, training: Sequence[Post], *, draws: int = 200
     unseen = unseen if len(unseen) >= LEAST else list(subject.posts)
     stream = np.random.default_rng([seed, 0x3E])
     chosen = sorted(stream.permutation(len(training))[:MOST].tolist())
-    sets = {"training": [training[index] for index in chosen], "unseen": unseen}
-    halves = {name: [half for post in posts if (half := split(subject, post.text))] for name, posts in sets.items()}
+    sets, halves, groups = {"training": [training[index] for index in chosen], "unseen": unseen}, {}, {}
+    for name, posts in sets.items():
+        column = subject.group_by if any(subject.group_by in post.extra for post in posts) else None
+        found = [(half, group) for post, group in zip(posts, group_posts(posts, column, same_text=True), strict=True)
+                 if (half := split(subject, post.text))]
+        halves[name], groups[name] = [half for half, _ in found], np.array([group for _, group in found])
     if min(map(len, halves.values())) < 2:
         return {"why": f"fewer than two posts have {SHORTEST} tokens or more"}
     done = progress(4)
-    found = {"with adapter": _figures(subject, halves, draws, seed, done)}
+    found = {"with adapter": _figures(subject, halves, groups, draws, seed, done)}
     with switched_off(subject.model, adapters(subject.model)):
-        found["without"] = _figures(subject, halves, draws, seed, done)
+        found["without"] = _figures(subject, halves, groups, draws, seed, done)
     return {"why": None, "languages": sorted({post.language for post in unseen} & spoken),
             "words": WORDS, **{name.replace(" ", "_"): part for name, part in found.items()}}
 
@@ -99,16 +108,33 @@ def above(training: np.ndarray, unseen: np.ndarray) -> float:
     return float(((training[:, None] < unseen).mean() + (training[:, None] <= unseen).mean()) / 2)
 
 
-def _figures(subject: Subject, halves: dict, draws: int, seed: int, done) -> dict:
+def drawn_above(losses: Sequence[np.ndarray], groups: Sequence[np.ndarray], draws: int, seed: int) -> np.ndarray:
+    """`above` in each of `draws` draws, (draws,) float64: on both sides, as many groups as there are, with replacement.
+
+    losses, groups: of the training and of the unseen posts.
+    """
+    first, second = losses
+    wins = ((first[:, None] < second).astype(np.float64) + (first[:, None] <= second)) / 2
+    stream, times, rows = np.random.default_rng([seed, 0x3F]), [], []
+    for axis, part in enumerate(groups):
+        _, group, sizes = np.unique(part, return_inverse=True, return_counts=True)
+        one_hot = np.eye(len(sizes))[group]  # (n, G)
+        wins = one_hot.T @ wins if axis == 0 else wins @ one_hot
+        times.append(stream.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws))
+        rows.append(times[-1] @ sizes)
+    return ((times[0] @ wins) * times[1]).sum(1) / (rows[0] * rows[1])
+
+
+def _figures(subject: Subject, halves: dict, groups: dict, draws: int, seed: int, done) -> dict:
     losses, right = {}, {}
     for name, part in halves.items():
         losses[name], right[name] = continuation(subject, part)
         done()
     first, second = losses["training"], losses["unseen"]
-    stream = np.random.default_rng([seed, 0x3F])
-    drawn = np.array([[above(stream.choice(first, len(first)), stream.choice(second, len(second)))]
-                      for _ in range(draws)]).reshape(-1, 1)
+    drawn = drawn_above((first, second), (groups["training"], groups["unseen"]), draws, seed)[:, None]
     counts = {name: (int(part.sum()), len(part)) for name, part in right.items()}
+    worths = {name: worth(part.astype(np.int64), groups[name]) for name, part in right.items()}
+    sides = [[worths[name] * count for count in counts[name]] for name in ("training", "unseen")]
     edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     return {
         "posts": {name: len(part) for name, part in losses.items()},
@@ -117,9 +143,9 @@ def _figures(subject: Subject, halves: dict, draws: int, seed: int, done) -> dic
                      "unseen": float(exposures(second, second, own=True).mean()),
                      "largest_possible": math.log2(len(second) + 1)},
         "above": above(first, second), "above_ci": percentiles(drawn, edges)[:, 0].tolist() if draws else None,
-        "continued": {name: {"posts": k, "rate": k / n, "rate_ci": list(wilson(k, n))}
-                      for name, (k, n) in counts.items()},
-        "continued_difference": list(rate_difference(counts["training"], counts["unseen"])),
+        "continued": {name: {"posts": k, "rate": k / n, "rate_ci": list(wilson(*side))}
+                      for (name, (k, n)), side in zip(counts.items(), sides, strict=True)},
+        "continued_difference": list(rate_difference(*sides)),
     }  # fmt: skip
 
 

@@ -83,9 +83,12 @@ def terms(found: Mapping) -> dict[str, str]:
         said |= ({"bits stored": "codes and scales, for one weight."} if not four_bits["changed"] else
                  {"bits by error": "bits for one weight with which the best possible code of normal weights would make "
                                    "this error: log2 of one over the error."})
-    said["intervals"] = "95\u00a0%. Rates: Wilson."
+    together, kind = found["groups"] < found["posts"], "the same text"
+    kind += f" or “{found['group_by']}”" if found["group_by"] else ""
+    said["intervals"] = "95\u00a0%. Rates: Wilson" + (
+        f", with posts of {kind} counted as what they are worth as independent ones." if together else ".")
     if found["draws"]:
         said["intervals"] += (f" KL and F1: {found['draws']:,} bootstrap draws (seed {found['seed']}) of groups of "
-                              f"posts with the same text, within languages. F1 has none below {SMALL_ROWS} posts, or "
-                              f"where a label has fewer than {SMALL_CLASS}.")
+                              f"posts with {kind}, within languages. F1 has none below {SMALL_ROWS} posts, or "
+                              f"where a label's are from fewer than {SMALL_CLASS} groups.")
     return said

@@ -2,13 +2,14 @@
 
 The state is the final hidden vector at the answer's position (D,), of the base with its adapters off, in the run's own
 prompt. A multinomial logistic regression (`baselines.tfidf.logistic`) learns the posts' labels from it in `FOLDS`
-parts, each labelled by a regression on the others; copies of a text stay in one part. Each column is shifted and scaled
-by its mean and standard deviation over the posts that the regression learns from, then by 1 / sqrt(D), so that a row
-has a length of about one, for which the regression's fixed strength was chosen.
+parts, each labelled by a regression on the others; posts that belong together stay in one part. Each column is shifted
+and scaled by its mean and standard deviation over the posts that the regression learns from, then by 1 / sqrt(D), so
+that a row has a length of about one, for which the regression's fixed strength was chosen.
 
     learned    posts that the run labels as people did and the base, with its adapters off, does not
     known      those among them that the probe labels as people did: what the adapter learned and the base's state
-               already told in a linear form; the rate's interval is Wilson's
+               already told in a linear form; the rate's interval is Wilson's, of what these posts are worth
+               (report/clusters.py)
     missed     posts that the run labels otherwise than people did; and those among them that the probe has right
                (`missed_known`), beside which `known` is to be read: a probe is right about some posts anyhow
 
@@ -26,7 +27,7 @@ from baselines.tfidf import logistic, predict
 from data.batching import make_batch, plan, shared_prefix
 from inference.decide import decide
 from lora.inject import adapters
-from report.intervals import wilson
+from report.clusters import rate_interval
 
 FOLDS = 5
 LEAST = 50  # posts: with fewer, four fifths of them are too few to learn from
@@ -77,15 +78,15 @@ def probe(subject: Subject, reference: np.ndarray, seed: int = 0) -> dict | None
                          "base": macro_f1(table, alone)},
             "accuracy": {name: float(given.mean()) for name, given in right.items()},
             "constant": float(np.bincount(table.gold).max() / len(x)),
-            **overlap(**right)}
+            **overlap(table.clusters, **right)}
 
 
-def overlap(run: np.ndarray, base: np.ndarray, probe: np.ndarray) -> dict:
+def overlap(clusters: np.ndarray, run: np.ndarray, base: np.ndarray, probe: np.ndarray) -> dict:
     """The module's counts, by whether the run, the base and the probe are right about each post, (n,) bool each; None
-    for rates of no post.
+    for rates of no post. clusters (n,): equal for posts that belong together.
     """
     learned = run & ~base
     count, known = int(learned.sum()), int((learned & probe).sum())
     return {"learned": count, "known": known, "known_rate": known / count if count else None,
-            "known_ci": list(wilson(known, count)) if count else None,
+            "known_ci": list(rate_interval(probe[learned], clusters[learned])) if count else None,
             "missed": int((~run).sum()), "missed_known": int((~run & probe).sum())}

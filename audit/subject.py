@@ -12,7 +12,6 @@ from common.device import MachineOptions
 from data.checks import TrainingTexts, check_test
 from data.posts import Post
 from data.prompt import EncodedPost, Prompt
-from data.splits import group_posts
 from finetune.run_folder import RunFolder
 from inference.labeller import label_probabilities
 from inference.run import open_model
@@ -31,7 +30,7 @@ class Subject:
     """A run and posts to ask it about.
 
     base: the folder or GGUF file of its base. rows: the posts as token ids. table: the posts as statistics take them.
-    micro_tokens: packed tokens that go through the model at once.
+    micro_tokens: packed tokens that go through the model at once. group_by: the column whose posts belong together.
     """
 
     run: RunFolder
@@ -42,6 +41,7 @@ class Subject:
     rows: list[EncodedPost]
     table: Rows
     micro_tokens: int
+    group_by: str | None = None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -54,28 +54,30 @@ class Subject:
         return label_probabilities(self.model, self.prompt, rows, micro_tokens=self.micro_tokens)
 
 
-def open_subject(run: RunFolder, posts: list[Post], *, model: str | None, device: torch.device, dtype: torch.dtype,
-                 micro_tokens: int, cache: str | None = None, drop: str = "same",
-                 machine: MachineOptions | None = None) -> tuple[Subject, list[str]]:
+def open_subject(run: RunFolder, posts: list[Post], groups: Sequence[int], *, model: str | None, device: torch.device,
+                 dtype: torch.dtype, micro_tokens: int, cache: str | None = None, drop: str = "same",
+                 group_by: str | None = None, machine: MachineOptions | None = None) -> tuple[Subject, list[str]]:
     """The run with its model in memory, asked about those `posts` that it was not trained on; and lines that say so.
 
+    groups: a number for each post, equal for posts that belong together, by the column `group_by` or their texts.
     `machine`: as `inference.run.open_model` has it. Raises `UserError` if the base's bytes or the prompt are not those
     that the run was made with.
     """
+    group = dict(zip(map(id, posts), groups, strict=True))
     check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts, drop)
     loaded, prompt = open_model(run, model=model, device=device, dtype=dtype, cache=cache, machine=machine)
     folder = find_base(model or run.facts["options"]["model"])  # which `open_model` has checked
     rows = [prompt.encode(post.text) for post in check.kept]
-    return Subject(run, folder, loaded, prompt, check.kept, rows, table_of(check.kept, prompt.codebook),
-                   micro_tokens or 4096), check.lines()
+    table = table_of(check.kept, [group[id(post)] for post in check.kept], prompt.codebook)
+    return Subject(run, folder, loaded, prompt, check.kept, rows, table, micro_tokens or 4096, group_by), check.lines()
 
 
-def table_of(posts: Sequence[Post], codebook) -> Rows:
-    """Labelled posts as `stats` takes them; copies of one text are one cluster."""
+def table_of(posts: Sequence[Post], groups: Sequence[int], codebook) -> Rows:
+    """Labelled posts as `stats` takes them; those of one group are one cluster."""
     grouping = Grouping(codebook.labels, codebook.related)
     return Rows(np.array([post.id for post in posts]), np.array([post.language for post in posts]),
                 np.array([codebook.labels.index(post.label) for post in posts], dtype=np.int64),
-                np.array(group_posts(posts, None, same_text=True), dtype=np.int64), grouping)
+                np.array(groups, dtype=np.int64), grouping)
 
 
 def level_of(model: nn.Module) -> str:

@@ -15,20 +15,15 @@ since no author or text of the second side may be known from the first.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 
-from common.errors import UserError, closest
-from common.files import read_json
+from common.errors import UserError
 from common.terminal import table
-from data.checks import normalise
+from data.groups import check_column, group_posts, value_of
 from data.posts import Post
-from data.rows import HALVES
-
-SPLIT = "split.json"  # what tools.split writes beside the two halves
 
 
 @dataclass
@@ -100,7 +95,7 @@ def split_posts(
     sizes = Counter(groups)
     boundary = None
     if split_by is not None:
-        _check_column(posts, split_by, "--split-by")
+        check_column(posts, split_by, "--split-by")
         dates = [_date(post, split_by) for post in posts]
         at = _parse(split_at) if split_at else _nearest_boundary(dates, fraction)
         if at is None:
@@ -125,28 +120,6 @@ def split_posts(
             f"{max(sizes.values()):,}); choose another column, date or fraction"
         )
     return split
-
-
-def split_options(file: Path) -> dict:
-    """What `tools.split` was asked for when it wrote into the folder of `file`; {} where it did not.
-
-    `group_by`, the column whose posts it kept on one side, only of the two files that it wrote.
-    """
-    path = file.parent / SPLIT
-    found = read_json(path) if path.is_file() else {}
-    stored = found.get("options") if isinstance(found, dict) else None
-    stored = stored if isinstance(stored, dict) else {}
-    holds = file.name in HALVES and isinstance(stored.get("group_by"), str)
-    return stored if holds else {key: value for key, value in stored.items() if key != "group_by"}
-
-
-def kept_together(file: Path, posts: Sequence[Post]) -> tuple[str | None, str]:
-    """The column whose posts tools.split kept on one side when it wrote `file`, if these posts have it, and a line that
-    says so."""
-    column = split_options(file).get("group_by")
-    if column is None or not any(column in post.extra for post in posts):
-        return None, ""
-    return column, f"  posts of one “{column}” count together in the intervals, as {file.parent / SPLIT} kept them\n"
 
 
 def hash_order(post: Post, seed: int) -> tuple[bytes, str]:
@@ -178,35 +151,6 @@ def cell_targets(posts: Sequence[Post], fraction: float) -> dict[tuple[str, str 
         own = {cell: number * fraction for cell, number in cells.items() if cell[0] == language}
         targets |= largest_remainder(own, count)
     return {cell: min(count, cells[cell] - 1) for cell, count in targets.items()}
-
-
-def group_posts(posts: Sequence[Post], group_by: str | None = None, same_text: bool = False) -> list[int]:
-    """One number per post, equal for posts that share the column's value or, with `same_text`, the normalised text.
-
-    Chains count: two authors who posted the same text are in one group.
-    """
-    parent = list(range(len(posts)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    def join(key_of: Callable[[Post], str]) -> None:
-        first: dict[str, int] = {}
-        for index, post in enumerate(posts):
-            key = key_of(post)
-            if key:
-                a, b = root(first.setdefault(key, index)), root(index)
-                parent[max(a, b)] = min(a, b)
-
-    if group_by is not None:
-        _check_column(posts, group_by, "--group-by")
-        join(lambda post: _value(post, group_by))
-    if same_text:
-        join(lambda post: normalise(post.text))
-    return [root(index) for index in range(len(posts))]
 
 
 def _choose_groups(posts: Sequence[Post], groups: list[int], fraction: float, seed: int) -> set[int]:
@@ -252,19 +196,6 @@ def _marginals(posts: Sequence[Post]) -> Counter:
     return counts
 
 
-def _check_column(posts: Sequence[Post], name: str, option: str) -> None:
-    if not any(name in post.extra for post in posts):
-        names = sorted({key for post in posts for key in post.extra})
-        there = ", ".join(repr(key[:24]) for key in names[:12]) or "none"
-        raise UserError(
-            f"{option} {name}: {posts[0].file} has no such column; its further columns: {there}{closest(name, names)}"
-        )
-
-
-def _value(post: Post, name: str) -> str:
-    return post.extra.get(name, "").strip()
-
-
 def _parse(text: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
@@ -275,7 +206,7 @@ def _parse(text: str) -> datetime | None:
 
 
 def _date(post: Post, column: str) -> datetime:
-    text = _value(post, column)
+    text = value_of(post, column)
     moment = _parse(text)
     if moment is None:
         raise UserError(

@@ -6,10 +6,10 @@ from typing import ClassVar
 from common.device import MachineOptions
 from common.files import ROOT, find_path, place_key
 from common.options import option
+from data.groups import SPLIT, split_options
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.sampling import BALANCES
-from data.splits import SPLIT, split_options
 from finetune.loop import LOSSES
 from finetune.recipe import SCHEDULES
 from loading.resident import ResidentOptions

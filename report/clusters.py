@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy
 
-from report.intervals import LEVEL
+from report.intervals import LEVEL, wilson
 from report.student import t_quantile
 
 MIN_GROUPS = 10  # fewer clusters give the bootstrap too little to draw from: no interval for F1
@@ -36,6 +36,14 @@ def worth(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) ->
     deff = groups / (groups - 1) * float(beyond @ beyond) / spread if spread else 1.0
     wider = t_quantile(level, groups - 1) / t_quantile(level, n - 1)
     return min(1.0, 1 / (deff * wider**2)) if deff else 1.0
+
+
+def rate_interval(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+    """Wilson's interval of the rate of hits (n,) of 0 and 1, as many as they are `worth`; None without rows."""
+    if not len(hits):
+        return None
+    rows = worth(hits.astype(numpy.int64), clusters, level)
+    return wilson(rows * int(hits.sum()), rows * len(hits), level)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from data.annotators import read_labelled
 from data.checks import normalise
 from data.codebook import Codebook, load_codebook
 from data.exposure import Shares, load_shares
+from data.groups import group_posts
 from data.posts import Post
 from data.rows import open_table
-from data.splits import group_posts, hash_order
+from data.splits import hash_order
 from data.visible import is_empty
 from report.counts import Grouping
 from stats.predictions import Rows

@@ -4,15 +4,18 @@
     python -m tools.compare runs/a/eval-test runs/b/eval-test
     python -m tools.compare runs/a runs/b --evaluation eval-test
 
-Each run must have been scored by eval.py on the same posts: their predictions.jsonl are joined by id and language. The
-test is McNemar's, exact: of the posts on which only one of the two is right, is it more often one of them? Rows by
-language and by label are looked at together, so single small p values among them are to be expected; only the first
-row, all posts, is one test.
+Each run must have been scored by eval.py on the same posts: their predictions.jsonl are joined by id and language;
+posts that one of the runs was trained on are left out, as eval.py leaves them out. The test is McNemar's, exact: of the
+posts on which only one of the two is right, is it more often one of them? Where posts belong together (copies of a
+text, and what --group-by of eval.py named, such as an author) a group counts as one: its sign is flipped as a whole
+(stats/paired.py). Rows by language and by label are looked at together, so single small p values among them are to be
+expected; only the first row, all posts, is one test.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +23,7 @@ from common.errors import UserError, run_program
 from common.options import option, parse_options
 from common.terminal import command, table
 from data.codebook import Codebook
+from data.groups import connected
 from data.languages import language_name
 from data.readers import by_id, read_predictions
 from finetune.run_folder import RunFolder
@@ -41,14 +45,25 @@ class CompareOptions:
     examples: int = option(5, "posts to list, by id, on which the two differ and one is most sure of itself", minimum=0)
 
 
+class Answer(NamedTuple):
+    """What people and the run say of a post, how sure the run is, and the post's group: "" if it is by itself."""
+
+    gold: str
+    said: str
+    probability: float
+    group: str
+
+
 @dataclass(frozen=True)
 class Scored:
-    """One evaluation of one run: its folder, the run's name, and (id, language) -> gold, predicted, probability."""
+    """One evaluation of one run: its folder, the run's name, (id, language) -> answer; and the posts that the run was
+    trained on."""
 
     folder: Path
     name: str
     codebook: Codebook
-    rows: dict[tuple[str, str], tuple[str, str, float]]
+    rows: dict[tuple[str, str], Answer]
+    known: set[tuple[str, str]]
 
 
 def main(argv: list[str]) -> None:
@@ -90,14 +105,17 @@ def read(folder: Path) -> Scored:
     run = RunFolder.open(folder.parent)
     codebook = Codebook.from_dict(run.facts["codebook"])
     posts, _ = read_predictions([folder / PREDICTIONS], None, codebook)
-    rows = {}
+    rows, known = {}, set()
     for key, post in by_id(posts).items():
         if post.label is None:
             raise UserError(f"{post.place}: has no gold label; eval.py writes one for every post")
         probabilities = read_probabilities(post.extra.get("probabilities", ""))
         predicted = post.extra["predicted"]
-        rows[key] = (post.label, predicted, probabilities.get(predicted, float("nan")))
-    return Scored(folder, run.path.name, codebook, rows)
+        if post.extra.get("left_out") == "true":
+            known.add(key)
+        rows[key] = Answer(post.label, predicted, probabilities.get(predicted, float("nan")),
+                           post.extra.get("group", ""))
+    return Scored(folder, run.path.name, codebook, rows, known)
 
 
 def read_probabilities(text: str) -> dict[str, float]:
@@ -117,24 +135,35 @@ def compare(first: Scored, second: Scored, examples: int) -> str:
     if second.codebook.labels != labels:
         raise UserError(f"{first.name} and {second.name}: have other labels ({', '.join(labels)}; "
                         f"{', '.join(second.codebook.labels)}), so their answers cannot be compared")
-    keys = [key for key in first.rows if key in second.rows]
+    known = first.known | second.known
+    keys = [key for key in first.rows if key in second.rows and key not in known]
+    if not keys and known:
+        raise UserError(f"{first.folder} and {second.folder}: every post that both have was in the training of one")
     if not keys:
         raise UserError(f"{first.folder} and {second.folder}: have no post in common; score both on the same file")
     for key in keys:
-        if first.rows[key][0] != second.rows[key][0]:
-            raise UserError(f"{second.folder / PREDICTIONS}: id '{key[0][:40]}' ({key[1]}) is '{second.rows[key][0]}', "
-                            f"and '{first.rows[key][0]}' in {first.folder}; score both on the same file")
+        if first.rows[key].gold != second.rows[key].gold:
+            raise UserError(f"{second.folder / PREDICTIONS}: id '{key[0][:40]}' ({key[1]}) is "
+                            f"'{second.rows[key].gold}', and '{first.rows[key].gold}' in {first.folder}; score both on "
+                            "the same file")
     rows = Rows(np.array([key[0] for key in keys]), np.array([key[1] for key in keys]),
-                np.array([labels.index(first.rows[key][0]) for key in keys]), np.arange(len(keys)),
+                np.array([labels.index(first.rows[key].gold) for key in keys]),
+                np.array(connected(len(keys), *([side.rows[key].group for key in keys] for side in (first, second)))),
                 Grouping(labels, first.codebook.related, first.codebook.stance or None))  # fmt: skip
-    models = [Predictions(rows, np.array([index_of(side.rows[key][1], labels) for key in keys]))
+    models = [Predictions(rows, np.array([index_of(side.rows[key].said, labels) for key in keys]))
               for side in (first, second)]  # fmt: skip
     lines = [f"{counted(len(keys), 'post')} in both: 1 is {first.name}, 2 is {second.name}"]
-    for side in (first, second):
-        alone = len(side.rows) - len(keys)
+    for side, other in ((first, second), (second, first)):
+        alone = len(side.rows.keys() - other.rows.keys())
         if alone:
             lines.append(f"  {alone:,} more of {side.name} are left out: the other evaluation does not have them")
-    header = ["", "n", "1 right", "2 right", "both", "only 1", "only 2", "neither", "2 less 1", "p (McNemar)"]
+        trained = len(side.known & other.rows.keys())
+        if trained:
+            lines.append(f"  {trained:,} that {side.name} was trained on are left out")
+    groups = len(np.unique(rows.clusters))
+    if groups < len(keys):
+        lines.append(f"  in {counted(groups, 'group')} of posts that belong together; p counts a group as one")
+    header = ["", "n", "1 right", "2 right", "both", "only 1", "only 2", "neither", "2 less 1", "p (exact)"]
     lines += ["", table(header, list(lines_of(models, labels))), "", verdict(models, first.name, second.name)]
     if examples:
         lines += ["", *apart(first, second, keys, examples)]
@@ -163,21 +192,27 @@ def line_of(name: str, models: list[Predictions], chosen: np.ndarray) -> list:
                                                 models[0].rows.clusters)), models[0].rows.grouping)  # fmt: skip
     test = mcnemar(*(Predictions(part, model.predicted[chosen]) for model in models))
     n = int(chosen.sum())
+    p = p_of(test)
     return [name, n, *(number(float(side.mean())) for side in right), both, *only, n - both - sum(only),
-            f"{-100 * test['difference']:+.1f}", number(test["p"]) if test["p"] >= 0.001 else "<0.001"]
+            f"{-100 * test['difference']:+.1f}", number(p) if p >= 0.001 else "<0.001"]
+
+
+def p_of(test: dict) -> float:
+    """McNemar's exact p, or that of signs flipped group by group where posts belong together."""
+    return test["p"] if test["p_clusters"] is None else test["p_clusters"]
 
 
 def verdict(models: list[Predictions], first: str, second: str) -> str:
     """The one test that counts, in words."""
     test = mcnemar(*models)
     shares = [percent(float(model.correct.mean())) for model in models]
-    apart = test["n01"] + test["n10"]
-    if test["p"] < 0.05:
+    apart, p = test["n01"] + test["n10"], p_of(test)
+    if p < 0.05:
         better, worse = (first, second) if test["difference"] > 0 else (second, first)
         return (f"{better} is right more often than {worse} ({' and '.join(shares)}): of the {apart} posts on which "
-                f"only one is right, {max(test['n01'], test['n10'])} go to it, p = {test['p']:.3g}.")
+                f"only one is right, {max(test['n01'], test['n10'])} go to it, p = {p:.3g}.")
     return (f"No difference is shown ({' and '.join(shares)}): of the {apart} posts on which only one is right, "
-            f"{test['n10']} go to {first} and {test['n01']} to {second}, p = {test['p']:.2g}. That is not to say that "
+            f"{test['n10']} go to {first} and {test['n01']} to {second}, p = {p:.2g}. That is not to say that "
             "they are alike.")
 
 
@@ -185,7 +220,7 @@ def apart(first: Scored, second: Scored, keys: list[tuple[str, str]], count: int
     """The posts on which they differ, the surest first; by id, since evaluations hold no texts."""
     found = []
     for key in keys:
-        (gold, one, p), (_, other, q) = first.rows[key], second.rows[key]
+        (gold, one, p, _), (_, other, q, _) = first.rows[key], second.rows[key]
         if one != other:
             found.append((-np.nanmax([p, q, 0.0]), key, gold, one, p, other, q))
     if not found:

@@ -13,8 +13,9 @@ The first is the reference. For every other form x and posts i with label probab
 
     flips    posts whose label differs from the reference's
     KL       mean over i of sum_c p_ic ln(p_ic / q_ic), in nats, float64: how far the probabilities moved, flips or not
-    F1 gain  macro-F1 of x minus the reference's on the same posts, with a paired bootstrap (95 %, clusters of equal
-             texts, by language); an interval that contains 0 shows no change that this file could tell from chance
+    F1 gain  macro-F1 of x minus the reference's on the same posts, with a paired bootstrap (95 %, by language) of posts
+             that belong together: copies of a text, or of one author where --group-by says so; an interval that
+             contains 0 shows no change that this file could tell from chance
 
 A form that rounds the merged weights again, and certainly changes labels by it, is warned of. One model is in memory at
 a time. Writes merge_report.json and merge_report.md. Posts whose text was trained on are left out, as in eval.py, and
@@ -29,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from audit.change import change, predictions
 from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import (
@@ -46,18 +48,17 @@ from common.terminal import progress, table
 from data.annotators import read_labelled
 from data.checks import TrainingTexts, check_test, refuse_unlearnt
 from data.codebook import Codebook
+from data.groups import GroupOptions
 from data.posts import DATA, ColumnOptions, Post
 from data.prompt import Prompt
 from data.rows import stem
-from data.splits import group_posts
 from finetune.run_folder import RunFolder
-from inference.decide import decide
 from inference.labeller import label_probabilities
 from inference.run import base_folder, finished_run, open_model, run_prompt
 from quant.nf4 import dequantize_nf4, quantize_nf4
-from report.counts import figures
-from report.intervals import bootstrap, patterns, wilson
+from report.counts import Grouping
 from report.words import interval, number
+from stats.predictions import Rows
 from tools.export.tensors import MergedTensors, build_model
 
 JSON, MARKDOWN = "merge_report.json", "merge_report.md"
@@ -69,7 +70,7 @@ REFERENCE = {"none": "16-bit base + adapter", "nf4": "NF4 + adapter", "nf4-doubl
 
 
 @dataclass
-class ReportOptions(ColumnOptions, MachineOptions):
+class ReportOptions(GroupOptions, ColumnOptions, MachineOptions):
     """Options of one report."""
 
     run: str | None = option(None, "folder of a finished run (default: the newest in runs/)", metavar="DIR")
@@ -95,7 +96,7 @@ def main(argv: list[str]) -> None:
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / JSON).exists())):
         raise UserError(f"--out {out}: holds something that is no merge report; choose another folder")
     check_place(out, "--out")
-    posts = read_posts(options, run)
+    posts, groups = read_posts(options, run)
     folder = base_folder(run, options.model, options.cache)
     forms, left_out = choose_forms(options, run, folder, run_prompt(run, folder))
     found = {}
@@ -104,7 +105,7 @@ def main(argv: list[str]) -> None:
             found[name] = label(posts)
             bar.update()
     labels = Codebook.from_dict(run.facts["codebook"]).labels
-    rows = compare(found, posts, labels, options.draws, options.seed)
+    rows = compare(found, posts, groups, labels, options.draws, options.seed)
     warnings = warnings_of(rows, len(posts))
     with atomic_folder(out) as beside:
         write_json(beside / JSON, {"schema": 1, "run": str(run.path), "data": list(map(str, options.data)),
@@ -120,8 +121,8 @@ def main(argv: list[str]) -> None:
     print(f"\nreport: {out / JSON}")
 
 
-def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
-    """The labelled posts, without those whose text the run was trained on."""
+def read_posts(options: ReportOptions, run: RunFolder) -> tuple[list[Post], np.ndarray]:
+    """The labelled posts, without those whose text the run was trained on, and the group (n,) of each."""
     options.remember(run.facts["options"])
     files = [find_path(name) for name in options.data]
     with options.or_samples():
@@ -131,8 +132,9 @@ def read_posts(options: ReportOptions, run: RunFolder) -> list[Post]:
                        options.drop_known)
     if not run.facts["options"]["allow_missing_labels"]:
         refuse_unlearnt(check)
+    groups = dict(zip(map(id, posts), options.groups_of(posts, files[0]), strict=True))
     print("\n".join([*notes.lines(), *check.lines()]))
-    return check.kept
+    return check.kept, np.array([groups[id(post)] for post in check.kept])
 
 
 def choose_forms(options: ReportOptions, run: RunFolder, folder: Path, prompt: Prompt
@@ -211,63 +213,38 @@ def in_llama_cpp(tensors: MergedTensors, prompt: Prompt, posts: list[Post], kind
     return weights / weights.sum(1, keepdims=True)
 
 
-def compare(found: dict[str, np.ndarray], posts: list[Post], labels: tuple[str, ...], draws: int, seed: int
-            ) -> list[dict]:
-    """One row per form, the first being the reference: macro-F1, accuracy, flips, KL, F1 gain with its interval."""
-    gold = np.array([labels.index(post.label) for post in posts])
+def compare(found: dict[str, np.ndarray], posts: list[Post], groups: np.ndarray, labels: tuple[str, ...], draws: int,
+            seed: int) -> list[dict]:
+    """One row per form, the first being the reference: macro-F1, accuracy, flips, KL, F1 gain with its interval.
+
+    groups (n,): equal for posts that belong together.
+    """
+    table = Rows(np.array([post.id for post in posts]), np.array([post.language for post in posts]),
+                 np.array([labels.index(post.label) for post in posts]), groups, Grouping(labels))
     reference, *_ = found.values()
     rows = []
     for name, probabilities in found.items():
-        both = [gold * len(labels) + decide(of) for of in (reference, probabilities)]
-        row = {"form": name} | {key: float(figures(_confusion(both[1], len(labels)))[key])
-                                for key in ("macro_f1", "accuracy")}
+        answers = predictions(table, probabilities)
+        row = {"form": name} | {key: answers.figure(key) for key in ("macro_f1", "accuracy")}
         if rows:
-            flips = int((decide(reference) != decide(probabilities)).sum())
-            row |= {"flips": flips, "flip_rate": flips / len(posts), "kl": divergence(reference, probabilities),
-                    "f1_gain": row["macro_f1"] - rows[0]["macro_f1"],
-                    "f1_gain_ci": gain_interval(both, posts, len(labels), draws, seed)}
+            told = change(table, reference, probabilities, draws, seed)
+            row |= {key: told[key] for key in ("flips", "flip_rate", "flip_rate_ci", "kl")}
+            row |= {"f1_gain": told["f1_change"], "f1_gain_ci": told["f1_change_ci"]}
         rows.append(row)
     return rows
 
 
 def warnings_of(rows: list[dict], count: int) -> list[str]:
-    """A line for each form that rounds the merged weights again and changes labels for it, of `count` posts: the flips'
-    95 % interval (Wilson) lies above `FEW_FLIPS`, or that of the F1 gain below 0."""
+    """A line for each form that rounds the merged weights again and changes labels for it, of `count` posts: the 95 %
+    interval of the flips' rate lies above `FEW_FLIPS`, or that of the F1 gain below 0."""
     lines = []
     for row in rows[1:]:
         worse = row["f1_gain_ci"] is not None and row["f1_gain_ci"][1] < 0
-        if row["form"] in ROUNDED and count and (wilson(row["flips"], count)[0] > FEW_FLIPS or worse):
+        if row["form"] in ROUNDED and count and (row["flip_rate_ci"][0] > FEW_FLIPS or worse):
             lines.append(f"warning: {row['form']} gives {row['flips']:,} of {count:,} posts another label: rounding "
                          "the merged weights again costs this model too much; release the adapter or 16 bits "
                          "(tools.export --to peft, merged or gguf-f16)")
     return lines
-
-
-def divergence(p: np.ndarray, q: np.ndarray) -> float:
-    """Mean KL(p || q) of rows (n, C), in nats; a probability of 0 counts as the smallest normal float32."""
-    p, q = (np.maximum(part.astype(np.float64), np.finfo(np.float32).tiny) for part in (p, q))
-    return float((p * np.log(p / q)).sum(1).mean())
-
-
-def gain_interval(both: list[np.ndarray], posts: list[Post], classes: int, draws: int, seed: int) -> list[float] | None:
-    """The 95 % interval of the second's macro-F1 minus the first's, both counted on the same resampled posts."""
-    size = classes * classes
-    indices, languages = np.stack([both[0], size + both[1]], 1), np.array([post.language for post in posts])
-    clusters = np.array(group_posts(posts, None, same_text=True))
-    strata = {name: patterns(indices[languages == name], clusters[languages == name], 2 * size)
-              for name in sorted(set(languages))}
-
-    def gain(flat: np.ndarray) -> np.ndarray:  # (m, 2 C C) -> (m, 1)
-        first, second = (figures(flat[:, part].reshape(-1, classes, classes))["macro_f1"]
-                         for part in (slice(size), slice(size, None)))
-        return (second - first)[:, None]
-
-    found = bootstrap(strata, {"all": list(strata)}, gain, draws=draws, seed=seed).get("all")
-    return None if found is None or np.isnan(found).any() else found[:, 0].tolist()
-
-
-def _confusion(indices: np.ndarray, classes: int) -> np.ndarray:
-    return np.bincount(indices, minlength=classes * classes).reshape(classes, classes)
 
 
 def cells(rows: list[dict]) -> tuple[list[str], list[list[str | None]]]:

@@ -27,10 +27,11 @@ from data.checks import check_test, near_pairs
 from data.codebook import Codebook, load_codebook
 from data.columns import is_annotated, open_posts
 from data.damage import Missing
+from data.groups import SPLIT
 from data.posts import DATA, ColumnOptions, Columns, Post
 from data.readers import read_posts
 from data.rows import stem
-from data.splits import SPLIT, Split, split_posts
+from data.splits import Split, split_posts
 from data.table import Number
 from data.writers import write_rows
 

@@ -7,6 +7,7 @@ from audit.subject import open_subject
 from common.files import find_path
 from data.annotators import read_labelled
 from data.codebook import load_codebook
+from data.groups import group_posts
 from data.posts import Columns
 from finetune.run_folder import RunFolder
 from tests.small import here, posts, write_base, write_jsonl
@@ -35,7 +36,8 @@ def make(place, name: str, *words: str):
 def subject_of(path, place):
     """The run in `path`, asked about the test posts."""
     labelled = read_labelled([find_path(place / "test.jsonl")], Columns(), load_codebook())[0]
-    return open_subject(RunFolder.open(path), labelled, model=str(place / "tiny"), device=torch.device("cpu"),
+    groups = group_posts(labelled, None, same_text=True)
+    return open_subject(RunFolder.open(path), labelled, groups, model=str(place / "tiny"), device=torch.device("cpu"),
                         dtype=torch.float32, micro_tokens=600)[0]
 
 

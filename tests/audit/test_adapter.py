@@ -151,7 +151,10 @@ def test_the_probe_of_few_posts_says_nothing_and_of_more_stands_beside_the_run(s
 
 def test_what_was_learned_and_known_is_counted_post_by_post():
     run, base, probed = (np.array([*map(int, row)], dtype=bool) for row in ("111100", "000110", "110110"))
-    assert overlap(run, base, probed) == {"learned": 3, "known": 2, "known_rate": 2 / 3, "known_ci": list(wilson(2, 3)),
-                                          "missed": 2, "missed_known": 1}
-    assert overlap(base, base, probed) == {"learned": 0, "known": 0, "known_rate": None, "known_ci": None, "missed": 4,
-                                           "missed_known": 2}
+    alone = np.arange(6)
+    assert overlap(alone, run, base, probed) == {"learned": 3, "known": 2, "known_rate": 2 / 3,
+                                                 "known_ci": list(wilson(2, 3)), "missed": 2, "missed_known": 1}
+    low, high = overlap(np.array([0, 0, 1, 2, 3, 4]), run, base, probed)["known_ci"]  # two of the three by one author
+    assert low < wilson(2, 3)[0] and high > wilson(2, 3)[1]
+    assert overlap(alone, base, base, probed) == {"learned": 0, "known": 0, "known_rate": None, "known_ci": None,
+                                                  "missed": 4, "missed_known": 2}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from audit import sections
-from audit.memorisation import WORDS, above, continuation, exposures, for_the_card, memorisation, split
+from audit.memorisation import WORDS, above, continuation, drawn_above, exposures, for_the_card, memorisation, split
 from finetune.recorded import prepared_of
 from report.markup import escape
 from report.words import number
@@ -45,6 +45,24 @@ def test_exposure_is_the_log_of_the_rank():
     assert exposures(losses, others).tolist() == pytest.approx(expected)
     assert exposures(others, others, own=True).tolist() == pytest.approx([math.log2(3 / rank) for rank in (1, 2, 3)])
     assert above(np.array([1.0, 2.0]), np.array([2.0, 3.0])) == (1 + 1 + 0.5 + 1) / 4
+
+
+def test_draws_are_of_groups_and_each_is_the_figure_itself():
+    draw = np.random.default_rng(3)
+    first, second = draw.normal(size=40), draw.normal(size=30)
+    groups = draw.integers(0, 9, 40), draw.integers(0, 12, 30)
+    drawn = drawn_above((first, second), groups, 60, 5)
+    stream, times = np.random.default_rng([5, 0x3F]), []
+    for part in groups:  # the same multinomials, with whole posts copied
+        names, group = np.unique(part, return_inverse=True)
+        counts = stream.multinomial(len(names), np.full(len(names), 1 / len(names)), size=60)
+        times.append(counts[:, group])
+    by_hand = [above(np.repeat(first, a), np.repeat(second, b)) for a, b in zip(*times, strict=True)]
+    assert drawn == pytest.approx(np.array(by_hand), abs=1e-12)
+    alone = drawn_above((np.repeat(first, 4), second), (np.arange(160), np.arange(30)), 2000, 0).std()
+    copies = drawn_above((np.repeat(first, 4), second), (np.arange(160) // 4, np.arange(30)), 2000, 0).std()
+    honest = drawn_above((first, second), (np.arange(40), np.arange(30)), 2000, 0).std()
+    assert copies == pytest.approx(honest, rel=0.06) and alone < 0.9 * honest  # copies tell nothing new
 
 
 def test_the_halves_are_the_posts_own(fluent):

@@ -42,7 +42,8 @@ def found() -> dict:
     whole = change("all", 0.14, -0.023, (-0.049, 0.003))
     updates = [{"name": name, "update_norm": 0.5, "weight_norm": 8.0, "ratio": 0.0625, "rank": 16,
                 "effective_rank": 9.5} for name in NAMES]
-    return {"run": "runs/mine", "posts": 100, "draws": 2000, "seed": 0, "accuracy": 0.56, "macro_f1": 0.5,
+    return {"run": "runs/mine", "posts": 100, "groups": 90, "group_by": "author", "draws": 2000, "seed": 0,
+            "accuracy": 0.56, "macro_f1": 0.5,
             "quantisation": {"state": "nf4", "level": "matrix", "changed": changed, "all": whole,
                              "matrices": [matrix(name, 0.135 - 0.001 * k) for k, name in enumerate(NAMES)]},
             "adapter": {"level": "matrix", "off": changed, "all": whole, "matrices": updates}}
@@ -115,7 +116,10 @@ def test_the_glossary_explains_what_stands_on_the_page(found):
     assert {"macro-F1", "KL", "bits used", "bits by error", "Codes 0 to 15", "q_proj, k_proj, v_proj, o_proj",
             "gate_proj, up_proj, down_proj"} < set(terms(found))
     assert "bits stored" in terms(small | {"quantisation": packed}) and "flips" not in terms(small)
-    assert "F1 has none below 30 posts, or where a label has fewer than 10." in terms(found)["intervals"]
+    said = terms(found)["intervals"]
+    assert "F1 has none below 30 posts, or where a label's are from fewer than 10 groups." in said
+    assert "posts of the same text or “author” counted as what they are worth" in said
+    assert "worth" not in terms(found | {"groups": 100, "group_by": None})["intervals"]
     assert [float(NF4_CODE[code]) for code in (0, 7, 15)] == [-1, 0, 1]
     assert "from −1 (0) over zero (7) to 1 (15)" in terms(found)["Codes 0 to 15"]
 

@@ -15,7 +15,7 @@ from audit.picture import points, rounded
 from tests.audit.conftest import make
 from tests.browser import PROGRAM, Browser
 from tests.report.test_page import EVIL, Reader
-from tests.small import here
+from tests.small import here, posts, write_jsonl
 
 QUICK = ("--model", "tiny", "--data", "test.jsonl", "--draws", "40", "--threads", "1")
 
@@ -54,6 +54,26 @@ def test_the_report_has_every_part(written):
     plain = " ".join(said.split())
     assert all(" ".join(line.split()) in plain for line in findings(found))
     assert "audited" in said.splitlines()[-1]
+
+
+def test_posts_of_one_author_belong_together_as_tools_split_kept_them(place, written):
+    folder = place / "grouped"
+    folder.mkdir()
+    write_jsonl(folder / "test.jsonl", posts(20, 2, author=lambda number: f"a{number % 5}"))
+    (folder / "split.json").write_text(json.dumps({"options": {"group_by": "author"}}))
+    make(place, "own", "--quantize", "nf4")
+    quick = ("--run", "own", "--model", "tiny", "--data", "grouped/test.jsonl", "--draws", "40", "--threads", "1",
+             "--parts", "adapter", "--level", "layer")
+    said = here("audit", *quick, "--out", "by-author", cwd=place)
+    assert "posts of one “author” count together in the intervals, as grouped/split.json kept them" in said
+    found = json.loads((place / "by-author" / "audit.json").read_text())
+    assert (found["posts"], found["groups"], found["group_by"]) == (20, 5, "author")
+    alone = json.loads((written[0] / "audit.json").read_text())["adapter"]["all"]
+    assert found["adapter"]["all"]["flips"] == alone["flips"] and found["adapter"]["all"]["f1_change_ci"] is None
+    assert "the same text or “author”" in (place / "by-author" / "audit.html").read_text()
+    here("audit", *quick, "--out", "apart", "--group-by", "none", cwd=place)
+    assert json.loads((place / "apart" / "audit.json").read_text())["groups"] == 20
+    assert "--group-by nowhere" in here("audit", *quick, "--out", "no", "--group-by", "nowhere", cwd=place, code=2)
 
 
 def test_the_page_loads_nothing_and_no_string_becomes_markup(written):

@@ -11,9 +11,10 @@ from collections import Counter
 import pytest
 
 from common.errors import UserError
+from data.groups import group_posts
 from data.posts import Post
 from data.readers import read_posts
-from data.splits import cell_targets, group_posts, largest_remainder, split_posts
+from data.splits import cell_targets, largest_remainder, split_posts
 
 
 def post(i, language="en", label="pro", text=None, **extra):

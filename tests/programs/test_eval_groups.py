@@ -1,12 +1,12 @@
 """eval.py: columns that posts are scored by, and posts that belong together, as an option or tools.split says.
 
-Deliberate break: leave `kept_together` out of `eval.grouped`, or `MIN_GROUPS` out of report/metrics.py.
+Deliberate break: let `GroupOptions.groups_of` not look for split.json, or `MIN_GROUPS` out of report/metrics.py.
 """
 
 import json
 import shutil
 
-from tests.programs.test_eval_program import evaluate, fresh, metrics, place  # noqa: F401
+from tests.programs.test_eval_program import KNOWN, evaluate, fresh, metrics, place  # noqa: F401
 
 
 def test_by_and_group_by(fresh):  # noqa: F811
@@ -27,6 +27,12 @@ def test_by_and_group_by(fresh):  # noqa: F811
     said = evaluate(fresh, "--run", "run", "--data", "test.jsonl", "--out", "remembered")
     assert "posts of one “author” count together in the intervals, as split.json kept them" in said
     assert metrics(fresh / "remembered")["intervals"] == found["intervals"]
+    lines = [json.loads(line) for line in (fresh / "remembered" / "predictions.jsonl").read_text().splitlines()]
+    authors = [json.loads(line)["author"] for line in (fresh / "test.jsonl").read_text().splitlines()]
+    assert len({(line["group"], author) for line, author in zip(lines, authors, strict=True)}) == 7
+    assert sum(line["left_out"] for line in lines) == KNOWN == len(lines) - found["n"]
+    evaluate(fresh, "--run", "run", "--data", "test.jsonl", "--out", "apart", "--group-by", "none")
+    assert metrics(fresh / "apart")["intervals"]["clusters"] > 40
     (fresh / "split.json").unlink()
     shutil.rmtree(fresh / "tiny")  # a wrong name is told before a model is even looked for
     for option in ("--by", "--group-by"):

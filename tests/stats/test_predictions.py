@@ -135,6 +135,9 @@ def test_small_cells_are_known():
     assert rows.is_small(numpy.arange(400) < 29) is True  # rows
     few = everything & ((rows.gold != 3) | (numpy.cumsum(rows.gold == 3) < 10))
     assert few.sum() > 300 and rows.is_small(few) is True  # a label with nine rows
+    for size, small in ((2, False), (50, True)):  # 400 rows by 8 authors
+        pairs = Rows(rows.ids, rows.language, rows.gold, numpy.arange(400) // size, rows.grouping)
+        assert pairs.is_small(everything) is small
 
 
 @pytest.mark.parametrize("name, says", [

@@ -1,6 +1,7 @@
 """Two runs on the same posts: the counts by hand, the exact test against scipy, and what is refused.
 
-Deliberate break: swap first and second in `lines_of` (`only` columns), or join by id alone; both turn red.
+Deliberate break: swap first and second in `lines_of` (`only` columns), join by id alone, or leave `connected` out of
+`compare`; each turns red.
 """
 
 import json
@@ -28,7 +29,7 @@ def scored(folder: Path, rows: list[tuple], evaluation: str = "eval-test", label
     (folder / evaluation).mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(facts))
     lines = [{"id": id, "language": language, "label": gold, "predicted": said, "probabilities": {said: p}}
-             for id, language, gold, said, p in rows]
+             | dict(zip(("group", "left_out"), more, strict=False)) for id, language, gold, said, p, *more in rows]
     (folder / evaluation / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
@@ -74,6 +75,30 @@ def test_posts_of_one_alone_are_counted(tmp_path):
     scored(tmp_path / "b", [*rows("+++"), ("9", "de", "pro", "pro", 0.9)])
     said = call(compare.main, "a", "b").out
     assert "3 posts in both" in said and "1 more of a are left out" in said and "1 more of b are left out" in said
+
+
+def test_posts_that_belong_together_count_once(tmp_path):
+    """Ten posts, of which the second run alone has nine right: by ten authors, or nine of them by two."""
+    signs, authors = "---------+", [1, 1, 1, 1, 1, 2, 2, 2, 2, 3]
+    for name, said in (("a", signs), ("b", "+" * 10)):
+        scored(tmp_path / name, [(*row, group, False) for row, group in zip(rows(said), authors, strict=True)])
+        scored(tmp_path / f"{name}-apart", rows(said))
+    alone, together = (call(compare.main, *words).out for words in (("a-apart", "b-apart"), ("a", "b")))
+    assert f"p = {2 / 2**9:.3g}" in alone and "group" not in alone
+    assert "in 3 groups of posts that belong together" in together
+    assert "p = 0.5" in together and "No difference is shown" in together  # |5 + 4| in two of four signs
+    scored(tmp_path / "c", [(*row, "same", False) for row in rows("+" * 10)])  # the coarser of the two
+    assert "in 1 group of posts" in call(compare.main, "a", "c").out
+
+
+def test_posts_that_a_run_was_trained_on_are_left_out(tmp_path):
+    scored(tmp_path / "a", [(*row, n, n == 0) for n, row in enumerate(rows("++++"))])
+    scored(tmp_path / "b", [(*row, n, n < 2) for n, row in enumerate(rows("+++-"))])
+    said = call(compare.main, "a", "b").out
+    assert said.startswith("2 posts in both") and "1 that a was trained on are left out" in said
+    assert "2 that b was trained on are left out" in said
+    scored(tmp_path / "c", [(*row, n, True) for n, row in enumerate(rows("++++"))])
+    assert "was in the training of one" in call(compare.main, "a", "c").err
 
 
 def test_what_cannot_be_compared(tmp_path):

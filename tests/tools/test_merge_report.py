@@ -1,8 +1,7 @@
 """tools.merge_report: its figures from the definitions, and its forms against the exports that they stand for.
 
-Deliberate break: swap p and q in `divergence`, count flips against the gold labels, resample the two predictions of
-`gain_interval` apart, give `in_nf4` the base without its adapter, or empty `ROUNDED`; cases below
-turn red.
+Deliberate break: give `change` the two sides' probabilities swapped, give `in_nf4` the base without its adapter, empty
+`ROUNDED`, or leave `groups` out of `compare`; cases below turn red.
 """
 
 import importlib.util
@@ -13,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 
+from audit.change import divergences
 from finetune.run_folder import RunFolder
 from inference.labeller import label_probabilities
 from inference.run import open_model
 from loading import load_model
+from report.intervals import wilson
 from tests.quant.stored import write_by_transformers
 from tests.small import here, posts, write_jsonl
 from tests.tools.exports import WHOLE, export, make_run, train_run
-from tools.merge_report import compare, divergence, warnings_of
+from tools.merge_report import compare, warnings_of
 
 HAS_LLAMA = all(importlib.util.find_spec(name) for name in ("gguf", "llama_cpp"))
 
@@ -50,7 +51,15 @@ def report(run, data, out, *words, code=0):
 
 class Post:
     def __init__(self, label, language="en", text=""):
-        self.label, self.language, self.text, self.extra = label, language, text, {}
+        self.id, self.label, self.language, self.text, self.extra = text, label, language, text, {}
+
+
+def compared(found, gold, labels, draws=0, groups=None):
+    return compare(found, gold, np.arange(len(gold)) if groups is None else groups, labels, draws, 0)
+
+
+def divergence(p, q):
+    return float(divergences(p, q).mean())
 
 
 def test_figures_from_their_definitions():
@@ -61,7 +70,7 @@ def test_figures_from_their_definitions():
     assert divergence(p, q) == pytest.approx(right) and divergence(p, p) == 0
     assert divergence(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]])) > 30  # large and not infinite
     gold = [Post("a", text="1"), Post("b", text="2"), Post("b", text="3")]
-    first, second = compare({"x": p, "y": q}, gold, ("a", "b"), 500, 0)
+    first, second = compared({"x": p, "y": q}, gold, ("a", "b"), 500)
     assert first["macro_f1"] == pytest.approx(2 / 3) and "flips" not in first
     assert second["flips"] == 1 and second["macro_f1"] == pytest.approx((0 + 0.5) / 2)
     assert second["f1_gain"] == pytest.approx(0.25 - 2 / 3)
@@ -73,18 +82,33 @@ def test_the_interval_is_paired():
     p = draw.dirichlet([1, 1, 1], size=40)
     gold = [Post("abc"[place % 3], "en" if place % 2 else "es", str(place)) for place in range(40)]
     worse = np.where(draw.random((40, 1)) < 0.3, np.roll(p, 1, 1), p)
-    _, same, other = compare({"x": p, "y": p, "z": worse}, gold, tuple("abc"), 300, 0)
+    _, same, other = compared({"x": p, "y": p, "z": worse}, gold, tuple("abc"), 300)
     assert same["f1_gain_ci"] == [0.0, 0.0] and same["kl"] == 0.0
     low, high = other["f1_gain_ci"]
     assert low < other["f1_gain"] < high
 
 
+def test_posts_of_one_author_count_as_what_they_are_worth():
+    """The same 120 answers, by 120 authors or by 12 who all are wrong or right in one piece."""
+    gold = [Post("ab"[place % 2], "en", str(place)) for place in range(120)]
+    p = np.where(np.array([[post.label == "a"] for post in gold]), [0.9, 0.1], [0.1, 0.9])
+    authors = np.arange(120) // 10
+    q = np.where(np.isin(authors, (3, 7))[:, None], 1 - p, p)  # two authors of twelve
+    alone, together = (compared({"x": p, "y": q}, gold, ("a", "b"), 400, groups)[1] for groups in (None, authors))
+    assert alone["flips"] == together["flips"] == 20 and alone["kl"] == together["kl"]
+    for key in ("flip_rate_ci", "f1_gain_ci"):
+        widths = [row[key][1] - row[key][0] for row in (alone, together)]
+        assert widths[1] > 2.5 * widths[0], key
+    assert alone["flip_rate_ci"] == list(wilson(20, 120))
+
+
 def test_forms_that_round_again_and_change_labels_are_warned_of():
-    def row(form, flips, gain=(-0.1, 0.1)):
-        return {"form": form, "flips": flips, "f1_gain_ci": list(gain)}
+    def row(form, flips, gain=(-0.1, 0.1), of=400):
+        return {"form": form, "flips": flips, "flip_rate_ci": list(wilson(flips, of)), "f1_gain_ci": list(gain)}
 
     first = {"form": "16-bit base + adapter"}
-    said = warnings_of([first, row("merged", 40), row("merged, in NF4", 40), row("GGUF Q8_0", 0)], 40)
+    said = warnings_of([first, row("merged", 40, of=40), row("merged, in NF4", 40, of=40), row("GGUF Q8_0", 0)],
+                       40)
     assert len(said) == 1 and "merged, in NF4 gives 40 of 40 posts another label" in said[0] and "--to peft" in said[0]
     assert not warnings_of([first, row("merged, in NF4", 1), row("GGUF Q4_0", 8)], 400)  # 0.3 %; [1.0, 3.9] %
     assert warnings_of([first, row("GGUF Q4_0", 1, (-0.2, -0.01))], 400)  # few labels, and the wrong ones
