@@ -133,7 +133,7 @@ def _figures(subject: Subject, halves: dict, groups: dict, draws: int, seed: int
     first, second = losses["training"], losses["unseen"]
     drawn = drawn_above((first, second), (groups["training"], groups["unseen"]), draws, seed)[:, None]
     counts = {name: (int(part.sum()), len(part)) for name, part in right.items()}
-    worths = {name: worth(part.astype(np.int64), groups[name]) for name, part in right.items()}
+    worths = {name: worth(part, groups[name]) for name, part in right.items()}
     sides = [[worths[name] * count for count in counts[name]] for name in ("training", "unseen")]
     edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     return {

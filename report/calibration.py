@@ -65,7 +65,7 @@ def coverage_curve(confidence: numpy.ndarray, right: numpy.ndarray, level: float
     for threshold in THRESHOLDS:
         inside = confidence >= threshold
         n = int(inside.sum())
-        part = worth(right[inside].astype(numpy.int64), clusters[inside], level) if n else 1.0
+        part = worth(right[inside], clusters[inside], level) if n else 1.0
         low, high = wilson(part * int(right[inside].sum()), part * n, level) or (None, None)
         rows.append({"threshold": threshold, "coverage": n / len(right) if len(right) else None, "n": n,
                      "accuracy": float(right[inside].mean()) if n else None, "low": low, "high": high})
@@ -93,7 +93,7 @@ def calibration(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Se
     else:
         found["bins"] = [{"low": float(top[part].min()), "high": float(top[part].max()), "n": len(part),
                           "confidence": float(top[part].mean()), "right": int(right[part].sum()),
-                          "worth": worth(right[part].astype(numpy.int64), numpy.asarray(clusters)[part], level)}
+                          "worth": worth(right[part], numpy.asarray(clusters)[part], level)}
                          for part in parts]
     if n < LEAST_ROWS or not draws:
         found["notes"] |= {f"{name}_ci": f"fewer than {LEAST_ROWS} rows" if draws else "no draws were asked for"

@@ -19,19 +19,23 @@ import numpy
 from report.intervals import LEVEL, wilson
 from report.student import t_quantile
 
+WORTHS = "posts that belong together count as what they are worth as independent ones"  # beside such an interval
 MIN_GROUPS = 10  # fewer clusters give the bootstrap too little to draw from: no interval for F1
 
 
 def worth(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> float:
-    """The share of `n` independent rows that these are worth: hits (n,) of 0 and 1, clusters (n,) ids."""
+    """The share of `n` independent rows that these are worth: hits (n,) within [0, 1], clusters (n,) ids.
+
+    hits are 0 or 1, or a row's mean over several models; formula, in float64: see the module.
+    """
     names, cluster = numpy.unique(clusters, return_inverse=True)
-    n, groups, right = len(hits), len(names), int(hits.sum())
+    n, groups, right = len(hits), len(names), float(hits.sum())
     if groups == n:
         return 1.0
     if groups == 1:
         return 1 / n
-    sizes, own = numpy.bincount(cluster), numpy.bincount(cluster, hits).astype(numpy.int64)
-    beyond = numpy.sort(n * own - right * sizes).astype(numpy.float64)  # n e_g; no order of rows changes their sum
+    sizes, own = numpy.bincount(cluster), numpy.bincount(cluster, hits)
+    beyond = numpy.sort(n * own - right * sizes)  # n e_g, whole for hits of 0 and 1: no order of rows changes their sum
     spread = n / (n - 1) * n * right * (n - right)
     deff = groups / (groups - 1) * float(beyond @ beyond) / spread if spread else 1.0
     wider = t_quantile(level, groups - 1) / t_quantile(level, n - 1)
@@ -39,11 +43,11 @@ def worth(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) ->
 
 
 def rate_interval(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
-    """Wilson's interval of the rate of hits (n,) of 0 and 1, as many as they are `worth`; None without rows."""
+    """Wilson's interval of the rate of hits (n,) within [0, 1], as many as they are `worth`; None without rows."""
     if not len(hits):
         return None
-    rows = worth(hits.astype(numpy.int64), clusters, level)
-    return wilson(rows * int(hits.sum()), rows * len(hits), level)
+    rows = worth(hits, clusters, level)
+    return wilson(rows * float(hits.sum()), rows * len(hits), level)
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Worths:
     def of(cls, gold: numpy.ndarray, predicted: numpy.ndarray, clusters: numpy.ndarray, classes: int,
            level: float = LEVEL) -> "Worths":
         """gold (n,), predicted (n,): classes, where an answer outside them has a number beyond them."""
-        hits = (gold == predicted).astype(numpy.int64)
+        hits = gold == predicted
 
         def part(chosen: numpy.ndarray) -> float:
             return worth(hits[chosen], clusters[chosen], level) if chosen.any() else 1.0

@@ -124,9 +124,10 @@ def _vector(logs: numpy.ndarray, gold: numpy.ndarray, inverse: float) -> tuple[n
     return beta[:labels], beta[labels:]
 
 
-def by_language(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Sequence[str], draws: int = 1000,
-                seed: int = 0, level: float = LEVEL) -> list[dict]:
-    """Per language, and over all ("all"): n, error, Brier score, and the two with percentile bootstrap intervals.
+def by_language(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Sequence[str], clusters: numpy.ndarray,
+                draws: int = 1000, seed: int = 0, level: float = LEVEL) -> list[dict]:
+    """Per language, and over all ("all"): n, error, Brier score and `gap`, these two with percentile intervals of a
+    bootstrap that draws clusters (n,), equal for posts that belong together.
 
     `gap`: mean probability of the label given minus the share that is right, above 0 where the model is too sure; it
     needs no bins, so it is what small languages have.
@@ -139,9 +140,12 @@ def by_language(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Se
         stream = numpy.random.default_rng([seed, *name.encode()])
         loss = ((probabilities[own] - numpy.eye(probabilities.shape[1])[gold[own]]) ** 2).sum(1)
         apart = top[own] - right[own]
-        drawn = stream.integers(len(own), size=(draws, len(own)))
-        edges = [(1 - level) / 2, (1 + level) / 2]
+        _, cluster, sizes = numpy.unique(clusters[own], return_inverse=True, return_counts=True)
+        sums = numpy.stack([numpy.bincount(cluster, loss), numpy.bincount(cluster, apart), sizes], 1)  # (G, 3)
+        times = stream.multinomial(len(sizes), numpy.full(len(sizes), 1 / len(sizes)), size=draws)
+        drawn = times @ sums
+        ends = numpy.quantile(drawn[:, :2] / drawn[:, 2:], [(1 - level) / 2, (1 + level) / 2], axis=0)
         rows.append({"language": name, "n": len(own), "error": calibration_error(top[own], right[own]),
-                     "brier": float(loss.mean()), "brier_ci": numpy.quantile(loss[drawn].mean(1), edges).tolist(),
-                     "gap": float(apart.mean()), "gap_ci": numpy.quantile(apart[drawn].mean(1), edges).tolist()})
+                     "brier": float(loss.mean()), "brier_ci": ends[:, 0].tolist(),
+                     "gap": float(apart.mean()), "gap_ci": ends[:, 1].tolist()})
     return rows

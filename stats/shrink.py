@@ -22,9 +22,9 @@ Other figures (F1) follow the normal model with known variances v_i, from the bo
 If every row of a cell is right, its bootstrap has no spread; its variance is then that of a rate with two right and two
 wrong rows added (Agresti and Coull 1998, The American Statistician 52, 119-126).
 
-For rates, the rows of one language are taken as independent, as in Wilson's interval; the bootstrap respects clusters.
-The languages are taken as exchangeable: before seeing the data, none is expected to be better than another. All sums
-are on fixed grids in float64.
+For rates, k_i and n_i are as many as the language's rows are worth where some belong together (report/clusters.py), as
+in Wilson's interval; the bootstrap draws clusters. The languages are taken as exchangeable: before seeing the data,
+none is expected to be better than another. All sums are on fixed grids in float64.
 """
 
 from collections.abc import Sequence
@@ -33,6 +33,7 @@ from math import log, pi, prod
 
 import numpy
 
+from report.clusters import worth
 from report.counts import views
 from report.intervals import LEVEL, percentiles, wilson
 from stats.predictions import QUESTIONS, Predictions, figure_of, resampled
@@ -115,8 +116,11 @@ def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] |
         if numpy.isnan(raw):
             continue
         if drawn is None:
-            pair = rate_counts(figure, counts, rows.grouping)
-            table[-1]["n"], (low, high) = int(pair[1]), wilson(*pair, level)
+            hits, counted = rate_counts(figure, counts_of_rows(model, chosen), rows.grouping)
+            inside = counted > 0
+            part = worth(hits[inside], rows.clusters[chosen][inside], level)
+            pair = (part * hits.sum(), part * counted.sum())
+            table[-1]["n"], (low, high) = int(counted.sum()), wilson(*pair, level)
         else:
             values, n = drawn[code][~numpy.isnan(drawn[code])], table[-1]["n"]
             low, high = percentiles(values[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0].tolist()
@@ -132,14 +136,22 @@ def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] |
     return table, pooled
 
 
-def rate_counts(figure: str, counts: numpy.ndarray, grouping) -> tuple[float, float]:
-    """(right rows, rows in all) for an accuracy, a recall or a specificity."""
+def rate_counts(figure: str, counts: numpy.ndarray, grouping) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """(right rows, rows in all), each (...,), of counts (..., F), for an accuracy, a recall or a specificity."""
     question, _, kind = figure.rpartition(".")
     table = views(counts, grouping)[QUESTIONS[question]]
     if kind == "accuracy":
-        return float(numpy.trace(table)), float(table.sum())
+        return numpy.trace(table, axis1=-2, axis2=-1), table.sum((-2, -1))
     side = 0 if kind == "recall" else 1
-    return float(table[side, side]), float(table[side].sum())
+    return table[..., side, side], table[..., side, :].sum(-1)
+
+
+def counts_of_rows(model: Predictions, chosen: numpy.ndarray) -> numpy.ndarray:
+    """Each chosen row as a vector of counts of its own, (n, F) float64."""
+    indices = model.indices[chosen]
+    found = numpy.zeros((len(indices), model.rows.grouping.width + 1))  # -1, which counts nowhere, is the last
+    numpy.put_along_axis(found, indices, 1, axis=1)
+    return found[:, :-1]
 
 
 def _is_rate(figure: str) -> bool:

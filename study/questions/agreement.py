@@ -7,7 +7,7 @@ annotators or more labelled, models on those of them that count: with a label, a
 
 import numpy as np
 
-from report.intervals import wilson
+from report.clusters import WORTHS, rate_interval
 from report.words import counted, number
 from stats.alpha import alpha
 from study.report.section import Column, FigureSpec, Section, Table
@@ -33,8 +33,8 @@ def agreement(results: Results) -> Section | None:
         people.append({"languages": group, **found})
         for name in results.names if chosen.any() else ():
             fits = list(results.recipe(name).values())
-            right = float(np.mean([fit.correct[chosen].mean() for fit in fits]))
-            low, high = wilson(right * chosen.sum(), chosen.sum())
+            hits = np.mean([fit.correct[chosen] for fit in fits], 0)
+            right, (low, high) = float(hits.mean()), rate_interval(hits, results.kept.clusters[chosen])
             lines.append({"model": name, "languages": group, "n": int(chosen.sum()), "accuracy": right, "low": low,
                           "high": high, "ceiling": found["ceiling"], "less": right - found["ceiling"],
                           "small": bool(results.kept.is_small(chosen)), "what": f"{name}, {group}"})
@@ -51,8 +51,8 @@ def agreement(results: Results) -> Section | None:
                   Column("n", "posts", "count"), Column("small", "small cell", "flag"),
                   Column("accuracy", "accuracy", "rate"), Column("low", "low", "rate"), Column("high", "high", "rate"),
                   Column("ceiling", "ceiling", "rate"), Column("less", "less the ceiling", "difference")], lines,
-                    ["Mean over a set's fits, with Wilson's interval, every post counted once. Ceiling: one annotator "
-                     "against the others."])]
+                    [f"Mean over a set's fits, with Wilson's interval, every post counted once; {WORTHS}. Ceiling: one "
+                     "annotator against the others."])]
     whole = people[0]
     answer = (f"On {counted(whole['posts'], 'test post')} with two annotators or more, Krippendorff's alpha is "
               f"{number(whole['alpha'])}" + ("" if whole["alpha"] is None else

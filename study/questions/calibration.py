@@ -7,7 +7,7 @@ of each set's first fit; a language with few posts has the gap alone, which need
 import numpy as np
 
 from data.languages import language_name
-from report.intervals import wilson
+from report.clusters import WORTHS, rate_interval
 from report.words import counted, number
 from stats.calibration import by_language, coverage_curve
 from stats.predictions import Predictions
@@ -32,7 +32,7 @@ def behaviour(results: Results) -> Section:
         Column("train", "train set"), Column("confidence", "mean stated probability", "rate"),
         Column("right", "share right", "rate"), Column("low", "low", "rate"), Column("high", "high", "rate"),
         Column("n", "posts", "count")], bins,
-        [f"{BINS} equal bins of the stated probability; intervals are Wilson's, which take posts as independent."])
+        [f"{BINS} equal bins of the stated probability; intervals are Wilson's; {WORTHS}."])
     labels = results.kept.grouping.labels
     crossed = [row for code in results.kept.languages for row in confusion(results.first(multi), code)]
     taken = Table("behaviour_confusion", f"What {multi} takes for what, by language", [
@@ -64,20 +64,21 @@ def reliability(name: str, answers: Predictions) -> list[dict]:
     """The bins of one model that are not empty."""
     answered = answers.predicted < answers.probabilities.shape[1]
     top, right = answers.probabilities.max(1)[answered], answers.correct[answered]
+    clusters = answers.rows.clusters[answered]
     index = np.minimum((top * BINS).astype(int), BINS - 1)
     rows = []
     for bin in sorted(set(index.tolist())):
         inside = index == bin
-        low, high = wilson(int(right[inside].sum()), int(inside.sum()))
+        low, high = rate_interval(right[inside], clusters[inside])
         rows.append({"train": name, "confidence": float(top[inside].mean()), "right": float(right[inside].mean()),
                      "low": low, "high": high, "n": int(inside.sum())})
     return rows
 
 
-def answered_of(answers: Predictions) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(m, C) probabilities, (m,) gold and m languages of the posts that had a text to label."""
-    there = answers.predicted < answers.probabilities.shape[1]
-    return answers.probabilities[there], answers.rows.gold[there], answers.rows.language[there].tolist()
+def answered_of(answers: Predictions) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
+    """(m, C) probabilities, (m,) gold, m languages and (m,) clusters of the posts that had a text to label."""
+    there, rows = answers.predicted < answers.probabilities.shape[1], answers.rows
+    return answers.probabilities[there], rows.gold[there], rows.language[there].tolist(), rows.clusters[there]
 
 
 def languages_table(table: str, title: str, results: Results, names: list[str], alone: bool = False) -> Table:
@@ -101,19 +102,20 @@ def languages_table(table: str, title: str, results: Results, names: list[str], 
         *([] if alone else [Column("train", "train set")]), Column("language", "code"),
         Column("n", "posts", "count"), Column("small", "small cell", "flag"),
         Column("error", "calibration error", "rate"), *ends], rows,
-        ["First fits; intervals by bootstrap over posts. Stated less right: the mean stated probability of the label "
-         "given, less the share that is right. Calibration error: in bins of equal mass, debiased, which "
-         "takes 20 posts; a dash with fewer. Brier score: 0 is best, 2 the worst there is."])
+        ["First fits; intervals by bootstrap over groups of posts that belong together. Stated less right: the mean "
+         "stated probability of the label given, less the share that is right. Calibration error: in bins of equal "
+         "mass, debiased, which takes 20 posts; a dash with fewer. Brier score: 0 is best, 2 the worst there is."])
 
 
 def coverage_table(results: Results, name: str) -> Table:
     """How many posts one set labels when it may leave the unsure ones, and how many of these are right."""
-    probabilities, gold, _ = answered_of(results.first(name))
-    rows = coverage_curve(probabilities.max(1), probabilities.argmax(1) == gold)
+    probabilities, gold, _, clusters = answered_of(results.first(name))
+    rows = coverage_curve(probabilities.max(1), probabilities.argmax(1) == gold, clusters=clusters)
     return Table("behaviour_coverage", f"{name}, if posts below a probability are left without a label", [
         Column("threshold", "probability of at least", "rate"), Column("coverage", "posts labelled", "rate"),
         Column("n", "posts", "count"), Column("accuracy", "accuracy among them", "rate"), Column("low", "low", "rate"),
-        Column("high", "high", "rate")], rows, ["As classify.py --abstain does; Wilson's intervals. First fit."])
+        Column("high", "high", "rate")], rows,
+        [f"As classify.py --abstain does; Wilson's intervals; {WORTHS}. First fit."])
 
 
 def answer_of(gaps: dict[str, float], own: list[dict], multi: str) -> str:

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 
-from report.intervals import wilson
+from report.clusters import WORTHS, rate_interval
 from report.words import counted, percent
 from stats.stance_split import related_of
 from study.questions.compared import widest
@@ -55,12 +55,12 @@ def reversals(results: Results, models: dict, groups: list[str]) -> Table:
             for gold, given in permutations(range(len(groups)), 2):
                 own = inside & (of[kept.gold] == gold)
                 n = int(own.sum())
-                hits = float(np.mean([(of[fit.predicted[own]] == given).sum() for fit in fits]))
                 missed = float(np.mean([(of[fit.predicted[own]] < 0).sum() for fit in fits]))
-                low, high = wilson(hits, n) or (None, None)
+                times = np.mean([of[fit.predicted[own]] == given for fit in fits], 0)
+                low, high = rate_interval(times, kept.clusters[own]) or (None, None)
                 rows.append({"what": f"{name}: {groups[gold]} taken for {groups[given]}", "model": name,
-                    "language": code, "gold": groups[gold], "given": groups[given], "n": n, "count": hits,
-                    "share": hits / n if n else None, "low": low, "high": high,
+                    "language": code, "gold": groups[gold], "given": groups[given], "n": n, "count": float(times.sum()),
+                    "share": float(times.mean()) if n else None, "low": low, "high": high,
                     "missed": missed / n if n else None, "small": n < 10})
     return Table("errors_languages", "Sides taken for one another, by model and language", [
         Column("what", "model and error"), Column("model", "model"), Column("language", "test language"),
@@ -68,8 +68,8 @@ def reversals(results: Results, models: dict, groups: list[str]) -> Table:
         Column("count", "of them taken for the other", "number"), Column("share", "share", "rate"),
         Column("low", "low", "rate"), Column("high", "high", "rate"), Column("missed", "topic missed", "rate"),
         Column("small", "fewer than 10 posts", "flag")], rows,
-        ["Means over a set's fits; Wilson's interval, every post counted once. Topic missed: called unrelated, which "
-         "is no reversal."])
+        ["Means over a set's fits; Wilson's interval, every post counted once; " + WORTHS +
+         ". Topic missed: called unrelated, which is no reversal."])
 
 
 def shared_errors(results: Results, models: dict, groups: list[str]) -> Table:

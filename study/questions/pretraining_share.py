@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data.languages import language_name
+from report.clusters import WORTHS, worth
 from report.intervals import wilson
 from report.words import counted
 from stats.predictions import Predictions, figures_of
@@ -112,14 +113,18 @@ def mean_of(fits: Sequence[Predictions], figure: str, code: str) -> float:
 
 
 def accuracy_rows(fits: Sequence[Predictions], codes: Sequence[str]) -> list[dict]:
-    """Per language: the fits' mean accuracy, raw and partially pooled; Wilson's interval counts every post once."""
+    """Per language: the fits' mean accuracy, raw and partially pooled; Wilson's interval counts every post once, and
+    posts that belong together as what they are worth."""
     rows = fits[0].rows
     n = [int((rows.language == code).sum()) for code in codes]
-    right = [mean_of(fits, "accuracy", code) * count for code, count in zip(codes, n, strict=True)]
-    pooled = pool_rates(right, n).value if len(codes) >= FEWEST else [None] * len(codes)
+    hits = np.mean([fit.correct for fit in fits], 0)
+    parts = [worth(hits[rows.language == code], rows.clusters[rows.language == code]) for code in codes]
+    sides = [(part * float(hits[rows.language == code].sum()), part * count)
+             for code, count, part in zip(codes, n, parts, strict=True)]
+    pooled = pool_rates(*zip(*sides, strict=True)).value if len(codes) >= FEWEST else [None] * len(codes)
     return [{"language": code, "n": count, "small": bool(rows.is_small(rows.language == code)), "pooled": value,
-             "accuracy": hits / count, **dict(zip(("low", "high"), wilson(hits, count), strict=True))}
-            for code, count, hits, value in zip(codes, n, right, pooled, strict=True)]
+             "accuracy": side[0] / side[1], **dict(zip(("low", "high"), wilson(*side), strict=True))}
+            for code, count, side, value in zip(codes, n, sides, pooled, strict=True)]
 
 
 def languages_table(results: Results, models: Mapping[str, list[Predictions]], main: str) -> Table:
@@ -139,7 +144,7 @@ def languages_table(results: Results, models: Mapping[str, list[Predictions]], m
                   *accuracy_columns(), Column("f1", title_of(main), "rate"), Column("f1_low", "low", "rate"),
                   Column("f1_high", "high", "rate")], rows,
                  ["Mean over the model's fits; accuracy with Wilson's interval, every post counted once, and partially "
-                  "pooled over languages; F1 with a bootstrap interval over posts."])
+                  f"pooled over languages; {WORTHS}; F1 with a bootstrap interval over posts."])
 
 
 def accuracy_columns() -> list[Column]:

@@ -11,7 +11,7 @@ import numpy
 import pytest
 from scipy import stats
 
-from report.clusters import worth
+from report.clusters import rate_interval, worth
 from report.counts import Grouping, figures, flat_indices, views
 from report.intervals import bootstrap, patterns, rate_difference, wilson
 
@@ -193,6 +193,9 @@ def test_the_worth_of_rows_is_that_of_the_formula_and_of_known_cases():
     assert 0.85 < worth(numpy.arange(20) % 2, pair) <= 1
     copies = numpy.repeat(numpy.array([1, 0, 1, 1, 0, 1, 0, 1, 1, 1] * 20), 2)  # each row twice: worth half
     assert worth(copies, numpy.repeat(numpy.arange(200), 2)) == pytest.approx(0.5, rel=0.02)
+    assert worth(copies / 2, numpy.repeat(numpy.arange(200), 2)) == 1  # two models' means vary less than right or wrong
+    assert rate_interval(copies, numpy.arange(400)) == wilson(280, 400) and rate_interval(copies[:0], tens[:0]) is None
+    assert rate_interval(copies, numpy.arange(400) // 2) == pytest.approx(wilson(140, 200), abs=0.003)
 
 
 @pytest.mark.parametrize("groups", [5, 10, 20])

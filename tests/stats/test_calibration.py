@@ -77,12 +77,18 @@ def test_vector_scaling_mends_a_label_that_is_given_too_often():
 def test_the_languages():
     _, gold, q = sharpened(400, 2.0)
     right = q.argmax(1) == gold
-    rows = by_language(q, gold, ["en", "tr"] * 200)
+    rows = by_language(q, gold, ["en", "tr"] * 200, numpy.arange(400))
     assert [row["language"] for row in rows] == ["all", "en", "tr"] and rows[1]["n"] == 200
     for row in rows:
         assert row["brier_ci"][0] < row["brier"] < row["brier_ci"][1]
         assert row["gap_ci"][0] < row["gap"] < row["gap_ci"][1]
     assert rows[0]["gap"] == pytest.approx((q.max(1) - right).mean()) and rows[0]["gap_ci"][0] > 0
+    fourfold = [numpy.repeat(part, 4, axis=0) for part in (q, gold, ["en", "tr"] * 200)]
+    apart, together = (by_language(*fourfold[:2], fourfold[2].tolist(), clusters)
+                       for clusters in (numpy.arange(1600), numpy.arange(1600) // 4))
+    for before, alone, copied in zip(rows, apart, together, strict=True):  # four copies of a post tell nothing new
+        widths = [row["gap_ci"][1] - row["gap_ci"][0] for row in (before, alone, copied)]
+        assert widths[1] == pytest.approx(widths[0] / 2, rel=0.1) and widths[2] == pytest.approx(widths[0], rel=0.1)
 
 
 def test_figures_of_scaled_probabilities():

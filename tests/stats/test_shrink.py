@@ -10,7 +10,7 @@ from scipy import integrate, stats
 
 from common.errors import UserError
 from report.student import t_cdf, t_quantile
-from stats.predictions import Predictions
+from stats.predictions import Predictions, Rows
 from stats.shrink import MEANS, SPREADS, partially_pooled, pool_rates, pool_values, rate_counts
 from tests.stats.answered import GROUPING, made_answers, made_rows
 
@@ -128,6 +128,22 @@ def test_each_language_has_its_raw_figure_beside(figure):
     assert numpy.ptp([line["pooled"] for line in table]) < spread
     assert partially_pooled(model, figure, draws=400)[0] == table
     assert pooled.centre[1] < pooled.centre[0] < pooled.centre[2]
+
+
+def test_rates_count_posts_of_one_author_as_what_they_are_worth():
+    """Each post four times over, as four by one author: the same figures and intervals as once."""
+    rows = made_rows(150, 5, languages=("ar", "de", "en", "tr"))
+    model = made_answers(rows, 6, right=0.7)
+    for figure in ("accuracy", "topic.recall"):
+        found, clusters = [], numpy.arange(len(rows.gold))
+        for times, groups in ((1, clusters), (4, numpy.repeat(clusters, 4)), (4, numpy.arange(4 * len(clusters)))):
+            parts = [numpy.repeat(part, times) for part in (rows.ids, rows.language, rows.gold)]
+            copied = Rows(*parts, groups, rows.grouping)
+            found.append(partially_pooled(Predictions(copied, numpy.repeat(model.predicted, times)), figure)[0])
+        for once, together, apart in zip(*found, strict=True):
+            for key in ("raw", "raw_low", "raw_high", "pooled", "low", "high"):
+                assert together[key] == pytest.approx(once[key], abs=0.01), (figure, key)  # t of few groups is wider
+            assert apart["raw_high"] - apart["raw_low"] < 0.6 * (once["raw_high"] - once["raw_low"])
 
 
 def test_cells_without_a_figure_and_perfect_cells():
