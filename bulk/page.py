@@ -13,7 +13,7 @@ from pathlib import Path
 from bulk.manifest import manifest_path, read_manifest
 from common.files import atomic_write
 from data.columns import open_posts
-from data.dates import DATES, month_of
+from data.dates import date_column, day_comes_first, months_of
 from data.posts import Columns
 from report.markup import Html, grid, tag
 from report.page import document
@@ -37,6 +37,8 @@ class Counts:
     reasons: Counter = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)  # of each reason, as the first such row has it
     date: str | None = None  # the column that the months come from
+    first: Counter = field(default_factory=Counter)  # dates that can only have the day first (True), or the month
+    unclear: int = 0  # posts with a date of which nothing tells whether the day or the month comes first
 
     def add(self, row: dict, date: str | None) -> None:
         """Count one row of an output."""
@@ -49,9 +51,26 @@ class Counts:
             self.reasons[kind] += 1
             self.examples.setdefault(kind, written)
             return
-        month = (month_of(row.get(date)) or "unknown") if date else ""
+        month = self.month(row.get(date)) if date else ""
         cell = str(row.get("language") or "und"), month, str(row["predicted"])
         self.cells[cell if cell in self.cells or len(self.cells) < CELLS else ("others", "others", cell[2])] += 1
+
+    def month(self, written) -> str:
+        """The month of a date as it is written; "A|B" where it is A if the day comes first and B if the month does."""
+        self.first[day_comes_first(written)] += 1
+        readings = months_of(written)
+        return "unknown" if readings is None else "|".join(dict.fromkeys(readings))
+
+    def decide(self) -> None:
+        """Read dates such as 04/05/2024 as the others of the files are written; unknown where these do not tell."""
+        shown = [bool(self.first[way]) for way in (True, False)]
+        place = shown.index(True) if sum(shown) == 1 else None
+        cells, self.cells = self.cells, Counter()
+        for (language, month, label), number in cells.items():
+            if "|" in month:
+                self.unclear += number if place is None else 0
+                month = "unknown" if place is None else month.split("|")[place]
+            self.cells[language, month, label] += number
 
     @property
     def labels(self) -> list[str]:
@@ -74,9 +93,10 @@ def count(paths: list[Path], date: str | None = None) -> Counts:
         for row in table.rows:
             is_there |= column in row
             if column is None:
-                column = next((name for name in row if name.lower().removeprefix("input_") in (*DATES, "month")), "")
+                column = date_column(row) or ""
                 counts.date = counts.date or column or None
             counts.add(row, column)
+    counts.decide()
     if date is not None and is_there:
         counts.date = date
     elif date is not None:
@@ -125,6 +145,10 @@ def page(counts: Counts, files: dict[str, dict], where: Path, sums: Counter) -> 
         sections += [tag("h2", "By language"), shares(counts, 0, language_name)]
         if counts.date:
             sections += [tag("h2", f"By month, from the column {counts.date}"), shares(counts, 1, str)]
+            if counts.unclear:
+                sections.append(tag("p", f"The dates of {counted(counts.unclear, 'post')} are written as 04/05/2024, "
+                                    "and no other date tells whether the day or the month comes first: write them as "
+                                    "2024-05-04, or add a column month.", class_="note"))
     if counts.reasons:
         most = [[shown(reason, counts), f"{number:,}"] for reason, number in counts.reasons.most_common(REASONS)]
         sections += [tag("h2", "Rows without a label"), grid(["why", "rows"], most)]

@@ -8,12 +8,13 @@ import os
 import random
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from bulk.joined import _header_bytes
-from bulk.page import count
+from bulk.page import count, page
 from common.errors import UserError
 from data.growing import GrowingFile
 from data.readers import iter_posts
@@ -157,3 +158,17 @@ def test_the_months_of_the_page_come_from_the_column_that_is_named_so(tmp_path, 
     path.write_bytes(plain_rows(".csv", [{"id": "1", "language": "en", "predicted": "a", name: cell}]))
     counts = count([path])
     assert counts.date == name and counts.by(1) == {month: 1}
+
+
+@pytest.mark.parametrize("dates, months", [
+    (["04/05/2024", "25/05/2024", "01/06/2024"], {"2024-05": 2, "2024-06": 1}),  # 25 can only be a day
+    (["04/05/2024", "05/25/2024", "01/06/2024"], {"2024-04": 1, "2024-05": 1, "2024-01": 1}),
+    (["04/05/2024", "05/05/2024"], {"unknown": 1, "2024-05": 1}),  # nothing tells
+    (["04/05/2024", "25/05/2024", "05/25/2024"], {"unknown": 1, "2024-05": 2})])  # both ways in one file
+def test_dates_with_slashes_are_read_as_the_others_of_the_file_are(tmp_path, dates, months):
+    rows = [{"id": str(n), "language": "pt", "predicted": "a", "data": date} for n, date in enumerate(dates)]
+    (tmp_path / "labels.csv").write_bytes(plain_rows(".csv", rows))
+    counts = count([tmp_path / "labels.csv"])
+    assert counts.by(1) == months and counts.unclear == months.get("unknown", 0)
+    text = page(counts, {}, tmp_path, Counter())
+    assert ("whether the day or the month comes first" in text) is bool(counts.unclear)
