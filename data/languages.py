@@ -7,8 +7,9 @@ names are those of ISO 639; the withdrawn codes and their replacements are those
 and `sh` becomes `sr` as in CLDR. X (Twitter) writes `in` for Indonesian and `iw` for Hebrew, and has codes of its own
 for posts in no language (`qme`, `qht`, ...): those become `und`, ISO 639-2's code for "undetermined".
 
-English names are accepted too, since they occur in hand-made spreadsheets and none of them is also a code; and some
-languages' own names for themselves, as CLDR has them. Nothing here is fatal: a tag that is not an ISO 639-1 language is
+English names are accepted too, since they occur in hand-made spreadsheets and none of them is also a code; some
+languages' own names for themselves; and the names of frequent ones in German, French, Spanish, Italian, Portuguese,
+Polish, Hungarian and Turkish, all as CLDR has them. Nothing here is fatal: a tag that is not an ISO 639-1 language is
 kept as written, in lower case, and counted, so that a report can show it.
 """
 
@@ -63,6 +64,21 @@ OWN_NAMES = {
     "ελληνικά": "el", "русский": "ru", "українська": "uk", "български": "bg", "العربية": "ar", "עברית": "he",
     "فارسی": "fa", "हिन्दी": "hi", "bahasa indonesia": "id", "tiếng việt": "vi", "中文": "zh", "日本語": "ja",
     "한국어": "ko"}  # fmt: skip
+# What spreadsheets in other languages call the frequent ones.
+OTHER_NAMES = """
+ar: arabisch, arabe, árabe, arabo, arabski, arab, arapça; de: allemand, alemán, alemão, tedesco, niemiecki, német,
+almanca; el: griechisch, grec, griego, grego, greco, grecki, görög, yunanca; en: englisch, anglais, inglés, inglês,
+inglese, angielski, angol, ingilizce; es: spanisch, espagnol, espanhol, spagnolo, hiszpański, spanyol, ispanyolca;
+fr: französisch, francés, francês, francese, francuski, francia, fransızca; hu: ungarisch, hongrois, húngaro, ungherese,
+węgierski, macarca; id: indonesisch, indonésien, indonesio, indonésio, indonesiano, indonezyjski, indonéz, endonezce;
+it: italienisch, italien, włoski, olasz, italyanca; ko: koreanisch, coréen, coreano, koreański, koreai, korece;
+nl: niederländisch, néerlandais, neerlandés, holandês, neerlandês, olandese, niderlandzki, holland, felemenkçe;
+pl: polnisch, polonais, polaco, polonês, polacco, lengyel, lehçe; pt: portugiesisch, portugais, portugués, portoghese,
+portugalski, portugál, portekizce; ro: rumänisch, roumain, rumano, romeno, rumeno, rumuński, román, rumence;
+ru: russisch, russe, ruso, russo, rosyjski, orosz, rusça; tr: türkisch, turc, turco, turecki, török;
+uk: ukrainisch, ukrainien, ucraniano, ucraino, ukraiński, ukrán, ukraynaca; zh: chinesisch, chinois, chino, chinês,
+cinese, chiński, kínai, çince
+"""
 NO_LANGUAGE = {"zxx", "mul", "mis", "art", "qam", "qct", "qht", "qme", "qst", "unknown"}
 ABSENT = {"", "und", "nan", "none", "null"}
 
@@ -70,7 +86,9 @@ _ENTRIES = [entry.split() for entry in TABLE.split(";")]
 _CODES = {words[0]: [word for word in words[1:] if re.fullmatch("[a-z]{3}", word)] for words in _ENTRIES}
 NAMES = {words[0]: " ".join(words[1 + len(_CODES[words[0]]) :]) for words in _ENTRIES}
 _TWO_LETTERS = {three: two for two, threes in _CODES.items() for three in threes} | OTHER_CODES
-_BY_NAME = {name.casefold(): code for code, name in NAMES.items()} | OWN_NAMES
+_BY_NAME = {name.casefold(): code for code, name in NAMES.items()} | OWN_NAMES | {
+    name.strip(): code for entry in OTHER_NAMES.split(";")
+    for code, names in [entry.strip().split(": ")] for name in names.split(",")}
 
 
 @lru_cache(maxsize=4096)

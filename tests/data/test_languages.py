@@ -4,11 +4,12 @@ Deliberate break that turns this red: drop `"in": "id"` from OLD_CODES in data/l
 """
 
 import re
+import unicodedata
 
 import pytest
 
 from common.errors import UserError
-from data.languages import NAMES, OLD_CODES, OWN_NAMES, language_name, one_language, reduce_language
+from data.languages import NAMES, OLD_CODES, OTHER_NAMES, OWN_NAMES, language_name, one_language, reduce_language
 
 PAPER = {
     "ar": "Arabic",
@@ -95,3 +96,14 @@ def test_languages_by_their_own_names():
     assert set(OWN_NAMES.values()) <= set(NAMES) and set(PAPER) - {"en"} <= set(OWN_NAMES.values())
     assert not set(OWN_NAMES) & {*NAMES, *map(str.casefold, NAMES.values())}
     assert all(name == name.casefold() for name in OWN_NAMES)
+
+
+def test_languages_by_their_names_in_other_languages():
+    entries = [entry.strip().split(": ") for entry in OTHER_NAMES.split(";")]
+    names = [name.strip() for _, row in entries for name in row.split(",")]
+    assert len(names) == len(set(names)) and not set(names) & {*NAMES, *map(str.casefold, NAMES.values()), *OWN_NAMES}
+    assert all(name == unicodedata.normalize("NFC", name).casefold() for name in names)
+    assert {code for code, _ in entries} <= set(NAMES) and set(PAPER) - {"hi"} <= {code for code, _ in entries}
+    for tag, code in (("Englisch", "en"), ("INGLÊS", "en"), ("anglais", "en"), ("turco", "tr"), ("Węgierski", "hu")):
+        assert reduce_language(tag) == (code, "changed")
+    assert reduce_language(unicodedata.normalize("NFD", "französisch")) == ("fr", "changed")
