@@ -1,10 +1,12 @@
 """A study's report: the declared contrasts first, then the questions, then the data that the figures rest on."""
 
 from collections import Counter
+from collections.abc import Callable
 
 import torch
 
 from common.files import sha256_json
+from common.terminal import progress
 from data.languages import language_name
 from finetune.run_folder import environment
 from report.words import counted, interval, number
@@ -40,11 +42,17 @@ def make_study(results: Results, hashes: dict[str, str], caution: str = "", stan
 
     `error_ids`: list the posts that are most often given a wrong stance, by id.
     """
-    declared = contrasts(results, standing)
     asked = (topic, stance, exposure, bias, model_by_language, confounds, agreement, translation, behaviour, baselines,
              drift, as_published, speed, data)
-    answered = [*(ask(results) for ask in asked)]
-    answered.insert(asked.index(behaviour), errors(results, error_ids))
+    with progress(2 + len(asked), "question", "statistics") as bar:
+        def answer(ask: Callable, *more) -> Section | None:
+            found = ask(results, *more)
+            bar.update()
+            return found
+
+        declared = answer(contrasts, standing)
+        answered = [answer(ask) for ask in asked]
+        answered.insert(asked.index(behaviour), answer(errors, error_ids))
     sections = [section for section in (declared, *answered) if section is not None]
     for section in sections[1:] if declared else sections:
         section.exploratory = section.key not in ("data", "speed")

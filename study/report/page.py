@@ -13,6 +13,7 @@ import html
 from pathlib import Path
 
 from common.files import atomic_folder, atomic_write, write_json
+from common.terminal import progress
 from report.figures import NARROW, WIDE, save
 from report.markup import Html, facts, folded, grid, join, tag
 from report.page import POLICY, STYLE, both_widths
@@ -48,11 +49,12 @@ def write_study(folder: str | Path, study: Study) -> None:
     """Write the page and all that belongs to it into `folder`; raises `UserError` if it cannot be written."""
     folder = Path(folder)
     page, latex = study_page(study), latex_text(study)  # before anything is written: an error leaves the old files
-    with atomic_folder(folder / "figures") as inner:
+    with atomic_folder(folder / "figures") as inner, progress(len(study.figures), "figure", "figures") as bar:
         for table, spec in study.figures:
             figure = figure_of(spec, table)
             for kind in ("svg", "png"):
                 save(figure, inner / f"{spec.name}.{kind}")
+            bar.update()
     with atomic_folder(folder / "tables") as inner:
         for table in study.tables:
             _write(inner / f"{table.name}.csv", csv_text(table))
