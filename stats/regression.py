@@ -18,18 +18,7 @@ regressor; their weights are R_i / (N pi_i). Both are doubly robust: with known 
 machine and g are. What cannot be had is a coefficient that the coded posts alone do not have: a level without a code is
 refused.
 
-**Variance**. With s_i the surrogate's psi (0, L psi_i(machine), psi_i(g)), d_i = psi_i(code) - s_i of the coded posts,
-D = sum o d, and the sums of each cluster k (an author's posts, say; else each post is one), o_k and so on:
-
-    u_k = A sum_{i in k} (s_i - mean s) / N + A_(k) sum_{i in k} o_i (d_i - D) / (1 - o_k)
-    V = sum_k u_k u_k' - A B A',    B = sum_s n_s (1 - f_s) o_s^2 (mean_s d - D)(mean_s d - D)'
-
-A is the inverse of the equation's derivative, A_(k) that without the codes of cluster k: the second part is what a
-Newton's step says of leaving them out, the jackknife that R's sandwich calls HC3. A alone would take the derivative as
-known, and with some hundred codes of a regressor it is not: its intervals would be too narrow. B takes away what
-differs between strata of fixed sizes. This is the sandwich for the process behind the posts, not for these posts alone,
-as is usual with coefficients. Intervals: estimate +- t V_jj^(1/2), G - p degrees of freedom for G clusters with codes.
-float64 throughout.
+Variances, intervals and when there is none: stats/sandwich.py. float64 throughout.
 """
 
 from dataclasses import dataclass, replace
@@ -38,12 +27,10 @@ import numpy
 
 from common.errors import UserError
 from report.intervals import LEVEL
-from report.student import t_quantile
 from stats.logit import check_columns, fit
-from stats.prevalence import Estimate
+from stats.sandwich import Draw, Fitted, Sample
 from stats.surrogate import folds, predictions
 
-MOST_STEPS = 60
 MODELS = ("linear", "logistic")
 
 
@@ -66,26 +53,18 @@ class Question:
     answers: numpy.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """The coded rows: post (n,) int64, their places among the N; probability (n,) float64, of inclusion; stratum (n,)
-    int64 where rows were drawn in strata of fixed sizes, else None; cluster (N,) int64 of all posts, or None."""
-
-    post: numpy.ndarray
-    probability: numpy.ndarray
-    stratum: numpy.ndarray | None = None
-    cluster: numpy.ndarray | None = None
-
-
 @dataclass(frozen=True)
 class Coefficient:
-    """One coefficient, estimated in four ways."""
+    """One coefficient, estimated in four ways. reach: the clusters with codes that it rests on; events: the ones or
+    zeros of the codes on its weaker side, None where the outcome has other values."""
 
     name: str
-    naive: Estimate
-    coded: Estimate
-    ppi: Estimate
-    dsl: Estimate
+    naive: Fitted
+    coded: Fitted
+    ppi: Fitted
+    dsl: Fitted
+    reach: float = float("inf")
+    events: float | None = None
 
 
 def regression(asked: Question, sample: Sample, level: float = LEVEL, seed: int = 0) -> tuple[list[Coefficient], float]:
@@ -99,16 +78,20 @@ def regression(asked: Question, sample: Sample, level: float = LEVEL, seed: int 
                         "code more, or name fewer variables")
     asked, back = _standardised(asked)
     _check(asked)
-    draw = _Draw(asked, sample, back)
+    draw = Draw(asked.model == "logistic", len(asked.matrix), sample, back)
     hand = (asked.coded_matrix, asked.coded_outcome)
     machine = (asked.matrix, asked.outcome)
     alone = draw.solve([(*hand, draw.o)], numpy.zeros(asked.matrix.shape[1]))
+    draw.look_behind(alone, hand, asked.names)
     coded = draw.estimates(alone, hand, machine, 0.0, level)
     naive = draw.naive(machine, level)
     tuned = draw.tuned(alone, hand, machine)
     ppi = draw.corrected(alone, hand, machine, tuned, level)
     dsl = draw.corrected(alone, hand, _predicted(asked, sample, seed), 1.0, level)
-    return [Coefficient(*row) for row in zip(asked.names, naive, coded, ppi, dsl, strict=True)], tuned
+    reach, events = draw.reach
+    events = [None] * len(reach) if events is None else events.tolist()
+    return [Coefficient(*row) for row in zip(asked.names, naive, coded, ppi, dsl, reach.tolist(), events, strict=True)
+            ], tuned
 
 
 def _standardised(asked: Question) -> tuple[Question, numpy.ndarray]:
@@ -153,137 +136,3 @@ def _predicted(asked: Question, sample: Sample, seed: int) -> tuple[numpy.ndarra
     for column in asked.labelled:
         matrix[:, column] = predictions(x, asked.coded_matrix[:, column], sample.post, fold)
     return matrix, asked.outcome
-
-
-class _Draw:
-    """The estimating equations of one sample, and how much their solutions vary."""
-
-    def __init__(self, asked: Question, sample: Sample, back: numpy.ndarray):
-        self.back = back
-        self.logistic, self.post, self.posts = asked.model == "logistic", sample.post, len(asked.matrix)
-        self.pi, self.stratum, self.cluster = sample.probability, sample.stratum, sample.cluster
-        self.o = 1 / self.pi / (1 / self.pi).sum()
-        own = self.post if self.cluster is None else self.cluster[self.post]
-        self.place, self.group = numpy.unique(own, return_inverse=True)  # clusters with codes, and those of the codes
-        self.groups, self.held = len(self.place), numpy.bincount(self.group, self.o)
-        if self.groups <= asked.matrix.shape[1]:
-            raise UserError(f"regression: {self.groups} clusters with coded posts for {asked.matrix.shape[1]} "
-                            "coefficients; code more, or name fewer variables")
-        fixed = self.stratum is not None and self.stratum.max() > 0
-        self.strata = [numpy.flatnonzero(self.stratum == s) for s in numpy.unique(self.stratum)] if fixed else []
-
-    def mean(self, matrix: numpy.ndarray, b: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray | float]:
-        """mu (rows,) and its derivative."""
-        if not self.logistic:
-            return matrix @ b, 1.0
-        p = numpy.exp(-numpy.logaddexp(0, -(matrix @ b)))
-        return p, p * (1 - p)
-
-    def psi(self, data: tuple[numpy.ndarray, numpy.ndarray], b: numpy.ndarray) -> numpy.ndarray:
-        """(rows, p)."""
-        matrix, outcome = data
-        return matrix * (outcome - self.mean(matrix, b)[0])[:, None]
-
-    def equation(self, parts, b: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """sum over parts (matrix, outcome, weights) of weights @ psi, (p,), and minus its derivative, (p, p)."""
-        value, slope = numpy.zeros(len(b)), numpy.zeros((len(b), len(b)))
-        for matrix, outcome, weights in parts:
-            mu, change = self.mean(matrix, b)
-            value += matrix.T @ (weights * (outcome - mu))
-            slope += (matrix * (weights * change)[:, None]).T @ matrix
-        return value, slope
-
-    def parts(self, hand, surrogate, weight: float) -> list:
-        """Of the corrected equation."""
-        matrix, outcome = surrogate
-        return [(matrix, outcome, numpy.full(self.posts, weight / self.posts)), (*hand, self.o),
-                (matrix[self.post], outcome[self.post], -weight * self.o)]
-
-    def solve(self, parts, b: numpy.ndarray) -> numpy.ndarray:
-        """The solution near b, by Newton's method; a step is halved until the equation's value gets smaller."""
-        value, slope = self.equation(parts, b)
-        for _ in range(MOST_STEPS):
-            try:
-                inverse = numpy.linalg.inv(slope)
-            except numpy.linalg.LinAlgError:
-                break
-            step, size = inverse @ value, 1.0
-            if abs(step).max() < 1e-10 * max(1.0, abs(b).max()):
-                return b
-            before = numpy.linalg.norm(inverse @ value)
-            while True:
-                found, there = self.equation(parts, b + size * step)
-                if numpy.linalg.norm(inverse @ found) < before or size < 1e-6:
-                    break
-                size /= 2
-            if size < 1e-6:
-                if before < 1e-6 * max(1.0, abs(b).max()):  # rounding leaves no smaller value
-                    return b
-                break
-            b, value, slope = b + size * step, found, there
-        raise UserError("regression: an estimating equation has no solution; code more posts, or name fewer variables")
-
-    def corrected(self, start, hand, surrogate, weight: float, level: float) -> list[Estimate]:
-        return self.estimates(self.solve(self.parts(hand, surrogate, weight), start), hand, surrogate, weight, level)
-
-    def estimates(self, b, hand, surrogate, weight: float, level: float) -> list[Estimate]:
-        """The coefficients with their intervals."""
-        moved = self.moved(b, hand, surrogate, weight)
-        return self.intervals(b, self.cross(moved, moved), self.groups - len(b), level)
-
-    def moved(self, b, hand, surrogate, weight: float) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """u (K, p) of all clusters, and A (mean_s d - D) times the root of its factor in B, (S, p)."""
-        s = weight * self.psi(surrogate, b)
-        d = self.psi(hand, b) - s[self.post]
-        slope = self.equation(self.parts(hand, surrogate, weight), b)[1]
-        inverse, apart = numpy.linalg.inv(slope), self.o[:, None] * (d - self.o @ d)
-        u = self.summed((s - s.mean(0)) / self.posts) @ inverse.T
-        own = numpy.zeros((self.groups, len(b)))
-        numpy.add.at(own, self.group, apart)
-        u[self.place] += numpy.linalg.solve(self.without(b, hand, surrogate, weight, slope),
-                                            (own / (1 - self.held)[:, None])[:, :, None])[:, :, 0]
-        between = [((1 - self.pi[at]) * self.o[at] ** 2).sum() ** 0.5 * (d[at].mean(0) - self.o @ d)
-                   for at in self.strata]
-        return u, numpy.array(between).reshape(-1, len(b)) @ inverse.T
-
-    def without(self, b, hand, surrogate, weight: float, slope: numpy.ndarray) -> numpy.ndarray:
-        """The slope without the codes of each cluster that has some, (G, p, p)."""
-        matrix, outcome = surrogate
-        of_all = self.equation([(matrix, outcome, numpy.full(self.posts, weight / self.posts))], b)[1]
-        own = numpy.zeros((self.groups, len(b), len(b)))
-        for rows, factor in ((hand[0], 1.0), (matrix[self.post], -weight)):
-            each = (factor * self.o * self.mean(rows, b)[1])[:, None, None] * rows[:, :, None] * rows[:, None, :]
-            numpy.add.at(own, self.group, each)
-        return of_all + (slope - of_all - own) / (1 - self.held)[:, None, None]
-
-    def cross(self, one, other) -> numpy.ndarray:
-        """sum_k u_k v_k' - A B A' for two (u, between), (p, p)."""
-        return one[0].T @ other[0] - one[1].T @ other[1]
-
-    def summed(self, u: numpy.ndarray) -> numpy.ndarray:
-        """Sums of the clusters, (K, p)."""
-        if self.cluster is None:
-            return u
-        return numpy.stack([numpy.bincount(self.cluster, column) for column in u.T], 1)
-
-    def tuned(self, b, hand, machine) -> float:
-        """L, within [0, 1]: at the coded posts' own estimate u is nearly linear in it, and V a parabola."""
-        none, full = self.moved(b, hand, machine, 0.0), self.moved(b, hand, machine, 1.0)
-        change = (none[0] - full[0], none[1] - full[1])
-        worth = 1 / numpy.diag(self.cross(none, none))
-        below = float(worth @ numpy.diag(self.cross(change, change)))
-        above = float(worth @ numpy.diag(self.cross(none, change)))
-        return min(1.0, max(0.0, above / below)) if below > 1e-15 else 0.0
-
-    def naive(self, machine, level: float) -> list[Estimate]:
-        """The machine's labels taken as true."""
-        matrix, _ = machine
-        parts = [(*machine, numpy.full(self.posts, 1 / self.posts))]
-        b = self.solve(parts, numpy.zeros(matrix.shape[1]))
-        u = self.summed(self.psi(machine, b) / self.posts) @ numpy.linalg.inv(self.equation(parts, b)[1]).T
-        return self.intervals(b, u.T @ u, len(u) - len(b), level)
-
-    def intervals(self, b: numpy.ndarray, variance: numpy.ndarray, freedom: int, level: float) -> list[Estimate]:
-        b, error = self.back @ b, numpy.diag(self.back @ variance @ self.back.T)
-        half = t_quantile(level, max(1, freedom)) * numpy.sqrt(numpy.maximum(0.0, error))
-        return [Estimate(float(value), float(value - h), float(value + h)) for value, h in zip(b, half, strict=True)]

@@ -30,7 +30,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audit.change import change, predictions
 from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import (
@@ -53,12 +52,14 @@ from data.posts import DATA, ColumnOptions, Post
 from data.prompt import Prompt
 from data.rows import stem
 from finetune.run_folder import RunFolder
+from inference.decide import decide
 from inference.labeller import label_probabilities
 from inference.run import base_folder, finished_run, open_model, run_prompt
 from quant.nf4 import dequantize_nf4, quantize_nf4
 from report.counts import Grouping
 from report.words import interval, number
-from stats.predictions import Rows
+from stats.change import change
+from stats.predictions import Predictions, Rows
 from tools.export.tensors import MergedTensors, build_model
 
 JSON, MARKDOWN = "merge_report.json", "merge_report.md"
@@ -221,16 +222,15 @@ def compare(found: dict[str, np.ndarray], posts: list[Post], groups: np.ndarray,
     """
     table = Rows(np.array([post.id for post in posts]), np.array([post.language for post in posts]),
                  np.array([labels.index(post.label) for post in posts]), groups, Grouping(labels))
-    reference, *_ = found.values()
-    rows = []
+    rows, reference = [], None
     for name, probabilities in found.items():
-        answers = predictions(table, probabilities)
+        answers = Predictions(table, decide(probabilities), probabilities.astype(np.float64))
         row = {"form": name} | {key: answers.figure(key) for key in ("macro_f1", "accuracy")}
         if rows:
-            told = change(table, reference, probabilities, draws, seed)
+            told = change(reference, answers, draws, seed)
             row |= {key: told[key] for key in ("flips", "flip_rate", "flip_rate_ci", "kl")}
             row |= {"f1_gain": told["f1_change"], "f1_gain_ci": told["f1_change_ci"]}
-        rows.append(row)
+        rows, reference = [*rows, row], reference or answers
     return rows
 
 

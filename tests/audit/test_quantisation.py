@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit.change import change, divergences, mean_interval
+from audit.change import change
 from audit.inputs import moments
 from audit.quantisation import dense_linear, quantisation, swapped
 from audit.subject import base_linears, level_of
@@ -23,6 +23,7 @@ from loading.weights import read_config
 from lora.adapter import load_adapter
 from quant.convert import inside_layers, replace_linears
 from quant.linear import NF4Linear
+from stats.change import divergences, mean_interval
 from stats.paired import difference
 from tests.audit.conftest import make, subject_of
 

@@ -16,7 +16,7 @@ The figures that its authors publish rest on data in R's binary format, which ar
   the derivative's own error. In one sample the two differ by up to 5 %; over samples drawn anew both are those of the
   estimates' deviation, which `test_whose_errors_are_those_of_a_simulation` shows.
 
-Deliberate break: leave the last of `_Draw.parts` out, or divide `s - s.mean(0)` in `moved` by the codes' number.
+Deliberate break: leave the last of `Draw.parts` out, or divide `s - s.mean(0)` in `moved` by the codes' number.
 """
 
 import csv
@@ -33,7 +33,7 @@ from stats.regression import _predicted, _standardised, regression
 from tests.programs.hostile import call
 from tests.stats.test_regression import SIDES, example, logit
 from tools.prevalence.__main__ import main as shares
-from tools.regression import main as coefficients
+from tools.regression.__main__ import main as coefficients
 
 R = shutil.which("Rscript")
 R_LINES = """library(dsl)

@@ -1,6 +1,6 @@
 """Regressions with machine labels: against R's glm and sandwich, ppi-python, equations by hand; coverage.
 
-Deliberate break: leave the last of `_Draw.parts` out, divide by `self.posts` where `o` belongs, forget the cluster in
+Deliberate break: leave the last of `Draw.parts` out, divide by `self.posts` where `o` belongs, forget the cluster in
 `summed`, or fit g on all rows in `stats.surrogate.crossfit`; the figures or the coverage turn red.
 """
 
@@ -14,7 +14,8 @@ import pytest
 
 from common.errors import UserError
 from report.student import t_quantile
-from stats.regression import Question, Sample, regression
+from stats.regression import Question, regression
+from stats.sandwich import Sample
 from stats.surrogate import fit, folds
 from tests.stats.designs import drawn
 
@@ -135,15 +136,15 @@ def test_equals_ppi_python(model):
     assert [one.ppi.width for one in found] == pytest.approx(theirs.tolist(), rel=0.08)  # theirs has no jackknife
 
 
-def errors_of(found, freedom) -> list[float]:
-    return [one.coded.width / 2 / t_quantile(0.95, freedom) for one in found]
+def errors_of(found) -> list[float]:
+    return [one.coded.error for one in found]
 
 
 @pytest.mark.parametrize("model", ["linear", "logistic"])
 def test_equals_glm_and_sandwich_in_r(model):
     asked, sample = example(model, design="independent")
     found, _ = regression(asked, sample)
-    ours = [one.coded.estimate for one in found] + errors_of(found, len(sample.post) - 3)
+    ours = [one.coded.estimate for one in found] + errors_of(found)
     assert ours == pytest.approx(R_FIGURES[model], abs=1e-9)
 
 
@@ -176,9 +177,9 @@ def test_clusters_are_left_out_whole():
 
     whole = refit(numpy.ones(len(y), dtype=bool))
     square = sum((refit(own != k) - whole) ** 2 for k in set(own.tolist()))
-    assert errors_of(found, len(set(own.tolist())) - 3) == pytest.approx(numpy.sqrt(square).tolist(), rel=1e-9)
+    assert errors_of(found) == pytest.approx(numpy.sqrt(square).tolist(), rel=1e-9)
     alone, _ = regression(asked, sample)
-    assert errors_of(found, len(set(own.tolist())) - 3) != pytest.approx(errors_of(alone, len(y) - 3), rel=1e-3)
+    assert errors_of(found) != pytest.approx(errors_of(alone), rel=1e-3)
 
 
 @pytest.mark.parametrize(("model", "side"), SIDES)
@@ -192,8 +193,9 @@ def test_no_unit_changes_an_estimate(model, side):
     assert again == pytest.approx(tuned, abs=1e-6)
     for name in ("naive", "coded", "ppi", "dsl"):
         for one, other, unit in ((plain[1], found[1], 1), (plain[2], found[2], 60)):
-            assert list(getattr(one, name).to_dict().values()) == pytest.approx(
-                [unit * value for value in getattr(other, name).to_dict().values()], abs=1e-6)
+            facts = getattr(other, name).to_dict()
+            assert getattr(one, name).to_dict() == pytest.approx(
+                {key: value * (1 if key == "df" else unit) for key, value in facts.items()}, abs=1e-6, rel=1e-6)
 
 
 def test_strata_take_away_what_differs_between_them():

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from audit.change import divergences
 from finetune.run_folder import RunFolder
 from inference.labeller import label_probabilities
 from inference.run import open_model
 from loading import load_model
 from report.intervals import wilson
+from stats.change import divergences
 from tests.quant.stored import write_by_transformers
 from tests.small import here, posts, write_jsonl
 from tests.tools.exports import WHOLE, export, make_run, train_run

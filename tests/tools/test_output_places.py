@@ -12,7 +12,7 @@ from glass.__main__ import main as glass
 from tests.programs.hostile import in_an_empty_folder, refused  # noqa: F401
 from tools.code.__main__ import main as code
 from tools.prevalence.__main__ import main as prevalence
-from tools.regression import main as regression
+from tools.regression.__main__ import main as regression
 from tools.sample import main as sample
 
 READ = ("--labels", "labels.csv", "--coded", "coded.csv")  # files that are not there: reading would say so

@@ -11,9 +11,11 @@ import numpy
 import pytest
 
 from stats.prevalence import Estimate, equal_probabilities
-from stats.regression import Coefficient, Question, Sample, regression
+from stats.regression import Coefficient, Question, regression
+from stats.sandwich import Sample
 from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
-from tools.regression import cells, main
+from tools.regression.__main__ import main
+from tools.regression.words import cells
 
 WORDS = ["--labels", "labels.jsonl", "--coded", "coded.jsonl"]
 

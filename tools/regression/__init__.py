@@ -1,0 +1,1 @@
+"""Regressions on machine labels: python -m tools.regression."""

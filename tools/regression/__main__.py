@@ -1,0 +1,83 @@
+"""A regression in which the outcome or a regressor is a machine's label, with the machine's errors taken out.
+
+    python -m tools.regression --labels labels.csv --coded coded.csv --outcome label=anti-immigration --on month
+    python -m tools.regression --labels labels.csv --coded coded.csv --outcome shares --on label=neutral,language
+
+--labels and --coded are those of tools.prevalence: all posts with the machine's labels, as classify.py writes them, and
+people's labels of a random sample, with inclusion_probability where chances differed. COLUMN=VALUE is 1 where the
+column has the value and else 0; label=NAME is the machine's label, or the code of a coded post, and may be the outcome
+or among --on, once on one side. Other columns come from --labels or, joined by id, from --posts (month also from a
+date): numbers enter as they are, words as one column for each value but the most frequent.
+
+Each coefficient is estimated four times: naive (the machine's labels taken as true), from the codes alone, and
+corrected in two ways, PPI++ and DSL (stats/regression.py has the formulas), with 95 % intervals for the process behind
+the posts. --clusters author allows for posts of one author that resemble each other.
+"""
+
+from common.errors import UserError, closest, run_program
+from common.files import check_file, write_json
+from common.options import parse_options
+from stats.regression import regression
+from stats.sandwich import Sample
+from tools.prevalence.sample import checked, counts, read_all, sample_of
+from tools.prevalence.words import caution
+from tools.regression.options import RegressionOptions
+from tools.regression.question import LABEL, question, term_of
+from tools.regression.words import as_dict, table_of, verdicts
+
+
+def main(argv: list[str]) -> None:
+    """Read, check, fit, print, and write the JSON file."""
+    options = parse_options(RegressionOptions, argv, program="python -m tools.regression", description=__doc__)
+    for name in ("labels", "coded", "outcome", "on"):
+        if not getattr(options, name):
+            raise UserError(f"--{name}: is missing (--help tells what it takes)")
+    check_sides(options)
+    check_file(options.json, "--json", {"--labels": options.labels, "--coded": options.coded, "--posts": options.posts})
+    run, codes, labels, posts = read_all(options, [], columns_of(options))
+    coded, drawn = sample_of(codes, labels)
+    asked = question(options, labels, codes)
+    cluster = labels.columns[options.clusters][0] if options.clusters else None
+    if cluster is not None:
+        drawn += f"; {int(cluster.max()) + 1:,} clusters by {options.clusters}"
+    print("\n".join([*codes.notes.lines(), *counts(labels, codes), f"  {drawn}", *caution(labels, coded, codes),
+                     *checked(run, codes, labels, posts), ""]))
+    found, tuned = regression(asked, Sample(coded.post, coded.probability, coded.stratum, cluster), seed=options.seed)
+    print("\n".join([*table_of(found), "", *verdicts(found, asked, options)]))
+    if options.json:
+        write_json(options.json, as_dict(found, tuned, asked, options))
+        print(f"coefficients: {options.json}")
+
+
+def check_sides(options: RegressionOptions) -> None:
+    """Raise `UserError` unless labels stand on one side, and nothing stands twice."""
+    sides = [term_of(options.outcome)], [term_of(term) for term in options.on]
+    bare = next((name for side in sides for name, value in side if name == LABEL and value is None), None)
+    if bare:
+        raise UserError("label: write which one, label=NAME; a regression compares posts that have it with the others")
+    there = [any(name == LABEL for name, _ in side) for side in sides]
+    if sum(there) != 1:
+        raise UserError("--outcome and --on: labels stand on " + (
+            "both sides; on one they can be corrected" if all(there) else
+            "neither side, so there is nothing of the machine's to correct; write label=NAME on one"))
+    if options.clusters == LABEL:
+        raise UserError("--clusters label: labels are what is corrected; name a column such as author")
+    odd = next((name for name in options.words if (name, None) not in sides[1]), None)
+    if odd:
+        raise UserError(f"--words {odd}: is not among --on{closest(odd, options.on)}")
+    terms = [*sides[0], *sides[1]]
+    twice = next((term for n, term in enumerate(terms) if term in terms[:n]), None)
+    if twice:
+        raise UserError(f"--on {twice[0]}{'' if twice[1] is None else '=' + twice[1]}: stands twice")
+
+
+def columns_of(options: RegressionOptions) -> dict[str, str]:
+    """The columns to keep, and the option that names each."""
+    terms = [(options.outcome, "--outcome"), *((term, "--on") for term in options.on)]
+    found = {term_of(term)[0]: where for term, where in terms}
+    found |= {options.clusters: "--clusters"} if options.clusters else {}
+    return {name: where for name, where in found.items() if name != LABEL}
+
+
+if __name__ == "__main__":
+    run_program(main)
