@@ -70,21 +70,22 @@ class Coefficient:
 def regression(asked: Question, sample: Sample, level: float = LEVEL, seed: int = 0) -> tuple[list[Coefficient], float]:
     """(the coefficients in the order of the columns, PPI++'s weight L). Formulas and sources: see the module.
 
-    Raises `UserError` for a coefficient that the coded posts do not have (a level without a code, separation), too few
-    of them, and an equation without a solution.
+    Raises `UserError` for a coefficient that the coded posts do not have (a level without a code, separation) or that
+    rests on one of them, too few of them, and an equation without a solution. Where the machine's labels alone have no
+    solution (a label that it never gives), the naive estimates are `None`.
     """
     if len(asked.coded_outcome) <= asked.matrix.shape[1]:
         raise UserError(f"regression: {len(asked.coded_outcome)} coded posts for {asked.matrix.shape[1]} coefficients; "
                         "code more, or name fewer variables")
     asked, back = _standardised(asked)
-    _check(asked)
+    naive_is_there = _check(asked)
     draw = Draw(asked.model == "logistic", len(asked.matrix), sample, back)
     hand = (asked.coded_matrix, asked.coded_outcome)
     machine = (asked.matrix, asked.outcome)
     alone = draw.solve([(*hand, draw.o)], numpy.zeros(asked.matrix.shape[1]))
     draw.look_behind(alone, hand, asked.names)
     coded = draw.estimates(alone, hand, machine, 0.0, level)
-    naive = draw.naive(machine, level)
+    naive = draw.naive(machine, level) if naive_is_there else [Fitted(None, None, None)] * len(asked.names)
     tuned = draw.tuned(alone, hand, machine)
     ppi = draw.corrected(alone, hand, machine, tuned, level)
     dsl = draw.corrected(alone, hand, _predicted(asked, sample, seed), 1.0, level)
@@ -106,18 +107,21 @@ def _standardised(asked: Question) -> tuple[Question, numpy.ndarray]:
                    coded_matrix=(asked.coded_matrix - centre) / spread), back
 
 
-def _check(asked: Question) -> None:
-    """Raise `UserError` for coefficients that cannot be had, from the codes or from the machine's labels."""
+def _check(asked: Question) -> bool:
+    """Raise `UserError` for coefficients that cannot be had from the codes; whether they can from the machine's labels.
+    """
     for name, whole, column in zip(asked.names[1:], asked.matrix.T[1:], asked.coded_matrix.T[1:], strict=True):
         if numpy.ptp(column) == 0 < numpy.ptp(whole):
             raise UserError(f"'{name}' is the same for all {len(column):,} coded posts, so they say nothing of it; "
                             "code others too, merge values, or leave it out")
-    for x, y, whose in ((asked.coded_matrix, asked.coded_outcome, "the coded posts alone"),
-                        (asked.matrix, asked.outcome, "the machine's labels")):
+    for x, y in ((asked.coded_matrix, asked.coded_outcome), (asked.matrix, asked.outcome)):
         try:
             fit(x, y, asked.names) if asked.model == "logistic" else check_columns(x, asked.names)
         except UserError as error:
-            raise UserError(f"{whose}: {str(error).removeprefix('regression: ')}") from error
+            if y is asked.coded_outcome:
+                raise UserError(f"the coded posts alone: {str(error).removeprefix('regression: ')}") from error
+            return False
+    return True
 
 
 def _predicted(asked: Question, sample: Sample, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:

@@ -36,7 +36,7 @@ from report.student import t_quantile
 from stats.prevalence import Estimate
 
 MOST_STEPS = 60
-FEWEST, EVENTS = 10, 5  # clusters that a coefficient rests on, and ones and zeros on either side, for an interval
+FEWEST, EVENTS = 10, 3  # clusters that a coefficient rests on, and ones and zeros on either side, for an interval
 MATTERS = 0.05  # a side with a smaller share of sum v leaves the variance to the other
 
 
@@ -235,7 +235,7 @@ class Draw:
         value = self.back @ b
         error = numpy.sqrt(numpy.maximum(0.0, numpy.diag(self.back @ variance @ self.back.T)))
         freedom = numpy.maximum(1.0, numpy.minimum(groups - len(b), reach[0] - 1))
-        few = (reach[0] < FEWEST - 1e-9) | (False if reach[1] is None else reach[1] < EVENTS - 1e-9)
+        few = (reach[0].round() < FEWEST) | (False if reach[1] is None else reach[1].round() < EVENTS)
         half = [t_quantile(level, df) * e for df, e in zip(freedom.tolist(), error.tolist(), strict=True)]
         return [Fitted(x, None, None) if none else Fitted(x, x - h, x + h, e, df) for x, h, e, df, none in zip(
             value.tolist(), half, error.tolist(), freedom.tolist(), few.tolist(), strict=True)]

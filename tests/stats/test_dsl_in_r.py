@@ -28,7 +28,6 @@ from pathlib import Path
 import numpy
 import pytest
 
-from report.student import t_quantile
 from stats.regression import _predicted, _standardised, regression
 from tests.programs.hostile import call
 from tests.stats.test_regression import SIDES, example, logit
@@ -149,8 +148,7 @@ class Theirs:
 def ours(asked, sample) -> tuple[numpy.ndarray, numpy.ndarray]:
     """(estimates, standard errors) of DSL."""
     found = [one.dsl for one in regression(asked, sample)[0]]
-    return (numpy.array([one.estimate for one in found]),
-            numpy.array([one.width for one in found]) / 2 / t_quantile(0.95, len(sample.post) - 3))
+    return numpy.array([one.estimate for one in found]), numpy.array([one.error for one in found])
 
 
 @pytest.mark.parametrize(("model", "side", "design"), CASES)

@@ -135,8 +135,8 @@ def test_a_naive_share_outside_its_intervals_is_told_with_how_often_chance_does_
                                       for row in labels])
     jsonl(tmp_path / "coded.jsonl", random.Random(4).sample(codes, 150))
     said, _ = run()
-    assert "The naive share lies outside both corrected intervals for “c”, “b” (2 of 3 shares; at 95 % each, so " \
-           "about one in twenty does by chance)." in said
+    assert "The naive share lies outside both corrected intervals for “c”, “b” (2 of 3 shares; at 95 % each, " \
+           "chance alone puts about one in twenty there, often several together)." in said
     assert "is wrong" not in said
     jsonl(tmp_path / "labels.jsonl", [row | {"predicted": code["label"]} for row, code in zip(labels, codes,
                                                                                             strict=True)])

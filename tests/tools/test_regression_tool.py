@@ -66,7 +66,7 @@ def test_a_labelled_outcome(files):
     assert found["tuned"] == pytest.approx(tuned)
     for row, one in zip(found["coefficients"], expected, strict=True):
         for name in ("naive", "coded", "ppi", "dsl"):
-            assert list(row[name]) == ["estimate", "low", "high"]
+            assert list(row[name]) == ["estimate", "low", "high", "error", "df"]
             assert list(row[name].values()) == pytest.approx(list(getattr(one, name).to_dict().values()))
     assert "differences in the log odds of label=anti" in said and "do not say what would change" in said
     assert "not checked against training" in said and "narrowest" in said
@@ -107,6 +107,47 @@ def test_few_codes_are_told(files, tmp_path):
     jsonl(tmp_path / "coded.jsonl", files[1][:35])
     said = run("--outcome", "label=anti", "--on", "month,language", "--model", "linear")[0]
     assert "Only 35 coded posts for 4 coefficients" in said and "code 40 or more" in said
+
+
+def test_a_level_of_few_codes_has_an_estimate_and_no_interval(files, tmp_path):
+    labels, codes, _ = files
+    few = [row for row in codes if labels[int(row["id"][1:])]["language"] == "en"]
+    few += [row for row in codes if labels[int(row["id"][1:])]["language"] == "es"][:4]
+    jsonl(tmp_path / "coded.jsonl", few)
+    said, found = run("--outcome", "label=anti", "--on", "language", "--model", "linear")
+    line = next(line for line in said.splitlines() if line.startswith("  language: es"))
+    assert line.count("[") == 1 and line.count(" –") == 4  # naive alone has an interval, and nothing is narrowest
+    assert "– no interval, since too few codes stand behind it: language: es (4" in said
+    assert "An interval takes 10 or more codes, and on either side 3 with the outcome and 3 without it" in said
+    row = found["coefficients"][1]
+    assert row["dsl"]["estimate"] is not None and row["dsl"]["low"] is row["dsl"]["error"] is None
+    assert row["reach"] == pytest.approx(4, abs=0.3) and found["references"] == {"language": "en"}
+    assert found["level"] == 0.95 and "equal chances" in found["design"] and "left out (language: en)" in said
+    few = [row for row in few if labels[int(row["id"][1:])]["language"] == "en"] + few[-1:]
+    jsonl(tmp_path / "coded.jsonl", few)
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "language", "--model", "linear",
+            says=["'language: es' rests on a single coded post", "merge values"])
+
+
+def test_a_label_that_the_machine_never_gives(files, tmp_path):
+    labels, _, _ = files
+    jsonl(tmp_path / "labels.jsonl", [row | {"predicted": "pro" if row["predicted"] == "anti" else row["predicted"]}
+                                      for row in labels])
+    said, found = run("--outcome", "label=anti", "--on", "language")
+    assert "There is no naive regression" in said and "people gave labels that the machine gave to no post" in said
+    assert all(row["naive"]["estimate"] is None and row["coded"]["low"] is not None for row in found["coefficients"])
+    refused(main, *WORDS, "--outcome", "shares", "--on", "label=anti",
+            says=["--on label=anti: the machine gave this label to no post"])
+
+
+def test_numbers_with_decimal_commas(files, tmp_path):
+    labels, _, _ = files
+    plain = run("--outcome", "label=anti", "--on", "shares")[1]["coefficients"]
+    jsonl(tmp_path / "labels.jsonl", [row | {"shares": str(row["shares"]).replace(".", ",")} for row in labels])
+    assert run("--outcome", "label=anti", "--on", "shares")[1]["coefficients"] == plain
+    jsonl(tmp_path / "labels.jsonl", [row | {"shares": f"{n % 7},{100 + n}"} for n, row in enumerate(labels)])
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "shares",
+            says=["--on shares: '0,100' could be one and a part, or a thousand"])
 
 
 @pytest.mark.parametrize(("words", "says"), [

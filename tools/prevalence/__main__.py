@@ -24,7 +24,7 @@ from common.options import option, parse_options
 from data.posts import ColumnOptions
 from stats.prevalence import Machine, Share, prevalence
 from tools.prevalence.read import Labels
-from tools.prevalence.sample import checked, counts, read_all, sample_of
+from tools.prevalence.sample import agreement_of, checked, counts, read_all, sample_of
 from tools.prevalence.words import caution, table_of, verdicts
 
 
@@ -59,8 +59,7 @@ def main(argv: list[str]) -> None:
     check_file(options.json, "--json", read)
     check_picture(options.figure, {**read, "--json": options.json})
     run, codes, labels, posts = read_all(options, list(options.by))
-    several = codes.agreement is not None and len(codes.agreement.annotators) > 1
-    print("\n".join([*codes.notes.lines(), *(codes.agreement.lines() if several else [])]))
+    print("\n".join([*codes.notes.lines(), *agreement_of(codes)]))
     coded, design = sample_of(codes, labels)
     print("\n".join([*counts(labels, codes), f"  {design}", *caution(labels, coded, codes),
                      *checked(run, codes, labels, posts), ""]))

@@ -38,6 +38,12 @@ def read_all(options, by: list[str], keep: Mapping[str, str] | None = None
     return run, codes, labels, posts
 
 
+def agreement_of(codes: Codes) -> list[str]:
+    """How far the coders agree, where there are several."""
+    several = codes.agreement is not None and len(codes.agreement.annotators) > 1
+    return codes.agreement.lines() if several else []
+
+
 def counts(labels: Labels, codes: Codes) -> list[str]:
     """How many posts there are, how many of them without a label, and how many rows that are no posts."""
     lines = [f"  {len(labels.predicted):,} posts, {len(codes.posts):,} of them coded"]

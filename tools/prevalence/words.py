@@ -15,6 +15,7 @@ FEW, FEWEST = 30, 10  # coded rows of a group, below which it is marked, and bel
 ALIKE = 0.02  # by which share an interval must be narrower to be called so
 UNLIKELY = 1e-4  # chance below which the codes do not look like a random sample
 SHOWN = 6
+CHANCE = "at 95 % each, chance alone puts about one in twenty there, often several together"
 NAMES = {"coded": "the codes alone", "ppi": "PPI++", "dsl": "DSL"}
 
 
@@ -71,7 +72,7 @@ def verdicts(found: list[Share], labels: Labels, beyond: bool) -> list[str]:
     wrong = [share for share in there
              if not min(share.ppi.low, share.dsl.low) <= share.naive <= max(share.ppi.high, share.dsl.high)]
     lines.append(f"The naive share lies outside both corrected intervals for {named(wrong)} ({len(wrong)} of "
-                 f"{counted(len(there), 'share')}; at 95 % each, so about one in twenty does by chance)." if wrong else
+                 f"{counted(len(there), 'share')}; {CHANCE})." if wrong else
                  "No naive share lies outside both corrected intervals; that does not make it right.")
     if few := sorted({share.group for share in there if share.n_coded < FEW}):
         lines.append(f"° fewer than {FEW} coded posts ({counted(len(few), 'group')}).")

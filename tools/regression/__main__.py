@@ -19,7 +19,7 @@ from common.files import check_file, write_json
 from common.options import parse_options
 from stats.regression import regression
 from stats.sandwich import Sample
-from tools.prevalence.sample import checked, counts, read_all, sample_of
+from tools.prevalence.sample import agreement_of, checked, counts, read_all, sample_of
 from tools.prevalence.words import caution
 from tools.regression.options import RegressionOptions
 from tools.regression.question import LABEL, question, term_of
@@ -36,16 +36,17 @@ def main(argv: list[str]) -> None:
     check_file(options.json, "--json", {"--labels": options.labels, "--coded": options.coded, "--posts": options.posts})
     run, codes, labels, posts = read_all(options, [], columns_of(options))
     coded, drawn = sample_of(codes, labels)
-    asked = question(options, labels, codes)
+    asked, references = question(options, labels, codes)
     cluster = labels.columns[options.clusters][0] if options.clusters else None
     if cluster is not None:
         drawn += f"; {int(cluster.max()) + 1:,} clusters by {options.clusters}"
-    print("\n".join([*codes.notes.lines(), *counts(labels, codes), f"  {drawn}", *caution(labels, coded, codes),
+    print("\n".join([*codes.notes.lines(), *agreement_of(codes), *counts(labels, codes), f"  {drawn}",
+                     *caution(labels, coded, codes),
                      *checked(run, codes, labels, posts), ""]))
     found, tuned = regression(asked, Sample(coded.post, coded.probability, coded.stratum, cluster), seed=options.seed)
-    print("\n".join([*table_of(found), "", *verdicts(found, asked, options)]))
+    print("\n".join([*table_of(found), "", *verdicts(found, asked, references, options)]))
     if options.json:
-        write_json(options.json, as_dict(found, tuned, asked, options))
+        write_json(options.json, as_dict(found, tuned, asked, references, drawn, options))
         print(f"coefficients: {options.json}")
 
 

@@ -1,6 +1,8 @@
 """From the options to the regression's matrix and outcome, with the machine's labels and with the codes."""
 
 
+import re
+
 import numpy
 
 from common.errors import UserError, closest
@@ -14,6 +16,7 @@ from tools.regression.options import RegressionOptions
 LABEL = "label"
 MOST_VALUES = 100  # of a column of words: with more, it holds names
 LARGEST = 1e15  # number of a column
+_COMMA = re.compile(r"[-+]?\d+(,\d+)?")
 
 
 def term_of(term: str) -> tuple[str, str | None]:
@@ -24,8 +27,9 @@ def term_of(term: str) -> tuple[str, str | None]:
     return name, value if sign else None
 
 
-def question(options: RegressionOptions, labels: Labels, codes: Codes) -> Question:
-    """The regression's matrix and outcome, with the machine's labels and with the codes."""
+def question(options: RegressionOptions, labels: Labels, codes: Codes) -> tuple[Question, dict[str, str]]:
+    """The regression's matrix and outcome, with the machine's labels and with the codes; and the value of each column
+    of words that the others are compared with."""
     said, coded = labels.predicted, numpy.array([labels.labels.index(post.label) for post in codes.posts])
     post = numpy.array([labels.place[row] for row in range(len(codes.posts))], dtype=numpy.int64)
     factors, numbers, by_hand = {}, {}, {}
@@ -33,6 +37,10 @@ def question(options: RegressionOptions, labels: Labels, codes: Codes) -> Questi
         name, value = term_of(term)
         if name == LABEL:
             numbers[term], by_hand[term] = indicator(said, coded, value, labels)
+            if not numpy.ptp(numbers[term]):
+                raise UserError(f"--on {term}: the machine gave this label to {'every' if numbers[term][0] else 'no'} "
+                                "post, so there is nothing of its to correct; a regression on the codes alone needs no "
+                                "machine")
         elif value is not None:
             numbers[term] = equal_to(labels, name, value, "--on")
         elif name in options.words or (found := numbers_of(labels, name, "--on")) is None:
@@ -58,7 +66,8 @@ def question(options: RegressionOptions, labels: Labels, codes: Codes) -> Questi
     if model == "logistic" and not binary:
         raise UserError(f"--model logistic: --outcome {name} has other values than 0 and 1; take --model linear")
     x = answers(said, len(labels.labels), labels.probabilities)
-    return Question(model, of.names, of.matrix, outcome, hand, own, tuple(of.columns[t, ""] for t in by_hand), x)
+    asked = Question(model, of.names, of.matrix, outcome, hand, own, tuple(of.columns[t, ""] for t in by_hand), x)
+    return asked, {name: levels[0] for name, levels in of.factors.items()}
 
 
 def indicator(said, coded, value: str, labels: Labels) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -83,9 +92,10 @@ def numbers_of(labels: Labels, name: str, where: str) -> numpy.ndarray | None:
     """A column as numbers, (N,) float64; None if it holds words. Raises `UserError` for numbers with gaps."""
     row, values = labels.columns[name]
     found, odd = numpy.full(len(values), numpy.nan), []
+    commas = with_commas(values, f"{where} {name}")
     for n, value in enumerate(values):
         try:
-            found[n] = float(value)
+            found[n] = float(value.replace(",", ".") if commas else value)
         except ValueError:
             odd.append(value)
     if odd and set(odd) != {"(none)"}:
@@ -97,6 +107,18 @@ def numbers_of(labels: Labels, name: str, where: str) -> numpy.ndarray | None:
         raise UserError(f"{where} {name}: is empty for {counted(count, 'post')}, and else holds numbers; leave these "
                         "posts out of both files, or fill the column in")
     return found[row]
+
+
+def with_commas(values: list[str], where: str) -> bool:
+    """Whether a column's numbers have decimal commas, 1,6. Raises `UserError` where 1,234 could be two numbers."""
+    written = [value for value in values if value != "(none)"]
+    own = [value for value in written if "," in value]
+    if not own or not all(_COMMA.fullmatch(value) for value in written):
+        return False
+    if all(len(value.partition(",")[2]) == 3 for value in own):
+        raise UserError(f"{where}: '{own[0][:20]}' could be one and a part, or a thousand and more; write numbers with "
+                        "a point and no comma")
+    return True
 
 
 def words_of(labels: Labels, name: str) -> list[str]:

@@ -1,0 +1,128 @@
+"""What a coefficient rests on: degrees of freedom, which have no interval, what is refused, and how often the others
+cover.
+
+Deliberate break: take G - p for the degrees of freedom, or set FEWEST and EVENTS to 0; the coverage turns red.
+"""
+
+from dataclasses import replace
+
+import numpy
+import pytest
+
+from common.errors import UserError
+from report.student import t_quantile
+from stats.regression import Question, regression
+from stats.sandwich import EVENTS, FEWEST, Sample
+
+WAYS = ("coded", "ppi", "dsl")
+
+
+def level(codes, rate=0.35, model="linear", seed=0, others=300, authors=0, right=0.85):
+    """A level of 1,000 posts with `codes` codes beside 4,000 posts with `others`, outcome and machine alike in both; or
+    one of `authors` authors of fifty posts, ten of them coded, beside a hundred authors of twenty."""
+    stream = numpy.random.default_rng(seed)
+    if authors:
+        cluster = numpy.r_[numpy.repeat(numpy.arange(100), 20), numpy.repeat(100 + numpy.arange(authors), 50)]
+        sizes, drawn = (2000, 50 * authors), (250, 10 * authors)
+        chance = 1 / (1 + numpy.exp(0.6 - 0.6 * stream.normal(size=100 + authors)[cluster]))
+    else:
+        cluster, sizes, drawn = None, (4000, 1000), (others, codes)
+        chance = numpy.full(5000, rate)
+    posts = sum(sizes)
+    x = (numpy.arange(posts) >= sizes[0]).astype(float)
+    y = (stream.random(posts) < chance).astype(float)
+    said = numpy.where(stream.random(posts) < right, y, 1 - y)
+    post = numpy.r_[stream.choice(sizes[0], drawn[0], replace=False),
+                    sizes[0] + stream.choice(sizes[1], drawn[1], replace=False)]
+    pi = numpy.repeat([drawn[0] / sizes[0], drawn[1] / sizes[1]], drawn)
+    matrix = numpy.column_stack([numpy.ones(posts), x])
+    asked = Question(model, ["(intercept)", "x"], matrix, said, matrix[post], y[post], (),
+                     numpy.column_stack([1 - said, said]))
+    return asked, Sample(post, pi, numpy.repeat([0, 1], drawn), cluster)
+
+
+def test_a_level_rests_on_its_own_codes():
+    asked, sample = level(12)
+    asked.coded_outcome[300:] = numpy.arange(12) % 2
+    found = regression(asked, sample)[0]
+    assert found[1].reach == pytest.approx((1 / 300 + 1 / 12) ** 2 / (1 / 300**3 + 1 / 12**3))
+    assert found[1].coded.freedom == found[1].ppi.freedom == found[1].dsl.freedom == found[1].reach - 1
+    assert found[0].reach == pytest.approx(300) and found[0].coded.freedom == pytest.approx(299)
+    one = found[1].dsl
+    assert (one.low, one.high) == pytest.approx([one.estimate + sign * t_quantile(0.95, one.freedom) * one.error
+                                                 for sign in (-1, 1)])
+    assert found[1].naive.freedom > 900  # which rests on the posts themselves
+    by_author = regression(*level(0, authors=15))[0][1]
+    assert 15 < by_author.reach < 40 and by_author.naive.freedom < 40  # of 115, of which fifteen are the level's
+
+
+@pytest.mark.parametrize("model", ["linear", "logistic"])
+def test_what_too_few_codes_stand_behind_has_no_interval(model):
+    asked, sample = level(20, model=model)
+    inside = numpy.flatnonzero(asked.coded_matrix[:, 1] == 1)
+    for ones, there in ((EVENTS, True), (EVENTS - 1, False), (20 - EVENTS, True), (21 - EVENTS, False)):
+        asked.coded_outcome[inside] = numpy.arange(20) < ones
+        found = regression(asked, sample)[0]
+        assert found[1].events == pytest.approx(min(ones, 20 - ones)) and found[0].dsl.low is not None
+        for way in WAYS:
+            one = getattr(found[1], way)
+            assert one.estimate is not None and (one.low is not None) is there and (one.error is not None) is there
+    for codes, there in ((FEWEST, True), (FEWEST - 2, False)):
+        asked, sample = level(codes, model=model, rate=0.5, seed=1)
+        asked.coded_outcome[300:] = numpy.arange(codes) % 2
+        assert (regression(asked, sample)[0][1].ppi.low is not None) is there
+
+
+def test_numbers_as_outcome_have_no_events():
+    asked, sample = level(30)
+    y = numpy.random.default_rng(1).normal(size=5000)
+    asked = replace(asked, outcome=y, coded_outcome=y[sample.post], labelled=(1,))  # the level is a label here
+    found = regression(asked, sample)[0]
+    assert found[1].events is None and found[1].coded.low is not None and found[1].reach == pytest.approx(30, rel=0.25)
+
+
+def test_what_rests_on_one_post_or_one_cluster_is_refused():
+    with pytest.raises(UserError, match="'x' rests on a single coded post, so nothing tells how much it varies"):
+        regression(*level(1))
+    with pytest.raises(UserError, match="'x' rests on a single cluster with codes"):
+        regression(*level(0, authors=1))
+    asked, sample = level(40)
+    asked.coded_matrix[:, 1] = numpy.arange(340) == 7  # a label that one coded post has, as the regressor
+    asked = replace(asked, labelled=(1,))
+    with pytest.raises(UserError, match="'x' rests on a single coded post"):
+        regression(asked, sample)
+
+
+def test_a_machine_that_never_gives_the_label_has_no_naive_coefficient():
+    asked, sample = level(60, model="logistic")
+    asked.outcome[:] = 0
+    found, tuned = regression(asked, sample)
+    assert all(one.naive.estimate is None for one in found)
+    assert found[1].coded.low < found[1].ppi.estimate < found[1].coded.high and 0 <= tuned <= 1
+
+
+def held(times: int, **words) -> dict[str, tuple[float, float]]:
+    """Of each way: how often its interval holds 0, where there is one; and how often there is none."""
+    inside = {way: [] for way in WAYS}
+    for seed in range(times):
+        one = regression(*level(seed=seed, **words))[0][1]
+        for way in WAYS:
+            got = getattr(one, way)
+            inside[way].append(numpy.nan if got.low is None else got.low <= 0 <= got.high)
+    return {way: (float(numpy.nanmean(found)), float(numpy.isnan(found).mean())) for way, found in inside.items()}
+
+
+def test_intervals_of_small_levels_cover_in_a_short_simulation():
+    for words in ({"codes": 12}, {"codes": 0, "authors": 12}):
+        found = held(60, **words)
+        assert min(inside for inside, _ in found.values()) > 0.85, (words, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [{"codes": 10}, {"codes": 15}, {"codes": 30}, {"codes": 30, "rate": 0.1},
+                                   {"codes": 100, "rate": 0.04}, {"codes": 0, "authors": 10},
+                                   {"codes": 0, "authors": 20}], ids=str)
+def test_intervals_of_small_levels_cover(words):
+    found = held(800, **words)
+    print(words, found)
+    assert all(0.9 < inside <= 1 for inside, _ in found.values()), found
