@@ -36,9 +36,9 @@ class Figures:
         self.absent = [name for name, there in zip(classes, occurs, strict=True) if not there]
         few = [f"'{name}' has {int(rows)} rows" for name, rows, there in zip(classes, self.gold, occurs, strict=True)
                if there and rows < MIN_ROWS]
-        few += [f"'{name}' has {counted(groups, 'group')} of rows" for name, groups, rows, there in
-                zip(classes, self.worths.groups, self.gold, occurs, strict=True)
-                if there and rows >= MIN_ROWS and groups < MIN_GROUPS]
+        few += [f"'{name}' has rows worth {counted(round(groups), 'equal group')}"
+                for name, groups, rows, there in zip(classes, self.worths.groups, self.gold, occurs, strict=True)
+                if there and rows >= MIN_ROWS and round(groups) < MIN_GROUPS]
         # A class that is predicted but has no gold rows counts in macro-F1 (as 0) but not in balanced accuracy.
         self.few = {"macro_f1": few, "weighted_f1": [],
                     "balanced_accuracy": [words for words in few if not words.endswith(" has 0 rows")]}
@@ -89,7 +89,7 @@ class Figures:
             row["notes"] |= recall.pop("notes")
             row |= recall
             row["f1"] = float(self.values["f1"][k]) if gold + predicted else None
-            enough = self.worths.groups[k] >= MIN_GROUPS
+            enough = round(self.worths.groups[k]) >= MIN_GROUPS
             row["f1_ci"] = self.resampled(len(MEANS) + k) if gold >= MIN_ROWS and enough else None
             if row["f1"] is None:
                 row["notes"]["f1"] = "in neither gold nor prediction"

@@ -1,15 +1,18 @@
 """What rows that belong together are worth as independent ones, so that Wilson's interval of a rate can be told so.
 
 Posts by one author, or copies of a text, are right or wrong together, so n of them say less than n independent posts.
-With e_g the hits of cluster g beyond what the rate p gives it, G clusters, and t_d the quantile of Student's
-distribution with d degrees of freedom:
+With n_g the rows of cluster g, e_g its hits beyond what the rate p gives it, G clusters, and t_d the quantile of
+Student's distribution with d degrees of freedom:
 
-    deff = G / (G - 1) sum_g e_g^2  /  (n / (n - 1) n p (1 - p))        worth = min(1, (t_(n-1) / t_(G-1))^2 / deff)
+    deff = G / (G - 1) sum_g e_g^2  /  (n / (n - 1) n p (1 - p))        worth = min(1, (t_(n-1) / t_(E-1))^2 / deff)
+
+E = n^2 / sum_g n_g^2 is as many equal clusters as G unequal ones count for (Kish's count, as of unequal weights). Where
+one cluster holds most rows, its e_g says next to nothing, E is near 1 and the interval near [0, 1]: so it is.
 
 The interval is Wilson's for worth k of worth n rows: the "effective sample size" of Korn and Graubard (1998, Survey
-Methodology 24, 193-201), there with another interval. Rows that all are by themselves are worth 1. Where all are right,
-or all wrong, nothing tells how much they hang together, and deff is taken as 1: near 0 and 1 such intervals cover the
-truth less often than their level. tests/report/test_intervals.py measures how often elsewhere.
+Methodology 24, 193-201), there with G for E and another interval. Rows that all are by themselves are worth 1. Where
+all are right, or all wrong, nothing tells how much they hang together, and deff is taken as 1: near 0 and 1 such
+intervals cover the truth less often than their level. tests/report/test_intervals.py measures how often elsewhere.
 """
 
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from report.intervals import LEVEL, wilson
 from report.student import t_quantile
 
 WORTHS = "posts that belong together count as what they are worth as independent ones"  # beside such an interval
+LEAST = 0.2  # degrees of freedom: with fewer the quantile is beyond all numbers, and the interval [0, 1] anyway
 MIN_GROUPS = 10  # fewer clusters give the bootstrap too little to draw from: no interval for F1
 
 
@@ -38,8 +42,14 @@ def worth(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) ->
     beyond = numpy.sort(n * own - right * sizes)  # n e_g, whole for hits of 0 and 1: no order of rows changes their sum
     spread = n / (n - 1) * n * right * (n - right)
     deff = groups / (groups - 1) * float(beyond @ beyond) / spread if spread else 1.0
-    wider = t_quantile(level, groups - 1) / t_quantile(level, n - 1)
+    wider = t_quantile(level, max(LEAST, n * n / float(sizes @ sizes) - 1)) / t_quantile(level, n - 1)
     return min(1.0, 1 / (deff * wider**2)) if deff else 1.0
+
+
+def effective(clusters: numpy.ndarray) -> float:
+    """E: as many equal clusters as those of the rows (n,) count for; 0 without rows."""
+    sizes = numpy.unique(clusters, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / (sizes @ sizes)) if len(sizes) else 0.0
 
 
 def rate_interval(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
@@ -52,19 +62,19 @@ def rate_interval(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = L
 
 @dataclass(frozen=True)
 class Worths:
-    """What a table's rows are worth: all of them, those of each human label, those of each answer; and how many
-    clusters the rows of each human label come from."""
+    """What a table's rows are worth: all of them, those of each human label, those of each answer; and as how many
+    equal clusters those of each human label count (`effective`)."""
 
     all: float
     gold: tuple[float, ...]
     predicted: tuple[float, ...]
-    groups: tuple[int, ...]
+    groups: tuple[float, ...]
 
     @classmethod
     def apart(cls, gold: numpy.ndarray) -> "Worths":
         """Of rows that all are by themselves: gold (K,), the rows of each human label."""
         ones = (1.0,) * len(gold)
-        return cls(1.0, ones, ones, tuple(int(rows) for rows in gold))
+        return cls(1.0, ones, ones, tuple(float(rows) for rows in gold))
 
     @classmethod
     def of(cls, gold: numpy.ndarray, predicted: numpy.ndarray, clusters: numpy.ndarray, classes: int,
@@ -76,4 +86,4 @@ class Worths:
             return worth(hits[chosen], clusters[chosen], level) if chosen.any() else 1.0
 
         sides = [tuple(part(side == k) for k in range(classes)) for side in (gold, predicted)]
-        return cls(part(gold >= 0), *sides, tuple(len(numpy.unique(clusters[gold == k])) for k in range(classes)))
+        return cls(part(gold >= 0), *sides, tuple(effective(clusters[gold == k]) for k in range(classes)))

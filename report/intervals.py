@@ -10,7 +10,8 @@ interval p +- z sqrt(p (1 - p) / n) does not. It takes rows as independent.
 An F1 is not a rate, so its interval comes from a bootstrap: percentiles over resampled test sets. Two choices decide
 whether it is honest. It resamples *clusters* (all copies of a text, or all posts by an author), since such rows are
 right or wrong together; and it does so inside each language, since the number of rows per language was chosen by
-whoever built the set and is not random. A cluster that spans languages is resampled in each of them separately.
+whoever built the set and is not random. Languages that share a cluster are resampled as one where they are taken
+together (report/metrics.py): an author's posts in two languages come and go together.
 
 It is fast because figures depend on counts alone. Clusters with equal counts are interchangeable, so there are only P
 patterns with multiplicities m_1..m_P. Drawing G clusters with replacement is then one multinomial draw (G; m_1/G, ...,

@@ -31,7 +31,7 @@ import numpy
 from common.errors import UserError
 from report.calibration import calibration
 from report.cells import Figures, mean_over_languages, stance_figures, topic_figures
-from report.clusters import MIN_GROUPS, Worths
+from report.clusters import MIN_GROUPS, Worths, effective
 from report.counts import MEANS, VIEWS, Grouping, figures, flat_indices, views
 from report.intervals import LEVEL, bootstrap, patterns
 
@@ -127,6 +127,7 @@ def score(
     result["intervals"] = {
         "level": level, "rates": "Wilson", "means": "bootstrap percentiles, stratified by language, clusters resampled",
         "draws": draws, "seed": seed, "clusters": len(together), "largest_cluster": max(together.values(), default=0),
+        "effective_clusters": effective(table.clusters),
         **({"grouped_by": scored.grouped_by} if scored.grouped_by else {}),
     }
     return result
@@ -184,14 +185,30 @@ class _Table:
 
     def cells(self, strata: dict[str, numpy.ndarray], groups: dict[str, list[str]], stream: str) -> dict[str, dict]:
         """Cells over unions of strata (name -> row indices); `stream` gives each column random numbers of its own."""
-        counted = {stream + s: patterns(self.indices[rows], self.clusters[rows], self.grouping.width)
-                   for s, rows in strata.items()}
-        members = {cell: [stream + s for s in names] for cell, names in groups.items()}
+        members = {cell: [stream + name for name in self._joined(strata, names)] for cell, names in groups.items()}
+        whole = {stream + "+".join(names): numpy.concatenate([strata[s] for s in names])
+                 for cell in groups.values() for names in self._joined(strata, cell).values()}
+        counted = {name: patterns(self.indices[rows], self.clusters[rows], self.grouping.width)
+                   for name, rows in whole.items()}
         intervals = bootstrap(counted, members, self._statistic, draws=self.draws, seed=self.seed, level=self.level)
         rows = {cell: numpy.concatenate([strata[s] for s in names]) if names else numpy.array([], dtype=numpy.int64)
                 for cell, names in groups.items()}
-        enough = {cell: len(numpy.unique(self.clusters[rows[cell]])) >= MIN_GROUPS for cell in groups}
+        enough = {cell: round(effective(self.clusters[rows[cell]])) >= MIN_GROUPS for cell in groups}
         return {cell: self._cell(rows[cell], intervals.get(cell) if enough[cell] else None) for cell in groups}
+
+    def _joined(self, strata: dict[str, numpy.ndarray], names: list[str]) -> dict[str, list[str]]:
+        """The strata `names`, those with rows of one cluster joined: a name for each -> the strata that it consists of.
+
+        Clusters are drawn whole, so a cluster whose rows lie in several languages is drawn in all of them at once.
+        """
+        parts: list[tuple[set, list[str]]] = []
+        for name in names:
+            own, held = set(self.clusters[strata[name]].tolist()), [name]
+            for other in [part for part in parts if part[0] & own]:
+                parts.remove(other)
+                own, held = own | other[0], [*other[1], *held]
+            parts.append((own, held))
+        return {"+".join(held): held for _, held in parts}
 
     def _statistic(self, flat: numpy.ndarray) -> numpy.ndarray:
         """(m, F) -> (m, S): for each view the four means, then F1 per class."""

@@ -201,8 +201,10 @@ def groups(intervals: Mapping) -> str:
     """`"72 groups of posts with the same text"`, as metrics.json says what was resampled; the column is named."""
     column = intervals.get("grouped_by")
     what = f"the same text or “{column}”" if column else "the same text"
+    few = round(intervals.get("effective_clusters", intervals["clusters"]))  # evaluations before it had none
+    unequal = f", so unequal that they count as {few:,}" if few < 0.8 * intervals["clusters"] else ""
     return (f"{counted(intervals['clusters'], 'group')} of posts with {what}, the largest of "
-            f"{intervals['largest_cluster']:,}")
+            f"{intervals['largest_cluster']:,}{unequal}")
 
 
 def _unsure(metrics: Mapping, caution: str, names: Mapping[str, str] | None) -> str:
@@ -230,7 +232,7 @@ def _unsure(metrics: Mapping, caution: str, names: Mapping[str, str] | None) -> 
         parts.append(words)
     if metrics["intervals"]["largest_cluster"] > 1:
         parts.append(f"in the intervals, posts that belong together count together: {groups(metrics['intervals'])}")
-        if metrics["intervals"]["clusters"] < MIN_GROUPS:
+        if round(metrics["intervals"].get("effective_clusters", metrics["intervals"]["clusters"])) < MIN_GROUPS:
             parts.append(f"fewer than {MIN_GROUPS} groups are too few for an interval of F1")
     if metrics["seen"] and metrics["seen"]["n"] and metrics["unseen"]["n"]:
         parts.append("seen and unseen languages also differ in their posts")

@@ -11,7 +11,7 @@ import numpy
 import pytest
 from scipy import stats
 
-from report.clusters import rate_interval, worth
+from report.clusters import effective, rate_interval, worth
 from report.counts import Grouping, figures, flat_indices, views
 from report.intervals import bootstrap, patterns, rate_difference, wilson
 
@@ -183,7 +183,9 @@ def test_the_worth_of_rows_is_that_of_the_formula_and_of_known_cases():
     rate, n, groups = 4 / 7, 7, 4
     beyond = [(hits[clusters == name] - rate).sum() for name in (3, 5, 8, 9)]
     deff = groups / (groups - 1) * sum(e * e for e in beyond) / (n / (n - 1) * n * rate * (1 - rate))
-    wider = stats.t.ppf(0.975, groups - 1) / stats.t.ppf(0.975, n - 1)
+    equal = n * n / (3**2 + 2**2 + 1 + 1)  # clusters of one size, for which these count
+    wider = stats.t.ppf(0.975, equal - 1) / stats.t.ppf(0.975, n - 1)
+    assert effective(clusters) == equal
     assert worth(hits, clusters) == pytest.approx(min(1, 1 / (deff * wider**2)), rel=1e-9) and deff > 1
     assert worth(hits, numpy.arange(7)) == 1 and worth(hits, numpy.zeros(7)) == pytest.approx(1 / 7)
     tens = numpy.repeat(numpy.arange(20), 10)  # all right, and one wrong: about the same
@@ -211,3 +213,29 @@ def test_wilson_of_what_clusters_are_worth_covers_where_the_plain_one_does_not(g
             covered[place] += low <= 0.8 <= high
     plain, told = covered / trials
     assert plain < 0.82 and told > 0.9
+
+
+def test_one_author_of_most_posts_leaves_nothing_to_say():
+    """Rates that differ between authors, one of whom wrote 960 of 1,138 posts: the interval must hold the truth."""
+    rng, sizes = numpy.random.default_rng(0), numpy.array([960, *[3] * 54, 16])
+    clusters, held, plain = numpy.repeat(numpy.arange(56), sizes), 0, 0
+    for _ in range(200):
+        hits = rng.binomial(1, numpy.repeat(rng.beta(0.6 * 7 / 3, 0.4 * 7 / 3, 56), sizes))
+        low, high = rate_interval(hits, clusters)
+        held += low <= 0.6 <= high
+        low, high = wilson(hits.sum(), len(hits))
+        plain += low <= 0.6 <= high
+    assert held / 200 > 0.93 and plain / 200 < 0.3
+
+
+@pytest.mark.parametrize("steep", [1.0, 1.5])
+def test_authors_as_unequal_as_they_are(steep):
+    """A hundred authors whose numbers of posts follow Zipf's law."""
+    rng, held = numpy.random.default_rng(1), 0
+    sizes = numpy.maximum(1, 1000 * numpy.arange(1, 101) ** -steep / (numpy.arange(1, 101) ** -steep).sum()).astype(int)
+    clusters = numpy.repeat(numpy.arange(100), sizes)
+    for _ in range(400):
+        hits = rng.binomial(1, numpy.repeat(rng.beta(0.6 * 9, 0.4 * 9, 100), sizes))  # intra-class correlation .1
+        low, high = rate_interval(hits, clusters)
+        held += low <= 0.6 <= high
+    assert held / 400 > 0.9
