@@ -11,6 +11,7 @@ with status 0 if all is right, 1 if something is not or if Python cannot read th
 """
 
 import argparse
+import builtins
 import contextlib
 import io
 import runpy
@@ -52,7 +53,9 @@ def main(argv: list[str]) -> None:
         picture.folder = given.out
         runpy.run_path(str(find_chapter(given.chapter).script), run_name="__main__")
     elif given.command == "check":
-        sys.exit(check(find_chapter(given.chapter), given.file))
+        status = check(find_chapter(given.chapter), given.file)
+        if not hasattr(builtins, "__IPYTHON__"):  # a notebook has no use for a status, and shows it as an error
+            sys.exit(status)
     elif given.command == "notebooks":
         for chapter in CHAPTERS:
             print(write_notebook(chapter.script, given.out))

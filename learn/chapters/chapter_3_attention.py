@@ -154,4 +154,6 @@ show(figure, "chapter_3_attention")
 # `python -m learn check 3`. Close this chapter while you write the first; the third is not in it: a model that writes
 # has the keys and values of all tokens so far, and only the newest token asks.
 #
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 3`.
+#
 # To think about: the first token can only look at itself. What does its row look like, in every head of every model?
