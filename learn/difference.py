@@ -57,17 +57,20 @@ def _tensors_differ(mine, right: torch.Tensor, tolerance: float, relative: float
         return ""
     place = tuple(apart.nonzero()[0].tolist())
     where = f"at {list(place)} " if place else ""
+    is_coarse = mine.is_floating_point() and mine.dtype.itemsize < right.dtype.itemsize
+    coarse = f"; numbers of type {mine.dtype} hold only a few digits" if is_coarse else ""
+    times = factor(mine.double(), right.double(), 2 if is_coarse else 4)
     return (f"{where}it gives {mine[place].item():.6g} where {right[place].item():.6g} is wanted; "
-            f"{int(apart.sum())} of {apart.numel()} numbers differ{factor(mine.double(), right.double())}")
+            f"{int(apart.sum())} of {apart.numel()} numbers differ{times or coarse}")
 
 
-def factor(mine: torch.Tensor, right: torch.Tensor) -> str:
+def factor(mine: torch.Tensor, right: torch.Tensor, digits: int = 4) -> str:
     """Words for a result that is the right one times one number; "" for any other, for a single number, and where the
     number is so close to 1 that it would be printed as 1."""
     ratio = mine[right != 0] / right[right != 0]
     if len(ratio) < 2 or mine[right == 0].any() or not torch.allclose(ratio, ratio.mean().expand_as(ratio), rtol=1e-3):
         return ""
-    words = f"{float(ratio.mean()):.4g}"
+    words = f"{float(ratio.mean()):.{digits}g}"
     return "" if words in ("0", "1") else f"; every number is {words} times the one that is wanted"
 
 

@@ -65,6 +65,7 @@ def test_the_course_has_every_chapter_once():
     assert [number for number, _ in evenings] == ["1", "2", "3", "4", "5"]
     assert [int(number) for _, chapters in evenings for number in chapters.split(", ")] == NUMBERS
     assert f"{len(CHAPTERS)} chapters" == "9 chapters" and "Nine chapters" in text
+    assert {len(tasks_of(chapter)) for chapter in CHAPTERS} == {2, 3} and "two or three functions to write" in text
     for name in re.findall(r"`((?:learn|docs)/[\w/.-]+)`", text):
         assert name.endswith("chapter_N.py") or (ROOT / name).exists(), name
 

@@ -4,6 +4,7 @@ Deliberate break: in `learn/__main__.py` let `check` raise `Unreadable` on, or `
 `learn/limit.py` leave `setitimer` out.
 """
 
+import builtins
 import contextlib
 import re
 import threading
@@ -119,3 +120,9 @@ def test_a_file_in_another_folder_has_its_line_named(tmp_path):
 def test_a_verdict_is_one_line(tmp_path):
     line = line_on(6, "pack", tmp_path, "def pack(codes):\n    raise ValueError('a\\nb' + 'x' * 2000)\n")
     assert r"ValueError: a\nb" in line and len(line) < 500
+
+
+def test_a_notebook_gets_the_verdict_and_no_status(monkeypatch):
+    monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+    status, out, _ = command("check", 6)
+    assert status == 0 and "Nothing is written yet" in out
