@@ -41,7 +41,7 @@ def difference(mine, right, tolerance: float, relative: float = 0.0, typed: bool
 
 def _tensors_differ(mine, right: torch.Tensor, tolerance: float, relative: float, typed: bool) -> str:
     if not isinstance(mine, torch.Tensor):
-        return f"it gives a {type(mine).__name__}, not a tensor"
+        return f"it gives one {type(mine).__name__}, not a tensor"
     if mine.shape != right.shape:
         turned = "; rows and columns have changed places" if mine.dim() == 2 and mine.T.shape == right.shape else ""
         return f"it gives shape {tuple(mine.shape)}; {tuple(right.shape)} is wanted{turned}"

@@ -106,8 +106,8 @@ for name, kept in (("if each query head had its own", H), ("as it is, shared", K
 # %% [markdown]
 # ## The project's own
 #
-# `model/attention.py` has this once spelled out, `attend_softmax`, and three faster ways. Sums in another order differ
-# in the last digits, so the comparison allows for that.
+# `model/attention.py` has this once spelled out, `attend_softmax`, and two faster ways; `model/varlen.py` has a third.
+# Sums in another order differ in the last digits, so the comparison allows for that.
 
 # %%
 from common.packed import Layout
