@@ -6,10 +6,14 @@
     python -m learn check 6 --file handed_in.py     judge another file
     python -m learn notebooks --out notebooks       write the chapters as .ipynb files for Jupyter
 
-`check` ends with status 0 if all is right, 1 if something is not, and 2 if nothing is written yet.
+Run these in the clone's folder; in a cell of a chapter's notebook, `%run -m learn check 6` does the same. `check` ends
+with status 0 if all is right, 1 if something is not or if Python cannot read the file, and 2 if nothing is written yet.
 """
 
 import argparse
+import builtins
+import contextlib
+import io
 import runpy
 import sys
 from pathlib import Path
@@ -20,6 +24,7 @@ from common.errors import UserError, run_program
 from common.files import ROOT
 from common.terminal import this_python
 from learn import picture
+from learn.answers import Unreadable
 from learn.check import EMPTY, RIGHT, WRONG, verdicts
 from learn.contents import CHAPTERS, Chapter, find_chapter
 from learn.notebook import write_notebook
@@ -48,7 +53,9 @@ def main(argv: list[str]) -> None:
         picture.folder = given.out
         runpy.run_path(str(find_chapter(given.chapter).script), run_name="__main__")
     elif given.command == "check":
-        sys.exit(check(find_chapter(given.chapter), given.file))
+        status = check(find_chapter(given.chapter), given.file)
+        if not hasattr(builtins, "__IPYTHON__"):  # a notebook has no use for a status, and shows it as an error
+            sys.exit(status)
     elif given.command == "notebooks":
         for chapter in CHAPTERS:
             print(write_notebook(chapter.script, given.out))
@@ -57,12 +64,17 @@ def main(argv: list[str]) -> None:
 
 
 def check(chapter: Chapter, path: Path | None = None) -> int:
-    """Print a verdict for each function; 0 if all are right, 1 if one is not, 2 if nothing is written yet."""
-    found = verdicts(chapter, path)
-    print(f"chapter {chapter.number}: {chapter.title}")
-    for name, verdict in found.items():
-        print(f"  {name}: {verdict.status}" + (f": {verdict.words}" if verdict.status == WRONG else ""))
-    kinds = {verdict.status for verdict in found.values()}
+    """Print a verdict for each function as it is found; 0 if all are right, 1 if one is not or the file cannot be read,
+    2 if nothing is written yet."""
+    print(f"chapter {chapter.number}: {chapter.title}", flush=True)
+    kinds = set()
+    try:
+        for name, verdict in verdicts(chapter, path):
+            print(f"  {name}: {verdict.status}" + (f": {verdict.words}" if verdict.status == WRONG else ""), flush=True)
+            kinds.add(verdict.status)
+    except Unreadable as error:
+        print(f"  {shown(path or chapter.exercise)}: {WRONG}: {error}")
+        return 1
     if kinds == {EMPTY}:
         print(f"Nothing is written yet. Open {shown(path or chapter.exercise)}, replace a `raise NotImplementedError` "
               "by your lines, and check again.")
@@ -80,14 +92,11 @@ def contents() -> None:
     print("From an empty file to a 4-bit fine-tune. Two chapters make an evening (learn/TEACHING.md has a plan).\n")
     following = None
     for chapter in CHAPTERS:
-        try:
-            kinds = {verdict.status for verdict in verdicts(chapter).values()}
-            state = "done" if kinds == {RIGHT} else "not begun" if kinds == {EMPTY} else "begun"
-        except UserError:  # a file that Python cannot read; `check` says where
-            state = "begun"
+        print(f"  {chapter.number}  {chapter.title:<46} ", end="", flush=True)
+        state = state_of(chapter)
         if following is None and state != "done":
             following = chapter
-        print(f"  {chapter.number}  {chapter.title:<46} {state}\n     {chapter.question}")
+        print(f"{state}\n     {chapter.question}")
     if following is None:
         print("\nAll chapters are done.")
         return
@@ -96,6 +105,16 @@ def contents() -> None:
           f"         {this_python()} -m learn run {following.number} --out pictures\n"
           f"  write  {shown(following.exercise)}\n"
           f"  check  {this_python()} -m learn check {following.number}")
+
+
+def state_of(chapter: Chapter) -> str:
+    """How far the reader is in a chapter. What the answers print is not shown: it belongs into no list."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            kinds = {verdict.status for _, verdict in verdicts(chapter)}
+    except UserError:  # a file that Python cannot read, or that is away; `check` says so
+        return "begun"
+    return "done" if kinds == {RIGHT} else "not begun" if kinds == {EMPTY} else "begun"
 
 
 def shown(path: Path) -> Path:

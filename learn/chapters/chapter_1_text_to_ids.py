@@ -187,4 +187,6 @@ show(figure, "chapter_1_text_to_ids")
 # Open `learn/exercises/chapter_1.py`. Write `most_frequent_pair`, `merge` and `byte_pieces`, then
 # `python -m learn check 1`.
 #
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 1`.
+#
 # To think about: why does the choice of texts for learning the pieces decide who pays more?

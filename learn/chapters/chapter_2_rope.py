@@ -113,8 +113,8 @@ for name, chosen in (("stay", slower == frequencies), ("are slowed by the factor
 # %% [markdown]
 # ## The project's own
 #
-# `model/rope.py` computes all tokens and all heads at once. The frequencies are the same to seven digits, which is
-# what a 32-bit number holds; the turned vectors to six.
+# `model/rope.py` computes all tokens and all heads at once. Its frequencies and its turned vectors are ours, up to the
+# last of the seven digits or so that a 32-bit number holds.
 
 # %%
 from model.rope import inverse_frequencies, rotate, rotation
@@ -133,8 +133,9 @@ print(f"frequencies differ by at most {((slower - theirs) / theirs).abs().max():
 # %% [markdown]
 # ## The picture
 #
-# Left: a vector with itself, turned by its distance. Near ones match best, with ups and downs: without having learned
-# anything, a token sees its neighbours better than far ones. Right: what the scaling does to each pair of the base.
+# Left: a vector with itself, turned by its distance. Near ones match best, with ups and downs: where query and key are
+# alike, a token sees its neighbours better than far ones. Where they are not, another distance may match best; what is
+# asked and offered is learned. Right: what the scaling does to each pair of the base.
 
 # %%
 figure, (left, right) = panels(2)
@@ -157,6 +158,8 @@ show(figure, "chapter_2_rope")
 #
 # Open `learn/exercises/chapter_2.py`. Write `rotate_vector` and `scaled_frequency`, then `python -m learn check 2`.
 # Close this chapter while you write; a `rotate_vector` without a loop is shorter.
+#
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 2`.
 #
 # To think about: the next chapter has a third kind of vector beside queries and keys, the values, which are what a
 # token hands over. They are not turned. Why not?

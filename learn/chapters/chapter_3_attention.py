@@ -106,8 +106,8 @@ for name, kept in (("if each query head had its own", H), ("as it is, shared", K
 # %% [markdown]
 # ## The project's own
 #
-# `model/attention.py` has this once spelled out, `attend_softmax`, and three faster ways. Sums in another order differ
-# in the last digits, so the comparison allows for that.
+# `model/attention.py` has this once spelled out, `attend_softmax`, and two faster ways; `model/varlen.py` has a third.
+# Sums in another order differ in the last digits, so the comparison allows for that.
 
 # %%
 from common.packed import Layout
@@ -153,5 +153,7 @@ show(figure, "chapter_3_attention")
 # Open `learn/exercises/chapter_3.py`. Write `attention_shares`, `repeat_heads` and `newest_token`, then
 # `python -m learn check 3`. Close this chapter while you write the first; the third is not in it: a model that writes
 # has the keys and values of all tokens so far, and only the newest token asks.
+#
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 3`.
 #
 # To think about: the first token can only look at itself. What does its row look like, in every head of every model?

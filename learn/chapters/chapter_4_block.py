@@ -38,7 +38,7 @@ print(f"{len(ids)} tokens; {config.num_hidden_layers} layers; every token is a v
 #
 # ## The norm
 #
-# What is added at each layer makes the stream grow. So each part first reads a copy that is brought back to one size:
+# What is added at each layer makes the stream longer. So each part reads a copy that is brought back to one size:
 # divide by the *root mean square*, the root of the mean of the squared numbers. Then each of the numbers is multiplied
 # by a learned *gain*. A tiny number under the root keeps a zero vector from being divided by zero.
 
@@ -133,31 +133,53 @@ print(f"after {config.num_hidden_layers} layers the largest difference is {apart
 # %% [markdown]
 # ## What would happen without the norms?
 #
-# The same model, once with every norm left out.
+# The same model, with every norm and with none, on vectors that are 1, 16, 64 and 256 times as long as the table's.
+#
+# With norms, each part reads a copy of one size, so what it pours in does not grow with the stream. Without them it
+# does. Short vectors, such as the table's own, leave the layers almost without effect: the MLP multiplies two numbers
+# that both come from the vector, and two small numbers have a small product. For the same reason long vectors make what
+# is poured in grow much faster than the stream, in the next layer again, and so on: three layers are enough to blow it
+# up, and large models have dozens.
 
 # %%
-x = weights["model.embed_tokens.weight"][ids]
-bare = [x.norm(dim=-1).mean().item()]
-for number in range(config.num_hidden_layers):
-    x = x + attention(x, f"model.layers.{number}.self_attn")
-    x = x + mlp(x, f"model.layers.{number}.mlp")
-    bare.append(x.norm(dim=-1).mean().item())
-print("length of the stream with norms:   ", [round(size, 2) for size in sizes])
-print("length of the stream without norms:", [round(size, 2) for size in bare])
+def lengths(x: torch.Tensor, norm) -> list[float]:
+    """The mean length of the tokens' vectors (tokens, D) at the start and after each layer."""
+    found = [x.norm(dim=-1).mean().item()]
+    for number in range(config.num_hidden_layers):
+        name = f"model.layers.{number}"
+        x = x + attention(norm(x, weights[f"{name}.input_layernorm.weight"]), f"{name}.self_attn")
+        x = x + mlp(norm(x, weights[f"{name}.post_attention_layernorm.weight"]), f"{name}.mlp")
+        found.append(x.norm(dim=-1).mean().item())
+    return found
+
+
+start = weights["model.embed_tokens.weight"][ids]
+with_norms, without = ({times: lengths(times * start, norm) for times in (1, 16, 64, 256)}
+                       for norm in (rms_norm, lambda x, gain: x))
+for times in with_norms:
+    for name, found in (("with norms:   ", with_norms[times]), ("without norms:", without[times])):
+        print(f"{times:3d} times as long, {name} {' -> '.join(f'{size:,.1f}' for size in found)}")
 
 # %% [markdown]
 # ## The picture
 #
-# Left: how long the stream is after each layer, and how much each part pours in. Right: the gate's curve.
+# Left: how long the stream is after each layer, and how much each part pours in. Middle: the four starts with norms
+# (lines) and without (dashed). Right: the gate's curve.
 
 # %%
-figure, (left, right) = panels(2)
+figure, (left, middle, right) = panels(3, width=13)
 layers = range(config.num_hidden_layers)
 left.plot(range(len(sizes)), sizes, "-o", color=GREY, label="the stream")
 left.bar([n + 0.4 for n in layers], poured["attention"], 0.18, color=BLUE, label="poured in by attention")
 left.bar([n + 0.6 for n in layers], poured["mlp"], 0.18, color=ORANGE, label="poured in by the MLP")
 left.set(title="Mean length of the tokens' vectors", xlabel="layers passed", ylabel="length", xticks=range(len(sizes)))
 left.legend(frameon=False)
+for found, colour, style, name in ((with_norms, BLUE, "-", "with norms"), (without, ORANGE, "--", "without norms")):
+    for times, sizes in found.items():
+        middle.semilogy(range(len(sizes)), sizes, style, color=colour, label=name if times == 1 else None)
+middle.set(title="Starts of four lengths", xlabel="layers passed", ylabel="length", xticks=range(len(sizes)))
+middle.yaxis.set_major_formatter("{x:,.0f}")
+middle.legend(frameon=False)
 curve = torch.linspace(-6, 6, 200)
 right.plot(curve.tolist(), silu(curve).tolist(), color=BLUE, label="silu")
 right.plot(curve.tolist(), curve.clamp(min=0).tolist(), "--", color=GREY, label="a plain gate: 0 or x")
@@ -169,5 +191,7 @@ show(figure, "chapter_4_block")
 # ## Exercises
 #
 # Open `learn/exercises/chapter_4.py`. Write `rms_norm` and `block`, then `python -m learn check 4`.
+#
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 4`.
 #
 # To think about: if every number of the stream were doubled, what would attention and the MLP see of it?

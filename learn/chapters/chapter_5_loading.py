@@ -45,9 +45,10 @@ for name in ("model.embed_tokens.weight", "model.layers.0.self_attn.k_proj.weigh
 # %% [markdown]
 # ## Sixteen bits
 #
-# `BF16` is *bfloat16*: a 32-bit number of which the lower half was cut off. What is left is the sign, the size (the
-# exponent) and the first digits. So to read it, put sixteen zero bits behind it, and take the 32 bits for what they
-# are. `view` does that: it changes no bit, only what the bits are taken for.
+# `BF16` is *bfloat16*: the upper half of a 32-bit number. It has the sign, the size (the exponent) and the first
+# digits. So to read it, put sixteen zero bits behind it, and take the 32 bits for what they are. `view` does that: it
+# changes no bit, only what the bits are taken for. To make one, the lower half could simply be cut off; PyTorch rounds
+# to the nearest one instead, which may be the next one up.
 
 # %%
 def from_bfloat16(data: bytes) -> torch.Tensor:
@@ -59,8 +60,9 @@ def from_bfloat16(data: bytes) -> torch.Tensor:
 
 for number in (1.0, 0.1, 3.14159):
     bits = torch.tensor([number]).view(torch.int32)
+    rounded = torch.tensor(number).bfloat16().item()
     print(f"{number}: as 32 bits {bits.item() & 0xFFFFFFFF:032b}, cut to 16: "
-          f"{((bits >> 16) << 16).view(torch.float32).item():.6f}")
+          f"{((bits >> 16) << 16).view(torch.float32).item():.6f}, rounded to 16: {rounded:.6f}")
 
 # %% [markdown]
 # ## A tensor
@@ -163,6 +165,8 @@ show(figure, "chapter_5_loading")
 # ## Exercises
 #
 # Open `learn/exercises/chapter_5.py`. Write `from_bfloat16` and `find_tensor`, then `python -m learn check 5`.
+#
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 5`.
 #
 # To think about: some older model files are Python *pickles*. Reading one can run any program. What in this format
 # makes sure that reading it cannot?

@@ -37,8 +37,8 @@ print("the first five:", [round(x, 4) for x in weight[0, :5].tolist()])
 # ## Blocks
 #
 # The remedy: cut the weights into blocks of 64 neighbours, and divide each block by its largest magnitude. (The
-# *magnitude* of a number is the number without its sign.) Then every block fills the range from -1 to 1, and one set
-# of levels fits all. The divisor, the block's *scale*, has to be stored as well, once for 64 weights.
+# *magnitude* of a number is the number without its sign.) Then every block reaches -1 or 1 and goes no further, and
+# one set of levels fits all. The divisor, the block's *scale*, has to be stored as well, once for 64 weights.
 
 # %%
 blocks = weight.reshape(-1, 64)  # (blocks, 64): row by row, 64 at a time
@@ -95,16 +95,20 @@ print(f"size of the error beside the size of the weights: {(back - weight).norm(
 # %% [markdown]
 # ## The project's own
 #
-# `quant/nf4.py` does the same for real models, and gives the bits that the library bitsandbytes gives. One detail
-# shows in the bits: it multiplies by 1 / scale instead of dividing. The two can differ in a last digit, which decides
-# where a weight lies in the middle between two levels. So this is how to get its bytes exactly:
+# `quant/nf4.py` does the same for real models, and gives the bits that the library bitsandbytes gives. In one detail it
+# goes another way: it multiplies by 1 / scale instead of dividing. The two could differ in a last digit, and for a
+# weight in the middle between two levels that decides the code. In the whole base there is no such weight; here is one
+# that was made up. To be sure of the same bytes for every model, we do as the project does from here on.
 
 # %%
 from quant.nf4 import NF4_CODE, dequantize_nf4, quantize_nf4
 
 print(f"our levels differ from its by at most {(levels - NF4_CODE).abs().max():.1e}")
-their_packed, their_scales = quantize_nf4(weight)
 middles = (NF4_CODE[:-1] + NF4_CODE[1:]) / 2
+scale, made_up = torch.tensor(0.101), torch.tensor(-0.034307621)
+for name, small in (("divided by 0.101", made_up / scale), ("multiplied by 1 / 0.101", made_up * (1 / scale))):
+    print(f"the weight {made_up:.9f} {name} gets code {int(torch.bucketize(small, middles))}")
+their_packed, their_scales = quantize_nf4(weight)
 codes = torch.bucketize((blocks * (1 / scales)[:, None]).reshape(-1), middles)  # how many middles lie below
 packed = (16 * codes[0::2] + codes[1::2]).to(torch.uint8)
 back = (NF4_CODE[codes].reshape(-1, 64) * scales[:, None]).reshape(weight.shape)
@@ -116,7 +120,7 @@ print("every byte, every scale and every weight that comes back: the same bits")
 # ## Was it worth it?
 #
 # The same weights with other levels and other blocks. Smaller blocks cost more bits for scales; one scale for all
-# costs none and loses most.
+# costs next to none and loses most.
 
 # %%
 def relative_error(levels: torch.Tensor, size: int) -> float:
@@ -161,5 +165,7 @@ show(figure, "chapter_6_nf4")
 #
 # Open `learn/exercises/chapter_6.py`. Write `quantize`, `pack` and `dequantize`, then `python -m learn check 6`. Close
 # this chapter while you write the first; how a byte gives its two codes back is for you to find.
+#
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 6`.
 #
 # To think about: a block holds 63 small weights and one that is a hundred times larger. What happens to the small ones?

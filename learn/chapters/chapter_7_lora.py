@@ -193,4 +193,6 @@ show(figure, "chapter_7_lora")
 #
 # Open `learn/exercises/chapter_7.py`. Write `lora_forward` and `lora_gradients`, then `python -m learn check 7`.
 #
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 7`.
+#
 # To think about: why is s alpha / r and not just alpha? (What happens to the size of B A when r is doubled?)

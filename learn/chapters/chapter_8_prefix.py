@@ -10,6 +10,8 @@ from pathlib import Path
 # The project's folder, wherever this file or notebook was opened.
 sys.path.insert(0, str(next(folder for folder in Path(globals().get("__file__", "x")).resolve().parents
                             if (folder / "learn").is_dir())))
+from itertools import accumulate
+
 import torch
 
 from common.files import ROOT
@@ -69,14 +71,33 @@ print(f"in a rectangle, filled up to the longest row: {len(rows) * longest:,} to
 print(f"row by row: {alone:,} tokens; with the prefix once: {packed:,} tokens")
 
 # %% [markdown]
-# A trap: it looks natural to turn the instruction and the post into ids apart, and to put the ids together. But the
-# pieces at the seam would often have become one. The model has never seen such a seam.
+# A trap: it looks natural to turn the instruction and the post into ids apart, and to put the ids together. But that
+# gives other ids, for two reasons. Each call of `encode` takes its text for the beginning of one and puts a *word mark*
+# in front, the ▁ of chapter 1: so here a mark stands in front of every post and of every quotation mark behind it. And
+# where two parts meet, a piece may have letters or signs of both: a full stop and a quotation mark, say, are one piece.
 
 # %%
 before, behind = next(part for part in prompt.parts() if "{post}" in str(part)).split("{post}")
-seam = sum(tokenizer.encode(before) + tokenizer.encode(post.text) + tokenizer.encode(behind)
-           != tokenizer.encode(before + post.text + behind) for post in posts)
-print(f"encoding the parts apart gives other ids for {seam} of {len(posts)} posts")
+
+
+def spelled(ids: list[int]) -> list[bytes]:
+    """What each piece stands for; a word mark is a space."""
+    return [tokenizer.token_bytes(i) for i in ids]
+
+
+others, marks, front, back = 0, 0, 0, 0
+for post in posts:
+    together = tokenizer.encode(before + post.text + behind)
+    apart = [tokenizer.encode(part) for part in (before, post.text, behind)]
+    others += [i for ids in apart for i in ids] != together
+    ahead, own, last = (b"".join(spelled(ids)) for ids in apart)
+    marks += own.startswith(b" ") and last.startswith(b" ")
+    ends = list(accumulate(map(len, spelled(together))))  # the places at which a piece ends
+    front += len(ahead) not in ends
+    back += ends[-1] - len(last.removeprefix(b" ")) not in ends
+print(f"encoding the parts apart gives other ids for {others} of {len(posts)} posts")
+print(f"a word mark too many in front of the post and behind it: {marks} of {len(posts)}")
+print(f"a piece of both sides where the post begins: {front} of {len(posts)}; where it ends: {back} of {len(posts)}")
 
 # %% [markdown]
 # ## Who may see whom
@@ -151,7 +172,8 @@ print("the mask agrees in every pair")
 # ## The picture
 #
 # Left: who may see whom, for the prefix and the first five rows. Middle: how many tokens go through the model. Right:
-# the probabilities of eight posts, the label that people gave marked with a ring.
+# the probabilities of eight posts, a ring around the label that came with each. (A language model invented these posts
+# and labelled them; with real posts, people do.)
 
 # %%
 figure, (left, middle, right) = panels(3, width=12.5, height=4.2)
@@ -169,7 +191,7 @@ for place, (post, shown) in enumerate(zip(posts[:8], probabilities[:8].tolist(),
     right.plot(book.index(post.label), place, "o", markersize=26, markerfacecolor="none", color=ORANGE)
 right.set_xticks(range(len(book.labels)), [label.replace("-", "-\n") for label in book.labels], fontsize=8)
 right.set_yticks(range(8), [post.language for post in posts[:8]])
-right.set_title("Probabilities; ring: people's label")
+right.set_title("Probabilities; ring: the post's label")
 show(figure, "chapter_8_prefix")
 
 # %% [markdown]
@@ -177,5 +199,7 @@ show(figure, "chapter_8_prefix")
 #
 # Open `learn/exercises/chapter_8.py`. Write `common_prefix`, `may_see` and `label_shares`, then
 # `python -m learn check 8`.
+#
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 8`.
 #
 # To think about: could the part *behind* the post, which is also the same for all, be computed once?

@@ -27,14 +27,14 @@ from learn.picture import BLUE, GREY, INK, ORANGE, panels, show
 from loading import load_model
 from model.tokenizer import load_tokenizer
 from quant.nf4 import NF4_CODE
+from report.intervals import wilson as project
 
 # %% [markdown]
 # ## The parts
 #
 # This is the chapter in which everything comes together: a fine-tune of the base, in four bits, and every line of the
-# mathematics is ours. From the project come the files' contents, the prompts and the packing of chapter 8.
-#
-# Frozen weights in four bits (chapter 6):
+# mathematics is ours. From the project come the files' contents, the prompts and the packing of chapter 8. To begin
+# with, frozen weights in four bits (chapter 6):
 
 # %%
 class FourBits:
@@ -150,6 +150,7 @@ def adamw(rate: float, step: int, beta_1: float = 0.9, beta_2: float = 0.999, ep
         m.mul_(beta_1).add_((1 - beta_1) * part.grad)
         v.mul_(beta_2).add_((1 - beta_2) * part.grad**2)
         part -= rate * (m / (1 - beta_1**step)) / ((v / (1 - beta_2**step)).sqrt() + eps)
+        part.grad = None  # the next step begins anew
 
 
 epochs, size, top = 3, 8, 2e-3
@@ -167,8 +168,6 @@ for step in range(total):
         for part in numbers:
             part.grad *= min(1.0, 1.0 / (length + 1e-6))  # a gradient longer than 1 is shortened
         adamw(top * (1 - step / total), step + 1)  # the steps become smaller towards the end
-    for part in numbers:
-        part.grad = None
     losses.append(loss.item())
 times = Counter(post.label for post in train)
 constant = -sum(n / len(train) * math.log(n / len(train)) for n in times.values())
@@ -198,7 +197,7 @@ assert all(abs(a - b) < 1e-3 for a, b in zip(losses[:3], beside, strict=True))
 # %% [markdown]
 # ## Evaluation
 #
-# Now the posts that it has never seen. *Accuracy* is the share that got the label that people gave.
+# Now posts that it has never seen. *Accuracy*: the share that got the post's label, which here a language model gave.
 
 # %%
 answers = []
@@ -231,9 +230,10 @@ print(f"macro-F1 {sum(map(f1, book.labels)) / len(book.labels):.3f}")
 # ## What an interval is
 #
 # Another sample of posts would have given another figure. An *interval* says which true accuracies are compatible with
-# the sample that we have. A 95 % interval is a rule that, used again and again on new samples, covers the truth in 95
-# of 100 cases. The textbook rule, p plus or minus 1.96 * sqrt(p (1 - p) / n), does not keep that promise when n is
-# small. *Wilson's* rule asks the other way round: for which truths would our sample not be surprising?
+# the sample that we have. A 95 % interval is a rule that, used again and again on new samples, should cover the truth
+# in 95 of 100 cases. *Wilson's* rule takes all truths for which our sample would not be surprising. On average over
+# truths it keeps that, but not for each. The textbook rule, p plus or minus 1.96 * sqrt(p (1 - p) / n), is as good near
+# the middle; near 0 and 1 it fails.
 
 # %%
 def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -254,11 +254,11 @@ def covers(rule, truth: float, n: int) -> float:
                if rule(k, n)[0] <= truth <= rule(k, n)[1])
 
 
-for truth in (0.6, 0.8, 0.95):
-    print(f"25 posts, truth {truth:.0%}: Wilson's rule covers it in {covers(wilson, truth, 25):.1%} of samples, the "
-          f"textbook's in {covers(textbook, truth, 25):.1%}")
-from report.intervals import wilson as project
-
+for name, rule in (("Wilson's", wilson), ("the textbook's", textbook)):
+    shares = {place / 1000: covers(rule, place / 1000, 25) for place in range(1, 1000)}
+    worst, mean = min(shares, key=shares.get), sum(shares.values()) / len(shares)
+    print(f"25 posts, {name} rule covers truth", ", ".join(f"{p:.0%} in {shares[p]:.1%}" for p in (0.6, 0.8, 0.95)),
+          f"of samples; on average {mean:.1%}; at worst {shares[worst]:.1%}, for {worst:.1%}")
 assert all(abs(a - b) < 1e-6 for k in range(26) for a, b in zip(wilson(k, 25), project(k, 25), strict=True))
 low, high = wilson(sum(hits), len(hits))
 print(f"all languages: {sum(hits) / len(hits):.1%}, 95 % interval {low:.1%} to {high:.1%}")
@@ -266,9 +266,8 @@ print(f"all languages: {sum(hits) / len(hits):.1%}, 95 % interval {low:.1%} to {
 # %% [markdown]
 # ## The picture
 #
-# Left: the loss of each step, beside the constant answer's. Right: accuracy by language. With 25 posts in most of
-# them the intervals are wide: hardly two languages can be told apart. All together say clearly that something was
-# learned.
+# Left: the loss of each step, and a constant answer's. Right: accuracy by language. With 25 posts in most of them, the
+# intervals are wide: hardly two languages can be told apart. All together show clearly that something was learned.
 
 # %%
 figure, (left, right) = panels(2, width=11, height=4.4)
@@ -296,5 +295,6 @@ show(figure, "chapter_9_training")
 # ## Exercises
 #
 # Open `learn/exercises/chapter_9.py`. Write `adamw_step`, `macro_f1` and `wilson`, then `python -m learn check 9`.
+# That is a command for a terminal in the clone's folder. In a cell of this notebook it is `%run -m learn check 9`.
 #
 # To think about: the intervals cover the choice of test posts. What else could have come out differently?

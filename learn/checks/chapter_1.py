@@ -46,6 +46,27 @@ def from_the_right(pieces, pair):
     return [piece[::-1] for piece in reversed(back)]
 
 
+def replaced(pieces, pair):
+    return " ".join(pieces).replace(" ".join(pair), "".join(pair)).split(" ")
+
+
+def by_sound(pieces, pair):
+    result, i = [], 0
+    while i < len(pieces):
+        hit = "".join(pieces[i : i + 2]) == "".join(pair) and i + 1 < len(pieces)
+        result.append(pieces[i] + pieces[i + 1] if hit else pieces[i])
+        i += 1 + hit
+    return result
+
+
+def once_a_word(words, spelled):
+    counts = Counter()
+    for word, times in words.items():
+        for pair in set(pairwise(spelled[word])):
+            counts[pair] += times
+    return leader(counts)
+
+
 def dropping(pieces, pair):
     return [piece for piece in glued(pieces, pair) if piece == "".join(pair)]
 
@@ -56,9 +77,10 @@ WORDS = [
     ({"abc": 2, "abd": 2, "xy": 3, "xz": 1}, {"abc": ["a", "b", "c"], "abd": ["a", "b", "d"], "xy": ["x", "y"],
                                               "xz": ["x", "z"]}),
     ({"ba": 40, "xyz": 10, "xyw": 10}, {"ba": ["ba"], "xyz": ["x", "y", "z"], "xyw": ["x", "y", "w"]}),
+    ({"nana": 2, "xy": 3}, {"nana": ["n", "a", "n", "a"], "xy": ["x", "y"]}),
 ]
 PIECES = [(["a", "b", "c", "a", "b"], ("a", "b")), (["a", "a", "a"], ("a", "a")), (["x", "yz", "x", "yz"], ("x", "yz")),
-          (["a", "b"], ("b", "a"))]
+          (["a", "b"], ("b", "a")), (["xa", "b"], ("a", "b")), (["a", "bc"], ("ab", "c"))]
 CHARACTERS = [("é",), ("집",), ("\n",), ("🏠",)]
 
 TASKS = (
@@ -69,6 +91,8 @@ TASKS = (
                             "one word into the next"),
         Wrong(characters, "the pairs are counted in the letters of the words. Count them in their pieces, `spelled`, "
                           "some of which are glued already"),
+        Wrong(once_a_word, "a pair that stands in a word twice is counted once; in “nana”, the pair of n and a "
+                           "stands twice"),
         Wrong(lambda *given: min(counted(*given), key=counted(*given).get), "this is the rarest pair, not the most "
                                                                             "frequent one"),
     )),
@@ -78,6 +102,11 @@ TASKS = (
         Wrong(once, "only the first place is glued; the pair may occur again further on"),
         Wrong(from_the_right, "the pairs are glued from the right. Where three equal pieces follow one another, that "
                               "gives another result; everybody who reads the model must do the same"),
+        Wrong(replaced, "the pieces are made one text, and the pair is replaced in it. Then it is also found where its "
+                        "first half is only the end of a longer piece, or its second only the beginning of one; "
+                        "compare whole pieces"),
+        Wrong(by_sound, "two neighbours are glued if together they spell what the pair spells. They have to be the "
+                        "pair itself: a and bc spell what ab and c spell, and are another pair"),
         Wrong(dropping, "only the glued pieces are left; all others have to stay in their places"),
     )),
     Task("byte_pieces", lambda: CHARACTERS, lambda text: [f"<0x{byte:02X}>" for byte in text.encode()], (

@@ -69,6 +69,17 @@ def share(f, low, high, window):
     return min(1.0, max(0.0, (window * f / (2 * math.pi) - low) / (high - low)))
 
 
+def share_of_wavelength(f, low, high, window):
+    """The share if one goes over in a straight line between wavelengths, not between how often a pair comes round."""
+    longest, shortest, own = window / low, window / high, 2 * math.pi / f
+    return min(1.0, max(0.0, (longest - own) / (longest - shortest)))
+
+
+def swapped_share(*given):
+    inside = share(*given)
+    return 1 - inside if 0 < inside < 1 else inside
+
+
 def blend(f, factor, part):
     return part * f + (1 - part) * f / factor
 
@@ -98,6 +109,12 @@ TASKS = (
               "between `low` and `high` nothing goes over smoothly: pairs there stay as they are"),
         Wrong(lambda f, factor, low, high, window: blend(f, factor, 1 - share(f, low, high, window)),
               "fast and slow are exchanged: the fast pairs are slowed and the slow ones stay"),
+        Wrong(lambda f, factor, low, high, window: blend(f, factor, swapped_share(f, low, high, window)),
+              "fast and slow pairs are right, but between `low` and `high` the mixture is the wrong way round: near "
+              "`high` the pair has to be almost as it was"),
+        Wrong(lambda f, factor, low, high, window: blend(f, factor, share_of_wavelength(f, low, high, window)),
+              "between `low` and `high` the line is straight in the wavelength. It has to be straight in how often a "
+              "pair comes round, which is the window divided by the wavelength"),
         Wrong(lambda f, factor, low, high, window: blend(f, 1 / factor, share(f, low, high, window)),
               "the slow pairs are multiplied by the factor, so they become faster; divide by it"),
         Wrong(lambda f, factor, low, high, window: blend(f, factor, share(2 * math.pi * f, low, high, window)),

@@ -82,6 +82,10 @@ def exchanged(x, attention, mlp, norm_1, norm_2):
     return right_block(x, attention, mlp, norm_2, norm_1)
 
 
+def first_norm_twice(x, attention, mlp, norm_1, norm_2):
+    return right_block(x, attention, mlp, norm_1, norm_1)
+
+
 def mlp_first(x, attention, mlp, norm_1, norm_2):
     return right_block(x, mlp, attention, norm_1, norm_2)
 
@@ -115,6 +119,8 @@ TASKS = (
                               "to h"),
         Wrong(without_norms, "neither part reads a normed copy; the norms are not used"),
         Wrong(exchanged, "the two norms are exchanged: the first belongs to attention, the second to the MLP"),
+        Wrong(first_norm_twice, "the MLP reads through the first norm as well; each part has a norm of its own, and "
+                                "the MLP's is the second"),
         Wrong(mlp_first, "the MLP comes first. Attention does, and the MLP thinks about what it found"),
     ), tolerance=1e-5),
 )

@@ -130,7 +130,7 @@ TASKS = (
                           "by them"),
     )),
     Task("pack", lambda: [(torch.tensor([1, 2, 15, 0]),), (torch.arange(16),), (torch.tensor([3, 3, 9, 4, 0, 12]),)],
-         lambda codes: (codes[0::2] << 4 | codes[1::2]).to(torch.uint8), (
+         lambda codes: (codes[0::2] << 4 | codes[1::2]).to(torch.uint8), typed=True, wrong=(
         Wrong(lambda codes: (codes[0::2] + 16 * codes[1::2]).to(torch.uint8),
               "the two codes of a byte are the wrong way round: the first belongs into the upper half"),
         Wrong(lambda codes: (codes[0::2] + codes[1::2]).to(torch.uint8),

@@ -88,6 +88,9 @@ TASKS = (
                                           "so sum them; if a mean is wanted, the loss takes it, and dy has it already"),
         Wrong(lambda x, dy, A, B, s: tuple(reversed(gradients(1, 1)(x, dy, A, B, s))),
               "the two gradients are right, but in the wrong order: dA comes first"),
+        Wrong(lambda x, dy, A, B, s: tuple(part.T for part in gradients(1, 1)(x, dy, A, B, s)),
+              "both gradients are transposed. A gradient has one number for each number of its matrix, so dA has the "
+              "shape of A, and dB that of B"),
         Wrong(lambda x, dy, A, B, s: tuple(-part for part in gradients(1, 1)(x, dy, A, B, s)),
               "the signs are turned round. A gradient points to where the loss rises; the minus comes later, when the "
               "numbers are changed"),

@@ -10,8 +10,22 @@ from learn.check import Task, Wrong
 from model.attention import attend_softmax
 
 ROWS = [([[1, 2, 3], [1, 2, 4, 3]],), ([[5, 6, 7, 8], [5, 6, 9, 8], [5, 1, 7, 8]],), ([[1, 2], [1, 2, 3]],),
-        ([[4, 4], [3, 4]],), ([[1, 2, 3], [1, 5, 3], [1, 2, 4]],), ([[7, 8, 9, 1], [7, 8, 9, 1], [7, 8, 2, 1]],)]
+        ([[1, 2, 3], [1, 2]],), ([[4, 4], [3, 4]],), ([[1, 2, 3], [1, 5, 3], [1, 2, 4]],),
+        ([[7, 8, 9, 1], [7, 8, 9, 1], [7, 8, 2, 1]],)]
 LINES = [((3, 5, 8), 3), ((2, 3, 7, 9), 2), ((0, 4, 6), 0)]
+
+
+def along_the_first(rows):
+    """Every place of the first row, whether another row has it or not."""
+    return next((place for place, id in enumerate(rows[0]) if any(row[place] != id for row in rows)), len(rows[0]))
+
+
+def of_one_length(rows):
+    return next((place for place, ids in enumerate(zip(*rows, strict=True)) if len(set(ids)) > 1), len(rows[0]))
+
+
+def first_length(rows):
+    return next((place for place, ids in enumerate(zip(*rows, strict=False)) if len(set(ids)) > 1), len(rows[0]))
 
 
 def equal_places(rows):
@@ -53,6 +67,8 @@ TASKS = (
     Task("common_prefix", lambda: ROWS, common_prefix, (
         Wrong(lambda rows: common_prefix(rows[:2]), "only the first two rows are compared; a later one may differ "
                                                     "earlier"),
+        *(Wrong(answer, "a later row may be shorter than the first one; what they share ends where it ends")
+          for answer in (along_the_first, of_one_length, first_length)),
         Wrong(equal_places, "all places with equal ids are counted, those behind the first difference too. What comes "
                             "behind a difference has seen it, and cannot be shared"),
         Wrong(lambda rows: common_prefix(rows) + 1, "one too many: the place of the first difference is counted as "
@@ -74,7 +90,7 @@ TASKS = (
         Wrong(lambda starts, prefix: see(starts, prefix).T, "rows and columns are exchanged: the row is the token that "
                                                             "looks"),
         Wrong(lambda starts, prefix: ~see(starts, prefix), "true and false are exchanged; true means: may see"),
-    )),
+    ), typed=True),
     Task("label_shares", trials_shares, lambda hidden, table, ids: (hidden @ table[ids].T).softmax(-1), (
         Wrong(after_all, "the softmax is taken over all pieces, and the labels picked afterwards. Their shares no "
                          "longer sum to one, and pieces that cannot be an answer take part"),

@@ -1,4 +1,7 @@
-"""Exercises of chapter 2: RoPE and the llama3 scaling. Replace each `raise NotImplementedError`, then check."""
+"""Exercises of chapter 2: RoPE and the llama3 scaling. Replace each `raise NotImplementedError`, then check.
+
+`learn/OPERATIONS.md` has PyTorch's operations, each with an example.
+"""
 
 import torch
 

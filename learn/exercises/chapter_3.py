@@ -1,4 +1,7 @@
-"""Exercises of chapter 3: attention. Replace each `raise NotImplementedError`, then `python -m learn check 3`."""
+"""Exercises of chapter 3: attention. Replace each `raise NotImplementedError`, then `python -m learn check 3`.
+
+`learn/OPERATIONS.md` has PyTorch's operations, each with an example.
+"""
 
 import torch
 

@@ -1,4 +1,7 @@
-"""Exercises of chapter 4: the block. Replace each `raise NotImplementedError`, then `python -m learn check 4`."""
+"""Exercises of chapter 4: the block. Replace each `raise NotImplementedError`, then `python -m learn check 4`.
+
+`learn/OPERATIONS.md` has PyTorch's operations, each with an example.
+"""
 
 from collections.abc import Callable
 

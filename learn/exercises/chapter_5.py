@@ -1,4 +1,7 @@
-"""Exercises of chapter 5: loading. Replace each `raise NotImplementedError`, then `python -m learn check 5`."""
+"""Exercises of chapter 5: loading. Replace each `raise NotImplementedError`, then `python -m learn check 5`.
+
+`learn/OPERATIONS.md` has PyTorch's operations, each with an example.
+"""
 
 import torch
 

@@ -1,4 +1,7 @@
-"""Exercises of chapter 6: NF4 by hand. Replace each `raise NotImplementedError`, then `python -m learn check 6`."""
+"""Exercises of chapter 6: NF4 by hand. Replace each `raise NotImplementedError`, then `python -m learn check 6`.
+
+`learn/OPERATIONS.md` has PyTorch's operations, each with an example.
+"""
 
 import torch
 

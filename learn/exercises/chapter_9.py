@@ -1,4 +1,7 @@
-"""Exercises of chapter 9: training and evaluation. Replace each `raise NotImplementedError`, then check."""
+"""Exercises of chapter 9: training and evaluation. Replace each `raise NotImplementedError`, then check.
+
+`learn/OPERATIONS.md` has PyTorch's operations, each with an example.
+"""
 
 import torch
 

@@ -21,7 +21,7 @@ import re
 from pathlib import Path
 
 from common.errors import UserError, closest
-from common.files import sha256_file
+from common.files import find_path, sha256_file
 from common.gguf import is_gguf
 from model.tokenizer.bpe import read_tiktoken
 from model.tokenizer.gguf import gguf_vocabulary
@@ -135,8 +135,11 @@ class Tokenizer:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """The tokenizer in a file, or in a folder's `tokenizer.model` or `tokenizer.json`; raises `UserError`."""
-    file = _find(Path(path))
+    """The tokenizer in a file, or in a folder's `tokenizer.model` or `tokenizer.json`; raises `UserError`.
+
+    What the project ships is found from every working directory, as `load_model` finds it: `load_tokenizer("base")`.
+    """
+    file = _find(find_path(path))
     inside = gguf_vocabulary(file) if is_gguf(file) else None
     beside = inside.beside if inside else Neighbours(file.parent)
     engine, notes = inside.engine(beside) if inside else _read(file, beside), []

@@ -7,6 +7,8 @@ import contextlib
 import io
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -32,6 +34,17 @@ def test_the_lines_of_python_run(tmp_path):
         exec(re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1], {})
     said = out.getvalue().splitlines()
     assert re.fullmatch(r"torch.Size\(\[8, (\d+), \1\]\)", said[-2]) and "'differs': tensor([0, 1])" in said[-1]
+
+
+def test_a_notebook_in_a_folder_of_the_clone_finds_the_modules():
+    assert "`%cd ..`" in TEXT[TEXT.index("## In a notebook") :]
+    imports = "; ".join(re.findall(r"^from .*$", re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1], re.MULTILINE))
+    program = f"import os; os.chdir('..'); {imports}"  # `-c` looks for modules where it works, as a notebook does
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT / "docs", check=False).returncode == 0
+
+
+def test_how_often_the_run_was_right_needs_a_test_first():
+    assert "once eval.py has tested it" in TEXT and "`.venv/bin/python eval.py` tests the run" in TEXT
 
 
 def test_its_pictures_are_there():
