@@ -52,10 +52,12 @@ from dataclasses import dataclass
 
 import numpy
 
+from report.clusters import worth
 from report.intervals import LEVEL
 from stats.rates import PRIOR, moved, share_interval
 from stats.surrogate import answers, folds, predictions
 
+LEAST_SLOPE = 0.2  # of the machine's labels on the codes; below, its labels tell too little of clusters
 EVENTS = 2.0  # binomial events that are added to the ratio R
 CLASS = 4.0  # chances of one class differ by less than this factor
 FIXED = 1e-3  # by which share the weights' sum may miss N for a design whose strata have fixed sizes
@@ -64,13 +66,14 @@ FIXED = 1e-3  # by which share the weights' sum may miss N for a design whose st
 @dataclass(frozen=True, eq=False)
 class Machine:
     """The answers to all N posts: predicted (N,) int64 in 0..C (C: a label outside the C at hand), group (N,) int64 in
-    0..G-1, probabilities (N, C) float64 or None."""
+    0..G-1, probabilities (N, C) float64 or None; cluster (N,) int64, equal for posts that belong together, or None."""
 
     labels: int
     predicted: numpy.ndarray
     group: numpy.ndarray
     groups: int
     probabilities: numpy.ndarray | None = None
+    cluster: numpy.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +142,8 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
                ) -> list[Share]:
     """The share of every label in every group, groups first; float64. Formulas and sources: see the module.
 
-    beyond: intervals for the chances behind the posts, of which these are N draws, instead of the share among them.
+    beyond: intervals for the chances behind the posts, of which these are N draws, instead of the share among them; or
+    as many draws as the clusters' posts are worth (`_Part.drawn`).
     """
     x = answers(machine.predicted, machine.labels, machine.probabilities)
     fold = folds(len(coded.post), seed)
@@ -155,6 +159,8 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
             rows, m = at[g], machine.predicted[inside[g]] == label
             part = _Part(y[rows], machine.predicted[coded.post[rows]] == label, coded.probability[rows],
                          None if sizes is None else coded.stratum[rows], sizes, m, level, beyond)  # fmt: skip
+            if beyond and machine.cluster is not None and len(rows):
+                part.posts = part.drawn(machine.cluster[inside[g]])
             found[g, label] = part.share(g, label, g_of[inside[g]], residual[rows])
     return [found[g, label] for g in range(machine.groups) for label in range(machine.labels)]
 
@@ -189,6 +195,23 @@ class _Part:
         estimates = (self.around(alone, whole, [1.0], self.y - alone), self.around(ppi, cells, shares, deviation),
                      self.around(dsl, cells, shares, residual - apart))
         return Share(group, label, n, len(self.y), naive, *estimates, tuned)
+
+    def drawn(self, cluster: numpy.ndarray) -> float:
+        """As how many independent draws all posts count, cluster (N,): what report/clusters.py says of the machine's
+        labels m is said of the codes y.
+
+        Var of the m beyond independent ones is lambda^2 that of the y, lambda = P(m | y = 1) - P(m | y = 0), since
+        errors know nothing of clusters; in units of p (1 - p) it is (1 / worth - 1), so
+
+            1 / worth(y) - 1 = (1 / worth(m) - 1) M (1 - M) / (lambda^2 mean y (1 - mean y))
+        """
+        share, rate = float(self.every.mean()), float(self.o @ self.y)
+        apart = self.y - rate
+        spread = float(self.o @ apart**2)
+        slope = max(LEAST_SLOPE, abs(float(self.o @ (apart * self.m)) / spread)) if spread > 0 else 1.0
+        beyond = 1 / worth(self.every, cluster, self.level) - 1
+        return len(cluster) / (1 + beyond * share * (1 - share) / (slope**2 * spread)) if spread > 0 else \
+            len(cluster) / (1 + beyond)
 
     def tuned(self) -> float:
         """L, float64, in [0, 1]: 0 where the machine gives all coded rows the label, or none."""

@@ -196,7 +196,7 @@ def test_the_tools_give_r_s_figures(design, tmp_path, monkeypatch):
     assert abs((numpy.array([one["dsl"]["estimate"] for one in found]) - b) / errors).max() < NEAR
     ended = call(shares, *words, "--beyond", "--json", "shares.json")
     assert ended.code == 0, ended.err
-    share = next(row for row in json.loads((tmp_path / "shares.json").read_text(encoding="utf-8"))
+    share = next(row for row in json.loads((tmp_path / "shares.json").read_text(encoding="utf-8"))["shares"]
                  if row["label"] == "yes")["dsl"]
     assert share["estimate"] == pytest.approx(SHARES[design][0], abs=1e-12)
     assert (share["high"] - share["low"]) / 2 / 1.959964 == pytest.approx(SHARES[design][1], rel=0.01)

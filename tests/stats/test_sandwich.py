@@ -126,3 +126,30 @@ def test_intervals_of_small_levels_cover(words):
     found = held(800, **words)
     print(words, found)
     assert all(0.9 < inside <= 1 for inside, _ in found.values()), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("codes", [300, 600, 1000])
+def test_a_rare_label_drawn_by_the_machine_s_is_held_less_often(codes):
+    """Two or three posts in a hundred have the label, and half of the codes are of posts that the machine gives it."""
+    inside = {way: [] for way in WAYS}
+    truth = 0.7
+    for seed in range(600):
+        stream = numpy.random.default_rng(seed)
+        x = (stream.random(10_000) < 0.4).astype(float)
+        y = (stream.random(10_000) < 1 / (1 + numpy.exp(4 - truth * x))).astype(float)
+        said = (stream.random(10_000) < numpy.where(y == 1, 0.7, 0.02)).astype(float)
+        parts = [stream.choice(numpy.flatnonzero(said == k), min(int((said == k).sum()), codes // 2), replace=False)
+                 for k in (0, 1)]
+        post, stratum = numpy.concatenate(parts), numpy.repeat([0, 1], [len(part) for part in parts])
+        pi = numpy.array([len(part) / (said == k).sum() for k, part in enumerate(parts)])[stratum]
+        matrix = numpy.column_stack([numpy.ones(10_000), x])
+        asked = Question("logistic", ["(intercept)", "x"], matrix, said, matrix[post], y[post], (),
+                         numpy.column_stack([1 - said, said]))
+        one = regression(asked, Sample(post, pi, stratum))[0][1]
+        for way in WAYS:
+            got = getattr(one, way)
+            inside[way].append(numpy.nan if got.low is None else got.low <= truth <= got.high)
+    found = {way: float(numpy.nanmean(held)) for way, held in inside.items()}
+    print(codes, found)
+    assert all(0.85 < held < 0.94 for held in found.values()), found

@@ -22,10 +22,11 @@ from common.errors import UserError, run_program
 from common.files import check_file, check_picture, write_json
 from common.options import option, parse_options
 from data.posts import ColumnOptions
+from report.intervals import LEVEL
 from stats.prevalence import Machine, Share, prevalence
 from tools.prevalence.read import Labels
 from tools.prevalence.sample import agreement_of, checked, counts, read_all, sample_of
-from tools.prevalence.words import caution, table_of, verdicts
+from tools.prevalence.words import caution, check_size, table_of, verdicts
 
 
 @dataclass
@@ -46,6 +47,8 @@ class PrevalenceOptions(ColumnOptions):
     figure: str | None = option(None, "draw the shares there: .png, .svg or .pdf", metavar="FILE")
     beyond: bool = option(False, "intervals for the process that made the posts, of which these are a draw, not for "
                           "these posts alone")
+    clusters: str | None = option(None, "with --beyond: column whose equal values belong together, such as author",
+                                  metavar="COLUMN")
     seed: int = option(0, "seed for the folds of cross-fitting", minimum=0)
 
 
@@ -55,19 +58,30 @@ def main(argv: list[str]) -> None:
     for name in ("labels", "coded"):
         if getattr(options, name) is None:
             raise UserError(f"--{name}: is missing; name a file (--help tells what is in it)")
+    if options.clusters and not options.beyond:
+        raise UserError("--clusters: goes with --beyond; the share among these very posts is the same whoever wrote "
+                        "them")
     read = {"--labels": options.labels, "--coded": options.coded, "--posts": options.posts}
     check_file(options.json, "--json", read)
     check_picture(options.figure, {**read, "--json": options.json})
-    run, codes, labels, posts = read_all(options, list(options.by))
+    run, codes, labels, posts = read_all(options, list(options.by), {options.clusters: "--clusters"}
+                                         if options.clusters else None)
+    if options.figure:
+        check_size(labels)
     print("\n".join([*codes.notes.lines(), *agreement_of(codes)]))
     coded, design = sample_of(codes, labels)
     print("\n".join([*counts(labels, codes), f"  {design}", *caution(labels, coded, codes),
                      *checked(run, codes, labels, posts), ""]))
-    machine = Machine(len(labels.labels), labels.predicted, labels.group, len(labels.groups), labels.probabilities)
+    cluster = labels.columns[options.clusters][0] if options.clusters else None
+    machine = Machine(len(labels.labels), labels.predicted, labels.group, len(labels.groups), labels.probabilities,
+                      cluster)
     found = prevalence(machine, coded, seed=options.seed, beyond=options.beyond)
-    print("\n".join([table_of(found, labels, list(options.by)), "", *verdicts(found, labels, options.beyond)]))
+    print("\n".join([table_of(found, labels, list(options.by)), "", *verdicts(found, labels, options)]))
     if options.json:
-        write_json(options.json, [as_dict(share, labels) for share in found])
+        write_json(options.json, {
+            "by": list(options.by), "beyond": options.beyond, "clusters": options.clusters, "level": LEVEL,
+            "seed": options.seed, "design": design,
+            "shares": [as_dict(share, labels, list(options.by)) for share in found]})
         print(f"table: {options.json}")
     if options.figure:
         from report.figures import save  # matplotlib: half a second that no error message should wait for
@@ -77,9 +91,10 @@ def main(argv: list[str]) -> None:
         print(f"figure: {options.figure}")
 
 
-def as_dict(share: Share, labels: Labels) -> dict:
-    """A row of the JSON file."""
-    row = {"group": labels.groups[share.group], "label": labels.labels[share.label], "n": share.n,
+def as_dict(share: Share, labels: Labels, by: list[str]) -> dict:
+    """A row of the JSON file; the group by its name and by its columns."""
+    row = {"group": labels.groups[share.group], "groups": dict(zip(by, labels.values[share.group], strict=True)),
+           "label": labels.labels[share.label], "n": share.n,
            "n_coded": share.n_coded, "naive": share.naive}
     return row | {name: getattr(share, name).to_dict() for name in ("coded", "ppi", "dsl")}
 

@@ -6,23 +6,19 @@ With groups, a panel for each label and a line for each group; without, one pane
 import numpy
 from matplotlib.figure import Figure
 
-from common.errors import UserError
 from report.figures import GREY, INK, SEEN, UNSEEN, styled
 from stats.prevalence import Share
 from tools.prevalence.read import Labels
 
-MOST_LINES, MOST_PANELS, WORDS = 60, 8, 30
+WORDS = 30
 WAYS = (("coded", "codes alone", GREY, "s"), ("ppi", "PPI++", SEEN, "o"), ("dsl", "DSL", UNSEEN, "^"))
 APART = 0.2  # between the three ways, in lines
 
 
 def figure_of(found: list[Share], labels: Labels) -> Figure:
-    """The picture. Raises `UserError` for more groups or labels than it can hold."""
+    """The picture."""
     used = [n for n in range(len(labels.labels)) if any(s.label == n and (s.naive or s.coded.estimate) for s in found)]
     grouped = len(labels.groups) > 1
-    if grouped and (len(labels.groups) > MOST_LINES or len(used) > MOST_PANELS):
-        raise UserError(f"--figure: {len(labels.groups)} groups and {len(used)} labels are more than a picture holds "
-                        f"({MOST_LINES} and {MOST_PANELS}); take fewer columns in --by, or leave it out")
     names = labels.groups if grouped else [labels.labels[n] for n in used]
     panels = [[s for s in found if s.label == n] for n in used] if grouped else [[s for s in found if s.label in used]]
     with styled():

@@ -45,7 +45,8 @@ class Labels:
     """N posts. labels: C names; predicted (N,) int64 in 0..C, C where the machine gave none; group (N,) int64; groups:
     names; probabilities (N, C) or None; place: coded row -> its post; texts: coded row -> its text, where the file has
     one; unread: rows that could not be read, or had no text, which are no posts; trained: posts that the run was
-    trained on, left out; columns: of those to keep, the values by number (N,) int64, and these values."""
+    trained on, left out; columns: of those to keep, the values by number (N,) int64, and these values; values: of each
+    group, those of the columns that make it."""
 
     labels: list[str]
     predicted: numpy.ndarray
@@ -57,6 +58,7 @@ class Labels:
     unread: int
     trained: int = 0
     columns: dict[str, tuple[numpy.ndarray, list[str]]] = field(default_factory=dict)
+    values: list[tuple[str, ...]] = field(default_factory=list)
 
     @property
     def unlabelled(self) -> int:
@@ -131,7 +133,8 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
     for row, post in enumerate(codes.posts):
         wanted.setdefault(post.id, []).append(row)
     names: dict[str, int] = {composed(label): n for n, label in enumerate(codebook.labels)} if codebook else {}
-    groups: dict[str, int] = {}
+    groups: dict[tuple[str, ...], int] = {}
+    read: set[int] = set()  # hashes of ids and languages
     predicted, group, place, texts, unread, trained = array("q"), array("q"), {}, {}, 0, 0
     zeros = LostZeros(wanted)
     numbers, kept = Probabilities(codebook), {name: (array("q"), {}) for name in keep or ()}
@@ -152,6 +155,10 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
         if training is not None and not rows and training.hold(text_of(post, joined)):
             trained += 1
             continue
+        read.add(hash((post.id, post.language)))
+        if len(read) == len(predicted):
+            raise UserError(f"{post.place}: id '{post.id[:40]}' came before; a post may be among the labels once, or "
+                            "it would count twice: take repeated rows out")
         for row in rows:
             if row in place:
                 raise UserError(f"{post.place}: id '{post.id[:40]}' came before; ids must differ to be joined")
@@ -159,7 +166,7 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
             texts |= {row: post.text} if post.text else {}
         numbers.add(post)
         predicted.append(names.setdefault(said, len(names)) if said else NONE)
-        value = ", ".join(value_of_group(post, name, joined) for name in by) if by else "all"
+        value = tuple(value_of_group(post, name, joined) for name in by)
         group.append(groups.setdefault(value, len(groups)))
         for name, (codes_of, values) in kept.items():
             codes_of.append(values.setdefault(value_of_group(post, name, joined, keep[name]), len(values)))
@@ -241,8 +248,9 @@ def _sorted(names, predicted, group, groups, numbers, place, texts, unread, code
     said[said == NONE] = len(labels)
     order = sorted(groups)
     number = numpy.array([order.index(value) for value in groups], dtype=numpy.int64)
-    return Labels(labels, said, number[numpy.array(group, dtype=numpy.int64)], order, probabilities, place, texts,
-                  unread)
+    return Labels(labels, said, number[numpy.array(group, dtype=numpy.int64)],
+                  [", ".join(value) if value else "all" for value in order], probabilities, place, texts, unread,
+                  values=order)
 
 
 def text_of(post: Post, joined: dict[tuple[str, str], Post] | None) -> str:

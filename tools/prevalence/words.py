@@ -5,6 +5,7 @@ from statistics import NormalDist
 
 import numpy
 
+from common.errors import UserError
 from common.terminal import table
 from report.words import counted
 from stats.prevalence import FIXED, Coded, Estimate, Share
@@ -15,6 +16,7 @@ FEW, FEWEST = 30, 10  # coded rows of a group, below which it is marked, and bel
 ALIKE = 0.02  # by which share an interval must be narrower to be called so
 UNLIKELY = 1e-4  # chance below which the codes do not look like a random sample
 SHOWN = 6
+MOST_LINES, MOST_PANELS = 60, 8  # groups and labels of a picture
 CHANCE = "at 95 % each, chance alone puts about one in twenty there, often several together"
 NAMES = {"coded": "the codes alone", "ppi": "PPI++", "dsl": "DSL"}
 
@@ -53,8 +55,15 @@ def narrowest(share: Share | Coefficient) -> str | None:
     return "none: the machine adds nothing" if ratio > 1 - ALIKE else f"{NAMES[name]}, by {100 * (1 - ratio):.0f} %"
 
 
-def verdicts(found: list[Share], labels: Labels, beyond: bool) -> list[str]:
-    """Sentences under the table."""
+def check_size(labels: Labels) -> None:
+    """Raise `UserError` for more groups or labels than a picture can hold, before anything is estimated."""
+    if len(labels.groups) > 1 and (len(labels.groups) > MOST_LINES or len(labels.labels) > MOST_PANELS):
+        raise UserError(f"--figure: {len(labels.groups)} groups and {len(labels.labels)} labels are more than a "
+                        f"picture holds ({MOST_LINES} and {MOST_PANELS}); take fewer columns in --by, or leave it out")
+
+
+def verdicts(found: list[Share], labels: Labels, options) -> list[str]:
+    """Sentences under the table; options: `beyond` and `clusters` of tools.prevalence."""
     several = len(labels.groups) > 1
 
     def named(shares: list[Share]) -> str:
@@ -64,7 +73,10 @@ def verdicts(found: list[Share], labels: Labels, beyond: bool) -> list[str]:
     there = [share for share in found if share.n_coded]
     lines = ["Shares in per cent, intervals of 95 %. The last column says which corrected interval is narrower than "
              "that of the codes alone, and by how much.",
-             "They are about " + ("the process behind these posts." if beyond else "these posts and no others.")]
+             "They are about " + ("these posts and no others." if not options.beyond else
+             f"the process behind these posts, those of one {options.clusters} taken together." if options.clusters else
+             "the process behind these posts, each of which is taken to be drawn for itself: where an author has many "
+             "that resemble each other, name the column with --clusters.")]
     useless = [share for share in there if gain(share)[1] > 1 - ALIKE]
     if useless:
         lines.append(f"The machine adds nothing for {named(useless)}: no corrected interval is narrower than that of "
@@ -90,13 +102,15 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
     n, posts, lines = len(coded.post), len(labels.predicted), []
     weights = 1 / coded.probability
     apart = abs(weights.sum() - posts)
+    ties = len(codes.agreement.ties) if codes.agreement is not None else 0
     # In strata of fixed sizes the sum is N itself; of rows that are drawn one by one, on average.
     chance = 0.0 if coded.stratum is not None else 4 * sqrt(float((1 - coded.probability) @ weights**2)) + 0.01 * posts
     if apart > chance + max(1.0, FIXED * posts):
         lines.append(f"  warning: by their inclusion_probability the coded rows stand for {weights.sum():,.0f} posts, "
-                     f"and there are {posts:,}; code the whole sample, and give the labels of all posts that it was "
-                     "drawn from (tools.sample --run leaves a run's own posts out, and so does --run with --posts "
-                     "here)")
+                     f"and there are {posts:,}; " + (
+                     "settle the posts without a majority, code" if ties else "code") + " the whole sample, and give "
+                     "the labels of all posts that it was drawn from (tools.sample --run leaves a run's own posts out, "
+                     "and so does --run with --posts here)")
     if len(set(coded.probability.tolist())) == 1 and n < posts:
         drawn = numpy.bincount(labels.predicted[coded.post], minlength=len(labels.labels) + 1)
         shares = numpy.bincount(labels.predicted, minlength=len(labels.labels) + 1) / posts
@@ -106,9 +120,10 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
             lines.append("  warning: the coded rows' labels by the machine are spread otherwise than those of all "
                          "posts, as chance would hardly make them; if some posts were likelier to be drawn, add a "
                          "column inclusion_probability")
-    if codes.agreement is not None and codes.agreement.ties:
-        lines.append(f"  warning: {counted(len(codes.agreement.ties), 'coded post')} without a majority left out; "
-                     "settle them, since hard posts are not a random part of the sample")
+    if ties:
+        lines.append(f"  warning: {counted(ties, 'coded post')} of {ties + n:,} without a majority left out; settle "
+                     "them: hard posts are not a random part of the sample, and no interval covers what that does to "
+                     "the estimates")
     return lines
 
 
