@@ -32,9 +32,10 @@ def explanation(metrics: Mapping) -> list[str]:
     right = {id(part): round(part["accuracy"] * part["n"]) for part in (seen, unseen)}
     constant = round(unseen["majority"]["accuracy"] * unseen["n"])
     here = (f"What is seen here: of {counted(unseen['n'], 'post')} in {counted(len(unseen['languages']), 'language')} "
-            f"that this run was not fine-tuned on, {right[id(unseen)]} get the label that people gave them (always "
-            f"giving the same label would get {constant} right); of {seen['n']} in the {len(seen['languages'])} that "
-            f"it was, {right[id(seen)]} do.")
+            f"that this run was not fine-tuned on, {right[id(unseen)]} get their label (always giving the same label "
+            f"would get {constant} right); of {seen['n']} in the {len(seen['languages'])} that it was, "
+            f"{right[id(seen)]} do. These posts are invented: a language model wrote and labelled them, where people "
+            "label posts of your own.")
     _, low, high = rate_difference((right[id(seen)], seen["n"]), (right[id(unseen)], unseen["n"]),
                                    metrics["intervals"]["level"])
     return [PAPER, here, SAME if low <= 0 <= high else LOWER if low > 0 else HIGHER]

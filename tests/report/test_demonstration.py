@@ -29,7 +29,8 @@ def test_the_reason_follows_the_interval(seen, unseen, why):
     first, second, third = explanation(metrics(seen, unseen))
     assert first == PAPER and third == why
     assert f"of 40 posts in 1 language that this run was not fine-tuned on, {unseen} get" in second
-    assert second.endswith(f"of 40 in the 1 that it was, {seen} do.") and "would get 10 right" in second
+    assert f"of 40 in the 1 that it was, {seen} do." in second and "would get 10 right" in second
+    assert "invented: a language model wrote and labelled them" in second and "people gave" not in second
 
 
 def test_no_share_and_no_interval_is_quoted():
