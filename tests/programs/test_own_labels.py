@@ -94,7 +94,7 @@ def test_probabilities_of_labels_in_either_spelling_are_used():
     for _ in range(2):
         ended = call(prevalence, "--labels", "labels.csv", "--coded", "coded.csv", "--json", "out.json")
         assert ended.code == 0, ended.err
-        found.append(json.loads(Path("out.json").read_text(encoding="utf-8")))
+        found.append(json.loads(Path("out.json").read_text(encoding="utf-8"))["shares"])
         rows = [{unicodedata.normalize("NFC", key): unicodedata.normalize("NFC", value) if isinstance(value, str) else
                  value for key, value in row.items()} for row in rows]
         table("labels.csv", rows)
