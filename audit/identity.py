@@ -60,8 +60,9 @@ def left_out(known: Mapping) -> str:
             "exact": "those with a training post's very text", "none": "none (--drop-known none)"}[known["rule"]]
     by = ("the recorded training posts" if known["from_data"] else
           "the list of hashes in the run's folder, since the training posts are not there")
-    return (f"{rule}: {known['dropped']:,} of {known['all']:,}. {known['exact']:,} have a training post's very text, "
-            f"{known['same']:,} one that is the same apart from these. By {by}. {near_copies(known)}")
+    return (f"{rule}: {known['dropped']:,} of {known['all']:,}. By {by}, {known['exact']:,} of all have a training "
+            f"post's very text, and {known['same']:,} have it apart from case, spacing, handles and links. "
+            f"{near_copies(known)}")
 
 
 def near_copies(known: Mapping) -> str:

@@ -70,7 +70,7 @@ def memorisation(found: Mapping) -> list[Html]:
     whole_texts, posts = found["loss"] == "text", found["posts"]
     rows = [[words, *(number(found[key]["loss"][name], 4) if "loss" in found[key] else None
                       for name in ("training", "unseen")),
-             percent(found[key]["above"]), percents(found[key]["above_ci"])] for key, words in KEYS]
+             f"{100 * found[key]['above']:.1f}", percents(found[key]["above_ci"])] for key, words in KEYS]
     more = found["difference"]
     beside = f" {percents(more['ci'])}" if more["ci"] else ""
     of = "the second half of its text, given the first" if whole_texts else "its true label among the labels"

@@ -103,7 +103,7 @@ def behaviour(found: Mapping) -> list[Html]:
     ends = "by_language" if several else "rate_ci"
     column = "lowest and highest of a language, %" if several else "interval of failures, %"
     rows = [[row["check"].replace("_", " "), f"{row['failures']}/{row['pairs']}", f"{100 * row['rate']:.1f}",
-             percents(row.get(ends)), "one label" if row["expect"] == SAME else "two labels",
+             _ends(row.get(ends)) if several else percents(row["rate_ci"]), "one label" if row["expect"] == SAME else "two labels",
              f"{in_one_line(row['commonest'])}\u00a0{percent(row['commonest_share'])}"] for row in found["checks"]]
     about = [[row["check"].replace("_", " "), row["about"]] for row in found["checks"] if row["about"]]
     languages = list(found["languages"])
@@ -121,7 +121,8 @@ def behaviour(found: Mapping) -> list[Html]:
              if about else None,
              tag("p", "A model that always answers the same fails none of the pairs that expect the same label, and "
                  "all that expect two: hence the commonest answer's share. Whether labels are right is not asked here. "
-                 f"{found['written']}", class_="note"),
+                 + ("Lines in the picture lead from the lowest to the highest of a language. " if several else "")
+                 + found["written"], class_="note"),
              tag("h3", "By language"),
              tag("p", f"Failures of pairs.{star}", class_="note"),
              grid(["language", *(row["check"].replace("_", " ") for row in found["checks"])], by_language,
@@ -134,6 +135,11 @@ def behaviour(found: Mapping) -> list[Html]:
         parts.append(folded("Some that fail", grid(["check", "language", "posts", "labels"], examples,
                                                    numbers=[False] * 4, class_="wide")))
     return parts
+
+
+def _ends(pair: list | None) -> str:
+    """No interval, so without its brackets: `_ends([0.35, 0.75]) -> "35.0 to 75.0"`."""
+    return "" if pair is None else f"{100 * pair[0]:.1f} to {100 * pair[1]:.1f}"
 
 
 def _cell(cell: Mapping | None) -> str:

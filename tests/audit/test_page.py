@@ -193,7 +193,8 @@ def test_posts_are_called_what_is_known_of_them(found):
     said = asked(found | {"known": known | {"rule": "none", "near": None, "same": 3}, "posts": 1})
     assert said == "1 labelled post, of which 3 have a training post's text (--drop-known none)"
     page = "".join(Reader(audit_page(found)).text)
-    assert "1 of 101. 0 have a training post's very text, 1 one that is the same apart from these." in page
+    assert ("1 of 101. By the recorded training posts, 0 of all have a training post's very text, and 1 have it apart "
+            "from case") in page
     assert "2 of the 100 that stayed share half or more of their runs of three words" in page
     gone = found | {"known": known | {"near": None, "from_data": False}}
     page = "".join(Reader(audit_page(gone)).text)
