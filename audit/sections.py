@@ -103,7 +103,8 @@ def behaviour(found: Mapping) -> list[Html]:
     ends = "by_language" if several else "rate_ci"
     column = "lowest and highest of a language, %" if several else "interval of failures, %"
     rows = [[row["check"].replace("_", " "), f"{row['failures']}/{row['pairs']}", f"{100 * row['rate']:.1f}",
-             _ends(row.get(ends)) if several else percents(row["rate_ci"]), "one label" if row["expect"] == SAME else "two labels",
+             _ends(row.get(ends)) if several else percents(row["rate_ci"]),
+             "one label" if row["expect"] == SAME else "two labels",
              f"{in_one_line(row['commonest'])}\u00a0{percent(row['commonest_share'])}"] for row in found["checks"]]
     about = [[row["check"].replace("_", " "), row["about"]] for row in found["checks"] if row["about"]]
     languages = list(found["languages"])
