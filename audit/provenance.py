@@ -64,8 +64,8 @@ def hashes(subject: Subject, trained: Trained, cache: str | None = None) -> list
         add("run", name, made.get(name), digest_of(subject.run.path / name))
     if trained.prepared is not None:
         stored = trained.stored
-        add("run", f"{TEXTS}, made again from the data", None if stored is None else sha256_json(stored.to_dict()),
-            sha256_json(trained.texts.to_dict()))
+        add("run", f"{TEXTS}, made again from the data", "cannot be read" if stored is None else sha256_json(
+            stored.to_dict()), sha256_json(trained.texts.to_dict()))
     add("run", "options and hashes", facts.get("run_hash"), sha256_json([facts["options"], recorded]))
     add("code", "commit of the code", facts["environment"].get("commit"), commit())
     add("code", "training and labelling", None, code_sha256())

@@ -29,7 +29,7 @@ from finetune.run_folder import RunFolder, environment
 from loading import load_model
 from lora.inject import adapters, inject
 
-COMPARED = ("loss", "grad_norm", "lr", "posts", "tokens")  # of a line of log.jsonl
+COMPARED = ("step", "loss", "grad_norm", "lr", "posts", "tokens")  # of a line of log.jsonl
 
 
 def trainer_of(run: RunFolder, options: TrainOptions, prepared: Prepared, device: str = "cpu") -> Trainer:

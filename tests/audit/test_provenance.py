@@ -99,6 +99,8 @@ def test_an_emptied_list_of_training_texts_is_seen_and_not_used(copied, place):
     told = here("audit", "--run", copied, "--model", "tiny", "--data", "train.jsonl", "--out", copied / "out",
                 "--threads", 1, cwd=place, code=2)
     assert "all 24 test posts were trained on" in told
+    path.write_text("[" * 10**6)
+    assert hashed(subject, place)["run", "training_texts.json, made again from the data"]["same"] is False
 
 
 def test_without_its_data_the_list_in_the_folder_is_taken(copied, place):

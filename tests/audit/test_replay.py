@@ -80,6 +80,14 @@ def test_the_first_difference_is_named(copied, place):
         origin.said_of_steps(found)
 
 
+def test_steps_with_other_numbers_are_not_these_steps(copied, place):
+    lines = (copied / "log.jsonl").read_text().splitlines()
+    lines[0] = json.dumps(json.loads(lines[0]) | {"step": 10**18})
+    (copied / "log.jsonl").write_text("\n".join(lines) + "\n")
+    found = again(copied, place, 2)
+    assert found["equal"] == 0 and found["difference"]["figure"] == "step" and found["difference"]["found"] == 1
+
+
 def test_a_poisoned_adapter_is_not_certified(copied, place):
     """adapter/ is what is loaded; adapter-last/ beside it is left as it was."""
     path = copied / "adapter" / "adapter_model.safetensors"
