@@ -15,7 +15,7 @@ import numpy as np
 
 from baselines.beside import FILE, Answers, BaselineOptions, beside, label_with_encoder
 from common.device import MachineOptions
-from common.errors import UserError, run_program
+from common.errors import UserError, one_line, run_program
 from common.files import atomic_folder, check_place, find_path, sha256_file, write_json
 from common.options import option, parse_options
 from common.run_json import RUN_JSON
@@ -173,7 +173,7 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     with options.or_samples():
         posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
     groups = grouped(options, posts)
-    print("\n".join([f"run {run.path}: fine-tuned on {', '.join(run.facts['languages'])}", *notes.lines(),
+    print("\n".join([one_line(f"run {run.path}: fine-tuned on {', '.join(run.facts['languages'])}"), *notes.lines(),
                      *(agreement.lines() if agreement else [])]))
     check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts, options.drop_known)
     if not run.facts["options"]["allow_missing_labels"]:

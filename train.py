@@ -286,7 +286,7 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
     if watch.best is not None:
         run.facts["calibration"] = validated(run, watch).get("calibration")
     run.facts["run_hash"] = sha256_json([run.facts["options"], run.facts["hashes"]])
-    run.facts["finished"] = True
+    run.facts |= {"files": run.file_hashes(), "finished": True}
     write_page(run.path / "report.html", facts=run.facts, steps=run.read_log(), title=f"Training run {run.path.name}")
     run.save()
     print(f"trained {counted(trainer.step_count, 'step')} in {human_seconds(seconds)} ({ended}); adapter of the "

@@ -6,7 +6,8 @@
     python -m audit --run runs/mine --pairs mine.toml                  with minimal pairs of your own
 
 Writes audit.html, which opens with what was found, and audit.json with every figure. Posts whose text was trained on
-are left out, and the run records that the file was scored.
+are left out. The run's run.json gets a note that the file was scored (--no-note: it does not). Nothing is fetched from
+a network but what --model names.
 """
 
 import time
@@ -22,13 +23,16 @@ from audit.adapter import adapter, compare
 from audit.behaviour import behaviour
 from audit.change import macro_f1
 from audit.four_bits import worst_rounded
+from audit.identity import identity
 from audit.memorisation import memorisation
-from audit.minimal import read_pairs, shipped_pairs
+from audit.minimal import own_pairs, shipped_pairs
 from audit.page import audit_page, findings
-from audit.probe import probe
-from audit.provenance import hashes, replay
+from audit.probe import constant, probe
+from audit.provenance import hashes
 from audit.quantisation import quantisation
+from audit.replay import replay
 from audit.subject import Subject, level_of, open_subject
+from audit.trained import Trained, base_of
 from common.device import MachineOptions
 from common.errors import UserError, run_program
 from common.files import atomic_folder, atomic_write, check_place, find_path, sha256_file, write_json
@@ -37,19 +41,21 @@ from common.reading import check_path
 from common.terminal import human_seconds
 from common.terminal import progress as bar
 from data.annotators import read_labelled
+from data.checks import near_pairs
 from data.codebook import Codebook, load_codebook
 from data.groups import GroupOptions
 from data.posts import DATA, ColumnOptions
 from data.rows import stem
-from finetune.recorded import prepared_of, recorded_data
+from finetune.recorded import recorded_data
 from finetune.run_folder import RunFolder
 from inference.run import finished_run, open_model
+from report.clusters import rate_interval
 from report.words import counted, filled
 
 PARTS = ("quantisation", "adapter", "provenance", "behaviour", "memorisation")
 WRITTEN = ("The pairs were written for this project by a language model and not checked by native speakers; every post "
-           "is invented (audit/pairs/README.md). Situations recur from language to language, so the intervals over all "
-           "languages are narrower than they should be.")
+           "is invented (audit/pairs/README.md). Situations recur from language to language, so rates over several "
+           "languages have no interval.")
 
 # Part -> what its bar counts, and what one of them is.
 UNITS = {
@@ -82,6 +88,8 @@ class AuditOptions(GroupOptions, ColumnOptions, MachineOptions):
     steps: int = option(5, "recorded training steps to do again; 0 for none", minimum=0)
     drop_known: str = option("same", "leave out posts whose text was trained on, as eval.py does",
                              choices=("same", "exact", "none"), group=DATA)
+    note: bool = option(True, "write into the run's run.json that the file was scored: a file that guided a choice is "
+                        "no test any more")
     draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, maximum=10**6)
     seed: int = option(0, "seed of the bootstrap", minimum=0)
 
@@ -95,15 +103,17 @@ def main(argv: list[str]) -> None:
     check_out(out)
     options.remember(run.facts["options"])
     recorded_data(run)
-    own = [pair for name in options.pairs for pair in read_pairs(name)]
+    own = own_pairs(options.pairs)
     other = RunFolder.open(options.other) if options.other else None
-    subject = open_one(options, run)
-    found = audit(options, subject, own, other)
+    options.model = base_of(run, options.model)
+    trained = Trained.of(run, options.model)
+    subject = open_one(options, run, trained)
+    found = audit(options, subject, trained, own, other)
     with atomic_folder(out) as beside:
         write_json(beside / "audit.json", found)
         with atomic_write(beside / "audit.html") as handle:
             handle.write(audit_page(found))
-    for name in options.data:
+    for name in options.data if options.note else ():
         run.note_scored({"data": str(name), "data_sha256": sha256_file(find_path(name)), "n": len(subject.posts),
                          "accuracy": found["accuracy"], "macro_f1": found["macro_f1"]})
     print("\n" + "\n\n".join("\n".join(filled(line)) for line in findings(found)))
@@ -118,7 +128,7 @@ def check_out(out: Path) -> None:
     check_place(out, "--out")
 
 
-def open_one(options: AuditOptions, run: RunFolder) -> Subject:
+def open_one(options: AuditOptions, run: RunFolder, trained: Trained) -> Subject:
     """The run in memory, with the posts to ask it about."""
     device, dtype, reason = options.set_up()
     print(f"  {dtype}, since {reason}")
@@ -129,22 +139,29 @@ def open_one(options: AuditOptions, run: RunFolder) -> Subject:
     groups = options.groups_of(posts, files[0])
     subject, lines = open_subject(run, posts, groups, model=options.model, device=device, dtype=dtype,
                                   micro_tokens=options.micro_tokens, cache=options.cache, drop=options.drop_known,
-                                  group_by=options.group_by, machine=options)
+                                  group_by=options.group_by, machine=options, texts=trained.texts)
     print("\n".join([*notes.lines(), *lines]))
     return subject
 
 
-def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder | None) -> dict:
-    """Everything that audit.json holds."""
+def audit(options: AuditOptions, subject: Subject, trained: Trained, own: list, other: RunFolder | None) -> dict:
+    """Everything that audit.json holds. What can fail by a file of the run comes before what takes long."""
     angles = beside(options, subject, other)  # which may refuse: before what takes long
     reference = subject.probabilities()
     level = level_of(subject.model) if options.level == "auto" else options.level
     how = {"draws": options.draws, "seed": options.seed}
-    found = {"schema": 1, "run": str(subject.run.path), "data": list(map(str, options.data)),
+    right = reference.argmax(1) == subject.table.gold
+    found = {"schema": 2, "run": subject.run.path.resolve().name,
+             "identity": identity(subject, trained, options.data, options.pairs), "known": known(subject, trained),
              "posts": len(subject.posts), "groups": len(np.unique(subject.table.clusters)),
              "group_by": subject.group_by, "labels": list(subject.labels), **how,
-             "macro_f1": macro_f1(subject.table, reference),
-             "accuracy": float((reference.argmax(1) == subject.table.gold).mean())}
+             "macro_f1": macro_f1(subject.table, reference), "accuracy": float(right.mean()),
+             "accuracy_ci": list(rate_interval(right, subject.table.clusters)), "constant": constant(subject.table)}
+    if "provenance" in options.parts:
+        found["provenance"] = {"hashes": hashes(subject, trained, options.cache), "replay": None}
+        if options.steps:
+            found["provenance"]["replay"] = replay(subject.run, subject.model, trained, options.steps,
+                                                   progress=shown("steps"))
     if "quantisation" in options.parts:
         found["quantisation"] = quantisation(subject, reference, level=level, progress=shown("four bits", level),
                                              rounded=early, **how)
@@ -160,13 +177,16 @@ def audit(options: AuditOptions, subject: Subject, own: list, other: RunFolder |
         if own:
             found["own_pairs"] = behaviour(subject, own, shipped=False) | {"written": "These are the user's own."}
     if "memorisation" in options.parts:
-        found["memorisation"] = remembered(options, subject)
-    if "provenance" in options.parts:
-        found["provenance"] = {"hashes": hashes(subject, options.cache), "replay": None}
-        if options.steps:
-            found["provenance"]["replay"] = replay(subject.run, options.steps, model=options.model,
-                                                   progress=shown("steps"))
+        found["memorisation"] = remembered(options, subject, trained)
     return found
+
+
+def known(subject: Subject, trained: Trained) -> dict:
+    """How posts of the audit were compared with those of training, and what was left out."""
+    check = subject.check
+    near = None if trained.posts is None else len(near_pairs(trained.posts, check.kept))
+    return {"rule": check.drop, "all": len(check.all), "kept": len(check.kept), "dropped": len(check.dropped),
+            "exact": check.exact, "same": check.same, "near": near, "from_data": trained.prepared is not None}
 
 
 def beside(options: AuditOptions, subject: Subject, other: RunFolder | None) -> dict:
@@ -175,21 +195,15 @@ def beside(options: AuditOptions, subject: Subject, other: RunFolder | None) -> 
         return {}
     model, _ = open_model(other, model=options.model, device=torch.device("cpu"), dtype=torch.float32,
                           cache=options.cache)
-    return {"other": str(other.path), "angles": compare(subject.model, model, f"--other {other.path}")}
+    return {"other": other.path.resolve().name, "angles": compare(subject.model, model, f"--other {other.path}")}
 
 
-def remembered(options: AuditOptions, subject: Subject) -> dict:
+def remembered(options: AuditOptions, subject: Subject, trained: Trained) -> dict:
     """The section about memory, or why there is none."""
-    loss = subject.run.facts["options"].get("loss")
-    if loss != "text":
-        return {"measured": False, "why": f"the run's loss was on the {loss} alone, so it was not taught to write "
-                "posts; nothing was measured."}
-    try:
-        prepared = prepared_of(subject.run, options.model)[1]
-    except UserError as error:
-        return {"measured": False, "why": f"its training posts cannot be asked about: {error}."}
-    return {"measured": True} | memorisation(subject, prepared.train, draws=options.draws, seed=options.seed,
-                                             progress=shown("memory"))
+    if trained.prepared is None:
+        return {"measured": False, "why": f"its training posts cannot be asked about: {trained.why}."}
+    return {"measured": True} | memorisation(subject, trained.prepared.train, trained.options.loss,
+                                             draws=options.draws, seed=options.seed, progress=shown("memory"))
 
 
 def early(matrices: list) -> None:

@@ -2,10 +2,10 @@
 
 A pair fails if its posts get two labels where the same is expected, or one label where two are. So a model that always
 answers the same fails none of the first kind and all of the second: beside each rate stands how often the commonest
-answer was given. The rate's interval is Wilson's, at 95 %, over the pairs; it takes them as independent and does not
-cover how they were chosen and written. In the shipped files the same situations recur from language to language, so the
-interval over all languages together is too narrow; those of one language are not. Nothing here asks whether a label is
-right.
+answer was given. A rate of one language has Wilson's interval, at 95 %, over the pairs; it takes them as independent
+and does not cover how they were chosen and written. Over several languages there is none: the same situations recur
+from language to language, not in one order, so nothing says which pairs count together. Beside such a rate stand the
+lowest and the highest of a language. Nothing here asks whether a label is right.
 """
 
 from collections import Counter
@@ -42,13 +42,18 @@ def behaviour(subject: Subject, pairs: Sequence[Pair], *, shipped: bool = True,
     for check in checks:
         inside = [pair.check == check for pair in pairs]
         expect = next(pair.expect for pair in pairs if pair.check == check)
-        rows.append({"check": check, "expect": expect, "about": CHECKS.get(check, (None, None))[1],
-                     **figures(fails, answers, inside, subject.labels)})
+        own = []
         for language in languages:
             both = [pair.check == check and pair.language == language for pair in pairs]
             if any(both):
                 cell = figures(fails, answers, both, subject.labels)
-                cells.append({"check": check, "language": language, "few": cell["pairs"] < ENOUGH, **cell})
+                own.append({"check": check, "language": language, "few": cell["pairs"] < ENOUGH, **cell})
+        cells += own
+        rows.append({"check": check, "expect": expect, "about": CHECKS.get(check, (None, None))[1],
+                     **figures(fails, answers, inside, subject.labels)})
+        if len(own) > 1:
+            rates = [cell["rate"] for cell in own]
+            rows[-1] |= {"rate_ci": None, "by_language": [min(rates), max(rates)]}
         wrong = spread([number for number in np.flatnonzero(fails) if inside[number]], pairs, len(rows))[:SHOWN]
         examples += [{"check": check, "language": pairs[n].language, "number": 1 + sum(inside[:n]),
                       "posts": [pairs[n].first, pairs[n].second] if shipped else None,

@@ -16,7 +16,7 @@ def said_of_quantisation(found: Mapping) -> str:
                 "error and no cost can be given, only which codes are used.")
     whole, first = found["all"], found["changed"][0]
     done = "put back to 16 bits" if found["state"] == "nf4" else "put into 4 bits (the run's are dense)"
-    return (f"Four bits: with all {len(found['matrices'])} matrices {done}, {flips(whole)} and macro-F1 changes by "
+    return (f"Four bits: with all {len(found['matrices'])} matrices {done}, {flips(whole)}; macro-F1 changes by "
             f"{changed(whole)}{cost(found['state'], whole['f1_change_ci'])}.\n{found['level'].capitalize()} by "
             f"{found['level']}: alone, the one that moves the probabilities most is {short(first['name'])} (KL "
             f"{number(first['kl'], 4)}). The matrix that was rounded worst, which need not be the one that matters "
@@ -28,7 +28,8 @@ def cost(state: str, pair: Sequence[float] | None) -> str:
     if pair is None:
         return ""
     if pair[0] <= 0 <= pair[1]:
-        return ", an interval that holds 0: these posts show no cost of four bits"
+        return (", an interval that holds 0: whether four bits cost macro-F1, or gain it, cannot be told from these "
+                "posts")
     rises = pair[0] > 0
     if state == "nf4":
         return (", all above 0: four bits cost so much on these posts" if rises else

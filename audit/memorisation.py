@@ -1,7 +1,9 @@
-"""Whether a run that was taught whole texts continues its training posts: exposure, against posts it has not seen.
+"""What a run remembers of its training posts: whether its losses tell them from unseen ones, and, if it was taught
+whole texts, whether it continues them.
 
-Only for a run with the loss `text`, which learns every token of its posts. A post is cut in two by tokens; the model
-reads the prompt and the first half, and for the second half (n tokens)
+Of every run, `audit.membership` has losses of training posts and of unseen ones in the same languages. A run with the
+loss `text` learned every token of its posts. A post is then cut in two by tokens; the model reads the prompt and the
+first half, and for the second half (n tokens)
 
     loss       mean of -ln p(token | all before it), float64 of float32 logits
     continued  whether greedy decoding writes the next `WORDS` tokens (or all n) as they stand: the likeliest token at
@@ -9,14 +11,9 @@ reads the prompt and the first half, and for the second half (n tokens)
     exposure   log2(m + 1) - log2(rank), the rank of its loss among those of m unseen posts, 1 for the smallest, ties
                counting half (after Carlini et al. 2019, USENIX Security, 267-284, whose candidates are made up)
 
-Of an unseen post the rank is among the m - 1 others, so unseen posts show what exposure is by chance. `above` is how
-often a training post has a smaller loss than an unseen one (1/2: no sign of memory; the area under the curve of an
-attacker who guesses who was trained on). All this with the adapter and without it: the base alone cannot remember, so
-what differs between the two sets there is how easy their posts are. Posts of unseen languages may be harder, so unseen
-posts are taken from the languages of training where there are `LEAST` of them.
-
-Intervals take posts that belong together (copies of a text, posts of one author where --group-by says so) as what they
-are worth: rates by report/clusters.py, `above` by percentiles over draws of groups, on each side by itself.
+Of an unseen post the rank is among the m - 1 others, so unseen posts show what exposure is by chance. All this with the
+adapter and without it: the base alone cannot remember, so what it continues are posts that anybody could, and `gained`
+are the posts that the run continues and its base does not.
 """
 
 import math
@@ -26,46 +23,77 @@ import numpy as np
 import torch
 
 from audit.adapter import switched_off
+from audit.membership import membership
 from audit.subject import Subject
 from common.packed import pack
+from data.checks import TrainingTexts
 from data.groups import group_posts
 from data.posts import Post
 from finetune.loop import token_losses
 from lora.inject import adapters
 from report.clusters import worth
-from report.intervals import LEVEL, percentiles, rate_difference, wilson
+from report.intervals import rate_difference, wilson
 
 WORDS = 10  # tokens that a continuation must have right
 SHORTEST = 6  # tokens of a post that can be cut in two
-LEAST = 20  # unseen posts in the languages of training, or all are taken
 MOST = 300  # training posts that are asked about
+SIDES = ("training", "unseen")
 
 
-def memorisation(subject: Subject, training: Sequence[Post], *, draws: int = 2000, seed: int = 0,
+def memorisation(subject: Subject, training: Sequence[Post], loss: str, *, draws: int = 2000, seed: int = 0,
                  progress: Callable[[int], object] = lambda total: lambda: None) -> dict:
     """The section for audit.json: the figures of the module for `training` posts and for the audit's own, unseen ones.
 
-    `why` says why nothing was measured, and is None otherwise.
+    loss: what the run was trained by: "label", "vocabulary" or "text". `why` says why nothing was measured, and is None
+    otherwise.
     """
-    spoken = {post.language for post in training}
-    unseen = [post for post in subject.posts if post.language in spoken]
-    unseen = unseen if len(unseen) >= LEAST else list(subject.posts)
+    held, spoken = TrainingTexts.of(training), {post.language for post in training}
+    unseen = [post for post in subject.posts if post.language in spoken and not held.hold(post.text)]
+    spoken = {post.language for post in unseen}
+    training = [post for post in training if post.language in spoken]
     stream = np.random.default_rng([seed, 0x3E])
     chosen = sorted(stream.permutation(len(training))[:MOST].tolist())
-    sets, halves, groups = {"training": [training[index] for index in chosen], "unseen": unseen}, {}, {}
+    sets, groups = {"training": [training[index] for index in chosen], "unseen": unseen}, {}
+    whole = loss == "text"
     for name, posts in sets.items():
+        sets[name] = [post for post in posts if not whole or split(subject, post.text)]
         column = subject.group_by if any(subject.group_by in post.extra for post in posts) else None
-        found = [(half, group) for post, group in zip(posts, group_posts(posts, column, same_text=True), strict=True)
-                 if (half := split(subject, post.text))]
-        halves[name], groups[name] = [half for half, _ in found], np.array([group for _, group in found])
-    if min(map(len, halves.values())) < 2:
-        return {"why": f"fewer than two posts have {SHORTEST} tokens or more"}
+        groups[name] = np.array(group_posts(sets[name], column, same_text=True))
+    if min(map(len, sets.values())) < 2:
+        long = f" and have {SHORTEST} tokens or more" if whole else ""
+        return {"why": f"fewer than two training posts or unseen ones are in one language{long}"}
     done = progress(4)
-    found = {"with adapter": _figures(subject, halves, groups, draws, seed, done)}
+    ask = _halves if whole else _labels
+    run = {name: ask(subject, posts, done) for name, posts in sets.items()}
     with switched_off(subject.model, adapters(subject.model)):
-        found["without"] = _figures(subject, halves, groups, draws, seed, done)
-    return {"why": None, "languages": sorted({post.language for post in unseen} & spoken),
-            "words": WORDS, **{name.replace(" ", "_"): part for name, part in found.items()}}
+        base = {name: ask(subject, posts, done) for name, posts in sets.items()}
+    losses = [[side[name][0] for name in SIDES] for side in (run, base)]
+    found = {"why": None, "loss": loss, "languages": sorted(spoken), "asked": len(chosen),
+             "posts": {name: len(posts) for name, posts in sets.items()},
+             **membership(*losses, [groups[name] for name in SIDES], draws, seed)}
+    if not whole:
+        return found
+    found["words"] = WORDS
+    for key, side in (("with_adapter", run), ("without", base)):
+        found[key] |= _continued({name: side[name][1] for name in SIDES}, groups) | _exposure(
+            *(side[name][0] for name in SIDES))
+    gained = {name: run[name][1] & ~base[name][1] for name in SIDES}
+    return found | {"gained": _continued(gained, groups)}
+
+
+def _labels(subject: Subject, posts: Sequence[Post], done) -> tuple[np.ndarray]:
+    """Losses (n,) float64 of the true labels among the labels."""
+    found = subject.probabilities([subject.prompt.encode(post.text) for post in posts]).astype(np.float64)
+    true = found[np.arange(len(posts)), [subject.labels.index(post.label) for post in posts]]
+    done()
+    return (-np.log(np.maximum(true, np.finfo(np.float32).tiny)),)
+
+
+def _halves(subject: Subject, posts: Sequence[Post], done) -> tuple[np.ndarray, np.ndarray]:
+    """`continuation` of the posts' halves."""
+    found = continuation(subject, [split(subject, post.text) for post in posts])
+    done()
+    return found
 
 
 def split(subject: Subject, text: str) -> tuple[list[int], int, int] | None:
@@ -103,73 +131,17 @@ def exposures(losses: np.ndarray, others: np.ndarray, own: bool = False) -> np.n
     return np.log2(len(others) - own + 1) - np.log2(1 + below)
 
 
-def above(training: np.ndarray, unseen: np.ndarray) -> float:
-    """How often a training loss is the smaller of two; ties count half."""
-    return float(((training[:, None] < unseen).mean() + (training[:, None] <= unseen).mean()) / 2)
+def _exposure(training: np.ndarray, unseen: np.ndarray) -> dict:
+    return {"exposure": {"training": float(exposures(training, unseen).mean()),
+                         "unseen": float(exposures(unseen, unseen, own=True).mean()),
+                         "largest_possible": math.log2(len(unseen) + 1)}}
 
 
-def drawn_above(losses: Sequence[np.ndarray], groups: Sequence[np.ndarray], draws: int, seed: int) -> np.ndarray:
-    """`above` in each of `draws` draws, (draws,) float64: on both sides, as many groups as there are, with replacement.
-
-    losses, groups: of the training and of the unseen posts.
-    """
-    first, second = losses
-    wins = ((first[:, None] < second).astype(np.float64) + (first[:, None] <= second)) / 2
-    stream, times, rows = np.random.default_rng([seed, 0x3F]), [], []
-    for axis, part in enumerate(groups):
-        _, group, sizes = np.unique(part, return_inverse=True, return_counts=True)
-        one_hot = np.eye(len(sizes))[group]  # (n, G)
-        wins = one_hot.T @ wins if axis == 0 else wins @ one_hot
-        times.append(stream.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws))
-        rows.append(times[-1] @ sizes)
-    return ((times[0] @ wins) * times[1]).sum(1) / (rows[0] * rows[1])
-
-
-def _figures(subject: Subject, halves: dict, groups: dict, draws: int, seed: int, done) -> dict:
-    losses, right = {}, {}
-    for name, part in halves.items():
-        losses[name], right[name] = continuation(subject, part)
-        done()
-    first, second = losses["training"], losses["unseen"]
-    drawn = drawn_above((first, second), (groups["training"], groups["unseen"]), draws, seed)[:, None]
+def _continued(right: dict[str, np.ndarray], groups: dict[str, np.ndarray]) -> dict:
+    """Counts and rates of posts that are continued, and the difference of the two rates with its interval."""
     counts = {name: (int(part.sum()), len(part)) for name, part in right.items()}
     worths = {name: worth(part, groups[name]) for name, part in right.items()}
-    sides = [[worths[name] * count for count in counts[name]] for name in ("training", "unseen")]
-    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    return {
-        "posts": {name: len(part) for name, part in losses.items()},
-        "loss": {name: float(part.mean()) for name, part in losses.items()},
-        "exposure": {"training": float(exposures(first, second).mean()),
-                     "unseen": float(exposures(second, second, own=True).mean()),
-                     "largest_possible": math.log2(len(second) + 1)},
-        "above": above(first, second), "above_ci": percentiles(drawn, edges)[:, 0].tolist() if draws else None,
-        "continued": {name: {"posts": k, "rate": k / n, "rate_ci": list(wilson(*side))}
-                      for (name, (k, n)), side in zip(counts.items(), sides, strict=True)},
-        "continued_difference": list(rate_difference(*sides)),
-    }  # fmt: skip
-
-
-def for_the_card(found: dict) -> list[str]:
-    """What the model card must say, by what was measured."""
-    if found.get("why"):
-        return [f"Whether it remembers its training posts could not be measured: {found['why']}."]
-    tuned = found["with_adapter"]
-    low = tuned["above_ci"][0] if tuned["above_ci"] else None
-    rate = tuned["continued"]["training"]
-    lines = ["It was trained on the whole text of its posts, so it was also taught to write them."]
-    if rate["posts"]:
-        lines.append(f"Given the first half of a training post, it writes the next {found['words']} tokens word for "
-                     f"word for {rate['posts']} of {tuned['posts']['training']} posts: whoever has the adapter can "
-                     "read training posts out of it. Do not publish it unless those posts may be published.")
-    elif low is None:
-        lines.append(f"No training post was continued word for word. Whether its losses tell training posts from "
-                     f"others (they did in {100 * tuned['above']:.0f} % of comparisons) was not judged, for want of an "
-                     "interval.")
-    elif low > 0.5:
-        lines.append(f"No training post was continued word for word, but its losses tell training posts from others "
-                     f"(right in {100 * tuned['above']:.0f} % of comparisons): who was in the training data can partly "
-                     "be guessed from the adapter.")
-    else:
-        lines.append("In this audit, training posts were not told apart from unseen ones. That is no proof that none "
-                     "can be read out of it.")
-    return lines
+    sides = {name: [worths[name] * count for count in counts[name]] for name in SIDES}
+    return {"continued": {name: {"posts": k, "rate": k / n, "rate_ci": list(wilson(*sides[name]))}
+                          for name, (k, n) in counts.items()},
+            "continued_difference": list(rate_difference(*(sides[name] for name in SIDES)))}

@@ -10,6 +10,7 @@ The files that ship (`audit/pairs/LANGUAGE.toml`) are about immigration, in the 
 its head how it was written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,22 @@ def read_pairs(path: str | Path) -> list[Pair]:
     if not found:
         raise UserError(f"{path}: holds no pair")
     return found
+
+
+def own_pairs(paths: Sequence[str | Path]) -> list[Pair]:
+    """The pairs of several files, in their order; a pair that is in two of them counts once.
+
+    Raises `UserError` where one check has two expectations, since its failures would be of two kinds.
+    """
+    found, first = {}, {}
+    for path in paths:
+        for pair in read_pairs(path):
+            expect, where = first.setdefault(pair.check, (pair.expect, path))
+            if expect != pair.expect:
+                raise UserError(f"{path}: [{pair.check}]: expect = \"{pair.expect}\", and in {where} \"{expect}\"; "
+                                "give one of the two checks another name")
+            found[pair.check, pair.language, pair.first, pair.second] = pair
+    return list(found.values())
 
 
 def shipped_pairs() -> list[Pair]:

@@ -28,9 +28,11 @@ from data.batching import make_batch, plan, shared_prefix
 from inference.decide import decide
 from lora.inject import adapters
 from report.clusters import rate_interval
+from report.words import counted
+from stats.predictions import Rows
 
 FOLDS = 5
-LEAST = 50  # posts: with fewer, four fifths of them are too few to learn from
+LEAST = 50  # posts: four fifths of fewer are too few to learn from
 
 
 @torch.inference_mode()
@@ -62,23 +64,43 @@ def cross_validated(x: torch.Tensor, labels: np.ndarray, part: np.ndarray, class
     return result
 
 
-def probe(subject: Subject, reference: np.ndarray, seed: int = 0) -> dict | None:
-    """The section for audit.json; None for fewer than `LEAST` posts."""
+def too_few(table: Rows) -> str | None:
+    """Why a probe of these posts would say nothing; None where it can be made."""
+    if len(table.gold) < LEAST:
+        return f"{counted(len(table.gold), 'post')}, and a probe learns from {LEAST} or more"
+    if len(np.unique(table.gold)) < 2:
+        return "all posts have one label, and a probe learns to tell two or more apart"
+    if (groups := len(np.unique(table.clusters))) < FOLDS:
+        return f"the posts are from {counted(groups, 'group')}, and a probe needs {FOLDS} to be asked about others"
+    return None
+
+
+def probe(subject: Subject, reference: np.ndarray, seed: int = 0) -> dict:
+    """The section for audit.json; `why` says why there is no probe, and is None otherwise."""
     table, classes = subject.table, len(subject.labels)
-    if len(subject.rows) < LEAST:
-        return None
+    if why := too_few(table):
+        return {"why": why}
     with switched_off(subject.model, adapters(subject.model)):
         x, alone = states(subject), subject.probabilities()
     # The regression needs gradients of nothing: it has its own, written out.
     found = cross_validated(x, table.gold, folds(table.clusters, FOLDS, seed), classes)
     right = {name: decide(given) == table.gold
              for name, given in (("probe", found), ("run", reference), ("base", alone))}
-    return {"posts": len(x), "folds": FOLDS, "features": x.shape[1],
+    return {"why": None, "posts": len(x), "folds": FOLDS, "features": x.shape[1],
             "macro_f1": {"probe": macro_f1(table, found), "run": macro_f1(table, reference),
                          "base": macro_f1(table, alone)},
             "accuracy": {name: float(given.mean()) for name, given in right.items()},
-            "constant": float(np.bincount(table.gold).max() / len(x)),
+            "accuracy_ci": {name: list(rate_interval(given, table.clusters)) for name, given in right.items()},
+            "constant": constant(table),
             **overlap(table.clusters, **right)}
+
+
+def constant(table: Rows) -> dict:
+    """What the answer scores that is always the commonest label: its accuracy, and its macro-F1 over all labels."""
+    share = float(np.bincount(table.gold).max() / len(table.gold))
+    answer = np.zeros((len(table.gold), len(table.grouping.labels)))
+    answer[:, np.bincount(table.gold).argmax()] = 1
+    return {"accuracy": share, "macro_f1": macro_f1(table, answer)}
 
 
 def overlap(clusters: np.ndarray, run: np.ndarray, base: np.ndarray, probe: np.ndarray) -> dict:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from common.device import MachineOptions
-from data.checks import TrainingTexts, check_test
+from data.checks import TestCheck, TrainingTexts, check_test
 from data.posts import Post
 from data.prompt import EncodedPost, Prompt
 from finetune.run_folder import RunFolder
@@ -23,6 +23,7 @@ from report.counts import Grouping
 from stats.predictions import Rows
 
 MOST_MATRICES = 64
+TEXTS = "training_texts.json"
 
 
 @dataclass
@@ -30,7 +31,8 @@ class Subject:
     """A run and posts to ask it about.
 
     base: the folder or GGUF file of its base. rows: the posts as token ids. table: the posts as statistics take them.
-    micro_tokens: packed tokens that go through the model at once. group_by: the column whose posts belong together.
+    micro_tokens: packed tokens that go through the model at once. check: which posts were left out, and why. group_by:
+    the column whose posts belong together.
     """
 
     run: RunFolder
@@ -41,6 +43,7 @@ class Subject:
     rows: list[EncodedPost]
     table: Rows
     micro_tokens: int
+    check: TestCheck
     group_by: str | None = None
 
     @property
@@ -56,20 +59,22 @@ class Subject:
 
 def open_subject(run: RunFolder, posts: list[Post], groups: Sequence[int], *, model: str | None, device: torch.device,
                  dtype: torch.dtype, micro_tokens: int, cache: str | None = None, drop: str = "same",
-                 group_by: str | None = None, machine: MachineOptions | None = None) -> tuple[Subject, list[str]]:
+                 group_by: str | None = None, machine: MachineOptions | None = None,
+                 texts: TrainingTexts | None = None) -> tuple[Subject, list[str]]:
     """The run with its model in memory, asked about those `posts` that it was not trained on; and lines that say so.
 
     groups: a number for each post, equal for posts that belong together, by the column `group_by` or their texts.
-    `machine`: as `inference.run.open_model` has it. Raises `UserError` if the base's bytes or the prompt are not those
-    that the run was made with.
+    `machine`: as `inference.run.open_model` has it. texts: of its training posts, if not by the list in its folder.
+    Raises `UserError` if the base's bytes or the prompt are not those that the run was made with.
     """
     group = dict(zip(map(id, posts), groups, strict=True))
-    check = check_test(TrainingTexts.from_file(run.path / "training_texts.json"), posts, drop)
+    check = check_test(texts or TrainingTexts.from_file(run.path / TEXTS), posts, drop)
     loaded, prompt = open_model(run, model=model, device=device, dtype=dtype, cache=cache, machine=machine)
     folder = find_base(model or run.facts["options"]["model"])  # which `open_model` has checked
     rows = [prompt.encode(post.text) for post in check.kept]
     table = table_of(check.kept, [group[id(post)] for post in check.kept], prompt.codebook)
-    return Subject(run, folder, loaded, prompt, check.kept, rows, table, micro_tokens or 4096, group_by), check.lines()
+    return (Subject(run, folder, loaded, prompt, check.kept, rows, table, micro_tokens or 4096, check, group_by),
+            check.lines())
 
 
 def table_of(posts: Sequence[Post], groups: Sequence[int], codebook) -> Rows:

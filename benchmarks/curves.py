@@ -21,7 +21,7 @@ import numpy
 import torch
 import torch.nn.functional as F
 
-from audit.provenance import trainer_of
+from audit.replay import trainer_of
 from benchmarks.card.peer import peer
 from benchmarks.worker import padded
 from common.device import choose_device

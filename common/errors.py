@@ -46,12 +46,14 @@ def one_line(text: str, longest: int = LONGEST) -> str:
     written as escapes. Of a longer text the beginning and the end are left, since they say where and what would be
     right.
     """
-    whole = "".join(char if char.isprintable() else _escaped(char) for char in _shortened(str(text).strip(), longest))
-    return _shortened(whole, longest)
+    return _shortened(escaped(_shortened(str(text).strip(), longest)), longest)
 
 
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+def escaped(text: str, keep: str = "") -> str:
+    r"""`text` with what shows no sign, or turns the direction of writing, as escapes: names that others chose must not
+    move the cursor of a terminal. What is in `keep` stays: `escaped("a\x1b[2J") -> "a\\x1b[2J"`."""
+    return "".join(char if char.isprintable() or char in keep else char.encode("unicode_escape").decode("ascii")
+                   for char in text)
 
 
 def _shortened(text: str, longest: int) -> str:

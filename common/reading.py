@@ -24,6 +24,7 @@ from common.errors import UserError
 
 DOCUMENT, LARGE, TOML = 64 * 2**20, 2**30, 4 * 2**20  # bytes of a JSON file, of one with an entry per post, of TOML
 LINE = 2**20  # bytes of a line of a log
+HEADER = 100 * 10**6  # bytes of a safetensors header, as its library allows
 DEEPEST = 100  # lists and tables inside one another
 DIGITS = 300  # of a whole number: any such number is a finite float too
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # the escape of a surrogate, half a pair or not
@@ -35,6 +36,10 @@ _LONG_KEY = re.compile(rf"(?<![\w-])(?:[\w-]++[ \t]*+\.[ \t]*+){{{DEEPEST}}}")
 
 class Unreadable(ValueError):
     """A text that is no JSON or TOML, or none that is taken in; `str(error)` says why: "is not JSON (...)"."""
+
+
+class Doubled(Unreadable):
+    """An object that has a key twice."""
 
 
 def open_plain(path: str | Path) -> BinaryIO:
@@ -109,10 +114,13 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
     return b"".join(pieces)
 
 
-def read_json(path: str | Path, limit: int = DOCUMENT):
-    """Read one JSON document of at most `limit` bytes; whatever is wrong with it is a one-line `UserError`."""
+def read_json(path: str | Path, limit: int = DOCUMENT, once: bool = False):
+    """Read one JSON document of at most `limit` bytes; whatever is wrong with it is a one-line `UserError`.
+
+    once: also an object that has a key twice, of which two readers may take another one each.
+    """
     try:
-        return json_value(read_bytes(path, limit))
+        return json_value(read_bytes(path, limit), once=once)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); a JSON file was expected") from error
     except json.JSONDecodeError as error:
@@ -121,15 +129,30 @@ def read_json(path: str | Path, limit: int = DOCUMENT):
         raise UserError(f"{path}: {error}") from error
 
 
-def json_value(text: str | bytes, number=None):
-    """The value of a JSON document; `number`, where given, makes one of each number's spelling.
+def check_header(path: str | Path) -> None:
+    """Raise `UserError` for a safetensors file whose header has a tensor twice: a reader may take one or the other."""
+    with open_plain(path) as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        whole = length <= min(HEADER, os.fstat(handle.fileno()).st_size)
+        head = handle.read(length) if whole else b""
+    try:
+        json_value(head.strip(), once=True)
+    except Doubled as error:
+        raise UserError(f"{path}: its header {error}; save the file again") from error
+    except ValueError:
+        return  # what else is wrong with it, its reader says
+
+
+def json_value(text: str | bytes, number=None, once: bool = False):
+    """The value of a JSON document; `number`, where given, makes one of each number's spelling; once: as `read_json`.
 
     Raises `ValueError`: `json.JSONDecodeError`, `UnicodeDecodeError`, or `Unreadable` for what could not be worked on.
     """
     text = text if isinstance(text, str) else text.decode("utf-8")
     try:
         value = json.loads(text, parse_int=number or _whole, parse_float=number or _real,
-                           parse_constant=_constant if number is None else lambda name: None)
+                           parse_constant=_constant if number is None else lambda name: None,
+                           object_pairs_hook=_once if once else None)
     except RecursionError as error:
         raise Unreadable(f"is nested too deep (more than {DEEPEST} lists and objects inside one another)") from error
     check_depth(value)
@@ -184,6 +207,14 @@ def _toml_value(text: str) -> dict:
             if isinstance(item, int) and not -(2**63) <= item < 2**63:
                 raise Unreadable("holds a whole number of more than 64 bits, which TOML has not")
     return value
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise Doubled(f"has the key '{next(key for key in found if keys.count(key) > 1)[:80]}' twice")
+    return found
 
 
 def check_depth(value) -> list:

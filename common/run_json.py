@@ -19,7 +19,7 @@ OPTIONS = ("model", "template", "max_tokens", "quantize", "allow_missing_labels"
 def read_run_json(folder: str | Path) -> dict:
     """The facts of the run in `folder`; `UserError` names what is missing, of another kind or of another schema."""
     path = Path(folder) / RUN_JSON
-    facts = read_json(path)
+    facts = read_json(path, once=True)
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
         raise UserError(f"{path}: is not what train.py writes (schema {SCHEMA}); another version made it, or it was "
                         "changed by hand; train anew")

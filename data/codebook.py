@@ -196,8 +196,7 @@ def _labels(value, where: str, spelt: Callable[[str], str]) -> tuple[tuple[str, 
             raise UserError(f"{where}: {key} has no key 'name'")
         name = spelt(_text(entry["name"], where, f"{key}.name"))
         if name != name.strip() or not name.isprintable():
-            raise UserError(f"{where}: {key}.name {name!r} has spaces around it or a line break in it; "
-                            f"write {' '.join(name.split())!r}")
+            raise UserError(f"{where}: {key}.name {name!r} {_unseen(name)}")
         plain = " ".join(composed(name).casefold().split())
         if plain in seen:
             raise UserError(f"{where}: key 'labels': '{seen[plain]}' and '{name}' are the same; remove or rename one")
@@ -210,6 +209,15 @@ def _labels(value, where: str, spelt: Callable[[str], str]) -> tuple[tuple[str, 
     if len(names) > len(LETTERS):
         raise UserError(f"{where}: key 'labels' has {len(names)} labels; at most {len(LETTERS)} can be told apart")
     return tuple(names), definitions
+
+
+def _unseen(name: str) -> str:
+    """What in a name cannot be seen, and what to write: two labels that look alike would be taken for one."""
+    right = "".join(char for char in " ".join(name.split()) if char.isprintable())
+    odd = next((char for char in name.strip() if not char.isprintable()), None)
+    if odd is None or odd in "\n\r\t\v\f\x1c\x1d\x1e\x85\u2028\u2029":
+        return f"has spaces around it or a line break in it; write {right!r}"
+    return f"has a character in it that shows no sign (U+{ord(odd):04X}); write {right!r}"
 
 
 def _examples(value, labels: tuple[str, ...], where: str) -> tuple[tuple[str, str], ...]:

@@ -1,6 +1,7 @@
 """What a run leaves behind, and how it is opened again.
 
-    run.json        every resolved option, seeds, versions, device, commit, hashes, rows, prompt, scored test files
+    run.json        every resolved option, seeds, versions, device, commit, hashes, rows, prompt, scored test files, and
+                    the hashes of what training left (`MADE`)
     adapter/        the adapter to use (best on the validation rows, or the last), in PEFT's layout
     adapter-last/   the adapter of the last step
     checkpoint/     state.pt: what resuming needs
@@ -27,7 +28,7 @@ from pathlib import Path
 import torch
 
 from common.errors import UserError
-from common.files import ROOT, atomic_write, check_place, making, write_json
+from common.files import ROOT, atomic_write, check_place, making, sha256_file, write_json
 from common.leftovers import clear_below, holds_nothing, remove
 from common.lock import hold
 from common.options import check_value
@@ -36,8 +37,12 @@ from common.run_json import SCHEMA, read_run_json
 from common.states import read_state
 from finetune.checkpoint import check_parts
 from finetune.options import TrainOptions
+from lora.adapter import CONFIG, TENSORS
 
 PATIENCE = 60  # seconds that a scoring waits to be counted, while another one is
+# What a run is used by later, and cannot be told from its inputs: run.json has the SHA-256 of each, under "files".
+MADE = (f"adapter/{CONFIG}", f"adapter/{TENSORS}", "training_texts.json", "log.jsonl")
+
 
 class RunFolder:
     """One run's folder: `facts` is run.json; every method that changes a file leaves it whole."""
@@ -123,6 +128,10 @@ class RunFolder:
         kept = self.read_log(step)
         with atomic_write(self.log_path) as handle:
             handle.writelines(json.dumps(line) + "\n" for line in kept)
+
+    def file_hashes(self) -> dict[str, str]:
+        """Name -> SHA-256 of each of `MADE` that is there, as it is now."""
+        return {name: sha256_file(self.path / name) for name in MADE if (self.path / name).exists()}
 
     def write_state(self, state: dict) -> None:
         """Write the checkpoint, whole or not at all."""

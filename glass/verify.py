@@ -16,17 +16,13 @@ from safetensors.numpy import save_file
 
 from common.files import atomic_folder, check_place
 from glass import recompute
+from glass.recompute.check import limits
 from glass.stages import Trace
 from lora.inject import linears
 from lora.layer import LoRALinear
 from quant.double_quant import dynamic_map
 from quant.linear import NF4Linear
 from quant.nf4 import NF4_CODE
-
-# How far a stage may be from its recomputation, as a share of its largest number, and the label logits from theirs.
-TOLERANCE = {torch.float64: (1e-5, 1e-5), torch.float32: (1e-5, 1e-5)}
-ROUNDED = (2e-2, 1e-1)  # in 16 bits a stage rounds several times
-FEW = 4  # layers up to which these hold for the whole way
 
 
 def write_verification(trace: Trace, folder: str | os.PathLike) -> None:
@@ -74,10 +70,8 @@ def stored(trace: Trace) -> tuple[dict[str, np.ndarray], dict]:
 
 
 def tolerances(dtype: torch.dtype, layers: int) -> tuple[float, float]:
-    """Of a stage and of the whole way: each layer's roundings are chance, so what L of them add grows by the root of L.
-    """
-    stage, whole = TOLERANCE.get(dtype, ROUNDED)
-    return stage, whole * max(1.0, (layers / FEW) ** 0.5)
+    """Of a stage and of the whole way, as verify.py has them; in trace.json they are told, and not read."""
+    return limits(str(dtype).removeprefix("torch."), layers)
 
 
 def weights_of(trace: Trace) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:

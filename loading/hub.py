@@ -30,15 +30,17 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and not Path(text).parent.exists()
 
 
-def snapshot(name: str, revision: str | None = None, weights: bool = True) -> Path:
+def snapshot(name: str, revision: str | None = None, weights: bool = True, fetch: bool = True) -> Path:
     """The folder of a model or adapter in the local cache, or a GGUF file; downloaded now unless it is there and whole.
 
-    weights=False: without the weights, when only the small files will be read.
+    weights=False: without the weights, when only the small files will be read. fetch=False: what is not there is a
+    `UserError`, and no network is used.
     Raises `UserError` if `huggingface_hub` is missing, the Hub cannot be reached, has no such model, or requires a
     login or the acceptance of a licence.
     """
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.constants import HF_HUB_CACHE
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
         raise UserError(f"{name}: there is no such folder; to take it from the Hugging Face Hub by this name, install "
@@ -73,8 +75,11 @@ def snapshot(name: str, revision: str | None = None, weights: bool = True) -> Pa
             return get([TENSORS])
         return get(["model*.safetensors"] if (folder / "config.json").exists() else ["consolidated.*.pth"])
 
+    def kept() -> Path:
+        raise UserError(f"{name}: is not in {HF_HUB_CACHE}, and nothing is fetched here")
+
     try:
-        folder = cached() or downloaded()
+        folder = cached() or (downloaded if fetch else kept)()
     except UserError:
         raise
     except Exception as error:  # also from the libraries below, which differ from version to version

@@ -57,15 +57,18 @@ class Source:
         return next((folder for folder in folders if any((folder / name).is_file() for name in FILE_NAMES)), self.base)
 
 
-def find_place(name: str | Path, revision: str | None = None, weights: bool = True) -> Path:
-    """The folder or GGUF file that a path or a name stands for; it need not exist, which whoever reads it reports."""
+def find_place(name: str | Path, revision: str | None = None, weights: bool = True, fetch: bool = True) -> Path:
+    """The folder or GGUF file that a path or a name stands for; it need not exist, which whoever reads it reports.
+
+    fetch=False: a name on the Hub stands for what is in the local cache, or raises `UserError`.
+    """
     found = find_path(name)
     check_path(found / RUN_JSON)  # a folder that may not be looked into, too
     if found.exists():
         return found
     if str(name) == SMOLLM2:
         return _smollm2()
-    return hub.snapshot(str(name), revision, weights) if hub.is_name(str(name)) else found
+    return hub.snapshot(str(name), revision, weights, fetch) if hub.is_name(str(name)) else found
 
 
 def _smollm2() -> Path:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from common.errors import UserError, closest
 from common.files import read_json
 from common.gguf import is_gguf
-from common.reading import check_path, open_plain
+from common.reading import check_header, check_path, open_plain
 from common.safetensors_writer import DTYPES, Form
 from common.terminal import human_bytes
 from loading.gguf import GGUFFiles, one_model, split_files
@@ -227,6 +227,7 @@ def _open(path: Path):
         raise UserError(f"{path}: is a pickle under the name of a safetensors file; it is not opened")
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: is a git-lfs pointer, not the weights; run `git lfs pull` in that folder")
+    check_header(path)
     try:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError, ValueError) as error:

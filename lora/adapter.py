@@ -24,7 +24,7 @@ from torch import nn
 from common.errors import UserError, closest
 from common.files import atomic_folder, atomic_write, read_json, write_json
 from common.patterns import Matcher, check_expression
-from common.reading import check_plain
+from common.reading import check_header
 from lora.inject import ALL, adapters, by_pattern, linears, match, replace
 from lora.layer import LoRALinear
 
@@ -88,7 +88,7 @@ def read_config(folder: str | Path) -> AdapterConfig:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise UserError(f"{folder}: has no {CONFIG}; give a folder that holds a PEFT adapter")
-    raw = read_json(path, MOST)
+    raw = read_json(path, MOST, once=True)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: an object was expected")
     if str(raw.get("peft_type")).upper() != "LORA":
@@ -245,7 +245,7 @@ def _read_tensors(folder: Path, expected: dict[str, tuple[int, ...]], hint: str,
         pickle = (folder / "adapter_model.bin").exists()
         why = " (adapter_model.bin is a pickle, which is not opened)" if pickle else ""
         raise UserError(f"{folder}: has no {TENSORS}{why}; give a folder that holds a PEFT adapter")
-    check_plain(path)
+    check_header(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)

@@ -17,6 +17,7 @@ answers differ by. "No difference can be shown" does not mean that there is none
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
+from common.errors import escaped
 from common.terminal import counted as counted
 from report.cells import MIN_ROWS
 from report.clusters import MIN_GROUPS
@@ -51,8 +52,9 @@ def percent(value: float | None) -> str:
 
 
 def filled(text: str) -> list[str]:
-    """Lines of at most 100 columns; a number stays with its per cent sign."""
-    return [line.replace("\u00a0", " ") for line in wrap(text.replace(" %", "\u00a0%"), 100)]
+    """Lines of at most 100 columns, for a terminal; a number stays with its per cent sign."""
+    plain = escaped(text, keep="\n\u00a0").replace(" %", "\u00a0%")
+    return [line.replace("\u00a0", " ") for line in wrap(plain, 100)]
 
 
 def rate(cell: Mapping, name: str = "accuracy") -> str:

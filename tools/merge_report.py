@@ -17,9 +17,9 @@ The first is the reference. For every other form x and posts i with label probab
              that belong together: copies of a text, or of one author where --group-by says so; an interval that
              contains 0 shows no change that this file could tell from chance
 
-A form that rounds the merged weights again, and certainly changes labels by it, is warned of. One model is in memory at
-a time. Writes merge_report.json and merge_report.md. Posts whose text was trained on are left out, as in eval.py, and
-the run records that the file was scored.
+A form that certainly changes labels is warned of, whichever it is, beside those that do not. One model is in memory
+at a time. Writes merge_report.json and merge_report.md. Posts whose text was trained on are left out, as in eval.py,
+and the run records that the file was scored.
 """
 
 import importlib.util
@@ -64,8 +64,12 @@ from tools.export.tensors import MergedTensors, build_model
 
 JSON, MARKDOWN = "merge_report.json", "merge_report.md"
 GGUF = {"f16": "GGUF F16", "q8_0": "GGUF Q8_0", "q4_0": "GGUF Q4_0"}
-# Forms that round the merged weights again: an error that the adapter has never seen.
-ROUNDED = ("merged, in NF4", GGUF["q8_0"], GGUF["q4_0"])
+# Form -> how tools.export writes it, and what is in it that the adapter has never seen.
+AGAIN = "the merged weights are rounded again"
+WAYS = {"merged": ("merged", "the merged weights are rounded to the numbers of the base's files"),
+        "merged, original": ("merged --base original", "the adapter learned beside the base in 4 bits, not this one"),
+        "merged, in NF4": ("bnb-4bit", AGAIN), GGUF["f16"]: ("gguf-f16", AGAIN), GGUF["q8_0"]: ("gguf-q8_0", AGAIN),
+        GGUF["q4_0"]: ("gguf-q4_0", AGAIN)}  # fmt: skip
 FEW_FLIPS = 0.02  # of the posts: a form that certainly changes more labels is warned of
 REFERENCE = {"none": "16-bit base + adapter", "nf4": "NF4 + adapter", "nf4-double": "NF4, double + adapter"}
 
@@ -235,16 +239,16 @@ def compare(found: dict[str, np.ndarray], posts: list[Post], groups: np.ndarray,
 
 
 def warnings_of(rows: list[dict], count: int) -> list[str]:
-    """A line for each form that rounds the merged weights again and changes labels for it, of `count` posts: the 95 %
-    interval of the flips' rate lies above `FEW_FLIPS`, or that of the F1 gain below 0."""
-    lines = []
-    for row in rows[1:]:
-        worse = row["f1_gain_ci"] is not None and row["f1_gain_ci"][1] < 0
-        if row["form"] in ROUNDED and count and (row["flip_rate_ci"][0] > FEW_FLIPS or worse):
-            lines.append(f"warning: {row['form']} gives {row['flips']:,} of {count:,} posts another label: rounding "
-                         "the merged weights again costs this model too much; release the adapter or 16 bits "
-                         "(tools.export --to peft, merged or gguf-f16)")
-    return lines
+    """A line for each form that changes labels, of `count` posts: the 95 % interval of the flips' rate lies above
+    `FEW_FLIPS`, or that of the F1 gain below 0. It names the forms of which that is not so; the adapter beside its base
+    is always one, since it is what all are compared with."""
+    changed = [row for row in rows[1:] if count and (row["flip_rate_ci"][0] > FEW_FLIPS or (
+        row["f1_gain_ci"] is not None and row["f1_gain_ci"][1] < 0))]
+    kept = ["peft", *(WAYS[row["form"]][0] for row in rows[1:] if row not in changed)]
+    ways = f"{', '.join(kept[:-1])} or {kept[-1]}" if len(kept) > 1 else kept[0]
+    return [f"warning: {row['form']} gives {row['flips']:,} of {count:,} posts another label, since "
+            f"{WAYS[row['form']][1]}; release a form without such a change (tools.export --to {ways})"
+            for row in changed]
 
 
 def cells(rows: list[dict]) -> tuple[list[str], list[list[str | None]]]:

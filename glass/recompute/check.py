@@ -4,14 +4,17 @@ The folder holds trace.safetensors (every tensor, and the weights that made them
 norms, some rows of the embedding) and trace.json (which step made which tensor from which). Each stage is computed
 again in float64 from what the file says went into it, and compared with what it says came out; a line says how far the
 two are apart, at most, as a share of the tensor's largest number. At the end the whole way is computed once more from
-the token ids alone, with nothing taken from in between. Where two traces are compared, the folder against/ holds the
-other one, which is recomputed first. Exit status 0 if all of it agrees, else 1.
+the token ids alone, with nothing taken from in between; the label and the probabilities that trace.json names must be
+those, and its text must be in the tokens. Where two traces are compared, the folder against/ holds the other one, which
+is recomputed first. Exit status 0 if all of it agrees, else 1. How far apart is too far is written here, by the numbers
+that the model computed in (float32, bfloat16), and not taken from the files.
 
 Only numpy and safetensors are needed; nothing of the project that wrote the files is used.
 """
 
 import json
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,10 @@ from glass.recompute.weights import Weights
 EVERY = OPS | BESIDE | BACKWARD | LEARNING | TWO
 # Differences of numbers of about this size, of which little is left where the model is sure.
 LEAST = {"loss": 1.0, "loss_slopes": 1.0}
+# How far a stage may be from its recomputation, as a share of its largest number, and the label logits from theirs; in
+# 16 bits a stage rounds several times.
+EXACT, ROUNDED = (1e-5, 1e-5), (2e-2, 1e-1)
+FEW = 4  # layers up to which these hold for the whole way
 # Computed the whole way, from the ids, and how often through all layers: a slope goes there and back.
 WHOLE = {"learned": 1, "passed": 1, "slope": 2, "without_tokens": 1, "of_rows": 1, "factors": 1}
 
@@ -45,6 +52,34 @@ def apart(found, stored, least=1e-30):
     return most if np.isfinite(most) else np.inf
 
 
+def limits(dtype, layers):
+    """Of a stage and of the whole way: each layer's roundings are chance, so what L of them add grows by the root of L.
+    """
+    stage, whole = EXACT if dtype in ("float32", "float64") else ROUNDED
+    return stage, whole * max(1.0, (layers / FEW) ** 0.5)
+
+
+def signs(text):
+    """Letters and digits, small and without accents: a tokenizer may change case, accents, spaces, compound signs."""
+    plain = unicodedata.normalize("NFKD", text).casefold().replace("ı", "i")
+    return "".join(char for char in plain if char.isalnum())
+
+
+def check_text(trace, tensors):
+    """Whether the text that trace.json names is in the tokens that were computed from."""
+    return signs(trace["text"]) in signs(tensors["tokens.bytes"].tobytes().decode("utf-8", "replace"))
+
+
+def check_answer(trace, found, limit):
+    """Whether the named label is the likeliest, and how far the named probabilities are from those found, (C,)."""
+    named = trace["probabilities"]
+    if len(named) != len(found):
+        return False, np.inf
+    off = np.abs(np.array(list(named.values())) - found).max()
+    near = found >= found.max() - 2 * limit  # two labels that are as likely: either may be named
+    return bool(off <= limit) and trace["label"] in [name for name, one in zip(named, near, strict=True) if one], off
+
+
 def check_tokens(trace, tensors):
     """Whether the bytes of the tokens are those that the page shows, and the answer's row is the last."""
     joined, lengths = tensors["tokens.bytes"].tobytes(), tensors["tokens.lengths"]
@@ -60,6 +95,8 @@ def main(folder):
     trace = json.loads((folder / "trace.json").read_text(encoding="utf-8"))
     tensors = load_file(folder / "trace.safetensors")
     weights, failed = Weights(trace, tensors), []
+    layers = {name.split(".")[2] for name in trace["linears"] if name.startswith("model.layers.")}
+    near, far = limits(trace["dtype"], len(layers))
     if trace["compared"]:
         print("the other trace:")
         failed += ["the other trace"] if main(folder / "against") else []
@@ -75,14 +112,23 @@ def main(folder):
         if stage["name"] == "tokens":
             say("tokens", check_tokens(trace, tensors), f"{len(trace['tokens'])} tokens")
             continue
-        found = [(apart(run(step, tensors, weights, EVERY), tensors[step["out"]], LEAST.get(step["op"], 1e-30)),
-                  WHOLE[step["op"]] * trace["whole_tolerance"] if step["op"] in WHOLE else trace["tolerance"])
-                 for step in stage["steps"]]
-        say(stage["name"], all(most <= limit for most, limit in found), f"{max(found)[0]:.1e}")
-    values = whole_way(weights, tensors["tokens.ids"])
-    off = np.abs(values["logits.logits"] - tensors["logits.logits"]).max()
-    largest = max(1.0, np.abs(tensors["logits.logits"]).max())
-    say("whole way to the logits", off <= trace["whole_tolerance"] * largest, f"{off:.1e}")
+        try:
+            found = [(apart(run(step, tensors, weights, EVERY), tensors[step["out"]], LEAST.get(step["op"], 1e-30)),
+                      WHOLE[step["op"]] * far if step["op"] in WHOLE else near) for step in stage["steps"]]
+        except KeyError as error:
+            say(stage["name"], False, f"{error} is missing")
+            continue
+        say(stage["name"], all(most <= limit for most, limit in found), f"{max(found, default=(0.0, 0.0))[0]:.1e}")
+    try:
+        values = whole_way(weights, tensors["tokens.ids"])
+        off = np.abs(values["logits.logits"] - tensors["logits.logits"]).max()
+        limit = far * max(1.0, np.abs(tensors["logits.logits"]).max())
+        say("whole way to the logits", off <= limit, f"{off:.1e} (in {trace['dtype']} at most {limit:.1e})")
+        good, off = check_answer(trace, values["probabilities.probabilities"][-1], limit)
+        say("label and probabilities", good, f"{off:.1e}, {trace['label']}")
+    except KeyError as error:
+        say("whole way to the logits", False, f"{error} is missing")
+    say("text", check_text(trace, tensors), f"{len(trace['text'])} characters")
     print("everything agrees" if not failed else f"{len(failed)} differ: {', '.join(failed)}")
     return 1 if failed else 0
 

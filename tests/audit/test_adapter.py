@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from audit import sections
 from audit.adapter import adapter, angles, compare, effective_rank, norms, switched_off
-from audit.change import change
-from audit.probe import cross_validated, folds, overlap, probe, states
+from audit.change import change, macro_f1
+from audit.probe import cross_validated, folds, overlap, probe, states, too_few
 from common.errors import UserError
 from data.batching import make_batch
 from lora.inject import adapters
@@ -20,6 +21,7 @@ from lora.layer import LoRALinear
 from lora.update import thin_svd
 from model.layers import Linear
 from report.intervals import wilson
+from stats.predictions import Rows
 from tests.audit.conftest import make, subject_of
 
 
@@ -131,13 +133,20 @@ def test_a_probe_finds_what_is_linear_and_nothing_in_noise():
 
 def test_the_probe_of_few_posts_says_nothing_and_of_more_stands_beside_the_run(subject, monkeypatch):
     before = subject.probabilities()
-    assert probe(subject, before) is None
+    assert probe(subject, before) == {"why": "20 posts, and a probe learns from 50 or more"}
     monkeypatch.setattr("audit.probe.LEAST", 20)
     found = probe(subject, before)
     with switched_off(subject.model, adapters(subject.model)):
         alone = subject.probabilities()
     assert found["accuracy"]["base"] == (alone.argmax(1) == subject.table.gold).mean()
     assert found["accuracy"]["run"] == (before.argmax(1) == subject.table.gold).mean()
+    assert found["accuracy_ci"]["run"] == list(wilson((before.argmax(1) == subject.table.gold).sum(), 20))
+    answer = np.eye(4)[[np.bincount(subject.table.gold).argmax()] * 20]
+    assert found["constant"] == {"accuracy": 0.3, "macro_f1": pytest.approx(macro_f1(subject.table, answer))}
+    shown = sections.adapter({"off": [], "matrices": [], "all": change(subject.table, before, before, 0),
+                              "level": "matrix", "probe": found})
+    text = "".join(map(str, shown))
+    assert "always the commonest label" in text and "interval of accuracy" in text
     assert set(found["macro_f1"]) == {"probe", "run", "base"} and found["posts"] == 20
     gold = subject.table.gold
     with switched_off(subject.model, adapters(subject.model)):
@@ -147,6 +156,17 @@ def test_the_probe_of_few_posts_says_nothing_and_of_more_stands_beside_the_run(s
     assert found["learned"] == len(learned) and found["known"] == sum(probed[i] == gold[i] for i in learned)
     missed = [i for i in range(20) if before[i].argmax() != gold[i]]
     assert found["missed"] == len(missed) and found["missed_known"] == sum(probed[i] == gold[i] for i in missed)
+
+
+@pytest.mark.parametrize("gold, clusters, words", [
+    (np.zeros(60, int), np.arange(60), "all posts have one label"),
+    (np.arange(60) % 3, np.zeros(60, int), "from 1 group, and a probe needs 5"),
+    (np.arange(60) % 3, np.arange(60) % 4, "from 4 groups"), (np.arange(49) % 3, np.arange(49), "49 posts")])
+def test_a_probe_that_could_not_learn_says_why(subject, gold, clusters, words):
+    table = Rows(np.arange(len(gold)).astype(str), np.array(["en"] * len(gold)), gold, clusters, subject.table.grouping)
+    assert words in too_few(table)
+    assert too_few(Rows(np.arange(60).astype(str), np.array(["en"] * 60), np.arange(60) % 2, np.arange(60) % 5,
+                        subject.table.grouping)) is None
 
 
 def test_what_was_learned_and_known_is_counted_post_by_post():

@@ -11,8 +11,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from audit import sections
 from audit.behaviour import behaviour, figures, spread
-from audit.minimal import CHECKS, DIFFER, ENOUGH, SAME, SHIPPED, Pair, read_pairs, shipped_pairs
+from audit.minimal import CHECKS, DIFFER, ENOUGH, SAME, SHIPPED, Pair, own_pairs, read_pairs, shipped_pairs
 from common.errors import UserError
 from common.files import ROOT
 from report.intervals import wilson
@@ -44,7 +45,17 @@ def test_a_pair_fails_where_its_labels_are_not_as_expected():
     assert [row["check"] for row in found["checks"]] == ["negation", "emoji", "mine"]
     assert {check: (row["failures"], row["pairs"]) for check, row in rows.items()} == \
         {"negation": (1, 2), "emoji": (1, 3), "mine": (1, 1)}
-    assert rows["emoji"]["rate_ci"] == list(wilson(1, 3)) and rows["emoji"]["commonest"] == "a"
+    assert rows["negation"]["rate_ci"] == list(wilson(1, 2)) and "by_language" not in rows["negation"]
+    assert rows["emoji"]["rate_ci"] is None and rows["emoji"]["by_language"] == [0, 0.5]  # in two languages
+    assert rows["emoji"]["commonest"] == "a"
+    said = sections.said_of_behaviour(found)
+    assert "negation fails most of 2 checks, in 1 of 2 (50.0 %, 9 to 91 %)" in said.replace("\u00a0", " ") or \
+        "mine fails most of 2 checks, in 1 of 1" in said
+    assert "emoji fails, in 1 of 3 (33.3 %; by language 0 to 50 %)" in said.replace("\u00a0", " ")
+    assert "picked as the worst" in said
+    shown = "".join(map(str, sections.behaviour(found | {"written": ""})))
+    assert "lowest and highest of a language" in shown and "0.0 to 50.0" in shown
+    assert "interval of failures" not in shown
     assert rows["emoji"]["commonest_share"] == 3 / 6
     cells = {(cell["check"], cell["language"]): cell for cell in found["cells"]}
     assert cells["emoji", "es"]["failures"] == 0 and cells["emoji", "en"]["few"] and len(cells) == 4
@@ -88,6 +99,16 @@ def test_a_file_that_is_wrong_says_where(tmp_path, text, words):
 def test_a_check_of_the_users_own_is_taken(tmp_path):
     (tmp_path / "mine.toml").write_text("language = 'pt-BR'\n[irony]\nexpect = 'differ'\npairs = [['a', 'b']]")
     assert read_pairs(tmp_path / "mine.toml") == [Pair("irony", "pt", DIFFER, "a", "b")]
+
+
+def test_own_pairs_count_once_and_expect_one_thing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, expect, pairs in (("a", "same", "[['x', 'y'], ['v', 'w']]"), ("b", "same", "[['x', 'y'], ['p', 'q']]"),
+                                ("c", "differ", "[['m', 'n']]")):
+        (tmp_path / f"{name}.toml").write_text(f"language = 'en'\n[mine]\nexpect = '{expect}'\npairs = {pairs}")
+    assert [pair.first for pair in own_pairs(["a.toml", "a.toml", "b.toml"])] == ["x", "v", "p"]
+    with pytest.raises(UserError, match=r'c.toml: \[mine\]: expect = "differ", and in a.toml "same"'):
+        own_pairs(["a.toml", "c.toml"])
 
 
 def lower(text: str, language: str) -> str:

@@ -1,6 +1,8 @@
-"""Memory: exposure by its formula, continuations against greedy decoding, and a run that knows its posts by heart.
+"""Memory: exposure by its formula, continuations against greedy decoding, runs that know their posts and one that
+learned nothing.
 
-Deliberate break: rank among all unseen posts without `own`, or read the loss one token too late.
+Deliberate break: rank among all unseen posts without `own`, read the loss one token too late, let `verdict` look at
+`with_adapter` alone, or leave the base's losses out of `relative`.
 """
 
 import contextlib
@@ -11,8 +13,16 @@ import pytest
 import torch
 
 from audit import sections
-from audit.memorisation import WORDS, above, continuation, drawn_above, exposures, for_the_card, memorisation, split
+from audit.adapter import switched_off
+from audit.membership import LEAST, NOT_TOLD, TOLD, UNKNOWN, above, drawn_above, membership
+from audit.memorisation import WORDS, continuation, exposures, memorisation, split
+from audit.memory import for_the_card
+from audit.words import unbroken
+from data.annotators import read_labelled
+from data.codebook import load_codebook
+from data.posts import Columns
 from finetune.recorded import prepared_of
+from lora.inject import adapters
 from report.markup import escape
 from report.words import number
 from tests.audit.conftest import make, subject_of
@@ -101,33 +111,119 @@ def test_losses_and_continuations_are_those_of_one_row(fluent):
 
 def test_a_run_that_knows_its_posts_is_found_out(fluent):
     subject, prepared = fluent
-    found = memorisation(subject, prepared.train, draws=100)
+    found = memorisation(subject, prepared.train, "text", draws=100)
     tuned, base = found["with_adapter"], found["without"]
     assert tuned["above"] > 0.9 and tuned["above_ci"][0] > 0.8 and 0.1 < base["above"] < 0.9
+    assert found["relative"]["above"] > 0.9
     assert tuned["exposure"]["training"] > tuned["exposure"]["unseen"] + 1
     assert tuned["continued"]["training"]["posts"] > 0
     assert tuned["exposure"]["training"] <= tuned["exposure"]["largest_possible"]
-    assert "Do not publish" in " ".join(for_the_card(found))
+    assert found["gained"]["continued"]["training"]["posts"] == tuned["continued"]["training"]["posts"]
+    said = " ".join(for_the_card(found))
+    assert "Do not publish" in said and found["verdict"] == TOLD and "its base and a post can partly guess" in said
     shown = " ".join(map(str, sections.memorisation({"measured": True} | found)))
-    assert all(escape(line) in shown for line in for_the_card(found)) and number(tuned["loss"]["unseen"]) in shown
+    assert all(escape(unbroken(line)) in shown for line in for_the_card(found))
+    assert number(tuned["loss"]["unseen"], 4) in shown and "exposure, bits" in shown
     assert sections.said_of_memorisation({"measured": True} | found).startswith("Memory: It was trained on the whole")
 
 
-def test_what_the_card_must_say_depends_on_what_was_measured():
-    def measured(posts, low):
-        return {"words": 10, "why": None, "with_adapter": {
-            "above": 0.6, "above_ci": [low, 0.9], "posts": {"training": 9},
-            "continued": {"training": {"posts": posts}}}}
+@pytest.fixture(scope="module")
+def many(place):
+    """Training posts and as many unseen ones of the same making, for runs of the label loss."""
+    write_jsonl(place / "learned.jsonl", posts(48, 11, ("en", "es")))
+    return read_labelled([write_jsonl(place / "unseen.jsonl", posts(48, 12, ("en", "es")))], Columns(),
+                         load_codebook())[0]
 
-    assert "word for word for 2 of 9" in " ".join(for_the_card(measured(2, 0.4)))
-    assert "can partly be guessed" in " ".join(for_the_card(measured(0, 0.55)))
-    assert "no proof" in " ".join(for_the_card(measured(0, 0.45)))
-    without = measured(0, 0.45)
-    without["with_adapter"]["above_ci"] = None
-    assert "was not judged" in " ".join(for_the_card(without))
+
+def asked(path, place, unseen):
+    """The section about memory of the run in `path`, asked about these posts."""
+    subject = subject_of(path, place)
+    subject.posts = unseen
+    with contextlib.chdir(place):
+        prepared = prepared_of(subject.run)[1]
+    return subject, prepared, memorisation(subject, prepared.train, "label", draws=300)
+
+
+def test_a_run_that_learned_its_labels_by_heart_is_found_out(place, many):
+    path = make(place, "by-heart", "--quantize", "nf4", "--data", "learned.jsonl", "--epochs", "40", "--rank", "16",
+                "--learning-rate", "1e-2", "--allow-missing-labels")
+    subject, prepared, found = asked(path, place, many)
+    assert {post.language for post in prepared.train} == {"en", "es", "pl"} and found["languages"] == ["en", "es"]
+    assert found["verdict"] == TOLD and found["posts"] == {"training": 64, "unseen": 48} and "gained" not in found
+    probabilities = subject.probabilities([subject.prompt.encode(post.text) for post in many])
+    by_hand = -np.log([row[subject.labels.index(post.label)] for row, post in zip(probabilities, many, strict=True)])
+    assert found["with_adapter"]["loss"]["unseen"] == pytest.approx(by_hand.mean(), rel=1e-5)
+    said = " ".join(for_the_card(found))
+    assert "its base and a post and its label can partly guess" in said and "come from one source" in said
+    shown = " ".join(map(str, sections.memorisation({"measured": True} | found)))
+    assert "its true label among the labels" in shown and "exposure" not in shown
+
+
+def test_a_run_that_learned_nothing_is_not_accused(place, many):
+    """Its training posts are the ones that its base finds easier, so its losses alone tell the two sets apart."""
+    path = make(place, "nothing", "--quantize", "nf4", "--data", "learned.jsonl", "--epochs", "1", "--learning-rate",
+                "1e-12", "--allow-missing-labels")
+    subject, prepared, _ = asked(path, place, many)
+    every = prepared.train + many
+    with switched_off(subject.model, adapters(subject.model)):
+        found = subject.probabilities([subject.prompt.encode(post.text) for post in every])
+    gold = [subject.labels.index(post.label) for post in every]
+    easy = np.argsort(-found[np.arange(len(every)), gold])
+    training, subject.posts = ([every[index] for index in part] for part in (easy[:48], easy[48:]))
+    found = memorisation(subject, training, "label", draws=300)
+    assert found["with_adapter"]["above_ci"][0] > 0.9 and found["without"]["above"] == 1
+    assert found["verdict"] == NOT_TOLD and found["difference"]["ci"][0] <= 0
+    said = " ".join(for_the_card(found))
+    assert "did not tell training posts from unseen ones beyond what its base's do" in said and "no proof" in said
+
+
+def test_a_post_of_training_is_not_taken_for_an_unseen_one(place, many):
+    path = make(place, "nothing", "--quantize", "nf4", "--data", "learned.jsonl", "--epochs", "1", "--learning-rate",
+                "1e-12", "--allow-missing-labels")
+    with contextlib.chdir(place):
+        train = prepared_of(subject_of(path, place).run)[1].train
+    assert asked(path, place, many + train[:5])[2]["posts"]["unseen"] == 48
+
+
+def test_a_verdict_needs_the_base_and_enough_groups():
+    easy, hard = np.arange(30.0), np.arange(30.0) + 100
+    groups = [np.arange(30), np.arange(30)]
+    same = membership((easy, hard), (easy, hard), groups, 200, 0)
+    assert same["with_adapter"]["above"] == 1 and same["relative"]["above"] == 0.5 and same["verdict"] == NOT_TOLD
+    assert same["difference"] == {"value": 0.0, "ci": [0.0, 0.0]}
+    lower = membership((hard - 90, easy), (hard, easy), groups, 200, 0)  # the harder posts were learned
+    assert lower["with_adapter"]["above"] < 0.5 and lower["relative"]["above"] == 1 and lower["verdict"] == TOLD
+    assert membership((hard - 90, easy), (hard, easy), groups, 0, 0)["verdict"] == UNKNOWN
+    few = membership((hard - 90, easy), (hard, easy), [np.arange(30) // 2, np.arange(30)], 200, 0)
+    assert few["groups"] == {"training": 15, "unseen": 30} and few["verdict"] == UNKNOWN
+
+
+def continued(training, unseen, base=0, gained=None):
+    """A found section of 9 posts each; gained: of unseen posts."""
+    part = {"above": 0.6, "above_ci": [0.55, 0.9], "continued": {"training": {"posts": training},
+                                                                  "unseen": {"posts": unseen}}}
+    more = {"continued": {"training": {"posts": max(0, training - base)}, "unseen": {"posts": gained or unseen}},
+            "continued_difference": [0, -0.1 if unseen else 0.1, 1]}
+    return {"why": None, "loss": "text", "words": 10, "verdict": NOT_TOLD, "posts": {"training": 9, "unseen": 9},
+            "groups": {"training": 9, "unseen": 9}, "with_adapter": part, "relative": part, "gained": more,
+            "without": part | {"continued": {"training": {"posts": base}, "unseen": {"posts": 0}}}}
+
+
+def test_what_the_card_must_say_depends_on_what_was_measured():
+    said = " ".join(for_the_card(continued(2, 0)))
+    assert "word for word for 2 of 9 posts (its base for 0), and for 0 of 9 posts" in said and "Do not publish" in said
+    assert "no sign that it knows" in " ".join(for_the_card(continued(2, 0, base=2)))
+    assert "no sign that it knows" in " ".join(for_the_card(continued(3, 3)))
+    assert "No training post was continued" in " ".join(for_the_card(continued(0, 0)))
+    assert "can partly guess" in " ".join(for_the_card(continued(0, 0) | {"verdict": TOLD}))
+    assert "no proof" in " ".join(for_the_card(continued(0, 0)))
+    few = " ".join(for_the_card(continued(0, 0) | {"verdict": UNKNOWN}))
+    assert f"was not judged, since fewer than {LEAST} posts" in few
+    without = continued(0, 0) | {"verdict": UNKNOWN, "groups": {"training": 90, "unseen": 90}}
+    assert "no interval without --draws" in " ".join(for_the_card(without))
     assert "could not be measured" in for_the_card({"why": "x"})[0]
 
 
 def test_too_few_posts_are_a_reason(fluent):
     subject, prepared = fluent
-    assert "fewer than two posts" in memorisation(subject, prepared.train[:1])["why"]
+    assert "fewer than two training posts" in memorisation(subject, prepared.train[:1], "text")["why"]

@@ -10,7 +10,8 @@ import pytest
 
 from audit.__main__ import UNITS, shown
 from audit.four_bits import cost, said_of_quantisation, worst_rounded
-from audit.page import audit_page, findings, terms
+from audit.glossary import terms
+from audit.page import asked, audit_page, findings, intervals_in
 from audit.words import brief, changed, named, percents, short, signed
 from quant.nf4 import NF4_CODE
 from tests.browser import PROGRAM, Browser
@@ -42,8 +43,14 @@ def found() -> dict:
     whole = change("all", 0.14, -0.023, (-0.049, 0.003))
     updates = [{"name": name, "update_norm": 0.5, "weight_norm": 8.0, "ratio": 0.0625, "rank": 16,
                 "effective_rank": 9.5} for name in NAMES]
-    return {"run": "runs/mine", "posts": 100, "groups": 90, "group_by": "author", "draws": 2000, "seed": 0,
-            "accuracy": 0.56, "macro_f1": 0.5,
+    about = {"date": "2026-11-27T12:00:00+00:00", "data": [{"name": "far/test.jsonl", "sha256": "a" * 64}], "pairs": [],
+             "base": "base", "quantize": "nf4", "loss": "label", "dtype": "float32", "threads": 1, "device_name": "x86",
+             "trained": {"posts": 160, "languages": ["en"], "created": "2026-11-26"}, "platform": "Linux x86",
+             "python": "3.11", "packages": {"torch": "2.9"}, "commit": "c" * 40, "code_sha256": "d" * 64}
+    known = {"rule": "same", "all": 101, "kept": 100, "dropped": 1, "exact": 0, "same": 1, "near": 2, "from_data": True}
+    return {"run": "mine", "identity": about, "known": known, "posts": 100, "groups": 90, "group_by": "author",
+            "draws": 2000, "seed": 0, "accuracy": 0.56, "accuracy_ci": [0.46, 0.65], "macro_f1": 0.5,
+            "constant": {"accuracy": 0.3, "macro_f1": 0.1},
             "quantisation": {"state": "nf4", "level": "matrix", "changed": changed, "all": whole,
                              "matrices": [matrix(name, 0.135 - 0.001 * k) for k, name in enumerate(NAMES)]},
             "adapter": {"level": "matrix", "off": changed, "all": whole, "matrices": updates}}
@@ -60,18 +67,19 @@ def test_the_worst_block_is_not_said_to_hold_most_of_the_error():
 
 
 @pytest.mark.parametrize("state, pair, words", [
-    ("nf4", [-0.049, 0.003], "these posts show no cost of four bits"),
-    ("nf4", [0.0, 0.0], "these posts show no cost of four bits"),
+    ("nf4", [-0.049, 0.003], "whether four bits cost macro-F1, or gain it, cannot be told from these posts"),
+    ("nf4", [0.0, 0.0], "cannot be told from these posts"),
     ("nf4", [0.01, 0.03], "all above 0: four bits cost so much"),
     ("nf4", [-0.03, -0.01], "all below 0: on these posts the run is better in the four bits that it was trained in"),
-    ("dense", [-0.049, 0.003], "these posts show no cost of four bits"),
+    ("dense", [-0.049, 0.003], "cannot be told from these posts"),
     ("dense", [-0.03, -0.01], "all below 0: four bits would cost so much"),
     ("dense", [0.01, 0.03], "all above 0: on these posts the run is better in four bits than dense"),
 ])
 def test_what_the_sign_means_is_said(found, state, pair, words):
     assert words in cost(state, pair)
     part = found["quantisation"] | {"state": state, "all": change("all", 0.1, 0.5, pair)}
-    assert words in said_of_quantisation(part).split("\n")[0]
+    line = said_of_quantisation(part).split("\n")[0]
+    assert words in line and line.index("12 posts") < line.index("macro-F1")
 
 
 def test_without_an_interval_nothing_is_concluded(found):
@@ -116,10 +124,10 @@ def test_the_glossary_explains_what_stands_on_the_page(found):
     assert {"macro-F1", "KL", "bits used", "bits by error", "Codes 0 to 15", "q_proj, k_proj, v_proj, o_proj",
             "gate_proj, up_proj, down_proj"} < set(terms(found))
     assert "bits stored" in terms(small | {"quantisation": packed}) and "flips" not in terms(small)
-    said = terms(found)["intervals"]
+    said = terms(found)["Intervals"]
     assert "F1 has none below 30 posts, or where a label's are from fewer than 10 groups." in said
     assert "posts of the same text or “author” counted as what they are worth" in said
-    assert "worth" not in terms(found | {"groups": 100, "group_by": None})["intervals"]
+    assert "worth" not in terms(found | {"groups": 100, "group_by": None})["Intervals"]
     assert [float(NF4_CODE[code]) for code in (0, 7, 15)] == [-1, 0, 1]
     assert "from −1 (0) over zero (7) to 1 (15)" in terms(found)["Codes 0 to 15"]
 
@@ -174,3 +182,66 @@ def test_tables_end_alike_and_a_phone_s_names_are_short(found, tmp_path):
                              "one => Number.isInteger(one.getBoundingClientRect().height))")
         shown_names = browser.value(names)
         assert shown_names[1][0] == brief(NAMES[0]) and max(width for _, width in shown_names) < 390 / 3
+
+
+def test_posts_are_called_what_is_known_of_them(found):
+    known = found["known"]
+    assert asked(found) == ("100 labelled posts whose text is in no training post, also apart from case, spacing, "
+                            "handles and links (1 left out) and 2 are near copies of one")
+    said = asked(found | {"known": known | {"rule": "exact", "near": 0}})
+    assert said == "100 labelled posts whose very text is in no training post (1 left out)"
+    said = asked(found | {"known": known | {"rule": "none", "near": None, "same": 3}, "posts": 1})
+    assert said == "1 labelled post, of which 3 have a training post's text (--drop-known none)"
+    page = "".join(Reader(audit_page(found)).text)
+    assert ("1 of 101. By the recorded training posts, 0 of all have a training post's very text, and 1 have it apart "
+            "from case") in page
+    assert "2 of the 100 that stayed share half or more of their runs of three words" in page
+    gone = found | {"known": known | {"near": None, "from_data": False}}
+    page = "".join(Reader(audit_page(gone)).text)
+    assert "Near copies could not be looked for" in page and "the list of hashes in the run's folder" in page
+
+
+def test_the_last_line_says_how_much_chance_there_is(found):
+    said = findings(found)[-1].replace("\u00a0", " ")
+    assert "labels 56.0 % as people did (46 to 65 %; always answering the commonest label: 30.0 %)" in said
+    assert "say little" not in said and "say little" in findings(found | {"posts": 29})[-1]
+    count = intervals_in(found)
+    parts = [found["quantisation"]["changed"], found["adapter"]["off"]]
+    by_hand = 1 + sum(3 for part in parts for _ in part) + 2 * 3  # of accuracy; flips, KL and F1 of each change
+    assert count == by_hand and f"There are {count} of them" in said and f"here {count / 20:.0f}," in said
+    assert intervals_in({"a_ci": {"x": [0, 1], "y": [0, 1]}, "b": {"ci": [0, 1]}, "c_ci": None}) == 3
+
+
+def test_what_was_audited_stands_first_and_names_no_place(found):
+    page = audit_page(found)
+    text = "".join(Reader(page).text)
+    assert "<title>Audit of mine</title>" in page and "far/" not in text
+    for part in ("posts, test.jsonl", "a" * 64, "d" * 64, "c" * 40, "float32, 1 thread", "torch 2.9",
+                 "160 posts, in en"):
+        assert part in text
+    assert page.index("What was audited") < page.index("What four bits cost")
+
+
+def test_the_glossary_has_what_a_lawyer_asks(found):
+    again = {"steps": 2, "recorded": 4, "equal": 2, "difference": None, "adapter": None, "chosen": 4, "why": None,
+             "posts": {"done": 8, "all": 9}, "elsewhere": []}
+    figures = {"above": 0.6, "above_ci": [0.5, 0.7], "loss": {"training": 0.1, "unseen": 0.2}}
+    more = {"continued": {side: {"posts": 0, "rate": 0.0, "rate_ci": [0, 0.1]} for side in ("training", "unseen")},
+            "exposure": {"training": 1.0, "unseen": 1.0, "largest_possible": 5.0},
+            "continued_difference": [0, -0.1, 0.1]}
+    memory = {"measured": True, "why": None, "loss": "text", "words": 10, "verdict": "told apart",
+              "posts": {"training": 30, "unseen": 30}, "groups": {"training": 30, "unseen": 30}, "relative": figures,
+              "with_adapter": figures | more, "without": figures | more, "gained": more,
+              "difference": {"value": 0.1, "ci": [0.05, 0.15]}}
+    f1 = dict.fromkeys(("probe", "run", "base"), 0.5)
+    probe = {"why": None, "posts": 100, "features": 32, "macro_f1": f1, "accuracy": f1, "learned": 0,
+             "accuracy_ci": {name: [0.4, 0.6] for name in f1}, "constant": {"accuracy": 0.3, "macro_f1": 0.1}}
+    found |= {"provenance": {"hashes": [], "replay": again}, "memorisation": memory,
+              "adapter": found["adapter"] | {"probe": probe}}
+    before, after = "".join(Reader(audit_page(found)).text).split("How to read this")
+    for term in ("loss", "exposure", "continued", "linear probe", "answer state", "effective rank", "recorded step",
+                 "equal to the bit", "hash", "told apart", "commonest label", "Intervals"):
+        assert term in terms(found) and term in before and term in after, term
+    order = [before.index(words) for words in ("Where it is from", "What it remembers", "What four bits cost")]
+    assert order == sorted(order)
+    assert "There is no probe: few." in audit_page(found | {"adapter": found["adapter"] | {"probe": {"why": "few"}}})

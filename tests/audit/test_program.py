@@ -4,6 +4,7 @@ Deliberate break: leave the escaping out of `audit.picture`, or write audit.json
 """
 
 import json
+import os
 import re
 import shutil
 
@@ -12,6 +13,8 @@ import pytest
 from audit import minimal, sections
 from audit.page import audit_page, findings
 from audit.picture import points, rounded
+from audit.provenance import code_sha256
+from common.files import sha256_file
 from tests.audit.conftest import make
 from tests.browser import PROGRAM, Browser
 from tests.report.test_page import EVIL, Reader
@@ -118,8 +121,9 @@ def test_other_runs_say_what_cannot_be_said(place):
     here("audit", "--run", "dense", "--out", "two", "--parts", "memorisation,quantisation", "--level", "layer", *QUICK,
          cwd=place)
     found = json.loads((place / "two" / "audit.json").read_text())
-    assert not found["memorisation"]["measured"] and "not taught to write posts" in found["memorisation"]["why"]
-    assert found["quantisation"]["state"] == "dense" and "put into 4 bits" in findings(found)[0]
+    assert found["memorisation"]["measured"] and found["memorisation"]["loss"] == "label"
+    assert "It was trained to label posts, not to write them." in findings(found)[0]
+    assert found["quantisation"]["state"] == "dense" and "put into 4 bits" in findings(found)[1]
     assert "adapter" not in found and "behaviour" not in found
 
 
@@ -138,3 +142,59 @@ def test_what_is_refused_leaves_nothing(place, words, said):
         options = ["--model", "tiny", "--out", "refused", *words]
     assert said in here("audit", "--run", "nf4", *options, cwd=place, code=2)
     assert not (place / "refused").exists()
+
+
+def test_the_audit_says_what_was_audited_and_leaves_no_note_if_asked(place, tmp_path):
+    make(place, "nf4", "--quantize", "nf4")
+    before = (place / "nf4" / "run.json").read_bytes()
+    said = here("audit", "--run", place / "nf4", "--out", tmp_path / "out", "--parts", "memorisation", "--no-note",
+                *QUICK, cwd=place)
+    assert (place / "nf4" / "run.json").read_bytes() == before
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())
+    about = found["identity"]
+    assert found["run"] == "nf4" and str(place) not in (tmp_path / "out" / "audit.html").read_text()
+    assert about["data"] == [{"name": "test.jsonl", "sha256": sha256_file(place / "test.jsonl")}]
+    assert about["trained"]["posts"] == 24 and about["dtype"] == "float32" and about["threads"] == 1
+    assert about["code_sha256"] == code_sha256() and about["packages"]["torch"] and about["date"][:4] >= "2026"
+    assert found["known"] == {"rule": "same", "all": 20, "kept": 20, "dropped": 0, "exact": 0, "same": 0,
+                              "near": found["known"]["near"], "from_data": True}
+    assert "Rates of so few posts say little." in " ".join(said.split())
+    assert "run.json gets a note" in " ".join(helped(place).split())
+
+
+def helped(place) -> str:
+    return here("audit", "--help", cwd=place)
+
+
+def test_near_copies_are_counted(place, tmp_path):
+    make(place, "nf4", "--quantize", "nf4")
+    train = [json.loads(line) for line in (place / "train.jsonl").read_text().splitlines()]
+    rows = posts(20, 2)
+    longest = max(train, key=lambda row: len(row["text"]))
+    rows[0]["text"] = longest["text"] + " indeed"
+    write_jsonl(tmp_path / "near.jsonl", rows)
+    here("audit", "--run", "nf4", "--out", tmp_path / "out", "--parts", "memorisation", "--no-note", "--model", "tiny",
+         "--data", tmp_path / "near.jsonl", "--draws", 0, "--threads", 1, cwd=place)
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["known"]["near"] == 1
+
+
+def test_names_of_a_run_do_not_reach_the_terminal_as_they_are(place, tmp_path):
+    shutil.copytree(make(place, "nf4", "--quantize", "nf4"), tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    facts["hashes"]["data"] = {"x\x1b[2J\x9b31m\u202egnp.exe": "0" * 64}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(facts))
+    said = here("audit", "--run", tmp_path / "run", "--out", tmp_path / "out", "--parts", "provenance", *QUICK,
+                cwd=place)
+    assert not {"\x1b", "\x9b", "\u202e"} & set(said) and "x\\x1b[2J\\x9b31m\\u202egnp.exe" in "".join(said.split())
+
+
+def test_a_hostile_file_of_the_run_costs_no_measurement(place, tmp_path):
+    """What it breaks is said in the page, which is written."""
+    shutil.copytree(make(place, "nf4", "--quantize", "nf4"), tmp_path / "run")
+    (tmp_path / "run" / "log.jsonl").unlink()
+    os.mkfifo(tmp_path / "run" / "log.jsonl")
+    (tmp_path / "run" / "adapter-last" / "adapter_model.safetensors").write_bytes(b"garbage")
+    said = here("audit", "--run", tmp_path / "run", "--out", tmp_path / "out", "--parts", "provenance", *QUICK,
+                cwd=place)
+    assert "No step could be done again" in " ".join(said.split()) and "a pipe or a device" in " ".join(said.split())
+    assert (tmp_path / "out" / "audit.html").exists()

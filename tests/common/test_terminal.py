@@ -1,6 +1,7 @@
 """What a person sees where nobody watches a terminal: a line now and then, and how it is worded.
 
-Deliberate break: let `LogLines.update` print each time, or forget `initial` in the rate; both turn red.
+Deliberate break: let `LogLines.update` print each time, or forget `initial` in the rate; leave `escaped` out of `table`
+or out of report/words.py's `filled`.
 """
 
 import io
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from common import terminal
-from common.terminal import LogLines, progress, this_python
+from common.terminal import LogLines, progress, table, this_python
+from report.words import filled
 
 
 @pytest.fixture
@@ -72,3 +74,11 @@ def test_a_command_to_be_copied_calls_the_python_that_runs(place, called, tmp_pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", place.format(here=tmp_path))
     assert this_python() == str(Path(called))
+
+
+def test_names_in_tables_and_sentences_move_no_cursor():
+    """Languages, labels and files are named by whoever made the data or the run."""
+    name = "a\x1b[2J\x9b31m\u202eb"
+    for text in (table([name, "n"], [[name, "1"]]), "".join(filled(f"Seen in training: {name}, 5 %."))):
+        assert not {"\x1b", "\x9b", "\u202e"} & set(text) and "a\\x1b[2J\\x9b31m\\u202eb" in text
+    assert table(["n"], [["1\u00a0000"]]).endswith("1\u00a0000") and filled("5 %\n6 %") == ["5 % 6 %"]

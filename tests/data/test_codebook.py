@@ -137,6 +137,8 @@ WRONG = {
     "equal but for spaces inside": ({"labels": ["so so", "so  So"]}, "'so so' and 'so  So' are the same"),
     "space around a label": ({"labels": ["good ", "bad"]}, "labels[1].name 'good ' has spaces around it"),
     "line break in a label": ({"labels": ["go\nod", "bad"]}, "write 'go od'"),
+    "a line break of another kind": ({"labels": ["go\u2028od", "bad"]}, "or a line break in it; write 'go od'"),
+    "a label that turns the writing": ({"labels": ["\u202egnp.exe", "bad"]}, "shows no sign (U+202E); write 'gnp.exe'"),
     "one label": ({"labels": ["good"]}, "too few labels (1)"),
     "27 labels": ({"labels": [f"l{n}" for n in range(27)]}, "has 27 labels; at most 26"),
     "empty label": ({"labels": ["good", " "]}, "key 'labels[2].name' is empty"),

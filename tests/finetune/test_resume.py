@@ -106,7 +106,7 @@ def test_killed_at_random_moments(place, whole, begin):
     assert steps == list(range(1, STEPS + 1))
     assert not list(run.rglob("*.partial")) and not list(run.rglob("*.old"))
     ours, theirs = (json.loads((folder / "run.json").read_text()) for folder in (run, whole))
-    for key in ("best", "ended", "step", "posts_seen", "halvings", "hashes", "rows", "memory_expected"):
+    for key in ("best", "ended", "step", "posts_seen", "halvings", "hashes", "files", "rows", "memory_expected"):
         if key == "memory_expected":
             ours[key].pop("available"), theirs[key].pop("available")
         assert ours[key] == theirs[key], key

@@ -5,6 +5,7 @@ leave a part out of `PARTS`.
 """
 
 import ast
+import json
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from glass import recompute, trace
 from glass.against import compared
 from glass.learning import with_steps
 from glass.other import other_run
+from glass.recompute.check import check_text
 from glass.recompute.program import PARTS
 from glass.verify import tolerances, write_verification
 from glass.whole import whole_trace
@@ -88,7 +90,7 @@ def test_numpy_alone_agrees_on_everything_in_bfloat16(run, tmp_path):
 
 def test_a_line_for_each_stage_in_their_order(folder, run, capsys):
     assert recompute.main(folder) == 0
-    said = [line.split()[1] for line in capsys.readouterr().out.splitlines()[:-2]]
+    said = [line.split()[1] for line in capsys.readouterr().out.splitlines()[:-4]]
     assert said == [stage.name for stage in trace(run, "They open the border. عبرنا").stages]
 
 
@@ -120,6 +122,42 @@ def test_a_planted_error_is_found_and_named(folder, tmp_path, capsys, name, stag
     assert recompute.main(wrong) == 1
     differ = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("DIFFERS")]
     assert differ[0] == stage
+
+
+@pytest.mark.parametrize("name, change", [
+    ("label", lambda told: {"label": min(told["probabilities"], key=told["probabilities"].get)}),
+    ("label", lambda told: {"probabilities": {**told["probabilities"], next(iter(told["probabilities"])): 0.99}}),
+    ("label", lambda told: {"probabilities": {}}), ("text", lambda told: {"text": "They close the border."}),
+    ("whole", lambda told: {"stages": []})])
+def test_what_trace_json_names_is_compared_with_what_is_recomputed(folder, tmp_path, capsys, name, change):
+    wrong = shutil.copytree(folder, tmp_path / "wrong")
+    told = json.loads((wrong / "trace.json").read_text())
+    (wrong / "trace.json").write_text(json.dumps(told | change(told)))
+    assert recompute.main(wrong) == 1
+    said = capsys.readouterr().out
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("DIFFERS")] == [name]
+
+
+def test_a_text_whose_case_and_accents_a_tokenizer_drops_is_in_its_tokens():
+    tokens = {"tokens.bytes": numpy.frombuffer('post:"unlu istanbul ısınma fi 1 हिन्दी" answer'.encode(), numpy.uint8)}
+    for text in ("Ünlü İSTANBUL", "Isınma ﬁ ①", "हिन्दी", "🙂"):
+        assert check_text({"text": text}, tokens), text
+    assert not check_text({"text": "istanbul ankara"}, tokens)
+
+
+def test_a_file_does_not_say_how_wrong_it_may_be(folder, tmp_path, capsys):
+    wrong = shutil.copytree(folder, tmp_path / "wrong")
+    told = json.loads((wrong / "trace.json").read_text())
+    (wrong / "trace.json").write_text(json.dumps(told | {"tolerance": 1e30, "whole_tolerance": 1e30}))
+    tensors = load_file(wrong / "trace.safetensors")
+    tensors["layers.0.attention.weights"] *= 3
+    save_file(tensors, wrong / "trace.safetensors")
+    assert recompute.main(wrong) == 1
+    assert "DIFFERS  layers.0.attention " in capsys.readouterr().out
+    del tensors["layers.0.attention.weights"]
+    save_file(tensors, wrong / "trace.safetensors")
+    assert recompute.main(wrong) == 1
+    assert "'layers.0.attention.weights' is missing" in capsys.readouterr().out
 
 
 def made(kind: str):

@@ -105,3 +105,22 @@ def test_an_adapter_of_few_bytes_that_claims_many(model, folder):
         (folder / TENSORS).write_bytes(size.to_bytes(8, "little") + head + tail)
         with pytest.raises(UserError, match="safetensors"):
             load_adapter(model, folder)
+
+
+def test_what_is_there_twice_is_refused(model, folder):
+    """Of two values under one key, another reader may take the other one."""
+    text, whole = (folder / CONFIG).read_text(), (folder / TENSORS).read_bytes()
+    (folder / CONFIG).write_text(text.replace("{", '{"r": 8,', 1))
+    with pytest.raises(UserError, match=r"adapter_config\.json: has the key 'r' twice"):
+        load_adapter(model, folder)
+    (folder / CONFIG).write_text(text)
+    length = int.from_bytes(whole[:8], "little")
+    head = whole[8 : 8 + length].decode().rstrip()
+    names = json.loads(head)
+    doubled = f'{head[:-1]},"{A}":{json.dumps(names[A])}}}'.encode()
+    doubled += b" " * (-len(doubled) % 8)
+    (folder / TENSORS).write_bytes(len(doubled).to_bytes(8, "little") + doubled + whole[8 + length :])
+    with pytest.raises(UserError, match=f"its header has the key '{A}' twice"):
+        load_adapter(model, folder)
+    (folder / TENSORS).write_bytes(whole)
+    assert load_adapter(model, folder)

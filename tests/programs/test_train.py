@@ -83,6 +83,8 @@ def test_run_json_has_every_fact(first, place):
     assert hashes["weights"] == {name: sha256_file(place / "tiny" / name) for name in ("config.json",
                                                                                        "model.safetensors")}
     assert len(hashes["prompt"]) == 64
+    assert told["files"] == {name: sha256_file(first[0] / name) for name in (
+        "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "training_texts.json", "log.jsonl")}
     rows, given = told["rows"], [json.loads(line) for line in (place / "train.jsonl").read_text().splitlines()]
     for language in ("en", "es", "pl"):
         for label in LABELS:

@@ -1,7 +1,7 @@
 """tools.merge_report: its figures from the definitions, and its forms against the exports that they stand for.
 
-Deliberate break: give `change` the two sides' probabilities swapped, give `in_nf4` the base without its adapter, empty
-`ROUNDED`, or leave `groups` out of `compare`; cases below turn red.
+Deliberate break: give `change` the two sides' probabilities swapped, give `in_nf4` the base without its adapter, warn
+of a single form, or leave `groups` out of `compare`; cases below turn red.
 """
 
 import importlib.util
@@ -21,7 +21,8 @@ from stats.change import divergences
 from tests.quant.stored import write_by_transformers
 from tests.small import here, posts, write_jsonl
 from tests.tools.exports import WHOLE, export, make_run, train_run
-from tools.merge_report import compare, warnings_of
+from tools.export.options import TAKES
+from tools.merge_report import WAYS, compare, warnings_of
 
 HAS_LLAMA = all(importlib.util.find_spec(name) for name in ("gguf", "llama_cpp"))
 
@@ -102,14 +103,21 @@ def test_posts_of_one_author_count_as_what_they_are_worth():
     assert alone["flip_rate_ci"] == list(wilson(20, 120))
 
 
-def test_forms_that_round_again_and_change_labels_are_warned_of():
+def test_every_form_that_changes_labels_is_warned_of_beside_those_that_do_not():
     def row(form, flips, gain=(-0.1, 0.1), of=400):
         return {"form": form, "flips": flips, "flip_rate_ci": list(wilson(flips, of)), "f1_gain_ci": list(gain)}
 
     first = {"form": "16-bit base + adapter"}
-    said = warnings_of([first, row("merged", 40, of=40), row("merged, in NF4", 40, of=40), row("GGUF Q8_0", 0)],
-                       40)
-    assert len(said) == 1 and "merged, in NF4 gives 40 of 40 posts another label" in said[0] and "--to peft" in said[0]
+    said = warnings_of([first, row("merged", 0), row("merged, original", 40, of=40), row("merged, in NF4", 40, of=40),
+                        row("GGUF Q8_0", 0)], 40)
+    assert "merged, original gives 40 of 40 posts another label, since the adapter learned" in said[0]
+    assert len(said) == 2
+    assert "merged, in NF4 gives 40 of 40" in said[1]
+    assert all(line.endswith("release a form without such a change (tools.export --to peft, merged or gguf-q8_0)")
+               for line in said)
+    every = warnings_of([first, *(row(form, 40, of=40) for form in WAYS)], 40)
+    assert len(every) == len(WAYS) == 6 and all(line.endswith("(tools.export --to peft)") for line in every)
+    assert {way.split()[0] for way, _ in WAYS.values()} | {"peft"} == set(TAKES)
     assert not warnings_of([first, row("merged, in NF4", 1), row("GGUF Q4_0", 8)], 400)  # 0.3 %; [1.0, 3.9] %
     assert warnings_of([first, row("GGUF Q4_0", 1, (-0.2, -0.01))], 400)  # few labels, and the wrong ones
 
