@@ -12,7 +12,7 @@ from pathlib import Path
 
 from common.errors import escaped
 
-SPACES = "\u00a0\u202f\u3000"  # of a name, which move nothing
+HARMLESS = "\u00a0\u202f\u3000\u200c\u200d"  # spaces and joiners of names (Persian, Hindi, emoji): they move nothing
 EIGHTHS = " ▏▎▍▌▋▊▉█"  # the blocks that end a bar
 
 
@@ -25,8 +25,8 @@ def display_width(text: str) -> int:
 
 def table(header: list[str], rows: Iterable[list], indent: str = "  ") -> str:
     """Rows as aligned columns under a header; numbers to the right, text to the left; `None` is shown as a dash."""
-    body = [["–" if cell is None else escaped(str(cell), keep=SPACES) for cell in row] for row in rows]
-    lines = [[escaped(str(cell), keep=SPACES) for cell in header], *body]
+    body = [["–" if cell is None else escaped(str(cell), keep=HARMLESS) for cell in row] for row in rows]
+    lines = [[escaped(str(cell), keep=HARMLESS) for cell in header], *body]
     widths = [max(display_width(line[i]) for line in lines) for i in range(len(header))]
     is_number = [bool(body) and all(_reads_as_number(row[i]) for row in body) for i in range(len(header))]
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 
 from common.errors import escaped
+from common.terminal import HARMLESS
 from common.terminal import counted as counted
 from report.cells import MIN_ROWS
 from report.clusters import MIN_GROUPS
@@ -53,7 +54,7 @@ def percent(value: float | None) -> str:
 
 def filled(text: str) -> list[str]:
     """Lines of at most 100 columns, for a terminal; a number stays with its per cent sign."""
-    plain = escaped(text, keep="\n\u00a0").replace(" %", "\u00a0%")
+    plain = escaped(text, keep=HARMLESS + "\n").replace(" %", "\u00a0%")
     return [line.replace("\u00a0", " ") for line in wrap(plain, 100)]
 
 

@@ -26,8 +26,7 @@ RULE = {
     "stats": ("common", "report"),
     "baselines": ("common", "data", "report", "stats"),
     "bulk": (*CORE, "data", "loading", "inference", "report", "finetune.run_folder"),
-    **dict.fromkeys(("study", "glass", "audit", "learn", *PROGRAMS), LIBRARY),
-    "tools": (*LIBRARY, "audit.change"),  # of labels, by four bits in an audit and by an export's form
+    **dict.fromkeys(("study", "tools", "glass", "audit", "learn", *PROGRAMS), LIBRARY),
     **dict.fromkeys(("tests", "benchmarks"), ANYTHING),
 }  # fmt: skip
 # Packages from outside, for the folders that a reader meets first.

@@ -82,3 +82,9 @@ def test_names_in_tables_and_sentences_move_no_cursor():
     for text in (table([name, "n"], [[name, "1"]]), "".join(filled(f"Seen in training: {name}, 5 %."))):
         assert not {"\x1b", "\x9b", "\u202e"} & set(text) and "a\\x1b[2J\\x9b31m\\u202eb" in text
     assert table(["n"], [["1\u00a0000"]]).endswith("1\u00a0000") and filled("5 %\n6 %") == ["5 % 6 %"]
+
+
+def test_joiners_of_a_name_stay():
+    """Persian and Hindi words and joined emoji have them; they show nothing and move nothing."""
+    name = "می\u200cخواهم 👩\u200d🔬 a\u00a0b"
+    assert name in table(["", "n"], [[name, 1]]) and "\\x1b" in table([""], [["a\x1b[2J"]])
