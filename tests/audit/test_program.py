@@ -98,6 +98,8 @@ def test_the_page_fits_its_widths_and_asks_for_nothing(written):
         for width in (390, 1200, 1600):
             seen = browser.read(written[0] / "audit.html", width)
             assert seen["scroll_width"] <= width and seen["messages"] == [] and len(seen["requests"]) == 1
+            same = "[...document.querySelectorAll('th')].find(one => one.innerText === 'same?')"
+            assert browser.value(f"{same}.getBoundingClientRect().right") < width  # what the table is there for
 
 
 def test_an_axis_ends_at_a_short_number():

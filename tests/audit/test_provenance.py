@@ -133,12 +133,13 @@ def test_a_file_that_cannot_be_read_is_no_reason_to_lose_the_audit(copied, place
 
 
 def test_a_stranger_s_base_is_not_fetched(copied, monkeypatch):
+    asked = []
+
     def fetched(*_, local_files_only=False, **__):
         from huggingface_hub.errors import LocalEntryNotFoundError
 
-        if local_files_only:
-            raise LocalEntryNotFoundError("none")
-        raise AssertionError("a network was asked")
+        asked.append(local_files_only)
+        raise LocalEntryNotFoundError("none")
 
     hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub, "snapshot_download", fetched)
@@ -146,6 +147,7 @@ def test_a_stranger_s_base_is_not_fetched(copied, monkeypatch):
     run.facts["options"]["model"] = "attacker/evil"
     with pytest.raises(UserError, match="fetches nothing that a run's file names; if you trust it, --model attacker"):
         base_of(run, None)
+    assert asked == [True]  # the local cache alone
     assert base_of(run, "attacker/evil") == "attacker/evil" and base_of(RunFolder.open(copied), None) == "tiny"
 
 

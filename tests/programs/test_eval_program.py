@@ -180,6 +180,13 @@ def test_another_prompt_is_refused(fresh):
     assert not (fresh / "run" / "eval-test").exists()
 
 
+def test_languages_of_a_run_do_not_move_the_cursor(fresh):
+    told = json.loads((fresh / "run" / "run.json").read_text())
+    (fresh / "run" / "run.json").write_text(json.dumps(told | {"languages": ["en", "x\x1b[2J\u202e"]}))
+    said = evaluate(fresh, "--run", "run", "--data", "test.jsonl")
+    assert not {"\x1b", "\u202e"} & set(said) and "fine-tuned on en, x\\x1b[2J\\u202e" in said
+
+
 @pytest.mark.parametrize("joined", [False, True])
 def test_labels_made_elsewhere(fresh, joined):
     rows = posts(24, 9)
