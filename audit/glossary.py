@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from audit.words import short
-from stats.predictions import SMALL_CLASS, SMALL_ROWS
+from report.clusters import MIN_GROUPS
+from stats.predictions import SMALL_ROWS
 
 
 def terms(found: Mapping) -> dict[str, str]:
@@ -96,5 +97,5 @@ def _intervals(found: Mapping) -> str:
     if found["draws"]:
         said += (f" KL, F1 and told apart: {found['draws']:,} bootstrap draws (seed {found['seed']}) of groups of "
                  f"posts with {kind}, the first two within languages. F1 has none below {SMALL_ROWS} posts, or where a "
-                 f"label's are from fewer than {SMALL_CLASS} groups.")
+                 f"label's are from fewer than {MIN_GROUPS} groups.")
     return said

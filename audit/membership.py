@@ -73,8 +73,9 @@ def drawn_above(losses: Sequence[np.ndarray], groups: Sequence[np.ndarray], draw
     stream, times, rows = np.random.default_rng([seed, 0x3F]), [], []
     for axis, part in enumerate(groups):
         _, group, sizes = np.unique(part, return_inverse=True, return_counts=True)
-        one_hot = np.eye(len(sizes))[group]  # (n, G)
-        wins = one_hot.T @ wins if axis == 0 else wins @ one_hot
+        summed = np.zeros((len(sizes), wins.shape[1 - axis]))
+        np.add.at(summed, group, wins if axis == 0 else wins.T)
+        wins = summed if axis == 0 else summed.T
         times.append(stream.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws))
         rows.append(times[-1] @ sizes)
     return ((times[0] @ wins) * times[1]).sum(1) / (rows[0] * rows[1])

@@ -56,9 +56,9 @@ def memorisation(subject: Subject, training: Sequence[Post], loss: str, *, draws
     sets, groups = {"training": [training[index] for index in chosen], "unseen": unseen}, {}
     whole = loss == "text"
     for name, posts in sets.items():
-        sets[name] = [post for post in posts if not whole or split(subject, post.text)]
+        sets[name] = posts = [post for post in posts if not whole or split(subject, post.text)]
         column = subject.group_by if any(subject.group_by in post.extra for post in posts) else None
-        groups[name] = np.array(group_posts(sets[name], column, same_text=True))
+        groups[name] = np.array(group_posts(posts, column, same_text=True))
     if min(map(len, sets.values())) < 2:
         long = f" and have {SHORTEST} tokens or more" if whole else ""
         return {"why": f"fewer than two training posts or unseen ones are in one language{long}"}

@@ -146,9 +146,10 @@ def page(counts: Counts, files: dict[str, dict], where: Path, sums: Counter) -> 
         if counts.date:
             sections += [tag("h2", f"By month, from the column {counts.date}"), shares(counts, 1, str)]
             if counts.unclear:
+                why = "others tell both" if counts.first[True] else "no other date tells"
                 sections.append(tag("p", f"The dates of {counted(counts.unclear, 'post')} are written as 04/05/2024, "
-                                    "and no other date tells whether the day or the month comes first: write them as "
-                                    "2024-05-04, or add a column month.", class_="note"))
+                                    f"and {why} whether the day or the month comes first: write them as 2024-05-04, or "
+                                    "add a column month.", class_="note"))
     if counts.reasons:
         most = [[shown(reason, counts), f"{number:,}"] for reason, number in counts.reasons.most_common(REASONS)]
         sections += [tag("h2", "Rows without a label"), grid(["why", "rows"], most)]

@@ -39,7 +39,7 @@ def months_of(value) -> tuple[str | None, str | None] | None:
         numbers = [int(found[name]) for name in ("second", "first")]
         readings = [f"{found['year']}-{month:02}" if 1 <= month <= 12 else None for month in numbers]
         day_first, month_first = readings
-        if max(numbers) > 31 or not any(readings):
+        if min(numbers) < 1 or max(numbers) > 31 or not any(readings):
             return None
         return day_first or month_first, month_first or day_first
     try:

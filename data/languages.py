@@ -98,7 +98,7 @@ def reduce_language(tag: str) -> tuple[str, str]:
     `reduce_language("pt-BR") -> ("pt", "changed")`, `("IN") -> ("id", "changed")`, `("") -> ("und", "missing")`.
     """
     written = tag.strip()
-    lower = unicodedata.normalize("NFC", written).casefold()
+    lower = unicodedata.normalize("NFC", written).casefold().replace("i\u0307", "i")  # the Turkish İ has its own dot
     if lower in ABSENT:
         return UNDETERMINED, "missing"
     first = re.split(r"[-_]", lower, maxsplit=1)[0]

@@ -1,6 +1,7 @@
 """The file with somebody's answers: read as a module, with words for what keeps it from being read."""
 
 import ast
+import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +27,7 @@ def read_answers(path: Path) -> ModuleType:
     module.__file__ = str(path)
     code = _compiled(data, path)
     try:
+        sys.modules[module.__name__] = module  # a dataclass looks its module up while it is made
         with limit.at_most(limit.SECONDS):
             exec(code, module.__dict__)
     except limit.OutOfTime as error:
@@ -34,6 +36,8 @@ def read_answers(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:  # an exit() would end the check with its own status
         raise Unreadable(f"stops with {said(error)} ({line_of(error, path)}), before any function is called"
                          ) from error
+    finally:
+        sys.modules.pop(module.__name__, None)
     return module
 
 

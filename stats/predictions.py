@@ -21,13 +21,14 @@ from functools import cached_property
 import numpy
 
 from common.errors import UserError
+from report.clusters import MIN_GROUPS, effective
 from report.counts import MEANS, Grouping, figures, flat_indices, views
 from report.intervals import CHUNK_BYTES, patterns, resample
 
 WEIGHTS = ("rows", "languages")
 QUESTIONS = {"": "all", "topic": "topic", "topic_by_sum": "topic_by_sum"}  # prefix of a figure -> key in `counts.views`
 QUESTIONS |= {f"stance.{view}": view for view in ("end_to_end", "given_detection", "conditional")}
-SMALL_ROWS, SMALL_CLASS = 30, 10  # a cell with fewer rows in all, or fewer clusters of one class, is marked
+SMALL_ROWS = 30  # a cell with fewer rows, or with fewer than `MIN_GROUPS` groups of one class, is marked
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +64,10 @@ class Rows:
         return spans
 
     def is_small(self, chosen: numpy.ndarray) -> bool:
-        """Whether the chosen rows are fewer than 30, or some declared label's are from fewer than 10 clusters."""
+        """Whether the chosen rows are fewer than 30, or those of some declared label worth fewer than 10 clusters."""
         gold, clusters = self.gold[chosen], self.clusters[chosen]
-        fewest = min(len(numpy.unique(clusters[gold == k])) for k in range(len(self.grouping.labels)))
-        return len(gold) < SMALL_ROWS or fewest < SMALL_CLASS
+        fewest = min(effective(clusters[gold == k]) for k in range(len(self.grouping.labels)))
+        return len(gold) < SMALL_ROWS or round(fewest) < MIN_GROUPS
 
 
 @dataclass(frozen=True, eq=False)

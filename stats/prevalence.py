@@ -52,12 +52,12 @@ from dataclasses import dataclass
 
 import numpy
 
-from report.clusters import worth
+from report.clusters import effective, worth
 from report.intervals import LEVEL
 from stats.rates import PRIOR, moved, share_interval
 from stats.surrogate import answers, folds, predictions
 
-LEAST_SLOPE = 0.2  # of the machine's labels on the codes; below, its labels tell too little of clusters
+LEAST_SLOPE = 0.3  # of the machine's labels on the codes; below, they tell too little of clusters
 EVENTS = 2.0  # binomial events that are added to the ratio R
 CLASS = 4.0  # chances of one class differ by less than this factor
 FIXED = 1e-3  # by which share the weights' sum may miss N for a design whose strata have fixed sizes
@@ -160,7 +160,7 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
             part = _Part(y[rows], machine.predicted[coded.post[rows]] == label, coded.probability[rows],
                          None if sizes is None else coded.stratum[rows], sizes, m, level, beyond)  # fmt: skip
             if beyond and machine.cluster is not None and len(rows):
-                part.posts = part.drawn(machine.cluster[inside[g]])
+                part.posts = part.drawn(machine.cluster[inside[g]], machine.cluster[coded.post[rows]])
             found[g, label] = part.share(g, label, g_of[inside[g]], residual[rows])
     return [found[g, label] for g in range(machine.groups) for label in range(machine.labels)]
 
@@ -196,22 +196,30 @@ class _Part:
                      self.around(dsl, cells, shares, residual - apart))
         return Share(group, label, n, len(self.y), naive, *estimates, tuned)
 
-    def drawn(self, cluster: numpy.ndarray) -> float:
-        """As how many independent draws all posts count, cluster (N,): what report/clusters.py says of the machine's
-        labels m is said of the codes y.
+    def drawn(self, cluster: numpy.ndarray, coded: numpy.ndarray) -> float:
+        """As how many independent draws all posts count, cluster (N,), coded (n,) the clusters of the codes.
 
-        Var of the m beyond independent ones is lambda^2 that of the y, lambda = P(m | y = 1) - P(m | y = 0), since
-        errors know nothing of clusters; in units of p (1 - p) it is (1 / worth - 1), so
+        Var of the machine's labels m beyond independent ones is lambda^2 that of the codes y, lambda = P(m | y = 1) -
+        P(m | y = 0), since errors know nothing of clusters; in units of p (1 - p) it is (1 / worth - 1), so
 
             1 / worth(y) - 1 = (1 / worth(m) - 1) M (1 - M) / (lambda^2 mean y (1 - mean y))
+
+        Below `LEAST_SLOPE` lambda tells too little. Then the codes' own design effect gives their correlation within
+        clusters, rho = (1 / worth - 1) / (c - 1), and 1 / worth = 1 + (b - 1) rho of all posts: b and c are the mean
+        sizes sum_g n_g^2 / n of the clusters of all posts and of the codes. rho is 1 where c is 1: no two codes share
+        a cluster.
         """
         share, rate = float(self.every.mean()), float(self.o @ self.y)
         apart = self.y - rate
         spread = float(self.o @ apart**2)
-        slope = max(LEAST_SLOPE, abs(float(self.o @ (apart * self.m)) / spread)) if spread > 0 else 1.0
-        beyond = 1 / worth(self.every, cluster, self.level) - 1
-        return len(cluster) / (1 + beyond * share * (1 - share) / (slope**2 * spread)) if spread > 0 else \
-            len(cluster) / (1 + beyond)
+        slope = abs(float(self.o @ (apart * self.m)) / spread) if spread > 0 else 0.0
+        if slope >= LEAST_SLOPE and 0 < share < 1:
+            beyond = (1 / worth(self.every, cluster, self.level) - 1) * share * (1 - share) / (slope**2 * spread)
+        else:
+            all_of, own = (len(part) / effective(part) for part in (cluster, coded))
+            alike = min(1.0, (1 / worth(self.y, coded, self.level) - 1) / (own - 1)) if own > 1 else 1.0
+            beyond = (all_of - 1) * alike
+        return len(cluster) / (1 + beyond)
 
     def tuned(self) -> float:
         """L, float64, in [0, 1]: 0 where the machine gives all coded rows the label, or none."""

@@ -144,10 +144,13 @@ class Draw:
         root = numpy.linalg.inv(numpy.linalg.cholesky(self.equation([(*hand, self.o)], b)[1]))
         shares, vectors = numpy.linalg.eigh(root @ self.slopes(hand[0], b, self.o) @ root.T)
         if shares[:, -1].max() > 1 - 1e-9:  # without that cluster's codes the columns depend on one another
-            contrast = root.T @ vectors[shares[:, -1].argmax(), :, -1]
+            contrast = abs(self.back @ root.T @ vectors[shares[:, -1].argmax(), :, -1])[1:]
+            own = numpy.flatnonzero(contrast > 1e-6 * contrast.max(initial=0.0)) + 1
+            which = (f"'{names[own[0]]}'" if len(own) == 1 else  # all values of a column: it is the one left out
+                     f"the value that is left out beside '{names[own[0]]}'" if len(own) else "the regression")
             what = "coded post" if self.cluster is None else "cluster with codes"
-            raise UserError(f"'{names[1 + abs(contrast[1:]).argmax()]}' rests on a single {what}, so nothing tells how "
-                            "much it varies; code more, merge values, or leave it out")
+            raise UserError(f"{which} rests on a single {what}, so nothing tells how much it varies; code more, merge "
+                            "values, or leave it out")
         self.reach = self.behind(b, hand, self.o, self.group)
 
     def behind(self, b, data, weights, group) -> tuple[numpy.ndarray, numpy.ndarray | None]:

@@ -5,9 +5,9 @@ norms, some rows of the embedding) and trace.json (which step made which tensor 
 again in float64 from what the file says went into it, and compared with what it says came out; a line says how far the
 two are apart, at most, as a share of the tensor's largest number. At the end the whole way is computed once more from
 the token ids alone, with nothing taken from in between; the label and the probabilities that trace.json names must be
-those, and its text must be in the tokens. Where two traces are compared, the folder against/ holds the other one, which
-is recomputed first. Exit status 0 if all of it agrees, else 1. How far apart is too far is written here, by the numbers
-that the model computed in (float32, bfloat16), and not taken from the files.
+those, and its text that of the post's tokens. Where two traces are compared, the folder against/ holds the other one,
+which is recomputed first. Exit status 0 if all of it agrees, else 1. How far apart is too far is written here, by the
+numbers that the model computed in (float32, bfloat16), and not taken from the files.
 
 Only numpy and safetensors are needed; nothing of the project that wrote the files is used.
 """
@@ -27,6 +27,8 @@ from glass.recompute.two import TWO
 from glass.recompute.way import OPS, run, whole_way
 from glass.recompute.weights import Weights
 
+SLOPES = BACKWARD | LEARNING  # sums over all tokens of products that were rounded several times before
+DEEP = 3
 EVERY = OPS | BESIDE | BACKWARD | LEARNING | TWO
 # Differences of numbers of about this size, of which little is left where the model is sure.
 LEAST = {"loss": 1.0, "loss_slopes": 1.0}
@@ -60,14 +62,18 @@ def limits(dtype, layers):
 
 
 def signs(text):
-    """Letters and digits, small and without accents: a tokenizer may change case, accents, spaces, compound signs."""
-    plain = unicodedata.normalize("NFKD", text).casefold().replace("ı", "i")
-    return "".join(char for char in plain if char.isalnum())
+    """Letters and digits, small and without accents: a tokenizer may change case, accents, spaces, compound signs. Of a
+    text without any, all that is seen of it."""
+    plain = unicodedata.normalize("NFKD", text).casefold().replace("ı", "i").replace("ى", "ي")
+    return ("".join(char for char in plain if char.isalnum())
+            or "".join(char for char in plain if unicodedata.category(char)[0] not in "CMZ"))
 
 
-def check_text(trace, tensors):
-    """Whether the text that trace.json names is in the tokens that were computed from."""
-    return signs(trace["text"]) in signs(tensors["tokens.bytes"].tobytes().decode("utf-8", "replace"))
+def check_text(trace):
+    """Whether the text that trace.json names is that of the tokens which it shows as the post's; `check_tokens` holds
+    these to what was computed from."""
+    post = b"".join(bytes.fromhex(token["bytes"]) for token in trace["tokens"] if token["part"] == "post")
+    return signs(trace["text"]) == signs(post.decode("utf-8", "replace"))
 
 
 def check_answer(trace, found, limit):
@@ -114,7 +120,8 @@ def main(folder):
             continue
         try:
             found = [(apart(run(step, tensors, weights, EVERY), tensors[step["out"]], LEAST.get(step["op"], 1e-30)),
-                      WHOLE[step["op"]] * far if step["op"] in WHOLE else near) for step in stage["steps"]]
+                      WHOLE[step["op"]] * far if step["op"] in WHOLE else near * (DEEP if step["op"] in SLOPES else 1))
+                     for step in stage["steps"]]
         except KeyError as error:
             say(stage["name"], False, f"{error} is missing")
             continue
@@ -128,7 +135,7 @@ def main(folder):
         say("label and probabilities", good, f"{off:.1e}, {trace['label']}")
     except KeyError as error:
         say("whole way to the logits", False, f"{error} is missing")
-    say("text", check_text(trace, tensors), f"{len(trace['text'])} characters")
+    say("text", check_text(trace), f"{len(trace['text'])} characters")
     print("everything agrees" if not failed else f"{len(failed)} differ: {', '.join(failed)}")
     return 1 if failed else 0
 

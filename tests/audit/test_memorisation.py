@@ -75,6 +75,19 @@ def test_draws_are_of_groups_and_each_is_the_figure_itself():
     assert copies == pytest.approx(honest, rel=0.06) and alone < 0.9 * honest  # copies tell nothing new
 
 
+def test_many_unseen_posts_take_memory_by_their_number():
+    """No table of posts by groups: twenty thousand unseen posts beside a few of training."""
+    import tracemalloc
+
+    draw = np.random.default_rng(0)
+    losses, groups = (draw.normal(size=50), draw.normal(size=20_000)), (np.arange(50), np.arange(20_000))
+    tracemalloc.start()
+    drawn = drawn_above(losses, groups, 20, 0)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 100e6 and abs(drawn.mean() - 0.5) < 0.1
+
+
 def test_the_halves_are_the_posts_own(fluent):
     subject, prepared = fluent
     cut = [(post.text, half) for post in prepared.train if (half := split(subject, post.text))]

@@ -172,3 +172,4 @@ def test_dates_with_slashes_are_read_as_the_others_of_the_file_are(tmp_path, dat
     assert counts.by(1) == months and counts.unclear == months.get("unknown", 0)
     text = page(counts, {}, tmp_path, Counter())
     assert ("whether the day or the month comes first" in text) is bool(counts.unclear)
+    assert ("others tell both" in text) is (len(dates) == 3 and bool(counts.unclear))

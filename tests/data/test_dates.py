@@ -19,7 +19,8 @@ def test_months(text, month):
     assert month_of(text) == month
 
 
-@pytest.mark.parametrize("text", ["2024-13-01", "May", "", None, "04/05/2024", "13/13/2024", "0/0/2024", "32/01/2024",
+@pytest.mark.parametrize("text", ["2024-13-01", "May", "", None, "04/05/2024", "13/13/2024", "5/0/2024",
+                                  "00/05/2024", "32/01/2024",
                                   "25.13.2024", "1.4.24", "25.04.20245", "1234567"])
 def test_what_is_no_month_or_could_be_two(text):
     assert month_of(text) is None

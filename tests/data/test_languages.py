@@ -104,6 +104,7 @@ def test_languages_by_their_names_in_other_languages():
     assert len(names) == len(set(names)) and not set(names) & {*NAMES, *map(str.casefold, NAMES.values()), *OWN_NAMES}
     assert all(name == unicodedata.normalize("NFC", name).casefold() for name in names)
     assert {code for code, _ in entries} <= set(NAMES) and set(PAPER) - {"hi"} <= {code for code, _ in entries}
-    for tag, code in (("Englisch", "en"), ("INGLÊS", "en"), ("anglais", "en"), ("turco", "tr"), ("Węgierski", "hu")):
+    for tag, code in (("Englisch", "en"), ("INGLÊS", "en"), ("anglais", "en"), ("turco", "tr"), ("Węgierski", "hu"),
+                      ("İngilizce", "en"), ("İspanyolca", "es"), ("Italyanca", "it")):
         assert reduce_language(tag) == (code, "changed")
     assert reduce_language(unicodedata.normalize("NFD", "französisch")) == ("fr", "changed")

@@ -138,11 +138,18 @@ def test_what_trace_json_names_is_compared_with_what_is_recomputed(folder, tmp_p
     assert [line.split()[1] for line in said.splitlines() if line.startswith("DIFFERS")] == [name]
 
 
-def test_a_text_whose_case_and_accents_a_tokenizer_drops_is_in_its_tokens():
-    tokens = {"tokens.bytes": numpy.frombuffer('post:"unlu istanbul ısınma fi 1 हिन्दी" answer'.encode(), numpy.uint8)}
-    for text in ("Ünlü İSTANBUL", "Isınma ﬁ ①", "हिन्दी", "🙂"):
-        assert check_text({"text": text}, tokens), text
-    assert not check_text({"text": "istanbul ankara"}, tokens)
+def test_the_text_is_that_of_the_post_s_tokens():
+    """A tokenizer may drop case and accents, and nothing else; a text without a letter is compared by its signs."""
+    def trace(text, post):
+        parts = [("prompt", 'post:"'), *(("post", piece) for piece in post), ("prompt", '" answer')]
+        return {"text": text, "tokens": [{"part": part, "bytes": piece.encode().hex()} for part, piece in parts]}
+
+    for text, post in (("Ünlü İSTANBUL", ["unlu", " istanbul"]), ("Isınma ﬁ ①", ["ısınma", " fi 1"]),
+                       ("हिन्दी", ["हिन्दी"]), ("🙂 !", ["🙂!"]), ("ﷺ قال", ["صلي الله عليه وسلم", " قال"]), ("", [])):
+        assert check_text(trace(text, post)), text
+    for text, post in (("istanbul ankara", ["istanbul"]), ("istanbul", ["not", " istanbul"]), ("🤮", ["🙂"]),
+                       ("", ["a"]), ("answer", ["istanbul"])):
+        assert not check_text(trace(text, post)), text
 
 
 def test_a_file_does_not_say_how_wrong_it_may_be(folder, tmp_path, capsys):

@@ -38,6 +38,13 @@ def test_a_file_that_cannot_be_read_is_not_yet(text, words, tmp_path):
     assert "None" not in out
 
 
+def test_a_dataclass_in_an_answer_finds_its_module(tmp_path):
+    lines = ["from dataclasses import dataclass", "@dataclass", "class Block:", "    x: 'int'"]
+    functions = solution(6).read_text().split('"""', 2)[2]  # behind the file's docstring
+    status, out, _ = command("check", 6, "--file", written(tmp_path, "\n".join(lines) + functions))
+    assert status == 0 and "All right" in out, out
+
+
 def test_a_missing_file_is_an_error(tmp_path):
     status, out, err = command("check", 6, "--file", tmp_path / "none.py")
     assert status == 2 and err == f"error: {tmp_path / 'none.py'}: is not there\n" and "not yet" not in out

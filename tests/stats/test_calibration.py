@@ -83,6 +83,8 @@ def test_the_languages():
         assert row["brier_ci"][0] < row["brier"] < row["brier_ci"][1]
         assert row["gap_ci"][0] < row["gap"] < row["gap_ci"][1]
     assert rows[0]["gap"] == pytest.approx((q.max(1) - right).mean()) and rows[0]["gap_ci"][0] > 0
+    for row in by_language(q, gold, ["en", "tr"] * 200, numpy.arange(400) % 9):  # nine authors tell no interval
+        assert row["gap_ci"] == row["brier_ci"] == [None, None] and row["gap"] is not None
     fourfold = [numpy.repeat(part, 4, axis=0) for part in (q, gold, ["en", "tr"] * 200)]
     apart, together = (by_language(*fourfold[:2], fourfold[2].tolist(), clusters)
                        for clusters in (numpy.arange(1600), numpy.arange(1600) // 4))

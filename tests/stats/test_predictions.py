@@ -138,6 +138,8 @@ def test_small_cells_are_known():
     for size, small in ((2, False), (50, True)):  # 400 rows by 8 authors
         pairs = Rows(rows.ids, rows.language, rows.gold, numpy.arange(400) // size, rows.grouping)
         assert pairs.is_small(everything) is small
+    giant = numpy.where(numpy.arange(400) < 300, 0, numpy.arange(400))  # a hundred authors, of whom one wrote most
+    assert Rows(rows.ids, rows.language, rows.gold, giant, rows.grouping).is_small(everything) is True
 
 
 @pytest.mark.parametrize("name, says", [

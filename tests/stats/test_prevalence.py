@@ -245,3 +245,21 @@ def test_intervals_cover_the_truth_of_groups_with_few_codes(rows, share):
                 inside[name] += getattr(one, name).low <= mean <= getattr(one, name).high
     print(rows, share, {name: count / 1980 for name, count in inside.items()})
     assert all(0.92 <= count / 1980 <= 0.995 for count in inside.values()), inside
+
+
+@pytest.mark.parametrize(("sensitivity", "specificity"), [(0.0, 1.0), (0.5, 0.5), (0.1, 1.0), (0.7, 0.9), (0.95, 0.95)])
+def test_beyond_the_posts_clusters_count_whatever_the_machine_is_worth(sensitivity, specificity):
+    """Sixty authors of fifty posts whose rates differ: what the clusters add must not hang on the machine."""
+    stream, held, widths = numpy.random.default_rng(5), [], []
+    cluster = numpy.repeat(numpy.arange(60), 50)
+    for _ in range(40):
+        y = (stream.random(3000) < stream.beta(0.3 * 4, 0.7 * 4, 60)[cluster]).astype(int)
+        said = (stream.random(3000) < numpy.where(y == 1, sensitivity, 1 - specificity)).astype(int)
+        post = numpy.sort(stream.choice(3000, 600, replace=False))
+        coded = Coded(post, y[post], *equal_probabilities(600, 3000))
+        machine = Machine(2, said, numpy.zeros(3000, dtype=int), 1, None, cluster)
+        together, apart = (prevalence(one, coded, beyond=True)[1].ppi
+                           for one in (machine, Machine(2, said, machine.group, 1)))
+        held.append(together.low <= 0.3 <= together.high)
+        widths.append(together.width / apart.width)
+    assert numpy.mean(held) > 0.85 and numpy.median(widths) > 1.7

@@ -93,6 +93,19 @@ def test_what_rests_on_one_post_or_one_cluster_is_refused():
         regression(asked, sample)
 
 
+def test_where_the_value_that_is_left_out_has_one_code_it_is_said():
+    def columns(value):  # 0 is left out, 1 and 2 have a column
+        return numpy.column_stack([numpy.ones(len(value)), value == 1, value == 2]).astype(float)
+
+    asked, sample = level(150)
+    codes = 1 + numpy.arange(450) % 2
+    codes[0] = 0
+    asked = replace(asked, names=["(intercept)", "language: en", "language: es"],
+                    matrix=columns(numpy.arange(5000) % 3), coded_matrix=columns(codes))
+    with pytest.raises(UserError, match="the value that is left out beside 'language: en' rests on a single coded"):
+        regression(asked, sample)
+
+
 def test_a_machine_that_never_gives_the_label_has_no_naive_coefficient():
     asked, sample = level(60, model="logistic")
     asked.outcome[:] = 0

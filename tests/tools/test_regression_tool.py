@@ -145,9 +145,11 @@ def test_numbers_with_decimal_commas(files, tmp_path):
     plain = run("--outcome", "label=anti", "--on", "shares")[1]["coefficients"]
     jsonl(tmp_path / "labels.jsonl", [row | {"shares": str(row["shares"]).replace(".", ",")} for row in labels])
     assert run("--outcome", "label=anti", "--on", "shares")[1]["coefficients"] == plain
-    jsonl(tmp_path / "labels.jsonl", [row | {"shares": f"{n % 7},{100 + n}"} for n, row in enumerate(labels)])
+    jsonl(tmp_path / "labels.jsonl", [row | {"shares": f"0,{100 + n % 800}"} for n, row in enumerate(labels)])
+    assert len(run("--outcome", "label=anti", "--on", "shares")[1]["coefficients"]) == 2  # no thousand begins with 0
+    jsonl(tmp_path / "labels.jsonl", [row | {"shares": f"{1 + n % 7},{100 + n % 800}"} for n, row in enumerate(labels)])
     refused(main, *WORDS, "--outcome", "label=anti", "--on", "shares",
-            says=["--on shares: '0,100' could be one and a part, or a thousand"])
+            says=["--on shares: '1,100' could be one and a part, or a thousand", "--words"])
 
 
 @pytest.mark.parametrize(("words", "says"), [

@@ -108,8 +108,12 @@ def test_posts_without_a_date_are_a_group():
 
 def test_where_no_month_is_found_the_names_of_dates_are_said():
     labels, codes = files()
-    write("labels.csv", [{"Datum" if key == "date" else key: value for key, value in row.items()} for row in labels])
+    write("labels.csv", [{"Tag" if key == "date" else key: value for key, value in row.items()} for row in labels])
     write("coded.csv", codes)
     refused(main, *WORDS, "--by", "month", says=["has no such column", "is called date, created_at, created"])
+    write("labels.csv", [{"Datum" if key == "date" else key: value for key, value in row.items()} for row in labels])
+    assert {row["group"] for row in shares()} == {"2024-01", "2024-02", "2024-03"}
     write("labels.csv", [row | {"date": "04/05/2024"} for row in labels])
-    refused(main, *WORDS, "--by", "month", says=["'04/05/2024' is not written as 2024-03-31 or 31.03.2024"])
+    refused(main, *WORDS, "--by", "month", says=["date '04/05/2024' may be either month; add a column 'month'"])
+    write("labels.csv", [row | {"date": "May 2024"} for row in labels])
+    refused(main, *WORDS, "--by", "month", says=["'May 2024' is not written as 2024-03-31 or 31.03.2024"])

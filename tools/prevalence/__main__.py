@@ -43,7 +43,7 @@ class PrevalenceOptions(ColumnOptions):
     run: str | None = option(None, "the run that labelled the posts: its codebook, and codes of its training posts are "
                              "refused", metavar="DIR")
     posts: str | None = option(None, "the posts, joined by id: texts, and columns for --by", metavar="FILE")
-    json: str | None = option(None, "write the table there as well", metavar="FILE")
+    json: str | None = option(None, "write the table there as well, with how it was made", metavar="FILE")
     figure: str | None = option(None, "draw the shares there: .png, .svg or .pdf", metavar="FILE")
     beyond: bool = option(False, "intervals for the process that made the posts, of which these are a draw, not for "
                           "these posts alone")
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     print("\n".join([table_of(found, labels, list(options.by)), "", *verdicts(found, labels, options)]))
     if options.json:
         write_json(options.json, {
-            "by": list(options.by), "beyond": options.beyond, "clusters": options.clusters, "level": LEVEL,
+            "schema": 2, "by": list(options.by), "beyond": options.beyond, "clusters": options.clusters, "level": LEVEL,
             "seed": options.seed, "design": design,
             "shares": [as_dict(share, labels, list(options.by)) for share in found]})
         print(f"table: {options.json}")

@@ -16,7 +16,7 @@ from common.reading import check_path
 from data.annotators import Agreement, read_labelled
 from data.checks import TrainingTexts
 from data.codebook import Codebook
-from data.dates import DATES, month_of
+from data.dates import DATES, date_column, month_of, months_of
 from data.inputs import expand
 from data.languages import UNDETERMINED
 from data.notes import Notes
@@ -218,12 +218,13 @@ def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
     for one in both:
         if name in one.extra:
             return one.extra[name].strip() or "(none)"
-        date = next((one.extra[d] for d in DATES if d in one.extra), None) if name == "month" else None
-        if date is not None:
+        column = date_column(one.extra) if name == "month" else None
+        if column is not None:
+            date = one.extra[column]
             month = month_of(date) if date.strip() else "(none)"
             if month is None:
-                raise UserError(f"{one.place}: date '{date[:20]}' is not written as 2024-03-31 or 31.03.2024; add a "
-                                "column 'month'")
+                why = "may be either month" if months_of(date) else "is not written as 2024-03-31 or 31.03.2024"
+                raise UserError(f"{one.place}: date '{date[:20]}' {why}; add a column 'month'")
             return month
     there = sorted({"language"}.union(*(one.extra for one in both)))
     lacks = f"{post.place} has no such column"

@@ -17,6 +17,7 @@ LABEL = "label"
 MOST_VALUES = 100  # of a column of words: with more, it holds names
 LARGEST = 1e15  # number of a column
 _COMMA = re.compile(r"[-+]?\d+(,\d+)?")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")  # 1,234: no thousand begins with 0, nor has four digits before
 
 
 def term_of(term: str) -> tuple[str, str | None]:
@@ -115,9 +116,9 @@ def with_commas(values: list[str], where: str) -> bool:
     own = [value for value in written if "," in value]
     if not own or not all(_COMMA.fullmatch(value) for value in written):
         return False
-    if all(len(value.partition(",")[2]) == 3 for value in own):
+    if all(_THOUSANDS.fullmatch(value) for value in own):
         raise UserError(f"{where}: '{own[0][:20]}' could be one and a part, or a thousand and more; write numbers with "
-                        "a point and no comma")
+                        "a point and no comma, or name the column in --words, too, if these are names")
     return True
 
 

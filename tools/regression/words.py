@@ -87,8 +87,9 @@ def as_dict(found: list[Coefficient], tuned: float, asked: Question, references:
             options: RegressionOptions) -> dict:
     """The JSON file."""
     names = ("naive", "coded", "ppi", "dsl")
-    return {"model": asked.model, "outcome": options.outcome, "on": list(options.on), "references": dict(references),
-            "clusters": options.clusters, "n": len(asked.outcome), "n_coded": len(asked.coded_outcome),
+    return {"schema": 2, "model": asked.model, "outcome": options.outcome, "on": list(options.on),
+            "references": dict(references), "clusters": options.clusters, "n": len(asked.outcome),
+            "n_coded": len(asked.coded_outcome),
             "design": design, "level": LEVEL, "seed": options.seed, "tuned": tuned,
             "coefficients": [{"term": one.name} | {name: getattr(one, name).to_dict() for name in names}
                              | {"reach": one.reach, "events": one.events} for one in found]}
