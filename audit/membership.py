@@ -23,6 +23,7 @@ import numpy as np
 
 from report.intervals import LEVEL, percentiles
 
+SIDES = ("training", "unseen")  # the posts
 LEAST = 20  # groups of posts on each side, for a verdict
 TOLD, NOT_TOLD, UNKNOWN = "told apart", "not told apart", "not judged"
 
@@ -37,11 +38,10 @@ def membership(run: Sequence[np.ndarray], base: Sequence[np.ndarray], groups: Se
     found = {name: {"above": above(*losses), "above_ci": _interval(drawn.get(name))}
              for name, losses in attackers.items()}
     for name in ("with_adapter", "without"):
-        found[name]["loss"] = {kind: float(part.mean()) for kind, part in zip(("training", "unseen"), attackers[name],
-                                                                              strict=True)}
+        found[name]["loss"] = {side: float(part.mean()) for side, part in zip(SIDES, attackers[name], strict=True)}
     found["difference"] = {"value": found["with_adapter"]["above"] - found["without"]["above"],
                            "ci": _interval(drawn["with_adapter"] - drawn["without"]) if draws else None}
-    found["groups"] = dict(zip(("training", "unseen"), (len(np.unique(part)) for part in groups), strict=True))
+    found["groups"] = dict(zip(SIDES, (len(np.unique(part)) for part in groups), strict=True))
     return found | {"verdict": verdict(found)}
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from audit.adapter import switched_off
-from audit.membership import membership
+from audit.membership import SIDES, membership
 from audit.subject import Subject
 from common.packed import pack
 from data.checks import TrainingTexts
@@ -31,13 +31,12 @@ from data.groups import group_posts
 from data.posts import Post
 from finetune.loop import token_losses
 from lora.inject import adapters
-from report.clusters import worth
+from report.clusters import worth_of
 from report.intervals import rate_difference, wilson
 
 WORDS = 10  # tokens that a continuation must have right
 SHORTEST = 6  # tokens of a post that can be cut in two
 MOST = 300  # training posts that are asked about
-SIDES = ("training", "unseen")
 
 
 def memorisation(subject: Subject, training: Sequence[Post], loss: str, *, draws: int = 2000, seed: int = 0,
@@ -140,8 +139,7 @@ def _exposure(training: np.ndarray, unseen: np.ndarray) -> dict:
 def _continued(right: dict[str, np.ndarray], groups: dict[str, np.ndarray]) -> dict:
     """Counts and rates of posts that are continued, and the difference of the two rates with its interval."""
     counts = {name: (int(part.sum()), len(part)) for name, part in right.items()}
-    worths = {name: worth(part, groups[name]) for name, part in right.items()}
-    sides = {name: [worths[name] * count for count in counts[name]] for name in SIDES}
+    sides = {name: worth_of(right[name], groups[name]) for name in SIDES}
     return {"continued": {name: {"posts": k, "rate": k / n, "rate_ci": list(wilson(*sides[name]))}
                           for name, (k, n) in counts.items()},
             "continued_difference": list(rate_difference(*(sides[name] for name in SIDES)))}

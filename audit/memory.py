@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from audit.membership import LEAST, TOLD, UNKNOWN
+from audit.membership import LEAST, SIDES, TOLD, UNKNOWN
 from audit.words import percent, percents, unbroken, whole
 from report.markup import Html, grid, tag
 from report.words import number
@@ -68,8 +68,7 @@ def memorisation(found: Mapping) -> list[Html]:
     if not found["measured"] or found["why"]:
         return [tag("p", found["why"][:1].upper() + found["why"][1:])]
     whole_texts, posts = found["loss"] == "text", found["posts"]
-    rows = [[words, *(number(found[key]["loss"][name], 4) if "loss" in found[key] else None
-                      for name in ("training", "unseen")),
+    rows = [[words, *(number(found[key]["loss"][name], 4) if "loss" in found[key] else None for name in SIDES),
              f"{100 * found[key]['above']:.1f}", percents(found[key]["above_ci"])] for key, words in KEYS]
     more = found["difference"]
     beside = f" {percents(more['ci'])}" if more["ci"] else ""
@@ -86,7 +85,7 @@ def memorisation(found: Mapping) -> list[Html]:
         rows = [[f"{words}, {name} posts", posts[name], number(found[key]["exposure"][name], 2),
                  found[key]["continued"][name]["posts"], f"{100 * found[key]['continued'][name]['rate']:.1f}",
                  percents(found[key]["continued"][name]["rate_ci"])]
-                for key, words in KEYS[:2] for name in ("training", "unseen")]
+                for key, words in KEYS[:2] for name in SIDES]
         parts += [tag("h3", "What it writes on"),
                   grid(["of", "n", "exposure, bits", "continued", "continued, %", "interval of continued, %"], rows,
                        class_="wide"),

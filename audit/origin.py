@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from audit.provenance import KEPT
+from finetune.run_folder import MADE
 from report.markup import Html, grid, tag
 from report.words import counted
 
-ADAPTER = ("adapter/adapter_config.json", "adapter/adapter_model.safetensors")
+ADAPTER = tuple(name for name in MADE if name.startswith("adapter/"))
 
 
 def said_of_provenance(found: Mapping) -> str:

@@ -79,10 +79,7 @@ def open_subject(run: RunFolder, posts: list[Post], groups: Sequence[int], *, mo
 
 def table_of(posts: Sequence[Post], groups: Sequence[int], codebook) -> Rows:
     """Labelled posts as `stats` takes them; those of one group are one cluster."""
-    grouping = Grouping(codebook.labels, codebook.related)
-    return Rows(np.array([post.id for post in posts]), np.array([post.language for post in posts]),
-                np.array([codebook.labels.index(post.label) for post in posts], dtype=np.int64),
-                np.array(groups, dtype=np.int64), grouping)
+    return Rows.of(posts, groups, Grouping(codebook.labels, codebook.related))
 
 
 def level_of(model: nn.Module) -> str:

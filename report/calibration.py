@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 import numpy
 
-from report.clusters import worth
-from report.intervals import LEVEL, bootstrap, wilson
+from report.clusters import rate_interval, worth
+from report.intervals import LEVEL, bootstrap
 
 BINS = 10
 LEAST_IN_BIN = 10
@@ -65,8 +65,7 @@ def coverage_curve(confidence: numpy.ndarray, right: numpy.ndarray, level: float
     for threshold in THRESHOLDS:
         inside = confidence >= threshold
         n = int(inside.sum())
-        part = worth(right[inside], clusters[inside], level) if n else 1.0
-        low, high = wilson(part * int(right[inside].sum()), part * n, level) or (None, None)
+        low, high = rate_interval(right[inside], clusters[inside], level) or (None, None)
         rows.append({"threshold": threshold, "coverage": n / len(right) if len(right) else None, "n": n,
                      "accuracy": float(right[inside].mean()) if n else None, "low": low, "high": high})
     return rows

@@ -54,10 +54,13 @@ def effective(clusters: numpy.ndarray) -> float:
 
 def rate_interval(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
     """Wilson's interval of the rate of hits (n,) within [0, 1], as many as they are `worth`; None without rows."""
-    if not len(hits):
-        return None
-    rows = worth(hits, clusters, level)
-    return wilson(rows * float(hits.sum()), rows * len(hits), level)
+    return wilson(*worth_of(hits, clusters, level), level) if len(hits) else None
+
+
+def worth_of(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """(hits, rows) of n > 0 rows, as many as they are `worth`: what a formula for independent rows is given."""
+    part = worth(hits, clusters, level)
+    return part * float(hits.sum()), part * len(hits)
 
 
 @dataclass(frozen=True)

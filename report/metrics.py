@@ -185,9 +185,10 @@ class _Table:
 
     def cells(self, strata: dict[str, numpy.ndarray], groups: dict[str, list[str]], stream: str) -> dict[str, dict]:
         """Cells over unions of strata (name -> row indices); `stream` gives each column random numbers of its own."""
-        members = {cell: [stream + name for name in self._joined(strata, names)] for cell, names in groups.items()}
-        whole = {stream + "+".join(names): numpy.concatenate([strata[s] for s in names])
-                 for cell in groups.values() for names in self._joined(strata, cell).values()}
+        joined = {cell: self._joined(strata, names) for cell, names in groups.items()}
+        members = {cell: [stream + name for name in parts] for cell, parts in joined.items()}
+        whole = {stream + name: numpy.concatenate([strata[s] for s in held])
+                 for parts in joined.values() for name, held in parts.items()}
         counted = {name: patterns(self.indices[rows], self.clusters[rows], self.grouping.width)
                    for name, rows in whole.items()}
         intervals = bootstrap(counted, members, self._statistic, draws=self.draws, seed=self.seed, level=self.level)

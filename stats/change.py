@@ -7,7 +7,7 @@ For posts i = 1 .. n with label probabilities p (before) and q (after):
     F1 change   macro-F1 after minus before on the same posts; percentiles of a paired bootstrap (`stats.paired`)
 
 Both bootstraps draw clusters (copies of a text, posts of one author where --group-by says so) within each language. All
-intervals are at 95 % and cover the choice of posts alone. Where a label's posts come from fewer than ten clusters, F1
+intervals are at 95 % and cover the choice of posts alone. Where a label's posts are worth fewer than ten clusters, F1
 has no interval (`Rows.is_small`).
 """
 

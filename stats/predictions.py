@@ -44,6 +44,15 @@ class Rows:
     clusters: numpy.ndarray
     grouping: Grouping
 
+    @classmethod
+    def of(cls, posts: Sequence, groups: Sequence[int], grouping: Grouping) -> "Rows":
+        """Labelled posts (each with `id`, `language` and `label`) as statistics take them; those of equal `groups` are
+        one cluster."""
+        return cls(numpy.array([post.id for post in posts], dtype=object),
+                   numpy.array([post.language for post in posts], dtype=object),
+                   numpy.array([grouping.labels.index(post.label) for post in posts], dtype=numpy.int64),
+                   numpy.array(groups, dtype=numpy.int64), grouping)
+
     @cached_property
     def languages(self) -> list[str]:
         """The languages that occur, sorted."""

@@ -156,24 +156,22 @@ class Draw:
     def behind(self, b, data, weights, group) -> tuple[numpy.ndarray, numpy.ndarray | None]:
         """reach (p,), and the ones or zeros on the weaker side (p,), None of an outcome with other values."""
         matrix, outcome = data
-        change = self.mean(matrix, b)[1]
-        inverse = numpy.linalg.inv(self.equation([(matrix, outcome, weights)], b)[1])
-        a = weights[:, None] * (matrix @ inverse.T @ self.back.T)
-        a[abs(a) < 1e-9 * abs(a).max(0)] = 0.0
-        root = abs(a) * numpy.sqrt(numpy.broadcast_to(change, len(a)))[:, None]
+        root = weights * numpy.sqrt(self.mean(matrix, b)[1])
+        turn = self.back @ numpy.linalg.inv(self.equation([(matrix, outcome, weights)], b)[1])
+        is_binary, reach, events = bool(numpy.isin(outcome, (0, 1)).all()), [], []
 
-        def kish(values: numpy.ndarray) -> numpy.ndarray:
-            sums = numpy.stack([numpy.bincount(group, column) for column in values.T], 1)
-            return sums.sum(0) ** 2 / numpy.maximum((sums**2).sum(0), 1e-300)
+        def kish(values: numpy.ndarray) -> float:
+            sums = numpy.bincount(group, values)
+            return float(sums.sum() ** 2 / max(sums @ sums, 1e-300))
 
-        v = root**2
-        if not numpy.isin(outcome, (0, 1)).all():
-            return kish(v), None
-        found = []
-        for side in (a > 0, a < 0):
-            counts = (v * side).sum(0) > MATTERS * v.sum(0)
-            found += [numpy.where(counts, kish(root * side * (outcome == y)[:, None]), numpy.inf) for y in (0, 1)]
-        return kish(v), numpy.min(found, axis=0)
+        for row in turn:  # one coefficient at a time: N posts in each of their columns would be much memory
+            a = root * (matrix @ row)
+            a[abs(a) < 1e-9 * abs(a).max()] = 0.0
+            reach.append(kish(a**2))
+            sides = [side for side in (a > 0, a < 0) if (a[side] ** 2).sum() > MATTERS * (a**2).sum()]
+            events.append(min((kish(abs(a) * side * (outcome == y)) for side in sides for y in (0, 1)),
+                              default=float("inf")) if is_binary else None)
+        return numpy.array(reach), numpy.array(events) if is_binary else None
 
     def moved(self, b, hand, surrogate, weight: float) -> tuple[numpy.ndarray, numpy.ndarray]:
         """u (K, p) of all clusters, and A (mean_s d - D) times the root of its factor in B, (S, p)."""

@@ -33,7 +33,7 @@ from math import log, pi, prod
 
 import numpy
 
-from report.clusters import worth
+from report.clusters import worth_of
 from report.counts import views
 from report.intervals import LEVEL, percentiles, wilson
 from stats.predictions import QUESTIONS, Predictions, figure_of, resampled
@@ -118,8 +118,7 @@ def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] |
         if drawn is None:
             hits, counted = rate_counts(figure, counts_of_rows(model, chosen), rows.grouping)
             inside = counted > 0
-            part = worth(hits[inside], rows.clusters[chosen][inside], level)
-            pair = (part * hits.sum(), part * counted.sum())
+            pair = worth_of(hits[inside], rows.clusters[chosen][inside], level)
             table[-1]["n"], (low, high) = int(counted.sum()), wilson(*pair, level)
         else:
             values, n = drawn[code][~numpy.isnan(drawn[code])], table[-1]["n"]

@@ -77,11 +77,8 @@ class Material:
         """The chosen rows as the arrays from which figures are computed."""
         posts = [post for post, wanted in zip(self.rows, chosen, strict=True) if wanted]
         book = self.codebook
-        return Rows(np.array([post.id for post in posts], dtype=object),
-                    np.array([post.language for post in posts], dtype=object),
-                    np.array([book.index(post.label) for post in posts], dtype=np.int64),
-                    np.array([self.group[id(post)] for post in posts], dtype=np.int64),
-                    Grouping(book.labels, book.related, book.stance or None))
+        return Rows.of(posts, [self.group[id(post)] for post in posts],
+                       Grouping(book.labels, book.related, book.stance or None))
 
     def fold_of(self, round: int, folds: int) -> dict[int, int]:
         """id(post) -> fold 1 to `folds`, for every post of a folded language; groups stay together.

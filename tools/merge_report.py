@@ -224,8 +224,7 @@ def compare(found: dict[str, np.ndarray], posts: list[Post], groups: np.ndarray,
 
     groups (n,): equal for posts that belong together.
     """
-    table = Rows(np.array([post.id for post in posts]), np.array([post.language for post in posts]),
-                 np.array([labels.index(post.label) for post in posts]), groups, Grouping(labels))
+    table = Rows.of(posts, groups, Grouping(labels))
     rows, reference = [], None
     for name, probabilities in found.items():
         answers = Predictions(table, decide(probabilities), probabilities.astype(np.float64))

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data.languages import language_name
-from report.clusters import WORTHS, worth
+from report.clusters import WORTHS, worth_of
 from report.intervals import wilson
 from report.words import counted
 from stats.predictions import Predictions, figures_of
@@ -118,9 +118,7 @@ def accuracy_rows(fits: Sequence[Predictions], codes: Sequence[str]) -> list[dic
     rows = fits[0].rows
     n = [int((rows.language == code).sum()) for code in codes]
     hits = np.mean([fit.correct for fit in fits], 0)
-    parts = [worth(hits[rows.language == code], rows.clusters[rows.language == code]) for code in codes]
-    sides = [(part * float(hits[rows.language == code].sum()), part * count)
-             for code, count, part in zip(codes, n, parts, strict=True)]
+    sides = [worth_of(hits[rows.language == code], rows.clusters[rows.language == code]) for code in codes]
     pooled = pool_rates(*zip(*sides, strict=True)).value if len(codes) >= FEWEST else [None] * len(codes)
     return [{"language": code, "n": count, "small": bool(rows.is_small(rows.language == code)), "pooled": value,
              "accuracy": side[0] / side[1], **dict(zip(("low", "high"), wilson(*side), strict=True))}

@@ -1,6 +1,5 @@
 """From the options to the regression's matrix and outcome, with the machine's labels and with the codes."""
 
-
 import re
 
 import numpy
