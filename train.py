@@ -26,8 +26,9 @@ from common.terminal import command, counted, human_bytes, human_seconds, progre
 from data.exposure import exposure_table
 from finetune.build import choose_graphs, choose_order, make_trainer, what_comes
 from finetune.defaults import fill_in
+from finetune.fit import NotFinite, Watch, fit, overflowed
 from finetune.learning import Learning, advice, answers_of, sample
-from finetune.loop import NotFinite, Trainer, Watch, fit
+from finetune.loop import Trainer
 from finetune.memory import fullest, plan_memory
 from finetune.options import PRESETS, TrainOptions
 from finetune.prepare import Prepared, prepare
@@ -132,9 +133,6 @@ def complete(options: TrainOptions) -> None:
     if not options.resume:
         for line in options.take_from_split():
             print(f"  {line}")
-    if options.dtype == "float16":
-        raise UserError("--dtype float16: small gradients become 0 in it, and there is no loss scaling here; train in "
-                        "float32 or bfloat16 (eval.py and classify.py take float16)")
     if options.resume and not options.out:
         raise UserError("--resume: needs --out, the folder of the run to continue")
 
@@ -277,7 +275,8 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
     """Write the results of the run, and print where they are."""
     from report.page import write_page  # matplotlib: half a second that no error message should wait for
 
-    posts = sum(line.get("posts", 0) for line in run.read_log())
+    steps = run.read_log()
+    posts = sum(line.get("posts", 0) for line in steps)
     write_json(run.path / "training_texts.json", prepared.texts.to_dict())
     run.facts |= {"ended": ended, "step": trainer.step_count, "seconds": round(seconds, 3), "posts_seen": posts,
                   "halvings": trainer.halvings, "checkpointing": trainer.checkpointing,
@@ -287,11 +286,12 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
         run.facts["calibration"] = validated(run, watch).get("calibration")
     run.facts["run_hash"] = sha256_json([run.facts["options"], run.facts["hashes"]])
     run.facts |= {"files": run.file_hashes(), "finished": True}
-    write_page(run.path / "report.html", facts=run.facts, steps=run.read_log(), title=f"Training run {run.path.name}")
+    write_page(run.path / "report.html", facts=run.facts, steps=steps, title=f"Training run {run.path.name}")
     run.save()
     print(f"trained {counted(trainer.step_count, 'step')} in {human_seconds(seconds)} ({ended}); adapter of the "
           f"{run.facts['adapter_from']}")
-    print("\n".join(f"  {run.facts[key]['sentence']}" for key in ("learning", "answers")))
+    said = [run.facts[key]["sentence"] for key in ("learning", "answers")] + overflowed(steps)
+    print("\n".join(f"  {line}" for line in said))
     size = sum(path.stat().st_size for path in (run.path / "adapter").iterdir())
     print(f"run: {run.path} (adapter {human_bytes(size)}); next: {command('eval.py', '--run', run.path)} --data FILE")
 

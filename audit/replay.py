@@ -21,6 +21,7 @@ from torch import nn
 from audit.trained import Trained
 from common.errors import UserError, line_of
 from finetune.build import choose_order, make_trainer
+from finetune.fit import figures
 from finetune.loop import Trainer
 from finetune.memory import MemoryPlan
 from finetune.options import TrainOptions
@@ -73,7 +74,7 @@ def replay(run: RunFolder, audited: nn.Module, trained: Trained, steps: int, *,
         done = progress(len(logged[:steps]))
         for line in logged[:steps]:
             seen.update(trainer.indices(trainer.step_count))
-            made = {key: plain(value) for key, value in trainer.step().items()}
+            made = {key: plain(value) for key, value in figures(trainer.step()).items()}
             found["steps"] += 1
             done()
             wrong = [key for key in COMPARED if made.get(key) != line.get(key)]
@@ -102,7 +103,6 @@ def chosen_step(run: RunFolder) -> int | None:
 
 def plain(value):
     """A figure of a step as log.jsonl has it; what JSON has no number for, as text."""
-    value = value.item() if isinstance(value, torch.Tensor) else value
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -39,8 +39,12 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) -> tuple[torch.dtype, str]:
-    """The compute dtype, and why: bfloat16 on a GPU that multiplies it natively, else float32; "fast" takes it on such
-    a CPU, too."""
+    """The compute dtype, and why.
+
+    bfloat16 on a GPU that multiplies it natively; float16 on one with tensor cores for that alone (a T4, an RTX 20),
+    which the programs' "auto" takes and `None` does not, since gradients in it need a scaled loss; else float32. "fast"
+    takes bfloat16 on a CPU that multiplies it, too.
+    """
     if isinstance(name, torch.dtype):
         return name, "it was requested"
     if name not in (None, "auto", "fast"):
@@ -48,9 +52,11 @@ def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) ->
             raise UserError(f"--dtype {name}: is not one of auto, fast, {', '.join(DTYPES)}")
         return DTYPES[name], "it was requested"
     if device.type == "cuda":
-        if torch.cuda.get_device_capability(device) >= (8, 0):
+        capability = torch.cuda.get_device_capability(device)
+        if capability >= (8, 0):
             return torch.bfloat16, "this GPU multiplies bfloat16 natively"
-        # float16's range is too small for gradients without loss scaling; for labelling alone it can be chosen.
+        if capability >= (7, 0) and name is not None:
+            return torch.float16, "this GPU has tensor cores for float16, and none for bfloat16"
         return torch.float32, "this GPU has no native bfloat16"
     if device.type == "cpu" and multiplies_bfloat16():
         if name == "fast":
@@ -149,8 +155,9 @@ class MachineOptions:
 
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME",
                          group=MACHINE)
-    dtype: str = option("auto", "compute dtype of the model; fast: bfloat16 wherever the device multiplies it "
-                        "natively, which auto does on a GPU alone", group=MACHINE, choices=("auto", "fast", *DTYPES))
+    dtype: str = option("auto", "compute dtype of the model; auto: 16 bits on a GPU with tensor cores for them, "
+                        "else float32; fast: bfloat16 on a CPU that multiplies it, too", group=MACHINE,
+                        choices=("auto", "fast", *DTYPES))
     micro_tokens: int = option(0, "tokens that go through the model at once; 0 chooses (train.py: by the memory at "
                                "hand)", minimum=0, group=MACHINE)
     threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, maximum=4096,

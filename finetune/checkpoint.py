@@ -31,6 +31,8 @@ def check_trainer(found, fresh: Mapping, total_steps: int) -> None:
     """Raise `ValueError` unless `found` is a state that the trainer, whose state now is `fresh`, could have left."""
     if not isinstance(found, dict):
         raise ValueError("trainer is of another kind")
+    if "scaler" not in found:  # of a run that began in another dtype, on another machine
+        fresh = {key: value for key, value in fresh.items() if key != "scaler"}
     for key, value in fresh.items():
         if type(found.get(key)) is not type(value):
             raise ValueError(f"{key} is missing or of another kind")
@@ -42,6 +44,8 @@ def check_trainer(found, fresh: Mapping, total_steps: int) -> None:
             _is_like(found["parameters"][name], tensor) for name, tensor in parameters.items()):
         raise ValueError("the checkpoint is of another set of adapters")
     _check_optimizer(found["optimizer"], fresh["optimizer"], list(parameters.values()), found["step"])
+    if "scaler" in fresh and not _is_scaler(found["scaler"], fresh["scaler"]):
+        raise ValueError("the scale of the loss is of another kind")
     if not _is_like(found["rng"], fresh["rng"]) or not all(map(is_plain, found["cuda_rng"])):
         raise ValueError("the state of the random numbers is of another kind")
     try:
@@ -65,6 +69,14 @@ def _check_optimizer(found: dict, fresh: dict, parameters: list[torch.Tensor], s
                 _is_like(part[name], parameters[number]) for name in MOMENTS - {"step"}) or not (
                 is_plain(part["step"]) and part["step"].numel() == 1 and part["step"].is_floating_point()):
             raise ValueError("the optimiser's moments are of another kind")
+
+
+def _is_scaler(found: dict, fresh: dict) -> bool:
+    """A scale of the loss above 0, and how many steps it has held, in the settings of the fresh one."""
+    own = {"scale": fresh["scale"], "_growth_tracker": fresh["_growth_tracker"]}
+    return _is_same(found | own, fresh) and found.keys() == fresh.keys() and (
+        type(found["scale"]) is float and 0 < found["scale"] < math.inf) and (
+        type(found["_growth_tracker"]) is int and 0 <= found["_growth_tracker"] <= fresh["growth_interval"])
 
 
 def _is_same(found, value) -> bool:

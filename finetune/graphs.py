@@ -113,7 +113,8 @@ class Inputs:
 
 
 class Graphs:
-    """Pieces of one trainer's steps. `compute(batch, labels, weights) -> loss` is what a graph records.
+    """Pieces of one trainer's steps. `compute(batch, labels, weights) -> loss` is what a graph records, and the
+    gradients of `scale(loss)`.
 
     After `begin`, every `add` adds a piece's gradients to the parameters' `grad`, whose memory stays the same. If there
     is no memory for a piece beside what is recorded, a warning says so, and it and all further ones are computed
@@ -121,8 +122,8 @@ class Graphs:
     to go on.
     """
 
-    def __init__(self, model, compute):
-        self.model, self.compute, self.given_up = model, compute, False
+    def __init__(self, model, compute, scale):
+        self.model, self.compute, self.scale, self.given_up = model, compute, scale, False
         self.parameters = list(trainable_parameters(model).values())
         self.sums = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.pieces: dict[tuple, Piece] = {}
@@ -191,7 +192,7 @@ class Graphs:
         _, _, _, labels, weights, share, *_ = piece.inputs.tensors
         with cast_once(self.model, self.model.dtype):
             loss = self.compute(piece.batch, labels, weights) * share
-            gradients = torch.autograd.grad(loss, self.parameters)
+            gradients = torch.autograd.grad(self.scale(loss), self.parameters)
         torch._foreach_add_(self.sums, gradients)
         return loss.detach()
 

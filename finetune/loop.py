@@ -12,19 +12,21 @@ random generator.
 Three losses: `label` (softmax over the label tokens at the answer position), `vocabulary` (softmax over the whole
 vocabulary there) and `text` (next-token loss over the whole row, the paper's; it also teaches the model to write such
 posts). In the last one every token counts, with its row's weight: the sums run over the tokens of all rows.
+
+In float16, whose smallest number is 6e-8, small gradients would become 0, so the loss is multiplied by a scale before
+they are computed and its gradients are divided by it (Micikevicius et al. 2018, arXiv 1710.03740; PyTorch's
+`GradScaler`). A step in which one of them overflows changes nothing but the scale, which is halved.
 """
 
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from common.device import is_recorded, or_halve
-from common.errors import UserError
 from common.packed import PackedBatch, sent
 from data.batching import even_plan, make_batch, shared_prefix
 from finetune.checkpoint import check_trainer
@@ -106,7 +108,10 @@ class Trainer:
             list(self.named.values()), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.epsilon,
             weight_decay=recipe.weight_decay, fused=device.type in ("cpu", "cuda"),
         )  # fmt: skip
-        self.graphs = Graphs(model, self._loss) if graphs else None
+        self.scaler = torch.amp.GradScaler(device.type, enabled=model.dtype == torch.float16)
+        self.one = torch.ones((), device=device)
+        self.scaler.scale(self.one)  # makes the scale, whose place in memory a graph records
+        self.graphs = Graphs(model, self._loss, self.scaler.scale) if graphs else None
         self.step_count = 0
         self.halvings = 0
         self._epoch, self._places = 0, order(0)
@@ -135,27 +140,38 @@ class Trainer:
         longest = max(len(self.rows[index].ids) for index in indices)
         failed = (f"step {self.step_count + 1}: one post of {longest} tokens does not fit into the device's memory; "
                   "try --checkpointing on, --quantize nf4 or a smaller --max-tokens")
-        # If memory runs out, the same step again with half the micro-tokens: the same mean, so the same mathematics.
-        with cast_once(self.model, self.model.dtype) if self.graphs is None else nullcontext():
-            while (loss := or_halve(self, lambda: self._accumulate(indices), longest, failed)) is None:
-                pass
+        loss, norm = self._gradients(indices, longest, failed)
+        # A float16 run looks for its first scale on its first posts, so that none of them are lost.
+        while self.step_count == 0 and self.scaler.is_enabled() and self.scaler.get_scale() > 1 and not norm.isfinite():
+            self.scaler.update()
+            loss, norm = self._gradients(indices, longest, failed)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        limit = self.recipe.clip or float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(list(self.named.values()), limit)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)  # of which gradients that are not finite make nothing, without a host's read
         self.step_count += 1
         tokens = sum(len(self.rows[index].ids) for index in indices)
         line = {"step": self.step_count, "loss": loss, "grad_norm": norm, "lr": rate, "posts": len(indices),
                 "tokens": tokens}
+        if self.scaler.is_enabled():
+            line["scale"] = self.scaler.scale(self.one)
+            self.scaler.update()
         if self.constant is not None:
             weights = self.weights[indices]
             line["constant"] = ((self.constant[indices] * weights).sum() / weights.sum()).item()
         return line
 
+    def _gradients(self, indices: list[int], longest: int, failed: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """The step's mean loss, and the norm of its gradients, which are clipped."""
+        # If memory runs out, the same step again with half the micro-tokens: the same mean, so the same mathematics.
+        with cast_once(self.model, self.model.dtype) if self.graphs is None else nullcontext():
+            while (loss := or_halve(self, lambda: self._accumulate(indices), longest, failed)) is None:
+                pass
+        self.scaler.unscale_(self.optimizer)
+        return loss, torch.nn.utils.clip_grad_norm_(list(self.named.values()), self.recipe.clip or float("inf"))
+
     def _accumulate(self, indices: list[int], whole: list[int] | None = None) -> torch.Tensor:
-        """Gradients of the step's mean loss, summed over its micro-batches; returns that loss (a scalar tensor). The
-        mean is over `whole`, the step's posts where `indices` are some of them."""
+        """Gradients of the step's mean loss, times the scale, summed over its micro-batches; returns that loss (a
+        scalar tensor). The mean is over `whole`, the step's posts where `indices` are some of them."""
         self.optimizer.zero_grad(set_to_none=True)
         whole_text = self.recipe.loss == "text"
         prefix = [] if whole_text else self.prefix  # each row has losses on the prefix, so it cannot be shared
@@ -177,7 +193,7 @@ class Trainer:
             batch = make_batch(self.rows, chosen, shared).to(self.model.device)
             labels, weights = sent(self.model.device, self.labels[chosen], self.weights[chosen].to(compute_dtype))
             part = self._loss(batch, labels, weights) / total
-            part.backward()
+            self.scaler.scale(part).backward()
             loss += part.detach()
         return loss
 
@@ -195,6 +211,7 @@ class Trainer:
             "parameters": {name: p.detach().cpu().clone() for name, p in self.named.items()},
             "optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            **({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}),
         }  # fmt: skip
 
     def load_state(self, state: dict) -> None:
@@ -204,77 +221,10 @@ class Trainer:
             for name, parameter in self.named.items():
                 parameter.copy_(state["parameters"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        if "scaler" in state:
+            self.scaler.load_state_dict(state["scaler"])
         self.step_count, self.micro_tokens, self.halvings = state["step"], state["micro_tokens"], state["halvings"]
         self.checkpointing = state["checkpointing"]
         torch.set_rng_state(state["rng"])
         if len(state["cuda_rng"]) == torch.cuda.device_count():  # else it is another machine: the bits differ anyway
             torch.cuda.set_rng_state_all(state["cuda_rng"])
-
-
-@dataclass
-class Watch:
-    """What evaluation during training remembers: the best score so far and how long ago it was."""
-
-    best: float | None = None
-    best_step: int = 0
-    without_gain: int = 0
-
-    def update(self, score: float, step: int) -> bool:
-        """Note a validation score; True if it is the best so far."""
-        if self.best is None or score > self.best:
-            self.best, self.best_step, self.without_gain = score, step, 0
-            return True
-        self.without_gain += 1
-        return False
-
-
-class NotFinite(UserError):
-    """A loss or a gradient is no number: further steps would make nothing of it."""
-
-
-def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, eval_every: int, save_every: int,
-        patience: int) -> str:
-    """Run the remaining steps; returns why it ended: "all steps" or "no gain in N evaluations".
-
-    evaluate() -> (score, dict), or None if there is nothing to evaluate on; on_best() keeps the adapter; save() writes
-    the checkpoint; log(dict) writes a line; show(dict) moves the progress bar. Losses are read for several steps at a
-    time, when the loop pauses anyway. Raises `NotFinite` for one that is no number.
-    """
-    waiting: list[dict] = []
-
-    def flush():
-        for line in waiting:
-            line = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in line.items()}
-            if not all(math.isfinite(line.get(key, 0.0)) for key in ("loss", "grad_norm")):
-                raise NotFinite(f"step {line['step']}: the loss is {line['loss']} and its gradient's norm "
-                                f"{line['grad_norm']}; try a smaller --learning-rate, or --dtype float32")
-            log(line)
-        waiting.clear()
-
-    out_of_patience = f"no gain in {patience} evaluations"
-    if patience and watch.without_gain >= patience:  # killed after the last step, before the run was closed
-        return out_of_patience
-    ended = "all steps"
-    while trainer.step_count < trainer.total_steps:
-        line = trainer.step()
-        waiting.append(line)
-        show(line)
-        step = trainer.step_count
-        is_last = step == trainer.total_steps
-        if evaluate is not None and (step % eval_every == 0 or is_last):
-            flush()  # a loss that is not finite raises here, before its adapter is scored or kept
-            score, facts = evaluate()
-            waiting.append({"step": step, "validation": facts})
-            if watch.update(score, step):
-                on_best()
-            if patience and watch.without_gain >= patience:
-                ended = out_of_patience
-                is_last = True
-        if step % save_every == 0 or is_last or (evaluate is not None and step % eval_every == 0):
-            flush()
-            save()
-        elif len(waiting) >= 20:
-            flush()
-        if is_last:
-            break
-    return ended

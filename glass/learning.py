@@ -83,12 +83,15 @@ class Learner:
         """One training step on `text` with the gold label `label`.
 
         Raises `UserError` for a text in which nothing can be seen, a label that the codebook lacks, a model without an
-        adapter, a loss that is not finite, and after `MOST` steps; the model is then as it was.
+        adapter or in float16, a loss that is not finite, and after `MOST` steps; the model is then as it was.
         """
         labels = self.prompt.codebook.labels
         check_label(label, labels)
         if not adapters(self.model):
             raise UserError("a step of learning: the model carries no adapter, so nothing of it could learn")
+        if self.model.dtype == torch.float16:
+            raise UserError("a step of learning: in float16 the loss is scaled, and its gradients with it; open the "
+                            "run with --dtype float32")
         if len(self.taken) == MOST:
             raise UserError(f"a step of learning: {MOST} steps are taken; undo some of them first")
         text, number, index = readable(text), len(self.taken) + 1, labels.index(label)
@@ -153,10 +156,10 @@ def with_steps(run, trace: Trace, label: str | None = None) -> Trace:
     """The trace with the stages of `AHEAD` steps on its post towards each label; the model is left as it was.
 
     label: towards this one alone; so it is, towards the most probable one but the model's answer, for an adapter of
-    more than `SMALL` parameters. Unchanged if the model carries no adapter.
+    more than `SMALL` parameters. Unchanged if the model carries no adapter, or computes in float16 (`step`).
     """
     layers = adapters(trace.model).values()
-    if not layers:
+    if not layers or trace.model.dtype == torch.float16:
         return trace
     others = sorted(trace.probabilities, key=trace.probabilities.get, reverse=True)
     small = sum(layer.lora_A.numel() + layer.lora_B.numel() for layer in layers) <= SMALL

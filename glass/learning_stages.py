@@ -72,7 +72,7 @@ class _Made:
         return self.stage(
             f"gradient.{module}", f"Gradients of {short(module)}",
             "dA = s (slopes B)^T inputs;  dB = s slopes^T (inputs A^T);  slopes = d loss / d y", tensors,
-            (code(LoRALinear.forward, "thin = ", "return linear(thin"), code(Trainer._accumulate, "part.backward()"),
+            (code(LoRALinear.forward, "thin = ", "return linear(thin"), code(Trainer._accumulate, "(part).backward()"),
              code(place_of, "argmax")),
             *(Step("passed", f"{out}.{what}", (f"{loss}.ids", f"{loss}.slopes"),
                    {"step": self.name, "linear": module, "what": what}) for what in ("inputs", "slopes")),
@@ -101,7 +101,7 @@ class _Made:
         return self.stage(
             "clipping", "Clipping", f"factor = min(1, clip / (norm + {TORCH_EPSILON:g})),  clip = {clip:g};  norm of "
             "all gradients" if clip else "norm of all gradients; this recipe does not clip, so factor = 1", tensors,
-            (code(sizes, "vector_norm"), code(Trainer.step, "clip_grad_norm_"), code(clip_factor, "return")),
+            (code(sizes, "vector_norm"), code(Trainer._gradients, "clip_grad_norm_"), code(clip_factor, "return")),
             *(Step("sizes", f"{out}.{part}_sizes", tuple(f"{self.name}.gradient.{module}.{part}_gradient"
                                                          for module in modules)) for part in PARTS),
             Step("joint", f"{out}.norm", (f"{out}.A_sizes", f"{out}.B_sizes")),
@@ -137,7 +137,7 @@ class _Made:
             f"after = before - {self.line['lr']:g} (m / {corrections[0]:.4g}) / "
             f"(sqrt(v / {corrections[1]:.4g}) + {recipe.epsilon:g})"
             + (f" - {self.line['lr']:g} {recipe.weight_decay:g} before" if recipe.weight_decay else ""), tensors,
-            (code(Trainer.step, 'group["lr"] = rate', "self.optimizer.step()"),
+            (code(Trainer.step, 'group["lr"] = rate', "step(self.optimizer)"),
              code(Trainer.__init__, "torch.optim.AdamW", "list(self.named.values()), lr", "weight_decay="),
              code(learning_rate, "falling =", "return recipe.learning_rate * falling")), *steps, **self.places(module))
 

@@ -148,6 +148,14 @@ def training(state: State) -> None:
         # decides; so adapters are held together, not each number by itself.
         worst = max(((a.cpu() - b).norm() / b.norm()).item() for a, b in zip(found[1][1:], found[0][1:], strict=True))
         close(state, "  adapters after them", worst, 5 * CLOSE)
+    rows, prefix = short_rows(state, "paper", 16)
+    found = []
+    for device, dtype in (("cpu", torch.float32), (state.device, torch.float16)):
+        trainer = make_trainer(small(device, dtype), rows, prefix, 4, 4, 600)
+        found.append(torch.tensor([[float(line["loss"]), float(line["grad_norm"])] for line in
+                                   (trainer.step() for _ in range(4))]))
+    close(state, "four steps in float16, their loss scaled, beside float32: losses, gradients' norms",
+          difference(found[1], found[0]), ROUNDED)
     rows, _ = short_rows(state, "paper", 8)
     model = small(state.device, state.dtype)
     for module in model.modules():

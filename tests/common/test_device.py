@@ -60,6 +60,19 @@ def test_the_programs_set_it_and_say_so(capsys, monkeypatch):
     assert torch.get_num_threads() == 1 and "1 CPU thread, since" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("capability, own, programs", [
+    ((6, 1), torch.float32, torch.float32), ((7, 5), torch.float32, torch.float16),
+    ((8, 6), torch.bfloat16, torch.bfloat16), ((9, 0), torch.bfloat16, torch.bfloat16)])
+def test_a_card_computes_in_16_bits_where_it_has_tensor_cores_for_them(monkeypatch, capability, own, programs):
+    """float16 only where somebody asks for "auto", since a loop of one's own would have to scale its loss."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    card = torch.device("cuda:0")
+    assert choose_dtype(card)[0] == own
+    for name in ("auto", "fast"):
+        dtype, why = choose_dtype(card, name)
+        assert dtype == programs and ("tensor cores" in why) == (programs == torch.float16)
+
+
 def test_a_library_gives_them_back():
     with pytest.raises(ZeroDivisionError), best_threads(SMALL):
         assert torch.get_num_threads() == 1

@@ -69,9 +69,9 @@ def load(one: Card, *, fresh: bool = False, **kind):
 
 
 def _load(one: Card, *, layers: int, quantize: str = "nf4", resident: bool = False, adapter: bool = False,
-         dropout: float = 0.0, merged: bool = False):
+         dropout: float = 0.0, merged: bool = False, dtype: torch.dtype | None = None):
     """The model as `load_model` makes it; quantize "none", "nf4" or "nf4-double"; adapters of rank 16 on all linears,
-    or merged into them."""
+    or merged into them; dtype: the compute dtype, the card's own if None."""
     config, path = LlamaConfig.from_dict(LLAMA_3B | {"num_hidden_layers": layers}), Path("model.safetensors")
 
     def read(folder, config, expected):
@@ -80,7 +80,7 @@ def _load(one: Card, *, layers: int, quantize: str = "nf4", resident: bool = Fal
     source = SimpleNamespace(base=Path("there"), adapter=None, hashes=None, quantize=None)
     with mock.patch.multiple(assemble, find_source=lambda path: source, read_config=lambda *args: config,
                              read_weights=read):
-        model = assemble.load_model("there", device=one.device, quantize=quantize)
+        model = assemble.load_model("there", device=one.device, dtype=dtype, quantize=quantize)
     if adapter:
         inject(model, "all-linear", 16, 32, dropout, generator=torch.Generator().manual_seed(0))
     if resident:

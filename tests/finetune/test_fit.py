@@ -12,7 +12,8 @@ import torch
 
 from common.errors import UserError
 from finetune import loop
-from finetune.loop import Watch, batch_loss, fit
+from finetune.fit import Watch, fit
+from finetune.loop import batch_loss
 from tests.finetune.test_loop import close, make_model, make_rows, trainer
 
 

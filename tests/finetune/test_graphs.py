@@ -41,9 +41,9 @@ def stand_ins(monkeypatch):
 
 
 def a_model(kind: str = "nf4"):
-    model = random_model()
+    model = random_model(dtype=torch.float16 if kind == "float16" else torch.float32)
     model.attend = attend_varlen
-    if kind != "dense":
+    if kind not in ("dense", "float16"):
         replace_linears(model, double=kind == "double")
     inject(model, "all-linear", 4, 8, generator=torch.Generator().manual_seed(0))
     draw = torch.Generator().manual_seed(1)
@@ -81,7 +81,8 @@ def trained(kind: str = "nf4", *, graphs: bool = True, loss: str = "label", chec
 
 @pytest.mark.parametrize("kind, more", [
     ("nf4", {}), ("double", {}), ("dense", {"loss": "vocabulary"}), ("resident", {}), ("nf4", {"checkpointing": True}),
-    ("nf4", {"prefix": []}), ("nf4", {"micro_tokens": 60}), ("nf4", {"loss": "vocabulary", "checkpointing": True})])
+    ("nf4", {"prefix": []}), ("nf4", {"micro_tokens": 60}), ("nf4", {"loss": "vocabulary", "checkpointing": True}),
+    ("float16", {})])
 def test_replayed_steps_have_the_bits_of_computed_ones(kind, more, monkeypatch):
     found, trainer = trained(kind, **more)
     assert Tape.replays >= 5 and 1 <= len(trainer.graphs.pieces) <= 3
@@ -89,6 +90,18 @@ def test_replayed_steps_have_the_bits_of_computed_ones(kind, more, monkeypatch):
     monkeypatch.setattr(Graphs, "_replay", lambda graphs, piece: setattr(piece, "loss", graphs._computed(piece)))
     for one, two in zip(found, trained(kind, **more)[0], strict=True):
         assert torch.equal(one, two)
+
+
+def test_a_replayed_step_has_the_scale_of_now():
+    """Which lies in memory that stays: a smaller one gives the same gradients, up to the rounding of small ones."""
+    norms = []
+    for scale in (2.0**16, 2.0**13):
+        _, trainer = trained("float16", steps=4)
+        trainer.scaler.update(scale)
+        line = trainer.step()
+        assert line["scale"] == scale
+        norms.append(line["grad_norm"])
+    assert Tape.replays >= 4 and torch.allclose(*norms, rtol=1e-3)
 
 
 def test_steps_with_graphs_learn_what_steps_without_learn():

@@ -27,7 +27,7 @@ from data.prompt import check_fingerprint
 from data.readers import by_id, iter_posts, read_predictions
 from data.sampling import only_posts
 from finetune.checkpoint import check_trainer
-from finetune.loop import Watch
+from finetune.fit import Watch
 from finetune.options import TrainOptions
 from finetune.run_folder import RunFolder
 from inference.prices import load_prices

@@ -6,6 +6,7 @@ glass/recompute/backward.py leave `along` out, or turn by the angle itself; in g
 what filled up a batch.
 """
 
+import copy
 import hashlib
 from itertools import pairwise
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from common.device import best_threads
 from common.errors import UserError
 from finetune.loop import Trainer
 from glass import recompute, trace
@@ -75,7 +77,8 @@ def test_a_step_is_the_trainers_own_bit_for_bit(run, learner):
     trainer = Trainer(model, rows, wanted, [1.0, 1.0], run.prompt.label_ids, lambda epoch: [0, 1],
                       run.prompt.prefix_ids, learner.recipe, 2, 4096)
     try:
-        trainer.step(), trainer.step()
+        with best_threads(model.config, learner.threads):  # the order of a sum is theirs
+            trainer.step(), trainer.step()
         assert same(bits(model), after)
     finally:
         for name, parameter in trainable_parameters(model).items():
@@ -177,6 +180,9 @@ def test_no_step_to_undo_too_many_and_no_adapter(run, learner):
     with pytest.raises(UserError, match="undo some"):
         learner.step(POST, LABEL)
     learner.taken = []
+    learner.model = copy.deepcopy(run.model).to(torch.float16)
+    with pytest.raises(UserError, match="in float16 the loss is scaled"):
+        learner.step(POST, LABEL)
     learner.model = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match="carries no adapter"):
         learner.step(POST, LABEL)

@@ -1,6 +1,6 @@
 """train.py as a program on a small random base: what a run leaves, that it can be had again, its options and refusals.
 
-Deliberate break: let `loop.Watch.update` take every score for the best (`if True:`); the kept adapter turns red.
+Deliberate break: let `fit.Watch.update` take every score for the best (`if True:`); the kept adapter turns red.
 """
 
 import json
@@ -130,6 +130,26 @@ def test_the_log_has_one_line_per_step_and_per_evaluation(first):
     assert steps[0]["lr"] == pytest.approx(3e-3 / 2) and steps[1]["lr"] == pytest.approx(3e-3)  # 1 of 14 steps warms up
     assert steps[-1]["lr"] == pytest.approx(3e-3 / 13)
     assert sum(line["posts"] for line in steps) == 100 and 0.5 < steps[0]["loss"] < 4
+
+
+def test_a_run_in_float16_has_a_scale_and_goes_on_to_the_bit(place):
+    words = ("--dtype", "float16", "--max-steps", "6", "--save-every", "2", "--validation", "0")
+    train(place, "half", *words)
+    lines = log(place / "half")
+    assert {line["scale"] for line in lines} in ({2.0**16}, {2.0**15}, {2.0**14})
+    assert all(line["grad_norm"] > 0 for line in lines)
+    step = loop.Trainer.step
+
+    def killed(self):
+        if self.step_count == 3:
+            raise UserError("stopped")
+        return step(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(loop.Trainer, "step", killed)
+        train(place, "stopped", *words, code=2)
+    here("train.py", "--resume", "--out", "stopped", cwd=place)
+    assert log(place / "stopped") == lines and adapter(place / "stopped") == adapter(place / "half")
 
 
 def test_it_says_what_it_is_about_to_do(first):
