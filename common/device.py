@@ -2,9 +2,12 @@
 them; and how much memory is free."""
 
 import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -14,6 +17,7 @@ from common.free_memory import free_memory
 from common.options import option
 
 T = TypeVar("T")
+DRIVER = Path("/proc/driver/nvidia/version")
 SMALL_PRODUCT = 2**19  # weights of a matrix below which one CPU thread is best
 MACHINE = "machine"  # the group of these options in --help
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -63,6 +67,29 @@ def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) ->
             return torch.bfloat16, "this CPU multiplies bfloat16 faster"
         return torch.float32, "it is more exact; this CPU multiplies bfloat16 faster: --dtype fast"
     return torch.float32, "bfloat16 products are slow on this device"
+
+
+def unused_card() -> str:
+    """A line where this machine has an NVIDIA driver and PyTorch sees no card, with what may be the cause; else "",
+    also where somebody hid the card."""
+    if torch.cuda.is_available() or os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1"):
+        return ""
+    driver = _nvidia_driver()
+    if driver is None:
+        return ""
+    why = ("this PyTorch was built without CUDA" if torch.version.cuda is None else
+           f"this PyTorch was built for CUDA {torch.version.cuda}, for which the driver may be too old, or the card is "
+           "not handed to this container")
+    return (f"computed on the CPU, though an NVIDIA driver{f' ({driver})' * bool(driver)} is here: {why}; the selector "
+            "on pytorch.org gives the command for another build")
+
+
+def _nvidia_driver() -> str | None:
+    """The version of the driver as Linux tells it, "" where there is one of unknown version (Windows), else `None`."""
+    if DRIVER.is_file():
+        found = re.search(r"\b\d+(\.\d+)+\b", DRIVER.read_text(encoding="utf-8", errors="replace"))
+        return found.group() if found else ""
+    return "" if os.name == "nt" and shutil.which("nvidia-smi") else None
 
 
 def multiplies_bfloat16() -> bool:
@@ -181,9 +208,11 @@ class MachineOptions:
 
     def choose_threads(self, device: torch.device, config) -> None:
         """Set PyTorch's CPU threads for a model of this `config` where `--threads` leaves it open, and say it; and
-        whether the machine is busy."""
+        whether the machine is busy, or has a card that is not used."""
         if device.type != "cpu":
             return
+        if self.device == "auto" and (unused := unused_card()):
+            print(f"  {unused}")
         if not self.threads:
             count, why = threads_for(config.hidden_size, config.intermediate_size)
             if count != torch.get_num_threads():

@@ -73,6 +73,28 @@ def test_a_card_computes_in_16_bits_where_it_has_tensor_cores_for_them(monkeypat
         assert dtype == programs and ("tensor cores" in why) == (programs == torch.float16)
 
 
+def test_a_card_that_is_not_used_is_said(monkeypatch, tmp_path, capsys):
+    driver = tmp_path / "version"
+    monkeypatch.setattr(device, "DRIVER", driver)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device.unused_card() == ""
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\n")
+    for cuda, says in ((None, "built without CUDA"), ("13.0", "built for CUDA 13.0, for which the driver may be too")):
+        monkeypatch.setattr(torch.version, "cuda", cuda)
+        said = device.unused_card()
+        assert said.startswith("computed on the CPU, though an NVIDIA driver (550.54.15) is here") and says in said
+    MachineOptions(threads=1).choose_threads(torch.device("cpu"), SMALL)
+    assert said in capsys.readouterr().out
+    MachineOptions(threads=1, device="cpu").choose_threads(torch.device("cpu"), SMALL)
+    assert said not in capsys.readouterr().out
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device.unused_card() == ""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device.unused_card() == ""
+
+
 def test_a_library_gives_them_back():
     with pytest.raises(ZeroDivisionError), best_threads(SMALL):
         assert torch.get_num_threads() == 1
