@@ -53,14 +53,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Fitted(Estimate):
-    """An estimate with its standard error and degrees of freedom; no interval and no error where too few codes stand
-    behind it."""
+    """An estimate with its standard error, degrees of freedom and covariances with all coefficients; no interval, error
+    or covariance where too few codes stand behind it."""
 
     error: float | None = None
     freedom: float | None = None
+    covariances: tuple[float | None, ...] | None = None
 
     def to_dict(self) -> dict:
-        return super().to_dict() | {"error": self.error, "df": self.freedom}
+        covariances = self.covariances and list(self.covariances)
+        return super().to_dict() | {"error": self.error, "df": self.freedom, "covariances": covariances}
 
 
 class Draw:
@@ -234,9 +236,12 @@ class Draw:
     def intervals(self, b: numpy.ndarray, variance: numpy.ndarray, groups: int, reach, level: float) -> list[Fitted]:
         """Of all coefficients, in the units that were asked for; `reach`: as `behind` gives it."""
         value = self.back @ b
-        error = numpy.sqrt(numpy.maximum(0.0, numpy.diag(self.back @ variance @ self.back.T)))
+        variance = self.back @ variance @ self.back.T
+        error = numpy.sqrt(numpy.maximum(0.0, numpy.diag(variance)))
         freedom = numpy.maximum(1.0, numpy.minimum(groups - len(b), reach[0] - 1))
         few = (reach[0].round() < FEWEST) | (False if reach[1] is None else reach[1].round() < EVENTS)
         half = [t_quantile(level, df) * e for df, e in zip(freedom.tolist(), error.tolist(), strict=True)]
-        return [Fitted(x, None, None) if none else Fitted(x, x - h, x + h, e, df) for x, h, e, df, none in zip(
-            value.tolist(), half, error.tolist(), freedom.tolist(), few.tolist(), strict=True)]
+        rows = numpy.where(few, None, variance)  # (p, p) of floats, and None
+        return [Fitted(x, None, None) if none else Fitted(x, x - h, x + h, e, df, tuple(row))
+                for x, h, e, df, row, none in zip(value.tolist(), half, error.tolist(), freedom.tolist(), rows.tolist(),
+                                                  few.tolist(), strict=True)]

@@ -73,6 +73,37 @@ def test_what_too_few_codes_stand_behind_has_no_interval(model):
         assert (regression(asked, sample)[0][1].ppi.low is not None) is there
 
 
+@pytest.mark.parametrize("model", ["linear", "logistic"])
+def test_covariances_give_the_error_of_any_contrast(model):
+    """That between two levels is the coefficient of the one where the other is left out."""
+    asked, sample = level(60, model=model)
+    other = numpy.arange(5000) % 3 == 1
+    asked.matrix[:, 1] *= ~other
+    columns = {name: asked.matrix[:, 1] if name == "x" else other * 1.0 for name in "xz"}
+    columns["rest"] = 1 - columns["x"] - columns["z"]
+    ones, errors = numpy.ones(5000), {}
+    for pair in (("x", "z"), ("x", "rest")):
+        matrix = numpy.column_stack([ones, *(columns[name] for name in pair)])
+        found = regression(replace(asked, names=["(intercept)", *pair], matrix=matrix,
+                                   coded_matrix=matrix[sample.post]), sample)[0]
+        for way in ("naive", "coded"):
+            fitted = [getattr(one, way) for one in found]
+            v = numpy.array([one.covariances for one in fitted])
+            assert v == pytest.approx(v.T, rel=1e-9) and [one.error**2 for one in fitted] == pytest.approx(v.diagonal())
+            against = numpy.array([0, 1, -1]) if pair[1] == "z" else numpy.array([0, 1, 0])
+            errors.setdefault(way, []).append((against @ v @ against) ** 0.5)
+    for two in errors.values():
+        assert two[0] == pytest.approx(two[1], rel=1e-8)
+
+
+def test_what_has_no_interval_has_no_covariance():
+    asked, sample = level(FEWEST - 2, rate=0.5, seed=1)
+    asked.coded_outcome[300:] = numpy.arange(FEWEST - 2) % 2
+    there, few = regression(asked, sample)[0]
+    assert there.dsl.to_dict()["covariances"] == [pytest.approx(there.dsl.error**2), None]
+    assert few.dsl.to_dict()["covariances"] is None
+
+
 def test_numbers_as_outcome_have_no_events():
     asked, sample = level(30)
     y = numpy.random.default_rng(1).normal(size=5000)
