@@ -34,7 +34,7 @@ class Part:
 
 
 PARTS = {
-    "tests": Part("The tests that know about cards", 72, "suite", "run", "they are part of the ordinary tests"),
+    "tests": Part("The tests that know about cards", 76, "suite", "run", "they are part of the ordinary tests"),
     "machine": Part("The machine", 5, "speed", "machine"),
     "correct": Part("Is it right? Beside the CPU", 57, "correct", "check"),
     "large": Part("A model of 3 billion weights", 5, "speed", "make_large"),
@@ -42,7 +42,7 @@ PARTS = {
                   "a CPU has no queue to wait for"),
     "kernels": Part("Kernels beside plain PyTorch", 10, "kernels", "compare", "Triton's kernels need a card"),
     "label": Part("Labelling", 52, "speed", "labelling"),
-    "train": Part("Training", 110, "speed", "training"),
+    "train": Part("Training", 106, "speed", "training"),
     "graphs": Part("Training with CUDA graphs", 70, "graphs", "compare", "a CPU has no launches to record"),
     "usual": Part("Beside the usual stack", 76, "usual", "in_turns"),
     "attention": Part("Attention for all rows at once", 18, "speed", "attentions"),
