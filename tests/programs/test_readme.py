@@ -9,6 +9,7 @@ import dataclasses
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -122,3 +123,13 @@ def test_what_make_is_given_goes_to_every_program(target, programs):
     said = subprocess.run(["make", "-n", target, f"ARGS={words}"], cwd=ROOT, capture_output=True, text=True, check=True)
     started = [line for line in said.stdout.splitlines() if re.match(r"\.venv/bin/python (train|eval|-m glass)", line)]
     assert len(started) == programs and all(line.endswith(f" {words}") for line in started)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_an_environment_without_pip_is_made_whole(tmp_path):
+    """As Debian's Python leaves one behind where python3-venv was missing."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=tmp_path, check=True)
+    subprocess.run(["make", "venv", f"PYTHON={sys.executable}"], cwd=tmp_path, check=True, capture_output=True)
+    said = subprocess.run([".venv/bin/python", "-m", "pip", "--version"], cwd=tmp_path, check=True, capture_output=True)
+    assert said.stdout.startswith(b"pip ")
