@@ -8,9 +8,12 @@ label that occurs in the test alone cannot be learnt.
 A hash of (seed, language, text, id) decides which rows of a cell go, not their order, so the same posts in another
 order are split the same way.
 
-Rows that belong together (one author; one text, posted again) move together: groups are taken largest first, and each
-changes sides as long as that brings cells, languages and the total nearer to their shares. A split by date puts
-everything before a given moment on the first side; the later rows of a group that has rows on both sides are left out,
+Rows that belong together (one author; one text, posted again) move together. Large groups must not decide for
+themselves: filled largest first, the second side would always get the same prolific authors, whatever the seed. So each
+group of several rows is drawn with the chance of a row, language by language and size by size (`drawn`); then groups,
+smallest first, change sides as long as that brings cells, languages and the total nearer to their shares. A group that
+would be more than half of the second side stays on the first if the others can fill it. A split by date puts everything
+before a given moment on the first side; the later rows of a group that has rows on both sides are left out,
 since no author or text of the second side may be known from the first.
 """
 
@@ -21,17 +24,19 @@ from datetime import UTC, datetime
 from hashlib import sha256
 
 from common.errors import UserError
-from common.terminal import table
+from common.terminal import counted, table
 from data.groups import check_column, group_posts, value_of
 from data.posts import Post
 
+FAR = 0.1  # of the second side's rows, beyond which groups are said to have left it another share
 
 @dataclass
 class Split:
     """`first` (training) and `second` (test or validation) posts in their original order, and how they were split.
 
     `left_out`: rows of the later period whose group is also in the earlier one. `boundary`: in a split by date, the
-    first moment of the second side. `groups`: how many groups of two or more rows moved together.
+    first moment of the second side. `groups`: how many groups of two or more rows moved together; `largest`: the rows
+    of the largest; `fraction`: what the second side should have, where nobody gave a date.
     """
 
     first: list[Post]
@@ -40,6 +45,14 @@ class Split:
     left_out: list[Post] = field(default_factory=list)
     boundary: str | None = None
     groups: int = 0
+    largest: int = 1
+    fraction: float | None = None
+
+    @property
+    def is_far(self) -> bool:
+        """Whether groups left the second side a share that is far from what was asked for."""
+        wanted = (self.fraction or 0.0) * (len(self.first) + len(self.second))
+        return bool(wanted) and abs(len(self.second) - wanted) > max(2, FAR * wanted)
 
     def lines(self) -> list[str]:
         """A table of languages by labels, with "first + second" in each cell, and what was left out."""
@@ -52,7 +65,12 @@ class Split:
         if self.boundary:
             lines[0] += f"; {self.names[1]} begins at {self.boundary}"
         if self.groups:
-            lines.append(f"  {self.groups:,} groups of posts kept on one side")
+            lines.append(f"  {counted(self.groups, 'group')} of posts kept on one side, the largest of "
+                         f"{self.largest:,}")
+        if self.is_far:
+            share = len(self.second) / (len(self.first) + len(self.second))
+            lines.append(f"  warning: {self.names[1]} has {100 * share:.1f} % of the posts and not "
+                         f"{100 * self.fraction:g} %, since groups move whole")
         if self.left_out:
             lines.append(f"  {len(self.left_out):,} later posts left out: their group is also in {self.names[0]}")
         return lines + table(["", *(label or "no label" for label in labels)], rows).split("\n")
@@ -111,7 +129,8 @@ def split_posts(
         sides = ["second" if group in chosen else "first" for group in groups]
     parts = {side: [post for post, s in zip(posts, sides, strict=True) if s == side] for side in set(sides)}
     split = Split(parts.get("first", []), parts.get("second", []), names, parts.get("left out", []), boundary,
-                  sum(size > 1 for size in sizes.values()))  # fmt: skip
+                  sum(size > 1 for size in sizes.values()), max(sizes.values()),
+                  None if split_by else fraction)  # fmt: skip
     if not split.first or not split.second:
         side = names[0] if not split.first else names[1]
         option = f"--split-by {split_by}" if split_by else f"--group-by {group_by}" if group_by else "the split"
@@ -153,18 +172,37 @@ def cell_targets(posts: Sequence[Post], fraction: float) -> dict[tuple[str, str 
     return {cell: min(count, cells[cell] - 1) for cell, count in targets.items()}
 
 
+def drawn(sizes: dict[Hashable, tuple[str, int, bytes]], fraction: float, seed: int) -> set[Hashable]:
+    """Some of the groups, each with the chance `fraction`: key -> (language, rows, hash of the seed and its texts).
+
+    A systematic sample: with the groups in order of language, size (to the next power of two) and hash, and u in [0, 1)
+    of the seed, those are taken at which floor(fraction i + u) rises; so of every language and size their share, to
+    within one group.
+    """
+    order = sorted(sizes, key=lambda key: (sizes[key][0], -sizes[key][1].bit_length(), sizes[key][2]))
+    start = int.from_bytes(sha256(f"{seed}\x1fgroups".encode()).digest()[:6]) / 2**48
+    counts = [int(fraction * number + start) for number in range(len(order) + 1)]
+    return {key for number, key in enumerate(order) if counts[number + 1] > counts[number]}
+
+
 def _choose_groups(posts: Sequence[Post], groups: list[int], fraction: float, seed: int) -> set[int]:
     members: defaultdict[int, list[Post]] = defaultdict(list)
     for post, group in zip(posts, groups, strict=True):
         members[group].append(post)
     targets = cell_targets(posts, fraction)
-    order = sorted(members, key=lambda g: (-len(members[g]), min(hash_order(post, seed) for post in members[g])))
+    hashes = {group: min(hash_order(post, seed) for post in own) for group, own in members.items()}
+    order = sorted(members, key=lambda group: (len(members[group]), hashes[group]))
     sizes = {group: _marginals(members[group]) for group in order}
     missing = Counter(targets)  # what each cell, each language and the total still owe the second side
     for (language, _), count in targets.items():
         missing[language] += count
         missing[None] += count
-    chosen: set[int] = set()
+    most = sum(targets.values()) / 2
+    several = {group: (min(Counter(post.language for post in own).items(), key=lambda one: (-one[1], one[0]))[0],
+                       len(own), hashes[group]) for group, own in members.items() if 1 < len(own) <= most}
+    chosen = drawn(several, fraction, seed)
+    for group in chosen:
+        missing.subtract(sizes[group])
 
     def gain(group: int, sign: int, cells_only: bool) -> int:
         """By how much the sum of squared distances to the targets falls if a group is added (1) or removed (-1)."""

@@ -35,6 +35,10 @@ def check_same_files(run: RunFolder, facts: dict) -> None:
     for key, hashes in facts["hashes"].items():
         if run.facts["hashes"].get(key) != hashes:
             raise UserError(f"{run.path}: {key} changed since this run began, so it cannot give the same result")
+    before, now = (one["rows"]["split"] for one in (run.facts, facts))
+    if any(before.get(side) != now[side] for side in ("validation", "left_out")):
+        raise UserError(f"{run.path}: began with other validation posts, as another version of train.py chose them; "
+                        "train anew into another folder")
     before, now = run.facts["environment"], facts["environment"]
     keys = [key for key in ("device_name", "dtype", "threads", "packages") if before[key] != now[key]]
     if keys:

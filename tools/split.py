@@ -75,7 +75,8 @@ def main(argv: list[str]) -> None:
     check = check_test(split.first, split.second, drop="none")
     near = near_pairs(split.first, split.second)
     counts = Counter(post.label for post in whole if post.label)
-    print("\n".join([*notes.lines(), *misspelt(counts), *split.lines(), *said(split, check, near)]))
+    print("\n".join([*notes.lines(), *misspelt(counts), *split.lines(), *said(split, check, near),
+                     *advice(split, options)]))
     written = rows_as_written(files, columns)
     with atomic_folder(out) as folder:
         for name, side in zip(split.names, (split.first, split.second), strict=True):
@@ -178,6 +179,15 @@ def said(split: Split, check, near: list[tuple[int, int, float]]) -> list[str]:
         lines.append(f"  one post each, so on one side alone: {', '.join(lonely[:6])}"
                      + (f" and {len(lonely) - 6} more" if len(lonely) > 6 else ""))  # fmt: skip
     return lines
+
+
+def advice(split: Split, options: SplitOptions) -> list[str]:
+    """What to do where authors who posted one text are chained into a group that fits on no side."""
+    if not split.is_far or options.group_by is None or options.repeats_apart:
+        return []
+    return [f"  posts of one “{options.group_by}” and copies of one text are kept together, so whoever shares a text "
+            "is in one group; --repeats-apart lets copies go apart, and eval.py then leaves out of the test what was "
+            "trained on"]
 
 
 def rows_as_written(files: list[Path], columns: Columns) -> dict[tuple[str, int], dict]:

@@ -133,7 +133,7 @@ def test_a_later_post_by_an_earlier_author_is_left_out():
     assert [[one.row for one in side] for side in (split.first, split.second, split.left_out)] == [[2], [4], [3, 5]]
     assert split.lines() == [
         "  train 1 + test 1 posts; test begins at 2024-02-01T00:00:00+00:00",
-        "  1 groups of posts kept on one side",
+        "  1 group of posts kept on one side, the largest of 3",
         "  2 later posts left out: their group is also in train",
         "        pro",
         "  ──  ─────",
