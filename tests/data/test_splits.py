@@ -1,7 +1,8 @@
 """Splits: every cell gives its share, the order of the rows plays no part, and no group or period is on both sides.
 
 Deliberate break that turns this red: let `hash_order` in data/splits.py return `(b"", post.id)`; the seed then changes
-nothing and ids decide. Or let `largest_remainder` give out the extra rows in the order of the names.
+nothing and ids decide. Or let `largest_remainder` give out the extra rows in the order of the names, or `_choose_groups`
+begin with no group chosen and take the largest first.
 """
 
 import json
@@ -93,6 +94,34 @@ def test_an_author_is_on_one_side(seed):
     # Authors of about four rows each: a local search does not promise the best, two rows are half an author.
     assert all(abs(second[cell] - target) <= 2 for cell, target in targets.items())
     assert abs(len(split.second) - sum(targets.values())) <= 2
+
+
+def test_prolific_authors_are_no_likelier_in_the_test():
+    """Filled largest first, all twenty of them would be there, for every seed."""
+    rows = [(f"a{n}", 20) for n in range(20)] + [(f"b{n}", 5) for n in range(40)] + [(f"c{n}", 1) for n in range(200)]
+    names = [name for name, count in rows for _ in range(count)]
+    posts = [post(i, ["en", "tr"][int(name[1:]) % 2], ["pro", "anti"][i % 2], author=name)
+             for i, name in enumerate(names)]
+    seen, seeds = Counter(), 100
+    for seed in range(seeds):
+        split = split_posts(posts, 0.25, seed=seed, group_by="author")
+        assert len(split.second) == 200 and not split.is_far
+        seen.update({one.extra["author"] for one in split.second})
+    for kind, count in (("a", 20), ("b", 40), ("c", 200)):
+        shares = [seen[f"{kind}{n}"] / seeds for n in range(count)]
+        assert abs(sum(shares) / count - 0.25) < 0.03
+        assert all(0.25 - 0.2 < share < 0.25 + 0.2 for share in shares)  # five standard deviations of a hundred draws
+
+
+def test_a_group_too_large_for_the_test_stays_out_of_it_where_others_fill_it():
+    posts = [post(i, author="one" if i < 300 else f"a{i % 70}") for i in range(1000)]
+    for seed in range(5):
+        split = split_posts(posts, 0.25, seed=seed, group_by="author")
+        assert len(split.second) == 250 and split.largest == 300
+        assert all(one.extra["author"] != "one" for one in split.second)
+    thirds = split_posts([post(i, author=f"a{i % 3}") for i in range(300)], 0.25, group_by="author")
+    assert len(thirds.second) == 100 and thirds.is_far
+    assert "  warning: test has 33.3 % of the posts and not 25 %, since groups move whole" in thirds.lines()
 
 
 def test_equal_texts_move_as_one():

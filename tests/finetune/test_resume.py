@@ -177,3 +177,13 @@ def test_where_it_goes_on_may_differ(unfinished, monkeypatch):
     words = ("--micro-tokens", "200", "--save-every", "7")
     here("train.py", "--resume", "--out", "whole", *words, cwd=unfinished.parent)
     assert 1 in seen
+
+
+def test_other_validation_posts_are_refused(unfinished):
+    """As a version that splits otherwise would choose them."""
+    path = unfinished / "run.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told["rows"]["split"]["validation"][0][0] = "another post"
+    path.write_text(json.dumps(told), encoding="utf-8")
+    said = here("train.py", "--resume", "--out", "whole", cwd=unfinished.parent, code=2)
+    assert "whole: began with other validation posts, as another version of train.py chose them" in said
