@@ -1,8 +1,8 @@
 """Splits: every cell gives its share, the order of the rows plays no part, and no group or period is on both sides.
 
 Deliberate break that turns this red: let `hash_order` in data/splits.py return `(b"", post.id)`; the seed then changes
-nothing and ids decide. Or let `largest_remainder` give out the extra rows in the order of the names, or `_choose_groups`
-begin with no group chosen and take the largest first.
+nothing and ids decide. Or let `largest_remainder` give out the extra rows in the order of the names, or
+`_choose_groups` begin with no group chosen and take the largest first.
 """
 
 import json
