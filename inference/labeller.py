@@ -16,7 +16,7 @@ from itertools import chain, islice
 import numpy as np
 import torch
 
-from common.device import available_memory, or_halve
+from common.device import as_loaded, available_memory, or_halve
 from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
 from data.visible import is_empty
@@ -56,7 +56,7 @@ class Labeller:
 
     def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = lambda count: None,
                  repeats: Repeats | None = None):
-        self.model, self.prompt, self.show, self.repeats = model.eval(), prompt, show, repeats
+        self.model, self.prompt, self.show, self.repeats = model, prompt, show, repeats
         self.micro_tokens, self.halvings = micro_tokens or choose_micro_tokens(model), 0
         self._is_cuda = model.device.type == "cuda"
         # A GPU's products take any number of tokens, and attention there would pad every row to a long filling one.
@@ -81,7 +81,6 @@ class Labeller:
         while given:
             yield self._labelled(*given.popleft())
 
-    @torch.inference_mode()
     def give(self, rows) -> Callable[[], np.ndarray]:
         """Give encoded posts to the device without waiting; the function returned waits and gives their probabilities.
 
@@ -90,24 +89,25 @@ class Labeller:
         label, and none is invented.
         """
         order, parts, step = [], [], self.model.fill_to
-        batches = self._plan(rows, range(len(rows)))
-        while batches:
-            large = self._few_sizes and (parts or len(batches) > 1)
-            multiple = max(step, self.micro_tokens // SIZES // step * step) if large else step
-            indices = batches[0]
-            longest = max(len(rows[index].ids) for index in indices)
-            failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
-                      "--device cpu, or --resident off")
-            with cast_once(self.model, self.model.dtype):
-                part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
-            if part is None:  # the same posts again, in batches of half the size
-                batches = self._plan(rows, list(chain(*batches)))
-                continue
-            batches.pop(0)
-            order += indices
-            parts.append(part)
-            self.show(len(indices))
-        logits = torch.cat(parts or [torch.empty(0, len(self._label_ids))])  # (n, C) in the batches' order
+        with as_loaded(self.model):
+            batches = self._plan(rows, range(len(rows)))
+            while batches:
+                large = self._few_sizes and (parts or len(batches) > 1)
+                multiple = max(step, self.micro_tokens // SIZES // step * step) if large else step
+                indices = batches[0]
+                longest = max(len(rows[index].ids) for index in indices)
+                failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
+                          "--device cpu, or --resident off")
+                with cast_once(self.model, self.model.dtype):
+                    part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
+                if part is None:  # the same posts again, in batches of half the size
+                    batches = self._plan(rows, list(chain(*batches)))
+                    continue
+                batches.pop(0)
+                order += indices
+                parts.append(part)
+                self.show(len(indices))
+            logits = torch.cat(parts or [torch.empty(0, len(self._label_ids))])  # (n, C) in the batches' order
         logits = logits.to("cpu", non_blocking=self._is_cuda)  # into pinned memory
         copied = torch.cuda.Event() if self._is_cuda else None
         if copied is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from common.device import available_memory, choose_device, choose_dtype
+from common.device import available_memory, choose_device, choose_dtype, on_the_cpu
 from common.errors import UserError
 from common.terminal import progress
 from loading.cache import quantised_copy
@@ -36,6 +36,7 @@ QUANTIZE = ("stored", "auto", "none", "nf4", "nf4-double")
 KEEP_DTYPE = ("model.embed_tokens.weight", "lm_head.weight")
 
 
+@on_the_cpu()
 def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=None, rope_scaling=None,
                trainable=False, cache=None) -> LlamaForCausalLM:
     """A ready model from whatever `path` stands for: a checkpoint folder, Hugging Face's (16-bit, or in bitsandbytes'
