@@ -43,6 +43,8 @@ def choose_device(name: str | None = None) -> torch.device:
 def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) -> tuple[torch.dtype, str]:
     """The compute dtype, and why: bfloat16 on a GPU that multiplies it natively, else float32; "fast" takes it on such
     a CPU, too."""
+    if isinstance(name, torch.dtype) and name not in DTYPES.values():
+        raise UserError(f"--dtype {name}: is none that models compute in; known are {', '.join(DTYPES)}")
     if isinstance(name, torch.dtype):
         return name, "it was requested"
     if name not in (None, "auto", "fast"):

@@ -10,10 +10,12 @@ import codecs
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 E = TypeVar("E", bound=BaseException)
@@ -37,6 +39,22 @@ class UserError(Exception):
 
 class ToBeContinued(Exception):
     """The program was asked to end, and has kept what is done: the same command goes on (exit status `UNFINISHED`)."""
+
+
+def arguments(text: str) -> str:
+    """`text` with arguments of Python in the place of a program's options: `arguments("try --max-tokens 9") -> "try
+    max_tokens 9"`."""
+    return re.sub(r"(?<![^\s(])--([a-z][a-z0-9-]*)", lambda found: found[1].replace("-", "_"), text)
+
+
+@contextmanager
+def naming_arguments() -> Iterator[None]:
+    """Within the block, which a user of Python called, a `UserError` names `arguments` where it would name options."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (arguments(str(error)),)
+        raise
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

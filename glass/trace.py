@@ -30,10 +30,13 @@ from model.rope import inverse_frequencies, rotate, rotation
 
 
 def trace(run, text: str, threads: int = 0) -> Trace:
-    """Label `text` with `run` and keep every stage. Raises `UserError` for a text in which nothing can be seen.
+    """Label `text` with `run` and keep every stage. Raises `UserError` for a text in which nothing can be seen,
+    and for anything but a run.
 
     threads: CPU threads, of this and of what is computed for the trace later; 0 chooses by the model's size.
     """
+    if not (hasattr(run, "model") and hasattr(run, "prompt")):
+        raise UserError(f"run: is of type {type(run).__name__}; give what inference.load_run returns")
     text = readable(text)
     model, prompt = run.model, run.prompt
     row = prompt.encode(text)

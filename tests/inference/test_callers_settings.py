@@ -1,7 +1,7 @@
 """What a notebook has set beforehand changes no label, and labelling, tracing and loading leave all of it as it was.
 
-Deliberate breaks: leave out `with as_loaded(...)` in `Labeller.give`, or the loop in it that sets `training` again; take
-`@on_the_cpu()` from `load_model`, or the lock's `with` from `best_threads`.
+Deliberate breaks: leave out `with as_loaded(...)` in `Labeller.give`, or the loop in it that sets `training` again;
+take `@on_the_cpu()` from `load_model`, or the lock's `with` from `best_threads`.
 """
 
 import contextlib
