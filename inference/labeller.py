@@ -202,14 +202,19 @@ def ahead(items: Iterator) -> Iterator:
     """The same items in the same order, made in a background thread, up to `AHEAD` of them before they are needed.
 
     An error is raised in place of its item. On a CPU there is little to gain, since encoding and the model compete for
-    the same cores; a GPU would otherwise wait for every window's encoding.
+    the same cores; a GPU would otherwise wait for every window's encoding. Whoever stops early, by Ctrl-C say, waits
+    for the item that is being made and for no further one.
     """
     end = object()
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(next, items, end) for _ in range(AHEAD))
-        while (item := waiting.popleft().result()) is not end:
-            waiting.append(pool.submit(next, items, end))
-            yield item
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, items, end))
+                yield item
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def label_probabilities(model, prompt, rows, *, micro_tokens: int = 0) -> np.ndarray:
