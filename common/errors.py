@@ -6,6 +6,7 @@ room on a disk, open files) ends in the same way. Any other exception is a defec
 traceback.
 """
 
+import builtins
 import codecs
 import errno
 import logging
@@ -94,6 +95,8 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
     for stream, how in ((sys.stdout, "plainly"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):  # a notebook's has no encoding
             stream.reconfigure(errors=how)
+    is_whole = argv is None and not (sys.flags.interactive or hasattr(builtins, "__IPYTHON__"))  # as `%run` is not
+    before = logging.lastResort
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _show_warning(message)
         logging.lastResort = _ShownWarnings(logging.WARNING)  # of those that nobody else handles
@@ -101,7 +104,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            _stop(argv is None)
+            _stop(is_whole)
         except ToBeContinued as asked:
             print(one_line(str(asked)), file=sys.stderr)
             sys.stdout.flush()
@@ -111,7 +114,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             sys.exit(141)
         except Exception as error:
             if behind(error, KeyboardInterrupt):
-                _stop(argv is None)
+                _stop(is_whole)
             line = line_of(error)
             if line is None:
                 raise
@@ -121,6 +124,8 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             except OSError:  # it was stdout itself
                 _mute_stdout()
             sys.exit(2)
+        finally:
+            logging.lastResort = before
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
