@@ -213,6 +213,7 @@ import builtins, logging, signal, sys
 if {shell}:
     builtins.__IPYTHON__ = True
 from common.errors import run_program
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 before = signal.getsignal(signal.SIGINT), logging.lastResort
 try:
     run_program(lambda argv: signal.raise_signal(signal.SIGINT))
