@@ -46,6 +46,10 @@ class Labelled:
     repeats: int = 0  # posts whose probabilities were known already
 
 
+def unseen(count: int) -> None:
+    """A `show` that nobody looks at; by its name, so that who holds it can be pickled."""
+
+
 class Labeller:
     """A model that labels window after window.
 
@@ -54,7 +58,7 @@ class Labeller:
     posts that was given to the device. repeats: what is known of posts that came before; without it each is computed.
     """
 
-    def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = lambda count: None,
+    def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = unseen,
                  repeats: Repeats | None = None):
         self.model, self.prompt, self.show, self.repeats = model, prompt, show, repeats
         self.micro_tokens, self.halvings = micro_tokens or choose_micro_tokens(model), 0
@@ -218,7 +222,11 @@ def ahead(items: Iterator) -> Iterator:
 
 
 def label_probabilities(model, prompt, rows, *, micro_tokens: int = 0) -> np.ndarray:
-    """Probabilities (n, C) float32 of posts that are encoded already, in the order of `rows`; see `Labeller.give`."""
+    """Probabilities (n, C) float32 of posts that are encoded already, in the order of `rows`; see `Labeller.give`.
+    Raises `UserError` for texts."""
+    rows = list(rows)
+    if any(isinstance(row, str) for row in rows):
+        raise UserError("rows: hold a string; encode each text first: [prompt.encode(text) for text in texts]")
     labeller = Labeller(model, prompt, micro_tokens)
     parts = [labeller.give(rows[start : start + WINDOW])() for start in range(0, len(rows), WINDOW)]
     return np.concatenate([np.empty((0, len(prompt.label_ids)), dtype=np.float32), *parts])

@@ -29,7 +29,7 @@ from data.languages import reduce_language
 from data.visible import is_empty
 from finetune.run_folder import RunFolder
 from inference.decide import NO_LABEL, Label, as_labels, decide, related
-from inference.labeller import Labeller
+from inference.labeller import Labeller, unseen
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
 
@@ -109,7 +109,10 @@ class LoadedRun:
                 self._make_quicker(self.model, self.prompt, mended)
                 self._make_quicker = None
             self._labeller.show = bar.update
-            windows = list(self._labeller.label(SimpleNamespace(text=text) for text in mended))
+            try:
+                windows = list(self._labeller.label(SimpleNamespace(text=text) for text in mended))
+            finally:
+                self._labeller.show = unseen  # a bar holds a terminal, and a run may be pickled
         changed, cut = sum(a != b for a, b in zip(texts, mended, strict=True)), sum(window.cut for window in windows)
         if changed:
             print(f"{changed:,} of {len(texts):,} texts had NUL or half characters, replaced by U+FFFD")

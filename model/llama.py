@@ -138,6 +138,8 @@ class LlamaForCausalLM(nn.Module):
             raise ValueError(f"input_ids is {given}; a tensor (B, T) of token ids was expected: torch.tensor([ids]) "
                              "makes one row of a list")
         rows, length = input_ids.shape
+        if kv_cache is not None and kv_cache.rows != rows:
+            raise ValueError(f"the cache is one of {kv_cache.rows} rows, and input_ids has {rows}")
         past = 0 if kv_cache is None else kv_cache.length
         layout = Layout.rectangle(rows, length, past)
         positions = torch.arange(past, past + length, device=input_ids.device).repeat(rows)  # (N,)

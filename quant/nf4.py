@@ -195,7 +195,7 @@ def _slice_size(device: torch.device) -> int:
 
 
 def _flat(w: torch.Tensor, name: str) -> torch.Tensor:
-    if not isinstance(w, torch.Tensor) or w.is_meta:
+    if not isinstance(w, torch.Tensor) or w.device.type == "meta":
         what = "has no numbers on the meta device" if isinstance(w, torch.Tensor) else f"is of type {type(w).__name__}"
         raise UserError(f"{name}: {what}; NF4 quantises a tensor of floating-point weights")
     if not w.is_floating_point():

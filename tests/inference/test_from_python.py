@@ -3,8 +3,11 @@
 Deliberate breaks: take a `__repr__` away, `@naming_arguments()` from `load_run`, or `_is_missing` from the languages.
 """
 
+import copy
+import pickle
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +15,9 @@ import torch
 
 from common.errors import UserError, arguments
 from common.files import ROOT
+from data.batching import make_batch
 from inference import load_run
+from inference.labeller import label_probabilities
 from loading import load_model
 
 
@@ -72,3 +77,37 @@ def test_one_text_at_a_time_is_encoded(run, wrong):
     for encode in (run.prompt.encode, run.prompt.tokenizer.encode):
         with pytest.raises(UserError, match=f"text: is of type {type(wrong).__name__}; give one string"):
             encode(wrong)
+
+
+def test_a_run_is_pickled_before_and_after_it_labelled(folder, monkeypatch):
+    """As `multiprocessing` and PyTorch's DataLoader do; a bar in a terminal must not stay behind."""
+
+    class Stream:
+        def isatty(self):
+            return True
+
+        def write(self, text):
+            return len(text)
+
+        def flush(self):
+            pass
+
+        def __reduce__(self):  # as of a terminal
+            raise NotImplementedError
+
+    run = load_run(folder, device="cpu")
+    fresh = pickle.loads(pickle.dumps(run))
+    monkeypatch.setattr(sys, "stderr", Stream())
+    expected = run.label(["one"])
+    again = pickle.loads(pickle.dumps(run))
+    monkeypatch.undo()
+    assert fresh.label(["one"]) == again.label(["one"]) == expected == copy.deepcopy(run).label(["one"])
+
+
+def test_rows_that_were_not_encoded_are_named(run):
+    with pytest.raises(UserError, match=r"rows: hold a string; encode each text first: \[prompt.encode\(text\)"):
+        label_probabilities(run.model, run.prompt, ["one"])
+    rows = (run.prompt.encode(text) for text in ["one", "two"])
+    assert label_probabilities(run.model, run.prompt, rows).shape == (2, 4)
+    with pytest.raises(ValueError, match="a batch needs at least one row"):
+        make_batch([], [])

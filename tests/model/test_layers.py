@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from model.kv_cache import KVCache
 from model.layers import silu, swiglu
 from tests.small import random_model
 
@@ -66,3 +67,10 @@ def test_a_printed_model_shows_its_sizes():
 def test_ids_in_another_shape_are_named(ids, given):
     with pytest.raises(ValueError, match=re.escape(f"input_ids is {given}; a tensor (B, T) of token ids was expected")):
         random_model()(ids)
+
+
+def test_a_cache_of_other_rows_is_refused():
+    """It took the two rows for one text of twice the length, and gave numbers."""
+    model = random_model()
+    with pytest.raises(ValueError, match="the cache is one of 1 rows, and input_ids has 2"):
+        model(torch.ones(2, 3, dtype=torch.long), KVCache(model.config, 1, 8))
