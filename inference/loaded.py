@@ -128,7 +128,6 @@ class LoadedRun:
                                *(window.probabilities for window in windows)])
 
 
-@naming_arguments()
 def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike | None = None, device="auto",
              dtype="auto", cache: str | os.PathLike | None = None, int8: bool = False,
              merge: bool = False) -> LoadedRun:
@@ -141,13 +140,21 @@ def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike 
     Raises `UserError` for a run that is not there or was stopped early, and if the base's bytes or the prompt are not
     those that the run was made with.
     """
+    with naming_arguments():
+        return open_run(path, model=model, device=device, dtype=dtype, cache=cache, int8=int8, merge=merge,
+                        worded=arguments)
+
+
+def open_run(path=None, *, model=None, device="auto", dtype="auto", cache=None, int8: bool = False, merge: bool = False,
+             worded: Callable[[str], str] = str) -> LoadedRun:
+    """`load_run` for a program, whose user knows options and not arguments; `worded` rewords what it prints."""
     for name, value in {"path": path, "model": model, "cache": cache}.items():
         if value is not None and not (isinstance(value, str | os.PathLike) and os.fspath(value)):
             raise UserError(f"{name}: {value!r} names no folder; give one, or leave it out")
     folder = finished_run(path)
     device = choose_device(None if device is None else str(device))
     dtype, reason = choose_dtype(device, dtype)
-    print(f"run {folder.path}: {device}, {dtype}, since {arguments(reason)}")
+    print(f"run {folder.path}: {device}, {dtype}, since {worded(reason)}")
     options = LabelOptions(int8=int8, merge=merge)
     options.check_quicker(device, dtype)
     opened, prompt = open_model(folder, model=model, device=device, dtype=dtype, cache=cache)

@@ -50,6 +50,7 @@ SETTINGS = {
     "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16), "no gradients": torch.no_grad,
     "inference mode": torch.inference_mode, "float64": lambda: default("dtype", torch.float64),
     "bfloat16": lambda: default("dtype", torch.bfloat16), "another device": lambda: default("device", "meta"),
+    "another device in a block": lambda: torch.device("meta"),
 }  # fmt: skip
 
 
