@@ -4,8 +4,9 @@ them; and how much memory is free."""
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ T = TypeVar("T")
 DRIVER = Path("/proc/driver/nvidia/version")
 SMALL_PRODUCT = 2**19  # weights of a matrix below which one CPU thread is best
 MACHINE = "machine"  # the group of these options in --help
+_TURNS = threading.RLock()  # the number of threads is the process's: who sets it for a while waits for others who have
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -49,6 +51,8 @@ def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) ->
     which the programs' "auto" takes and `None` does not, since gradients in it need a scaled loss; else float32. "fast"
     takes bfloat16 on a CPU that multiplies it, too.
     """
+    if isinstance(name, torch.dtype) and name not in DTYPES.values():
+        raise UserError(f"--dtype {name}: is none that models compute in; known are {', '.join(DTYPES)}")
     if isinstance(name, torch.dtype):
         return name, "it was requested"
     if name not in (None, "auto", "fast"):
@@ -136,13 +140,41 @@ def threads_for(hidden_size: int, intermediate_size: int) -> tuple[int, str]:
 
 @contextmanager
 def best_threads(config, count: int = 0) -> Iterator[None]:
-    """`count` CPU threads, or for 0 those of `threads_for`, inside a `with` block; those of before behind it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or threads_for(config.hidden_size, config.intermediate_size)[0])
-    try:
+    """`count` CPU threads, or for 0 those of `threads_for`, inside a `with` block; those of before behind it. Blocks in
+    several threads of Python take turns."""
+    with _TURNS:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count or threads_for(config.hidden_size, config.intermediate_size)[0])
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextmanager
+def on_the_cpu() -> Iterator[None]:
+    """Within the block new tensors can be learnt from, and lie on the CPU where nobody names a device, whatever the
+    caller has set: `torch.inference_mode`, `torch.set_default_device`."""
+    # The device is a mode that sees every call of PyTorch, so it is entered only where it is needed.
+    moved = torch.get_default_device().type != "cpu"
+    with torch.inference_mode(False), torch.device("cpu") if moved else nullcontext():
         yield
+
+
+@contextmanager
+def as_loaded(model) -> Iterator[None]:
+    """Within the block, without gradients, a model computes what it was loaded for, whatever the caller has set: no
+    dropout, no autocast, no other default device. Behind it every module is in its own mode again."""
+    training = [module for module in model.modules() if module.training]
+    moved = torch.get_default_device().type != "cpu"
+    try:
+        model.eval()
+        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), (
+                torch.device("cpu") if moved else nullcontext()):
+            yield
     finally:
-        torch.set_num_threads(before)
+        for module in training:
+            module.training = True
 
 
 def how_busy(threads: int) -> str:

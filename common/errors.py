@@ -6,14 +6,17 @@ room on a disk, open files) ends in the same way. Any other exception is a defec
 traceback.
 """
 
+import builtins
 import codecs
 import errno
 import logging
 import os
+import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 E = TypeVar("E", bound=BaseException)
@@ -37,6 +40,22 @@ class UserError(Exception):
 
 class ToBeContinued(Exception):
     """The program was asked to end, and has kept what is done: the same command goes on (exit status `UNFINISHED`)."""
+
+
+def arguments(text: str) -> str:
+    """`text` with arguments of Python in the place of a program's options: `arguments("try --max-tokens 9") -> "try
+    max_tokens 9"`."""
+    return re.sub(r"(?<![^\s(])--([a-z][a-z0-9-]*)", lambda found: found[1].replace("-", "_"), text)
+
+
+@contextmanager
+def naming_arguments() -> Iterator[None]:
+    """Within the block, which a user of Python called, a `UserError` names `arguments` where it would name options."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (arguments(str(error)),)
+        raise
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
@@ -76,6 +95,8 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
     for stream, how in ((sys.stdout, "plainly"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):  # a notebook's has no encoding
             stream.reconfigure(errors=how)
+    is_whole = argv is None and not (sys.flags.interactive or hasattr(builtins, "__IPYTHON__"))  # as `%run` is not
+    before = logging.lastResort
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: _show_warning(message)
         logging.lastResort = _ShownWarnings(logging.WARNING)  # of those that nobody else handles
@@ -83,7 +104,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             main(sys.argv[1:] if argv is None else argv)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            _stop(argv is None)
+            _stop(is_whole)
         except ToBeContinued as asked:
             print(one_line(str(asked)), file=sys.stderr)
             sys.stdout.flush()
@@ -93,7 +114,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             sys.exit(141)
         except Exception as error:
             if behind(error, KeyboardInterrupt):
-                _stop(argv is None)
+                _stop(is_whole)
             line = line_of(error)
             if line is None:
                 raise
@@ -103,6 +124,8 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             except OSError:  # it was stdout itself
                 _mute_stdout()
             sys.exit(2)
+        finally:
+            logging.lastResort = before
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:

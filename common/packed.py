@@ -159,6 +159,8 @@ def pack(rows: list[list[int]], answers: list[int], indices: list[int], prefix_l
     `[0, 1, 2, 2, 3]`, row_start `(2, 3, 5)` and answer_index `[2, 4]`. `answers` count from the start of each
     full row.
     """
+    if not rows:
+        raise ValueError("a batch needs at least one row")
     prefix = rows[0][:prefix_len]
     if any(row[:prefix_len] != prefix for row in rows):
         raise ValueError(f"the rows do not share their first {prefix_len} ids")

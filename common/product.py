@@ -18,8 +18,12 @@ _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_l
 def matmul(x, weight, bias=None, add=None) -> torch.Tensor:
     """y = x W^T + b + z without gradients: (..., in), (out, in), (out,), (..., out) -> (..., out), in x's dtype.
 
-    `bias` or `add` (z), not both; z is added while y is written, which saves reading and writing y once more.
+    `bias` or `add` (z), not both; z is added while y is written, which saves reading and writing y once more. Raises
+    `ValueError` for an x that does not fit W, and for one of whole numbers, whose dtype W's numbers would be cut to.
     """
+    if x.shape[-1:] != weight.shape[-1:] or not x.is_floating_point():
+        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}; (..., {weight.shape[-1]}) of floating-point numbers was "
+                         "expected")
     if _ONEDNN and x.device.type == "cpu" and x.dtype == torch.float32:
         if add is not None:
             return torch.ops.mkldnn._linear_pointwise.binary(x, add, weight, None, "add")

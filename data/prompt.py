@@ -25,7 +25,6 @@ differ, they must differ between all labels, and what follows must not depend on
 that position.
 """
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -34,6 +33,7 @@ from common.errors import UserError, closest
 from common.files import sha256_json
 from data import chat
 from data.codebook import Codebook
+from data.visible import is_boundary
 
 TEMPLATES = ("paper", "instruction-first")
 AUTHORS = "authors"
@@ -91,8 +91,16 @@ class Prompt:
             raise UserError(f"--max-tokens {max_tokens}: the instruction alone takes {shortest} tokens (template "
                             f"'{template}'); give more, or shorten the codebook")
 
+    def __repr__(self) -> str:
+        limit = "" if self.max_tokens is None else f", at most {self.max_tokens} tokens"
+        labels = ", ".join(self.codebook.labels)
+        return f"Prompt({self.codebook.name}: {labels}; template {self.template}, layout {self.layout}{limit})"
+
     def encode(self, text: str) -> EncodedPost:
-        """`text` in the prompt, up to and including the token at which the label is read (`answer_index`, the last)."""
+        """`text` in the prompt, up to and including the token at which the label is read (`answer_index`, the last).
+        Raises `UserError` for anything but a string."""
+        if not isinstance(text, str):
+            raise UserError(f"text: is of type {type(text).__name__}; give one string")
         cut = False
         ids = self._ids(text) if self.max_tokens is None or len(text) <= 4 * self.max_tokens else None
         if ids is None or (self.max_tokens is not None and len(ids) > self.max_tokens):
@@ -134,7 +142,7 @@ class Prompt:
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)
         count = next((n for n in range(min(len(text), low + 8), low, -1) if fits(n)), low)
-        while count and not (_is_boundary(text, count) and fits(count)):
+        while count and not (is_boundary(text, count) and fits(count)):
             count -= 1
         return text[:count], count < len(text)
 
@@ -288,13 +296,3 @@ def check_fingerprint(stored: dict, current: dict, where: str) -> None:
         words.append(f"{key} ({stored.get(key)} in the run, {current[key]} here)" if short else key)
     raise UserError(f"{where}: the run was made with another prompt: {', '.join(words)} differ; "
                     "use the run's own codebook, template and tokenizer, or train again")
-
-
-def _is_boundary(text: str, count: int) -> bool:
-    """Whether `text` may be cut before its character `count`: not inside a letter with marks, an emoji or CR LF."""
-    if count == len(text):
-        return True
-    following, last = text[count], text[count - 1]
-    mark = unicodedata.category(following).startswith("M") or "\U0001f3fb" <= following <= "\U0001f3ff"  # skin tones
-    halves = "\u200d" in (last, following) or unicodedata.combining(last) == 9  # joiner; virama, as in Hindi's "pra"
-    return not (mark or halves or (last == "\r" and following == "\n"))

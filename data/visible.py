@@ -1,4 +1,5 @@
-"""What can be seen of a text: one definition of "empty", for posts, labels and column names alike.
+"""What can be seen of a text: one definition of "empty", for posts, labels and column names alike; and where it may be
+cut.
 
 A character is invisible if Unicode gives it the property White_Space or Default_Ignorable_Code_Point (joiners, bidi
 controls, variation selectors, soft hyphen, Hangul fillers, tags ...), the category Z (separators), Cc, Cs or Cf
@@ -31,3 +32,13 @@ def is_empty(text: str) -> bool:
 def strip_invisible(text: str) -> str:
     """`text` without invisible characters at its ends: `strip_invisible("pro\\u200b ") -> "pro"`."""
     return _ENDS.sub("", text)
+
+
+def is_boundary(text: str, count: int) -> bool:
+    """Whether `text` may be cut before its character `count`: not inside a letter with marks, an emoji or CR LF."""
+    if count == len(text):
+        return True
+    following, last = text[count], text[count - 1]
+    mark = unicodedata.category(following).startswith("M") or "\U0001f3fb" <= following <= "\U0001f3ff"  # skin tones
+    halves = "\u200d" in (last, following) or unicodedata.combining(last) == 9  # joiner; virama, as in Hindi's "pra"
+    return not (mark or halves or (last == "\r" and following == "\n"))

@@ -51,6 +51,9 @@ class RunFolder:
         self.path, self.facts = path, facts
         self.kept_steps = 0  # of the checkpoint that was last written here
 
+    def __repr__(self) -> str:
+        return f"RunFolder({self.path}: {'finished' if self.facts['finished'] else 'not finished'})"
+
     @staticmethod
     def check_free(path: str | Path) -> None:
         """Raise `UserError` unless a run can begin in `path`: an empty folder, or a new one."""

@@ -32,7 +32,7 @@ from glass.trace import readable, trace
 from glass.verify import write_verification
 from glass.whole import base_of, whole_trace
 from glass.why import why
-from inference import load_run
+from inference.loaded import open_run
 
 IN_A_TERMINAL = ("www-browser", "links", "elinks", "lynx", "w3m")
 
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
         (check_file if name == "--save" else check_place)(place, name)
     if options.save and options.verify and place_key(options.save) == place_key(options.verify):
         raise UserError(f"--verify {options.verify}: is the file of --save, too; choose another folder")
-    run = load_run(options.run, model=options.model, device=options.device, dtype=options.dtype,
+    run = open_run(options.run, model=options.model, device=options.device, dtype=options.dtype,
                    cache=options.cache)
     if not kept:
         return serve(run, options)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from common.errors import closest
 from glass.source import Code
 
 ANSWER = "@answer"
@@ -45,7 +46,12 @@ class Stage:
         try:
             return self.__dict__["tensors"][name]
         except KeyError:
-            raise AttributeError(f"stage {self.__dict__.get('name')} has no tensor {name!r}") from None
+            there = self.__dict__.get("tensors", ())
+            raise AttributeError(f"stage {self.__dict__.get('name')} has no tensor {name!r}{closest(name, there)}; "
+                                 f"there are {', '.join(there)}") from None
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.tensors]
 
     def __repr__(self) -> str:
         listed = ", ".join(f"{name} {tuple(t.shape)} {str(t.dtype)[6:]}" for name, t in self.tensors.items())

@@ -13,7 +13,7 @@ reading stopped after a layer (the logit lens, nostalgebraist 2020). The last la
 
 import torch
 
-from common.device import best_threads
+from common.device import as_loaded, best_threads
 from common.errors import UserError
 from common.packed import Layout
 from data.cells import mend
@@ -29,16 +29,18 @@ from model.llama import Block, LlamaForCausalLM, LlamaModel
 from model.rope import inverse_frequencies, rotate, rotation
 
 
-@torch.inference_mode()
 def trace(run, text: str, threads: int = 0) -> Trace:
-    """Label `text` with `run` and keep every stage. Raises `UserError` for a text in which nothing can be seen.
+    """Label `text` with `run` and keep every stage. Raises `UserError` for a text in which nothing can be seen,
+    and for anything but a run.
 
     threads: CPU threads, of this and of what is computed for the trace later; 0 chooses by the model's size.
     """
+    if not (hasattr(run, "model") and hasattr(run, "prompt")):
+        raise UserError(f"run: is of type {type(run).__name__}; give what inference.load_run returns")
     text = readable(text)
     model, prompt = run.model, run.prompt
     row = prompt.encode(text)
-    with best_threads(model.config, threads):
+    with best_threads(model.config, threads), as_loaded(model):
         with recording(model) as seen:
             probabilities = Labeller(model, prompt).give([row])()[0]
         return _Maker(run, text, row, seen, probabilities).trace(threads)
@@ -75,8 +77,9 @@ class _Maker:
                      named, self.stages, self.model, self.prompt, threads=threads)
 
     def add(self, name, title, formula, tensors, code, *steps):
-        # Clones: what is kept must not hold on to the memory of a whole batch.
-        tensors = {key: tensor.detach().clone() for key, tensor in tensors.items()}
+        # Clones: what is kept must not hold on to the memory of a whole batch, and a probe can learn from it.
+        with torch.inference_mode(False):
+            tensors = {key: tensor.detach().clone() for key, tensor in tensors.items()}
         self.stages.append(Stage(name, title, formula, tensors, code, steps))
 
     def rows(self, x: torch.Tensor, answer_only: bool = False) -> torch.Tensor:

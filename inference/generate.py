@@ -11,7 +11,8 @@ seed means the same on every device. A KV cache holds what was computed for earl
 """
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from operator import index
 
 import torch
 
@@ -25,19 +26,21 @@ DATE_LINES = "Cutting Knowledge Date: December 2023\nToday Date: {}\n\n"
 PREFILL = 256  # prompt positions per call: the model gives logits for all of them, (256, 128256) is 131 MB in float32
 
 
-def chat_ids(tokenizer: Tokenizer, messages: Iterable[tuple[str, str]], date: str | None = None) -> list[int]:
+def chat_ids(tokenizer: Tokenizer, messages: Iterable[tuple[str, str] | Mapping[str, str]], date: str | None = None
+             ) -> list[int]:
     """Ids of a conversation in the model's chat layout (`data.chat`), up to where the assistant's answer begins.
 
         <|begin_of_text|><|start_header_id|>user<|end_header_id|>\\n\\nHello<|eot_id|><|start_header_id|>assistant...
 
-    As in the published templates, message by message, white space at a message's ends taken off where the template does
-    so; all ordinary text between two special tokens is encoded in one call. `date` ("26 Jul 2024") adds the two date
+    A message is (role, content), or {"role": ..., "content": ...}. As in the published templates, message by message,
+    white space at a message's ends taken off where the template does so; all ordinary text between two special tokens
+    is encoded in one call. `date` ("26 Jul 2024") adds the two date
     lines of Llama 3's template to the system message; without it there are none, and no system turn either if there is
     no system message (that template would write an empty one; Meta's own code writes none). Where a known template
     has a default system message (SmolLM2's), it is written as there. Raises `UserError` if the model has no chat
     layout, for `date` in another layout than Llama 3's, and for a role that the layout lacks or has in another place.
     """
-    chosen, messages = chat.choose(tokenizer), list(messages)
+    chosen, messages = chat.choose(tokenizer), [_message(message) for message in messages]
     chat.check_chat(chosen, tokenizer)
     if date is not None and chosen.name != "llama-3":
         raise UserError(f"--date-header: Llama 3's layout has these lines, and the model's is {chosen.name}")
@@ -61,14 +64,32 @@ def chat_ids(tokenizer: Tokenizer, messages: Iterable[tuple[str, str]], date: st
     return ids
 
 
-def generate(model: LlamaForCausalLM, ids: list[int], max_new_tokens: int, stop_ids=(), *, temperature: float = 0.0,
+def _message(message) -> tuple[str, str]:
+    """Role and content of a message. Raises `UserError` for what is none."""
+    parts = [message.get("role"), message.get("content")] if isinstance(message, Mapping) else message
+    if not isinstance(parts, list | tuple) or [isinstance(part, str) for part in parts] != [True, True]:
+        raise UserError(f"messages: {message!r} is none; give a list of (role, text): [('user', 'Hello')]")
+    return parts[0], parts[1]
+
+
+def generate(model: LlamaForCausalLM, ids: Iterable[int], max_new_tokens: int, stop_ids=(), *, temperature: float = 0.0,
              top_p: float = 1.0, seed: int = 0, vocab_size: int | None = None, cached: bool = True) -> Iterator[int]:
-    """New ids after `ids`, one at a time; a stop id is yielded too, as the last.
+    """New ids after `ids` (a list, or a tensor (T,)), one at a time; a stop id is yielded too, as the last.
 
     cached=False computes the whole text again for each token: the specification, which the cache must match.
     vocab_size: ids from here on are never chosen (rows of the output matrix for which the tokenizer has no text).
-    Raises `UserError` if the text would be longer than the model's positions, or the logits are not finite.
+    Raises `UserError` if the text would be longer than the model's positions, if the logits are not finite, and for
+    ids, a temperature or a top_p that mean nothing.
     """
+    try:
+        ids = [index(id) for id in ids]
+    except TypeError as error:
+        raise UserError(f"ids: {str(ids)[:40]} is no list of token ids; tokenizer.encode(text) gives one") from error
+    if not ids:
+        raise UserError("ids: is empty; give a token to begin with: [tokenizer.bos_id]")
+    if not (temperature >= 0 and 0 < top_p <= 1):
+        raise UserError(f"temperature {temperature}, top_p {top_p}: a temperature from 0 up was expected, and a top_p "
+                        "above 0 and at most 1")
     limit = model.config.max_position_embeddings
     if len(ids) + max_new_tokens > limit:
         raise UserError(f"--max-new-tokens: {len(ids)} tokens of prompt and {max_new_tokens} new ones are more than "

@@ -16,7 +16,7 @@ from itertools import chain, islice
 import numpy as np
 import torch
 
-from common.device import available_memory, or_halve
+from common.device import as_loaded, available_memory, or_halve
 from common.errors import UserError
 from data.batching import make_batch, plan, shared_prefix
 from data.visible import is_empty
@@ -46,6 +46,10 @@ class Labelled:
     repeats: int = 0  # posts whose probabilities were known already
 
 
+def unseen(count: int) -> None:
+    """A `show` that nobody looks at; by its name, so that who holds it can be pickled."""
+
+
 class Labeller:
     """A model that labels window after window.
 
@@ -54,9 +58,9 @@ class Labeller:
     posts that was given to the device. repeats: what is known of posts that came before; without it each is computed.
     """
 
-    def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = lambda count: None,
+    def __init__(self, model, prompt, micro_tokens: int = 0, show: Callable[[int], object] = unseen,
                  repeats: Repeats | None = None):
-        self.model, self.prompt, self.show, self.repeats = model.eval(), prompt, show, repeats
+        self.model, self.prompt, self.show, self.repeats = model, prompt, show, repeats
         self.micro_tokens, self.halvings = micro_tokens or choose_micro_tokens(model), 0
         self._is_cuda = model.device.type == "cuda"
         # A GPU's products take any number of tokens, and attention there would pad every row to a long filling one.
@@ -81,7 +85,6 @@ class Labeller:
         while given:
             yield self._labelled(*given.popleft())
 
-    @torch.inference_mode()
     def give(self, rows) -> Callable[[], np.ndarray]:
         """Give encoded posts to the device without waiting; the function returned waits and gives their probabilities.
 
@@ -90,24 +93,25 @@ class Labeller:
         label, and none is invented.
         """
         order, parts, step = [], [], self.model.fill_to
-        batches = self._plan(rows, range(len(rows)))
-        while batches:
-            large = self._few_sizes and (parts or len(batches) > 1)
-            multiple = max(step, self.micro_tokens // SIZES // step * step) if large else step
-            indices = batches[0]
-            longest = max(len(rows[index].ids) for index in indices)
-            failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
-                      "--device cpu, or --resident off")
-            with cast_once(self.model, self.model.dtype):
-                part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
-            if part is None:  # the same posts again, in batches of half the size
-                batches = self._plan(rows, list(chain(*batches)))
-                continue
-            batches.pop(0)
-            order += indices
-            parts.append(part)
-            self.show(len(indices))
-        logits = torch.cat(parts or [torch.empty(0, len(self._label_ids))])  # (n, C) in the batches' order
+        with as_loaded(self.model):
+            batches = self._plan(rows, range(len(rows)))
+            while batches:
+                large = self._few_sizes and (parts or len(batches) > 1)
+                multiple = max(step, self.micro_tokens // SIZES // step * step) if large else step
+                indices = batches[0]
+                longest = max(len(rows[index].ids) for index in indices)
+                failed = (f"one post of {longest} tokens does not fit into the device's memory; try --dtype bfloat16, "
+                          "--device cpu, or --resident off")
+                with cast_once(self.model, self.model.dtype):
+                    part = or_halve(self, partial(self._logits, rows, indices, multiple), longest, failed)
+                if part is None:  # the same posts again, in batches of half the size
+                    batches = self._plan(rows, list(chain(*batches)))
+                    continue
+                batches.pop(0)
+                order += indices
+                parts.append(part)
+                self.show(len(indices))
+            logits = torch.cat(parts or [torch.empty(0, len(self._label_ids))])  # (n, C) in the batches' order
         logits = logits.to("cpu", non_blocking=self._is_cuda)  # into pinned memory
         copied = torch.cuda.Event() if self._is_cuda else None
         if copied is not None:
@@ -202,18 +206,27 @@ def ahead(items: Iterator) -> Iterator:
     """The same items in the same order, made in a background thread, up to `AHEAD` of them before they are needed.
 
     An error is raised in place of its item. On a CPU there is little to gain, since encoding and the model compete for
-    the same cores; a GPU would otherwise wait for every window's encoding.
+    the same cores; a GPU would otherwise wait for every window's encoding. Whoever stops early, by Ctrl-C say, waits
+    for the item that is being made and for no further one.
     """
     end = object()
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(next, items, end) for _ in range(AHEAD))
-        while (item := waiting.popleft().result()) is not end:
-            waiting.append(pool.submit(next, items, end))
-            yield item
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, items, end))
+                yield item
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def label_probabilities(model, prompt, rows, *, micro_tokens: int = 0) -> np.ndarray:
-    """Probabilities (n, C) float32 of posts that are encoded already, in the order of `rows`; see `Labeller.give`."""
+    """Probabilities (n, C) float32 of posts that are encoded already, in the order of `rows`; see `Labeller.give`.
+    Raises `UserError` for texts."""
+    rows = list(rows)
+    if any(isinstance(row, str) for row in rows):
+        raise UserError("rows: hold a string; encode each text first: [prompt.encode(text) for text in texts]")
     labeller = Labeller(model, prompt, micro_tokens)
     parts = [labeller.give(rows[start : start + WINDOW])() for start in range(0, len(rows), WINDOW)]
     return np.concatenate([np.empty((0, len(prompt.label_ids)), dtype=np.float32), *parts])

@@ -20,8 +20,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from common.device import best_threads, choose_device, choose_dtype
-from common.errors import UserError, closest
+from common.device import best_threads, choose_device, choose_dtype, unused_card
+from common.errors import UserError, arguments, closest, naming_arguments
 from common.terminal import progress
 from data.cells import mend
 from data.chat import imitation
@@ -29,7 +29,7 @@ from data.languages import reduce_language
 from data.visible import is_empty
 from finetune.run_folder import RunFolder
 from inference.decide import NO_LABEL, Label, as_labels, decide, related
-from inference.labeller import Labeller
+from inference.labeller import Labeller, unseen
 from inference.options import LabelOptions
 from inference.run import finished_run, open_model
 
@@ -54,15 +54,15 @@ class LoadedRun:
     def label(self, texts: Iterable[str], languages: Iterable[str | None] | None = None) -> list[Label]:
         """A `Label` for each text, in order; a text of nothing but white space gets one without label and figures.
 
-        languages: one tag per text (None if unknown), reduced to ISO 639-1 as in files and kept in the labels; they are
-        not in the prompt, so they change no probability. Raises `UserError` for anything but a list, for entries that
-        are not strings, and for lists of different lengths.
+        languages: one tag per text (None, or what pandas has for it, if unknown), reduced to ISO 639-1 as in files and
+        kept in the labels; they are not in the prompt, so they change no probability. Raises `UserError` for anything
+        but a list, for entries that are not strings, and for lists of different lengths.
         """
         if hasattr(texts, "columns"):
             raise UserError("texts: is a frame; give it to run.label_frame, or one of its columns here")
         texts = _strings(_listed(texts, "texts", "run.label([text])"), "texts[{}]".format)
         if languages is not None:
-            tags = ["" if tag is None else tag for tag in _listed(languages, "languages", 'languages=["en"]')]
+            tags = ["" if _is_missing(tag) else tag for tag in _listed(languages, "languages", 'languages=["en"]')]
             if len(tags) != len(texts):
                 raise UserError(f"languages: has {len(tags)} entries for {len(texts)} texts; give one for each text, "
                                 "None if it is unknown")
@@ -98,6 +98,7 @@ class LoadedRun:
         columns |= {f"p_{label}": probabilities[:, index].astype(np.float64) for index, label in enumerate(labels)}
         return frame[[]].assign(**columns)
 
+    @naming_arguments()
     def _probabilities(self, texts: list[str]) -> np.ndarray:
         """(n, C) float32 in the order of `texts`, NaN where one is empty; a bar if it takes more than a moment."""
         mended = [mend(text) for text in texts]
@@ -108,7 +109,10 @@ class LoadedRun:
                 self._make_quicker(self.model, self.prompt, mended)
                 self._make_quicker = None
             self._labeller.show = bar.update
-            windows = list(self._labeller.label(SimpleNamespace(text=text) for text in mended))
+            try:
+                windows = list(self._labeller.label(SimpleNamespace(text=text) for text in mended))
+            finally:
+                self._labeller.show = unseen  # a bar holds a terminal, and a run may be pickled
         changed, cut = sum(a != b for a, b in zip(texts, mended, strict=True)), sum(window.cut for window in windows)
         if changed:
             print(f"{changed:,} of {len(texts):,} texts had NUL or half characters, replaced by U+FFFD")
@@ -136,13 +140,23 @@ def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike 
     Raises `UserError` for a run that is not there or was stopped early, and if the base's bytes or the prompt are not
     those that the run was made with.
     """
+    with naming_arguments():
+        return open_run(path, model=model, device=device, dtype=dtype, cache=cache, int8=int8, merge=merge,
+                        worded=arguments)
+
+
+def open_run(path=None, *, model=None, device="auto", dtype="auto", cache=None, int8: bool = False, merge: bool = False,
+             worded: Callable[[str], str] = str) -> LoadedRun:
+    """`load_run` for a program, whose user knows options and not arguments; `worded` rewords what it prints."""
     for name, value in {"path": path, "model": model, "cache": cache}.items():
         if value is not None and not (isinstance(value, str | os.PathLike) and os.fspath(value)):
             raise UserError(f"{name}: {value!r} names no folder; give one, or leave it out")
-    folder = finished_run(path)
-    device = choose_device(str(device or "auto"))
+    folder, is_open = finished_run(path), device in (None, "auto")
+    device = choose_device(None if device is None else str(device))
     dtype, reason = choose_dtype(device, dtype)
-    print(f"run {folder.path}: {device}, {dtype}, since {reason}")
+    print(f"run {folder.path}: {device}, {dtype}, since {worded(reason)}")
+    if is_open and device.type == "cpu" and (unused := unused_card()):
+        print(f"  {unused}")
     options = LabelOptions(int8=int8, merge=merge)
     options.check_quicker(device, dtype)
     opened, prompt = open_model(folder, model=model, device=device, dtype=dtype, cache=cache)
@@ -152,7 +166,8 @@ def load_run(path: str | os.PathLike | None = None, *, model: str | os.PathLike 
 
 def _listed(values, name: str, example: str) -> list:
     """An ordered iterable as a list; a string is refused, since nobody means its characters."""
-    if isinstance(values, str | bytes | Mapping | Set) or not isinstance(values, Iterable):
+    one = isinstance(values, str | bytes | bytearray | Mapping | Set) or getattr(values, "shape", None) == ()
+    if one or not isinstance(values, Iterable):
         raise UserError(f"{name}: is of type {type(values).__name__}; give a list of strings: {example}")
     return list(values)
 
@@ -161,7 +176,12 @@ def _strings(values: list, where, missing: str = "") -> list[str]:
     """The same values, all of them strings; `where(number)` names one that is not, `missing` gives advice."""
     for number, value in enumerate(values):
         if not isinstance(value, str):
-            if value is None or str(value) in ("nan", "<NA>", "NaT"):  # as pandas writes missing values
+            if _is_missing(value):
                 raise UserError(f"{where(number)}: is missing ({value}), not a string{missing}")
             raise UserError(f"{where(number)}: {str(value)[:40]!r} is of type {type(value).__name__}, not a string")
     return [str(value) for value in values]
+
+
+def _is_missing(value) -> bool:
+    """Whether a value that should be a string stands for none, as pandas writes it."""
+    return value is None or (not isinstance(value, str) and str(value) in ("nan", "<NA>", "NaT"))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from common.device import available_memory, choose_device, choose_dtype
-from common.errors import UserError
+from common.device import available_memory, choose_device, choose_dtype, on_the_cpu
+from common.errors import UserError, naming_arguments
 from common.terminal import progress
 from loading.cache import quantised_copy
 from loading.choice import choose_weights
@@ -36,6 +36,7 @@ QUANTIZE = ("stored", "auto", "none", "nf4", "nf4-double")
 KEEP_DTYPE = ("model.embed_tokens.weight", "lm_head.weight")
 
 
+@on_the_cpu()
 def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=None, rope_scaling=None,
                trainable=False, cache=None) -> LlamaForCausalLM:
     """A ready model from whatever `path` stands for: a checkpoint folder, Hugging Face's (16-bit, or in bitsandbytes'
@@ -47,7 +48,8 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
     layers in 4 bits). If the folder is already in bitsandbytes' 4 bits, "none" dequantises the weights, and "nf4" and
     "nf4-double" keep the packed bytes; only the scales are converted, to float32 or to their quantised form, if they
     are not in it yet.
-    dtype: the compute dtype; `None` takes bfloat16 on a GPU that multiplies it natively and float32 elsewhere.
+    device: "cpu", "cuda:0", ...; `None` takes a GPU if there is one. dtype: the compute dtype, PyTorch's or its name;
+    `None` takes bfloat16 on a GPU that multiplies it natively and float32 elsewhere.
     adapter: a PEFT adapter, if `path` brings none. rope_scaling: a `rope_scaling` object as in Hugging Face's
     config.json, used if the files lack one (as Meta's folders of unpublished sizes do).
     trainable=True: the adapter's parameters require gradients and the model is in training mode; else neither.
@@ -65,8 +67,9 @@ def load_model(path, *, device="cpu", dtype=None, quantize="stored", adapter=Non
         check_base(folder, source.hashes, path, cache)
     if source.quantize is not None and quantize in ("stored", "auto"):
         quantize = source.quantize
-    device = choose_device(str(device))
-    dtype, _ = choose_dtype(device, dtype)
+    with naming_arguments():
+        device = choose_device(None if device is None else str(device))
+        dtype, _ = choose_dtype(device, dtype)
     config = read_config(folder, rope_scaling)
     if quantize == "auto":
         quantize = choose_weights(config, dtype, available_memory(device)).quantize

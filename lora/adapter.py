@@ -205,7 +205,7 @@ def load_adapter(model: nn.Module, folder: str | Path, trainable: bool = False) 
     """
     folder = Path(folder)
     if adapters(model):
-        raise UserError(f"{folder}: the model already carries an adapter; load the base again")
+        raise UserError(f"{folder}: the model already carries an adapter; take it off with lora.inject.remove")
     config, every = read_config(folder), linears(model)
     names = config.modules(list(every), str(folder / CONFIG))
     if not names:

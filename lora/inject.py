@@ -58,6 +58,9 @@ def resolve(model: nn.Module, targets: str | Iterable[str]) -> list[str]:
         raise UserError(f"LoRA targets {', '.join(targets)}: the output head {HEAD} carries no adapter, since labels "
                         "are read from its rows; leave it out")
     leaves = sorted({name.rpartition(".")[2] for name in linears(model)})
+    if not leaves:
+        raise UserError(f"LoRA: {type(model).__name__} has no linear that an adapter can wrap; it takes what "
+                        "model.layers.Linear offers (dense_weight), and torch.nn.Linear does not")
     if unknown or not chosen:
         wrong = unknown[0] if unknown else ""
         raise UserError(f"LoRA target '{wrong}': no linear has this name{closest(wrong, leaves)}; there are "
@@ -80,7 +83,7 @@ def inject(model: nn.Module, targets: str | Iterable[str], r: int, alpha: float,
     """
     check_numbers(r, alpha, dropout)
     if adapters(model):
-        raise UserError("LoRA: the model already carries an adapter; merge it or load the base again")
+        raise UserError("LoRA: the model already carries an adapter; take it off with lora.inject.remove, or merge it")
     names = resolve(model, targets)
     model.requires_grad_(False)
     matcher = Matcher("LoRA: rank_pattern, alpha_pattern")
@@ -104,6 +107,17 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
     """Replace the module called `name` by `module`."""
     parent, _, leaf = name.rpartition(".")
     setattr(model.get_submodule(parent), leaf, module)
+
+
+def remove(model: nn.Module) -> list[str]:
+    """Take every adapter off, so that another can come: the bases' own linears are back, frozen; returns their names.
+
+    What the adapters learnt is gone unless `lora.adapter.save_adapter` wrote it.
+    """
+    found = adapters(model)
+    for name, layer in found.items():
+        replace(model, name, layer.base)
+    return list(found)
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:

@@ -17,6 +17,7 @@ for a whole step.
 """
 
 import math
+from numbers import Integral, Real
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,10 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Module, r: int, alpha: float, dropout: float = 0.0, rslora: bool = False):
         super().__init__()
         check_numbers(r, alpha, dropout)
+        if not hasattr(base, "dense_weight"):
+            raise UserError(f"LoRA: the base is of type {type(base).__module__}.{type(base).__name__}; it must offer "
+                            "what model.layers.Linear does (dense_weight, input_gradient)")
+        r, alpha = int(r), int(alpha) if isinstance(alpha, Integral) else float(alpha)  # numpy's become Python's
         self.in_features, self.out_features = base.in_features, base.out_features
         self.r, self.alpha, self.dropout, self.rslora = r, alpha, float(dropout), rslora
         self.scaling = scaling_factor(r, alpha, rslora)
@@ -207,9 +212,9 @@ def _float32_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 def check_numbers(r: int, alpha: float, dropout: float) -> None:
     """Raise `UserError` for a rank, alpha or dropout that no adapter can have."""
-    if not isinstance(r, int) or isinstance(r, bool) or r < 1:
+    if not isinstance(r, Integral) or isinstance(r, bool) or r < 1:
         raise UserError(f"LoRA rank r = {r}: must be a whole number from 1 up")
-    if not 0 < alpha < math.inf:
+    if not isinstance(alpha, Real) or not 0 < alpha < math.inf:
         raise UserError(f"LoRA alpha = {alpha}: must be a positive number; 2 * r and r are usual")
-    if not 0 <= dropout < 1:
+    if not isinstance(dropout, Real) or not 0 <= dropout < 1:
         raise UserError(f"LoRA dropout = {dropout}: must be at least 0 and below 1")

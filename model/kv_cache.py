@@ -16,7 +16,7 @@ class KVCache:
         shape = (config.num_hidden_layers, rows, capacity, config.num_key_value_heads, config.head_dim)
         self.keys = torch.empty(shape, dtype=dtype, device=device)  # (L, B, capacity, K, h)
         self.values = torch.empty(shape, dtype=dtype, device=device)
-        self.length = 0
+        self.rows, self.length = rows, 0
 
     def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Write one layer's k and v (B * T, K, h); return all its keys and values so far, (B * S, K, h) each."""

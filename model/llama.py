@@ -131,8 +131,15 @@ class LlamaForCausalLM(nn.Module):
         return self.model.embed_tokens.weight if self.config.tie_word_embeddings else self.lm_head.weight
 
     def forward(self, input_ids: torch.Tensor, kv_cache: KVCache | None = None) -> torch.Tensor:
-        """Logits of every position: (B, T) int64 -> (B, T, V); causal, after the cache's positions if one is given."""
+        """Logits of every position: (B, T) int64 -> (B, T, V); causal, after the cache's positions if one is given.
+        Raises `ValueError` for anything but a rectangle of ids."""
+        if not isinstance(input_ids, torch.Tensor) or input_ids.dim() != 2 or not input_ids.numel():
+            given = tuple(input_ids.shape) if isinstance(input_ids, torch.Tensor) else type(input_ids).__name__
+            raise ValueError(f"input_ids is {given}; a tensor (B, T) of token ids was expected: torch.tensor([ids]) "
+                             "makes one row of a list")
         rows, length = input_ids.shape
+        if kv_cache is not None and kv_cache.rows != rows:
+            raise ValueError(f"the cache is one of {kv_cache.rows} rows, and input_ids has {rows}")
         past = 0 if kv_cache is None else kv_cache.length
         layout = Layout.rectangle(rows, length, past)
         positions = torch.arange(past, past + length, device=input_ids.device).repeat(rows)  # (N,)

@@ -109,7 +109,7 @@ def dequantize_nf4(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor 
     """
     n = math.prod(shape)
     out = output(packed, absmax, shape, dtype, out)
-    packed, flat = packed.reshape(-1), out.view(-1)
+    packed, absmax, flat = packed.reshape(-1), absmax.reshape(-1), out.view(-1)
     full, step = n - n % BLOCK, _slice_size(packed.device)
     direct = dtype == torch.float32 and out.storage_offset() % 2 == 0  # pairs of float32 land on whole int64 entries
     scratch = None if direct else torch.empty(min(step, full), dtype=torch.float32, device=packed.device)
@@ -139,7 +139,7 @@ def dequantize_nf4_plain(packed, absmax, shape, dtype: torch.dtype) -> torch.Ten
     """The specification of `dequantize_nf4`: the same result, each step as the format defines it."""
     n = math.prod(shape)
     _check_sizes(packed, absmax, n)
-    packed = packed.reshape(-1)
+    packed, absmax = packed.reshape(-1), absmax.reshape(-1)
     codes = torch.stack([packed >> 4, packed & 15], dim=1).view(-1)[:n].long()
     block = torch.arange(n, device=packed.device) // BLOCK
     return (NF4_CODE.to(packed.device)[codes] * absmax[block]).to(dtype).view(tuple(shape))
@@ -195,6 +195,9 @@ def _slice_size(device: torch.device) -> int:
 
 
 def _flat(w: torch.Tensor, name: str) -> torch.Tensor:
+    if not isinstance(w, torch.Tensor) or w.device.type == "meta":
+        what = "has no numbers on the meta device" if isinstance(w, torch.Tensor) else f"is of type {type(w).__name__}"
+        raise UserError(f"{name}: {what}; NF4 quantises a tensor of floating-point weights")
     if not w.is_floating_point():
         raise UserError(f"{name}: is {w.dtype}; NF4 quantises floating-point weights")
     return w.reshape(-1)
@@ -212,6 +215,8 @@ def _check_finite(part: torch.Tensor, w: torch.Tensor, name: str) -> None:
 def output(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor | None) -> torch.Tensor:
     """`out`, or a new tensor in its place; raises `ValueError` if it, the bytes or the scales do not fit `shape`."""
     _check_sizes(packed, absmax, math.prod(shape))
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype is {dtype}; weights are floating-point numbers")
     if out is None:
         out = torch.empty(tuple(shape), dtype=dtype, device=packed.device)
     if out.shape != tuple(shape) or out.dtype != dtype or not out.is_contiguous():
@@ -220,6 +225,8 @@ def output(packed, absmax, shape, dtype: torch.dtype, out: torch.Tensor | None) 
 
 
 def _check_sizes(packed: torch.Tensor, absmax: torch.Tensor, n: int) -> None:
+    if packed.dtype != torch.uint8:
+        raise ValueError(f"packed is {packed.dtype}; bytes of torch.uint8 were expected")
     if packed.numel() != packed_bytes(n) or absmax.numel() != block_count(n):
         raise ValueError(f"{packed.numel()} bytes and {absmax.numel()} scales do not hold {n} weights: "
                          f"{packed_bytes(n)} and {block_count(n)} would")

@@ -65,8 +65,14 @@ class Tokenizer:
         self.vocab_size = max(self._tokens) + 1
         self._special = frozenset(special_ids.values())
 
+    def __repr__(self) -> str:
+        return f"Tokenizer({self.source}: {self.kind}, {self.vocab_size:,} ids)"
+
     def encode(self, text: str) -> list[int]:
-        """Ids of `text` and of nothing else; half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD."""
+        """Ids of `text` and of nothing else; half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD. Raises
+        `UserError` for anything but a string."""
+        if not isinstance(text, str):
+            raise UserError(f"text: is of type {type(text).__name__}; give one string")
         if not text.isascii():
             try:
                 text.encode("utf-8")

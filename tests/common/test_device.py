@@ -117,3 +117,10 @@ def test_a_busy_machine_is_said(monkeypatch, capsys):
     assert how_busy(2) == ""
     monkeypatch.delattr(device.os, "getloadavg")
     assert how_busy(2) == ""
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.float8_e4m3fn])
+def test_a_dtype_that_nothing_computes_in_is_refused(dtype):
+    with pytest.raises(UserError, match=f"--dtype {dtype}: is none that models compute in; known are float32"):
+        choose_dtype(torch.device("cpu"), dtype)
+    assert choose_dtype(torch.device("cpu"), torch.float64)[0] == torch.float64

@@ -2,7 +2,7 @@
 
 Deliberate break: in common/errors.py let `one_line` join the words of `text.split()` instead, cut only the end, or
 leave out `reconfigure` or `showwarning`, or a sign from `PLAIN`. Or let `run_program` ask an error alone, and not what
-is behind it.
+is behind it, or a shell of IPython be taken for a program's own process.
 """
 
 import errno
@@ -203,3 +203,22 @@ def test_a_notebook_has_no_encoding_to_set(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     run_program(lambda argv: print("─"), [])
     assert sys.stdout.getvalue() == "─\n"
+
+
+@pytest.mark.parametrize("shell", [False, True])
+def test_a_shell_in_which_a_program_was_stopped_can_be_stopped_again(shell):
+    """`%run train.py` in IPython: the process goes on, so Ctrl-C must; a program of its own ends undisturbed."""
+    code = f"""
+import builtins, logging, signal, sys
+if {shell}:
+    builtins.__IPYTHON__ = True
+from common.errors import run_program
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+before = signal.getsignal(signal.SIGINT), logging.lastResort
+try:
+    run_program(lambda argv: signal.raise_signal(signal.SIGINT))
+except SystemExit as end:
+    print(end.code, signal.getsignal(signal.SIGINT) is before[0], logging.lastResort is before[1])
+"""
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert child.stdout == f"130 {shell} True\n" and child.stderr == "stopped\n"

@@ -1,7 +1,10 @@
 """The product and its hand-written backward against PyTorch's linear and autograd.
 
-Deliberate break: in `common.product._Linear.backward` leave out a `.t()`, or return the bias's sum over the last axis.
+Deliberate break: in `common.product._Linear.backward` leave out a `.t()`, or return the bias's sum over the last axis;
+leave out the check in `matmul`.
 """
+
+import re
 
 import pytest
 import torch
@@ -89,3 +92,13 @@ def test_a_bias_that_is_not_contiguous():
     x, weight, bias = torch.ones(1, 2), torch.ones(5, 2), torch.arange(10.0)[::2]
     assert linear(x, weight, bias).equal(F.linear(x, weight, bias))
     assert linear(x, weight, torch.ones(1).expand(5)).equal(torch.full((1, 5), 3.0))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("x, says", [(torch.ones(5, 23), "x is (5, 23) of torch.float32; (..., 24) of floating-point"),
+                                     (torch.ones(5, 24, dtype=torch.int64), "x is (5, 24) of torch.int64")])
+def test_what_does_not_fit_is_said(x, says, grad):
+    """oneDNN would speak of a primitive descriptor, and whole numbers would cut the weight to whole ones."""
+    _, weight, _ = tensors(torch.float32, (60,), (False, grad, False))
+    with pytest.raises(ValueError, match=re.escape(says)), torch.set_grad_enabled(grad):
+        linear(x, weight)

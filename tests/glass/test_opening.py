@@ -9,9 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from common import device
 from common.errors import UserError
+from common.files import ROOT
 from glass import __main__ as program
 from glass.__main__ import main, opened, where_to_look
+from inference.loaded import open_run
 
 
 @pytest.mark.parametrize("name, opens, said", [
@@ -35,8 +38,18 @@ def test_without_a_browser_it_is_said_what_to_open(monkeypatch, name, opens, sai
     (["--verify", "page.html"], "is the file of --save, too")])
 def test_what_is_wrong_is_said_before_anything_is_computed(run, tmp_path, monkeypatch, more, said):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(program, "load_run", lambda *given, **options: run)
+    monkeypatch.setattr(program, "open_run", lambda *given, **options: run)
     monkeypatch.setattr(program, "trace", None)
     with pytest.raises(UserError, match=said):
         main(["--text", "They", "--save", "page.html", *more])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_program_names_its_options(tmp_path, monkeypatch, capsys):
+    """In a notebook the same are arguments (tests/inference/test_from_python.py)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(device, "multiplies_bfloat16", lambda: True)
+    with pytest.raises(UserError, match=r"^--device gpu: there is no such device"):
+        main(["--run", str(ROOT / "base" / "run"), "--device", "gpu"])
+    open_run(ROOT / "base" / "run", device="cpu")
+    assert "--dtype fast" in capsys.readouterr().out

@@ -144,3 +144,13 @@ def test_a_post_that_is_too_long_is_cut_as_in_labelling(run):
     assert found.cut and len(found.tokens) <= run.prompt.max_tokens and set(found.text) == {"x"}
     plain = Labeller(run.model, run.prompt).give([run.prompt.encode("x" * 10_000)])()[0]
     assert np.array_equal(np.float32(list(found.probabilities.values())), plain)
+
+
+def test_a_stage_names_its_tensors_to_whoever_completes_or_mistypes(run):
+    stage = trace(run, POSTS[0]).layers[1].attention
+    assert {"scores", "weights", "out", "formula"} <= set(dir(stage))
+    with pytest.raises(AttributeError, match=r"'weigths'; did you mean 'weights'\?; there are scores, weights, out"):
+        _ = stage.weigths
+    for wrong in (run.model, "runs/mine"):
+        with pytest.raises(UserError, match=r"run: is of type .*; give what inference\.load_run returns"):
+            trace(wrong, POSTS[0])

@@ -5,6 +5,7 @@ top_p is lost), or in `chat_ids` leave out `.strip()`; the comparisons with tran
 """
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -264,3 +265,32 @@ def test_exit_status_and_no_traceback():
                           text=True, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: nowhere: ") and done.stderr.count("\n") == 1
+
+
+def test_ids_may_be_a_tensor(stories):
+    model, _, _ = stories
+    expected = list(generate(model, [1, 5], 4))
+    assert list(generate(model, torch.tensor([1, 5]), 4)) == expected == list(generate(model, iter([1, 5]), 4))
+
+
+@pytest.mark.parametrize("ids, settings, says", [
+    ("text", {}, r"ids: text is no list of token ids; tokenizer.encode\(text\) gives one"),
+    (7, {}, "ids: 7 is no list"),
+    ([1.5], {}, r"ids: \[1.5\] is no list"), (torch.ones(2, 2, dtype=torch.long), {}, "ids: tensor"),
+    ([], {}, "ids: is empty; give a token to begin with"),
+    ([1], {"top_p": 0.0}, "temperature 0.0, top_p 0.0: .* a top_p above 0 and at most 1"),
+    ([1], {"top_p": 1.5}, "temperature 0.0, top_p 1.5"),
+    ([1], {"temperature": -1.0}, "temperature -1.0"), ([1], {"temperature": math.nan}, "temperature nan"),
+])  # fmt: skip
+def test_arguments_of_generate_that_mean_nothing(ids, settings, says):
+    with pytest.raises(UserError, match=says):
+        generate(SimpleNamespace(), ids, 3, **settings)
+
+
+def test_messages_may_be_dictionaries(llama3):
+    """As transformers' `apply_chat_template` takes them."""
+    turns = [{"role": role, "content": content} for role, content in CHATS["turns"]]
+    assert chat_ids(llama3, turns) == chat_ids(llama3, CHATS["turns"])
+    for wrong in ("hi", ["hi"], [{"role": "user"}], [("user", 3)]):
+        with pytest.raises(UserError, match=r"messages: .* is none; give a list of \(role, text\)"):
+            chat_ids(llama3, wrong)

@@ -1,10 +1,12 @@
 """The pipeline around the model: encoding ahead, results that are read late, and memory that runs out.
 
 Deliberate breaks: in inference/labeller.py let `ahead` submit one item at a time; take the check for finite logits into
-`give`'s loop; leave `self.micro_tokens //= 2` out (the test would never end, so it counts the tries).
+`give`'s loop; leave `self.micro_tokens //= 2` out (the test would never end, so it counts the tries); or leave out
+`future.cancel()`.
 """
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ import torch
 from common.errors import UserError
 from data.codebook import load_codebook
 from data.prompt import Prompt
+from inference import labeller
 from inference.labeller import AHEAD, WINDOW, Labeller, ahead, label_probabilities
 from model.tokenizer import load_tokenizer
 from tests.small import posts, random_model, write_base
@@ -61,6 +64,28 @@ def test_what_is_ahead_comes_in_order_from_one_thread_and_not_all_at_once():
     stream.close()
     assert len(made) >= 10 and len(threads) == 1 and threading.get_ident() not in threads
     assert list(ahead(iter([]))) == [] and list(ahead(iter(range(3)))) == [0, 1, 2]
+
+
+def test_whoever_stops_waits_for_one_item_alone(monkeypatch):
+    """Ctrl-C in a notebook: a window of long posts takes seconds to encode, and nobody will read it."""
+    made, goes_on = [], threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *args, **kwargs):
+            goes_on.set()
+            super().shutdown(*args, **kwargs)
+
+    def items():
+        for number in range(5):
+            made.append(number)
+            yield number
+            goes_on.wait()
+
+    monkeypatch.setattr(labeller, "ThreadPoolExecutor", Pool)
+    stream = ahead(items())
+    next(stream)
+    stream.close()
+    assert made in ([0], [0, 1])
 
 
 def test_an_error_of_the_thread_comes_where_its_item_would_have_come():

@@ -3,11 +3,15 @@
 Deliberate break: in model/layers.py give `silu_backward` the gradient without `up`, or let `_SwiGLU` save silu(gate).
 """
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from model.kv_cache import KVCache
 from model.layers import silu, swiglu
+from tests.small import random_model
 
 
 def inputs(dtype: torch.dtype, rows: int = 7) -> list[torch.Tensor]:
@@ -45,3 +49,28 @@ def test_an_input_without_gradient_stays_without():
     gate, up = inputs(torch.float32)
     swiglu(gate.detach(), up).sum().backward()
     assert gate.grad is None and up.grad is not None
+
+
+def test_a_printed_model_shows_its_sizes():
+    """What a notebook shows where a cell ends in `model`."""
+    shown = str(random_model(attention_bias=True, tie_word_embeddings=False))
+    for line in ("(embed_tokens): Embedding(600, 32)", "(q_proj): Linear(32, 32, bias=True)",
+                 "(k_proj): Linear(32, 16, bias=True)", "(up_proj): Linear(32, 48, bias=False)",
+                 "(norm): RMSNorm(32, eps=1e-05)", "(lm_head): Linear(32, 600, bias=False)"):
+        assert line in shown
+
+
+@pytest.mark.parametrize("ids, given", [
+    ([1, 2], "list"), (torch.tensor([1, 2]), "(2,)"), (torch.ones(2, 0, dtype=torch.long), "(2, 0)"),
+    (torch.ones(0, 2, dtype=torch.long), "(0, 2)"), (torch.ones(1, 1, 2, dtype=torch.long), "(1, 1, 2)"),
+])  # fmt: skip
+def test_ids_in_another_shape_are_named(ids, given):
+    with pytest.raises(ValueError, match=re.escape(f"input_ids is {given}; a tensor (B, T) of token ids was expected")):
+        random_model()(ids)
+
+
+def test_a_cache_of_other_rows_is_refused():
+    """It took the two rows for one text of twice the length, and gave numbers."""
+    model = random_model()
+    with pytest.raises(ValueError, match="the cache is one of 1 rows, and input_ids has 2"):
+        model(torch.ones(2, 3, dtype=torch.long), KVCache(model.config, 1, 8))

@@ -1,9 +1,10 @@
-"""The README's first screen: its lines print what it says, and its picture shows what the code computes.
+"""The README's lines of Python print what it says, and the picture of its first screen shows what the code computes.
 
-Deliberate break: change the probability in the README's last line of Python, or POST in benchmarks/overview.py without
-drawing again.
+Deliberate break: leave `optimizer.step()` out of the README's loop, change the probability behind its first lines of
+Python, or POST in benchmarks/overview.py without drawing again.
 """
 
+import importlib
 import json
 import os
 import re
@@ -14,15 +15,19 @@ from itertools import combinations
 
 import matplotlib
 import pytest
+import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
 from benchmarks import overview
 from common.files import ROOT
+from inference import load_run
+from model.layers import Linear
+from model.llama import Block
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1]
+LINES, LOOP = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 QUANTISE, LABEL = LINES.split("\n\nfrom inference ")
 PICTURE = ROOT / "docs" / "overview.png"
 
@@ -42,7 +47,8 @@ def drawn(found):
 
 def printed(lines: str, folder) -> list[str]:
     """What the lines print, run as a person runs them, in a folder that has the clone's base."""
-    (folder / "base").symlink_to(ROOT / "base")
+    for name in ("base", "data"):
+        (folder / name).symlink_to(ROOT / name)
     child = subprocess.run([sys.executable, "-c", lines], cwd=folder, capture_output=True, text=True,
                            env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert child.returncode == 0, child.stderr
@@ -63,6 +69,30 @@ def test_a_post_gets_the_label_that_the_readme_says(tmp_path):
     label, share = printed("from inference " + LABEL, tmp_path)[-1].split()
     expected, its_share = said(LABEL).split()
     assert label == expected and abs(float(share) - float(its_share)) < 0.02  # float32 sums differ between processors
+
+
+def test_ten_steps_by_hand_learn_what_the_readme_says(tmp_path):
+    assert printed(LOOP, tmp_path)[-1] == said(LOOP)
+    assert {path.name for path in (tmp_path / "by-hand").iterdir()} == {"adapter_config.json",
+                                                                        "adapter_model.safetensors"}
+
+
+def test_hooks_see_what_the_readme_says(tmp_path, monkeypatch):
+    """And what it names is there."""
+    monkeypatch.chdir(tmp_path)
+    run, called = load_run(ROOT / "base" / "run", device="cpu"), []
+    for number, block in enumerate(run.model.model.layers):
+        block.register_forward_hook(lambda *_, number=number: called.append(number))
+    run.label(["They came here as children."])
+    last = run.model.config.num_hidden_layers - 1
+    assert called == list(range(last))
+    with torch.no_grad():
+        run.model(torch.tensor([run.prompt.encode("x").ids]))
+    assert called[last:] == list(range(last + 1))
+    section = TEXT.split("## From Python")[1].split("## Speed")[0]
+    for module, name in re.findall(r"`([a-z]+\.[a-z]+)\.(\w+)\(", section):
+        assert callable(getattr(importlib.import_module(module), name)), name
+    assert callable(Block.answer_hidden) and callable(Linear.dense_weight)
 
 
 def test_readme_and_picture_are_of_the_same_post(found):

@@ -261,3 +261,25 @@ def test_nothing_is_quantised_to_nothing():
     packed, absmax = quantize_nf4(torch.empty(0, 64))
     assert packed.numel() == absmax.numel() == 0
     assert dequantize_nf4(packed, absmax, (0, 64), torch.bfloat16).shape == (0, 64)
+
+
+@pytest.mark.parametrize("weight, says", [
+    ([1.0, 2.0], "weight: is of type list; NF4 quantises a tensor"),
+    (torch.ones(3, device="meta"), "weight: has no numbers on the meta device"),
+    (torch.ones(3, dtype=torch.int32), "weight: is torch.int32; NF4 quantises floating-point weights"),
+])  # fmt: skip
+def test_what_is_no_weight_is_said(weight, says):
+    with pytest.raises(UserError, match=says):
+        quantize_nf4(weight)
+
+
+def test_columns_are_read_as_lines_and_other_dtypes_refused():
+    w = torch.randn(70, 33)
+    packed, absmax = quantize_nf4(w)
+    for function in (dequantize_nf4, dequantize_nf4_plain):
+        expected = function(packed, absmax, w.shape, torch.float32)
+        assert torch.equal(function(packed[:, None], absmax[:, None], w.shape, torch.float32), expected)
+        with pytest.raises(ValueError, match=r"packed is torch\.int8; bytes of torch\.uint8 were expected"):
+            function(packed.view(torch.int8), absmax, w.shape, torch.float32)
+    with pytest.raises(ValueError, match=r"dtype is torch\.int64; weights are floating-point numbers"):
+        dequantize_nf4(packed, absmax, w.shape, torch.int64)
