@@ -133,7 +133,7 @@ def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
                         ) from error
     kind = export.options.to.removeprefix("gguf-")
     file = f"{export.name}-{kind.upper()}.gguf"
-    notes = write(export.tensors, export.prompt.tokenizer.source, folder / file, kind)
+    notes = write(export.tensors, export.prompt.tokenizer.source, folder / file, kind, export.base.licence)
     export.write_beside(folder)
     return [f"the whole model for llama.cpp, `{file}`: {export.merged_on}",
             f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit", *notes,
