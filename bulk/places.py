@@ -148,7 +148,8 @@ def check_output(job: Job, options) -> None:
     elif is_whole and not options.overwrite:
         goes_on = "" if options.resume or not manifest_path(output.parent, job.part).exists() else (
             ", or --resume, which leaves what is done")
-        raise UserError(f"--output {output}: exists; choose another name or give --overwrite{goes_on}")
+        found = "exists, and nothing was stopped on the way to it" if options.resume else "exists"
+        raise UserError(f"--output {output}: {found}; choose another name or give --overwrite{goes_on}")
     if was_stopped(output) and not options.overwrite and not options.resume:
         raise UserError(f"--output {output}: labelling into it was stopped; --resume continues it, --overwrite "
                         "starts again")

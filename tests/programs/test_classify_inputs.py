@@ -54,6 +54,8 @@ def test_a_folder_a_pattern_and_a_file(world: World, tmp_path):
         "a.jsonl", "b.csv", "manifest.json", "more1.csv", "more2.csv", "report.html"]
     assert call(classify.main, *words(world, "--input", "more2.csv", "--output", "alone.csv")).code == 0
     assert Path("labels/more2.csv").read_bytes() == Path("alone.csv").read_bytes()
+    refused(classify.main, *words(world, "--input", "more2.csv", "--output", "alone.csv", "--resume"),
+            says="--output alone.csv: exists, and nothing was stopped on the way to it")
     Path("labels/b.csv").unlink()
     refused(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels"),
             says=("exists", "or --resume, which leaves what is done"))
