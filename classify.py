@@ -120,6 +120,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
             read_manifest(manifest)  # whatever is wrong with it, is told before the hours of work
     scaling = run.facts["calibration"] if options.calibrated else None
     hashes = run_hashes(run) | {"--calibrated": scaling} if options.resume or not options.dry_run else {}
+    done = []
     if folder is not None and options.resume:
         known = hashes | {"dtype": str(options.set_up()[1])} | options.decides()
         done = [job for job in todo if is_done(manifest, job.path, known | input_hashes(job, options))]
@@ -131,7 +132,10 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
     for job in todo if not options.dry_run else ():
         check_output(job, options)
     with Stop() as stop:
-        found = check_inputs([job.source for job in todo], options, stop.check)
+        checked = check_inputs([job.source for job in todo], options, stop.check, many=folder is not None)
+        todo, found = [job for job, notes in zip(todo, checked, strict=True) if notes], [*filter(None, checked)]
+        if checked and not (todo or done):
+            raise UserError("--input: none of the files has rows, so there is nothing to label")
         kept = [kept_columns(options, notes, job.source) for notes, job in zip(found, todo, strict=True)]
         check_date_column(options.date_column, kept)
         if todo:

@@ -11,12 +11,17 @@ from common.errors import UserError, closest
 from common.terminal import progress
 from data.notes import Notes
 from data.readers import check_posts
+from data.table import NoRows
 
 READING = {"require_labels": False, "keep_empty": True, "keep_bad": True}  # a row out for every row in
 
 
-def check_inputs(sources: list[Path], options, check: Callable[[], object] = lambda: None) -> list[Notes]:
-    """What was found in each of `sources`; `check` is called now and then, and may raise. Raises `UserError`."""
+def check_inputs(sources: list[Path], options, check: Callable[[], object] = lambda: None, many: bool = False
+                 ) -> list[Notes | None]:
+    """What was found in each of `sources`; `check` is called now and then, and may raise. Raises `UserError`.
+
+    many: of the files of a folder or of a pattern, one without rows is passed over, with None, and said.
+    """
     found = []
     for source in sources:
         with progress(None, "post", "reading") as bar:
@@ -25,12 +30,20 @@ def check_inputs(sources: list[Path], options, check: Callable[[], object] = lam
                 bar.update(count)
                 check()
 
-            notes = check_posts([source], options.columns(), show=show, **READING)
+            try:
+                notes = check_posts([source], options.columns(), show=show, **READING)
+            except NoRows as error:
+                if not many:
+                    raise
+                print(f"  passed over: {str(error).partition(';')[0]}")
+                notes = None
         found.append(notes)
+        if notes is None:
+            continue
         if len(sources) == 1:  # before the lines on all the rest
             check_share(found, options.max_bad_rows)
         print("\n".join(notes.lines()))
-    check_share(found, options.max_bad_rows)
+    check_share([notes for notes in found if notes is not None], options.max_bad_rows)
     return found
 
 

@@ -1,15 +1,18 @@
 """What labelling all of it would take here, before it starts: hours, memory, price; and what a sample would give.
 
 `SAMPLE` posts are drawn at random from strata of length (powers of two of their characters), from each in proportion
-to its posts and at least one, and labelled. With N_h posts in stratum h, of which n_h were drawn, at m_h tokens each:
+to its posts and at least one, and labelled. With N_h posts in stratum h at m_h tokens each, F_h of them with a text
+that did not come before (`inference.repeats`):
 
-    tokens of all posts    sum over h of N_h m_h
-    seconds                seconds of the sample * tokens of all posts / tokens of the sample
+    tokens of all posts    sum over h of N_h m_h;  of those that are computed: sum over h of F_h m_h
+    seconds                seconds of the model on the sample * tokens that are computed / tokens of the sample
+                           + seconds of encoding the sample * all posts / posts of the sample (on a CPU; a GPU computes
+                           meanwhile, and the longer of the two counts)
     price                  hours * price of an hour of such a machine (inference/prices.toml, or --prices)
     an API                 N * (tokens of a post with its whole prompt * price of one read + price of one written)
 
-The seconds of the model's start and of reading are not in it. Of a random sample of n out of N posts, a share that is
-one half has the 95 % interval +- 1.96 sqrt(1/(4n) (N - n)/(N - 1)), the widest that any share has.
+The seconds of the model's start, of reading and of writing are not in it. Of a random sample of n out of N posts, a
+share that is one half has the 95 % interval +- 1.96 sqrt(1/(4n) (N - n)/(N - 1)), the widest that any share has.
 """
 
 import sys
@@ -26,12 +29,14 @@ from bulk.check import READING
 from bulk.watch import product_limit
 from common.errors import UserError
 from common.files import find_path
-from common.terminal import human_bytes, human_seconds, table
+from common.terminal import human_bytes, human_seconds, table, three_digits
 from data.prompt import Prompt
 from data.readers import iter_posts
 from data.visible import is_empty
 from inference.labeller import Labeller
 from inference.prices import Prices, load_prices
+from inference.repeats import Last
+from report.words import counted
 
 SAMPLE, WARM = 256, 16  # posts that are timed, and posts ahead of them that are not
 INSTEAD = 20_000  # a random sample of so many, whose interval is said
@@ -43,10 +48,12 @@ class Stratum:
     """Posts of one length, of which up to `SAMPLE` are kept at random (reservoir sampling)."""
 
     count: int = 0
+    fresh: int = 0  # of those, with a text that is computed
     texts: list[str] = field(default_factory=list)
 
-    def add(self, text: str, draw: Random) -> None:
+    def add(self, text: str, is_fresh: bool, draw: Random) -> None:
         self.count += 1
+        self.fresh += is_fresh
         if len(self.texts) < SAMPLE:
             self.texts.append(text)
         elif (place := draw.randrange(self.count)) < SAMPLE:
@@ -56,9 +63,10 @@ class Stratum:
 def strata(texts: Iterable[str], draw: Random) -> dict[int, Stratum]:
     """The texts by the power of two of their characters, those without anything to see left out."""
     found: dict[int, Stratum] = {}
+    last = Last()
     for text in texts:
         if not is_empty(text):
-            found.setdefault(len(text).bit_length(), Stratum()).add(text, draw)
+            found.setdefault(len(text).bit_length(), Stratum()).add(text, last.add(text), draw)
     return dict(sorted(found.items()))
 
 
@@ -77,7 +85,9 @@ def dry_run(model, prompt: Prompt, sources: list[Path], options) -> None:
         raise UserError("--dry-run: no post has text, so nothing would be labelled")
     sizes = allocate([layer.count for layer in layers], SAMPLE)
     drawn = [draw.sample(layer.texts, size) for layer, size in zip(layers, sizes, strict=True)]
+    began = time.perf_counter()
     rows = [[prompt.encode(text) for text in texts] for texts in drawn]
+    encoding = time.perf_counter() - began
     flat = [row for stratum in rows for row in stratum]
     labeller = Labeller(model, prompt, options.micro_tokens)
     labeller.give(flat[:WARM])()
@@ -86,24 +96,32 @@ def dry_run(model, prompt: Prompt, sources: list[Path], options) -> None:
     seconds = time.perf_counter() - began
     shared = len(prompt.prefix_ids)
 
-    def of_all(count) -> float:
-        return sum(layer.count * sum(map(count, stratum)) / len(stratum)
+    def of_all(count, kept: str = "count") -> float:
+        return sum(getattr(layer, kept) * sum(map(count, stratum)) / len(stratum)
                    for layer, stratum in zip(layers, rows, strict=True))
 
-    posts = sum(layer.count for layer in layers)
-    own = of_all(lambda row: len(row.ids) - shared)
-    whole = seconds * own / sum(len(row.ids) - shared for row in flat)
+    def own_tokens(row) -> int:
+        return len(row.ids) - shared
+
+    posts, fresh = sum(layer.count for layer in layers), sum(layer.fresh for layer in layers)
+    own, computed = of_all(own_tokens), of_all(own_tokens, "fresh")
+    each = seconds / sum(map(own_tokens, flat)), encoding / len(flat)  # token, post
+    both = sum if model.device.type == "cpu" else max
+    whole, apart = (both([each[0] * tokens, each[1] * posts]) for tokens in (computed, own))
     print(f"\n{posts:,} posts with text, {own / posts:.0f} tokens each besides the {shared} that all prompts begin "
           f"with; {len(flat):,} were drawn and labelled, from {len(layers)} strata of length")
-    print(f"  time here    {human_seconds(whole)}, {posts / whole:,.3g} posts a second, besides reading and the "
-          "model's start")
+    print(f"  time here    {human_seconds(whole)}, {three_digits(posts / whole)} posts a second, besides reading, "
+          "writing and the model's start")
+    if fresh < posts:
+        print(f"  repeats      {counted(posts - fresh, 'post')} come again and are computed once; if all differed, "
+              f"it would take {human_seconds(apart)}")
     limit = product_limit(model)
-    share = 2 * model.config.linear_weights * own / whole / limit
+    share = 2 * model.config.linear_weights * computed / whole / limit
     print(f"  of the limit {100 * share:.0f} % of what this device's matrix products reach")
     peak = peak_memory(model)
     print("  memory       " + (f"{human_bytes(peak)}, the most until now" if peak else "this system does not tell"))
     print("\n".join(prices(book, model, whole, posts, of_all(lambda row: len(row.ids)), options.api_seconds)))
-    print(instead(posts, whole))
+    print(instead(posts, min(whole, apart * INSTEAD / posts)))
 
 
 def prices(book: Prices, model, seconds: float, posts: int, tokens: float, api_seconds: float | None) -> list[str]:
@@ -116,7 +134,7 @@ def prices(book: Prices, model, seconds: float, posts: int, tokens: float, api_s
     cheapest = min((hours * machine.per_hour for machine in book.machines if machine.is_for(environment)), default=None)
     for api in book.apis:
         cost = posts / 1e6 * api.per_million(tokens / posts)
-        rows.append([api.name, f"{cost:,.4g}" + (f" ({cost / cheapest:,.3g} times)" if cheapest else ""),
+        rows.append([api.name, f"{cost:,.4g}" + (f" ({three_digits(cost / cheapest)} times)" if cheapest else ""),
                      f"{api.input:g} and {api.output:g} a million tokens", api.date])
     lines = [f"  price        in {book.currency}, of {book.path.name} (edit it, or name another with --prices):",
              table(["", "all of it", "at", "of"], rows, indent="    ")] if rows else [
@@ -126,7 +144,7 @@ def prices(book: Prices, model, seconds: float, posts: int, tokens: float, api_s
         lines.append(f"    {unchecked} of the table's rows were never compared with their source")
     if api_seconds:
         lines.append(f"    at {api_seconds:g} s a post, an API would take {human_seconds(api_seconds * posts)}, "
-                     f"{api_seconds * posts / seconds:,.3g} times as long")
+                     f"{three_digits(api_seconds * posts / seconds)} times as long")
     return lines
 
 
@@ -136,10 +154,10 @@ def half_width(size: int, total: int) -> float:
 
 
 def instead(posts: int, seconds: float) -> str:
-    """What a random sample of `INSTEAD` posts would give, and take."""
+    """What a random sample of `INSTEAD` posts would give, and the seconds that it takes."""
     if posts <= INSTEAD:
         return f"  instead      {posts:,} posts are few enough to label all"
-    return (f"  instead      a random {INSTEAD:,} would take {human_seconds(seconds * INSTEAD / posts)} and give each "
+    return (f"  instead      a random {INSTEAD:,} would take {human_seconds(seconds)} and give each "
             f"label's share to within {100 * half_width(INSTEAD, posts):.2f} points (95 %), besides the labels' own "
             "errors, which more posts do not mend")
 

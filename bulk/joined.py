@@ -20,7 +20,7 @@ from bulk.manifest import manifest_path, note_whole, read_manifest
 from bulk.places import part_path
 from common.errors import UserError
 from common.files import atomic_write, scratch_folder, sha256_file
-from data.growing import forget
+from data.growing import differing, forget
 from data.writers import PARQUET, PLAIN, Sheet, check_format, finish, is_gzipped, output_format, plain_format
 
 _PART = re.compile(r"manifest\.(\d+)-of-(\d+)\.json")
@@ -72,8 +72,9 @@ def _whole(output: Path, manifests: list[dict]) -> Whole:
             raise UserError(f"{path}: its manifest does not say which rows it holds; label it again with --overwrite")
     first = facts[0]["made_from"]
     for one in facts[1:]:
-        different = [key for key in {**first, **one["made_from"]}  # an older version's may have fewer
-                     if key not in BETWEEN_PARTS and one["made_from"].get(key) != first.get(key)]
+        keys = [key for key in {**first, **one["made_from"]}  # an older version's may have fewer
+                if key not in BETWEEN_PARTS]
+        different = differing(first, one["made_from"], keys)
         if different:
             raise UserError(f"{output}: its parts were made from another {', '.join(different)}; label those that "
                             "differ again")

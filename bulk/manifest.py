@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.files import read_json, sha256_file, write_json
 from common.lock import hold
 from common.reading import LARGE, check_plain
+from data.growing import differing
 
 MANIFEST = "manifest.json"
 PATIENCE = 60  # seconds that another process may take to write its line
@@ -57,7 +58,7 @@ def is_done(path: Path, output: Path, made_from: Mapping) -> bool:
     if facts is None or not output.exists():
         return False
     same = json.loads(json.dumps(made_from))  # as a manifest gives it back
-    different = [key for key, value in same.items() if facts["made_from"].get(key) != value]
+    different = differing(facts["made_from"], same, same)
     if different:
         raise UserError(f"--resume: {output} was made from another {', '.join(different)}; resume with the same, or "
                         "start anew with --overwrite")

@@ -56,6 +56,8 @@ def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path 
     """The jobs that the options mean, and the folder of their outputs where they have one; standard input lies in a
     file as long as the block lasts. Raises `UserError`."""
     files, part = expand(options.input), options.part()
+    if options.output == STDIN:
+        raise UserError("--output -: labels go into files, and standard output says how far they are; name a file")
     if STDIN in files:
         if len(files) > 1:
             raise UserError("--input -: standard input goes alone; label the files in a call of their own")
@@ -69,6 +71,9 @@ def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path 
         folder = Path(options.output) if options.output else run / "labels"
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--output {folder}: is a file; of several inputs, name a folder")
+        if not folder.exists() and has_known_end(folder):
+            raise UserError(f"--output {folder}: of several inputs, or with --format or --shard, a folder is made; "
+                            "name one that does not end like a file")
         if any(find_path(name).is_dir() and folder.exists() and find_path(name).samefile(folder)
                for name in options.input):
             raise UserError(f"--output {folder}: is the folder of the inputs, so the next call would take the labels "
@@ -82,6 +87,11 @@ def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path 
             if (other := written.setdefault(place_key(job.path), job.source)) != job.source:
                 raise UserError(f"--shard: {other} and {job.source} would both become {job.path}; rename one of them")
         yield found, folder
+
+
+def has_known_end(path: Path) -> bool:
+    """Whether a name ends as that of a file of labels does."""
+    return path.name.lower().removesuffix(".gz").endswith(OUTPUT_FORMATS)
 
 
 def one_output(options, run: Path, name: str) -> Path:
@@ -138,7 +148,8 @@ def check_output(job: Job, options) -> None:
     elif is_whole and not options.overwrite:
         goes_on = "" if options.resume or not manifest_path(output.parent, job.part).exists() else (
             ", or --resume, which leaves what is done")
-        raise UserError(f"--output {output}: exists; choose another name or give --overwrite{goes_on}")
+        found = "exists, and nothing was stopped on the way to it" if options.resume else "exists"
+        raise UserError(f"--output {output}: {found}; choose another name or give --overwrite{goes_on}")
     if was_stopped(output) and not options.overwrite and not options.resume:
         raise UserError(f"--output {output}: labelling into it was stopped; --resume continues it, --overwrite "
                         "starts again")

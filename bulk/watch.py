@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from common.files import write_json
-from common.terminal import done_before, human_seconds, progress
+from common.terminal import done_before, human_seconds, progress, three_digits
 from inference.labeller import Labelled
 from report.words import counted
 
@@ -93,8 +93,8 @@ class Watch:
     def summary(self) -> str:
         """A line on all that was labelled here, for the end."""
         posts, seconds = self.done - self._before, self.seconds()
-        words = [f"{counted(posts, 'post')} in {human_seconds(seconds)}, {posts / max(seconds, 1e-9):,.3g} a second",
-                 self.detail()]
+        rate = three_digits(posts / max(seconds, 1e-9))
+        words = [f"{counted(posts, 'post')} in {human_seconds(seconds)}, {rate} a second", self.detail()]
         words += [f"{self.joules:,.0f} J"] if self.joules else []
         return "; ".join(words)
 

@@ -89,8 +89,12 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
     where nobody reads its output any more.
 
     A character that the terminal lacks is printed as a plainer one (`PLAIN`) or as a question mark. What libraries warn
-    of goes to stdout, a line each, so that an error is all that stands on stderr.
+    of goes to stdout, a line each, so that an error is all that stands on stderr. A stream that was closed by whoever
+    started the program (`>&-`) is an empty one.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open until the end)
     codecs.register_error("plainly", _plainly)
     for stream, how in ((sys.stdout, "plainly"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):  # a notebook's has no encoding

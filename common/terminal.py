@@ -134,7 +134,7 @@ class LogLines:
         words = f"{self.description or 'done'}: "
         words += counted(self.n, self.unit) if self.total is None else f"{self.n:,}"
         words += f" of {counted(self.total, self.unit)}" if self.total is not None else ""
-        words += f", {rate:.3g} a second" if rate >= 1 or not rate else f", {human_seconds(1 / rate)} each"
+        words += f", {three_digits(rate)} a second" if rate >= 1 or not rate else f", {human_seconds(1 / rate)} each"
         left = self.total is not None and rate > 0 and self.n <= self.total
         words += f", {human_seconds((self.total - self.n) / rate)} left" if left else ""
         return f"{words}; {self.detail}" if self.detail else words
@@ -161,6 +161,11 @@ def done_before(bar, count: int) -> None:
     bar.n += count
     bar.last_print_n = bar.n  # tqdm's rate is of the steps since
     bar.refresh()
+
+
+def three_digits(number: float) -> str:
+    """`three_digits(22_345.6) -> "22,300"`, `three_digits(0.01234) -> "0.0123"`: never a power of ten in front."""
+    return f"{float(f'{number:.3g}'):,.0f}" if abs(number) >= 99.95 else f"{number:.3g}"
 
 
 def human_bytes(count: float) -> str:

@@ -26,7 +26,7 @@ from itertools import chain
 
 from common.errors import UserError
 from data.damage import MISSING_WORDS, NO_TEXT, Missing
-from data.table import BadRow, Place, Table
+from data.table import MARK, BadRow, NoRows, Place, Table
 
 AUTO = "auto"
 DELIMITER_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
@@ -96,7 +96,7 @@ def csv_table(lines: Iterator[str], place: Place, delimiter: str, quote: str, lo
         table.names, table.header, table.rows = [kept[0].strip()], kept[0].strip(), _raising(error)
         return table
     if names is None:
-        raise UserError(f"{place.path}: holds no line of text; a header row with column names was expected")
+        raise NoRows(f"{place.path}: holds no line of text; a header row with column names was expected")
     if isinstance(names, BadRow) or place.damage:
         raise UserError(place.damage or names)
     table.names, table.header = [name.strip() for name in names], delimiter.join(names)
@@ -115,7 +115,7 @@ def _rows(records: Iterator[list[str] | BadRow], taken: _Lines, table: Table, ch
         row = None if is_plain else _bad(record, taken, table, is_auto)
         if row is None:
             record = record if is_plain else record[:width]
-            if first in record[0] and record[0].strip() == first and [cell.strip() for cell in record] == names:
+            if first in record[0] and _is_header(record, names):
                 table.findings.append(("repeated_header", _where(place), ""))
                 continue
             cells = record if _WORDS.isdisjoint(record) else _with_missing(record, taken.record, character)
@@ -138,6 +138,15 @@ def _rows(records: Iterator[list[str] | BadRow], taken: _Lines, table: Table, ch
     for _, number, row in held or []:
         place.row = number
         yield row
+
+
+def _is_header(record: list[str], names: list[str]) -> bool:
+    """Whether a row is the header once more, as in files put behind one another, each with its byte order mark: behind
+    one, quotes are no longer quotes."""
+    cells = [cell.strip() for cell in record]
+    if cells[0].startswith(MARK):
+        cells[0] = cells[0][1:].strip().strip('"')
+    return cells == names
 
 
 def _is_quoted(header: str, delimiter: str) -> bool:

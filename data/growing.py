@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from common.leftovers import patiently
 from common.lock import open_locked
 from common.reading import check_plain, json_value, whole_lines
 from data.writers import PARQUET, PLAIN, Sheet, finish, is_gzipped, output_format, plain_format, plain_rows
+
+OTHER_OPTIONS = {"delimiter": "--delimiter", "quote": "--quote", "longest": "--longest-row", "others": "columns",
+                 "remembered": "columns of the run"}  # of `data.posts.Columns`; the rest are columns by their role
 
 
 class GrowingFile:
@@ -161,7 +164,7 @@ class GrowingFile:
             if taken <= len(first) + 1:  # none, or no window behind the first line
                 return 0
             made_from, window = json_value(first), json_value(last)
-            different = [key for key, value in self.made_from.items() if made_from.get(key) != value]
+            different = differing(made_from, self.made_from, self.made_from)
             counts, size, digest = _counts(window["counts"]), window["bytes"], window["sha256"]
             if type(size) is not int or size < 0:
                 raise ValueError("bytes is no size")
@@ -226,6 +229,20 @@ def _counts(value) -> Counter:
     if not isinstance(value, dict) or not all(type(count) is int and 0 <= count < 2**63 for count in value.values()):
         raise ValueError("counts are of another kind")
     return Counter(value)
+
+
+def differing(one: dict, other: dict, keys: Iterable[str]) -> list[str]:
+    """Of the `keys` of two files' `made_from` those that differ; columns by their options. What follows from others,
+    the columns that are kept, is named where nothing else is."""
+    found = []
+    for key in keys:
+        before, now = one.get(key), other.get(key)
+        if before != now and key == "columns" and isinstance(before, dict) and isinstance(now, dict):
+            found += [OTHER_OPTIONS.get(role, f"--{role}-column") for role in {**before, **now}
+                      if before.get(role) != now.get(role)]
+        elif before != now:
+            found.append(key)
+    return [key for key in found if key != "own columns"] or found
 
 
 def partial_files(path: str | Path) -> tuple[Path, Path]:

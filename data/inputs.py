@@ -110,7 +110,11 @@ def spooled(stream: BinaryIO) -> Iterator[Path]:
                 shutil.copyfileobj(stream, handle)
             start = _first_line(path)
             kind = ".jsonl" if start[:1] in (b"{", b"[") else ".tsv" if b"\t" in start else ".csv"
-            yield path.rename(path.with_suffix(".parquet" if start.startswith(b"PAR1") else kind))
+            path = path.rename(path.with_suffix(".parquet" if start.startswith(b"PAR1") else kind))
+            try:
+                yield path
+            except UserError as error:  # of a file that the user never named
+                raise UserError(str(error).replace(str(path), "standard input")) from error
     finally:
         if os.path.exists(whole.name):
             print(f"{whole.name}: could not be removed, and holds the posts; remove it")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from common.errors import UserError
 from common.reading import Unreadable, check_depth
 from data.cells import mend
-from data.table import BadRow, Number, Place
+from data.table import MARK, BadRow, Number, Place
 
 SHAPE = 'each line is one object, {"text": "..."}'
 
@@ -43,6 +43,7 @@ def json_rows(lines: Iterator[str], place: Place) -> Iterator[dict | BadRow]:
         if place.damage:
             yield place.bad(place.damage)
             continue
+        line = line.removeprefix(MARK)  # of a file that was put behind another
         if not line.strip():
             continue
         if first and line.lstrip().startswith("["):

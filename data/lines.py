@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from common.errors import UserError
-from data.table import Place
+from data.table import NoRows, Place
 
 UTF_16 = b"\xff\xfe"
 FOREIGN = {  # first bytes of files that are often taken for text tables
@@ -29,7 +29,7 @@ def _open(path: Path):
         with open(path, "rb") as handle:
             start = handle.read(2)
         if not start:
-            raise UserError(f"{path}: is empty; a file of posts was expected")
+            raise NoRows(f"{path}: is empty; a file of posts was expected")
         # By content: a gzipped file is read under any name.
         zipped = start == b"\x1f\x8b"
         if path.suffix.lower() == ".gz" and not zipped:

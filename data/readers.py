@@ -41,7 +41,7 @@ from data.posts import Columns, Post
 from data.rows import stem
 from data.seen import SeenKeys
 from data.shipped_labels import hint_of_codebook
-from data.table import BadRow, Place
+from data.table import BadRow, NoRows, Place
 from data.visible import composed, is_empty
 
 MOST_COLUMNS = 1000  # that are remembered by name: objects whose keys all differ must not fill memory
@@ -154,7 +154,7 @@ def iter_posts(
                 notes.lines_read, notes.long_rows = notes.lines_read + table.lines, notes.long_rows + table.long_rows
             if notes.rows == rows_before:
                 header = "a header but no" if names else "no"
-                raise UserError(f"{path}: has {header} rows; a file of posts was expected")
+                raise NoRows(f"{path}: has {header} rows; a file of posts was expected")
     if first_bad and bad_labels == "error":
         missing, unknown = notes.counts["missing_label"], notes.counts["unknown_label"]
         strange = notes.details.get("unknown_label", ())

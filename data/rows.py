@@ -6,6 +6,7 @@ that an error can give the row and the offset of a byte that is not UTF-8. Strin
 become `Number`, a string as the file spells it (`1e5`, `007` in quotes), so that no id is ever reformatted.
 """
 
+import shlex
 from pathlib import Path
 
 from common.errors import UserError
@@ -20,6 +21,7 @@ FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv
            ".parquet": "parquet"}  # .txt is what Excel calls its own tab-separated text
 HALVES = ("train.jsonl", "test.jsonl")  # the files that tools.split makes of posts
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+UNPACK = {".zst": "zstd -d", ".bz2": "bunzip2 -k", ".xz": "unxz -k", ".zip": "unzip"}
 LONGEST = 16  # megabytes of a row
 
 
@@ -30,7 +32,9 @@ def file_format(path: Path) -> str:
     last = (suffixes[:-1] if zipped else suffixes)[-1:]
     kind = FORMATS.get(last[0]) if last else None
     if kind is None or (zipped and kind == "parquet"):
-        raise UserError(f"{path}: is not a kind of file that is read; use .jsonl, .csv, .tsv (also .gz) or .parquet")
+        packed = suffixes[-1:] and UNPACK.get(suffixes[-1])
+        raise UserError(f"{path}: is not a kind of file that is read; use .jsonl, .csv, .tsv (also .gz) or .parquet"
+                        + (f"; unpack it first: {packed} {shlex.quote(str(path))}" if packed else ""))
     return kind
 
 

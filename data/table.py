@@ -6,6 +6,12 @@ from pathlib import Path
 
 from common.errors import UserError
 
+MARK = "\ufeff"  # byte order mark
+
+
+class NoRows(UserError):
+    """A file has nothing to read in it, which is no error where it is one of many."""
+
 
 class BadRow(str):
     """What stands in a row's place where it cannot be read: why, as an error line says it."""

@@ -62,6 +62,25 @@ class Repeats:
         return digest(ids[count:] if ids[:count] == self._prefix else [OTHER, *ids])
 
 
+class Last:
+    """Which texts are not among the `most` different ones that came last: what `Repeats` would compute, but for texts
+    that differ and have the same ids, and without a model."""
+
+    def __init__(self, most: int = MOST):
+        self.most = most
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+
+    def add(self, text: str) -> bool:
+        """Whether `text` is new."""
+        key = blake2b(text.encode(), digest_size=16).digest()
+        is_new = key not in self._known
+        self._known[key] = None
+        self._known.move_to_end(key)
+        if len(self._known) > self.most:
+            self._known.popitem(last=False)
+        return is_new
+
+
 def digest(ids: list[int]) -> bytes:
     """16 bytes that stand for a row of ids (BLAKE2b)."""
     return blake2b(array("q", ids).tobytes(), digest_size=16).digest()

@@ -222,3 +222,12 @@ except SystemExit as end:
 """
     child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert child.stdout == f"130 {shell} True\n" and child.stderr == "stopped\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell closes the streams")
+def test_a_stream_that_is_closed_is_an_empty_one(tmp_path):
+    code = ("import sys; from common.errors import run_program as run; "
+            "run(lambda words: (print('said'), print('said', file=sys.stderr), "
+            "open(words[0], 'wb').write(sys.stdin.buffer.read() + b'done')))")
+    found = subprocess.run(f"{sys.executable} -c \"{code}\" {tmp_path / 'out'} <&- >&- 2>&-", shell=True, cwd=ROOT)
+    assert found.returncode == 0 and (tmp_path / "out").read_bytes() == b"done"

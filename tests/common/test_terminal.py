@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common import terminal
-from common.terminal import LogLines, progress, table, this_python
+from common.terminal import LogLines, progress, table, this_python, three_digits
 from report.words import filled
 
 
@@ -46,7 +46,7 @@ def test_what_is_short_says_nothing(clock, capsys):
 def test_lines_without_a_total_and_with_slow_steps():
     bar = LogLines(None, "post", "reading")
     bar.n = 90_000
-    assert bar.line(30.0) == "reading: 90,000 posts, 3e+03 a second"
+    assert bar.line(30.0) == "reading: 90,000 posts, 3,000 a second"
     bar = LogLines(4, "model", "study", initial=1)
     bar.n = 2
     assert bar.line(90.0) == "study: 2 of 4 models, 1 min 30 s each, 3 min 0 s left"
@@ -88,3 +88,9 @@ def test_joiners_of_a_name_stay():
     """Persian and Hindi words and joined emoji have them; they show nothing and move nothing."""
     name = "می\u200cخواهم 👩\u200d🔬 a\u00a0b"
     assert name in table(["", "n"], [[name, 1]]) and "\\x1b" in table([""], [["a\x1b[2J"]])
+
+
+def test_three_digits():
+    numbers = {22_345.6: "22,300", 999.6: "1,000", 99.96: "100", 99.94: "99.9", 0.01234: "0.0123", 0: "0",
+               -4e7: "-40,000,000"}
+    assert {number: three_digits(number) for number in numbers} == numbers

@@ -270,3 +270,16 @@ def test_lists_on_the_way_are_opened(tmp_path):
     posts, notes = read_posts(path, Columns(text="data.text", id="data.id"), **BARE)
     assert [(post.text, post.id, post.row) for post in posts] == [("a", "1", 1), ("b", "p-1.2", 1), ("c", "3", 3)]
     assert notes.rows == 3
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_files_put_behind_one_another_with_their_byte_order_marks(tmp_path, quote):
+    """What `cat *.csv` makes of Excel's "CSV UTF-8": a header with a mark in front of it in the middle."""
+    one = "\ufeff" + ",".join(f"{quote}{name}{quote}" for name in ("id", "text")) + "\r\n{n},post {n}\r\n"
+    (tmp_path / "p.csv").write_bytes("".join(one.replace("{n}", n) for n in "123").encode())
+    posts, notes = read_posts(tmp_path / "p.csv", require_labels=False)
+    assert [(post.id, post.text) for post in posts] == [(n, f"post {n}") for n in "123"]
+    assert notes.counts["repeated_header"] == 2
+    (tmp_path / "p.jsonl").write_bytes("".join(f'\ufeff{{"id": "{n}", "text": "\ufeffa"}}\n' for n in "123").encode())
+    assert [(post.id, post.text) for post in read_posts(tmp_path / "p.jsonl", require_labels=False)[0]] == [
+        (n, "\ufeffa") for n in "123"]

@@ -45,6 +45,7 @@ WRONG = [  # name, content, the line
     ("p.jsonl", "\n \n", "p.jsonl: has no rows; a file of posts was expected"),
     ("p.txt", "hi", "p.txt: has no column 'text'; it has 'hi'; set --text-column to the one that holds the text"),
     ("p.doc", "hi", f"p.doc: is not a kind of file that is read; {FORMATS}"),
+    ("p.zst", "hi", f"p.zst: is not a kind of file that is read; {FORMATS}; unpack it first: zstd -d p.zst"),
     ("p", "hi", f"p: is not a kind of file that is read; {FORMATS}"),
     ("p.parquet.gz", "hi", f"p.parquet.gz: is not a kind of file that is read; {FORMATS}"),
     ("p.csv.gz", "text,label\n", "p.csv.gz: is named .gz but is not gzipped; take .gz off its name"),

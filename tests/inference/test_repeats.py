@@ -8,7 +8,7 @@ import numpy as np
 
 from data.prompt import EncodedPost
 from inference import repeats
-from inference.repeats import Repeats
+from inference.repeats import Last, Repeats
 
 PREFIX = list(range(100))
 
@@ -35,3 +35,14 @@ def test_the_ones_that_came_first_are_forgotten():
     for number in range(3):
         found.keep(found.split([row(number)])[1], np.ones((1, 2), np.float32))
     assert [len(found.split([row(number)])[0]) for number in range(3)] == [1, 0, 0]
+
+
+def test_texts_are_known_for_as_long_as_their_probabilities_would_be():
+    draw = np.random.default_rng(0)
+    texts = [f"post {number}" for number in draw.integers(0, 60, 2_000)]
+    found, last = Repeats(most=20), Last(most=20)
+    for text in texts:
+        fresh, keys, *_ = found.split([row(int(text[5:]))])
+        found.keep(keys, np.ones((len(keys), 2), np.float32))
+        assert last.add(text) == bool(fresh)
+    assert 0 < found.count < 2_000 and last.add("ä") and not last.add("ä")

@@ -131,7 +131,7 @@ def stopped(world: World, tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize(("more", "says"), [
     (["--dtype", "float64"], "another dtype"), (["--with-texts"], "another --with-texts"),
-    (["--label-column", "other"], "another columns"),
+    (["--label-column", "other"], "another --label-column"),
 ])  # fmt: skip
 def test_other_options_do_not_go_on(world: World, stopped, more, says):
     refused(classify.main, *words(world, stopped, "a.csv", "--resume", *more), says=(says, "--overwrite"))

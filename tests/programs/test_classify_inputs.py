@@ -54,6 +54,8 @@ def test_a_folder_a_pattern_and_a_file(world: World, tmp_path):
         "a.jsonl", "b.csv", "manifest.json", "more1.csv", "more2.csv", "report.html"]
     assert call(classify.main, *words(world, "--input", "more2.csv", "--output", "alone.csv")).code == 0
     assert Path("labels/more2.csv").read_bytes() == Path("alone.csv").read_bytes()
+    refused(classify.main, *words(world, "--input", "more2.csv", "--output", "alone.csv", "--resume"),
+            says="--output alone.csv: exists, and nothing was stopped on the way to it")
     Path("labels/b.csv").unlink()
     refused(classify.main, *words(world, "--input", "archive", "more*.csv", "--output", "labels"),
             says=("exists", "or --resume, which leaves what is done"))
@@ -102,6 +104,9 @@ def test_what_several_inputs_refuse(world: World, tmp_path):
                        (("-", "a.csv"), "standard input goes alone")):
         refused(classify.main, *words(world, "--input", *more, "--output", "labels"), says=says)
     refused(classify.main, *words(world, "--input", "a.csv", "sub", "--output", "file"), says="is a file")
+    for more in ((), ("--format", "csv"), ("--shard", "1/2")):
+        refused(classify.main, *words(world, "--input", "a.csv", *["c.csv"] * (not more), "--output", "all.csv.gz",
+                                      *more), says="does not end like a file")
     (tmp_path / "sub" / "bad.csv").write_text("text\n\"a\n")
     refused(classify.main, *words(world, "--input", "a.csv", "sub/bad.csv", "--output", "labels"), says="never closed")
     assert not Path("labels").exists()
@@ -122,6 +127,33 @@ def test_standard_input(world: World, tmp_path, monkeypatch, kind):
     assert call(classify.main, *words(world, "--input", "-", "--output", "piped.csv")).code == 0
     assert call(classify.main, *words(world, "--input", path, "--output", "read.csv")).code == 0
     assert Path("piped.csv").read_bytes() == Path("read.csv").read_bytes()
+
+
+def test_standard_streams_have_names_of_their_own(world: World, tmp_path, monkeypatch):
+    for content, says in ((b"", "error: standard input: is empty"), (b'text\n"a\n', "standard input: row 2: a quote")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        refused(classify.main, *words(world, "--input", "-", "--output", "out.csv"), says=says)
+    refused(classify.main, *words(world, "--input", "-", "--output", "-"), says="--output -: labels go into files")
+
+
+def test_files_without_rows_among_others(world: World, tmp_path):
+    """An archive with a file for every day has such, and they do not keep the others from being labelled."""
+    (tmp_path / "in").mkdir()
+    table(tmp_path / "in" / "b.csv", 0)
+    (tmp_path / "in" / "a.csv").write_text("id,text\n")
+    (tmp_path / "in" / "c.csv").write_text("")
+    (tmp_path / "in" / "d.jsonl").write_text("[]")
+    (tmp_path / "in" / "e.tsv").write_text("\n\n")
+    for again in (0, 1):
+        ended = call(classify.main, *words(world, "--input", "in", "--output", "out", "--resume"))
+        assert ended.code == 0 and ended.out.count("passed over: in/") == 4, ended.err
+        assert "passed over: in/a.csv: has a header but no rows\n" in ended.out
+        assert sorted(path.name for path in Path("out").iterdir()) == ["b.csv", "manifest.json", "report.html"]
+        assert ended.out.count("is there already") == again
+    assert call(classify.main, *words(world, "--input", "in", "--output", "x", "--dry-run")).code == 0
+    Path("in/b.csv").unlink()
+    refused(classify.main, *words(world, "--input", "in", "--output", "none"), says="none of the files has rows")
+    refused(classify.main, *words(world, "--input", "in/a.csv", "--output", "none.csv"), says="a header but no rows")
 
 
 def test_parquet(world: World, tmp_path):

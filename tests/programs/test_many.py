@@ -227,6 +227,8 @@ def test_a_folder_is_not_gone_on_with_where_input_or_run_have_changed(world: Wor
     refused(classify.main, *go_on, "--with-texts", says=("out/a.csv", "another --with-texts"))
     refused(classify.main, *go_on, "--abstain", "0.3", says=("out/a.csv", "another --abstain"))
     refused(classify.main, *go_on, "--dtype", "bfloat16", says=("out/a.csv", "another dtype"))
+    refused(classify.main, *go_on, "--language-column", "tongue", "--quote", "none",
+            says=("out/a.csv", "another --language-column, --quote; "))
     Path("out/report.html").unlink()
     ended = call(classify.main, *go_on, "--dry-run")
     assert ended.code == 0 and not Path("out/report.html").exists(), ended.err
@@ -262,4 +264,6 @@ def test_the_output_of_one_folder_is_no_posts_and_a_dry_run_writes_nothing(world
     jsonl(tmp_path / "twice.jsonl", [*twice, {"id": "long", "text": "word " * 20_000}])
     ended = call(classify.main, *words(world, "--input", "twice.jsonl", "--output", "c.csv", "--report", "one.html"))
     page = Path("one.html").read_text(encoding="utf-8")
+    dry = call(classify.main, *words(world, "--input", "twice.jsonl", "--output", "d.csv", "--dry-run")).out
+    assert "13 posts with text" in dry and "6 posts come again and are computed once" in dry and "e+0" not in dry
     assert "6 posts had come before and were not computed again" in page and "1 post too long for the prompt" in page

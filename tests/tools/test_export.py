@@ -115,7 +115,7 @@ def test_merged_on_the_original_base_is_another_model_and_the_card_says_so(runs,
     torch.testing.assert_close(logits(theirs(tmp_path / "original")), logits(right), **PARITY)
     assert (logits(right) - logits(theirs(tmp_path / "nf4"))).abs().max() > 0.1
     cards = {name: card(tmp_path / name) for name in ("original", "nf4")}
-    assert "as it is in its 16-bit files" in cards["original"] and "as it is in its 16-bit files" in said
+    assert "as it is in its files" in cards["original"] and "as it is in its files" in said
     assert "dequantised from NF4" in cards["nf4"] and "dequantised from NF4" not in cards["original"]
 
 
@@ -289,7 +289,7 @@ def test_the_cards_program_for_llama_cpp(tmp_path):
     write_f16(tmp_path / "out", tmp_path / "out" / "model.gguf")
     merged = code_of(tmp_path / "out")
     constants = [line for line in merged.splitlines() if line.startswith(("PROMPT = ", "LABELS = "))]
-    code = usage("gguf", name="out", base="base", tokenizer=load_tokenizer(tmp_path / "out"), at="tokenizer.model",
+    code = usage("gguf", name="out", base="base", tokenizer=load_tokenizer(tmp_path / "out"), longest=512,
                  file="model.gguf")
     texts = [json.loads(line)["text"] for line in (ROOT / "data/samples/test.jsonl").read_text().splitlines()[:12]]
     label = snippet("\n".join([*constants, code]), FOLDER=tmp_path / "out")

@@ -77,7 +77,17 @@ def test_front_matter(exported):
         found = matter(exported / kind)
         assert found["language"] == ["en", "no"] and found["library_name"] == library
         assert found["license"] == "unknown" and "base_model" not in found and found["model_name"] == kind
-        assert found["pipeline_tag"] == "text-classification"
+        # by this word alone others choose the class that loads it; see the next test
+        assert found["pipeline_tag"] == "text-generation" and "text-classification" in found["tags"]
+
+
+def test_the_pipeline_of_the_front_matter_loads_the_model_that_was_trained(exported):
+    """`AutoModelForSequenceClassification` takes the folder as well, with a head of random numbers."""
+    transformers = pytest.importorskip("transformers")
+    tasks = transformers.pipelines.PIPELINE_REGISTRY.check_task(matter(exported / "merged")["pipeline_tag"])[1]["pt"]
+    for kind in tasks:
+        model, found = kind.from_pretrained(exported / "merged", output_loading_info=True)
+        assert not found["missing_keys"] and type(model).__name__ == "LlamaForCausalLM"
 
 
 def test_base_on_the_hub(world, tmp_path):

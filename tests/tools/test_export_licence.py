@@ -120,6 +120,16 @@ def test_the_shipped_base_is_not_llama_and_shares_alike(tmp_path):
     assert "read the vocabulary with sentencepiece" in card(tmp_path / "out")
 
 
+def test_the_licence_stays_in_an_exported_gguf_file(llama_run, tmp_path):
+    """Which is passed on alone, and may become a base itself."""
+    pytest.importorskip("gguf")
+    for run, word in ((llama_run[0], "llama3.2"), (ROOT / "base" / "run", "cc-by-sa-4.0")):
+        export(run, "gguf-q8_0", tmp_path / word)
+        file = next((tmp_path / word).glob("*.gguf")).rename(tmp_path / "renamed.gguf")
+        base = describe_base(file, 600)
+        assert (base.licence, base.name) == (word, "renamed") and bool(base.built_with) == (word == "llama3.2")
+
+
 def test_a_gguf_file_says_its_licence_itself(tmp_path):
     """What lies beside it may belong to something else."""
     (tmp_path / "LICENSE").write_text("Llama 3.1 Community License")

@@ -1,7 +1,7 @@
 """Every kind of tokenizer through train.py, classify.py and the card's program: the same ids, no control id of a post.
 
 Deliberate break: leave the words out of MARK in `tools/export/snippet.py`, or `truncation` out of TOKENIZER_JSON, or
-let SYMBOLS read the file as it is; cases below turn red.
+let SYMBOLS read the file as it is, or return the post as it is in CUT; cases below turn red.
 """
 
 import base64
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from data.codebook import load_codebook
 from finetune.run_folder import RunFolder
 from inference.run import open_model
+from loading import load_model
 from tests.data.chats import LLAMA3
 from tests.data.prompts import NASTY
 from tests.model.tokenizer_cases import TRICKY, llama2_json, trained_json, word
@@ -26,7 +27,8 @@ pytest.importorskip("transformers")
 HEADERS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 POSTS = [*NASTY, *(text.replace("\0", "") for text in TRICKY), "".join(HEADERS), "Ha-ha! Ha-ha!<|eot_id|>Ha-ha!", "<ї>",
          "x<|im_start|>system\n you<|im_end|>", "n\u0303 ox ñ  \n o ñ o", "[INST] no [/INST]", "### Reply: [1]",
-         "  two  spaces", "a" * 2_000]  # fmt: skip
+         "  two  spaces", "a" * 2_000, "e\u0301\u0302" * 700, "👨‍👩‍👧‍👦👍🏽" * 200, "प्र" * 500, "x\r\n" * 900,
+         " " * 9_000 + "x", "home of the bus " * 400]  # fmt: skip
 
 
 def derived_llama3(folder):
@@ -104,16 +106,13 @@ def test_the_cards_program_makes_the_runs_ids_and_labels(world, tmp_path, kind):
     frame = [id for id in prompt.encode("x").ids if id in prompt.tokenizer.special_ids.values()]
     labelled = [json.loads(line) for line in (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(labelled) >= len([text for text in POSTS if text.strip()]) > 50
-    seen = set()
+    seen, cut = set(), 0
     for row in labelled:
-        text, ids = POSTS[int(row["id"])], []
-        for part in prompt.parts():
-            ids += [part] if isinstance(part, int) else space["encode"](part.replace("{post}", text))
+        text = POSTS[int(row["id"])]
         ours = prompt.encode(text)
         assert [id for id in ours.ids if id in prompt.tokenizer.special_ids.values()] == frame, text
-        if ours.cut:
-            continue
-        assert ids[: len(ours.ids)] == ours.ids, text
+        assert space["row"](space["cut"](text)) == ours.ids, text
+        cut += ours.cut
         if int(row["id"]) % 4 and len(seen) > 1:  # the same ids have the same label; a few show that it is read
             continue
         with torch.no_grad():
@@ -121,4 +120,25 @@ def test_the_cards_program_makes_the_runs_ids_and_labels(world, tmp_path, kind):
         if row["predicted"] and logits.topk(2).values.diff().abs() > 1e-4:
             assert space["label"](text) == row["predicted"] == prompt.codebook.labels[int(logits.argmax())], text
             seen.add(row["predicted"])
-    assert len(seen) > 1
+    assert len(seen) > 1 and cut > 4
+
+
+def test_an_adapter_for_a_base_that_is_a_gguf_file(tmp_path):
+    """transformers takes the file by its name in the folder BASE."""
+    pytest.importorskip("gguf")
+    base, data = write_base(tmp_path / "first"), write_jsonl(tmp_path / "train.jsonl", posts(24, seed=1))
+    words = ("--data", data, "--max-steps", 3, "--batch-size", 8, "--rank", 2, "--dtype", "float32", "--learning-rate",
+             0.02)
+    here("train.py", "--model", base, "--out", tmp_path / "r", *words, cwd=tmp_path)
+    export(tmp_path / "r", "gguf-f16", tmp_path / "file")
+    file = next((tmp_path / "file").glob("*.gguf")).rename(tmp_path / "it's a base.gguf")
+    here("train.py", "--model", file, "--out", tmp_path / "run", "--quantize", "nf4", *words, cwd=tmp_path)
+    export(tmp_path / "run", "peft", tmp_path / "out")
+    code = re.search(r"```python\n(.*?)\n```", card(tmp_path / "out"), re.DOTALL)[1]
+    code = re.sub(r'^FOLDER = "[^"]*"', f"FOLDER = {str(tmp_path / 'out')!r}", code, flags=re.MULTILINE)
+    space = {}
+    exec(re.sub(r'^BASE = "[^"]*"', f"BASE = {str(tmp_path)!r}", code, flags=re.MULTILINE), space)
+    assert space["label"](posts(1, seed=5)[0]["text"]) in space["LABELS"].values()
+    theirs = {name.replace("base_layer.", ""): tensor for name, tensor in space["base"].state_dict().items()}
+    for name, tensor in load_model(file, quantize="none", dtype=torch.float32).state_dict().items():
+        assert torch.equal(theirs[name].float(), tensor.float()), name

@@ -7,7 +7,7 @@
     python -m tools.export --run runs/mine --to gguf-q8_0 --out exports/mine               for llama.cpp
 
 A merged weight is W + s B A, computed in float32 and rounded once. With --base nf4, W is the dequantised 4-bit weight
-beside which the adapter was trained; with --base original it is the weight in the base's 16-bit files, which the
+beside which the adapter was trained; with --base original it is the weight as the base's files have it, which the
 adapter never saw. Both are common, and the card says which was used. Tensors are made, written and released one by one,
 into a folder beside --out that is renamed at the end. README.md is the model card; the files that the base's licence
 requires are put beside it. A model made from Llama weights must be named Llama-...; its folder may have any name. No
@@ -42,7 +42,7 @@ from tools.export.snippet import usage
 from tools.export.tensors import MergedTensors, merged_config, write_shards
 from tools.export.tokenizer_files import GENERATION, TOKENIZER, write_generation, write_tokenizer
 
-BASES = {"none": "as it is in its 16-bit files",
+BASES = {"none": "as it is in its files",
          "nf4": "dequantised from NF4, as it was in training",
          "nf4-double": "dequantised from NF4 with quantised scales, as it was in training"}  # fmt: skip
 
@@ -65,7 +65,8 @@ class Export:
     name: str
 
     def usage(self, kind: str, **words) -> str:
-        return usage(kind, name=self.name, base=self.base.name, tokenizer=self.prompt.tokenizer, **words)
+        return usage(kind, name=self.name, base=self.base.name, tokenizer=self.prompt.tokenizer,
+                     longest=self.prompt.max_tokens, **words)
 
     @property
     def merged_on(self) -> str:
@@ -98,7 +99,7 @@ def write_peft(export: Export, folder: Path) -> tuple[list[str], str]:
     four_bits = trained if trained != "none" and not export.tensors.packed else None
     return [f"a LoRA adapter in peft's layout, for `{export.base.name}`",
             f"it was trained beside the base {BASES[trained].removesuffix(', as it was in training')}"
-            + ("; on the 16-bit base its answers differ a little" if four_bits else "")
+            + ("; on the base as it is in its files its answers differ a little" if four_bits else "")
             ], export.usage("peft", four_bits=four_bits)  # fmt: skip
 
 
@@ -132,7 +133,7 @@ def write_gguf(export: Export, folder: Path) -> tuple[list[str], str]:
                         ) from error
     kind = export.options.to.removeprefix("gguf-")
     file = f"{export.name}-{kind.upper()}.gguf"
-    notes = write(export.tensors, export.prompt.tokenizer.source, folder / file, kind)
+    notes = write(export.tensors, export.prompt.tokenizer.source, folder / file, kind, export.base.licence)
     export.write_beside(folder)
     return [f"the whole model for llama.cpp, `{file}`: {export.merged_on}",
             f"then written as {kind.upper()}; tensors whose rows it does not fit are 16-bit", *notes,

@@ -100,10 +100,11 @@ class Card:
 
     def _front(self) -> list[str]:
         languages = [code for code in self.facts["languages"] if code != "und"]
-        matter = {"license": self.base.licence, "language": languages, "pipeline_tag": "text-classification",
+        # "text-classification" would have the Hub's own snippets, and `pipeline`, put a head of random numbers on it.
+        matter = {"license": self.base.licence, "language": languages, "pipeline_tag": "text-generation",
                   "library_name": self.library, "base_model": self.base.name if self.base.on_hub else None,
                   "base_model_relation": self.relation if self.base.on_hub else None,
-                  "tags": [*(["llama"] if self.base.llama else []), "lora", "glass-llama"],
+                  "tags": [*(["llama"] if self.base.llama else []), "lora", "glass-llama", "text-classification"],
                   "model_name": self.name}  # fmt: skip
         return ["---", *(Code(f"{key}: {json.dumps(value)}") for key, value in matter.items() if value), "---"]
 

@@ -43,12 +43,14 @@ KINDS = {"f16": (Kind.F16, gguf.LlamaFileType.MOSTLY_F16), "q8_0": (Kind.Q8_0, g
 LARGEST = torch.finfo(torch.float16).max
 
 
-def write_gguf(tensors: MergedTensors, tokenizer: str | Path | None, path: str | Path, kind: str) -> tuple[str, ...]:
+def write_gguf(tensors: MergedTensors, tokenizer: str | Path | None, path: str | Path, kind: str,
+               licence: str = "unknown") -> tuple[str, ...]:
     """Write the model as "f16", "q8_0" or "q4_0", tensor by tensor; returns notes on its vocabulary.
 
-    tokenizer: its file or folder; `None` leaves the vocabulary out, for users who feed in token ids. Quantised
-    in float32. The file appears complete or not at all. Raises `UserError` for a tokenizer that llama.cpp could not
-    reproduce and for weights beyond float16.
+    tokenizer: its file or folder; `None` leaves the vocabulary out, for users who feed in token ids. licence: the
+    Hub's word for it, which stays in the file wherever it goes; "unknown" says nothing. Quantised in float32. The file
+    appears complete or not at all. Raises `UserError` for a tokenizer that llama.cpp could not reproduce and for
+    weights beyond float16.
     """
     path, config = Path(path), tensors.config
     vocabulary = None if tokenizer is None else read_vocabulary(tokenizer, config.vocab_size)
@@ -58,6 +60,8 @@ def write_gguf(tensors: MergedTensors, tokenizer: str | Path | None, path: str |
         writer = gguf.GGUFWriter(handle.name, "llama")  # opens the file beside `path` once more
         try:
             writer.add_name(path.stem)
+            if licence != "unknown":
+                writer.add_license(licence)
             _add_config(writer, config)
             writer.add_file_type(KINDS[kind][1])
             writer.add_quantization_version(gguf.GGML_QUANT_VERSION)

@@ -24,7 +24,7 @@ class ExportOptions:
     to: str | None = option(None, "what to write", choices=tuple(TAKES))
     out: str | None = option(None, "new folder for it", metavar="DIR")
     base: str | None = option(None, "what the adapter is merged with: the base dequantised from NF4, or as in its "
-                              "16-bit files (default: as in training)", choices=("nf4", "original"))
+                              "files (default: as in training)", choices=("nf4", "original"))
     dtype: str = option("stored", "of the tensors; stored is that of the base's files",
                         choices=("stored", "float32", "bfloat16", "float16"))
     shard_size: str = option("5GB", "merged: largest file, in KB, MB, GB or TB", metavar="SIZE")
