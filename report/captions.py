@@ -41,8 +41,9 @@ def of_confusion(figure: Figure) -> str:
         told = ": the percentage, and the number of posts below it"
     else:
         told = ", in per cent of the row"
-    return (f"Each row shows how the model labelled the posts with that human label{told}. Framed cells are right "
-            "answers.")
+    numbered = " Columns have the numbers of the rows." if len(figure.axes[0].get_yticks()) > 8 else ""
+    return (f"Each row shows how the model labelled the posts with that human label{told}.{numbered} Framed cells are "
+            "right answers.")
 
 
 def of_reliability(figure: Figure) -> str:
