@@ -176,16 +176,17 @@ def confusion_matrix(cell: Mapping, width: float = WIDE) -> Figure:
                 ax.add_patch(Rectangle((k - 0.48, i - 0.48), 0.96, 0.96, facecolor=SHADES(share[i, k]),
                                        edgecolor=INK if i == k else "none", lw=1.1))
                 colour = ink_on(SHADES(share[i, k]))
-                if room < 9:
+                if room < 14:
                     continue
                 told = f"{100 * share[i, k]:.0f}{'' if dense else ' %'}" if counts[i].any() else "–"
                 ax.text(k, i - (0 if dense else 0.12), told, ha="center", va="center", color=colour,
-                        fontsize=min(7, room / 2) if dense else 9.5)
+                        fontsize=7 if dense else 9.5)
                 if not dense:
                     ax.text(k, i + 0.23, f"{counts[i, k]:,}", ha="center", va="center", color=colour, fontsize=7.5)
         ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(len(labels) - 0.45, -0.55))
         turned = {} if dense or width >= WIDE else {"rotation": 60, "ha": "left", "rotation_mode": "anchor"}
-        ax.set_xticks(range(len(columns)), range(1, len(columns) + 1) if dense else words, **turned)
+        ax.set_xticks(range(len(columns)), range(1, len(columns) + 1) if dense else words,
+                      fontsize=min(9, 0.8 * room), **turned)
         ax.set_yticks(range(len(labels)), [f"{word}\n({int(n):,})" if not dense else word
                                            for word, n in zip(words[: len(labels)], counts.sum(1), strict=True)])
         ax.xaxis.tick_top()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EMPTY = {"meta", "br"}  # elements without an end tag
+LONG = 20  # characters of a row's name, from which on its column gets room
 
 
 class Html(str):
@@ -51,6 +52,7 @@ def grid(name: str, header: Sequence, rows: Iterable[Sequence | str], *, numbers
     kind = ["n" if right else None for right in numbers]
     head = tag("tr", *(tag("th", cell, class_=k, scope="col") for cell, k in zip(header, kind, strict=True)))
     parts: list[list[Html]] = [[]]
+    long = False  # a name in the first column that needs room
     for row in rows:
         if isinstance(row, str):
             parts.append([tag("tr", tag("th", row, class_="group", colspan=len(header), scope="rowgroup"))])
@@ -59,8 +61,9 @@ def grid(name: str, header: Sequence, rows: Iterable[Sequence | str], *, numbers
             rest = (tag("td", cell, class_=k, dir=None if k else "auto", data_title=title)
                     for cell, k, title in zip(row[1:], kind[1:], header[1:], strict=True))
             parts[-1].append(tag("tr", first, *rest))
-    inner = tag("table", tag("thead", head), *(tag("tbody", *part) for part in parts if part), class_=class_ or None,
-                aria_label=name)
+            long |= not isinstance(row[0], Html) and len(str(row[0])) > LONG
+    inner = tag("table", tag("thead", head), *(tag("tbody", *part) for part in parts if part),
+                class_=f"{class_}{' named' * long}".strip() or None, aria_label=name)
     return tag("div", inner, class_="scroll", tabindex="0", role="group", aria_label=name)
 
 

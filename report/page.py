@@ -224,7 +224,8 @@ def _training(steps: Sequence[Mapping]) -> Html | None:
 def _posts(posts: Sequence[Mapping] | None, names) -> Html | None:
     if posts is None:
         return None
-    columns = [*dict.fromkeys(key for post in posts for key in post if key != "text"), "text"]
+    first, *rest = dict.fromkeys(key for post in posts for key in post if key != "text") or ["id"]
+    columns = [first, "text", *rest]  # the text where a phone shows it, too
     rows = [[_of_post(post, column, names) for column in columns] for post in posts[:POSTS]]
     more = f" The first {POSTS:,} of {len(posts):,}; predictions.jsonl has all." if len(posts) > POSTS else ""
     return _section("Posts", tag("p", f"Listed on request.{more}", class_="note"),

@@ -12,7 +12,7 @@ from report.tables import groups_of_rows
 from report.words import interval, number, percent
 
 HEADER = ("language", "n", "too sure by, points", "calibration error", "Brier")
-CURVE = ("--abstain", "posts with a label", "share", "accuracy of these")
+CURVE = (tag("code", "--abstain"), "posts with a label", "share", "accuracy of these")
 
 
 def points(value: float, digits: int = 1) -> str:

@@ -86,3 +86,16 @@ def test_a_strength_is_read_out_as_itself_and_a_post_in_no_language_of_the_page(
     assert browser.value(f"{slider}.ariaValueText") == "0 times as strong"
     assert browser.value("document.querySelector('.post').lang") == ""
     assert browser.value("getComputedStyle(document.querySelector('.post')).direction") == "rtl"
+
+
+@browser_only
+def test_on_paper_each_label_stands_beside_its_own_bar(browser, path):
+    """Deliberate break: leave the columns of `.labels.asked` as they are where no button is printed."""
+    browser.read(path, 680)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.value("[...document.querySelectorAll('.labels.asked .name')].every((name, index, all) => "
+                             "name.getBoundingClientRect().left === all[0].getBoundingClientRect().left)")
+        assert browser.value("document.documentElement.scrollWidth") == 680
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")

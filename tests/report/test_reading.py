@@ -133,11 +133,12 @@ def test_what_a_picture_shows_is_a_table_as_well():
 def test_a_listed_post_is_in_its_own_language_and_its_numbers_are_words():
     table = Tree(page(metrics_of("plain"), posts=POSTS)).root.every("table")[-1]
     assert table.label == "Posts"
-    assert [cell.text for cell in table.every("thead")[0].every("th")][2] == "left out"
+    titles = [cell.text for cell in table.every("thead")[0].every("th")]
+    assert titles == ["id", "text", "language", "left out", "predicted", "probabilities"]
     first, second = (row.children for row in table.every("tbody")[0].every("tr"))
-    assert first[-1].children[0].attributes == {"lang": "ar"} and first[-1].attributes["dir"] == "auto"
-    assert first[2].text == "no" and second[2].text == "yes" and second[4].text == "–"
-    assert [part.text for part in first[4].children] == ["pro 0.750", "anti 0.250"]
+    assert first[1].children[0].attributes == {"lang": "ar"} and first[1].attributes["dir"] == "auto"
+    assert first[3].text == "no" and second[3].text == "yes" and second[5].text == "–"
+    assert [part.text for part in first[5].children] == ["pro 0.750", "anti 0.250"]
 
 
 def test_short_titles_are_explained_where_they_stand():
