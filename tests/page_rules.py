@@ -1,6 +1,7 @@
 """What every page of the project holds to, read from its HTML alone: names, headings, tables, pictures, contrast.
 
     faults(text) -> ["table without a name", ...]        too_pale(css) -> ["--soft on --paper: 3.9", ...]
+    too_alike(colours) -> ["--c1 and --c3, deuteranopia: 6.0", ...]
 
 The rules are WCAG 2.2's (A and AA): language of the page (3.1.1), title (2.4.2), headings that nest (1.3.1), tables
 whose cells know their titles (1.3.1), text in place of pictures (1.1.1), a name for whatever takes the focus (4.1.2),
@@ -10,6 +11,9 @@ nothing that only a mouse shows (2.1.1), and contrast (1.4.3).
 import itertools
 import re
 from html.parser import HTMLParser
+
+import numpy
+from matplotlib.colors import to_rgb
 
 from report.colours import contrast
 
@@ -100,6 +104,30 @@ def faults_of_table(table: Node) -> list[str]:
             if not row.every("th") and re.search(r"[^\W\d]", first.text):
                 found.append(f"{name}: {first.text.strip()} should head its row")
     return found
+
+
+# Red, green and blue light as eyes without one kind of cone take it (Machado, Oliveira and Fernandes 2009, severity 1).
+EYES = {"all cones": numpy.eye(3),
+        "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+                       [-0.003882, -0.048116, 1.051998]],
+        "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                         [-0.011820, 0.042940, 0.968881]]}
+XYZ = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+
+
+def lab(colour, eyes: str) -> numpy.ndarray:
+    """CIELAB of a colour (3,) as those eyes see it."""
+    linear = numpy.array([c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)])
+    x, y, z = numpy.array(XYZ) @ numpy.clip(numpy.array(EYES[eyes]) @ linear, 0, 1) / [0.95047, 1, 1.08883]
+    x, y, z = (numpy.cbrt(v) if v > (6 / 29) ** 3 else v / (3 * (6 / 29) ** 2) + 4 / 29 for v in (x, y, z))
+    return numpy.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def too_alike(colours: dict[str, str], least: float) -> list[str]:
+    """The pairs of colours nearer to each other than `least` (CIE 1976) for some eyes; 2.3 can just be told apart."""
+    return [f"{one} and {other}, {eyes}: {found:.1f}" for eyes in EYES
+            for one, other in itertools.combinations(colours, 2)
+            if (found := numpy.linalg.norm(lab(colours[one], eyes) - lab(colours[other], eyes))) < least]
 
 
 def schemes(css: str) -> list[dict[str, str]]:

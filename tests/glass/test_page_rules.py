@@ -14,7 +14,7 @@ from glass.page import FOLDER, frozen
 from glass.whole import whole_trace
 from tests.browser import Browser
 from tests.glass.test_page import browser_only, until
-from tests.page_rules import faults, too_pale
+from tests.page_rules import faults, schemes, too_alike, too_pale
 
 INKS = dict.fromkeys(("--ink", "--soft"), ("--paper", "--tint")) | {"--ink": ("--paper", "--tint", "--mark"),
                                                                     "--heat": ("--paper",)}
@@ -33,6 +33,13 @@ POST = "\u05e9\u05dc\u05d5\u05dd " + "Wort" * 40 + " \u202e</script><img src=x o
 def test_colours_stand_out_in_light_and_in_dark():
     css = (FOLDER / "style.css").read_text(encoding="utf-8")
     assert too_pale(css, INKS, 4.5) == [] and too_pale(css, COLOURS, 3) == []
+
+
+def test_colours_of_labels_differ_for_eyes_without_one_kind_of_cone():
+    """Deliberate break: make `--c1` of style.css #c8553d again, which looks like `--c3` without the middle cones."""
+    for colours in schemes((FOLDER / "style.css").read_text(encoding="utf-8")):
+        assert too_alike({name: colours[name] for name in (f"--c{k}" for k in range(6))}, 20) == []
+    assert any("deuteranopia" in pair for pair in too_alike({"red": "#c8553d", "ochre": "#b07d1a"}, 20))
 
 
 @pytest.fixture(scope="module")
