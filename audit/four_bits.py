@@ -57,7 +57,8 @@ def quantisation(found: Mapping) -> list[Html]:
     if found["state"] == "packed":
         rows = [[named(row["name"]), number(row["bits_used"]), number(row["bits_stored"]),
                  number(row["largest_scale_over_median"], 1)] for row in found["matrices"]]
-        return [grid(["matrix", "bits used", "bits stored", "largest scale / median"], rows, class_="wide"),
+        return [grid("The matrices", ["matrix", "bits used", "bits stored", "largest scale / median"], rows,
+                     class_="wide"),
                 codes(found)]
     verb = "put back to 16 bits" if found["state"] == "nf4" else "put into 4 bits"
     return [tag("p", f"Each {found['level']} alone {verb}, sorted by what it does to the answers.", class_="before"),
@@ -69,7 +70,8 @@ def quantisation(found: Mapping) -> list[Html]:
                 "error of a block: the same as the error, within the block of 64 weights where it is largest. Crest: "
                 "largest weight of a block beside the block's root mean square; the largest of any block is given. "
                 "Outliers: weights beyond six standard deviations.", class_="note"),
-            grid(["matrix", "error", "weighted error", "largest error of a block", "largest crest", "outliers",
+            grid("How each matrix was rounded",
+                 ["matrix", "error", "weighted error", "largest error of a block", "largest crest", "outliers",
                   "bits used", "bits by error"],
                  [[named(row["name"]), percent(row["relative_error"]), percent(row["weighted_error"]),
                    percent(row["block_error_largest"]), number(row["crest_largest"], 1), f"{row['outliers']:,}",
@@ -88,6 +90,7 @@ def worst_blocks(found: Mapping) -> Html:
         note += ("To see one weight by weight: .venv/bin/python -m glass --run RUN; under Four bits, choose the matrix "
                  "and press “its worst block”.")
     return folded("The worst block of each matrix", tag("p", note.strip(), class_="note"), grid(
+        "The worst block of each matrix",
         ["matrix", "block", "row", "from column", "share of squared error", "error of the block", "largest weight",
          "crest"],
         [[named(name), block["block"], block["row"], block["column"], percent(share), percent(block["relative_error"]),
@@ -96,7 +99,8 @@ def worst_blocks(found: Mapping) -> Html:
 
 def codes(found: Mapping) -> Html:
     """How often each of the sixteen codes is used."""
-    return folded("Codes 0 to 15, in per cent of the weights", grid(
-        ["matrix", *range(16)], [[named(row["name"]), *(f"{100 * code / sum(row['codes']):.1f}"
-                                                        for code in row["codes"])]
-                                 for row in found["matrices"]], class_="wide"))
+    title = "Codes 0 to 15, in per cent of the weights"
+    return folded(title, grid(
+        title, ["matrix", *range(16)],
+        [[named(row["name"]), *(f"{100 * code / sum(row['codes']):.1f}" for code in row["codes"])]
+         for row in found["matrices"]], class_="wide"))

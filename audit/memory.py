@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 
 from audit.membership import LEAST, SIDES, TOLD, UNKNOWN
-from audit.words import percent, percents, unbroken, whole
+from audit.words import percent, percents, whole
 from report.markup import Html, grid, tag
-from report.words import number
+from report.words import number, unbroken
 
 SOURCE = ("That is memory only if the training posts and the unseen ones come from one source, which an audit cannot "
           "see: a run also gets better at whatever is like its training posts.")
@@ -75,7 +75,8 @@ def memorisation(found: Mapping) -> list[Html]:
     of = "the second half of its text, given the first" if whole_texts else "its true label among the labels"
     parts = [tag("p", f"Of {posts['training']:,} training posts and {posts['unseen']:,} unseen ones in the same "
                  f"languages, the loss of {of}."),
-             grid(["loss by", "training posts", "unseen posts", "told apart, %", "interval of told apart, %"], rows,
+             grid("Losses of training posts and unseen ones",
+                  ["loss by", "training posts", "unseen posts", "told apart, %", "interval of told apart, %"], rows,
                   class_="wide"),
              tag("p", "Told apart: how often the training post of two has the smaller loss; 50\u00a0% is chance. Easy "
                  "posts have small losses whoever was trained on them, which the line of the base shows. So what "
@@ -87,7 +88,8 @@ def memorisation(found: Mapping) -> list[Html]:
                  percents(found[key]["continued"][name]["rate_ci"])]
                 for key, words in KEYS[:2] for name in SIDES]
         parts += [tag("h3", "What it writes on"),
-                  grid(["of", "n", "exposure, bits", "continued", "continued, %", "interval of continued, %"], rows,
+                  grid("What it writes on",
+                       ["of", "n", "exposure, bits", "continued", "continued, %", "interval of continued, %"], rows,
                        class_="wide"),
                   tag("p", "Exposure is at most "
                       f"{number(found['with_adapter']['exposure']['largest_possible'], 2)} here.", class_="note")]

@@ -71,7 +71,8 @@ def provenance(found: Mapping) -> list[Html]:
     rows = [[row["name"], words[row["same"]], row["what"], tag("code", (row["recorded"] or "–")[:16]),
              tag("code", (row["found"] or "not there")[:16])] for row in found["hashes"]]
     parts = [tag("p", said_of_steps(found["replay"])),
-             grid(["name", "same?", "kind", "recorded", "found now"], rows, numbers=[False] * 5, class_="wide hashes"),
+             grid("Hashes", ["name", "same?", "kind", "recorded", "found now"], rows, numbers=[False] * 5,
+                  class_="wide hashes"),
              tag("p", "The first 16 digits of each; audit.json has all. A dash: the run recorded nothing to compare. "
                  f"{KEPT}", class_="note")]
     again = found["replay"]

@@ -11,29 +11,23 @@ from pathlib import Path
 
 from audit import identity, sections
 from audit.glossary import terms
-from audit.words import unbroken, whole
-from report.markup import Html, escape, join, tag
-from report.page import POLICY, STYLE
-from report.words import counted, number, percent
+from audit.words import whole
+from report.markup import Html, escape, tag
+from report.page import document
+from report.words import counted, number, percent, unbroken
 from stats.predictions import SMALL_ROWS
 
-STYLES = (STYLE, Path(__file__).with_name("page.css"))  # the page of one run, and what an audit has beside it
+STYLE = Path(__file__).with_name("page.css")  # what an audit has beside the style of every page
 
 
 def audit_page(found: Mapping) -> str:
     """The page as text."""
     title = f"Audit of {found['run']}"
-    head = join([tag("meta", charset="utf-8"),
-                 tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-                 tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-                 tag("meta", name="color-scheme", content="light dark"),
-                 tag("title", title),
-                 tag("style", Html("\n".join(path.read_text(encoding="utf-8") for path in STYLES)))])
     opening = tag("div", *(tag("p", unbroken(line)) for line in findings(found)), class_="found")
-    body = tag("main", tag("h1", title), opening, identity.section(found),
-               *(tag("section", tag("h2", name), *parts(found[key])) for key, (name, parts) in sections.ALL.items()
-                 if found.get(key) is not None), _reading(found))
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+    parts = [tag("section", tag("h2", name), *parts(found[key])) for key, (name, parts) in sections.ALL.items()
+             if found.get(key) is not None]
+    return document(title, [tag("h1", title), opening, identity.section(found), *parts, _reading(found)],
+                    STYLE.read_text(encoding="utf-8"))
 
 
 def findings(found: Mapping) -> list[str]:

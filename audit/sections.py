@@ -46,7 +46,8 @@ def adapter(found: Mapping) -> list[Html]:
              picture(found["off"], "KL when each part's update is left out"),
              changes(found["off"], found["all"], found["level"]),
              tag("h3", "Size and directions of the updates"),
-             grid(["matrix", "update", "weight", "ratio", "rank", "effective rank"],
+             grid("Size and directions of the updates",
+                  ["matrix", "update", "weight", "ratio", "rank", "effective rank"],
                   [[named(row["name"]), number(row["update_norm"]), number(row["weight_norm"]), percent(row["ratio"]),
                     row["rank"], number(row["effective_rank"], 1)] for row in found["matrices"]], class_="wide")]
     told = found.get("probe")
@@ -60,7 +61,8 @@ def adapter(found: Mapping) -> list[Html]:
         rows.append(["always the commonest label", number(told["constant"]["macro_f1"]),
                      percent(told["constant"]["accuracy"]), ""])
         parts += [tag("h3", "What the base already knew"),
-                  grid(["labelled by", "macro-F1", "accuracy", "interval of accuracy, %"], rows, class_="wide"),
+                  grid("What the base already knew", ["labelled by", "macro-F1", "accuracy", "interval of accuracy, %"],
+                       rows, class_="wide"),
                   tag("p", known(told).strip()) if told["learned"] else None,
                   tag("p", f"The probe learns from the labels of four fifths of these "
                       f"{counted(told['posts'], 'post')}, in all their languages; the run learned from its training "
@@ -71,7 +73,8 @@ def adapter(found: Mapping) -> list[Html]:
         parts += [tag("h3", f"Beside {found['other']}"),
                   tag("p", "Cosine of the two updates, and how far the directions they write into and read from "
                       "coincide (1: the same; beside it, what directions drawn at random would have).", class_="note"),
-                  grid(["matrix", "cosine", "writes", "writes by chance", "reads", "reads by chance"],
+                  grid(f"Beside {found['other']}",
+                       ["matrix", "cosine", "writes", "writes by chance", "reads", "reads by chance"],
                        [[named(row["name"]), *(number(row[key]) for key in ANGLES)] for row in found["angles"]],
                        class_="wide")]
     return parts
@@ -115,10 +118,11 @@ def behaviour(found: Mapping) -> list[Html]:
     parts = [both_widths([(*2 * [row["check"].replace("_", " ")], row["rate"], row.get(ends))
                           for row in found["checks"]],
                          "share of pairs that fail", "Failure rates of the checks, as in the table below", 1.0),
-             grid(["check", "failures", "failures, %", column, "expected", "commonest answer"], rows,
+             grid("Failures of each check",
+                  ["check", "failures", "failures, %", column, "expected", "commonest answer"], rows,
                   numbers=[False, True, True, True, False, False], class_="wide"),
-             folded("What differs", grid(["check", "between the posts of a pair"], about, numbers=[False] * 2,
-                                         class_="wide"))
+             folded("What differs", grid("What differs", ["check", "between the posts of a pair"], about,
+                                         numbers=[False] * 2, class_="wide"))
              if about else None,
              tag("p", "A model that always answers the same fails none of the pairs that expect the same label, and "
                  "all that expect two: hence the commonest answer's share. Whether labels are right is not asked here. "
@@ -126,15 +130,17 @@ def behaviour(found: Mapping) -> list[Html]:
                  + found["written"], class_="note"),
              tag("h3", "By language"),
              tag("p", f"Failures of pairs.{star}", class_="note"),
-             grid(["language", *(row["check"].replace("_", " ") for row in found["checks"])], by_language,
+             grid("Failures of pairs, by language",
+                  ["language", *(row["check"].replace("_", " ") for row in found["checks"])], by_language,
                   class_="wide")]
     examples = [[row["check"].replace("_", " "), language_name(row["language"]),
-                 join([tag("div", text, dir="auto") for text in row["posts"] or [f"pair {row['number']}"]]),
+                 join([tag("div", text, dir="auto", lang=row["language"]) for text in row["posts"]]) or
+                 f"pair {row['number']}",
                  join([tag("div", in_one_line(label)) for label in row["labels"]])]
                 for row in found["examples"]]
     if examples:
-        parts.append(folded("Some that fail", grid(["check", "language", "posts", "labels"], examples,
-                                                   numbers=[False] * 4, class_="wide")))
+        parts.append(folded("Some that fail", grid("Some that fail", ["check", "language", "posts", "labels"],
+                                                   examples, numbers=[False] * 4, class_="wide")))
     return parts
 
 

@@ -18,9 +18,12 @@ def changes(rows: Sequence[Mapping], whole: Mapping, level: str) -> Html:
              f"{100 * row['flip_rate']:.1f}", percents(row["flip_rate_ci"]), number(row["macro_f1"]),
              signed(row["f1_change"]), interval(row["f1_change_ci"], 3)]
             for row in [{**whole, "name": "all together"}, *rows]]
-    table = grid(header, body[: MOST + 1], class_="wide changes")
+    name = f"What each {level} does alone"
+    table = grid(name, header, body[: MOST + 1], class_="wide changes")
     rest = body[MOST + 1 :]
-    return join([table, folded("The rest", grid(header, rest, class_="wide changes"))]) if rest else table
+    if not rest:
+        return table
+    return join([table, folded("The rest", grid(f"{name}: the rest", header, rest, class_="wide changes"))])
 
 
 def picture(rows: Sequence[Mapping], words: str) -> Html:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from report import words
 from report.markup import Html, escape, join, tag
-from report.words import counted, interval, number
+from report.words import counted, interval, number, unbroken
 
 _NAME = re.compile(r"(layers\.)(\d+\.)(self_attn\.|mlp\.)(\w+)")
 
@@ -27,11 +27,6 @@ def named(name: str) -> Html:
     if not found:
         return escape(short(name))
     return join([tag("span", found[1], class_="far"), found[2], tag("span", found[3], class_="far"), found[4]], "")
-
-
-def unbroken(text: str) -> str:
-    """`text` with no-break spaces before its per cent signs."""
-    return text.replace(" %", "\u00a0%")
 
 
 def in_one_line(label: str) -> str:

@@ -152,11 +152,12 @@ def page(counts: Counts, files: dict[str, dict], where: Path, sums: Counter) -> 
                                     "add a column month.", class_="note"))
     if counts.reasons:
         most = [[shown(reason, counts), f"{number:,}"] for reason, number in counts.reasons.most_common(REASONS)]
-        sections += [tag("h2", "Rows without a label"), grid(["why", "rows"], most)]
+        sections += [tag("h2", "Rows without a label"), grid("Rows without a label", ["why", "rows"], most)]
     if files:
         rows = [[name, facts["input"], f"{facts['counts'].get('rows', 0):,}", facts["sha256"][:16]]
                 for name, facts in sorted(files.items())]
-        sections += [tag("h2", "Files"), grid(["file", "from", "rows", "SHA-256"], rows, numbers=[0, 0, 1, 0])]
+        sections += [tag("h2", "Files"),
+                     grid("Files", ["file", "from", "rows", "SHA-256"], rows, numbers=[0, 0, 1, 0])]
     return document("What was labelled", sections)
 
 
@@ -175,4 +176,5 @@ def shares(counts: Counts, place: int, name) -> Html:
             for key in order]
     everything = sum(totals.values())
     rows.append(["all", f"{everything:,}", *(percent(counts.by(2)[label] / everything) for label in labels)])
-    return grid(["month" if place else "language", "posts", *labels], rows, class_="months" if place else "")
+    of = "month" if place else "language"
+    return grid(f"Shares of the labels, by {of}", [of, "posts", *labels], rows, class_="months" if place else "")

@@ -72,5 +72,6 @@ def beside_section(found: Mapping | None) -> Html | None:
              "The difference is fine-tuned less encoder, with its interval over the same test posts; how another seed "
              "would come out is not part of it.")
     return tag("section", tag("h2", "Beside a sentence encoder"),
-               grid(HEADER, lines_of(found), numbers=[False, True, False, True, True, True], class_="wide"),
+               grid("Beside a sentence encoder", ["languages", *HEADER[1:]], lines_of(found),
+                    numbers=[False, True, False, True, True, True], class_="wide"),
                tag("p", words, class_="note"))

@@ -40,9 +40,10 @@ def of_confusion(figure: Figure) -> str:
     elif any(text.endswith("%") for text in cells):
         told = ": the percentage, and the number of posts below it"
     else:
-        told = ", in per cent of the row"
-    return (f"Each row shows how the model labelled the posts with that human label{told}. Framed cells are right "
-            "answers.")
+        told = ", in per cent of the row: the darker a cell, the more"
+    numbered = " Columns have the numbers of the rows." if len(figure.axes[0].get_yticks()) > 8 else ""
+    return (f"Each row shows how the model labelled the posts with that human label{told}.{numbered} Framed cells are "
+            "right answers.")
 
 
 def of_reliability(figure: Figure) -> str:

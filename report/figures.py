@@ -17,7 +17,7 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,11 +28,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from common.files import atomic_write
+from report.colours import ink_on
 from report.intervals import wilson
 from report.tables import groups_of_rows, marked
 
 WIDE, NARROW = 10.6, 4.2  # a hundredth of the pixels that a page has on a desk and on a phone
-SEEN, UNSEEN, GREY, INK = "#0072B2", "#D55E00", "#8a8a8a", "#222222"
+SEEN, UNSEEN, GREY, SOFT, INK = "#0072B2", "#D55E00", "#8a8a8a", "#59636e", "#222222"
+PALE = "#5f95bb"  # beside SEEN, and still seen on white
 SHADES = LinearSegmentedColormap.from_list("paper to ink", ["#f5f8fb", "#a9cbe2", "#3f86b8", "#0b3c66"])
 STYLE = {
     "font.family": ["DejaVu Sans"], "font.size": 9, "text.parse_math": False, "text.color": INK, "axes.labelcolor": INK,
@@ -69,14 +71,19 @@ def _colour(group: str) -> tuple[str, str]:
             "Not seen in training": (UNSEEN, "o")}.get(group, (INK, "D"))
 
 
-def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = None, width: float = WIDE) -> Figure:
-    """Accuracy of label, topic and stance per language with intervals; grey bars mark the best constant answer."""
-    panels = [("Label", lambda cell: cell)]
+def panels_of(metrics: Mapping) -> list[tuple[str, Callable]]:
+    """(title, function of a cell -> its part with the accuracy) of each panel that this codebook has."""
+    panels: list[tuple[str, Callable]] = [("Label", lambda cell: cell)]
     if metrics["topic"]:
         panels.append(("Topic: related or not", lambda cell: cell["topic"]))
     if metrics["stance"]:
         panels.append(("Stance, where found related", lambda cell: cell["stance"]["given_detection"]))
-    rows = _rows(metrics, names, width)
+    return panels
+
+
+def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = None, width: float = WIDE) -> Figure:
+    """Accuracy of label, topic and stance per language with intervals; grey bars mark the best constant answer."""
+    rows, panels = _rows(metrics, names, width), panels_of(metrics)
     with styled():
         down, across = (len(panels), 1) if width < WIDE else (1, len(panels))
         figure = Figure(figsize=(width, down * (0.75 + 0.235 * (rows[-1][0] + 1))), layout="constrained")
@@ -85,7 +92,7 @@ def intervals_by_language(metrics: Mapping, names: Mapping[str, str] | None = No
             for y, _, cell, group in rows:
                 part, (colour, marker) = of(cell), _colour(group)
                 if not part["n"]:
-                    ax.text(0.02, y, "no posts", va="center", color=GREY, fontsize=7.5)
+                    ax.text(0.02, y, "no posts", va="center", color=SOFT, fontsize=7.5)
                     continue
                 strong = group in ("All", "Seen", "Unseen")
                 ax.plot([part["majority"]["accuracy"]] * 2, [y - 0.36, y + 0.36], color=GREY, lw=2.2, zorder=1,
@@ -130,8 +137,7 @@ def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None, width: fl
                                        edgecolor="#d5d5d5" if value is None or constant else "none"))
                 few = marked(cell)[1] if title == "macro-F1" else ""
                 text = "–" if value is None else f"{value:.2f}{few}".replace("0.", ".", 1)
-                dark = value is not None and value > 0.58 and not constant
-                ax.text(x, y, text, ha="center", va="center", color="white" if dark else INK, fontsize=8.5)
+                ax.text(x, y, text, ha="center", va="center", color=ink_on(face), fontsize=8.5)
         ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(rows[-1][0] + 0.55, -0.55))
         turned = {} if upright else {"rotation": 60, "ha": "left", "rotation_mode": "anchor"}
         ax.set_xticks(range(len(columns)), [title if upright else title.replace("\n", " ") for title, _ in columns],
@@ -147,15 +153,20 @@ def heat_map(metrics: Mapping, names: Mapping[str, str] | None = None, width: fl
 def confusion_matrix(cell: Mapping, width: float = WIDE) -> Figure:
     """Row: human label, column: the model's; shade and percentage give the share of the row, with the count below.
 
-    Many labels leave no room for the counts, and very many none for percentages.
+    Many labels leave no room for the counts, nor for names above the columns, which then have the rows' numbers; very
+    many leave none for percentages. In a row without posts no share can be told: a dash.
     """
     labels, counts = cell["confusion"]["labels"], numpy.array(cell["confusion"]["counts"])
     columns = [*labels, "other answer"]
     if not counts[:, -1].any():
         columns, counts = columns[:-1], counts[:, :-1]
     share = counts / numpy.maximum(counts.sum(1, keepdims=True), 1)
-    words = ["\n".join(textwrap.wrap(name, 18 if width >= WIDE else 14)[:3]) for name in columns]
     dense, room = len(labels) > 8, 72 * (width - 1.6) / len(columns)  # points across a cell
+    words = ["\n".join(textwrap.wrap(name, 18 if width >= WIDE else 14)[:3]) for name in columns]
+    if dense:
+        most = 40 if width >= WIDE else 18
+        words = [f"{name if len(name) <= most else name[: most - 1] + '…'}  {number}"
+                 for number, name in enumerate(columns, 1)]
     with styled():
         side = 0.76 if not dense else 0.4 if width >= WIDE else 0.28
         figure = Figure(figsize=(width, 1.3 + side * len(labels)), layout="constrained")
@@ -164,16 +175,18 @@ def confusion_matrix(cell: Mapping, width: float = WIDE) -> Figure:
             for k in range(len(columns)):
                 ax.add_patch(Rectangle((k - 0.48, i - 0.48), 0.96, 0.96, facecolor=SHADES(share[i, k]),
                                        edgecolor=INK if i == k else "none", lw=1.1))
-                colour = "white" if share[i, k] > 0.58 else INK
-                if room < 9:
+                colour = ink_on(SHADES(share[i, k]))
+                if room < 14:
                     continue
-                ax.text(k, i - (0 if dense else 0.12), f"{100 * share[i, k]:.0f}{'' if dense else ' %'}", ha="center",
-                        va="center", color=colour, fontsize=min(7, room / 2) if dense else 9.5)
+                told = f"{100 * share[i, k]:.0f}{'' if dense else ' %'}" if counts[i].any() else "–"
+                ax.text(k, i - (0 if dense else 0.12), told, ha="center", va="center", color=colour,
+                        fontsize=7 if dense else 9.5)
                 if not dense:
                     ax.text(k, i + 0.23, f"{counts[i, k]:,}", ha="center", va="center", color=colour, fontsize=7.5)
         ax.set(xlim=(-0.55, len(columns) - 0.45), ylim=(len(labels) - 0.45, -0.55))
-        turned = {"rotation": 60, "ha": "left", "rotation_mode": "anchor"} if dense or width < WIDE else {}
-        ax.set_xticks(range(len(columns)), words, **turned)
+        turned = {} if dense or width >= WIDE else {"rotation": 60, "ha": "left", "rotation_mode": "anchor"}
+        ax.set_xticks(range(len(columns)), range(1, len(columns) + 1) if dense else words,
+                      fontsize=min(9, 0.8 * room), **turned)
         ax.set_yticks(range(len(labels)), [f"{word}\n({int(n):,})" if not dense else word
                                            for word, n in zip(words[: len(labels)], counts.sum(1), strict=True)])
         ax.xaxis.tick_top()
@@ -204,8 +217,10 @@ def reliability(cell: Mapping, width: float = WIDE) -> Figure | None:
                  title="Dashed line: right as often as stated")
         points = [row for row in found["coverage"] if row["n"]]
         covered = [row["coverage"] for row in points]
-        other.fill_between(covered, [row["low"] for row in points], [row["high"] for row in points], color="#a9cbe2",
-                           alpha=0.5, lw=0)
+        ends = [[row[key] for row in points] for key in ("low", "high")]
+        other.fill_between(covered, *ends, color="#a9cbe2", alpha=0.5, lw=0)
+        for end in ends:
+            other.plot(covered, end, color=PALE, lw=0.8)
         other.plot(covered, [row["accuracy"] for row in points], "o-", color=SEEN, ms=5, mec="white", clip_on=False)
         last = 2.0
         for row in points:  # from the right; a number that would lie on its neighbour is left out
@@ -234,7 +249,7 @@ def loss_curve(steps: Iterable[Mapping], width: float = WIDE) -> Figure | None:
         heights = [3, 2] if validation else [1]
         parts = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
         top = parts[0, 0]
-        top.plot(x, y, color="#a9cbe2", lw=0.8)
+        top.plot(x, y, color=PALE, lw=0.9)
         top.plot(x, smoothed(y), color=SEEN, lw=2)
         top.set(title="Training loss", ylim=(0, None))
         if validation:

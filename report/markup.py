@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EMPTY = {"meta", "br"}  # elements without an end tag
+LONG = 20  # characters of a row's name, from which on its column gets room
 
 
 class Html(str):
@@ -39,27 +40,31 @@ def tag(name: str, /, *children, **attributes) -> Html:
     return Html(start) if name in _EMPTY else Html(f"{start}{join(children, '')}</{name}>")
 
 
-def grid(header: Sequence, rows: Iterable[Sequence | str], *, numbers: Sequence[bool] | None = None,
+def grid(name: str, header: Sequence, rows: Iterable[Sequence | str], *, numbers: Sequence[bool] | None = None,
          class_: str = "") -> Html:
     """A table that scrolls within its own frame; a row that is a plain string is a heading for the rows below it.
 
-    `numbers[i]`: whether column i holds numbers (aligned right); by default all but the first do. Each cell knows its
-    column's title (`data-title`), for a page that sets a wide table's rows as lists where there is little room.
+    `name`: what a screen reader calls the table and its frame. `numbers[i]`: whether column i holds numbers (aligned
+    right); by default all but the first do. Each cell knows its column's title (`data-title`), for a page that sets a
+    wide table's rows as lists where there is little room.
     """
     numbers = numbers or [i > 0 for i in range(len(header))]
     kind = ["n" if right else None for right in numbers]
     head = tag("tr", *(tag("th", cell, class_=k, scope="col") for cell, k in zip(header, kind, strict=True)))
-    body = []
+    parts: list[list[Html]] = [[]]
+    long = False  # a name in the first column that needs room
     for row in rows:
         if isinstance(row, str):
-            body.append(tag("tr", tag("th", row, class_="group", colspan=len(header), scope="colgroup")))
+            parts.append([tag("tr", tag("th", row, class_="group", colspan=len(header), scope="rowgroup"))])
         else:
-            first = tag("th", row[0], scope="row", class_=kind[0], dir="auto")
+            first = tag("th", row[0], scope="row", class_=kind[0], dir="auto") if row[0] != "" else tag("td")
             rest = (tag("td", cell, class_=k, dir=None if k else "auto", data_title=title)
                     for cell, k, title in zip(row[1:], kind[1:], header[1:], strict=True))
-            body.append(tag("tr", first, *rest))
-    inner = tag("table", tag("thead", head), tag("tbody", *body), class_=class_ or None)
-    return tag("div", inner, class_="scroll", tabindex="0")
+            parts[-1].append(tag("tr", first, *rest))
+            long |= not isinstance(row[0], Html) and len(str(row[0])) > LONG
+    inner = tag("table", tag("thead", head), *(tag("tbody", *part) for part in parts if part),
+                class_=f"{class_}{' named' * long}".strip() or None, aria_label=name)
+    return tag("div", inner, class_="scroll", tabindex="0", role="group", aria_label=name)
 
 
 def folded(summary: str, *inner) -> Html:
@@ -67,12 +72,14 @@ def folded(summary: str, *inner) -> Html:
     return tag("details", tag("summary", summary), *inner)
 
 
-def facts(value, depth: int = 0) -> Html:
-    """Any JSON value as lists and tables: dicts as names and values, lists of dicts as a table, the rest as text."""
+def facts(value, name: str = "facts") -> Html:
+    """Any JSON value as lists and tables: dicts as names and values, lists of dicts as a table, the rest as text.
+
+    `name`: what a table is called."""
     if isinstance(value, Mapping):
         if not value:
             return escape("none")
-        rows = (tag("div", tag("dt", _words(key)), tag("dd", facts(item, depth + 1))) for key, item in value.items())
+        rows = (tag("div", tag("dt", _words(key)), tag("dd", facts(item, _words(key)))) for key, item in value.items())
         return tag("dl", *rows)
     if isinstance(value, list | tuple):
         if value and all(isinstance(item, Mapping) for item in value):
@@ -80,11 +87,11 @@ def facts(value, depth: int = 0) -> Html:
             if not columns:
                 return escape("none")
             right = [all(isinstance(item.get(c), int | float | None) for item in value) for c in columns]
-            body = [[facts(item.get(c), depth + 1) for c in columns] for item in value]
-            return grid([_words(c) for c in columns], body, numbers=right)
+            body = [[facts(item.get(c), _words(c)) for c in columns] for item in value]
+            return grid(name, [_words(c) for c in columns], body, numbers=right)
         if all(not isinstance(item, Mapping | list | tuple) for item in value):
             return escape(", ".join(_plain(item) for item in value) or "none")
-        return tag("ul", *(tag("li", facts(item, depth + 1)) for item in value))
+        return tag("ul", *(tag("li", facts(item, name)) for item in value))
     text = _plain(value)
     if "\n" in text:
         return tag("pre", text, dir="auto")

@@ -9,19 +9,20 @@ SVG elements of the page, each drawn twice, for a desk and for a phone; report/p
 shows one of them.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.files import atomic_write
-from report import captions, figures
+from report import captions, pictures
 from report.beside import beside_section
 from report.cells import MIN_ROWS
 from report.clusters import MIN_GROUPS
 from report.markup import Html, escape, folded, grid, join, tag
 from report.markup import facts as facts_list
+from report.pictures import two
 from report.probabilities import probabilities_section
-from report.tables import cells_of, groups_of_rows, header_of, short_cells, short_header
-from report.words import counted, findings, groups, interval, language_name, number, percent, rate
+from report.tables import cells_of, groups_of_rows, header_of, how_to_read, short_cells, short_header
+from report.words import counted, findings, groups, interval, language_name, number, rate, unbroken
 
 STYLE = Path(__file__).with_name("page.css")
 # A browser loads nothing and runs nothing for such a page, whatever a string in it turned out to be.
@@ -53,25 +54,27 @@ def page(
     steps = list(steps)
     found = findings(metrics, caution=caution, names=names) if metrics else \
         training_findings(steps, facts or {})
-    sections = [tag("h1", title), tag("div", *(tag("p", line) for line in found), class_="found")]
+    sections = [tag("h1", title), tag("div", *(tag("p", unbroken(line)) for line in found), class_="found")]
     if metrics and metrics["n"]:
         sections += [_pictures(metrics, names), _table(metrics, names, agreement, agreement_name, below_table),
                      beside_section(metrics.get("baseline")), _labels(metrics), _columns(metrics),
-                     probabilities_section(metrics, names, _figure(
-                         lambda width: figures.reliability(metrics, width), "reliability", captions.of_reliability))]
+                     probabilities_section(metrics, names, pictures.of_reliability(metrics))]
     if metrics:
         sections.append(_dropped(metrics))
     sections += [_training(steps), _posts(posts, names), _facts(facts or {}), _reading(metrics)]
     return document(title, sections)
 
 
-def document(title: str, sections: Sequence) -> str:
-    """A whole page of finished parts, with the style and the policy that every page of this project has."""
+def document(title: str, sections: Sequence, more: str = "") -> str:
+    """A whole page of finished parts, with the style and the policy that every page of this project has.
+
+    `more`: style sheets of that kind of page, behind the one of all.
+    """
     head = join([tag("meta", charset="utf-8"),
                  tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
                  tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
                  tag("meta", name="color-scheme", content="light dark"),
-                 tag("title", title), tag("style", Html(STYLE.read_text(encoding="utf-8")))])
+                 tag("title", title), tag("style", Html(f"{STYLE.read_text(encoding='utf-8')}\n{more}"))])
     body = tag("main", join(sections))
     return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
 
@@ -113,32 +116,10 @@ def _section(title: str, *parts) -> Html:
     return tag("section", tag("h2", title), *parts)
 
 
-def _figure(draw: Callable, name: str, caption: Callable) -> Html | None:
-    """`draw(width)` as the page shows it, with `caption(figure)`, which is read from the figure; None without one."""
-    if (wide := draw(figures.WIDE)) is None:
-        return None
-    return tag("figure", *both_widths(wide, draw(figures.NARROW), name, caption(wide)),
-               tag("figcaption", caption(wide)))
-
-
-def both_widths(wide, narrow, name: str, words: str) -> list[Html]:
-    """The figure drawn for a desk and the same for a phone; the style shows one. `words`: said in place of it."""
-    return [tag("div", Html(figures.svg(figure, own).replace("<svg", f'<svg aria-label="{escape(words)}"', 1)),
-                class_=f"picture {which}")
-            for figure, own, which in ((wide, name, "desk"), (narrow, f"{name}-phone", "phone"))]
-
-
 def _pictures(metrics: Mapping, names) -> Html:
-    level = metrics["intervals"]["level"]
-    return join([
-        _section("How often the model is right, by language", _figure(
-            lambda width: figures.intervals_by_language(metrics, names, width), "intervals",
-            lambda figure: captions.of_intervals(figure, level))),
-        _section("All figures, by language", _figure(
-            lambda width: figures.heat_map(metrics, names, width), "heat", captions.of_heat_map)),
-        _section("Which labels are confused", _figure(
-            lambda width: figures.confusion_matrix(metrics, width), "confusion", captions.of_confusion)),
-    ])
+    return join([_section("How often the model is right, by language", pictures.of_intervals(metrics, names)),
+                 _section("All figures, by language", pictures.of_heat_map(metrics, names)),
+                 _section("Which labels are confused", pictures.of_confusion(metrics))])
 
 
 def _table(metrics: Mapping, names, agreement, agreement_name: str, below: Sequence[str]) -> Html:
@@ -161,14 +142,15 @@ def _table(metrics: Mapping, names, agreement, agreement_name: str, below: Seque
         if metrics[key] and metrics[key]["n"]:
             m = metrics[key]["mean_over_languages"]
             lines.append(f"{which.capitalize()} ({m['languages']}): {number(m['accuracy'])}, {number(m['macro_f1'])}.")
-    return _section("Every language, accuracy with intervals", grid(short_header(metrics), short, class_="wide"),
+    title, header = "Every language, accuracy with intervals", ["language", *header_of(metrics, bool(agreement))[1:]]
+    return _section(title, grid(title, ["language", *short_header(metrics)[1:]], short, class_="wide"),
                     _marks(short), *(tag("p", line) for line in below), tag("p", " ".join(lines), class_="note"),
-                    folded("All figures", grid(header_of(metrics, bool(agreement)), rows, class_="wide"),
-                           _marks(rows, words)))
+                    folded("All figures", grid("All figures, by language", header, rows, class_="wide"),
+                           _marks(rows, words), tag("p", how_to_read(header), class_="note")))
 
 
 def _short(name: str, cell: Mapping) -> list:
-    return [name, *(join([figure, tag("small", below) if below else ""], "") for figure, below in short_cells(cell))]
+    return [name, *(two(*pair) for pair in short_cells(cell))]
 
 
 def _marks(rows: Sequence, more: str = "") -> Html | None:
@@ -179,13 +161,13 @@ def _marks(rows: Sequence, more: str = "") -> Html | None:
 
 
 def _labels(metrics: Mapping) -> Html:
-    def with_interval(row: Mapping, key: str) -> Html:
-        return join([number(row[key]), tag("small", interval(row[f"{key}_ci"])) if row[f"{key}_ci"] else ""], "")
+    def with_interval(row: Mapping, key: str, figure: str = "") -> Html:
+        return two(figure or number(row[key]), interval(row[f"{key}_ci"]))
 
     rows = [[name, f"{row['support']:,}", f"{row['predicted']:,}",
              *(with_interval(row, key) for key in ("precision", "recall", "f1"))]
             for name, row in metrics["labels"].items()]
-    parts = [grid(["label", "posts", "predicted", "precision", "recall", "F1"], rows, class_="wide")]
+    parts = [grid("Labels", ["label", "posts", "predicted", "precision", "recall", "F1"], rows, class_="wide")]
     if metrics["left_out"]:
         parts.append(tag("p", f"Not part of macro-F1, since neither people nor the model gave them: "
                          f"{', '.join(metrics['left_out'])}.", class_="note"))
@@ -193,11 +175,12 @@ def _labels(metrics: Mapping) -> Html:
         names = {"end_to_end": "end to end: a post not found related is wrong",
                  "given_detection": "given that it was found related",
                  "conditional": "by the related labels' probabilities alone"}
-        body = [[words, f"{cell['n']:,}", rate(cell), number(cell["macro_f1"]) + " " + interval(cell["macro_f1_ci"]),
-                 percent(cell["majority"]["accuracy"])]
+        body = [[words, f"{cell['n']:,}", *(with_interval(cell, key) for key in ("accuracy", "macro_f1")),
+                 number(cell["majority"]["accuracy"])]
                 for key, words in names.items() if (cell := metrics["stance"][key])]
-        parts += [tag("h3", "Stance of the posts that people labelled as related"),
-                  grid(["", "posts", "accuracy", "macro-F1", "best constant"], body, class_="wide")]
+        title = "Stance of the posts that people labelled as related"
+        parts += [tag("h3", title),
+                  grid(title, ["stance", "posts", "accuracy", "macro-F1", "best constant"], body, class_="wide")]
     return _section("Labels", *parts)
 
 
@@ -208,9 +191,11 @@ def _columns(metrics: Mapping) -> Html | None:
     for column, values in metrics["by"].items():
         short = [_short(name, cell) for name, cell in values.items()]
         rows = [[name, *cells_of(cell)] for name, cell in values.items()]
-        parts += [tag("h3", f"By {column}"), grid([column, *short_header(metrics)[1:]], short, class_="wide"),
-                  _marks(short), folded(f"All figures by {column}", grid([column, *header_of(metrics)[1:]], rows,
-                                                                         class_="wide"))]
+        title, header = f"All figures by {column}", [column, *header_of(metrics)[1:]]
+        parts += [tag("h3", f"By {column}"),
+                  grid(f"By {column}", [column, *short_header(metrics)[1:]], short, class_="wide"), _marks(short),
+                  folded(title, grid(title, header, rows, class_="wide"), _marks(rows),
+                         tag("p", how_to_read(header), class_="note"))]
     return _section("Other groups", *parts)
 
 
@@ -219,31 +204,46 @@ def _dropped(metrics: Mapping) -> Html | None:
     if not dropped.get("rows"):
         return None
     reasons = [[reason.replace("_", " "), f"{n:,}"] for reason, n in dropped["reasons"].items()]
-    parts = [grid(["reason", "posts"], reasons)]
+    parts = [grid("Posts left out", ["reason", "posts"], reasons)]
     every = dropped.get("all_rows")
     if every:
         rows = [[name, f"{cell['n']:,}", rate(cell), number(cell["macro_f1"]), number(cell["weighted_f1"]),
                  number((cell["topic"] or {}).get("macro_f1"))]
                 for name, cell in (("without them (used above)", metrics), ("all rows, as published", every))]
-        parts += [tag("h3", "Figures with and without them"),
-                  grid(["", "posts", "accuracy", "macro-F1", "weighted F1", "topic F1"], rows, class_="wide")]
+        title = "Figures with and without them"
+        parts += [tag("h3", title),
+                  grid(title, ["of", "posts", "accuracy", "macro-F1", "weighted F1", "topic F1"], rows, class_="wide")]
     return _section("Posts left out", *parts)
 
 
 def _training(steps: Sequence[Mapping]) -> Html | None:
-    picture = _figure(lambda width: figures.loss_curve(steps, width), "loss", captions.of_loss)
+    picture = pictures.of_loss(steps)
     return None if picture is None else _section("Training", picture)
 
 
 def _posts(posts: Sequence[Mapping] | None, names) -> Html | None:
     if posts is None:
         return None
-    columns = [*dict.fromkeys(key for post in posts for key in post if key != "text"), "text"]
-    rows = [[language_name(post.get(c), names) if c == "language" else post.get(c) for c in columns]
-            for post in posts[:POSTS]]
-    more = f" The first {POSTS:,} of {len(posts):,}." if len(posts) > POSTS else ""
+    first, *rest = dict.fromkeys(key for post in posts for key in post if key != "text") or ["id"]
+    columns = [first, "text", *rest]  # the text where a phone shows it, too
+    rows = [[_of_post(post, column, names) for column in columns] for post in posts[:POSTS]]
+    more = f" The first {POSTS:,} of {len(posts):,}; predictions.jsonl has all." if len(posts) > POSTS else ""
     return _section("Posts", tag("p", f"Listed on request.{more}", class_="note"),
-                    grid(columns, rows, numbers=[False] * len(columns), class_="posts"))
+                    grid("Posts", [column.replace("_", " ") for column in columns], rows,
+                         numbers=[False] * len(columns), class_="posts"))
+
+
+def _of_post(post: Mapping, column: str, names: Mapping[str, str] | None):
+    """One cell of the posts' table: text in its own language, probabilities a line each, anything else as people write
+    it."""
+    value = post.get(column)
+    if column == "language":
+        return language_name(value, names)
+    if column == "text":
+        return tag("span", value, lang=post.get("language"))
+    if isinstance(value, Mapping):
+        return join([tag("div", f"{key} {number(share)}") for key, share in value.items()])
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else escape(value)
 
 
 def _facts(facts: Mapping) -> Html | None:

@@ -6,12 +6,13 @@ validation posts, `scaled`: the same of the scaled probabilities, as classify.py
 
 from collections.abc import Mapping
 
-from report.markup import Html, folded, grid, join, tag
+from report.markup import Html, folded, grid, tag
+from report.pictures import two
 from report.tables import groups_of_rows
 from report.words import interval, number, percent
 
-HEADER = ("", "n", "too sure by, points", "calibration error", "Brier")
-CURVE = ("--abstain", "posts with a label", "share", "accuracy of these")
+HEADER = ("language", "n", "too sure by, points", "calibration error", "Brier")
+CURVE = (tag("code", "--abstain"), "posts with a label", "share", "accuracy of these")
 
 
 def points(value: float, digits: int = 1) -> str:
@@ -39,13 +40,9 @@ def _pair(pair) -> str:
 
 def _cells(found: Mapping) -> list:
     ends = found["gap_ci"] and f"[{points(found['gap_ci'][0], 0)}, {points(found['gap_ci'][1], 0)}]"
-    return [f"{found['n']:,}", _two(points(found["gap"]), ends),
-            *(_two(number(found[name]), found[f"{name}_ci"] and interval(found[f"{name}_ci"]))
+    return [f"{found['n']:,}", two(points(found["gap"]), ends),
+            *(two(number(found[name]), found[f"{name}_ci"] and interval(found[f"{name}_ci"]))
               for name in ("ece", "brier"))]
-
-
-def _two(figure: str, below: str | None) -> Html:
-    return join([figure, tag("small", below) if below else ""], "")
 
 
 def probabilities_section(metrics: Mapping, names: Mapping[str, str] | None, picture: Html | None) -> Html | None:
@@ -60,13 +57,15 @@ def probabilities_section(metrics: Mapping, names: Mapping[str, str] | None, pic
             rows += [[name, *_cells(cell["calibration"])]] if cell["calibration"] else []
             if cell is metrics and scaled:
                 rows.append([f"{name}, scaled", *_cells(scaled)])
-    parts = [tag("p", said(found), class_="before"), picture, grid(HEADER, rows, class_="wide")]
+    parts = [tag("p", said(found), class_="before"), picture,
+             grid("How far probabilities can be believed", HEADER, rows, class_="wide")]
     if scaled:
         parts.append(tag("p", f"Scaled: by {scaled['method']} scaling, fitted on the run's {scaled['fitted']:,} "
                               "validation posts; classify.py --calibrated gives these probabilities.", class_="note"))
     curve = [[f"{row['threshold']:g}" if row["threshold"] else "not given", f"{row['n']:,}",
               f"{100 * row['coverage']:.1f} %",
-              _two(f"{100 * row['accuracy']:.1f} %", f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]")
+              two(f"{100 * row['accuracy']:.1f} %", f"[{100 * row['low']:.1f}, {100 * row['high']:.1f}]")
               if row["n"] else "–"] for row in found["coverage"]]
-    parts.append(folded("What classify.py --abstain would do", grid(CURVE, curve, class_="wide")))
+    title = "What classify.py --abstain would do"
+    parts.append(folded(title, grid(title, CURVE, curve, class_="wide")))
     return tag("section", tag("h2", "Are the probabilities honest?"), *parts)

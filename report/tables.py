@@ -108,6 +108,11 @@ def language_table(metrics: Mapping, *, names: Mapping[str, str] | None = None,
     return "\n".join([*out, "", "  " + "   ".join(MARKS), *(f"  {line}" for line in textwrap.wrap(how, 98))])
 
 
+def how_to_read(header: list[str]) -> str:
+    """What the short titles of such a header's columns stand for."""
+    return "n: posts; " + "; ".join(words for column, words in HOW_TO_READ.items() if column in header) + "."
+
+
 def label_table(metrics: Mapping) -> str:
     """Precision, recall and F1 per label, as text."""
     rows = [[name, f"{row['support']:,}", f"{row['predicted']:,}", number(row["precision"]), number(row["recall"]),

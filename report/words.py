@@ -52,9 +52,14 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
+def unbroken(text: str) -> str:
+    """`text` with no-break spaces before its per cent signs."""
+    return text.replace(" %", "\u00a0%")
+
+
 def filled(text: str) -> list[str]:
     """Lines of at most 100 columns, for a terminal; a number stays with its per cent sign."""
-    plain = escaped(text, keep=HARMLESS + "\n").replace(" %", "\u00a0%")
+    plain = unbroken(escaped(text, keep=HARMLESS + "\n"))
     return [line.replace("\u00a0", " ") for line in wrap(plain, 100)]
 
 
@@ -106,8 +111,9 @@ def _comparison(metrics: Mapping) -> str:
         else:
             side = "seen" if seen["n"] else "not seen"
             which = f"All {counted(metrics['n'], 'post')} are in languages {side} in training"
-        told = [f"{words} {rate(cell)}" for words, cell, _ in _questions(metrics, metrics)]
-        return f"{which}, so seen and unseen ones cannot be compared. Over all posts, {'; '.join(told)}."
+        told = [f"{words} {rate(cell)}" for words, cell, _ in _questions(metrics, metrics) if cell["n"]]
+        over = f" Over all posts, {'; '.join(told)}." if told else ""
+        return f"{which}, so seen and unseen ones cannot be compared.{over}"
     trained = f"{len(seen['languages'])} languages" if len(seen["languages"]) > 1 else "one language"
     others = f"{len(unseen['languages'])} unseen ones" if len(unseen["languages"]) > 1 else "one unseen language"
     opening = (f"Of the {counted(seen['n'], 'post')} in the {trained} seen in training and the {unseen['n']:,} in the "

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from common.files import atomic_write
-from report.markup import Html, grid, join, tag
-from report.page import POLICY, STYLE
+from report.markup import Html, grid, tag
+from report.page import document
 
 
 def write_page(path: Path, result: dict) -> None:
@@ -16,13 +16,8 @@ def write_page(path: Path, result: dict) -> None:
 def page(result: dict) -> str:
     """The page as text: what was found first, then each part's table."""
     title = "Glass Llama on a card" + (": a rehearsal on a CPU" if result["rehearsal"] else "")
-    head = join([tag("meta", charset="utf-8"), tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-                 tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-                 tag("meta", name="color-scheme", content="light dark"), tag("title", title),
-                 tag("style", Html(STYLE.read_text(encoding="utf-8")))])
-    body = tag("main", tag("h1", title), tag("div", *(tag("p", line) for line in found(result)), class_="found"),
-               *(section(part) for part in result["parts"].values()))
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+    return document(title, [tag("h1", title), tag("div", *(tag("p", line) for line in found(result)), class_="found"),
+                            *(section(part) for part in result["parts"].values())])
 
 
 def found(result: dict) -> list[str]:
@@ -48,7 +43,8 @@ def section(part: dict) -> Html:
     if left_out:
         inner = tag("p", f"Left out in a rehearsal: {left_out}.")
     elif rows:
-        inner = grid(["what", "value", "unit", "goal", ""], rows, numbers=[False, True, False, False, False])
+        inner = grid(part["title"], ["what", "value", "unit", "goal", "met?"], rows,
+                     numbers=[False, True, False, False, False])
     else:
         inner = tag("p", "Nothing was measured.")
     said = [tag("p", f"{figure['what']}: {figure['value']}") for figure in words]

@@ -21,7 +21,7 @@ function adapterSection(data, state) {
   fold("spectrum", "what each update is made of: singular values of A, of B and of s B A, and the largest of these",
     framed("singular values", "spectrum", el("table", {class: "full named stacked four"},
       el("thead", {}, el("tr", {}, ...["linear", "A", "B", "s B A", "largest"].map((word) =>
-        el("th", {scope: "col", class: word === "largest" ? "n" : null}, word)))),
+        columnHead({class: word === "largest" ? "n" : null}, word)))),
       el("tbody", {}, ...spectrum.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
         ...tops.map(([key, words, top]) => el("td", {class: "barred"}, columns(one[key], top, `singular values of ${words} of ${one.name}`))),
         el("td", {class: "n"}, number(one.values[0])))))))),
@@ -36,6 +36,7 @@ function strengthSlider(data, state, {id, key, stage, factors, probabilities}) {
   const said = el("output", {for: id, "data-stage": stage});
   const show = () => {
     said.textContent = `${factors[state[key]]} times as strong`;
+    slider.setAttribute("aria-valuetext", said.textContent);  // else its place among the strengths is read out
     grid.replaceChildren(...data.labels.flatMap((label, index) => {
       const p = probabilities[state[key]][index];
       return [el("bdi", {class: "name"}, label), bar(p, 1, kind(index)), el("span", {class: "n"}, number(p))];

@@ -17,7 +17,7 @@ function againstSection(data, state) {
   const same = found.text === data.text;
   section.append(el("p", {}, el("strong", {}, "A"), data.learnt && frozen.live ? " is what stands above, after the steps of learning. " :
     " is what stands above. ", el("strong", {}, "B"), " is ", el("bdi", {}, found.words), ", with ",
-    same ? "the same post." : "this post:"), same ? "" : el("p", {class: "post", dir: "auto"}, visible(found.text)), same ? "" : theirTokens(found),
+    same ? "the same post." : "this post:"), same ? "" : posted(found.text), same ? "" : theirTokens(found),
     partedList(data, found), el("div", {class: "wide"}, bothLabels(data, found), tokensApart(data, found)),
     layersApart(data, found), found.updates ? twoAdapters(found) : "");
   return section;
@@ -28,7 +28,7 @@ function againstChoice(data, state) {
   const chosen = state.against;
   const what = el("select", {id: "against-what"}, ...[["", "the same model"], ...Object.entries(frozen.offered)].map(
     ([value, words]) => el("option", {value, selected: value === chosen.what}, words)));
-  const text = el("textarea", {id: "against-text", dir: "auto", spellcheck: "false", maxlength: 20000, class: "short",
+  const text = el("textarea", {id: "against-text", dir: "auto", lang: "", spellcheck: "false", maxlength: 20000, class: "short",
     placeholder: "the same post"});
   text.value = chosen.text;
   const sentence = el("select", {id: "against-sentence"}, el("option", {value: ""}, "choose a language"),
@@ -45,7 +45,7 @@ function againstChoice(data, state) {
 function theirTokens(found) {
   const own = found.tokens.map((token, place) => [token, place]).filter(([token]) => token.part === "post");
   return el("div", {"data-stage": "against.tokens"}, el("p", {class: "soft"}, `${own.length} tokens`),
-    el("div", {class: "tokens"}, ...own.map(([token, place]) => tokenChip(token, place, -1))));
+    tokenRow("the tokens of B’s post", own, -1, "against.tokens"));
 }
 
 function partedList(data, found) {
@@ -101,7 +101,8 @@ function layersApart(data, found) {
   const way = el("div", {class: "way"});
   found.layers.forEach((layer, index) => {
     const stage = `against.${index}`, most = Math.max(...layer.heads);
-    const all = el("table", {class: "full"}, ...found.names.map((name, place) => el("tr", {}, el("th", {scope: "row"}, PLACES[name]),
+    const all = el("table", {class: "full"}, el("thead", {}, el("tr", {}, columnHead({}, "what"), columnHead({}, ""),
+      columnHead({class: "n"}, "distance; share moved"))), ...found.names.map((name, place) => el("tr", {}, el("th", {scope: "row"}, PLACES[name]),
       el("td", {class: "barred"}, bar(layer.distances[place], 1)), el("td", {class: "n"}, number(layer.distances[place])))),
     ...layer.heads.map((value, head) => el("tr", {}, el("th", {scope: "row"}, `attention weights of head ${head}`),
       el("td", {class: "barred"}, bar(value, 1)), el("td", {class: "n"}, number(value)))));
@@ -113,7 +114,7 @@ function layersApart(data, found) {
       fold(stage, "every tensor and every head", framed(`distances in layer ${index}`, stage, all))));
   });
   return el("div", {}, el("h3", {}, "Layer by layer"), el("p", {class: "soft"}, "At the token at which the label is read: how far B " +
-    "is from A, as a share of A’s length; of the attention weights, those of the head that changed most, the share that moved to other tokens; and the labels’ probabilities if reading stopped there. A bar is full at one."),
+    "is from A, as a share of A’s length; of the attention weights, those of the head that changed most, the share that moved to other tokens; and the labels’ probabilities if reading stopped there, from left to right as in the key. A bar is full at one."),
   legend(data.labels), way);
 }
 
@@ -127,7 +128,7 @@ function twoAdapters(found) {
     "degrees a direction is in both, at ninety in one alone."),
   framed("two adapters", "against.updates", el("table", {class: "full named stacked seven"},
     el("thead", {}, el("tr", {}, ...["linear", "A", "B", "cosine", "written", "", "read", ""].map((word, place) =>
-      el("th", {scope: "col", class: place === 3 ? "n" : null}, word)))),
+      columnHead({class: place === 3 ? "n" : null}, word)))),
     el("tbody", {}, ...found.updates.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
       ...one.spectra.map((values, side) => el("td", {class: "barred"}, columns(values, most, `singular values of ${"AB"[side]}`))), el("td", {class: "n"}, number(one.cosine)),
       ...cells(one.writes, "write"), ...cells(one.reads, "read")))))));

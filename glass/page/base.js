@@ -24,10 +24,20 @@ function fold(id, summary, ...children) {
     el("summary", {}, summary), ...children);
 }
 
+// The title of a column; an empty one, above bars whose numbers stand beside them, is no title.
+const columnHead = (attributes, word) => el(word ? "th" : "td", {scope: word ? "col" : null, ...attributes}, word);
+
+// What somebody wrote, in a language that the page does not know: a whole post, or some words of it.
+const posted = (text) => el("p", {class: "post", dir: "auto", lang: "", ...scrolled("the post")}, visible(text));
+const quoted = (text) => el("bdi", {dir: "auto", lang: ""}, visible(text));
+
+// What a box needs that may hold more than it shows: keys reach and scroll it, and it has a name.
+const scrolled = (words) => ({tabindex: 0, role: "group", "aria-label": words});
+
 // A table in a box of its own, which scrolls where the table has too many rows or, with long words, is too wide.
 function framed(words, stage, table) {
-  return el("div", {class: table.rows.length > 65 ? "frame long" : "frame", tabindex: 0, role: "group", "aria-label": words,
-    "data-stage": stage}, table);
+  if (!table.caption) table.setAttribute("aria-label", words);
+  return el("div", {class: table.rows.length > 65 ? "frame long" : "frame", ...scrolled(words), "data-stage": stage}, table);
 }
 
 function number(value) {
@@ -63,7 +73,7 @@ function bar(value, most, css, signed) {
 
 // Probabilities of the labels in one bar, side by side; read out, each with its label.
 function stack(values, labels) {
-  const box = svg("svg", {viewBox: "0 0 100 6", preserveAspectRatio: "none", class: "bar", role: "img",
+  const box = svg("svg", {viewBox: "0 0 100 6", preserveAspectRatio: "none", class: "bar stack", role: "img",
     "aria-label": labels.map((label, index) => `${label} ${number(values[index])}`).join(", ")});
   let x = 0;
   values.forEach((value, index) => {

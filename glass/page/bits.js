@@ -33,10 +33,11 @@ function choice(data) {
   const change = () => more("bits", {linear: matrix.value, block: Number(block.value)});
   matrix.addEventListener("change", change);
   block.addEventListener("change", change);
-  const worst = el("button", {type: "button", id: "worst", disabled: !data.bits.original, title: data.bits.original ?
-    "the block with the largest part of the matrix’s squared error" : "the original values are not at hand",
-  onclick: () => more("bits", {linear: matrix.value, block: null})}, "its worst block");
-  return el("div", {class: "choice"}, el("label", {for: "matrix"}, "matrix"), matrix, el("label", {for: "block"}, "block"), block, worst);
+  const words = data.bits.original ? "the one with the largest part of the matrix’s squared error" : "the original values are not at hand";
+  const worst = el("button", {type: "button", id: "worst", disabled: !data.bits.original, "aria-describedby": "worst-words",
+    onclick: () => more("bits", {linear: matrix.value, block: null})}, "its worst block");
+  return el("div", {class: "choice"}, el("label", {for: "matrix"}, "matrix"), matrix, el("label", {for: "block"}, "block"), block, worst,
+    el("span", {class: "soft", id: "worst-words"}, words));
 }
 
 function numberLine(bits) {
@@ -54,10 +55,10 @@ function numberLine(bits) {
 function bitsTable(bits) {
   const head = ["weight", ...(bits.original ? ["original"] : []), "byte", "code", "comes back", ...(bits.original ? ["error (back − original)"] : [])];
   const cell = (value) => el("td", {class: "n"}, number(value));
-  const body = bits.codes.map((code, index) => el("tr", {}, cell(index), bits.original ? cell(bits.original[index]) : null,
+  const body = bits.codes.map((code, index) => el("tr", {}, el("th", {scope: "row", class: "n"}, number(index)), bits.original ? cell(bits.original[index]) : null,
     el("td", {class: "n"}, "0x" + bits.packed[index >> 1].toString(16).padStart(2, "0")), cell(code), cell(bits.values[index]),
     bits.original ? cell(bits.error[index]) : null));
   return fold("block", "the block as a table", framed("the weights of the block", "bits",
     el("table", {}, el("thead", {}, el("tr", {},
-      ...head.map((word) => el("th", {scope: "col", class: "n"}, word)))), el("tbody", {}, ...body))));
+      ...head.map((word) => columnHead({class: "n"}, word)))), el("tbody", {}, ...body))));
 }

@@ -92,13 +92,13 @@ function whatChanged(data, step) {
     el("bdi", {}, index === step.label ? el("strong", {}, label) : label)), cell(step.before[index], `${step.name}.loss`),
   cell(step.after[index], `${step.name}.after`), el("td", {class: "barred"}, bar(step.after[index] - step.before[index], 1, null, true))));
   return [el("h3", {}, `What step ${step.number} changed`),
-    el("p", {}, "It taught that ", step.text === data.text ? "this post" : el("span", {class: "post"}, "“", el("bdi", {dir: "auto"}, visible(step.text)), "”"), " is ",
+    el("p", {}, "It taught that ", step.text === data.text ? "this post" : el("span", {class: "post"}, "“", quoted(step.text), "”"), " is ",
       el("strong", {}, el("bdi", {}, data.labels[step.label])), ". The loss, which is −log of that label’s probability, went from ",
       el("span", {"data-stage": `${step.name}.loss`}, number(step.losses[0])), " to ",
       el("span", {"data-stage": `${step.name}.after`}, number(step.losses[1])), ".",
       frozen.live ? " Type another post at the top: below its labels stands what they were before any step." : null),
     framed("probabilities before and after", null, el("table", {class: "why"},
-      el("thead", {}, el("tr", {}, ...["label", "before", "after", "change, ±1"].map((word, place) => el("th", {scope: "col",
+      el("thead", {}, el("tr", {}, ...["label", "before", "after", "change, ±1"].map((word, place) => columnHead({
         class: place === 1 || place === 2 ? "n" : null, "data-stage": place === 3 ? `${step.name}.after` : null}, word)))), el("tbody", {}, ...rows))),
     frozen.live ? el("div", {class: "choice"}, el("button", {type: "button", id: "unlearnt", onclick: holdAgainstSaved},
       "compare with the run before any step, layer by layer")) : null,
@@ -137,7 +137,7 @@ function howChanged(data, step, state) {
     el("details", {open: state.modules, ontoggle: (event) => { state.modules = event.target.open; }},
       el("summary", {}, `every module: lengths of its gradients${step.factor < 1 ? " before clipping" : ""}, of its weights, and of their change`),
       framed("every module", null, el("table", {class: "named stacked"}, el("thead", {}, el("tr", {},
-        ...head.map((word, place) => el("th", {scope: "col", class: place ? word ? "n" : "thin" : null}, word)))), el("tbody", {}, ...rows)))),
+        ...head.map((word, place) => columnHead({class: place ? word ? "n" : "thin" : null}, word)))), el("tbody", {}, ...rows)))),
     el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, `${step.name}.clipping`),
       stageButton(data, `${step.name}.changes`))), oneModule(data, step, state)];
 }
@@ -174,7 +174,7 @@ async function fillModule(data, step, module, place) {
       ["change", "update", update], ["after", "after", update]].map(([word, name, stage]) => [word, values(`${part}_${name}`).values, stage]);
     return framed(`weights of ${part}`, null, el("table", {class: "dense"},
       el("caption", {"data-stage": gradient}, `${part}, ${values(`${part}_before`).row}`),
-      el("thead", {}, el("tr", {}, ...columns.map(([word]) => el("th", {scope: "col", class: "n"}, word)))),
+      el("thead", {}, el("tr", {}, ...columns.map(([word]) => columnHead({class: "n"}, word)))),
       el("tbody", {}, ...columns[0][1].map((_, row) => el("tr", {}, ...columns.map(([, all, stage]) =>
         el("td", {class: "n", "data-stage": stage}, number(all[row]))))))));
   })));

@@ -2,7 +2,7 @@
 
 const frozen = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("main");
-const box = el("textarea", {id: "post", dir: "auto", spellcheck: "false", maxlength: 20000});
+const box = el("textarea", {id: "post", dir: "auto", lang: "", spellcheck: "false", maxlength: 20000});
 const said = el("p", {class: "error", role: "status"});
 const progress = el("p", {class: "soft", id: "progress"});
 const spoken = el("p", {class: "unseen", role: "status", id: "spoken", "data-stage": "probabilities"});  // read out: that something is computed, and what came of it
@@ -193,7 +193,7 @@ function start() {
       said, progress, spoken, body);
     update();
   } else {
-    main.append(el("p", {class: "post", dir: "auto"}, visible(frozen.text)), spoken, body);
+    main.append(posted(frozen.text), spoken, body);
     draw(frozen);
   }
 }

@@ -38,18 +38,19 @@ function stagePanel(data, name, tensors) {
       `, ${tensor.dtype}`, el("span", {class: "soft"}, tensor.row ? `; shown: ${tensor.row}` : "")));
     const shown = tensor.values.map(number).join("  ");
     if (tensor.values.length <= FEW) {
-      panel.append(el("div", {class: "numbers"}, shown));
+      panel.append(el("div", {class: "few"}, shown));
       continue;
     }
     panel.append(strip(tensor.values));
-    panel.append(fold(`${name}.${tensor.name}`, `${tensor.values.length} numbers`, el("div", {class: "numbers"}, shown)));
+    panel.append(fold(`${name}.${tensor.name}`, `${tensor.values.length} numbers`, 
+      el("div", {class: "numbers", ...scrolled(`${tensor.name}, all its numbers`)}, shown)));
   }
   for (const index of stage.code) panel.append(codeBlock(data.codes[index]));
   return panel;
 }
 
 function codeBlock(code) {
-  const block = el("pre", {tabindex: 0, "aria-label": `${code.name} in ${code.path}`});
+  const block = el("pre", scrolled(`${code.name} in ${code.path}`));
   code.lines.forEach((line, place) => {
     const row = `${String(code.first + place).padStart(4)}  ${line}`;
     block.append(code.marked.includes(code.first + place) ? el("mark", {}, row) : row, "\n");

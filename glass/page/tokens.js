@@ -2,9 +2,21 @@
 
 function tokenChip(token, place, answer) {
   const css = "token" + (token.part === "post" ? " post-token" : "") + (place === answer ? " answer" : "");
-  const bytes = token.bytes.replace(/(..)/g, "$1 ").trim();
-  return el("span", {class: css, title: `place ${place}, id ${token.id}, bytes ${bytes}`},
-    el("bdi", {dir: "auto"}, visible(token.text)), el("small", {}, String(token.id)));
+  return el("span", {class: css}, quoted(token.text), el("small", {}, String(token.id)));
+}
+
+// The tokens side by side, each above its id.
+function tokenRow(words, tokens, answer, stage = "tokens") {
+  return el("div", {class: "tokens", "data-stage": stage, ...scrolled(words)},
+    ...tokens.map(([token, place]) => tokenChip(token, place, answer)));
+}
+
+// The same as a table, which also has what is too long for a chip: the part of the row, and the bytes.
+function tokenTable(tokens) {
+  const rows = tokens.map((token, place) => el("tr", {}, el("td", {class: "n"}, String(place)), el("th", {scope: "row"}, quoted(token.text)),
+    el("td", {}, token.part), el("td", {class: "n"}, String(token.id)), el("td", {}, token.bytes.replace(/(..)/g, "$1 ").trim())));
+  return framed("every token with its bytes", "tokens", el("table", {}, el("thead", {}, el("tr", {}, ...["place", "token", "part", "id", "bytes"].map(
+    (word) => columnHead({class: word === "place" || word === "id" ? "n" : null}, word)))), el("tbody", {}, ...rows)));
 }
 
 function tokensSection(data) {
@@ -14,7 +26,7 @@ function tokensSection(data) {
     "and at its end where the label is read"));
   all.addEventListener("toggle", () => {
     if (all.open && !all.querySelector(".tokens")) {
-      all.append(el("div", {class: "tokens", "data-stage": "tokens"}, ...data.tokens.map((token, place) => tokenChip(token, place, answer))));
+      all.append(tokenRow("the whole row", data.tokens.map((token, place) => [token, place]), answer), tokenTable(data.tokens));
     }
   });
   const characters = [...data.text].length;
@@ -22,7 +34,7 @@ function tokensSection(data) {
   return el("section", {"aria-labelledby": "h-tokens"}, el("h2", {id: "h-tokens"}, "Tokens"),
     el("p", {class: "soft", "data-stage": "tokens"}, `${characters} characters, ${bytes} bytes, ${own.length} tokens` +
       (data.cut ? "; the post was too long and lost its end" : "") + ". The first and the last token may hold the prompt’s quotation mark."),
-    el("div", {class: "tokens", "data-stage": "tokens"}, ...own.map(([token, place]) => tokenChip(token, place, answer))),
+    tokenRow("the post’s tokens", own, answer),
     all, el("div", {class: "layer"}, el("div", {class: "steps"}, stageButton(data, "tokens", "how they are made"),
       data.tax ? stageButton(data, "tax") : null)), data.tax ? taxPart(data.tax.languages) : null);
 }
@@ -31,7 +43,7 @@ function tokensSection(data) {
 function taxPart(languages) {
   const most = Math.max(...languages.map((one) => one.tokens)), dearest = languages.find((one) => one.tokens === most);
   const table = el("table", {class: "tight full named"}, el("thead", {}, el("tr", {}, ...["", "tokens", "", "× English", "chars", "bytes"]
-    .map((word, place) => el("th", {scope: "col", class: place && place !== 2 ? "n" : null}, word)))),
+    .map((word, place) => columnHead({class: place && place !== 2 ? "n" : null}, word)))),
   el("tbody", {}, ...languages.map((one) => el("tr", {}, el("th", {scope: "row"}, one.name),
     el("td", {class: "n"}, number(one.tokens)), el("td", {class: "barred"}, bar(one.tokens, most)),
     el("td", {class: "n"}, one.tax.toFixed(2)), el("td", {class: "n"}, number(one.characters)), el("td", {class: "n"}, number(one.bytes))))));
@@ -88,7 +100,7 @@ function keptPart(data, state) {
   const keep = el("button", {type: "button", id: "keep", onclick: () => { state.kept = data; state.against.text = data.text; state.draw(); }},
     isKept ? "kept; now type another post" : "keep this post to compare");
   if (!state.kept || isKept) return keep;
-  return el("div", {}, el("h3", {}, "The post that was kept"), el("p", {class: "post", dir: "auto"}, visible(state.kept.text)),
+  return el("div", {}, el("h3", {}, "The post that was kept"), posted(state.kept.text),
     labelsGrid(state.kept), keep);
 }
 

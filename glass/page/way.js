@@ -20,7 +20,7 @@ function waySection(data, state) {
   return el("section", {"aria-labelledby": "h-way"}, el("h2", {id: "h-way"}, "The way through"),
     el("p", {class: "soft"}, "At the token at which the label is read: the length of what attention and the MLP write " +
       "into the residual stream, its bar full at the largest of them, and the labels’ probabilities if reading stopped after the " +
-      "layer, of which the largest is named."),
+      "layer, from left to right as in the key, of which the largest is named."),
     legend(data.labels), way, attentionPart(data, state));
 }
 
@@ -38,7 +38,7 @@ function attentionPart(data, state) {
   const heads = rows.length, length = rows[0].length;
   const {box, said} = heatmap(rows, {label: `attention weights of layer ${layer}, ${heads} heads by ${length} tokens`,
     strength: Math.sqrt, stage: () => `layers.${layer}.attention`, say: (head, place) => [
-      `head ${head}, place ${place} (${data.tokens[place].part}) `, el("bdi", {}, `“${visible(data.tokens[place].text)}”`),
+      `head ${head}, place ${place} (${data.tokens[place].part}) `, "“", quoted(data.tokens[place].text), "”",
       `: weight ${number(rows[head][place])}`]});
   const choose = el("select", {id: "layer", onchange: (event) => { state.layer = Number(event.target.value); state.draw(); }},
     ...data.layers.map((_, index) => el("option", {value: index, selected: index === layer}, `layer ${index}`)));
@@ -52,7 +52,7 @@ function heatmap(rows, {label, strength, stage, say}) {
   const length = rows[0].length, at = {row: 0, place: rows[0].indexOf(Math.max(...rows[0]))};
   const said = el("p", {class: "soft", "aria-live": "polite"}), mark = svg("rect", {class: "chosen", width: 1, height: 1});
   const box = svg("svg", {viewBox: `0 0 ${length} ${rows.length}`, preserveAspectRatio: "none", tabindex: 0,
-    role: "img", "aria-label": `${label}; arrow keys move`});
+    role: "application", "aria-label": `${label}; arrow keys move`});  // else a screen reader keeps the arrow keys
   box.style.height = `${16 * rows.length}px`;
   box.append(svg("rect", {class: "rail", width: length, height: rows.length}));
   rows.forEach((row, y) => row.forEach((value, x) => {
@@ -87,9 +87,9 @@ function largest(data, rows, layer) {
   const all = rows.flatMap((row, head) => row.map((weight, place) => ({head, place, weight})));
   all.sort((a, b) => b.weight - a.weight);
   const body = all.slice(0, 24).map((one) => el("tr", {}, el("td", {class: "n"}, String(one.head)),
-    el("td", {class: "n"}, String(one.place)), el("td", {class: "word"}, el("bdi", {}, visible(data.tokens[one.place].text))),
+    el("td", {class: "n"}, String(one.place)), el("th", {scope: "row", class: "word"}, quoted(data.tokens[one.place].text)),
     el("td", {}, data.tokens[one.place].part), el("td", {class: "n"}, number(one.weight))));
   return fold("largest", "the largest of these weights as a table",
     framed("the largest weights", `layers.${layer}.attention`, el("table", {}, el("thead", {}, el("tr", {},
-      ...["head", "place", "token", "part", "weight"].map((word) => el("th", {scope: "col"}, word)))), el("tbody", {}, ...body))));
+      ...["head", "place", "token", "part", "weight"].map((word) => columnHead({}, word)))), el("tbody", {}, ...body))));
 }

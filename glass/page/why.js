@@ -17,7 +17,7 @@ function whySection(data, state) {
   const lost = Math.max(...[...words, ...tokens].map((one) => Math.abs(one.without - now)));
   const [word, token] = [words, tokens].map((rows) => rows.reduce((a, b) => (b.without < a.without ? b : a), rows[0]));
   const named = (what, one, stage) => !one ? null : one.without < now ?
-    el("li", {"data-stage": stage}, `Without the ${what} “`, el("strong", {}, el("bdi", {dir: "auto"}, visible(one.text))),
+    el("li", {"data-stage": stage}, `Without the ${what} “`, el("strong", {}, quoted(one.text)),
       `”, which spoke most for it, ${number(one.without)} is left; the post is then `, ...answerWithout(data, one), ...ofMarks(what, one.text)) :
     el("li", {}, `No ${what} spoke for it: without any one of them, the label becomes more probable.`);
   const steepest = label === data.why.label ? Math.max(...tokens.map((token) => Math.abs(token.slope))) : undefined;
@@ -64,8 +64,8 @@ function whyTable(what, rows, stage, now, lost, steepest) {
   const head = [what, "without it", `against, for: ${full(lost)}`, ...(slopes ? [`gradient × input, ${full(steepest)}`, ""] : [])];
   return framed(`each ${what}`, null, el("table", {class: "why"},
     el("thead", {}, el("tr", {}, ...head.map((word, place) =>
-      el("th", {scope: "col", class: place % 2 ? "n" : null, "data-stage": place === 2 ? stage : place === 3 ? "gradient" : null}, word)))),
-    el("tbody", {}, ...rows.map((row) => el("tr", {}, el("td", {class: "word"}, el("bdi", {dir: "auto"}, visible(row.text))),
+      columnHead({class: place % 2 ? "n" : null, "data-stage": place === 2 ? stage : place === 3 ? "gradient" : null}, word)))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, el("th", {scope: "row", class: "word"}, quoted(row.text)),
       el("td", {class: "n", "data-stage": stage}, number(row.without)), el("td", {class: "barred"}, bar(now - row.without, lost, null, true)),
       slopes ? el("td", {class: "n", "data-stage": "gradient"}, number(row.slope)) : null,
       slopes ? el("td", {class: "barred"}, bar(row.slope, steepest, null, true)) : null)))));

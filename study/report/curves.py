@@ -4,8 +4,8 @@ import math
 
 from matplotlib.figure import Figure
 
-from report.figures import GREY
-from study.report.looks import DASHES, MARKERS, PALETTE, SOFT, Data, handle, hollow_handle, legend, panels, plain
+from report.figures import GREY, SOFT
+from study.report.looks import DASHES, MARKERS, PALETTE, Data, handle, hollow_handle, legend, panels, plain
 
 
 def curves(data: Data) -> Figure:

@@ -5,8 +5,9 @@ import textwrap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from report.figures import INK, SHADES
-from study.report.looks import SOFT, Data, bare, contrast, ink_on, legend, panels, shading
+from report.colours import contrast, ink_on
+from report.figures import INK, SHADES, SOFT
+from study.report.looks import Data, bare, legend, panels, shading
 from study.report.tables import short
 
 HATCH = "//////"

@@ -10,7 +10,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -24,7 +24,6 @@ DASHES = ("-", (0, (5, 1.6)), (0, (1.5, 1.3)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++++", "oooo")
 # Orange below zero, blue above: distinct in every common colour blindness; in greyscale the printed sign tells.
 BOTH_WAYS = LinearSegmentedColormap.from_list("below to above", ["#a34700", "#ee9b5c", "#fbf6f1", "#74b3dc", "#0b4f82"])
-SOFT = "#59636e"
 LINE = "#e4e4e4"
 
 
@@ -75,21 +74,6 @@ class Data:
 
     def name(self, role: str, value) -> str:
         return shown(value, self.kind(role))
-
-
-def ink_on(shade) -> str:
-    """Black or white, whichever contrasts more with the shade."""
-    return "#000000" if contrast(shade, "#000000") >= contrast(shade, "#ffffff") else "#ffffff"
-
-
-def contrast(one, other) -> float:
-    """Contrast ratio of two colours, (L1 + 0.05) / (L2 + 0.05) with L1 the lighter one's relative luminance (WCAG)."""
-    def luminance(colour) -> float:
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
-        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 def shading(values: Sequence[float], kind: str):

@@ -15,8 +15,9 @@ from pathlib import Path
 from common.files import atomic_folder, atomic_write, write_json
 from common.terminal import progress
 from report.figures import NARROW, WIDE, save
-from report.markup import Html, facts, folded, grid, join, tag
-from report.page import POLICY, STYLE, both_widths
+from report.markup import Html, facts, folded, grid, tag
+from report.page import document
+from report.pictures import both_widths
 from report.words import language_name
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
@@ -24,7 +25,7 @@ from study.report.opening import APART, is_undecided, opening_of, terms_of, verd
 from study.report.section import FAMILY, Claim, FigureSpec, Section, Study, Table, study_json
 from study.report.tables import READ_R, column_list, csv_text, html_table
 
-STYLES = [STYLE, Path(__file__).with_name("study.css")]  # the page of one run, and what a study has beside it
+STYLE = Path(__file__).with_name("study.css")  # what a study has beside the style of every page
 LISTS = {"table.vast": "all", "table:is(.broad, #methods *)": "screen and (max-width: 69.99rem)",
          "table.middling": "screen and (max-width: 49.99rem)"}  # tables that become lists, and where they do
 
@@ -32,17 +33,11 @@ LISTS = {"table.vast": "all", "table:is(.broad, #methods *)": "screen and (max-w
 def study_page(study: Study) -> str:
     """The page as text."""
     lists = Path(__file__).with_name("lists.css").read_text(encoding="utf-8")
-    style = "\n".join([*(path.read_text(encoding="utf-8") for path in STYLES),
+    style = "\n".join([STYLE.read_text(encoding="utf-8"),
                        *(f"@media {where} {{\n{lists.replace('TABLE', table)}}}" for table, where in LISTS.items())])
-    head = join([tag("meta", charset="utf-8"),
-                 tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
-                 tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-                 tag("meta", name="color-scheme", content="light dark"),
-                 tag("title", study.title), tag("style", Html(style))])
     reach = reach_of([claim for section in study.sections for claim in section.claims])
-    body = tag("main", _opening(study, reach), _contents(study),
-               *(_section(number, section, reach) for number, section in enumerate(study.sections, 1)), _ending(study))
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+    sections = (_section(number, section, reach) for number, section in enumerate(study.sections, 1))
+    return document(study.title, [_opening(study, reach), _contents(study), *sections, _ending(study)], style)
 
 
 def write_study(folder: str | Path, study: Study) -> None:
@@ -111,7 +106,7 @@ def _card(claim: Claim, reach: float, number: int | None = None, section: Sectio
         more.append(tag("span", claim.status or "Exploratory: not in the plan's family", class_="badge"))
     if section:
         more.append(tag("a", f"Behind it: {section.title}", href=f"#section-{section.key}"))
-    heading = tag("h2", claim.text, dir="auto") if section else tag("h4", claim.text, dir="auto")
+    heading = tag("h2", claim.text, dir="auto") if section else tag("h3", claim.text, dir="auto")
     value, interval = in_numbers(claim)
     seen = verdict(claim)
     found = tag("div", tag("p", f"Claim {number}", class_="claim-number") if number else None, heading,
@@ -168,7 +163,8 @@ def _section(number: int, section: Section, reach: float) -> Html:
 
 
 def _figure(spec: FigureSpec, table: Table) -> Html:
-    pictures = both_widths(figure_of(spec, table, WIDE), figure_of(spec, table, NARROW), spec.name, spec.caption)
+    pictures = both_widths(figure_of(spec, table, WIDE), figure_of(spec, table, NARROW), spec.name,
+                           f"Picture: {table.title}; the table below it has the numbers")
     caption = tag("figcaption", tag("p", tag("strong", "See: "), spec.caption, dir="auto"),
                   tag("p", tag("strong", "Do not conclude: "), spec.not_to_conclude, dir="auto"))
     return tag("figure", *pictures, caption, id=f"figure-{spec.name}")
@@ -188,5 +184,6 @@ def _ending(study: Study) -> Html:
         numbers = [all(isinstance(cell.get(key), int | float | None) for cell in study.cells) for key in keys]
         rows = [[facts(cell.get(key)) for key in keys] for cell in study.cells]
         parts.append(folded(f"Cells: every model trained and scored ({len(rows):,})",
-                             grid([key.replace("_", " ") for key in keys], rows, numbers=numbers, class_="wide")))
+                             grid("Cells", [key.replace("_", " ") for key in keys], rows, numbers=numbers,
+                                  class_="wide")))
     return tag("section", *parts, id="methods")

@@ -8,13 +8,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from report.figures import GREY, INK
+from report.figures import INK, SOFT
 from study.report.looks import (
     HATCHES,
     LINE,
     MARKERS,
     PALETTE,
-    SOFT,
     Data,
     handle,
     hollow_handle,
@@ -165,7 +164,7 @@ def _contrast(ax, data: Data, row: dict, y: float, index: int) -> None:
     value, low, high = (data.of(row, role) for role in ("x", "low", "high"))
     colour = PALETTE[index % len(PALETTE)]
     if value is None:
-        ax.text(0.01, y, "not estimable", transform=ax.get_yaxis_transform(), va="center", color=GREY, fontsize=7.5)
+        ax.text(0.01, y, "not estimable", transform=ax.get_yaxis_transform(), va="center", color=SOFT, fontsize=7.5)
         return
     wide = (data.of(row, "wider_low"), data.of(row, "wider_high"))
     if None not in wide:
@@ -202,7 +201,7 @@ def bars(data: Data) -> Figure:
         colour = PALETTE[index % len(PALETTE)]
         ends = (data.of(row, "low"), data.of(row, "high"))
         if value is None or (log and value <= 0):
-            ax.text(0.01, y, "–", transform=ax.get_yaxis_transform(), va="center", color=GREY)
+            ax.text(0.01, y, "–", transform=ax.get_yaxis_transform(), va="center", color=SOFT)
             continue
         if log:
             ax.plot([low, value], [y, y], color="#c9ced4", lw=1.2, zorder=1)

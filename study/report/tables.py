@@ -112,10 +112,10 @@ def html_table(table: Table) -> Html:
     header = [column.title for column in table.columns]
     numbers = [column.kind in NUMBERS for column in table.columns]
     rows = [[shown(row[column.key], column.kind) for column in table.columns] for row in table.rows]
-    body = grid(header, rows, numbers=numbers, class_=f"wide {room(header, rows, numbers)}")
+    body = grid(table.title, header, rows, numbers=numbers, class_=f"wide {room(header, rows, numbers)}")
     notes = tag("p", " ".join(table.notes), class_="note", dir="auto") if table.notes else None
     where = tag("p", "Full precision: ", tag("code", f"tables/{table.name}.csv"), class_="note")
     if len(rows) > LONG:
         summary = tag("summary", f"Table: {table.title} ({len(rows):,} rows)")
         return tag("details", summary, body, notes, where, id=f"table-{table.name}")
-    return tag("div", join([tag("h4", table.title), body, notes, where]), id=f"table-{table.name}", class_="table")
+    return tag("div", join([tag("h3", table.title), body, notes, where]), id=f"table-{table.name}", class_="table")

@@ -17,14 +17,13 @@ from audit.adapter import switched_off
 from audit.membership import LEAST, NOT_TOLD, TOLD, UNKNOWN, above, drawn_above, membership
 from audit.memorisation import WORDS, continuation, exposures, memorisation, split
 from audit.memory import for_the_card
-from audit.words import unbroken
 from data.annotators import read_labelled
 from data.codebook import load_codebook
 from data.posts import Columns
 from finetune.recorded import prepared_of
 from lora.inject import adapters
 from report.markup import escape
-from report.words import number
+from report.words import number, unbroken
 from tests.audit.conftest import make, subject_of
 from tests.small import posts, write_jsonl
 

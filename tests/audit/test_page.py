@@ -15,6 +15,7 @@ from audit.page import asked, audit_page, findings, intervals_in
 from audit.words import brief, changed, named, percents, short, signed
 from quant.nf4 import NF4_CODE
 from tests.browser import PROGRAM, Browser
+from tests.page_rules import faults
 from tests.report.test_page import EVIL, Reader
 from tests.report.test_page_folds import Folds
 
@@ -199,6 +200,11 @@ def test_posts_are_called_what_is_known_of_them(found):
     gone = found | {"known": known | {"near": None, "from_data": False}}
     page = "".join(Reader(audit_page(gone)).text)
     assert "Near copies could not be looked for" in page and "the list of hashes in the run's folder" in page
+
+
+def test_the_page_keeps_the_rules_for_every_reader(found):
+    """Deliberate break: in audit/sections.py give a table the name ""."""
+    assert faults(audit_page(found)) == []
 
 
 def test_the_last_line_says_how_much_chance_there_is(found):

@@ -19,7 +19,7 @@ KEYS = {"Tab": 9, "Enter": 13, "End": 35, "Home": 36, "ArrowRight": 39, "ArrowDo
 MUTE = """
 [...document.querySelectorAll('svg')].filter(one => one.getAttribute('aria-hidden') ?
   !/\\d/.test(one.closest('tr, .bars, .labels, .key, .stage').textContent) && !one.closest('.key') :
-  one.getAttribute('role') !== 'img' || !one.getAttribute('aria-label')).length
+  !['img', 'application'].includes(one.getAttribute('role')) || !one.getAttribute('aria-label')).length
 """
 
 

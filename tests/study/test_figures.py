@@ -7,9 +7,10 @@ import numpy
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 
+from report.colours import contrast, ink_on
 from report.figures import SHADES, svg
 from study.report.figures import figure_of, interval_picture, reach_of
-from study.report.looks import BOTH_WAYS, PALETTE, contrast, ink_on, shading
+from study.report.looks import BOTH_WAYS, PALETTE, shading
 from study.report.section import Claim, Column, FigureSpec, Table
 from study.report.tables import short
 from tests.study.made_study import made_study

@@ -14,10 +14,12 @@ import pytest
 
 from common.errors import UserError
 from report.figures import STYLE
-from study.report.page import POLICY, study_page, write_study
+from report.page import POLICY
+from study.report.page import study_page, write_study
 from study.report.section import Claim, Column, Section, Table, study_from_json
 from study.report.tables import shown
 from tests.browser import PROGRAM, Browser
+from tests.page_rules import faults
 from tests.report.test_page import Reader, check_sound
 from tests.study.made_study import EVIL, SCRIPTS, made_study
 
@@ -176,3 +178,8 @@ def test_the_browser_test_can_fail(tmp_path):
                            "<img src='gone.png'><script>document.title = 'ran'</script>")
         assert browser.read(policed, 390)["blocked"] == ["csp"]
         assert browser.value("document.title") != "ran"
+
+
+def test_the_page_keeps_the_rules_for_every_reader():
+    """Deliberate break: make the claims of a section `h4` in study/report/page.py."""
+    assert faults(study_page(made_study())) == []

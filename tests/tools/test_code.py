@@ -20,8 +20,9 @@ from common.page_server import MOST_BYTES, joined, serving
 from data.annotators import krippendorff_alpha
 from data.codebook import load_codebook
 from tests.browser import BOXES, PROGRAM, Browser
+from tests.page_rules import faults, too_pale
 from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
-from tools.code.__main__ import CodeOptions, ended, main, page_of, sample_of
+from tools.code.__main__ import FOLDER, CodeOptions, ended, main, page_of, sample_of
 from tools.code.codes import Codes, both, read_codes
 
 BOOK = load_codebook()
@@ -184,6 +185,16 @@ def test_a_coder_codes_by_keyboard(codes):
         until(shown, TEXTS[1])
         assert codes.of == whole | {0: BOOK.labels[3]}
         assert browser.value("document.querySelectorAll('img').length") == 0
+        assert browser.value("document.activeElement.className") == "post"  # what is read out next
+        pressed = browser.value("[...document.querySelectorAll('.labels button')].map(one => one.ariaPressed)")
+        assert pressed == [str(label == codes.of[1]).lower() for label in BOOK.labels]
+        assert faults(browser.value("document.documentElement.outerHTML")) == []
+        browser.value("document.querySelector('.keys input').click()")
+        press("ArrowLeft")  # the keys are off
+        press("4")
+        time.sleep(0.3)
+        assert codes.of == whole | {0: BOOK.labels[3]}
+        browser.value("document.querySelector('.keys input').click()")
         for width in (390, 1200, 1600):
             browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1,
                          mobile=width < 600)
@@ -234,3 +245,11 @@ def test_a_code_that_could_not_be_written_does_not_count(codes, monkeypatch):
     with pytest.raises(UserError, match="could not be written"):
         codes.add(1, "neutral")
     assert codes.of == {0: "neutral"}
+
+
+def test_the_colours_of_the_page_stand_out_in_light_and_in_dark():
+    """Deliberate break: in tools/code/style.css make the soft ink of the dark scheme #555555, as it is in the light."""
+    css = (FOLDER / "style.css").read_text(encoding="utf-8")
+    grounds = ("--paper", "--card", "--key", "--chosen")
+    assert too_pale(css, dict.fromkeys(("--ink", "--soft"), grounds) | {"--wrong": ("--paper",)}, 4.5) == []
+    assert too_pale(css, {"--edge": ("--paper", "--card"), "--mark": ("--card", "--paper", "--chosen")}, 3) == []

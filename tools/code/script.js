@@ -3,7 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const main = document.getElementById("main");
   const codes = new Map(Object.entries(data.codes).map(([row, label]) => [Number(row), label]));
-  let at = 0, busy = false, open = false;  // open: a post is shown, so keys code it
+  let at = 0, busy = false, open = false, keys = true;  // open: a post is shown, so keys code it, unless they are off
 
   const make = (tag, text, kind) => {
     const element = document.createElement(tag);
@@ -28,7 +28,9 @@
   const fail = (error) => {
     document.querySelectorAll(".error").forEach((one) => one.remove());
     const words = error instanceof TypeError ? "the program has ended; start it again to continue" : error.message;
-    main.append(make("p", "Not saved: " + words, "error"));
+    const said = make("p", "Not saved: " + words, "error");
+    said.role = "alert";
+    main.append(said);
   };
 
   const code = async (number) => {
@@ -59,16 +61,19 @@
     const bar = make("progress");
     bar.max = data.posts.length;
     bar.value = codes.size;
+    bar.ariaLabel = "posts coded";
     main.append(bar);
     if (data.question) main.append(make("p", data.question, "question"));
     const text = make("div", post.text, "post");
     text.lang = post.language;
     text.dir = "auto";
+    text.tabIndex = -1;
     main.append(text);
     for (const [name, value] of Object.entries(post.more)) main.append(make("p", `${name}: ${value}`, "more"));
     const list = make("div", undefined, "labels");
     data.labels.forEach((label, number) => {
-      const button = make("button", undefined, codes.get(at) === label.name ? "chosen" : "");
+      const button = make("button");
+      button.ariaPressed = String(codes.get(at) === label.name);
       button.append(make("kbd", data.keys[number]), document.createTextNode(label.name));
       if (label.definition) button.append(make("span", label.definition, "definition"));
       button.addEventListener("click", () => code(number));
@@ -82,23 +87,37 @@
       button.addEventListener("click", act);
       way.append(button);
     }
-    main.append(way);
+    main.append(way, switchOf());
+    text.focus({preventScroll: true});  // what is read out is the new post, and the tabulator leads to its labels
+  };
+
+  // Whoever dictates, or holds keys down without meaning to, turns the keys off.
+  const switchOf = () => {
+    const box = make("input"), words = make("label", undefined, "keys");
+    box.type = "checkbox";
+    box.checked = keys;
+    box.addEventListener("change", () => { keys = box.checked; });
+    words.append(box, "keys give labels and move on");
+    return words;
   };
 
   const done = async () => {
     const found = await ask("end", {});
     open = false;
     document.title = "All coded";
-    main.replaceChildren(make("h1", `All ${data.posts.length} posts are coded. Thank you.`));
+    const title = make("h1", `All ${data.posts.length} posts are coded. Thank you.`);
+    title.tabIndex = -1;
+    main.replaceChildren(title);
     for (const line of found.lines) main.append(make("p", line));
     main.append(make("p", "You can close this page and end the program with Ctrl-C.", "more"));
     const button = make("button", "look at the codes again");
     button.addEventListener("click", () => { at = 0; show(); });
     main.append(button);
+    title.focus();
   };
 
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
+    if (!keys || event.ctrlKey || event.altKey || event.metaKey || event.repeat) return;
     const number = data.keys.indexOf(event.key.toLowerCase());
     if (number >= 0 && number < data.labels.length) { event.preventDefault(); code(number); }
     if (event.key === "ArrowLeft") go(-1);

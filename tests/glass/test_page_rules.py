@@ -1,0 +1,108 @@
+"""The glass for every reader: names, tables, colours, and targets that a finger finds.
+
+Deliberate breaks: in glass/page/style.css set `--c3` back to #d9a441 or take the height from `button.ask`; in
+glass/page/base.js let `columnHead` make a title of nothing.
+"""
+
+import pytest
+
+from common.files import ROOT
+from glass import trace
+from glass.against import compared
+from glass.learning import with_steps
+from glass.page import FOLDER, frozen
+from glass.whole import whole_trace
+from tests.browser import Browser
+from tests.glass.test_page import browser_only, until
+from tests.page_rules import faults, schemes, too_alike, too_pale
+
+INKS = dict.fromkeys(("--ink", "--soft"), ("--paper", "--tint")) | {"--ink": ("--paper", "--tint", "--mark"),
+                                                                    "--heat": ("--paper",)}
+COLOURS = dict.fromkeys((*(f"--c{k}" for k in range(6)), "--size", "--plus", "--minus", "--focus"),
+                        ("--paper", "--tint"))
+# What can be pressed or chosen and is less than 24 pixels wide or high (WCAG 2.2, 2.5.8).
+SMALL = """
+[...document.querySelectorAll('button, summary, select, input, textarea')].filter(one => {
+  const box = one.getBoundingClientRect();
+  return box.width && (box.width < 24 || box.height < 24);
+}).map(one => one.textContent)
+"""
+POST = "\u05e9\u05dc\u05d5\u05dd " + "Wort" * 40 + " \u202e</script><img src=x onerror=alert(1)>"
+
+
+def test_colours_stand_out_in_light_and_in_dark():
+    css = (FOLDER / "style.css").read_text(encoding="utf-8")
+    assert too_pale(css, INKS, 4.5) == [] and too_pale(css, COLOURS, 3) == []
+
+
+def test_colours_of_labels_differ_for_eyes_without_one_kind_of_cone():
+    """Deliberate break: make `--c1` of style.css #c8553d again, which looks like `--c3` without the middle cones."""
+    for colours in schemes((FOLDER / "style.css").read_text(encoding="utf-8")):
+        assert too_alike({name: colours[name] for name in (f"--c{k}" for k in range(6))}, 20) == []
+    assert any("deuteranopia" in pair for pair in too_alike({"red": "#c8553d", "ochre": "#b07d1a"}, 20))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def path(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("glass") / "page.html"
+    whole = with_steps(run, whole_trace(trace(run, POST), ROOT / "base"), "neutral")
+    path.write_text(frozen(compared(whole, trace(run, "first post"))), encoding="utf-8")
+    return path
+
+
+@browser_only
+@pytest.mark.parametrize("width", [320, 390, 1200])
+def test_the_page_keeps_the_rules_with_all_of_it_open(browser, path, width):
+    browser.read(path, width)
+    for each in ("document.querySelectorAll('details').forEach(one => one.open = true); 1",
+                 "document.getElementById('step').click()",
+                 "document.querySelector('[data-open=\"layers.1.attention\"]').click()"):
+        browser.value(each)
+    until(browser, "document.querySelector('.stage pre mark')", "the stage's code")
+    browser.value("document.querySelectorAll('details').forEach(one => one.open = true)")
+    until(browser, "document.querySelectorAll('.tokens').length == 3", "the whole row")
+    assert faults(browser.value("document.documentElement.outerHTML")) == []
+    assert browser.value(SMALL) == []
+    assert browser.value("document.documentElement.scrollWidth") == width
+
+
+@browser_only
+def test_what_a_chip_has_no_room_for_is_a_table(browser, path, run):
+    browser.read(path, 1200)
+    browser.value("document.querySelector('[data-fold=row]').open = true")
+    until(browser, "document.querySelector('[data-fold=row] table')", "the table")
+    rows = browser.value("[...document.querySelectorAll('[data-fold=row] tbody tr')].map(row => [...row.cells].map("
+                         "cell => cell.textContent))")
+    tokens = trace(run, POST).tokens
+    assert len(rows) == len(tokens)
+    assert [row[4].replace(" ", "") for row in rows if row[2] == "post"][:3] == [
+        token.bytes.hex() for token in tokens if token.part == "post"][:3]
+
+
+@browser_only
+def test_a_strength_is_read_out_as_itself_and_a_post_in_no_language_of_the_page(browser, path):
+    browser.read(path, 1200)
+    slider = "document.getElementById('factor')"
+    browser.value(f"{slider}.value = 0; {slider}.dispatchEvent(new Event('input'))")
+    assert browser.value(f"{slider}.ariaValueText") == "0 times as strong"
+    assert browser.value("document.querySelector('.post').lang") == ""
+    assert browser.value("getComputedStyle(document.querySelector('.post')).direction") == "rtl"
+
+
+@browser_only
+def test_on_paper_each_label_stands_beside_its_own_bar(browser, path):
+    """Deliberate break: leave the columns of `.labels.asked` as they are where no button is printed."""
+    browser.read(path, 680)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.value("[...document.querySelectorAll('.labels.asked .name')].every((name, index, all) => "
+                             "name.getBoundingClientRect().left === all[0].getBoundingClientRect().left)")
+        assert browser.value("document.documentElement.scrollWidth") == 680
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
