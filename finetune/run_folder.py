@@ -189,7 +189,8 @@ class RunFolder:
 def _log_line(value) -> dict:
     """A line of log.jsonl as its readers take it: a step, numbers, and the figures of an evaluation.
 
-    What `calibration` holds is checked where it is used (stats/calibration.py).
+    A step with a scale of the loss may have None for `grad_norm`: it overflowed (`finetune.fit.figures`). What
+    `calibration` holds is checked where it is used (stats/calibration.py).
     """
     if not isinstance(value, dict) or type(value.get("step")) is not int or value["step"] < 0:
         raise ValueError("not a step")
@@ -199,7 +200,9 @@ def _log_line(value) -> dict:
     if not isinstance(counts, dict) or not all(_is_number(number) or number is None for number in
                                                [*counts.values(), *rest.values()]):
         raise ValueError("not the figures of an evaluation")
-    if not all(_is_number(number) for key, number in value.items() if key != "validation"):
+    overflowed = "scale" in value and value.get("grad_norm", 0.0) is None
+    if not all(_is_number(number) or (overflowed and key == "grad_norm") for key, number in value.items()
+               if key != "validation"):
         raise ValueError("not a number")
     return value
 
