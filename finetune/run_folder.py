@@ -112,6 +112,13 @@ class RunFolder:
             raise UserError(f"{self.log_path}: cannot be written ({error.strerror}); free some space, then "
                             "continue with --resume") from error
 
+    @property
+    def split(self) -> dict:
+        """Which posts chose the adapter, as run.json says (`data.splits.Split.to_dict`); {} where it does not."""
+        rows = self.facts.get("rows")
+        found = rows.get("split") if isinstance(rows, dict) else None
+        return found if isinstance(found, dict) else {}
+
     def read_log(self, up_to: int | None = None) -> list[dict]:
         """The log's lines, up to a step if one is given; a last line torn by a kill is left out."""
         if not self.log_path.exists():
