@@ -89,7 +89,7 @@ def test_replayed_steps_have_the_bits_of_computed_ones(kind, more, monkeypatch):
 
     monkeypatch.setattr(Graphs, "_replay", lambda graphs, piece: setattr(piece, "loss", graphs._computed(piece)))
     for one, two in zip(found, trained(kind, **more)[0], strict=True):
-        assert torch.equal(one, two)
+        torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True)  # a norm in float16 may overflow
 
 
 def test_a_replayed_step_has_the_scale_of_now():
