@@ -192,7 +192,7 @@ def cell_targets(posts: Sequence[Post], fraction: float) -> dict[tuple[str, str 
 def drawn(sizes: dict[Hashable, tuple[str, int, bytes]], fraction: float, seed: int) -> set[Hashable]:
     """Some of the groups, each with the chance `fraction`: key -> (language, rows, hash of the seed and its texts).
 
-    A systematic sample: with the groups in order of language, size (to the next power of two) and hash, and u in [0, 1)
+    A systematic sample: with the groups in order of language, size (by powers of two) and hash, and u in [0, 1)
     of the seed, those are taken at which floor(fraction i + u) rises; so of every language and size their share, to
     within one group.
     """
