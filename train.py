@@ -82,7 +82,7 @@ def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> No
     if run is not None and run.facts["finished"]:
         print(f"{run.path}: this run is finished; its report is {run.path / 'report.html'}")
         return
-    prepared = prepare(options, run.facts["prompt"].get("layout") if run is not None else None)
+    prepared = prepare(options, run)
     options.choose_threads(device, prepared.config)
     order = choose_order(options, prepared)
     piece = fullest(prepared.rows, order(0), options.batch_size, prepared.shared_ids(options))

@@ -138,6 +138,16 @@ def threads_for(hidden_size: int, intermediate_size: int) -> tuple[int, str]:
     return count, "PyTorch's choice"
 
 
+def _new_turns() -> None:
+    """In a forked process no other thread is left that could end its turn."""
+    global _TURNS
+    _TURNS = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_turns)
+
+
 @contextmanager
 def best_threads(config, count: int = 0) -> Iterator[None]:
     """`count` CPU threads, or for 0 those of `threads_for`, inside a `with` block; those of before behind it. Blocks in
@@ -168,7 +178,8 @@ def as_loaded(model) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     moved = torch.get_default_device().type != "cpu"
     try:
-        model.eval()
+        for module in training:
+            module.training = False
         with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), (
                 torch.device("cpu") if moved else nullcontext()):
             yield

@@ -44,8 +44,11 @@ class ToBeContinued(Exception):
 
 def arguments(text: str) -> str:
     """`text` with arguments of Python in the place of a program's options: `arguments("try --max-tokens 9") -> "try
-    max_tokens 9"`."""
-    return re.sub(r"(?<![^\s(])--([a-z][a-z0-9-]*)", lambda found: found[1].replace("-", "_"), text)
+    max_tokens 9"`. A clause with a command, which is to be copied, stays as it is."""
+    clauses = [clause if re.search(r"\.py |-m \w", clause) else re.sub(
+        r"(?<![^\s(])--([a-z][a-z0-9-]*)", lambda found: found[1].replace("-", "_"), clause)
+        for clause in text.split(";")]
+    return ";".join(clauses)
 
 
 @contextmanager

@@ -18,8 +18,8 @@ since no author or text of the second side may be known from the first.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -85,6 +85,23 @@ class Split:
             "boundary": self.boundary,
             "groups": self.groups,
         }
+
+    def as_recorded(self, posts: Sequence[Post], recorded: Mapping) -> "Split":
+        """The split of `posts` that `to_dict` gave `recorded`, perhaps in a version that chose other posts; itself,
+        where that does not say it: of ids that are not there, or stand on two sides."""
+        own = self.to_dict()
+        if all(recorded.get(side) == own[side] for side in (self.names[1], "left_out")):
+            return self
+        try:
+            second, left_out = (Counter(map(tuple, recorded[side])) for side in (self.names[1], "left_out"))
+        except (KeyError, TypeError):
+            return self
+        keys = [(post.id, post.language) for post in posts]
+        if second + left_out != Counter(key for key in keys if key in second or key in left_out) or second & left_out:
+            return self
+        parts = [[post for post, key in zip(posts, keys, strict=True) if (key in second, key in left_out) == side]
+                 for side in ((False, False), (True, False), (False, True))]
+        return replace(self, first=parts[0], second=parts[1], left_out=parts[2])
 
 
 def split_posts(
@@ -175,7 +192,7 @@ def cell_targets(posts: Sequence[Post], fraction: float) -> dict[tuple[str, str 
 def drawn(sizes: dict[Hashable, tuple[str, int, bytes]], fraction: float, seed: int) -> set[Hashable]:
     """Some of the groups, each with the chance `fraction`: key -> (language, rows, hash of the seed and its texts).
 
-    A systematic sample: with the groups in order of language, size (to the next power of two) and hash, and u in [0, 1)
+    A systematic sample: with the groups in order of language, size (by powers of two) and hash, and u in [0, 1)
     of the seed, those are taken at which floor(fraction i + u) rises; so of every language and size their share, to
     within one group.
     """

@@ -23,6 +23,7 @@ from data.splits import Split, split_posts
 from finetune.defaults import enough_epochs
 from finetune.loop import steps_per_epoch
 from finetune.options import ENOUGH
+from finetune.run_folder import RunFolder
 from loading.sources import Source, find_base
 from loading.weights import read_config
 from model.config import LlamaConfig
@@ -69,11 +70,13 @@ class Prepared:
         return table(["language", *labels, "posts"], rows)
 
 
-def prepare(options, layout: str | None = None) -> Prepared:
-    """Read and check all that `options` (train.py's) names; layout: the chat layout of a run that goes on.
+def prepare(options, run: RunFolder | None = None) -> Prepared:
+    """Read and check all that `options` (train.py's) names; run: one that began with them, whose chat layout and
+    validation posts are kept.
 
     Raises `UserError` before anything is written or loaded.
     """
+    layout = run.facts["prompt"].get("layout") if run is not None else None
     codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
     base = find_base(options.model)
     config = read_config(base)
@@ -88,6 +91,7 @@ def prepare(options, layout: str | None = None) -> Prepared:
     chosen = choose_posts(posts, languages=options.languages or None, per_language=options.per_language,
                           seed=options.seed)
     split, said = part(chosen, options)
+    split = split if run is None else split.as_recorded(chosen, run.split)
     check_labels(split.first, codebook, options.allow_missing_labels)
     prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens, layout=layout)
     tokenizer.check_fits(config.vocab_size, [*prompt.prefix_ids, *prompt.label_ids])

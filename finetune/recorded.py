@@ -22,7 +22,8 @@ def recorded_data(run: RunFolder) -> dict[str, str]:
 def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions, Prepared]:
     """The run's options and its training posts as rows, as train.py had them.
 
-    Raises `UserError` where a file that the run was trained on is not there or has other bytes.
+    Raises `UserError` where a file that the run was trained on is not there or has other bytes, and where run.json's
+    validation posts cannot be found again.
     """
     facts, stored = run.facts, run.facts["options"]
     options = TrainOptions(**{field.name: stored[field.name] for field in fields(TrainOptions) if field.name in stored})
@@ -33,7 +34,17 @@ def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions,
         path = find_path(name)
         if not path.is_file() or sha256_file(path) != digest:
             raise UserError(f"{name}: is not there with the bytes that the run was trained on")
-    return options, prepare(options, facts["prompt"].get("layout"))
+    prepared = prepare(options, run)
+    check_same_split(run, prepared.facts)
+    return options, prepared
+
+
+def check_same_split(run: RunFolder, facts: dict) -> None:
+    """Raise `UserError` where other posts were kept from training than those of `facts`, as train.py makes them."""
+    now = facts["rows"]["split"]
+    if any(run.split.get(side) != now[side] for side in ("validation", "left_out")):
+        raise UserError(f"{run.path}: began with other validation posts, and they cannot be told from run.json; train "
+                        "anew into another folder")
 
 
 def training_posts(run: RunFolder, model: str | None = None) -> list[Post]:

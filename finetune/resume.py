@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from common.errors import UserError
 from finetune.options import TrainOptions
+from finetune.recorded import check_same_split
 from finetune.run_folder import RunFolder
 
 # May change when a run is resumed: they decide where and how fast it runs, and at most the last bits of its results.
@@ -35,10 +36,7 @@ def check_same_files(run: RunFolder, facts: dict) -> None:
     for key, hashes in facts["hashes"].items():
         if run.facts["hashes"].get(key) != hashes:
             raise UserError(f"{run.path}: {key} changed since this run began, so it cannot give the same result")
-    before, now = (one["rows"]["split"] for one in (run.facts, facts))
-    if any(before.get(side) != now[side] for side in ("validation", "left_out")):
-        raise UserError(f"{run.path}: began with other validation posts, as another version of train.py chose them; "
-                        "train anew into another folder")
+    check_same_split(run, facts)
     before, now = run.facts["environment"], facts["environment"]
     keys = [key for key in ("device_name", "dtype", "threads", "packages") if before[key] != now[key]]
     if keys:

@@ -112,6 +112,13 @@ class RunFolder:
             raise UserError(f"{self.log_path}: cannot be written ({error.strerror}); free some space, then "
                             "continue with --resume") from error
 
+    @property
+    def split(self) -> dict:
+        """Which posts chose the adapter, as run.json says (`data.splits.Split.to_dict`); {} where it does not."""
+        rows = self.facts.get("rows")
+        found = rows.get("split") if isinstance(rows, dict) else None
+        return found if isinstance(found, dict) else {}
+
     def read_log(self, up_to: int | None = None) -> list[dict]:
         """The log's lines, up to a step if one is given; a last line torn by a kill is left out."""
         if not self.log_path.exists():
@@ -189,7 +196,8 @@ class RunFolder:
 def _log_line(value) -> dict:
     """A line of log.jsonl as its readers take it: a step, numbers, and the figures of an evaluation.
 
-    What `calibration` holds is checked where it is used (stats/calibration.py).
+    A step with a scale of the loss may have None for `grad_norm`: it overflowed (`finetune.fit.figures`). What
+    `calibration` holds is checked where it is used (stats/calibration.py).
     """
     if not isinstance(value, dict) or type(value.get("step")) is not int or value["step"] < 0:
         raise ValueError("not a step")
@@ -199,7 +207,9 @@ def _log_line(value) -> dict:
     if not isinstance(counts, dict) or not all(_is_number(number) or number is None for number in
                                                [*counts.values(), *rest.values()]):
         raise ValueError("not the figures of an evaluation")
-    if not all(_is_number(number) for key, number in value.items() if key != "validation"):
+    overflowed = "scale" in value and value.get("grad_norm", 0.0) is None
+    if not all(_is_number(number) or (overflowed and key == "grad_norm") for key, number in value.items()
+               if key != "validation"):
         raise ValueError("not a number")
     return value
 

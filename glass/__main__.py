@@ -14,6 +14,8 @@ import webbrowser
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+import torch
+
 from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_write, check_file, check_place, place_key
@@ -56,7 +58,8 @@ class GlassOptions:
     port: int = option(0, "the live page's port; 0 takes a free one", minimum=0, maximum=65535)
     browser: bool = option(True, "open the live page in a browser")
     device: str = option("auto", "cpu, cuda or cuda:N; auto takes a GPU if there is one", metavar="NAME")
-    dtype: str = option("auto", "compute dtype of the model", choices=("auto", "fast", *DTYPES))
+    dtype: str = option("auto", "compute dtype of the model; auto: bfloat16 on a GPU that multiplies it, else float32",
+                        choices=("auto", "fast", *DTYPES))
     threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, maximum=4096)
     cache: str | None = option(None, "folder that keeps a 4-bit copy of the base", metavar="DIR")
 
@@ -73,12 +76,15 @@ def main(argv: list[str]) -> None:
         (check_file if name == "--save" else check_place)(place, name)
     if options.save and options.verify and place_key(options.save) == place_key(options.verify):
         raise UserError(f"--verify {options.verify}: is the file of --save, too; choose another folder")
-    run = open_run(options.run, model=options.model, device=options.device, dtype=options.dtype,
-                   cache=options.cache)
+    dtype = None if options.dtype == "auto" else options.dtype  # which is never float16, whose steps are not shown
+    run = open_run(options.run, model=options.model, device=options.device, dtype=dtype, cache=options.cache)
     if not kept:
         return serve(run, options)
     if options.learn is not None:
         check_label(options.learn, run.codebook.labels, "--learn")
+        if run.model.dtype == torch.float16:
+            raise UserError(f"--learn {options.learn}: no step is taken in float16, where the loss is scaled; give "
+                            "--dtype float32")
     text = readable(options.text, "--text")
     if options.against_text is not None:
         text = readable(options.against_text, "--against-text")

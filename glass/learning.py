@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from common.device import best_threads
+from common.device import as_loaded, best_threads
 from common.errors import UserError, closest
 from data.batching import make_batch, shared_prefix
 from finetune.loop import Recipe, Trainer, label_loss
@@ -192,22 +192,21 @@ def learnable(model) -> Iterator[None]:
     The state of the random numbers is that of before, too.
     """
     layers = list(adapters(model).values())
-    before, training = [layer.dropout for layer in layers], model.training
-    cards = range(torch.cuda.device_count())
-    try:
-        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cards):
+    before, cards = [layer.dropout for layer in layers], range(torch.cuda.device_count())
+    with as_loaded(model), torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cards):
+        try:
             for layer in layers:
                 layer.dropout = 0.0
                 layer.lora_A.requires_grad_()
                 layer.lora_B.requires_grad_()
             yield
-    finally:
-        for layer, dropout in zip(layers, before, strict=True):
-            layer.dropout = dropout
-            for parameter in (layer.lora_A, layer.lora_B):
-                parameter.grad = None
-                parameter.requires_grad_(False)
-        model.train(training)
+        finally:
+            for layer, dropout in zip(layers, before, strict=True):
+                layer.dropout = dropout
+                for parameter in (layer.lora_A, layer.lora_B):
+                    parameter.grad = None
+                    parameter.requires_grad_(False)
+            model.eval()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import re
 
 import torch
 
-from common.device import best_threads
+from common.device import as_loaded, best_threads
 from data.batching import make_batch
 from data.prompt import EncodedPost
 from data.visible import is_empty
@@ -33,7 +33,7 @@ def why(trace: Trace) -> Trace:
     places = trace.post_tokens()[:MOST]
     if not places:  # the post's tokens are those that every row has
         return trace
-    with best_threads(trace.model.config, trace.threads):
+    with best_threads(trace.model.config, trace.threads), as_loaded(trace.model), torch.inference_mode(False):
         stages = [without_tokens(trace, places), without_words(trace), gradient(trace, places)]
     return trace.extended([stage for stage in stages if stage is not None])
 

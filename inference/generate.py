@@ -16,6 +16,7 @@ from operator import index
 
 import torch
 
+from common.device import as_loaded
 from common.errors import UserError
 from data import chat
 from model.kv_cache import KVCache
@@ -108,12 +109,13 @@ def _steps(model, ids, max_new_tokens, stop_ids, temperature, top_p, generator, 
     if cached:
         kv_cache = KVCache(model.config, 1, ids.shape[1] + max_new_tokens, dtype=model.dtype, device=model.device)
     for _ in range(max_new_tokens):
-        if kv_cache is not None:
-            for part in ids[:, kv_cache.length :].split(PREFILL, dim=1):
-                logits = model(part, kv_cache)[0, -1]  # (V,)
-        else:
-            logits = model(ids)[0, -1]
-        chosen = choose(logits[:vocab_size], temperature, top_p, generator)
+        with as_loaded(model):  # which ends before the caller gets the token
+            if kv_cache is not None:
+                for part in ids[:, kv_cache.length :].split(PREFILL, dim=1):
+                    logits = model(part, kv_cache)[0, -1]  # (V,)
+            else:
+                logits = model(ids)[0, -1]
+            chosen = choose(logits[:vocab_size], temperature, top_p, generator)
         yield chosen
         if chosen in stop_ids:
             return

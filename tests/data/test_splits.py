@@ -124,6 +124,25 @@ def test_a_group_too_large_for_the_test_stays_out_of_it_where_others_fill_it():
     assert "  warning: test has 33.3 % of the posts and not 25 %, since groups move whole" in thirds.lines()
 
 
+def test_the_sides_that_were_recorded_are_found_again():
+    """Those of a version that chose other posts, too; in the order of the file."""
+    posts = random_posts(3, 80)
+    recorded = json.loads(json.dumps(split_posts(posts, 0.2, seed=1, names=("train", "validation")).to_dict()))
+    now = split_posts(posts, 0.2, seed=2, names=("train", "validation"))
+    again = now.as_recorded(posts, recorded)
+    assert again.to_dict() == recorded != now.to_dict()
+    assert again.first == [one for one in posts if one not in again.second] and not again.left_out
+    third = again.second[0]
+    moved = now.as_recorded(posts, recorded | {"left_out": [recorded["validation"].pop(0)]})
+    assert moved.left_out == [third] and moved.second == again.second[1:] and moved.first == again.first
+    assert now.as_recorded(posts, now.to_dict()) is now
+    for told in ({}, {"validation": [["p999", "en"]], "left_out": []}, {"validation": 3, "left_out": []},
+                 {"validation": [[[]]], "left_out": []}, recorded | {"left_out": recorded["validation"]}):
+        assert now.as_recorded(posts, told) is now
+    twice = [*posts, third]  # of two posts of one id, one is in training
+    assert now.as_recorded(twice, recorded | {"validation": [[third.id, third.language]]}) is now
+
+
 def test_equal_texts_move_as_one():
     posts = [post(i, text=f"Text {i // 2}" + " @ana" * (i % 2)) for i in range(80)]
     split = split_posts(posts, 0.2, seed=1, same_text_together=True, names=("train", "validation"))

@@ -1,18 +1,22 @@
 """Training in float16: a scaled loss keeps small gradients, what overflows changes nothing, and runs go on to the bit.
 
 Deliberate break: in finetune/loop.py leave `self.scaler.scale` out of `_accumulate`, call `self.optimizer.step()`
-instead of `self.scaler.step`, or leave "scaler" out of `state`; in finetune/graphs.py leave `self.scale` out.
+instead of `self.scaler.step`, or leave "scaler" out of `state`; in finetune/graphs.py leave `self.scale` out; in
+finetune/run_folder.py let `_log_line` refuse a `grad_norm` of None.
 """
 
 import copy
+import json
 import math
 
 import pytest
 import torch
 
+from common.errors import UserError
 from finetune import loop
 from finetune.fit import NotFinite, Watch, figures, fit, overflowed
 from finetune.loop import batch_loss
+from finetune.run_folder import RunFolder
 from tests.finetune.test_fit import parameters
 from tests.finetune.test_loop import gradients, make_model, make_rows, trainer
 
@@ -101,6 +105,27 @@ def test_a_step_that_overflows_changes_nothing_but_the_scale(monkeypatch):
     assert any(not torch.equal(before[name], value) for name, value in parameters(some).items())
     assert overflowed([first, line, third])[0].startswith("1 step changed nothing, since a gradient was too large")
     assert overflowed([first, third, {"step": 3, "validation": {}}]) == []
+
+
+def test_the_log_of_a_step_that_overflowed_is_read_again(monkeypatch, tmp_path):
+    """By the end of the run, by a run that goes on, by an evaluation and by an audit."""
+    some, run = half(), RunFolder(tmp_path, {})
+    lines = []
+    for factor in (1.0, 1e9, 1.0):
+        times(monkeypatch, [factor])
+        lines.append(figures(some.step()))
+        run.append_log(lines[-1])
+    assert [line["grad_norm"] is None for line in run.read_log()] == [False, True, False]
+    run.cut_log(2)
+    assert run.read_log() == lines[:2] and len(overflowed(run.read_log())) == 1
+    for wrong in ({"loss": None}, {"grad_norm": None, "scale": None}, {"grad_norm": "x"}):
+        run.append_log(lines[1] | wrong)
+        with pytest.raises(UserError, match="line 3: is not a log's"):
+            run.read_log()
+        run.log_path.write_text("".join(json.dumps(line) + "\n" for line in lines[:2]))
+    run.append_log({key: value for key, value in lines[1].items() if key != "scale"})
+    with pytest.raises(UserError, match="line 3: is not a log's"):  # only a step with a scale can overflow
+        run.read_log()
 
 
 def ended(some, scale: float | None = None) -> list[dict]:

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from finetune.recorded import prepared_of
+from finetune.run_folder import RunFolder
 from tests.kills import forked
 from tests.small import here, posts, write_base, write_jsonl
 
@@ -179,6 +181,23 @@ def test_where_it_goes_on_may_differ(unfinished, monkeypatch):
     assert 1 in seen
 
 
+def test_validation_posts_are_those_that_the_run_began_with(unfinished, monkeypatch):
+    """Whatever this version would choose: for a run that goes on, and for an audit of it."""
+    path = unfinished / "run.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    monkeypatch.chdir(unfinished.parent)
+    run = RunFolder.open("whole")
+    before = prepared_of(run)[1]
+    others = sorted([*before.validation[1:], before.train[3]], key=lambda post: post.row)
+    told["rows"]["split"]["validation"] = [[post.id, post.language] for post in others]
+    path.write_text(json.dumps(told), encoding="utf-8")
+    after = prepared_of(RunFolder.open("whole"))[1]
+    assert after.validation == others != before.validation
+    assert len(after.rows) == len(before.rows) and before.train[3] not in after.train
+    said = here("train.py", "--resume", "--out", "whole", cwd=unfinished.parent)
+    assert "continuing after step" in said
+
+
 def test_other_validation_posts_are_refused(unfinished):
     """As a version that splits otherwise would choose them."""
     path = unfinished / "run.json"
@@ -186,4 +205,8 @@ def test_other_validation_posts_are_refused(unfinished):
     told["rows"]["split"]["validation"][0][0] = "another post"
     path.write_text(json.dumps(told), encoding="utf-8")
     said = here("train.py", "--resume", "--out", "whole", cwd=unfinished.parent, code=2)
-    assert "whole: began with other validation posts, as another version of train.py chose them" in said
+    assert "whole: began with other validation posts, and they cannot be told from run.json" in said
+    told.pop("rows")
+    path.write_text(json.dumps(told), encoding="utf-8")
+    said = here("train.py", "--resume", "--out", "whole", cwd=unfinished.parent, code=2)
+    assert "whole: began with other validation posts, and they cannot be told from run.json" in said

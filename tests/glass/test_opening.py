@@ -1,13 +1,14 @@
 """What is said where the live page can, and where it cannot, be opened in a browser.
 
-Deliberate breaks: in glass/__main__.py leave out `check_label`, or open the other run behind `trace`; let
-`opened` return True for every browser, or leave `webbrowser.Error` uncaught.
+Deliberate breaks: in glass/__main__.py leave out `check_label`, take "auto" as a dtype, or open the other run behind
+`trace`; let `opened` return True for every browser, or leave `webbrowser.Error` uncaught.
 """
 
 import webbrowser
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from common import device
 from common.errors import UserError
@@ -43,6 +44,28 @@ def test_what_is_wrong_is_said_before_anything_is_computed(run, tmp_path, monkey
     with pytest.raises(UserError, match=said):
         main(["--text", "They", "--save", "page.html", *more])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_step_of_learning_is_left_out_unsaid(tmp_path, monkeypatch):
+    """Where a card has tensor cores for float16 alone, "auto" is float32 here; who asks for float16 learns what it
+    costs."""
+    monkeypatch.chdir(tmp_path)
+    asked = ["--run", str(ROOT / "base" / "run"), "--device", "cpu", "--text", "They", "--save", "page.html"]
+    monkeypatch.setattr(program, "trace", None)
+    with pytest.raises(UserError, match=r"--learn neutral: no step .* float16.* --dtype float32"):
+        main([*asked, "--dtype", "float16", "--learn", "neutral"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    seen = []
+
+    def opened_with(*given, dtype, **options):
+        seen.append(device.choose_dtype(torch.device("cuda"), dtype)[0])
+        raise UserError("enough")
+
+    monkeypatch.setattr(program, "open_run", opened_with)
+    for words in ([], ["--dtype", "float16"]):
+        with pytest.raises(UserError, match="enough"):
+            main([*asked, *words])
+    assert seen == [torch.float32, torch.float16]
 
 
 def test_the_program_names_its_options(tmp_path, monkeypatch, capsys):

@@ -1,12 +1,15 @@
 """What a notebook has set beforehand changes no label, and labelling, tracing and loading leave all of it as it was.
 
-Deliberate breaks: leave out `with as_loaded(...)` in `Labeller.give`, or the loop in it that sets `training` again;
-take `@on_the_cpu()` from `load_model`, or the lock's `with` from `best_threads`.
+Deliberate breaks: leave out `with as_loaded(...)` in `Labeller.give`, `why`, `learnable` or `generate`, or the loop in
+it that sets `training` again; take `@on_the_cpu()` from `load_model`, the lock's `with` from `best_threads`, or the new
+lock from forked processes.
 """
 
 import contextlib
+import os
 import random
 import shutil
+import signal
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +21,10 @@ import torch
 from common.device import best_threads
 from common.files import ROOT
 from glass import trace
+from glass.learning import Learner
+from glass.why import why
 from inference import load_run
+from inference.generate import generate
 from inference.labeller import label_probabilities
 from loading import load_model
 from lora.inject import adapters, trainable_parameters
@@ -63,6 +69,37 @@ def test_no_setting_of_the_callers_changes_a_label(run, folder, name):
         assert loaded.label([POST]) == found
     assert found == expected and traced.probabilities == expected[0].probabilities
     assert torch.equal(traced.layers[1].mlp.residual, stage)
+
+
+@contextlib.contextmanager
+def with_dropout(model):
+    """Adapters that leave out half of what they read, in training mode: where a run goes on in a notebook."""
+    layers = adapters(model).values()
+    try:
+        for layer in layers:
+            layer.dropout = 0.5
+        model.train()
+        yield
+    finally:
+        model.eval()
+        for layer in layers:
+            layer.dropout = 0.0
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, "training mode"])
+def test_no_setting_of_the_callers_changes_a_reason_a_step_or_a_text(run, name):
+    def all_of_it():
+        reasons, learner = why(trace(run, POST)), Learner(run)
+        step = learner.step(POST, "neutral")
+        learner.undo()
+        return (reasons.by_name["gradient"].values.tolist(), reasons.by_name["without_words"].probabilities.tolist(),
+                step.losses, list(generate(run.model, run.prompt.tokenizer.encode(POST), 6)))
+
+    expected = all_of_it()
+    with with_dropout(run.model) if name == "training mode" else SETTINGS[name]():
+        modes = [module.training for module in run.model.modules()]
+        assert all_of_it() == expected
+        assert [module.training for module in run.model.modules()] == modes
 
 
 def test_what_was_loaded_in_inference_mode_can_be_trained(folder):
@@ -138,6 +175,28 @@ def test_blocks_that_overlap_in_two_threads_leave_the_number_of_before(run):
         assert entered == [1] and torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on Windows")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_process_forked_while_a_thread_labels_does_not_wait_for_it(run):
+    inside, done = threading.Event(), threading.Event()
+
+    def hold():
+        with best_threads(run.model.config):
+            inside.set()
+            done.wait()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    inside.wait()
+    if (child := os.fork()) == 0:  # in it there is no other thread that could give the lock back
+        signal.alarm(5)
+        with best_threads(run.model.config):
+            os._exit(0)
+    done.set()
+    other.join()
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_numbers_of_a_trace_can_be_learnt_from(run):

@@ -4,6 +4,7 @@ Deliberate breaks: take a `__repr__` away, `@naming_arguments()` from `load_run`
 """
 
 import copy
+import json
 import pickle
 import re
 import shutil
@@ -49,6 +50,20 @@ def test_a_column_of_languages_may_have_gaps(run):
     for gap in (None, float("nan"), pandas.NA, pandas.NaT):
         tags = pandas.Series(["en", gap], dtype=object)
         assert [label.language for label in run.label(["one", "two"], languages=tags)] == ["en", "und"]
+
+
+def test_a_command_in_an_error_can_be_copied(folder, tmp_path, monkeypatch):
+    """What a program is told stays an option of it."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, tmp_path / "stopped")
+    told = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    (tmp_path / "stopped" / "run.json").write_text(json.dumps(told | {"finished": False}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"train\.py --resume --out stopped finishes it$"):
+        load_run("stopped")
+    with pytest.raises(UserError, match=r"no such run folder; train\.py --out makes one$"):
+        load_run("nothing")
+    assert arguments("x: --model says so; python -m tools.split --test 0.25 makes one; --dtype fast") == (
+        "x: model says so; python -m tools.split --test 0.25 makes one; dtype fast")
 
 
 def test_options_are_named_as_arguments(folder, tmp_path, capsys):

@@ -132,26 +132,6 @@ def test_the_log_has_one_line_per_step_and_per_evaluation(first):
     assert sum(line["posts"] for line in steps) == 100 and 0.5 < steps[0]["loss"] < 4
 
 
-def test_a_run_in_float16_has_a_scale_and_goes_on_to_the_bit(place):
-    words = ("--dtype", "float16", "--max-steps", "6", "--save-every", "2", "--validation", "0")
-    train(place, "half", *words)
-    lines = log(place / "half")
-    assert {line["scale"] for line in lines} in ({2.0**16}, {2.0**15}, {2.0**14})
-    assert all(line["grad_norm"] > 0 for line in lines)
-    step = loop.Trainer.step
-
-    def killed(self):
-        if self.step_count == 3:
-            raise UserError("stopped")
-        return step(self)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(loop.Trainer, "step", killed)
-        train(place, "stopped", *words, code=2)
-    here("train.py", "--resume", "--out", "stopped", cwd=place)
-    assert log(place / "stopped") == lines and adapter(place / "stopped") == adapter(place / "half")
-
-
 def test_it_says_what_it_is_about_to_do(first):
     said = first[1]
     for words in ("62  rows read", "Exposure", "trainable", "memory: about", "float32, since", "validation macro-F1"):
