@@ -64,7 +64,7 @@ def choose_dtype(device: torch.device, name: str | torch.dtype | None = None) ->
         if capability >= (8, 0):
             return torch.bfloat16, "this GPU multiplies bfloat16 natively"
         if capability >= (7, 0) and name is not None:
-            return torch.float16, "this GPU has tensor cores for float16, and none for bfloat16"
+            return torch.float16, "this GPU multiplies float16 faster, and bfloat16 not natively"
         return torch.float32, "this GPU has no native bfloat16"
     if device.type == "cpu" and multiplies_bfloat16():
         if name == "fast":

@@ -10,11 +10,13 @@ order are split the same way.
 
 Rows that belong together (one author; one text, posted again) move together. Large groups must not decide for
 themselves: filled largest first, the second side would always get the same prolific authors, whatever the seed. So each
-group of several rows is drawn with the chance of a row, language by language and size by size (`drawn`); then groups,
-smallest first, change sides as long as that brings cells, languages and the total nearer to their shares. A group that
-would be more than half of the second side stays on the first if the others can fill it. A split by date puts everything
-before a given moment on the first side; the later rows of a group that has rows on both sides are left out,
-since no author or text of the second side may be known from the first.
+group of several rows is drawn with the chance of a row, language by language and size by size (`drawn`); then single
+rows, and behind them groups in the order of their hashes, change sides as long as that brings cells, languages and the
+total nearer to their shares. A group larger than the second side, or than half of it where there are many groups, stays
+on the first if the others can fill it.
+
+A split by date puts everything before a given moment on the first side; the later rows of a group that has rows on both
+sides are left out, since no author or text of the second side may be known from the first.
 """
 
 from collections import Counter, defaultdict
@@ -29,6 +31,8 @@ from data.groups import check_column, group_posts, value_of
 from data.posts import Post
 
 FAR = 0.1  # of the second side's rows, beyond which groups are said to have left it another share
+MANY = 40  # groups, from which on one that would be more than half of the second side stays on the first
+
 
 @dataclass
 class Split:
@@ -208,13 +212,13 @@ def _choose_groups(posts: Sequence[Post], groups: list[int], fraction: float, se
         members[group].append(post)
     targets = cell_targets(posts, fraction)
     hashes = {group: min(hash_order(post, seed) for post in own) for group, own in members.items()}
-    order = sorted(members, key=lambda group: (len(members[group]), hashes[group]))
+    order = sorted(members, key=lambda group: (len(members[group]) > 1, hashes[group]))
     sizes = {group: _marginals(members[group]) for group in order}
     missing = Counter(targets)  # what each cell, each language and the total still owe the second side
     for (language, _), count in targets.items():
         missing[language] += count
         missing[None] += count
-    most = sum(targets.values()) / 2
+    most = sum(targets.values()) / (2 if len(members) >= MANY else 1)
     several = {group: (min(Counter(post.language for post in own).items(), key=lambda one: (-one[1], one[0]))[0],
                        len(own), hashes[group]) for group, own in members.items() if 1 < len(own) <= most}
     chosen = drawn(several, fraction, seed)

@@ -192,7 +192,8 @@ def learnable(model) -> Iterator[None]:
     The state of the random numbers is that of before, too.
     """
     layers = list(adapters(model).values())
-    before, cards = [layer.dropout for layer in layers], range(torch.cuda.device_count())
+    before = [(layer.dropout, layer.lora_A.requires_grad, layer.lora_B.requires_grad) for layer in layers]
+    cards = range(torch.cuda.device_count())
     with as_loaded(model), torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=cards):
         try:
             for layer in layers:
@@ -201,11 +202,11 @@ def learnable(model) -> Iterator[None]:
                 layer.lora_B.requires_grad_()
             yield
         finally:
-            for layer, dropout in zip(layers, before, strict=True):
+            for layer, (dropout, *learns) in zip(layers, before, strict=True):
                 layer.dropout = dropout
-                for parameter in (layer.lora_A, layer.lora_B):
+                for parameter, learned in zip((layer.lora_A, layer.lora_B), learns, strict=True):
                     parameter.grad = None
-                    parameter.requires_grad_(False)
+                    parameter.requires_grad_(learned)
             model.eval()
 
 

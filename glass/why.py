@@ -28,7 +28,7 @@ MOST = 256  # tokens and words that are tried, each
 def why(trace: Trace) -> Trace:
     """The same trace with the stages `without_tokens`, `without_words` and `gradient` at its end.
 
-    Posts with more than `MOST` tokens or words have the first ones tried. In float32 or the model's own wider dtype.
+    Posts with more than `MOST` tokens or words have the first ones tried. Gradients are in the model's dtype.
     """
     places = trace.post_tokens()[:MOST]
     if not places:  # the post's tokens are those that every row has

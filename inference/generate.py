@@ -35,11 +35,11 @@ def chat_ids(tokenizer: Tokenizer, messages: Iterable[tuple[str, str] | Mapping[
 
     A message is (role, content), or {"role": ..., "content": ...}. As in the published templates, message by message,
     white space at a message's ends taken off where the template does so; all ordinary text between two special tokens
-    is encoded in one call. `date` ("26 Jul 2024") adds the two date
-    lines of Llama 3's template to the system message; without it there are none, and no system turn either if there is
-    no system message (that template would write an empty one; Meta's own code writes none). Where a known template
-    has a default system message (SmolLM2's), it is written as there. Raises `UserError` if the model has no chat
-    layout, for `date` in another layout than Llama 3's, and for a role that the layout lacks or has in another place.
+    is encoded in one call. `date` ("26 Jul 2024") adds the two date lines of Llama 3's template to the system message;
+    without it there are none, and no system turn either if there is no system message (that template would write an
+    empty one; Meta's own code writes none). Where a known template has a default system message (SmolLM2's), it is
+    written as there. Raises `UserError` if the model has no chat layout, for `date` in another layout than Llama 3's,
+    and for a role that the layout lacks or has in another place.
     """
     chosen, messages = chat.choose(tokenizer), [_message(message) for message in messages]
     chat.check_chat(chosen, tokenizer)

@@ -70,7 +70,7 @@ def test_a_card_computes_in_16_bits_where_it_has_tensor_cores_for_them(monkeypat
     assert choose_dtype(card)[0] == own
     for name in ("auto", "fast"):
         dtype, why = choose_dtype(card, name)
-        assert dtype == programs and ("tensor cores" in why) == (programs == torch.float16)
+        assert dtype == programs and ("multiplies float16 faster" in why) == (programs == torch.float16)
 
 
 def test_a_card_that_is_not_used_is_said(monkeypatch, tmp_path, capsys):

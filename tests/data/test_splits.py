@@ -113,11 +113,24 @@ def test_prolific_authors_are_no_likelier_in_the_test():
         assert all(0.25 - 0.2 < share < 0.25 + 0.2 for share in shares)  # five standard deviations of a hundred draws
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.25])
+def test_of_few_authors_each_may_be_in_the_test(fraction):
+    """Ten of 20 to 65 rows: filled smallest first, a tenth would always be the two smallest."""
+    names = [f"a{number}" for number in range(10) for _ in range(20 + 5 * number)]
+    posts = [post(i, "en", ["pro", "anti"][i % 2], author=name) for i, name in enumerate(names)]
+    seen = Counter()
+    for seed in range(200):
+        split = split_posts(posts, fraction, seed=seed, group_by="author")
+        assert abs(len(split.second) / len(posts) - fraction) < 0.07
+        seen.update({one.extra["author"] for one in split.second})
+    assert len(seen) == 10 and all(0.1 * fraction < seen[name] / 200 < 3 * fraction for name in seen)
+
+
 def test_a_group_too_large_for_the_test_stays_out_of_it_where_others_fill_it():
-    posts = [post(i, author="one" if i < 300 else f"a{i % 70}") for i in range(1000)]
+    posts = [post(i, author="one" if i < 200 else f"a{i % 70}") for i in range(1000)]
     for seed in range(5):
         split = split_posts(posts, 0.25, seed=seed, group_by="author")
-        assert len(split.second) == 250 and split.largest == 300
+        assert len(split.second) == 250 and split.largest == 200
         assert all(one.extra["author"] != "one" for one in split.second)
     thirds = split_posts([post(i, author=f"a{i % 3}") for i in range(300)], 0.25, group_by="author")
     assert len(thirds.second) == 100 and thirds.is_far
