@@ -130,7 +130,7 @@ def test_a_group_too_large_for_the_test_stays_out_of_it_where_others_fill_it():
     posts = [post(i, author="one" if i < 200 else f"a{i % 70}") for i in range(1000)]
     for seed in range(5):
         split = split_posts(posts, 0.25, seed=seed, group_by="author")
-        assert len(split.second) == 250 and split.largest == 200
+        assert abs(len(split.second) - 250) <= 6 and split.largest == 200  # half an author of the others
         assert all(one.extra["author"] != "one" for one in split.second)
     thirds = split_posts([post(i, author=f"a{i % 3}") for i in range(300)], 0.25, group_by="author")
     assert len(thirds.second) == 100 and thirds.is_far
