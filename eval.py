@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
     write(options, out, predictions, metrics, facts, shown, run, answers)
     for name, digest in files.items():  # only now: what failed on the way to its report was never seen
         run.note_scored({"data": name, "data_sha256": digest, "n": metrics["n"], "accuracy": metrics["accuracy"],
-                         "macro_f1": metrics["macro_f1"]})
+                         "macro_f1": metrics["macro_f1"], "interval": metrics["accuracy_ci"]})
     lines = [line for found in findings(metrics, caution=caution, names=names) for line in [*filled(found), ""]]
     below = [line for found in told for line in [*filled(found), ""]]
     print("\n".join(["", *lines, language_table(metrics, names=names, agreement=people), "", *below,

@@ -146,6 +146,8 @@ def test_scoring_twice_is_counted_and_said(fresh):
     assert [entry["data"] for entry in scored] == ["train.jsonl", "test.jsonl", "train.jsonl"]
     assert scored[0]["data_sha256"] == scored[2]["data_sha256"] != scored[1]["data_sha256"]
     assert [entry["n"] for entry in scored] == [48, 108, 108]
+    metrics = json.loads((fresh / "out" / "metrics.json").read_text())
+    assert scored[2]["interval"] == metrics["accuracy_ci"]  # which the glass shows
     page = (fresh / "out" / "report.html").read_text()
     assert "this file was scored 2 times with this run" in page
 
