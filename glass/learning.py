@@ -91,7 +91,7 @@ class Learner:
             raise UserError("a step of learning: the model carries no adapter, so nothing of it could learn")
         if self.model.dtype == torch.float16:
             raise UserError("a step of learning: in float16 the loss is scaled, and its gradients with it; open the "
-                            "run with --dtype float32")
+                            "run in float32")
         if len(self.taken) == MOST:
             raise UserError(f"a step of learning: {MOST} steps are taken; undo some of them first")
         text, number, index = readable(text), len(self.taken) + 1, labels.index(label)
