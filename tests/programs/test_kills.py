@@ -110,6 +110,10 @@ class Training(Work):
         path = self.folder / "out" / "run.json"
         return path.exists() and json.loads(path.read_text())["finished"]
 
+    def is_beyond(self):
+        """Killed between the run's last line and the end of its lock, which the next program to write there removes."""
+        return self.is_done() and [path.name for path in (self.folder / "out").rglob(".*")] == [".lock"]
+
     def made(self):
         facts = json.loads((self.folder / "out" / "run.json").read_text())
         same = ("best", "ended", "step", "posts_seen", "scored", "halvings", "hashes", "rows", "finished")
@@ -170,11 +174,12 @@ OTHER = ("run.json", "report.html", "state.pt", "train.log", "study.json", "answ
 
 
 def files(folder: Path) -> dict:
-    """Every file's bytes; of those that tell a time only that they are there."""
+    """Every file's bytes but a lock's; of those that tell a time only that they are there."""
     def same(path: Path) -> bool:
         return path.is_file() and set(path.parts).isdisjoint(OTHER) and not path.name.startswith("speed")
 
-    return {str(path.relative_to(folder)): same(path) and path.read_bytes() for path in folder.rglob("*")}
+    return {str(path.relative_to(folder)): same(path) and path.read_bytes() for path in folder.rglob("*")
+            if path.name != ".lock"}
 
 
 def kill(work: Work, begin, draw: random.Random, kills: int, whole: dict, operations: int, seconds: float,

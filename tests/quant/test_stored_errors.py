@@ -76,7 +76,7 @@ BYTES = {
     "is not JSON": tensor(STATE, torch.tensor([123, 34], dtype=torch.uint8)),
     f"{STATE} is not JSON": tensor(STATE, torch.ones(3)),
     f"{STATE} has 10,003 bytes": tensor(STATE, torch.tensor(list(b" " * 10_001 + b"{}"), dtype=torch.uint8)),
-    f"{STATE} is nested too deep": tensor(STATE, torch.tensor(list(b"[" * 5000), dtype=torch.uint8)),
+    f"{STATE} is nested too deep": tensor(STATE, torch.tensor(list(b"[" * 4000 + b"]" * 4000), dtype=torch.uint8)),
     f"{STATE} has nothing": tensor(STATE, torch.tensor(list(b"[]"), dtype=torch.uint8)),
     ".absmax is missing; its quant_state means single": drop("absmax"),
     ".quant_map is missing": drop("quant_map"),
