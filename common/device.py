@@ -161,13 +161,17 @@ def best_threads(config, count: int = 0) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
+def _cpu_unless_named():
+    """Within the block tensors lie on the CPU where nobody names a device, whatever `torch.set_default_device` says. It
+    is a mode that sees every call of PyTorch, so it is entered only where it is needed."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+
+
 @contextmanager
 def on_the_cpu() -> Iterator[None]:
     """Within the block new tensors can be learnt from, and lie on the CPU where nobody names a device, whatever the
     caller has set: `torch.inference_mode`, `torch.set_default_device`."""
-    # The device is a mode that sees every call of PyTorch, so it is entered only where it is needed.
-    moved = torch.get_default_device().type != "cpu"
-    with torch.inference_mode(False), torch.device("cpu") if moved else nullcontext():
+    with torch.inference_mode(False), _cpu_unless_named():
         yield
 
 
@@ -176,12 +180,10 @@ def as_loaded(model) -> Iterator[None]:
     """Within the block, without gradients, a model computes what it was loaded for, whatever the caller has set: no
     dropout, no autocast, no other default device. Behind it every module is in its own mode again."""
     training = [module for module in model.modules() if module.training]
-    moved = torch.get_default_device().type != "cpu"
     try:
         for module in training:
             module.training = False
-        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), (
-                torch.device("cpu") if moved else nullcontext()):
+        with torch.inference_mode(), torch.autocast(model.device.type, enabled=False), _cpu_unless_named():
             yield
     finally:
         for module in training:

@@ -21,7 +21,7 @@ from report.markup import Html, escape, folded, grid, join, tag
 from report.markup import facts as facts_list
 from report.pictures import two
 from report.probabilities import probabilities_section
-from report.tables import cells_of, groups_of_rows, header_of, how_to_read, short_cells, short_header
+from report.tables import by_language, cells_of, header_of, how_to_read, short_cells, short_header
 from report.words import counted, findings, groups, interval, language_name, number, rate, unbroken
 
 STYLE = Path(__file__).with_name("page.css")
@@ -124,15 +124,9 @@ def _pictures(metrics: Mapping, names) -> Html:
 
 def _table(metrics: Mapping, names, agreement, agreement_name: str, below: Sequence[str]) -> Html:
     codes = {id(cell): code for code, cell in metrics["by_language"].items()} | {id(metrics): "all"}
-    rows: list = []
-    short: list = []
-    for heading, lines in groups_of_rows(metrics, names):
-        rows += [heading] if heading != "Together" else []
-        short += [heading] if heading != "Together" else []
-        for name, cell in lines:
-            shared = (agreement or {}).get(codes.get(id(cell), ""))
-            rows.append([name, *cells_of(cell, shared, bool(agreement))])
-            short.append(_short(name, cell))
+    rows = by_language(metrics, names, lambda name, cell: [
+        [name, *cells_of(cell, (agreement or {}).get(codes.get(id(cell), "")), bool(agreement))]])
+    short = by_language(metrics, names, lambda name, cell: [_short(name, cell)])
     words = (f" people: {agreement_name} among the annotators, who do not always agree with each other either."
              if agreement else "")
     means = metrics["mean_over_languages"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from report import captions, figures
 from report.intervals import wilson
 from report.markup import Html, escape, folded, grid, join, tag
-from report.tables import groups_of_rows
+from report.tables import by_language
 from report.words import interval, number
 
 
@@ -38,9 +38,9 @@ def of_intervals(metrics: Mapping, names: Mapping[str, str] | None) -> Html | No
 
     def cells(name: str, cell: Mapping) -> list:
         parts = [of(cell) for _, of in panels]
-        return [name, *(words for part in parts for words in
-                        (two(number(part["accuracy"]), interval(part["accuracy_ci"])),
-                         number(part["majority"]["accuracy"])))]
+        return [[name, *(words for part in parts for words in
+                         (two(number(part["accuracy"]), interval(part["accuracy_ci"])),
+                          number(part["majority"]["accuracy"])))]]
 
     header = ["language", *(words for what, _ in panels for words in (what, "best constant"))]
     return framed(lambda width: figures.intervals_by_language(metrics, names, width), "intervals", title,
@@ -82,16 +82,6 @@ def of_loss(steps: Sequence[Mapping]) -> Html | None:
     """The loss of training, of which the run's log.jsonl has every step."""
     return framed(lambda width: figures.loss_curve(steps, width), "loss", "Training loss by step", captions.of_loss,
                   where="log.jsonl in the run's folder has the numbers")
-
-
-def by_language(metrics: Mapping, names: Mapping[str, str] | None, cells: Callable) -> list:
-    """`cells(name, cell)` of all posts, of each side and of each language, with headings in between, as `grid` wants.
-    """
-    rows: list = []
-    for heading, lines in groups_of_rows(metrics, names):
-        rows += [heading] if heading != "Together" else []
-        rows += [cells(name, cell) for name, cell in lines]
-    return rows
 
 
 def two(figure: str, below: str | None) -> Html:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from report.markup import Html, folded, grid, tag
 from report.pictures import two
-from report.tables import groups_of_rows
+from report.tables import by_language
 from report.words import interval, number, percent
 
 HEADER = ("language", "n", "too sure by, points", "calibration error", "Brier")
@@ -50,15 +50,14 @@ def probabilities_section(metrics: Mapping, names: Mapping[str, str] | None, pic
     found, scaled = metrics["calibration"], metrics.get("scaled")
     if not found:
         return None
-    rows: list = []
-    for heading, lines in groups_of_rows(metrics, names):
-        rows += [heading] if heading != "Together" else []
-        for name, cell in lines:
-            rows += [[name, *_cells(cell["calibration"])]] if cell["calibration"] else []
-            if cell is metrics and scaled:
-                rows.append([f"{name}, scaled", *_cells(scaled)])
+
+    def rows_of(name: str, cell: Mapping) -> list:
+        rows = [[name, *_cells(cell["calibration"])]] if cell["calibration"] else []
+        return [*rows, [f"{name}, scaled", *_cells(scaled)]] if cell is metrics and scaled else rows
+
     parts = [tag("p", said(found), class_="before"), picture,
-             grid("How far probabilities can be believed", HEADER, rows, class_="wide")]
+             grid("How far probabilities can be believed", HEADER, by_language(metrics, names, rows_of),
+                  class_="wide")]
     if scaled:
         parts.append(tag("p", f"Scaled: by {scaled['method']} scaling, fitted on the run's {scaled['fitted']:,} "
                               "validation posts; classify.py --calibrated gives these probabilities.", class_="note"))

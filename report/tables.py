@@ -9,7 +9,7 @@ interval. A dash is a figure that cannot be estimated; `notes` in metrics.json g
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from common.terminal import table
 from report.words import SMALL, interval, language_name, number
@@ -43,6 +43,17 @@ def groups_of_rows(metrics: Mapping, names: Mapping[str, str] | None = None) -> 
     named = [(heading, sorted((languages[code] for code in codes), key=lambda pair: pair[0]))
              for heading, codes in groups]
     return [("Together", pooled), *named]
+
+
+def by_language(metrics: Mapping, names: Mapping[str, str] | None, rows_of: Callable[[str, Mapping], list]) -> list:
+    """`rows_of(name, cell)` of all posts, of each side and of each language, with headings in between, as
+    `report.markup.grid` wants them."""
+    rows: list = []
+    for heading, lines in groups_of_rows(metrics, names):
+        rows += [heading] if heading != "Together" else []
+        for name, cell in lines:
+            rows += rows_of(name, cell)
+    return rows
 
 
 def marked(cell: Mapping) -> tuple[str, str]:

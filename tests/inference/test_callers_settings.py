@@ -8,7 +8,6 @@ lock from forked processes.
 import contextlib
 import os
 import random
-import shutil
 import signal
 import threading
 import warnings
@@ -19,7 +18,6 @@ import pytest
 import torch
 
 from common.device import best_threads
-from common.files import ROOT
 from glass import trace
 from glass.learning import Learner
 from glass.why import why
@@ -30,16 +28,6 @@ from loading import load_model
 from lora.inject import adapters, trainable_parameters
 
 POST = "They came here as children; let them stay."
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return shutil.copytree(ROOT / "base" / "run", tmp_path_factory.mktemp("run") / "run")
-
-
-@pytest.fixture(scope="module")
-def run(folder):
-    return load_run(folder, device="cpu", dtype="float32")
 
 
 @contextlib.contextmanager

@@ -15,21 +15,10 @@ import pytest
 import torch
 
 from common.errors import UserError, arguments
-from common.files import ROOT
 from data.batching import make_batch
 from inference import load_run
 from inference.labeller import label_probabilities
 from loading import load_model
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return shutil.copytree(ROOT / "base" / "run", tmp_path_factory.mktemp("run") / "run")
-
-
-@pytest.fixture(scope="module")
-def run(folder):
-    return load_run(folder, device="cpu", dtype="float32")
 
 
 def test_every_part_of_a_run_says_what_it_is(run, folder):
