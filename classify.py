@@ -35,6 +35,7 @@ from bulk.manifest import is_done, manifest_path, note_whole, read_manifest
 from bulk.opened import arithmetic, ready
 from bulk.options import BulkOptions
 from bulk.page import write_page
+from bulk.piped import piped
 from bulk.places import Job, check_beside, check_output, jobs
 from bulk.remote import on_this_machine
 from bulk.rows import output_row
@@ -80,8 +81,8 @@ class ClassifyOptions(ColumnOptions, SheetOptions, BulkOptions, LabelOptions, Ma
     input: list[str] = option(("data/samples/test.jsonl",), "posts: .jsonl, .csv, .tsv (also .gz) or .parquet; several "
                               "files, patterns, folders; - is standard input", metavar="FILE")
     output: str | None = option(None, f"where the labels go: {', '.join(OUTPUT_FORMATS)}, also .gz; of several inputs "
-                                "a folder, with a file for each (default: in the run, named after the input)",
-                                metavar="FILE")
+                                "a folder, with a file for each; - is standard output (default: in the run, named "
+                                "after the input)", metavar="FILE")
     text: str | None = option(None, "label this one post, in the terminal", metavar="TEXT")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
     overwrite: bool = option(False, "replace the output file if it exists, or what stopped labelling left of it; "
@@ -101,12 +102,13 @@ def main(argv: list[str]) -> None:
     if options.text is not None:
         label_one(options)
         return
-    run = finished_run(options.run)
-    print(f"run {run.path}")
-    options.remember(run.facts["options"])
-    check_together(options)
-    with on_this_machine(options), jobs(options, run.path, sys.stdin.buffer) as (todo, folder):
-        label_files(run, todo, folder, options)
+    with piped(options):
+        run = finished_run(options.run)
+        print(f"run {run.path}")
+        options.remember(run.facts["options"])
+        check_together(options)
+        with on_this_machine(options), jobs(options, run.path, sys.stdin.buffer) as (todo, folder):
+            label_files(run, todo, folder, options)
 
 
 def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: ClassifyOptions) -> None:
@@ -273,7 +275,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
         print(f"  {imitation(imitating, prompt.imitated)}")
     if labeller.halvings > halvings or (labeller.remark() and not labeller.halvings):
         print(f"  {labeller.remark()}")
-    print(f"labels: {job.path}")
+    print(f"labels: {'standard output' if options.pipes else job.path}")
     return counts
 
 

@@ -16,7 +16,8 @@ _SHARD = re.compile(r"([1-9]\d{0,5})/([1-9]\d{0,5})")
 class BulkOptions:
     """What goes with folders of files and with jobs that are stopped and go on."""
 
-    format: str | None = option(None, "format of the files in the output folder (default: each input's own)",
+    format: str | None = option(None, "format of the files in the output folder (default: each input's own), or of "
+                                "--output - (default: jsonl)",
                                 choices=(*FORMATS, *(f"{kind}.gz" for kind in FORMATS[:3])), group=MANY)
     max_bad_rows: float = option(0.01, "share of rows that may be wrong, of all inputs: these get an empty label and a "
                                  "reason in the column error; with more of them nothing is labelled", minimum=0.0,
@@ -46,6 +47,7 @@ class BulkOptions:
                                      "named as one)", metavar="NAME", group=MANY)
 
     means_several = False  # no field: an address that was fetched is a pattern or a folder
+    pipes = False  # no field: the labels go to standard output
 
     def part(self) -> tuple[int, int] | None:
         """`--shard 2/4` as (2, 4). Raises `UserError`."""

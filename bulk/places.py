@@ -56,8 +56,6 @@ def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path 
     """The jobs that the options mean, and the folder of their outputs where they have one; standard input lies in a
     file as long as the block lasts. Raises `UserError`."""
     files, part = expand(options.input), options.part()
-    if options.output == STDIN:
-        raise UserError("--output -: labels go into files, and standard output says how far they are; name a file")
     if STDIN in files:
         if len(files) > 1:
             raise UserError("--input -: standard input goes alone; label the files in a call of their own")
@@ -67,6 +65,8 @@ def jobs(options, run: Path, stdin: BinaryIO) -> Iterator[tuple[list[Job], Path 
             yield [Job(source, one_output(options, run, "stdin.jsonl"))], None
     elif len(files) == 1 and not (part or options.format or options.means_several or _means_several(options.input)):
         yield [Job(files[0], one_output(options, run, files[0].name))], None
+    elif options.pipes:
+        raise UserError("--output -: takes the labels of one file; of several, name the folder for theirs")
     else:
         folder = Path(options.output) if options.output else run / "labels"
         if folder.exists() and not folder.is_dir():

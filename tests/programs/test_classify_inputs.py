@@ -133,7 +133,6 @@ def test_standard_streams_have_names_of_their_own(world: World, tmp_path, monkey
     for content, says in ((b"", "error: standard input: is empty"), (b'text\n"a\n', "standard input: row 2: a quote")):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
         refused(classify.main, *words(world, "--input", "-", "--output", "out.csv"), says=says)
-    refused(classify.main, *words(world, "--input", "-", "--output", "-"), says="--output -: labels go into files")
 
 
 def test_files_without_rows_among_others(world: World, tmp_path):
