@@ -4,6 +4,7 @@
     python classify.py                                                 the sample posts, with the newest run
     python classify.py --run runs/mine --input posts.csv --output labels.csv
     python classify.py --run runs/mine --input archive/ more*.csv.gz --output labels/
+    head -99 posts.jsonl | python classify.py --input - --output -     in a pipe, the labels on standard output
     python classify.py --text "I came here as a child."                one post, with a bar per label, and no file
 
 The output has id, language, the label and its probability, and a probability per label; if the codebook has a topic,
