@@ -22,7 +22,7 @@ from common.run_json import RUN_JSON
 from common.terminal import progress
 from data.annotators import Agreement, read_labelled
 from data.chat import imitation
-from data.checks import TestCheck, TrainingTexts, check_test, refuse_unlearnt
+from data.checks import TestCheck, TrainingTexts, check_test, near_pairs, refuse_unlearnt
 from data.codebook import Codebook, load_codebook
 from data.groups import GroupOptions
 from data.languages import language_name, reduce_language
@@ -30,7 +30,7 @@ from data.outside import read_outside
 from data.posts import DATA, ColumnOptions, Post
 from data.rows import stem
 from data.writers import write_rows
-from finetune.recorded import is_demonstration, training_posts
+from finetune.recorded import is_demonstration, posts_if_there
 from finetune.run_folder import RunFolder
 from inference.decide import decide
 from inference.evaluation import check_out, check_same_data
@@ -40,7 +40,7 @@ from inference.run import finished_run, open_model
 from report.beside import beside_table
 from report.demonstration import explanation
 from report.errors import surest_errors
-from report.metrics import Scored, check_by, dropped_section, score
+from report.metrics import Scored, brief, check_by, dropped_section, score
 from report.page import write_page
 from report.tables import group_tables, label_table, language_table
 from report.words import filled, findings
@@ -88,6 +88,7 @@ class Predictions:
     codebook: Codebook
     seen: tuple[str, ...] | None
     left_out: frozenset[int] = frozenset()  # indices of posts that the run was trained on
+    near: frozenset[int] = frozenset()  # of those that nearly repeat one of them, where these are at hand
     cut: int = 0
     price: dict = field(default_factory=dict)  # of a quicker way, by its option
 
@@ -104,21 +105,22 @@ def main(argv: list[str]) -> None:
     check_out(out, explicit=options.out is not None)
     if run is not None and options.out is None:
         check_same_data(run, out, options.data[0], is_given="data" in options.given)
-    learnt = None
+    learnt = unread = None
     if run is None:
         predictions, agreement = read_labels(options)
         check, facts = check_test([], predictions.posts), {"predictions": options.predictions}
         print("\n".join(check.repeats.lines()))
     else:
-        if options.asks_for_baseline():  # read, or refused, before the model labels
-            learnt = training_posts(run, options.model)
-        predictions, agreement, check = label_posts(options, run)
+        learnt, unread = posts_if_there(run, options.model)
+        if unread and options.asks_for_baseline():  # refused before the model labels
+            raise unread
+        predictions, agreement, check = label_posts(options, run, learnt)
         facts = run.facts
     metrics = figures(options, predictions, check, facts.get("calibration"))
     if run is None:  # nothing is known about the training behind these labels
         metrics["checks"] = {"repeats": check.repeats.to_dict()}
     metrics |= predictions.price
-    answers = baseline_of(options, run, predictions, learnt) if run is not None and options.wants_baseline() else None
+    answers = baseline_of(options, learnt, unread, predictions) if run and options.wants_baseline() else None
     if answers is not None:
         metrics["baseline"] = beside(answers, predictions, check.dropped, options.draws, options.seed)
     if agreement is not None:
@@ -128,7 +130,8 @@ def main(argv: list[str]) -> None:
     times = 1 + max((run.times_scored(digest) for digest in files.values()), default=0)
     caution = (f"this file was scored {times} times with this run; a score that guided a choice is too optimistic"
                if times > 1 else "")
-    names, people = {code: language_name(code) for code in metrics["by_language"]}, agreed(agreement)
+    names = {code: language_name(code) for code in metrics["by_language"]}
+    people = agreement and agreement.pairwise()
     told = explanation(metrics) if "data" not in options.given and run and is_demonstration(run) else []
     shown = {"caution": caution, "names": names, "agreement": people, "below_table": told}
     write(options, out, predictions, metrics, facts, shown, run, answers)
@@ -165,8 +168,9 @@ def check_together(options: EvalOptions) -> None:
             raise UserError(f"--{name.replace('_', '-')}: goes with --predictions; a run has its own")
 
 
-def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agreement | None, TestCheck]:
-    """Check the posts against what the run was trained on, then let its model label them."""
+def label_posts(options: EvalOptions, run: RunFolder, learnt: list[Post] | None
+                ) -> tuple[Predictions, Agreement | None, TestCheck]:
+    """Check the posts against what the run was trained on, then let its model label them; learnt: its posts."""
     codebook = Codebook.from_dict(run.facts["codebook"])
     options.remember(run.facts["options"])
     files = [find_path(name) for name in options.data]
@@ -200,8 +204,9 @@ def label_posts(options: EvalOptions, run: RunFolder) -> tuple[Predictions, Agre
     predicted = [codebook.labels[index] for index in decide(probabilities)]
     gone = {id(post) for post in check.dropped}
     left_out = frozenset(index for index, post in enumerate(posts) if id(post) in gone)
-    found = Predictions(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), left_out, cut,
-                        price)
+    near = frozenset(index for _, index, _ in near_pairs(learnt or [], posts)) - left_out
+    found = Predictions(posts, groups, predicted, probabilities, codebook, tuple(run.facts["languages"]), left_out,
+                        near, cut, price)
     return found, agreement, check
 
 
@@ -215,14 +220,15 @@ def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
     return Predictions(posts, grouped(options, posts), predicted, None, codebook, seen), agreement
 
 
-def baseline_of(options: EvalOptions, run: RunFolder, predictions: Predictions, learnt: list[Post] | None
+def baseline_of(options: EvalOptions, learnt: list[Post] | None, unread: UserError | None, predictions: Predictions
                 ) -> Answers | None:
     """The encoder's answers to the same posts; where nobody asked for them and they cannot be had, the reason.
 
-    learnt: the run's posts, if they have been read.
+    learnt, unread: the posts that the run was trained on, or why they cannot be read.
     """
     try:
-        learnt = training_posts(run, options.model) if learnt is None else learnt
+        if unread:
+            raise unread
         return label_with_encoder(options.encoder, learnt, predictions.posts, predictions.codebook)
     except UserError as error:
         if options.asks_for_baseline():
@@ -258,15 +264,10 @@ def figures(options: EvalOptions, predictions: Predictions, check: TestCheck, sc
     metrics = score(scored(kept), predictions.seen, options.by, draws=options.draws, seed=options.seed, dropped=dropped)
     if scaling and kept:
         metrics["scaled"] = scaled_figures(scored(kept), scaling, options.draws, options.seed)
+    if predictions.near:
+        rest = score(scored([i for i in kept if i not in predictions.near]), draws=options.draws, seed=options.seed)
+        metrics["near"] = {"rows": len(predictions.near), "rest": brief(rest)}
     return metrics | {"checks": check.to_dict(), "cut": predictions.cut}
-
-
-def agreed(agreement: Agreement | None) -> dict | None:
-    """Pairwise agreement of the annotators by language, to stand beside the accuracy."""
-    if agreement is None:
-        return None
-    by_language = {code: figures["pairwise"] for code, figures in agreement.by_language.items()}
-    return {"all": agreement.overall["pairwise"], **by_language}
 
 
 def write(options, out: Path, predictions: Predictions, metrics: dict, facts: dict, shown: dict, run, answers) -> None:

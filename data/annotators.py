@@ -48,6 +48,11 @@ class Agreement:
     settled: int = 0
     votes: dict[tuple[str, str], Votes] = field(default_factory=dict)  # by language and id, of every post
 
+    def pairwise(self) -> dict[str, float | None]:
+        """The share of agreeing pairs of all posts ("all") and of each language, to stand beside an accuracy."""
+        return {"all": self.overall["pairwise"],
+                **{code: figures["pairwise"] for code, figures in self.by_language.items()}}
+
     def lines(self) -> list[str]:
         """A table by language, then the ties, each with its file and row."""
         names = ("posts", "labelled_twice", "alpha", "pairwise", "ties")

@@ -53,6 +53,14 @@ def training_posts(run: RunFolder, model: str | None = None) -> list[Post]:
     return prepared.train + prepared.validation
 
 
+def posts_if_there(run: RunFolder, model: str | None = None) -> tuple[list[Post] | None, UserError | None]:
+    """`training_posts`, and None; or None, and why they cannot be read."""
+    try:
+        return training_posts(run, model), None
+    except UserError as error:
+        return None, error
+
+
 def is_demonstration(run: RunFolder) -> bool:
     """Whether the embedded base was fine-tuned on the sample posts, as `make demo` does."""
     options, usual = run.facts["options"], TrainOptions()

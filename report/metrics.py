@@ -137,12 +137,15 @@ def dropped_section(reasons: Mapping[str, int], all_rows: Mapping | None = None)
     """The value of `metrics["dropped"]`: rows left out, by reason, and figures with all rows from a second `score`."""
     section = {"rows": sum(reasons.values()), "reasons": dict(reasons)}
     if all_rows is not None:
-        keys = ["n", *(key for name in MEANS for key in (name, f"{name}_ci")), "topic", "stance", "notes"]
-        section["all_rows"] = {key: all_rows[key] for key in keys}
-        section["all_rows"]["by_language"] = {
-            name: {key: cell[key] for key in keys} for name, cell in all_rows["by_language"].items()
-        }
+        section["all_rows"] = brief(all_rows)
     return section
+
+
+def brief(metrics: Mapping) -> dict:
+    """Of a `score` the figures that stand beside those of other rows: of all, and of each language."""
+    keys = ["n", *(key for name in MEANS for key in (name, f"{name}_ci")), "topic", "stance", "notes"]
+    return {key: metrics[key] for key in keys} | {
+        "by_language": {name: {key: cell[key] for key in keys} for name, cell in metrics["by_language"].items()}}
 
 
 class _Table:

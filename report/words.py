@@ -239,6 +239,13 @@ def _unsure(metrics: Mapping, caution: str, names: Mapping[str, str] | None) -> 
         if dropped.get("all_rows"):
             words += f" (with all {dropped['all_rows']['n']:,}, accuracy is {percent(dropped['all_rows']['accuracy'])})"
         parts.append(words)
+    if near := metrics.get("near"):
+        verb, their, them = ("is", "its", "it") if near["rows"] == 1 else ("are", "their", "them")
+        words = (f"{counted(near['rows'], 'post')} {verb} much like a training post (half of {their} three-word runs "
+                 "or more")
+        if near["rest"]["n"]:
+            words += f"; without {them}, accuracy is {percent(near['rest']['accuracy'])}"
+        parts.append(words + ")")
     if metrics["intervals"]["largest_cluster"] > 1:
         parts.append(f"in the intervals, posts that belong together count together: {groups(metrics['intervals'])}")
         if round(metrics["intervals"].get("effective_clusters", metrics["intervals"]["clusters"])) < MIN_GROUPS:
