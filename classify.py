@@ -9,8 +9,8 @@
 
 The output has id, language, the label and its probability, and a probability per label; if the codebook has a topic,
 also the probability that the post is related, summed over the related labels (they share theirs, so it can be above one
-half while the single most probable label is "unrelated"). That column is left out where a label is called "related",
-whose own it is then. Behind these stand the input's own columns. It holds no post text unless --with-texts asks for it.
+half while the single most probable label is "unrelated"). That column is left out if a label is itself called
+"related". The input's own columns follow. The output holds no post text unless --with-texts asks for it.
 
 The input is read twice: first to the end, so that what is wrong is reported before hours of work; then in windows,
 which are labelled and written one by one, so that millions of posts take no more memory than a thousand. A row that is
@@ -86,8 +86,8 @@ class ClassifyOptions(ColumnOptions, SheetOptions, BulkOptions, LabelOptions, Ma
                                 "after the input)", metavar="FILE")
     text: str | None = option(None, "label this one post, in the terminal", metavar="TEXT")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
-    overwrite: bool = option(False, "replace the output file if it exists, or what stopped labelling left of it; "
-                            "labels in the run are made anew without it if the input is the same")
+    overwrite: bool = option(False, "replace the output file if it exists, or what labelling that was stopped left "
+                            "of it; labels in the run's folder are replaced without it if the input is the same")
     resume: bool = option(False, "continue labelling that was killed; also keep what is done if it is stopped now")
     with_texts: bool = option(False, "write the posts' texts beside their labels")
     keep_columns: list[str] = option(("all",), "the input's own columns to write as well: all (but the text), none, or "

@@ -28,10 +28,10 @@ class BulkOptions:
                          "cores (pip install ray)", choices=("here", "ray"), group=MANY)
     workers: int = option(0, "workers for --engine ray (default: as many as the cluster has room for)", minimum=0,
                           maximum=100_000, group=MANY)
-    address: str | None = option(None, "of a Ray cluster that runs, such as auto (default: one is started here)",
+    address: str | None = option(None, "of a running Ray cluster, or auto (default: one is started here)",
                                  metavar="HOST:PORT", group=MANY)
     spool: str | None = option(None, "a folder on this machine for files that lie elsewhere (s3://..., hf://...; pip "
-                               "install fsspec): inputs are fetched into it, labels grow in it", metavar="DIR",
+                               "install fsspec): inputs are fetched, and labels first written, there", metavar="DIR",
                                group=MANY)
     dry_run: bool = option(False, "label a random sample, say what all of it would take here (hours, memory, price), "
                            "and write nothing", group=MANY)
@@ -39,7 +39,7 @@ class BulkOptions:
                                 group=MANY)
     api_seconds: float | None = option(None, "for --dry-run: seconds that an API takes for a post, as you measured "
                                        "them, to compare with", above=0.0, group=MANY)
-    progress_json: str | None = option(None, "a file that says how far labelling is, written anew every few seconds",
+    progress_json: str | None = option(None, "a file that says how far labelling has come, rewritten every few seconds",
                                        metavar="PATH", group=MANY)
     report: str | None = option(None, "a page on what was labelled (default: report.html in the output folder, where "
                                 "there is one)", metavar="PATH", group=MANY)

@@ -234,7 +234,7 @@ class MachineOptions:
                                "hand)", minimum=0, group=MACHINE)
     threads: int = option(0, "CPU threads; 0: one for a small model, else PyTorch's choice", minimum=0, maximum=4096,
                           group=MACHINE)
-    deterministic: bool = option(False, "on CUDA: only algorithms that give the same bits each time (a CPU does)",
+    deterministic: bool = option(False, "on CUDA: only algorithms that give the same bits each time (CPUs always do)",
                                  group=MACHINE)
     cache: str | None = option(None, "folder that keeps a 4-bit copy of the base and the hashes of its files, so that "
                                "the next start only maps the copy; may be deleted at any time", metavar="DIR",

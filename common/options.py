@@ -92,9 +92,8 @@ class _Parser(argparse.ArgumentParser):
 def parse_options(cls, argv: list[str], *, program: str, description: str, presets=None):
     """Read `argv` (and the TOML file and preset that it names) into an instance of the dataclass `cls`.
 
-    `presets` maps a name to values that `--preset NAME` sets. The instance gets an attribute `given`, the set of field
-    names that the user set somewhere, which lets a program tell a chosen value from a default. `cls.FIRST`, if there is
-    one, names the options that --help shows first. Raises `UserError`.
+    `presets` maps a name to values that `--preset NAME` sets. The instance's `given` is the set of field names that the
+    user set somewhere. `cls.FIRST`, if there is one, names the options that --help shows first. Raises `UserError`.
     """
     parser = _Parser(prog=program, usage=f"{program} [options]", description=description,
                      allow_abbrev=False, formatter_class=_Help)
@@ -171,7 +170,7 @@ def _kind(annotation) -> tuple[str, bool]:
 def _add_argument(group, name: str, field, kind) -> None:
     flag, words, metadata = "--" + name.replace("_", "-"), kind[0], field.metadata
     default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-    shown = "" if default is False or default in (None, "", [], {}, ()) else f" (default: {_shown(default)})"
+    shown = "" if default is False or default in (None, "", [], {}, ()) else f" (default: {_shown(default, metadata)})"
     text = (metadata["help"] + shown).replace("%", "%%")
     if words == "bool":
         group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
@@ -188,8 +187,9 @@ def _add_argument(group, name: str, field, kind) -> None:
                            action="store_const", const=metadata["switch"][1])
 
 
-def _shown(value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+def _shown(value, metadata) -> str:  # several as they are typed
+    between = "," if "," in str(metadata["metavar"]) else " "
+    return between.join(map(str, value if isinstance(value, list | tuple) else [value]))
 
 
 def _read_config(path: str, fields, presets) -> dict:

@@ -90,8 +90,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
                        "whole text, which also teaches the model to write such posts", choices=LOSSES, group=RECIPE)
     checkpointing: str = option("auto", "recompute activations in backward to save memory", group=RECIPE,
                                 choices=("auto", "on", "off"))
-    graphs: str = option("auto", "record the launches of a step's pieces, filled up to few sizes, and replay them, so "
-                         "that a GPU need not wait for the host; auto: where a GPU can and has the memory",
+    graphs: str = option("auto", "record the launches of a step's pieces, filled up to a few sizes, and replay them, "
+                         "so that a GPU need not wait for the host; auto: where a GPU can and has the memory",
                          choices=("auto", "on", "off"), switch=("on", "off"), group=RECIPE)
 
     seed: int = option(123, "seed of all random draws", minimum=0, maximum=2**63 - 1, group=RUN)

@@ -62,7 +62,7 @@ def posts_if_there(run: RunFolder, model: str | None = None) -> tuple[list[Post]
 
 
 def is_demonstration(run: RunFolder) -> bool:
-    """Whether the embedded base was fine-tuned on the sample posts, as `make demo` does."""
+    """Whether the small base was fine-tuned on the sample posts, as `make demo` does."""
     options, usual = run.facts["options"], TrainOptions()
     return (options["model"] == usual.model and options.get("data") == list(usual.data)
             and options.get("languages") == DEMO["languages"] and not options.get("rows"))

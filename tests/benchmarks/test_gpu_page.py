@@ -61,8 +61,8 @@ def test_and_those_of_the_sentences():
             "the time ({} posts/s)": [rate["train, paper, 64 posts a step, resident, launch after launch"]],
             "held {} GB": [value_after("train, paper, 64 posts a step, NF4", "reserved at most")],
             "({} and {} µs)": [value_after(gather, f"{way}, on the card") for way in ("kernel", "plain operations")],
-            "The {} tests that know about cards": [tests[0]["value"]],
-            "{} more were skipped": [tests[3]["value"]]}.items():
+            "Of the tests that concern a card, {} passed": [tests[0]["value"]],
+            "{} were skipped": [tests[3]["value"]]}.items():
         assert words.format(*map(shown, values)) in text
 
 
@@ -82,6 +82,7 @@ def test_all_checks_held_and_what_was_cut_off_is_said():
     assert {"--exact, paper: 1 to 40 posts with the bits of all 40",
             "train.py killed 2 times and resumed: the same adapter"} <= set(NAMES)
     tests = {figure["what"]: figure["value"] for figure in RESULT["parts"]["tests"]["figures"]}
+    assert f"{tests['passed']:.0f} tests about GPUs passed there" in README
     assert tests["failed"] == tests["error"] == 0
 
 

@@ -16,6 +16,20 @@ FOUND = read_json(ROOT / "docs" / "performance.json")
 STAGES = ("first reading", "second reading", "encoding", "looking for posts", "rows of the output", "writing csv")
 
 
+def test_what_the_page_says_in_short():
+    """Of its own tables: beside llama.cpp in float32 and in bfloat16, beside the usual stack, and memory."""
+    ratios = r" [^|]+ \| ([\d.]+) \|"
+    slower = [[float(ratio) < 1 for ratio in re.findall(rf"\| labelling{dtype} \| [^|]+ \| llama.cpp,{ratios}", PAGE)]
+              for dtype in ("", ", `--dtype bfloat16`")]
+    assert slower == [[True, True, True, False], [False] * 4]
+    assert "slower in three of four settings, and in bfloat16" in PAGE and "faster in all four" in PAGE
+    usual = re.findall(rf"\| [^|]+ \| (?:transformers|the same,|batched|a forward){ratios}", PAGE)
+    assert len(usual) == 5 and min(map(float, usual)) > 1
+    whole, *ours = (float(found) for found in re.search(
+        r"takes ([\d.]+) GB \(paper's template\) and ([\d.]+) GB .* stack's ([\d.]+) GB", PAGE).groups()[::-1])
+    assert all(0.28 < part / whole < 0.32 for part in ours) and "about a third of their memory" in PAGE
+
+
 def test_engines():
     every = FOUND["engines"]["rows a second, seconds to the first"]
     plain = median(rate for rate, _ in every["plain loop over Labeller.label, posts in memory"])

@@ -4,6 +4,7 @@ Deliberate break: in finetune/defaults.py let `fill_in` ignore `options.given`, 
 """
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,12 +12,15 @@ from types import SimpleNamespace
 import pytest
 
 from common.errors import UserError
+from common.files import ROOT
 from common.options import parse_options
-from finetune.defaults import LEAST_STEPS, MOST_EPOCHS, enough_epochs, fill_in
+from finetune.defaults import LEAST_STEPS, MOST_EPOCHS, SMALL_FROM, enough_epochs, fill_in
+from finetune.learning import FEW_STEPS
 from finetune.options import DEMO, PRESETS, SMALL, SMALL_MODEL, TrainOptions
 from finetune.recorded import is_demonstration
 from finetune.resume import check_same
 from finetune.run_folder import next_run
+from loading.choice import SMALL_BELOW
 
 SMOLLM2 = {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
            "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
@@ -87,3 +91,23 @@ def test_few_posts_are_seen_more_often(steps, epochs):
     assert enough_epochs(options, steps) == 2
     options.least_steps = LEAST_STEPS
     assert enough_epochs(options, steps) == epochs
+
+
+def test_the_page_on_recipes_has_those_of_the_code():
+    """Its first table: base -> rate, schedule, batches, epochs, and the rest in words."""
+    page = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"^\| ([^|]+) \| (rate [^|]+) \| [^|]+ \|$", page, re.MULTILINE))
+
+    def recipe(options: TrainOptions) -> str:
+        rate = f"{options.learning_rate:.0e}".replace("e-0", "e-")
+        return f"rate {rate} {options.schedule}, batches of {options.batch_size}, {options.epochs} epochs"
+
+    small, large = TrainOptions(**SMALL_MODEL), TrainOptions()
+    nf4 = f", {SMALL['quantize'].upper()}"
+    assert shown["the small base, 13 million parameters"] == recipe(TrainOptions(**SMALL)) + nf4
+    assert shown["the same in `make demo`"] == recipe(TrainOptions(**SMALL | DEMO)) + nf4
+    assert shown["larger, such as Llama 3.2 1B and 3B"] == recipe(large)
+    assert small.balance == "label" and shown["50 to 500 million, such as SmolLM2-135M"] == (
+        f"{recipe(small)}, more if that makes fewer than {LEAST_STEPS} steps (at most {MOST_EPOCHS}), labels drawn "
+        "equally often and in rounds, dense")
+    assert (SMALL_FROM, SMALL_BELOW) == (50_000_000, 500_000_000) and f"warns below {FEW_STEPS}" in page

@@ -1,4 +1,4 @@
-"""The embedded base with its run, 4-bit weights and adapter included, opened once."""
+"""The small base with its run, 4-bit weights and adapter included, opened once."""
 
 import shutil
 

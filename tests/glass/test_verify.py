@@ -194,7 +194,7 @@ def test_other_kinds_of_model_agree_too(run, tmp_path, capsys, kind):
 
 
 def test_the_whole_way_may_be_farther_off_through_many_layers():
-    """Not through the embedded base's three: its label logits agree to 1e-5; a model of 1B's depth to 1e-3."""
+    """Not through the small base's three: its label logits agree to 1e-5; a model of 1B's depth to 1e-3."""
     assert tolerances(torch.float32, 3) == (1e-5, 1e-5)
     assert 1e-5 < tolerances(torch.float32, 16)[1] < tolerances(torch.float32, 30)[1] < 1e-3
     assert tolerances(torch.bfloat16, 16)[0] == tolerances(torch.bfloat16, 1)[0] < tolerances(torch.bfloat16, 16)[1]

@@ -31,6 +31,12 @@ def test_the_six_options_that_most_people_need_come_first(program, tmp_path, cap
     assert len(text.split("what most people need:")[0].splitlines()) < 40
 
 
+def test_defaults_are_shown_as_they_are_typed(tmp_path):
+    """Several values apart, so that no line breaks within a word, or by commas where the option takes them so."""
+    assert f"(default: {' '.join(audit.PARTS)})" in " ".join(here("audit", "--help", cwd=tmp_path).split())
+    assert "(default: hi,hu)" in here("tools.pretrain.teacher", "--help", cwd=tmp_path)
+
+
 def test_every_program_is_called_as_it_is_started():
     """A usage line can be copied: "tools.join" alone is no command."""
     ours = [path for top in ("audit", "benchmarks", "glass", "study", "tools") for path in (ROOT / top).rglob("*.py")]

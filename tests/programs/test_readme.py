@@ -1,4 +1,4 @@
-"""What the README says is so: its table, its paths, its options, its links.
+"""What the README and docs/install.md say is so: tables, paths, options, packages.
 
 Deliberate break: change one figure of the memory table, rename an option that the README uses, rename
 `quant.nf4.quantize_nf4`, or forget `$(ARGS)` behind one of the programs in Makefile.
@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -105,10 +106,20 @@ def test_where_things_are():
     assert checked >= 10
 
 
-def test_links_inside_the_repository_exist():
-    found = re.findall(r"\]\(([^)]+)\)|<img src=\"([^\"]+)\"", TEXT)
-    links = [link for pair in found for link in pair if link and not link.startswith("http")]
-    assert not [link for link in links if not (ROOT / link.split("#")[0]).exists()]
+def test_the_layout_names_every_tool():
+    named = set(re.findall(r"\w+", re.search(r"^tools/.*\n +(.*)$", TEXT, re.MULTILINE)[1]))
+    tools = ROOT / "tools"
+    assert named == {path.stem for path in tools.iterdir() if path.name[0] != "_" and path.suffix in ("", ".py")}
+
+
+def test_the_packages_to_install_by_hand_are_those_of_the_project():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = lambda words: {re.match(r"[\w-]+", word)[0] for word in words}  # noqa: E731
+    programs = re.search(r"pip install (\"torch>.*)", page)[1].replace('"', "").split()
+    assert names(programs) == names(project["dependencies"]) and project["dependencies"][0] in programs
+    tests = re.search(r"`(pytest [^`]+)`, and\n`(triton)` on Linux", page)
+    assert names(" ".join(tests.groups()).split()) == names(project["optional-dependencies"]["test"])
 
 
 def test_nothing_is_left_to_fill_in():

@@ -1,7 +1,8 @@
-"""The README's lines of Python print what it says, and the picture of its first screen shows what the code computes.
+"""The lines of Python in the README and docs/python.md print what is said there, and the README's first picture shows
+what the code computes.
 
-Deliberate break: leave `optimizer.step()` out of the README's loop, change the probability behind its first lines of
-Python, or POST in benchmarks/overview.py without drawing again.
+Deliberate break: leave `optimizer.step()` out of the loop in docs/python.md, change the probability behind the README's
+first lines of Python, or POST in benchmarks/overview.py without drawing again.
 """
 
 import importlib
@@ -27,7 +28,8 @@ from model.layers import Linear
 from model.llama import Block
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES, LOOP = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+(LINES,), (LOOP,) = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (TEXT, PYTHON))
 QUANTISE, LABEL = LINES.split("\n\nfrom inference ")
 PICTURE = ROOT / "docs" / "overview.png"
 
@@ -56,7 +58,7 @@ def printed(lines: str, folder) -> list[str]:
 
 
 def said(lines: str) -> str:
-    """What the README says, behind a line, that it prints."""
+    """What a page says, behind a line, that it prints."""
     return re.search(r"print\(.*\)  # (.+)", lines)[1]
 
 
@@ -71,13 +73,13 @@ def test_a_post_gets_the_label_that_the_readme_says(tmp_path):
     assert label == expected and abs(float(share) - float(its_share)) < 0.02  # float32 sums differ between processors
 
 
-def test_ten_steps_by_hand_learn_what_the_readme_says(tmp_path):
+def test_ten_steps_by_hand_learn_what_the_page_says(tmp_path):
     assert printed(LOOP, tmp_path)[-1] == said(LOOP)
     assert {path.name for path in (tmp_path / "by-hand").iterdir()} == {"adapter_config.json",
                                                                         "adapter_model.safetensors"}
 
 
-def test_hooks_see_what_the_readme_says(tmp_path, monkeypatch):
+def test_hooks_see_what_the_page_says(tmp_path, monkeypatch):
     """And what it names is there."""
     monkeypatch.chdir(tmp_path)
     run, called = load_run(ROOT / "base" / "run", device="cpu"), []
@@ -89,8 +91,7 @@ def test_hooks_see_what_the_readme_says(tmp_path, monkeypatch):
     with torch.no_grad():
         run.model(torch.tensor([run.prompt.encode("x").ids]))
     assert called[last:] == list(range(last + 1))
-    section = TEXT.split("## From Python")[1].split("## Speed")[0]
-    for module, name in re.findall(r"`([a-z]+\.[a-z]+)\.(\w+)\(", section):
+    for module, name in re.findall(r"`([a-z]+\.[a-z]+)\.(\w+)\(", PYTHON):
         assert callable(getattr(importlib.import_module(module), name)), name
     assert callable(Block.answer_hidden) and callable(Linear.dense_weight)
 

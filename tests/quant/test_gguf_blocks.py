@@ -49,8 +49,8 @@ def same_bits(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
         ours.view(-1).isnan(), theirs.isnan())
 
 
-def test_the_readme_names_the_types():
-    assert f"({', '.join(KINDS)})" in " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+def test_the_page_on_models_names_the_types():
+    assert f"({', '.join(KINDS)})" in " ".join((ROOT / "docs/your-posts.md").read_text(encoding="utf-8").split())
 
 
 def test_sizes_are_the_containers():

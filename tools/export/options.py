@@ -36,7 +36,7 @@ class ExportOptions:
     metrics: list[str] = option((), "evaluations of this run that lie outside its folder, for the card", metavar="FILE")
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
     cache: str | None = option(None, "folder that keeps the hashes of unchanged files", metavar="DIR")
-    report: list[str] = option((), "labelled files: behind the export, write python -m tools.merge_report on them into "
+    report: list[str] = option((), "labelled files: after the export, write python -m tools.merge_report on them into "
                                "the run's folder", metavar="FILE")
 
 

@@ -5,9 +5,9 @@
 
 --labels and --coded are those of tools.prevalence: all posts with the machine's labels, as classify.py writes them, and
 people's labels of a random sample, with inclusion_probability where chances differed. COLUMN=VALUE is 1 where the
-column has the value and else 0; label=NAME is the machine's label, or the code of a coded post, and may be the outcome
-or among --on, once on one side. Other columns come from --labels or, joined by id, from --posts (month also from a
-date): numbers enter as they are, words as one column for each value but the most frequent.
+column has the value and else 0; label=NAME is the machine's label, or the code of a coded post, and stands on one side
+alone, as the outcome or once among --on. Other columns come from --labels or, joined by id, from --posts (month also
+from a date): numbers enter as they are, words as one column for each value but the most frequent.
 
 Each coefficient is estimated four times: naive (the machine's labels taken as true), from the codes alone, and
 corrected in two ways, PPI++ and DSL (stats/regression.py has the formulas), with 95 % intervals for the process behind

@@ -23,7 +23,7 @@ class RegressionOptions(ColumnOptions):
                            metavar="month,language")
     model: str = option("auto", "auto: logistic for an outcome of 0 and 1, else linear", choices=("auto", *MODELS))
     clusters: str | None = option(None, "column whose equal values belong together, such as author", metavar="COLUMN")
-    words: list[str] = option((), "columns of --on whose numbers are names, such as year", metavar="NAME,NAME")
+    words: list[str] = option((), "columns of --on whose numbers are categories, such as year", metavar="NAME,NAME")
     reference: list[str] = option((), "values to compare with, instead of the most frequent",
                                   metavar="language=en,month=2024-01")
     run: str | None = option(None, "the run that labelled the posts: its codebook, and codes of its training posts are "
