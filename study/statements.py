@@ -185,7 +185,7 @@ def _answered(results: Results) -> str:
 def _rationale(one: Reach) -> str:
     return (f"{one.contrast}: the smallest difference shown with 80 per cent is {one.smallest:.3f} with "
             f"{one.design.clusters:,} {one.unit} ({one.basis})" + (
-                f"; a difference of {one.worth} would mostly not be shown: hopeless" if one.is_hopeless else "") + ".")
+                f"; {one.shortfall()}" if one.shortfall() else "") + ".")
 
 
 def _by_language(results: Results) -> str:
