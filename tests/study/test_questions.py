@@ -98,7 +98,8 @@ def test_exposure_pools_each_languages_own_fit(results):
 def test_an_exposure_of_several_seeds_holds_for_others_and_one_of_one_seed_says_that_it_does_not(tmp_path):
     text = PLAN.split("[variants]")[0].replace("draws = [1, 2]\nplacebos", "draws = [1, 2, 3]\nSEEDS\nplacebos")
     text = text.replace(', "steps"]', "]") + "[statistics]\ndraws = 100\n" + few_languages(tmp_path)
-    single, several = (exposure(fake_results(tmp_path, text.replace("SEEDS", line))) for line in ("", "seeds = [1, 2, 5]"))
+    single, several = (exposure(fake_results(tmp_path, text.replace("SEEDS", line)))
+                       for line in ("", "seeds = [1, 2, 5]"))
     assert [claim.holds for claim in single.claims] == [THESE] * 2
     assert any("trained with 1 seed, so what it shows holds for these fits" in note for note in single.notes)
     assert [claim.holds for claim in several.claims] == [RECIPES] * 2
