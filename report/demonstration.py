@@ -14,7 +14,7 @@ from report.words import counted
 
 PAPER = ("What the paper found: a model hundreds of times as large, fine-tuned on tweets in one or two languages, also "
          "tells in languages that it was not fine-tuned on whether a tweet is about immigration; which side a tweet "
-         "takes it finds less often there, until tweets in these languages are added.")
+         "takes it gets right more often when it is fine-tuned on many languages.")
 SAME = ("Why the two come out alike, as far as so few posts can tell: before, this base read the same sentences in all "
         "thirteen languages, so that a word and its translation mean nearly the same to it, and what it learns from a "
         "few English and Spanish posts holds for the others as well.")
