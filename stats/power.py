@@ -79,6 +79,12 @@ def detectable(design: Design, power: float = 0.8, studies: int = STUDIES, seed:
     return float(numpy.quantile(half - error, power))
 
 
+def chance(design: Design, difference: float, studies: int = STUDIES, seed: int = 0) -> float:
+    """How likely it is that a true difference of this size is shown."""
+    error, half = halves(design, studies, seed)
+    return float(numpy.mean(half - error <= difference))
+
+
 def width(design: Design, studies: int = STUDIES, seed: int = 0) -> float:
     """The median half-width of the interval."""
     return float(numpy.median(halves(design, studies, seed)[1]))

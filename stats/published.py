@@ -1,4 +1,4 @@
-"""The authors' four logistic regressions of per-post correctness, as their R script states them, on published rows.
+"""Four of the authors' logistic regressions of per-post correctness, as their R script states them, on published rows.
 
     1  Correct ~ Model + Language + Train_Test + TranslationQuality + label
     2  Correct ~ Model * Language + label + Train_Test + TranslationQuality
@@ -9,7 +9,8 @@ Reference levels: English, train, not translated, neutral, and the model fine-tu
 these, as in model 4, whose posts are all translated, the first level by the alphabet. A column that is made of
 earlier ones is left out and named, as R's glm reports it by NA. These fits are here to be compared with the paper's,
 not to be believed: `CAVEATS` stands beside each. Their fifth model, in which a language's pre-training share stands
-beside language effects, is refused: the share is a function of the language, so nothing can tell the two apart.
+beside language effects, is refused: the share is a function of the language, so nothing can tell the two apart. `REST`
+says why the others of the script are not here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,8 @@ CAVEATS = {
 }
 REFUSED = ("model 5 (Model * LangShare beside Language) is not fitted: a pre-training share has one value per "
            "language, so with language effects in the model no data can tell the two apart")
+REST = ("Nor are model 6 (model 1 with DatasetSize), since the rows hold no such size, and the script's two mixed "
+        "models with random slopes (glmer), which nothing here fits")
 
 
 @dataclass(frozen=True)

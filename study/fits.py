@@ -209,10 +209,10 @@ def _sets(plan: Plan, choice: Choice) -> Iterator[Fit]:
 
 def _exposures(plan: Plan, choice: Choice) -> Iterator[Fit]:
     """An added language with growing, nested numbers of rows, and the placebos for each number."""
-    arm, seed, template = plan.exposure, plan.repeat.seeds[0], plan.repeat.templates[0]
+    arm, template = plan.exposure, plan.repeat.templates[0]
     if not arm.languages:
         return
-    for draw, fold in product(arm.draws, _folds(plan)):
+    for seed, draw, fold in product(arm.seeds or plan.repeat.seeds[:1], arm.draws, _folds(plan)):
         base = choice.taken(arm.base, draw, fold)
         common = {"template": template, "seed": seed, "fold": fold}
         yield Fit(arm.base, "exposure", options=plan.train, **base, **common)

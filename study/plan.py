@@ -74,6 +74,8 @@ class Exposure:
     languages: list[str] = option((), "languages to add, each by itself")
     rows: list[int] = option((5, 10, 25, 75), "rows of the added language; the base itself has none", minimum=1)
     draws: list[int] = option((1, 2, 3), "draws of these rows, which are nested within a draw", minimum=0)
+    seeds: list[int] = option((), "seeds of training (none named: the first of [repeat]); from three on, what is found "
+                              "holds for other seeds, too", minimum=0)
     mix: str = option("own", "labels as the language has them, or equally many of each", choices=MIXES)
     placebos: list[str] = option((), "as many more English rows; the base's rows for as many steps", choices=PLACEBOS)
 

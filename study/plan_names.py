@@ -46,8 +46,8 @@ def check_names(plan) -> None:
         if (earlier := asked.setdefault(what, number)) != number:
             raise UserError(f"{plan.path}: contrast[{number}]: is contrast[{earlier}] again; name each comparison once")
     for table, key in (("repeat", "seeds"), ("repeat", "draws"), ("repeat", "templates"), ("repeat", "folded"),
-                       ("exposure", "languages"), ("exposure", "rows"), ("exposure", "draws"), ("variants", "sets"),
-                       ("drift", "sets")):
+                       ("exposure", "languages"), ("exposure", "rows"), ("exposure", "draws"), ("exposure", "seeds"),
+                       ("variants", "sets"), ("drift", "sets")):
         values = list(getattr(getattr(plan, table), key))
         if len(set(values)) < len(values):
             raise UserError(f"{plan.path}: [{table}]: {key}: {values} names something twice; name each once")

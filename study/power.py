@@ -14,7 +14,7 @@ from common.errors import UserError
 from common.terminal import table
 from report.words import counted
 from stats.corrected import is_mean, of_sides
-from stats.power import Design, detectable, posts_needed, width
+from stats.power import Design, chance, detectable, posts_needed, width
 from stats.predictions import Predictions, figures_of, resampled
 from stats.predictions import pooled as pooled_figure
 from stats.recipes import ALL_ROWS, Fits, Grid
@@ -22,14 +22,15 @@ from study.fits import TEST
 from study.results import Results
 
 APART, SPREAD = 0.3, 0.02
-WORTH = 0.1  # a difference that would matter, where the plan does not say; who cannot show it is hopeless
+WORTH = 0.1  # a difference that would matter, where the plan does not say
+HOPELESS = 0.5  # of showing it
 NARROW = 0.05  # half-width that a reader would call precise, where the plan does not say
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What one contrast can show: the smallest difference with 80 per cent, and the posts that it takes to show a
-    difference of `worth`, and for an interval of `narrow` on each side."""
+    """What one contrast can show: the smallest difference with 80 per cent, with what chance a difference of `worth`,
+    and the posts that it takes to show that, and for an interval of `narrow` on each side."""
 
     contrast: str
     basis: str
@@ -43,14 +44,27 @@ class Reach:
 
     @property
     def is_hopeless(self) -> bool:
-        return self.smallest > self.worth
+        return self.chance < HOPELESS
+
+    @property
+    def chance(self) -> float:
+        """How likely a difference of `worth` is to be shown."""
+        return chance(self.design, self.worth)
+
+    def shortfall(self) -> str:
+        """What is to be expected of a difference of `worth`, if it is shown less often than usual; else ""."""
+        if self.smallest <= self.worth:
+            return ""
+        often = f"a difference of {self.worth} would be shown with a chance of {self.chance:.0%}"
+        return f"hopeless: {often}" if self.is_hopeless else often
 
     def to_dict(self) -> dict:
         """For frozen.json."""
         return {"contrast": self.contrast, "basis": self.basis, "smallest_difference": round(self.smallest, 4),
                 "power": 0.8, "posts": self.design.clusters,
                 "posts_for_a_difference_of": {str(self.worth): self.for_worth},
-                "posts_for_a_half_width_of": {str(self.narrow): self.for_narrow}, "hopeless": self.is_hopeless}
+                "posts_for_a_half_width_of": {str(self.narrow): self.for_narrow},
+                "chance_of_showing_it": round(self.chance, 2), "hopeless": self.is_hopeless}
 
 
 def power(results: Results) -> list[Reach]:
@@ -141,7 +155,7 @@ def spread(pilot: list[Fits], one, languages: list[str], factor: int) -> float |
 
 
 def power_lines(found: list[Reach]) -> list[str]:
-    """For the terminal: a line per contrast, and what is hopeless in words; nothing without contrasts."""
+    """For the terminal: a line per contrast, and in words what it would miss; nothing without contrasts."""
     if not found:
         return []
     lines = [[reach.contrast, f"{reach.design.clusters:,}", f"{reach.smallest:.3f}", _posts(reach.for_worth),
@@ -152,8 +166,8 @@ def power_lines(found: list[Reach]) -> list[str]:
     for reach in found:
         text.append(f"  {reach.contrast}: {reach.basis}" + (
             "" if reach.design.holds_for_others else "; too few seeds or draws, so for these fits only"))
-        if reach.is_hopeless:
-            text.append(f"  {reach.contrast}: hopeless: a difference of {reach.worth} would mostly not be shown; "
+        if reach.shortfall():
+            text.append(f"  {reach.contrast}: {reach.shortfall()}; "
                         + (f"more {unit} would not help, more seeds or draws might" if reach.for_worth is None else
                            f"{reach.for_worth:,} {unit} are needed for it"))
     return text

@@ -52,7 +52,8 @@ def preregistration_text(results: Results, reach: Sequence[Reach], date: str) ->
             "Blinding": "Models are trained and asked by a program; nobody chooses among their answers.",
             "Study design": _listed(sets) + (
                 f"\n- Added languages: {', '.join(arm.languages)}, each with {', '.join(map(str, arm.rows))} rows on "
-                f"top of `{arm.base}`, in {counted(len(arm.draws), 'draw')}; placebos: "
+                f"top of `{arm.base}`, in {counted(len(arm.draws), 'draw')}, each with "
+                f"{counted(len(arm.seeds) or 1, 'seed')}; placebos: "
                 f"{', '.join(arm.placebos) or 'none'}"
                 if arm.languages else "") + (
                 f"\n- Over time: sets trained once more on posts from before {plan.drift.cut} alone, and on as many of "
@@ -185,7 +186,7 @@ def _answered(results: Results) -> str:
 def _rationale(one: Reach) -> str:
     return (f"{one.contrast}: the smallest difference shown with 80 per cent is {one.smallest:.3f} with "
             f"{one.design.clusters:,} {one.unit} ({one.basis})" + (
-                f"; a difference of {one.worth} would mostly not be shown: hopeless" if one.is_hopeless else "") + ".")
+                f"; {one.shortfall()}" if one.shortfall() else "") + ".")
 
 
 def _by_language(results: Results) -> str:

@@ -146,6 +146,9 @@ def methods(results: Results, standing: Standing | None = None) -> str:
         f"{counted(len(repeat.seeds), 'seed')}, crossed"
         + ("; a set that takes all rows of its languages has no draws" * any(
             fit.whole for fit in results.fits if fit.kind == "set")))
+    if plan.exposure.languages:
+        text += (f"; the models with rows of an added language with {counted(len(plan.exposure.draws), 'draw')} and "
+                 f"{counted(len(plan.exposure.seeds) or 1, 'seed')}")
     if repeat.folds:
         folded = ", ".join(language_name(code) for code in results.material.folded)
         text += (f"; {folded} were cross-validated in {repeat.folds} folds, {repeat.rounds} "

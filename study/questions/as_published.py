@@ -12,7 +12,7 @@ from common.files import find_path
 from data.languages import language_name
 from report.intervals import wilson
 from report.words import counted
-from stats.published import REFUSED, TERMS, Published, published
+from stats.published import REFUSED, REST, TERMS, Published, published
 from study.inputs import read_published
 from study.report.section import Column, FigureSpec, Section, Table
 from study.results import Results
@@ -47,7 +47,7 @@ def as_published(results: Results) -> Section | None:
               f"{counted(len(fits), 'regression')} of the authors' script fitted again as stated, to be compared with "
               "what was published and not to be believed: each has its caveat beside it.")
     return Section("published", "As published", "What do the authors' own regressions give, fitted again?", answer, [],
-                   tables, figures, [*notes, f"{REFUSED[0].upper()}{REFUSED[1:]}.", TRAINED], exploratory=True)
+                   tables, figures, [*notes, f"{REFUSED[0].upper()}{REFUSED[1:]}. {REST}.", TRAINED], exploratory=True)
 
 
 def models_table(fits: list[Published]) -> Table:

@@ -19,6 +19,8 @@ from study.results import Results
 
 OLDER = ("In the plan, not declared: the answers of the models from outside existed before the plan was frozen, so a "
          "comparison with them may have been chosen after they were seen.")
+OTHERS = ("that one tells the stance better, since each is scored on the related posts that it found itself, which are "
+          "other posts, and those that the more thorough one adds may be harder")
 SHOWN = ("value", "low", "high", "simultaneous_low", "simultaneous_high")
 
 
@@ -102,6 +104,7 @@ def claim_of(results: Results, one, line: dict, status: str, frozen: bool = Fals
     found = f"This difference in {what}{sides} is shown {limits}" if is_shown(shown) else \
         f"Whether {what} differs{sides} is undecided {limits}"
     several = len(results.plan.contrasts) > 1
+    apart = f"; {OTHERS}" * ("given_detection" in one.figure)
     ends = "" if np.isnan(line["value"]) or np.isnan(shown["low"]) else \
         f": anything from {with_sign(shown['low'])} to {with_sign(shown['high'])} is compatible with the data"
     undeclared = {DECLARED: "", LATE: "added after the plan was frozen"}.get(
@@ -113,8 +116,8 @@ def claim_of(results: Results, one, line: dict, status: str, frozen: bool = Fals
         compared(results, one.first, one.second, one.figure, languages, shown), shown["value"], shown["low"],
         shown["high"],
         f"{status}. {found} for {counted(len(results.plan.contrasts), 'comparison')}.{disagreement(line)}",
-        f"{rows} it holds in each single language{'; that it is larger than another comparison' * several}."
-        if is_shown(shown) else f"That the two are alike{ends}{'; that it is smaller than another' * several}.",
+        f"{rows} it holds in each single language{apart}{'; that it is larger than another comparison' * several}."
+        if is_shown(shown) else f"That the two are alike{ends}{apart}{'; that it is smaller than another' * several}.",
         languages=languages, notes=notes_of(results, languages, line), points=line["points"],
         holds=f"{line['holds']}, and for all comparisons of the plan at once", status=status, weaker=weaker,
         exploratory=status == LATE)

@@ -64,10 +64,12 @@ def curve_of(recipes: dict[int, Fits], code: str, name: str) -> tuple[Curve | No
 
 
 def values_of(recipes: dict[int, Fits], code: str, name: str) -> tuple[list[int], np.ndarray]:
-    """The numbers of rows that were tried, in order, and the figure at each: (draws, counts)."""
+    """The numbers of rows that were tried, in order, and the figure at each, mean over seeds: (draws, counts)."""
     counts = [count for count in sorted(recipes) if count and recipes[count]]
     keys = max((recipes[count] for count in counts), key=len, default=())
-    return counts, np.array([[value_at(recipes[count], key, code, name) for count in counts] for key in keys])
+    values = [[np.mean([value_at(recipes[count], key, code, name) for key in keys if key[0] == draw])
+               for count in counts] for draw in dict.fromkeys(key[0] for key in keys)]
+    return counts, np.array(values)
 
 
 def rise(values: np.ndarray) -> tuple[float, float, float]:

@@ -1,8 +1,9 @@
 """Question 3: what a few rows of one more language do, compared with placebos that add as much of something else.
 
-For every number of rows and every draw there is one fit per added language. To pool over the added languages, their
-answers are joined: each language's test rows are answered by the fit that was given that language. So "the recipe with
-25 rows" is one recipe, and for its difference from the base draws and posts are resampled as for any other.
+For every number of rows, every draw and every seed there is one fit per added language. To pool over the added
+languages, their answers are joined: each language's test rows are answered by the fit that was given that language. So
+"the recipe with 25 rows" is one recipe, and for its difference from the base draws, seeds and posts are resampled as
+for any other. The most rows and the fewest have a claim each: what the most do says nothing of a tiny exposure.
 
 A second axis shows the exposure ratio: fine-tuning tokens of the language over pre-training tokens. Its numerator,
 denominator, tokenizer and source come from each fit's run.json.
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from data.languages import language_name
 from report.words import counted
 from stats.predictions import Predictions, figures_of
-from stats.recipes import ALL_ROWS, Fits
+from stats.recipes import ALL_ROWS, FEWEST, Fits
 from study.questions.compared import compare, fits_words, in_words, is_shown, main_figure, notes_of, title_of, whole
 from study.questions.labels_needed import law_table
 from study.questions.sentences import FIGURES, finding, many, scored
@@ -37,34 +38,17 @@ def exposure(results: Results) -> Section | None:
     ratios = ratio_table(results, languages, counts)
     recipes = {kind: {count: added(results, languages, count, kind) for count in counts} for kind in ARMS}
     pool = pooled_table(results, base, recipes, languages, name)
-    most, claims = counts[-1], []
-    found = compare(recipes["exposure"][most], base, name, languages, results.plan)
-    placebo = recipes["english"][most] or recipes["steps"][most]
-    beside = compare(recipes["exposure"][most], placebo, name, languages, results.plan) if placebo else None
+    most, ends = counts[-1], list(dict.fromkeys((counts[-1], counts[0])))
+    beside = {count: differences(results, base, recipes, languages, name, count) for count in ends}
     answer = (f"An added language's {title_of(name)} with {most} rows of it less that without, averaged over "
-              f"{counted(len(languages), 'language')}: {in_words(found)}")
-    if beside is None:
-        answer += "; there is no placebo to compare with."
-    else:
-        kind = "english" if recipes["english"][most] else "steps"
-        answer += f"; less that with the placebo ({ARMS[kind]}): {in_words(beside)}."
-    chosen = beside or found
-    against = f"{ARMS['english' if recipes['english'][most] else 'steps']}" if beside else "none"
-    what = FIGURES.get(name, title_of(name))
-    about = fits_words(recipes["exposure"][most], placebo or base) if chosen["lacking"] else \
-        f"over other draws of rows and seeds ({counted(len(arm.draws), 'draw')} here)"
-    claims.append(Claim(
-        finding(chosen, [f"Given {most} rows of a language instead of {against}, the model scores "
-                         f"{scored(chosen['value'])} on its {what}"],
-                [f"on a language's {what}, given {most} rows of it instead of {against}"],
-                [f", averaged over {many(len(languages), 'language')}", f" in {many(len(languages), 'language')}", ""]),
-        chosen["value"], chosen["low"], chosen["high"],
-        (f"This many rows moved these languages by this much with this base, {about}." if is_shown(chosen) else
-         f"No effect of this many rows is shown with this base, {about}."),
-        "That the exposure corrects a bias of pre-training, or that a ratio rather than a number of rows matters: the "
-        "two grow together here.",
-        languages=languages, notes=notes_of(results, languages, chosen), points=chosen["points"],
-        holds=chosen["holds"]))
+              f"{counted(len(languages), 'language')}: {in_words(beside[most]['none'])}")
+    for count, found in beside.items():
+        kind, _ = against(recipes, base, count)
+        if kind != "none":
+            answer += f"; {'less that with' if count == most else f'with {count} rows, less that with'} the placebo " \
+                      f"({kind}): {in_words(found[kind])}"
+    answer += "." if len(beside[most]) > 1 else "; there is no placebo to compare with."
+    claims = [claim_of(results, base, recipes, languages, name, count, found) for count, found in beside.items()]
     figures = [
         FigureSpec("curves", curve.name, "Each panel is one added language; the band is a 95 % interval over "
                    "test posts. A curve that rises above its placebo gains from the language itself.",
@@ -75,8 +59,11 @@ def exposure(results: Results) -> Section | None:
         FigureSpec("forest", pool.name, "Differences from the base, each added language counting the same.",
                    "Anything about languages that were not added.", name="exposure-pooled", x="value", y="what",
                    low="low", high="high", series="arm")]
-    notes = [f"Rows are nested within a draw ({len(arm.draws)} draws), labels "
+    notes = [f"Rows are nested within a draw ({counted(len(arm.draws), 'draw')}), labels "
              + ("as the language has them." if arm.mix == "own" else "equally many of each."),
+             *([f"The arm was trained with {counted(seeds, 'seed')}, so what it shows holds for these fits; [exposure] "
+                f"seeds names more, and {FEWEST} of them are enough to speak of others."]
+               if (seeds := len({seed for _, seed in base})) < FEWEST else []),
              *ratio_notes(results)]
     few = sorted({label for code in languages for label in few_labels(results, code, most)})
     notes += [f"Too few training rows for equally many of each label: {', '.join(few)}."] if few else []
@@ -86,6 +73,42 @@ def exposure(results: Results) -> Section | None:
                    "of something else change?", answer, claims, [curve, pool, *([law] if law else []),
                                                 *outside_table(results, base, languages, name), ratios], figures,
                    notes + why)
+
+
+def against(recipes: dict, base: Fits, count: int) -> tuple[str, Fits]:
+    """What the added rows are held against, in words, and its recipe: the first placebo there is, else the base."""
+    for kind in ("english", "steps"):
+        if recipes[kind][count]:
+            return ARMS[kind], recipes[kind][count]
+    return "none", base
+
+
+def differences(results: Results, base: Fits, recipes: dict, languages: Sequence[str], name: str, count: int) -> dict:
+    """The recipe with this many rows less the base ("none"), and less its placebo."""
+    others = {"none": base} | dict([against(recipes, base, count)])
+    return {kind: compare(recipes["exposure"][count], other, name, languages, results.plan)
+            for kind, other in others.items()}
+
+
+def claim_of(results: Results, base: Fits, recipes: dict, languages: Sequence[str], name: str, count: int, found: dict
+             ) -> Claim:
+    """What this many rows of a language change, beside the placebo if there is one."""
+    kind, other = against(recipes, base, count)
+    chosen, recipe, what = found[kind], recipes["exposure"][count], FIGURES.get(name, title_of(name))
+    about = fits_words(recipe, other) if chosen["lacking"] else f"allowing for {chosen['holds']}"
+    rows = counted(count, "row")
+    return Claim(
+        finding(chosen, [f"Given {rows} of a language instead of {kind}, the model scores {scored(chosen['value'])} on "
+                         f"its {what}"],
+                [f"on a language's {what}, given {rows} of it instead of {kind}"],
+                [f", averaged over {many(len(languages), 'language')}", f" in {many(len(languages), 'language')}", ""]),
+        chosen["value"], chosen["low"], chosen["high"],
+        (f"This many rows moved these languages by this much with this base, {about}." if is_shown(chosen) else
+         f"No effect of this many rows is shown with this base, {about}."),
+        "That the exposure corrects a bias of pre-training, or that a ratio rather than a number of rows matters: the "
+        "two grow together here.",
+        languages=languages, notes=notes_of(results, languages, chosen), points=chosen["points"],
+        holds=chosen["holds"])
 
 
 def added(results: Results, languages: Sequence[str], count: int, kind: str) -> Fits:
@@ -147,11 +170,12 @@ def pooled_table(results: Results, base: Fits, recipes: dict, languages: Sequenc
                 found = compare(recipe, base, name, languages, results.plan)
                 rows.append({"what": f"{count}: {ARMS[kind]}", "arm": ARMS[kind], "rows": count,
                              "value": found["value"], "low": found["low"], "high": found["high"],
-                             "draws": len({draw for draw, _ in recipe}), "holds": found["holds"]})
+                             "draws": len({draw for draw, _ in recipe}), "seeds": len({seed for _, seed in recipe}),
+                             "holds": found["holds"]})
     columns = [Column("what", "what was added"), Column("arm", "arm"), Column("rows", "rows", "count"),
                Column("value", "difference to the base", "difference"), Column("low", "low", "difference"),
                Column("high", "high", "difference"), Column("draws", "draws", "count"),
-               Column("holds", "the interval allows for")]
+               Column("seeds", "seeds", "count"), Column("holds", "the interval allows for")]
     return Table("exposure_pooled", f"{title_of(name)} less the base, {counted(len(languages), 'language')} pooled",
                  columns, rows)
 

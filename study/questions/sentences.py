@@ -26,7 +26,8 @@ COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 FIGURES = {"topic.macro_f1": "topic", "macro_f1": "labels", "accuracy": "labels", "topic.recall": "finding the topic",
            "topic.accuracy": "topic", "stance.end_to_end.accuracy": "stance", "stance.end_to_end.macro_f1": "stance",
            "stance.given_detection.accuracy": "stance once found", "stance.given_detection.macro_f1":
-           "stance once found"}  # fmt: skip
+           "stance once found", "stance.conditional.accuracy": "stance of related posts",
+           "stance.conditional.macro_f1": "stance of related posts"}  # fmt: skip
 NONE = "Undecided"
 
 

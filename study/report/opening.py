@@ -17,6 +17,9 @@ UNDECIDED = "Undecided: the data are compatible with a difference, and also with
 TERMS = {
     "macro-F1": "each label has an F1, from 0 to 1, which falls with each post of that label that is missed and each "
     "other post that gets it; macro-F1 is the mean of these, so a rare label counts as much as a frequent one.",
+    "given detection": "related posts count that the model took for related, which are other posts for each model.",
+    "stance conditional": "of every related post the likeliest stance counts, whether the model found the topic or "
+    "not, so the posts are the same for all models.",
     "end to end": "a post is right if its stance is, so a post that the model takes for another topic is wrong.",
 }
 

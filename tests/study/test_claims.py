@@ -15,13 +15,14 @@ import pytest
 
 from common.files import ROOT
 from stats.families import THESE
+from study.plan import load_plan
 from study.preregistration import DECLARED, NAMED, Standing
 from study.questions.agreement import agreement
 from study.questions.confound_claims import MODEL, SEED, variance_claims, widest
-from study.questions.contrasts import OLDER, contrasts
+from study.questions.contrasts import OLDER, OTHERS, contrasts
 from study.questions.sentences import NONE, amount, compared, finding, many, scored, shortest, unshown
 from study.questions.stance import stance
-from study.report.opening import opening_of
+from study.report.opening import opening_of, terms_of
 from study.report.page import study_page
 from study.report.section import Study
 from study.write_up import make_study
@@ -116,6 +117,20 @@ def test_an_outside_model_takes_part_in_every_question(study):
     assert seen == {"en": True, "es": True, "ko": False, "tr": False}
     assert {row["languages"] for row in tables["topic_sets"].rows if row["train"] == "theirs"} == {
         "all", "seen", "unseen"}
+
+
+def test_stance_given_detection_is_said_to_be_of_other_posts_for_each_model(study, tmp_path):
+    """A model that only finds more posts scores lower on those that it found, if what it adds is harder."""
+    contrast = '[[contrast]]\nfirst = "multi"\nsecond = "en"\nfigure = "{}"\nweight = "rows"\n'
+    text = PLAN.split("[exposure]")[0] + "[statistics]\ndraws = 100\n" + few_languages(tmp_path)
+    given, alike = (contrasts(fake_results(tmp_path, text + contrast.format(f"stance.{name}.accuracy"))).claims[0]
+                    for name in ("given_detection", "conditional"))
+    assert OTHERS in given.may_not_say and OTHERS not in alike.may_not_say
+    assert any("other posts for each model" in line for line in terms_of([given]))
+    assert "stance of related posts" in alike.text and any("the same for all models" in line for line in
+                                                           terms_of([alike]))
+    paper = load_plan(ROOT / "study" / "plans" / "paper.toml")
+    assert not [one.figure for one in paper.contrasts if "given_detection" in one.figure]
 
 
 def test_the_annotators_stand_beside_each_accuracy(study):

@@ -9,7 +9,7 @@ import pytest
 
 from stats.mixed import Mixed
 from study.questions.errors import errors
-from study.questions.labels_needed import curve_of, law_table
+from study.questions.labels_needed import curve_of, law_table, values_of
 from study.questions.learning_curves import added
 from study.questions.model_by_language import answer_of, difference, model_by_language
 from study.report.section import Study
@@ -63,6 +63,15 @@ def test_the_learning_curve_of_an_added_language_ends_at_four_times_its_rows(res
         curve.at(33)
     none, why = law_table(results, {"tr": {2: recipes[2], 4: recipes[4]}}, "topic.macro_f1")
     assert none is None and "No learning curve" in why[0]
+
+
+def test_seeds_of_one_draw_are_one_value_of_its_learning_curve(tmp_path):
+    results = fake_results(tmp_path, PLAN.replace("placebos", "seeds = [1, 2, 4]\nplacebos"))
+    recipes = {count: added(results, ["tr"], count, "exposure") for count in (4, 8)}
+    counts, values = values_of(recipes, "tr", "topic.macro_f1")
+    assert counts == [4, 8] and values.shape == (2, 2) and len(recipes[8]) == 6
+    own = [fit.figure("topic.macro_f1", ["tr"]) for (draw, _), fit in recipes[8].items() if draw == (1,)]
+    assert values[0, 1] == pytest.approx(np.mean(own)) and len(own) == 3
 
 
 def test_an_estimated_spread_of_zero_is_not_said_to_be_none():

@@ -5,6 +5,7 @@ out of the key, or let `Choice.taken` keep the draw of a fit that takes all rows
 instead of groups into folds.
 """
 
+import re
 from collections import Counter
 
 import pytest
@@ -49,6 +50,17 @@ def test_exposures_are_nested_and_their_base_is_shared(tmp_path):
         assert Counter(language for language, _ in english.keys) == {"en": 28, "es": 20}
         steps, = named(results, "steps", draw=draw, added=("", 8))
         assert steps.keys == base.keys and steps.key != base.key and steps.options["max_steps"] == 3 * 3
+
+
+def test_an_exposure_is_trained_with_its_own_seeds_or_the_plans_first(tmp_path):
+    arms = ("exposure", "english", "steps")
+    before = {kind: named(fake_results(tmp_path), kind) for kind in arms}
+    assert {fit.seed for fits in before.values() for fit in fits} == {1}
+    results = fake_results(tmp_path, PLAN.replace("placebos", "seeds = [1, 4]\nplacebos"))
+    for kind in arms:
+        found = named(results, kind)
+        assert len(found) == 2 * len(before[kind]) and {fit.seed for fit in found} == {1, 4}
+        assert {fit.key for fit in before[kind]} <= {fit.key for fit in found}  # what is trained stays
 
 
 def test_equal_steps():
@@ -221,5 +233,11 @@ def test_the_papers_plan_trains_124_models_and_not_175(tmp_path):
     hashes = {"base": "b", **{f"prompt {name}": name for name in plan.repeat.templates}}
     fits = make_fits(plan, read_material(plan), hashes)
     assert len({fit.key for fit in fits}) == 124
+    text = (ROOT / "study" / "plans" / "paper.toml").read_text(encoding="utf-8")
+    named, = re.findall(r"^# (seeds = .*)$", text, re.M)
+    (tmp_path / "seeds.toml").write_text(text.replace("# " + named, named), encoding="utf-8")
+    plan.exposure = load_plan(tmp_path / "seeds.toml").exposure
+    several = {fit.key for fit in make_fits(plan, read_material(plan), hashes)}
+    assert f"{len(several)} models in place of 124" in text and {fit.key for fit in fits} < several
     assert {fit.name: len([one for one in fits if (one.name, one.kind) == (fit.name, "set")]) for fit in fits
             if fit.kind == "set"} == {"en": 3, "es": 3, "en-es": 3, "multi": 3, "multi-1875": 9}

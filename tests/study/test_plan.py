@@ -6,7 +6,9 @@ Deliberate break: in study/plan.py skip the check of unknown keys in `_table`, o
 import pytest
 
 from common.errors import UserError
-from study.plan import load_plan
+from common.files import ROOT
+from finetune.options import PRESETS
+from study.plan import OWN, load_plan
 from tests.study.fake_study import PLAN
 
 
@@ -18,10 +20,24 @@ def written(tmp_path, text: str):
 
 @pytest.mark.parametrize("name", ["small", "paper", "sib200"])
 def test_the_plans_that_come_with_the_project_are_read(name):
-    from common.files import ROOT
-
     plan = load_plan(ROOT / "study" / "plans" / f"{name}.toml")
     assert plan.sets and plan.contrasts and plan.exposure.languages and plan.hash == load_plan(plan.path).hash
+
+
+def test_the_study_as_published_is_one_plan_and_its_page_has_the_recipes_numbers():
+    plan, paper = (load_plan(ROOT / "study" / "plans" / f"{name}.toml") for name in ("published", "paper"))
+    assert list(plan.sets) == ["en", "es", "en-es", "multi"] and plan.sets.items() <= paper.sets.items()
+    assert plan.outside == paper.outside and plan.train == paper.train == {
+        key: value for key, value in PRESETS["paper"].items() if key not in OWN} | {"model": paper.train["model"]}
+    assert (plan.repeat.seeds, plan.repeat.draws, plan.repeat.templates) == ([123], [123], ["paper"])
+    assert plan.variants.prompts == ["authors"] and plan.data.published and not plan.exposure.languages
+    page = (ROOT / "docs" / "replicating.md").read_text(encoding="utf-8")
+    preset = PRESETS["paper"]
+    for words in ("{rank}, {alpha}, {dropout}", "{batch_size} posts of similar length, {epochs} epochs",
+                  "{weight_decay}, {clip}", "2e-4, {schedule}, no warm-up", "`{targets[0]}`, `{targets[1]}`"):
+        assert words.format(**preset) in page, words
+    rest = {"learning_rate": 2e-4, "warmup": 0, "loss": "text", "group_by_length": True}
+    assert preset.items() >= rest.items()
 
 
 def test_the_papers_recipe_is_filled_in(tmp_path):

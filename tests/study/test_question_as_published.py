@@ -49,6 +49,7 @@ def test_all_four_stand_beside_their_caveats(tmp_path):
     assert all("as independent" in line["caveat"] and line["formula"].startswith("Correct ~ Model") for line in lines)
     assert "Share_Unrelated" in lines[2]["left_out"] and lines[3]["n"] == 3 * 2 * 2 * 2 * 4 * 5
     assert any("one value per language" in note for note in found.notes)
+    assert any("model 6" in note and "glmer" in note for note in found.notes)  # what the script has beyond these
     assert any("memory, not skill" in note for note in found.notes)
     sizes = {(row["model"], row["split"], row["translation"]): row for row in table(found, "published_sizes").rows}
     assert len(sizes) == 18 and sizes["en", "train", "none"]["n"] == 2 * 4 * 5

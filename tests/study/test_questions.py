@@ -6,11 +6,13 @@ everywhere.
 """
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 
 from report.figures import STYLE
+from stats.families import RECIPES, THESE
 from study.questions.calibration import behaviour
 from study.questions.compared import intervals
 from study.questions.learning_curves import added, exposure
@@ -93,6 +95,28 @@ def test_exposure_pools_each_languages_own_fit(results):
     assert len(table(section, "exposure_pooled").rows) == 6 and section.claims[0].low < section.claims[0].high
 
 
+def test_an_exposure_of_several_seeds_holds_for_others_and_one_of_one_seed_says_that_it_does_not(tmp_path):
+    text = PLAN.split("[variants]")[0].replace("draws = [1, 2]\nplacebos", "draws = [1, 2, 3]\nSEEDS\nplacebos")
+    text = text.replace(', "steps"]', "]") + "[statistics]\ndraws = 100\n" + few_languages(tmp_path)
+    single, several = (exposure(fake_results(tmp_path, text.replace("SEEDS", line)))
+                       for line in ("", "seeds = [1, 2, 5]"))
+    assert [claim.holds for claim in single.claims] == [THESE] * 2
+    assert any("trained with 1 seed, so what it shows holds for these fits" in note for note in single.notes)
+    assert [claim.holds for claim in several.claims] == [RECIPES] * 2
+    assert all("allowing for other seeds, draws and test posts" in claim.may_say for claim in several.claims)
+    assert not any("these fits" in note for note in several.notes)
+    assert not any("no interval for other fits" in note for claim in several.claims for note in claim.notes)
+    assert {(row["draws"], row["seeds"]) for row in table(several, "exposure_pooled").rows} == {(3, 3)}
+
+
+def test_the_smallest_exposure_has_a_claim_of_its_own(results):
+    """The paper's third claim is about a tiny exposure: what the most rows do does not answer it."""
+    section = exposure(results)
+    assert [re.search(r"(\d+) rows of", claim.text.replace("of it", "of")).group(1) for claim in section.claims] == [
+        "8", "4"]
+    assert "with 8 rows of it less that without" in section.answer and "with 4 rows, less that with" in section.answer
+
+
 def test_equal_labels_say_where_there_are_too_few(tmp_path):
     text = PLAN.replace("rows = [4, 8]", 'rows = [4, 39]\nmix = "equal"').replace('["english", "steps"]', '["steps"]')
     with pytest.raises(Exception, match="equally many"):
@@ -119,6 +143,7 @@ def test_the_whole_study(tmp_path, monkeypatch):
     assert "This is a test." in page and "multi − en" in page
     assert {path.suffix for path in (tmp_path / "report").rglob("*.*")} >= {".html", ".csv", ".png", ".svg", ".tex"}
     assert "multi (260 rows in 13 languages)" in study.methods
+    assert "; the models with rows of an added language with 2 draws and 1 seed." in study.methods
 
 
 def test_reliability_and_confusion_count_every_row(results):
