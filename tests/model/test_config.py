@@ -83,6 +83,10 @@ BAD = {
     "high_freq_factor must be above": OLD | {"rope_scaling": ROPE | {"high_freq_factor": 0.5}},
     "rope_type and type disagree": OLD | {"rope_scaling": ROPE | {"type": "linear"}},
     "rope_scaling: 8": OLD | {"rope_scaling": 8},
+    "original_max_position_embeddings: 8192.5 is not a whole number":
+        OLD | {"rope_scaling": ROPE | {"original_max_position_embeddings": 8192.5}},
+    "original_max_position_embeddings: 100,000,000,000,000,000,000 is beyond any model's":
+        OLD | {"rope_scaling": ROPE | {"original_max_position_embeddings": 10**20}},
     "rope_theta occurs twice": OLD | {"rope_parameters": ROPE | {"rope_theta": 1.0}},
     "rope_scaling and rope_parameters disagree": OLD | {"rope_parameters": ROPE | {"factor": 8.0}},
     "dtype and torch_dtype disagree": OLD | {"dtype": "float32"},
