@@ -150,6 +150,19 @@ def test_all_keys_that_transformers_4_and_5_write_are_known():
     assert LlamaConfig.from_dict(new).num_hidden_layers == 2
 
 
+def test_what_a_file_leaves_out_is_what_transformers_takes():
+    """Deliberate break: in `LlamaConfig.from_dict` take Llama 3's epsilon, 1e-5, for a file without the key."""
+    from transformers import LlamaConfig as Reference
+
+    few = {key: OLD[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                                     "num_attention_heads")}
+    ours, theirs = LlamaConfig.from_dict(few | {"model_type": "llama"}), Reference(**few)
+    for key in ("num_key_value_heads", "head_dim", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings",
+                "attention_bias", "mlp_bias"):
+        assert getattr(ours, key) == getattr(theirs, key), key
+    assert ours.rope_theta == theirs.rope_parameters["rope_theta"] and ours.rope_scaling is None
+
+
 @pytest.mark.parametrize("text, message", [("{", "line 1: is not JSON"), ("[1]", "holds a list"), ("", "not JSON")])
 def test_files_that_are_no_config(tmp_path, text, message):
     path = tmp_path / "config.json"
