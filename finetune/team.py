@@ -25,6 +25,7 @@ T = TypeVar("T")
 GO, END = 1, 0
 PATIENCE = timedelta(hours=6)  # the others wait while the first one validates
 PRIME = 1_000_003  # between the seeds of two steps' dropout
+SEEDS = 2**64  # PyTorch takes those below
 NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")  # what torchrun tells each process
 TORCHRUN = "start the processes with python -m torch.distributed.run, or unset WORLD_SIZE to train in one"
 
@@ -141,7 +142,7 @@ class TeamTrainer(Trainer):
         """One optimiser step of all processes; see `Trainer.step`."""
         if self.team.is_first:
             self.team.tell(GO)
-        torch.manual_seed((self.seed + PRIME * self.step_count) * self.team.size + self.team.rank)
+        torch.manual_seed(((self.seed + PRIME * self.step_count) * self.team.size + self.team.rank) % SEEDS)
         return super().step()
 
     def _accumulate(self, indices: list[int], whole: list[int] | None = None) -> torch.Tensor:

@@ -176,18 +176,21 @@ class Reader:
         return default if value is None else value
 
     def integer(self, key: str, default: int | None = None) -> int:
-        value = self._value(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{self.where}: {key}: {value!r} is not a whole number above 0")
-        if value > _LARGEST.get(key, LARGEST):
-            raise UserError(f"{self.where}: {key}: {value:,} is beyond any model's; at most "
-                            f"{_LARGEST.get(key, LARGEST):,} is read")
-        return value
+        return self._whole(key, self._value(key, default), _LARGEST.get(key, LARGEST))
 
     def number(self, key: str, default: float | None) -> float:
-        value = self._value(key, default)
+        return self._positive(key, self._value(key, default))
+
+    def _whole(self, name: str, value, most: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UserError(f"{self.where}: {name}: {value!r} is not a whole number above 0")
+        if value > most:
+            raise UserError(f"{self.where}: {name}: {value:,} is beyond any model's; at most {most:,} is read")
+        return value
+
+    def _positive(self, name: str, value) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise UserError(f"{self.where}: {key}: {value!r} is not a number above 0")
+            raise UserError(f"{self.where}: {name}: {value!r} is not a number above 0")
         return float(value)
 
     def boolean(self, key: str, default: bool) -> bool:
@@ -243,14 +246,11 @@ class Reader:
         for key, value in (("rope_scaling", old), ("rope_parameters", new)):
             if value is not None and not isinstance(value, dict):
                 raise UserError(f"{self.where}: {key}: {value!r} is not an object")
-        written = [source["rope_theta"] for source in (self.raw, old or {}, new or {})
+        written = [self._positive("rope_theta", source["rope_theta"]) for source in (self.raw, old or {}, new or {})
                    if source.get("rope_theta") is not None]
-        for theta in written:
-            if isinstance(theta, bool) or not isinstance(theta, int | float) or not 0 < theta < float("inf"):
-                raise UserError(f"{self.where}: rope_theta: {theta!r} is not a number above 0")
         if len(set(written)) > 1:
             raise UserError(f"{self.where}: rope_theta occurs twice, with different values: {sorted(written)}")
-        theta = float(written[0]) if written else 10000.0
+        theta = written[0] if written else 10000.0
         found = [self._scaling(key, value) for key, value in (("rope_scaling", old), ("rope_parameters", new)) if value]
         if len(found) == 2 and found[0] != found[1]:
             raise UserError(f"{self.where}: rope_scaling and rope_parameters disagree; keep the one that is right")
@@ -275,11 +275,9 @@ class Reader:
                 raise UserError(f"{self.where}: {key}: unknown key '{name}' for rope_type '{kind}'")
         if kind == "default":
             return None
-        for name in names:
-            number = rest.get(name)
-            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
-                raise UserError(f"{self.where}: {key}: {name}: {number!r} is not a number above 0")
-        if rest["high_freq_factor"] <= rest["low_freq_factor"]:
+        *numbers, window = names
+        factor, low, high = (self._positive(f"{key}: {name}", rest.get(name)) for name in numbers)
+        if high <= low:
             raise UserError(f"{self.where}: {key}: high_freq_factor must be above low_freq_factor")
-        return RopeScaling(float(rest["factor"]), float(rest["low_freq_factor"]), float(rest["high_freq_factor"]),
-                           int(rest["original_max_position_embeddings"]))
+        return RopeScaling(factor, low, high, self._whole(f"{key}: {window}", rest.get(window),
+                                                          _LARGEST["max_position_embeddings"]))

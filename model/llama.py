@@ -176,8 +176,9 @@ class LlamaForCausalLM(nn.Module):
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Full-vocabulary logits (..., D) -> (..., V) in hidden's dtype; a head of another dtype is cast in slices."""
         weight = self.head_weight
-        size = len(weight) if weight.dtype == hidden.dtype else HEAD_CHUNK
-        return torch.cat([linear(hidden, part) for part in weight.split(size)], dim=-1)
+        if weight.dtype == hidden.dtype:
+            return linear(hidden, weight)
+        return torch.cat([linear(hidden, part) for part in weight.split(HEAD_CHUNK)], dim=-1)
 
     def label_logits(self, hidden: torch.Tensor, label_ids: torch.Tensor, filled: bool = False) -> torch.Tensor:
         """Logits of C tokens only: (R, D), (C,) -> (R, C), in at least float32.

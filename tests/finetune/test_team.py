@@ -19,8 +19,9 @@ from torch import distributed
 from common.errors import UserError
 from common.files import ROOT
 from finetune import weights
+from finetune.loop import Trainer
 from finetune.memory import Piece
-from finetune.team import Team
+from finetune.team import Team, TeamTrainer
 from model.config import LlamaConfig
 from tests.programs.hostile import shared_world  # noqa: F401
 from tests.small import SHAPE
@@ -80,6 +81,20 @@ def test_shares_hold_every_post_once():
     for count in (1, 3, 8):
         found = [Team(rank, 3).share(list(range(count))) for rank in range(3)]
         assert sorted(index for share in found for index in share) == list(range(count))
+
+
+@pytest.mark.parametrize("seed", [123, 2**63 - 1])
+def test_every_step_and_process_draws_dropout_of_its_own(monkeypatch, seed):
+    """The largest seed of `--seed` ended in a ValueError. Deliberate break: leave the rank, or the step, out."""
+    monkeypatch.setattr(Trainer, "step", lambda self: torch.rand(4).tolist())
+    drawn = []
+    for rank in range(2):
+        trainer = object.__new__(TeamTrainer)
+        trainer.team, trainer.seed = Team(rank, 2), seed
+        trainer.team.tell = lambda word: word
+        for trainer.step_count in range(3):
+            drawn.append(tuple(trainer.step()))
+    assert len(set(drawn)) == 6
 
 
 @pytest.fixture

@@ -83,6 +83,10 @@ BAD = {
     "high_freq_factor must be above": OLD | {"rope_scaling": ROPE | {"high_freq_factor": 0.5}},
     "rope_type and type disagree": OLD | {"rope_scaling": ROPE | {"type": "linear"}},
     "rope_scaling: 8": OLD | {"rope_scaling": 8},
+    "original_max_position_embeddings: 8192.5 is not a whole number":
+        OLD | {"rope_scaling": ROPE | {"original_max_position_embeddings": 8192.5}},
+    "original_max_position_embeddings: 100,000,000,000,000,000,000 is beyond any model's":
+        OLD | {"rope_scaling": ROPE | {"original_max_position_embeddings": 10**20}},
     "rope_theta occurs twice": OLD | {"rope_parameters": ROPE | {"rope_theta": 1.0}},
     "rope_scaling and rope_parameters disagree": OLD | {"rope_parameters": ROPE | {"factor": 8.0}},
     "dtype and torch_dtype disagree": OLD | {"dtype": "float32"},
@@ -144,6 +148,19 @@ def test_all_keys_that_transformers_4_and_5_write_are_known():
     assert LlamaConfig.from_dict(OLD | old) == LlamaConfig.from_dict(OLD)
     new = json.loads(Reference(layer_types=["full_attention"] * 2, num_hidden_layers=2).to_json_string())
     assert LlamaConfig.from_dict(new).num_hidden_layers == 2
+
+
+def test_what_a_file_leaves_out_is_what_transformers_takes():
+    """Deliberate break: in `LlamaConfig.from_dict` take Llama 3's epsilon, 1e-5, for a file without the key."""
+    from transformers import LlamaConfig as Reference
+
+    few = {key: OLD[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                                     "num_attention_heads")}
+    ours, theirs = LlamaConfig.from_dict(few | {"model_type": "llama"}), Reference(**few)
+    for key in ("num_key_value_heads", "head_dim", "rms_norm_eps", "max_position_embeddings", "tie_word_embeddings",
+                "attention_bias", "mlp_bias"):
+        assert getattr(ours, key) == getattr(theirs, key), key
+    assert ours.rope_theta == theirs.rope_parameters["rope_theta"] and ours.rope_scaling is None
 
 
 @pytest.mark.parametrize("text, message", [("{", "line 1: is not JSON"), ("[1]", "holds a list"), ("", "not JSON")])

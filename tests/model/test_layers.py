@@ -8,10 +8,25 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from model import llama
 from model.kv_cache import KVCache
-from model.layers import silu, swiglu
-from tests.small import random_model
+from model.layers import RMSNorm, silu, swiglu
+from model.rope import inverse_frequencies, rotation
+from tests.small import SHAPE, random_model
+
+
+class Operations(TorchDispatchMode):
+    """Notes the name of every operation within the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
 
 
 def inputs(dtype: torch.dtype, rows: int = 7) -> list[torch.Tensor]:
@@ -49,6 +64,41 @@ def test_an_input_without_gradient_stays_without():
     gate, up = inputs(torch.float32)
     swiglu(gate.detach(), up).sum().backward()
     assert gate.grad is None and up.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_norm_in_16_bits_rounds_where_transformers_does(dtype):
+    """Deliberate break: in `RMSNorm.plain` apply the gain before the rounding, or leave out the mean's float32."""
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    x, gain = (30 * torch.randn(rows, 96) for rows in (40, 1))  # squares beyond float16
+    ours, theirs = RMSNorm(96, 1e-6), LlamaRMSNorm(96, 1e-6)
+    for norm in (ours, theirs):
+        norm.weight.data = gain[0].to(dtype)
+    found = ours(x.to(dtype))
+    assert found.dtype == dtype and torch.equal(found, theirs(x.to(dtype)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_angles_of_a_16_bit_model_are_float32(dtype):
+    """At position 131,071, which no 16 bits hold. Deliberate break: in `rotation` compute the angles in `dtype`."""
+    positions, frequencies = torch.tensor([0, 257, 4099, 131071]), inverse_frequencies(random_model().config)
+    angles = positions.double()[:, None] * frequencies.double()
+    for part, exact in zip(rotation(positions, frequencies, dtype), (angles.cos(), angles.sin()), strict=True):
+        assert part.dtype == dtype
+        torch.testing.assert_close(part.double(), exact, rtol=0, atol=0.01)  # 131,071 in float32 is .004 off
+
+
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_logits_are_made_once(monkeypatch, stored):
+    """A head of another dtype is cast in slices; one of the model's own is read as it stands, and nothing is joined."""
+    monkeypatch.setattr(llama, "HEAD_CHUNK", 128)
+    model, hidden = random_model(), torch.randn(5, SHAPE["hidden_size"])
+    model.model.embed_tokens.to(stored)
+    with torch.no_grad(), Operations() as seen:
+        found = model.logits(hidden)
+    assert seen.names.count("aten.cat.default") == (stored != torch.float32)
+    torch.testing.assert_close(found, hidden @ model.head_weight.float().t(), rtol=1e-5, atol=1e-5)
 
 
 def test_a_printed_model_shows_its_sizes():
