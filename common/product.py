@@ -6,11 +6,21 @@ On a CPU, PyTorch gives float32 products to MKL. Here oneDNN, which PyTorch also
 reasons: a row's bits do not depend on how many rows are multiplied with it, at any thread count and rank (MKL's do for
 narrow products), and it was 1.1 to 1.4 times as fast on the AMD CPU where this was measured (LOG.md). Everything else
 (other dtypes, other devices, builds without oneDNN) goes through `torch.nn.functional.linear`.
+
+oneDNN compiles a product for each number of tokens that it meets and keeps what it made, as PyTorch does once more: a
+thousand of each, hundreds of megabytes after some hundred batches of different lengths. A layer has a few dozen
+products, so `KEPT` are enough for the next layer to find its own. Where the two variables are set, that counts.
 """
+
+import os
 
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
+
+KEPT = 64
+for _cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):  # both are read at the first product
+    os.environ.setdefault(_cache, str(KEPT))
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 

@@ -1,15 +1,19 @@
 """The product and its hand-written backward against PyTorch's linear and autograd.
 
 Deliberate break: in `common.product._Linear.backward` leave out a `.t()`, or return the bias's sum over the last axis;
-leave out the check in `matmul`.
+leave out the check in `matmul`; set a cache's capacity to 1,024.
 """
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from common.files import ROOT
 from common.product import linear, matmul
 
 
@@ -102,3 +106,25 @@ def test_what_does_not_fit_is_said(x, says, grad):
     _, weight, _ = tensors(torch.float32, (60,), (False, grad, False))
     with pytest.raises(ValueError, match=re.escape(says)), torch.set_grad_enabled(grad):
         linear(x, weight)
+
+
+MANY_LENGTHS = """
+import torch
+from common.product import _ONEDNN, matmul
+from tests.finetune.measured import anonymous
+weight, x = torch.ones(256, 256), torch.ones(700, 256)
+matmul(x, weight)
+before = anonymous()
+for tokens in range(200, 650):
+    matmul(x[:tokens], weight)
+print((anonymous() - before) / 1e6 if _ONEDNN else 0.0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+def test_products_of_many_lengths_are_not_all_kept():
+    """Each length's compiled product was kept, up to a gigabyte in a fine-tune of the small base."""
+    bare = {key: value for key, value in os.environ.items() if not key.endswith("_CACHE_CAPACITY")}
+    child = subprocess.run([sys.executable, "-c", MANY_LENGTHS], cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    assert float(child.stdout) < 150  # megabytes; 300 without a limit
