@@ -195,7 +195,7 @@ def test_output_never_fails_on_a_character(encoding):
     out, err = child.stdout.decode(name), child.stderr.decode(name)
     assert child.returncode == 2 and "Traceback" not in err and err.startswith("error: ") and err.count("\n") == 1
     plain = {"ascii": '--- "g??" -6.6 +-1', "latin-1": '--- "gö\xe7" -6.6 ±1', "cp1252": "--- “göç” -6.6 ±1"}
-    expected = f"{plain.get(name, '─── “göç” −6.6 ±1')} 移民 \ud800 🙂"  # a number keeps its sign
+    expected = f"{plain.get(name, '─── “göç” −6.6 ±1')} 移民 \\ud800 🙂"  # a number keeps its sign
     assert out.strip() == expected.encode(name, "replace").decode(name)
 
 
