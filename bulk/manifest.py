@@ -29,7 +29,8 @@ def manifest_path(folder: Path, part: tuple[int, int] | None = None) -> Path:
 
 
 def read_manifest(path: Path) -> dict[str, dict]:
-    """The facts of each whole file by its name; none where there is no manifest yet. Raises `UserError`."""
+    """The facts of each whole file by its name; none where there is no manifest yet. Raises `UserError`, also for a
+    name that leads out of the manifest's folder."""
     if not path.exists():
         return {}
     check_plain(path)
@@ -37,7 +38,8 @@ def read_manifest(path: Path) -> dict[str, dict]:
     files = raw.get("files") if isinstance(raw, dict) and raw.get("schema") == 1 else None
     good = isinstance(files, dict) and all(
         isinstance(facts, dict) and all(type(facts.get(key)) is kind for key, kind in FACTS.items())
-        for facts in files.values())
+        and all(one == Path(str(one)).name for one in (name, facts.get("output", name)))
+        for name, facts in files.items())
     if not good:
         raise UserError(f"{path}: is no manifest of labels; move it away, and label with --overwrite")
     return files

@@ -2,10 +2,12 @@
 
 Inputs are fetched into a local folder, `--spool`, and outputs grow there, since a file that can be gone on with after a
 kill needs a disk; what is whole is then put where it belongs. What was fetched stays in the spool as long as its
-address says that it is the same.
+address says that it is the same. Passwords and keys in an address are in no error's line, which a cluster keeps in
+files that others read.
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from common.errors import UserError
 from common.files import atomic_write
 from data.inputs import is_known
 
+SECRET = re.compile(r"(?<=://)[^/\s:]*:[^/\s]*@|(?<=https://)[^/\s]*@|(?<=\?)[^\s?=]+=[^\s)]+")
 STORES = frozenset(("s3", "s3a", "gs", "gcs", "az", "abfs"))
 MARK = ".fetched.json"  # beside what was fetched: which state of it that was
 
@@ -22,6 +25,11 @@ MARK = ".fetched.json"  # beside what was fetched: which state of it that was
 def is_remote(name: str | None) -> bool:
     """Whether a name is an address: `s3://bucket/a.csv`."""
     return name is not None and "://" in name
+
+
+def hidden(text: str) -> str:
+    """`hidden("ftp://me:word@host/a.csv?sig=b") -> "ftp://...host/a.csv?..."`."""
+    return SECRET.sub("...", text)
 
 
 @contextmanager
@@ -35,8 +43,8 @@ def on_this_machine(options) -> Iterator[None]:
         yield
         return
     if is_remote(options.output) and not options.spool:
-        raise UserError(f"--output {options.output}: needs --spool DIR, a folder on this machine's disk, where the "
-                        "labels lie until they are whole")
+        raise UserError(hidden(f"--output {options.output}: needs --spool DIR, a folder on this machine's disk, where "
+                               "the labels lie until they are whole"))
     with tempfile.TemporaryDirectory(prefix="spool-") as scratch:
         spool = Path(options.spool or scratch)
         names = []
@@ -62,7 +70,7 @@ def check_bucket(address: str) -> None:
     try:
         system.info(bucket)
     except FileNotFoundError as error:
-        raise UserError(f"--output {address}: there is no bucket {bucket}; make it, or name another") from error
+        raise UserError(hidden(f"--output {address}: there is no bucket {bucket}; make it, or name another")) from error
     except (OSError, ValueError):  # whoever may write there need not be allowed to look; `put` will tell
         return
 
@@ -88,10 +96,10 @@ def fetch(address: str, folder: Path) -> tuple[list[str], bool]:
         else:
             found, is_one = [path] if system.exists(path) else [], True
         if not found:
-            raise UserError(f"--input {address}: no such file is there")
+            raise UserError(hidden(f"--input {address}: no such file is there"))
         return [str(_fetched(system, one, folder / f"{number}")) for number, one in enumerate(found)], is_one
     except (OSError, ValueError) as error:
-        raise UserError(f"--input {address}: cannot be fetched ({error})") from error
+        raise UserError(hidden(f"--input {address}: cannot be fetched ({error})")) from error
 
 
 def _fetched(system, path: str, folder: Path) -> Path:
@@ -118,10 +126,10 @@ def put(local: Path, address: str) -> None:
             if not _has_buckets(system):  # those have no folders either
                 system.makedirs(system._parent(target), exist_ok=True)
             system.put_file(str(one), target)
-            print(f"put: {system.unstrip_protocol(target)}")
+            print(hidden(f"put: {system.unstrip_protocol(target)}"))
     except (OSError, ValueError) as error:
-        raise UserError(f"--output {address}: could not be put there ({error}); the labels are whole in {local}, and "
-                        "the same command with --resume puts them again") from error
+        raise UserError(hidden(f"--output {address}: could not be put there ({error}); the labels are whole in {local},"
+                               " and the same command with --resume puts them again")) from error
 
 
 def _system(address: str):
@@ -129,11 +137,13 @@ def _system(address: str):
     try:
         import fsspec
     except ImportError as error:
-        raise UserError(f"{address}: needs fsspec: pip install fsspec (for s3://: s3fs; for hf://: huggingface_hub)"
-                        ) from error
+        raise UserError(hidden(f"{address}: needs fsspec: pip install fsspec (for s3://: s3fs; for hf://: "
+                               "huggingface_hub)")) from error
     try:
         return fsspec.core.url_to_fs(address)
     except ImportError as error:  # of the package for this kind of address
-        raise UserError(f"{address}: {error}") from error
+        raise UserError(hidden(f"{address}: {error}")) from error
     except ValueError as error:
-        raise UserError(f"{address}: is no address that fsspec knows ({error})") from error
+        raise UserError(hidden(f"{address}: is no address that fsspec knows ({error})")) from error
+    except OSError as error:  # ftp:// asks its server at once
+        raise UserError(hidden(f"{address}: cannot be reached ({error})")) from error

@@ -16,12 +16,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import NoReturn, TypeVar
 
 E = TypeVar("E", bound=BaseException)
 UNFINISHED = 75  # "temporary failure; try again" (sysexits.h)
 LONGEST = 1200  # characters of an error's line
+HARMLESS = "\u00a0\u202f\u3000\u200c\u200d"  # spaces and joiners of names (Persian, Hindi, emoji)
 # Signs of ours that a terminal may lack (Windows' cp1252 has neither the minus nor the rule), and what it gets instead.
 PLAIN = {"−": "-", "─": "-", "–": "-", "“": '"', "”": '"', "…": "...", "×": "x", "±": "+-", "█": "#"}
 WHAT_HELPS = {
@@ -78,6 +79,21 @@ def escaped(text: str, keep: str = "") -> str:
                    for char in text)
 
 
+class Shown:
+    """A text stream for a person's eyes: of labels, names and posts that are printed, no sign moves a terminal's
+    cursor. `stream`: the one behind it, which takes everything."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        self.stream.write(text if text.isprintable() else escaped(text, keep=f"\n\t{HARMLESS}"))
+        return len(text)
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
 def _shortened(text: str, longest: int) -> str:
     if len(text) <= longest:
         return text
@@ -93,7 +109,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
 
     A character that the terminal lacks is printed as a plainer one (`PLAIN`) or as a question mark. What libraries warn
     of goes to stdout, a line each, so that an error is all that stands on stderr. A stream that was closed by whoever
-    started the program (`>&-`) is an empty one.
+    started the program (`>&-`) is an empty one. stdout is `Shown`.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -104,7 +120,7 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             stream.reconfigure(errors=how)
     is_whole = argv is None and not (sys.flags.interactive or hasattr(builtins, "__IPYTHON__"))  # as `%run` is not
     before = logging.lastResort
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(Shown(sys.stdout)):
         warnings.showwarning = lambda message, *_: _show_warning(message)
         logging.lastResort = _ShownWarnings(logging.WARNING)  # of those that nobody else handles
         try:

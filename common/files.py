@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.errors import UserError, behind
 from common.leftovers import beside, clear, meant, patiently, put_folder, remove
-from common.reading import check_path, open_plain
+from common.reading import check_path, open_plain, open_to_write
 from common.reading import read_json as read_json
 from common.reading import read_toml as read_toml
 
@@ -65,7 +65,7 @@ def _opened(new: Path, path: Path, mode: str):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear(path.parent, path.name)
-        return open(new, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""}))
+        return open_to_write(new, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""}))
     except OSError as error:
         raise UserError(f"{meant(path)}: cannot be written ({error.strerror}); choose another place") from error
 
@@ -120,6 +120,8 @@ def scratch_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     new = beside(path)
     clear(path.parent, path.name)
+    with suppress(OSError):
+        remove(new)  # what has this very name is not this process's: perhaps a link to somewhere else
     with making(new):
         try:
             yield new

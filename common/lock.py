@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from common.errors import UserError
+from common.reading import open_to_write
 
 LOCK = ".lock"
 FAR = 1 << 30  # the byte that Windows locks: it keeps others from reading what it locks, so it lies behind the text
@@ -138,7 +139,7 @@ def open_locked(path: Path, buffering: int = -1):
     Raises `BlockingIOError` where another has locked it.
     """
     while True:
-        handle = open(path, "a+b", buffering)  # noqa: SIM115 - open for as long as it is locked
+        handle = open_to_write(path, "a+b", buffering)  # open for as long as it is locked
         try:
             is_locked = lock_handle(handle)
         except BlockingIOError:

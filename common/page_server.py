@@ -5,19 +5,25 @@
 Whoever asks must know the random token in the address, speak to this very host and port (else a foreign name that
 resolves to this machine could be used to read answers), and, to have anything answered, come from this page (Origin)
 and send JSON. Answers are never stored by the browser. What the page may load or run is said by its policy.
+
+The token stands in the browser's command line, which every user of a shared machine can read. So where the system says
+whose a connection is (Linux does), another user's is closed before anything is read from it.
 """
 
 import base64
 import hashlib
 import hmac
 import json
+import os
 import secrets
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from common.errors import UserError, one_line
 from common.reading import json_value
@@ -45,6 +51,26 @@ def joined(page: str, style: str, script: str, data: dict) -> tuple[str, str]:
     return page, policy
 
 
+def is_own(client: tuple[str, int], server: tuple[str, int]) -> bool:
+    """Whether a connection within this machine is of this user (or root), or the system does not tell. To root, which
+    is who a program in a container often is, whoever looks at its page is another: there the token alone decides.
+
+    Linux lists each end of a connection with its owner, (local, remote, ..., user at 7, ..., inode at 9); a program
+    with IPv6 sockets stands in the second list. An end that its program has closed has no inode, and nobody waits there
+    for an answer.
+    """
+    one, other = (f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}" for host, port in
+                  (client, server))
+    ends = []
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            ends += [line.split() for line in Path("/proc/net", name).read_text(encoding="ascii").splitlines()[1:]]
+    if not any(end[1].endswith(other) and end[2].endswith(one) for end in ends):
+        return True  # not even our own end is listed
+    owners = [int(end[7]) for end in ends if end[1].endswith(one) and end[2].endswith(other) and end[9] != "0"]
+    return os.getuid() == 0 or (bool(owners) and set(owners) <= {0, os.getuid()})
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -54,6 +80,9 @@ class _Server(ThreadingHTTPServer):
         self.page, self.policy, self.answer = page, policy, answer
         self.token = secrets.token_urlsafe(24)
         self.hosts = tuple(f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost"))
+
+    def verify_request(self, request, client_address) -> bool:
+        return is_own(client_address, self.server_address)
 
     def handle_error(self, request, client_address):
         if not isinstance(sys.exception(), ConnectionError):  # a page that was closed is no defect

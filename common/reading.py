@@ -5,6 +5,7 @@ is larger than its kind can be, nesting that takes Python's stack, a whole numbe
 number that is too large for a float, NaN and infinity, half a surrogate pair, which no file and no terminal takes.
 
     open_plain, read_bytes      a plain file, or a `UserError` that says what is there instead
+    open_to_write               a file that is written where it lies, and never through a link
     read_json, read_toml        a whole document out of one
     json_value                  a document that is at hand already: a line of a log, the bytes of a tensor
     whole_lines                 the lines of a log that is written to
@@ -49,6 +50,24 @@ def open_plain(path: str | Path) -> BinaryIO:
         return open(path, "rb")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def open_to_write(path: str | Path, mode: str, buffering: int = -1, **words):
+    """`open` for a file that is written where it lies, and not beside it.
+
+    A link in its place is not followed: in a folder that others made or may write to, it could lead to any file of
+    whoever runs the program. Raises `OSError` for one, and for a pipe or a device.
+    """
+    def opener(name, flags: int) -> int:
+        if os.path.islink(name):
+            raise OSError(errno.ELOOP, f"{os.path.basename(name)} is a link, which is not written through", str(name))
+        number = os.open(name, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+        if stat.S_ISREG(os.fstat(number).st_mode):
+            return number
+        os.close(number)
+        raise OSError(errno.EINVAL, f"{os.path.basename(name)} is a pipe or a device", str(name))
+
+    return open(path, mode, buffering, opener=opener, **words)
 
 
 def check_plain(path: str | Path) -> None:

@@ -10,9 +10,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.errors import escaped
+from common.errors import HARMLESS, escaped
 
-HARMLESS = "\u00a0\u202f\u3000\u200c\u200d"  # spaces and joiners of names (Persian, Hindi, emoji): they move nothing
 EIGHTHS = " ▏▎▍▌▋▊▉█"  # the blocks that end a bar
 
 

@@ -24,7 +24,7 @@ from common.errors import UserError
 from common.files import sha256_file
 from common.leftovers import patiently
 from common.lock import open_locked
-from common.reading import check_plain, json_value, whole_lines
+from common.reading import check_plain, json_value, open_to_write, whole_lines
 from data.writers import PARQUET, PLAIN, Sheet, finish, is_gzipped, output_format, plain_format, plain_rows
 
 OTHER_OPTIONS = {"delimiter": "--delimiter", "quote": "--quote", "longest": "--longest-row", "others": "columns",
@@ -67,7 +67,7 @@ class GrowingFile:
                 self._rows = self._journal
                 return self
             try:
-                self._rows = open(rows, "a+b")
+                self._rows = open_to_write(rows, "a+b")
             except OSError:
                 self._journal.close()
                 if not journal.stat().st_size:
@@ -133,7 +133,7 @@ class GrowingFile:
             return self._hash.hexdigest()
         beside = self.path.with_name(f".{self.path.name}.whole.partial")
         try:
-            with open(beside, "wb") as handle:
+            with open_to_write(beside, "wb") as handle:
                 finish(rows, handle, self.path, self.reals)
                 handle.flush()
                 os.fsync(handle.fileno())

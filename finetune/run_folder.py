@@ -32,7 +32,7 @@ from common.files import ROOT, atomic_write, check_place, making, sha256_file, w
 from common.leftovers import clear_below, holds_nothing, remove
 from common.lock import hold
 from common.options import check_value
-from common.reading import check_path, json_value, open_plain, whole_lines
+from common.reading import check_path, json_value, open_plain, open_to_write, whole_lines
 from common.run_json import SCHEMA, read_run_json
 from common.states import read_state
 from finetune.checkpoint import check_parts
@@ -106,7 +106,7 @@ class RunFolder:
     def append_log(self, line: dict) -> None:
         """Add one line to log.jsonl."""
         try:
-            with open(self.log_path, "a", encoding="utf-8") as handle:
+            with open_to_write(self.log_path, "a", encoding="utf-8") as handle:
                 handle.write(json.dumps(line) + "\n")
         except OSError as error:
             raise UserError(f"{self.log_path}: cannot be written ({error.strerror}); free some space, then "

@@ -29,6 +29,7 @@ from common.device import MachineOptions
 from common.errors import UserError
 from common.files import ROOT, atomic_write, find_path, sha256_json, write_json
 from common.lock import hold
+from common.reading import open_to_write
 from common.run_json import read_run_json
 from data.codebook import Codebook, load_codebook
 from data.prompt import Prompt
@@ -131,7 +132,7 @@ class Runner:
         if (run / "run.json").exists():
             words = ["--resume", "--out", str(run)]
         command = [sys.executable, "-X", "utf8", str(ROOT / "study" / "child.py"), *words]  # its log is read as that
-        with open(folder / "train.log", "w", encoding="utf-8") as log:
+        with open_to_write(folder / "train.log", "w", encoding="utf-8") as log:
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
         with child:  # its input stays open, and empty, for as long as this process lives
             self._children.add(child)

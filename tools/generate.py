@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.device import DTYPES, choose_device, choose_dtype
-from common.errors import UserError, run_program
+from common.errors import UserError, escaped, run_program
 from common.options import option, parse_options
 from common.reading import check_path
 from inference.generate import TextStream, chat_ids, generate
@@ -83,20 +83,21 @@ def main(argv: list[str]) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 must not end the program
     show = visible if sys.stdout.isatty() else str
+    out = sys.stdout if sys.stdout.isatty() else getattr(sys.stdout, "stream", sys.stdout)  # a file gets all signs
     stream = TextStream(tokenizer, skip_space=options.chat or not options.prompt)
     tokens = generate(model, ids, options.max_new_tokens, stop_ids, temperature=options.temperature,
                       top_p=options.top_p, seed=options.seed, vocab_size=tokenizer.vocab_size)
     if not options.chat:
-        print(show(options.prompt), end="", flush=True)
+        print(show(options.prompt), end="", flush=True, file=out)
     started, count, last = time.perf_counter(), 0, None
     for last in tokens:
         count += 1
         if last not in stop_ids:
-            print(show(stream.feed(last)), end="", flush=True)
-    print(show(stream.finish()), flush=True)
-    reason = f"ended by {tokenizer.token_bytes(last).decode()}" if last in stop_ids else "ended by --max-new-tokens"
+            print(show(stream.feed(last)), end="", flush=True, file=out)
+    print(show(stream.finish()), flush=True, file=out)
+    reason = escaped(tokenizer.token_bytes(last).decode()) if last in stop_ids else "--max-new-tokens"
     speed = count / (time.perf_counter() - started)
-    print(f"{len(ids)} tokens read, {count} written, {reason}, {speed:.1f} tokens/s", file=sys.stderr)
+    print(f"{len(ids)} tokens read, {count} written, ended by {reason}, {speed:.1f} tokens/s", file=sys.stderr)
 
 
 def visible(text: str) -> str:

@@ -62,6 +62,18 @@ def test_without_fsspec_it_is_one_line(monkeypatch):
         remote.fetch("s3://bucket/a.csv", Path("spool"))
 
 
+@pytest.mark.parametrize("address", ["ftp://me:mine@127.0.0.1:9/a.csv", "s3://me:mine@bucket/a.csv",
+                                     "https://mine@host/a.csv", "nothing://host/a.csv?sig=mine"])
+@pytest.mark.parametrize("option", ["--input", "--output"])
+def test_no_password_of_an_address_is_in_an_errors_line(world, address, option):  # noqa: F811
+    """Deliberate break: in bulk/remote.py let `hidden` return its text."""
+    pytest.importorskip("fsspec", reason="needs fsspec")
+    other = ["--input", world.test, "--spool", "spool"] if option == "--output" else ["--output", "labels.csv"]
+    line = refused(classify.main, *words(world, option, address, *other))
+    assert "mine" not in line and address.partition("://")[0] in line and "a.csv" in line
+    assert remote.hidden("hf://datasets/me/posts@main/a?.csv") == "hf://datasets/me/posts@main/a?.csv"
+
+
 @pytest.fixture
 def bucket(monkeypatch):
     """A bucket of a local moto server, and s3fs's view of it."""

@@ -195,7 +195,7 @@ def test_output_never_fails_on_a_character(encoding):
     out, err = child.stdout.decode(name), child.stderr.decode(name)
     assert child.returncode == 2 and "Traceback" not in err and err.startswith("error: ") and err.count("\n") == 1
     plain = {"ascii": '--- "g??" -6.6 +-1', "latin-1": '--- "gö\xe7" -6.6 ±1', "cp1252": "--- “göç” -6.6 ±1"}
-    expected = f"{plain.get(name, '─── “göç” −6.6 ±1')} 移民 \ud800 🙂"  # a number keeps its sign
+    expected = f"{plain.get(name, '─── “göç” −6.6 ±1')} 移民 \\ud800 🙂"  # a number keeps its sign
     assert out.strip() == expected.encode(name, "replace").decode(name)
 
 
@@ -231,3 +231,16 @@ def test_a_stream_that_is_closed_is_an_empty_one(tmp_path):
             "open(words[0], 'wb').write(sys.stdin.buffer.read() + b'done')))")
     found = subprocess.run(f"{sys.executable} -c \"{code}\" {tmp_path / 'out'} <&- >&- 2>&-", shell=True, cwd=ROOT)
     assert found.returncode == 0 and (tmp_path / "out").read_bytes() == b"done"
+
+
+def test_what_is_printed_moves_no_cursor(capsys):
+    """Deliberate break: in common/errors.py leave out `redirect_stdout`."""
+    before = sys.stdout
+    for kind in ("ANSI", "C1", "bidi"):
+        for text in KINDS[kind]:
+            run_program(lambda argv, text=text: print(f"label '{text}'\tone\ntwo"), [])
+            shown = capsys.readouterr().out
+            first, rest = shown.split("\t")
+            assert first.isprintable() and "\\" in first and rest == "one\ntwo\n"
+    run_program(lambda argv: print("göç\u00a0می\u200cروم 移民"), [])
+    assert capsys.readouterr().out == "göç\u00a0می\u200cروم 移民\n" and sys.stdout is before

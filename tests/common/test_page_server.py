@@ -1,9 +1,13 @@
-"""The server of a page where Windows differs: Ctrl-C reaches a thread that sleeps alone, and a port is one program's.
+"""The server of a page where Windows differs: Ctrl-C reaches a thread that sleeps alone, and a port is one program's;
+and where Linux does: it says whose a connection is.
 
-Deliberate break: in common/page_server.py let `until_stopped` wait for an event, or leave out `allow_reuse_address`.
+Deliberate break: in common/page_server.py let `until_stopped` wait for an event, or leave out `allow_reuse_address` or
+`verify_request`.
 """
 
+import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -52,3 +56,36 @@ def test_two_programs_do_not_get_one_port(platform, may, monkeypatch):
         server.server_close()
     with serving(lambda: "", "", lambda what, content: {}) as address:
         assert address.startswith("http://127.0.0.1:")
+
+
+ASKING = """
+import os, socket, sys
+user, host, port, request = sys.argv[1:]
+kind, *_, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+if int(user):
+    os.setuid(int(user))
+with socket.socket(kind) as one:
+    one.connect(place)
+    try:
+        one.sendall(request.encode())
+        print(one.recv(12).decode())
+    except ConnectionError:
+        print("")
+"""
+
+
+def asked_by(user: int, address: str, host: str) -> str:
+    """How the answer begins that another process gets, which knows the token; user: who it becomes, 0: this one."""
+    _, _, own, token, _ = address.split("/")
+    request = f"GET /{token}/ HTTP/1.1\r\nHost: {own}\r\n\r\n"
+    words = [sys.executable, "-c", ASKING, str(user), host, own.partition(":")[2], request]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="this system does not say whose a connection is")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::ffff:127.0.0.1"])
+def test_another_user_of_the_machine_gets_nothing_even_with_the_token(host, monkeypatch):
+    with serving(lambda: "page", "", lambda what, content: {}) as address:
+        assert asked_by(0, address, host) == "HTTP/1.1 200"
+        monkeypatch.setattr(os, "getuid", lambda: 4711)
+        assert asked_by(65534 if os.geteuid() == 0 else 0, address, host) == ""

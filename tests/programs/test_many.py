@@ -144,6 +144,19 @@ def test_what_joining_refuses(world: World, tmp_path):
         damaged["files"]["a.2-of-2.csv"]["made_from"] |= change
         manifest.write_text(json.dumps(damaged))
         refused(join.main, "--folder", "parts", says=says)
+    for output, says in (("../a.csv", "is no manifest"), (str(tmp_path / "a.csv"), "is no manifest"),
+                         (7, "is no manifest"), (None, "of which file it is")):
+        damaged = json.loads(facts)  # its parts would be read, and removed, elsewhere
+        damaged["files"]["a.2-of-2.csv"] |= {"output": output}
+        if output is None:
+            del damaged["files"]["a.2-of-2.csv"]["output"]
+        manifest.write_text(json.dumps(damaged))
+        refused(join.main, "--folder", "parts", says=says)
+    damaged = {"schema": 1, "files": {"../a.csv": json.loads(facts)["files"]["a.2-of-2.csv"]}}
+    Path("parts/manifest.json").write_text(json.dumps(damaged))
+    manifest.write_text(facts)
+    refused(join.main, "--folder", "parts", says="is no manifest")
+    Path("parts/manifest.json").unlink()
     manifest.write_text('{"schema": 1, "files": []}')
     refused(join.main, "--folder", "parts", says="is no manifest")
     refused(join.main, "--folder", "in", says="has no manifest of a part")
