@@ -13,8 +13,8 @@ from report.intervals import rate_difference
 from report.words import counted
 
 PAPER = ("What the paper found: a model hundreds of times as large, fine-tuned on tweets in one or two languages, can "
-         "also tell whether a tweet is about immigration in languages that it was not fine-tuned on; which side a tweet "
-         "takes it gets right more often when it is fine-tuned on many languages.")
+         "also tell whether a tweet is about immigration in languages that it was not fine-tuned on; which side a "
+         "tweet takes it gets right more often when it is fine-tuned on many languages.")
 SAME = ("Why the two come out alike, as far as so few posts can tell: before, this base read the same sentences in all "
         "thirteen languages, so that a word and its translation mean nearly the same to it, and what it learns from a "
         "few English and Spanish posts holds for the others as well.")
