@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-from common.errors import ToBeContinued, UserError
+from common.errors import Shown, ToBeContinued, UserError
 from data.inputs import STDIN
 from data.writers import OUTPUT_FORMATS, PARQUET
 
@@ -35,7 +35,7 @@ def piped(options) -> Iterator[None]:
         path = Path(folder) / f"labels.{kind}"
         options.output = str(path)
         try:
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(Shown(sys.stderr)):
                 yield
         except ToBeContinued as error:
             raise UserError("--output -: was asked to end, and what goes into a pipe cannot be gone on with; with a "

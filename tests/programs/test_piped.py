@@ -38,6 +38,11 @@ def test_standard_output_has_the_file_and_nothing_else(world: World, tmp_path):
     assert call(classify.main, *words(world, "--input", posts, "--output", "file.csv")).code == 0
     ended = piped(world, "--input", posts, "--format", "csv.gz")
     assert gzip.decompress(ended.stdout) == Path("file.csv").read_bytes(), ended.stderr.decode()
+    named = tmp_path / "red\x1b[31m.jsonl"
+    named.write_bytes(posts.read_bytes())
+    ended = piped(world, "--input", named)
+    assert ended.stdout == Path("file.jsonl").read_bytes() and b"\x1b" not in ended.stderr
+    named.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.csv", "file.jsonl", "posts.jsonl"]
 
 
