@@ -141,7 +141,7 @@ def draw_pairs(labels: Sequence[int], each: int, most: int, seed: int) -> torch.
 
 
 def _load(folder: str | Path, kind: str, **options):
-    """The tokenizer and the encoder in a local folder; nothing is downloaded."""
+    """The tokenizer and the encoder in a local folder; nothing is downloaded, and no program of the folder is run."""
     try:
         import transformers
     except ImportError:
@@ -152,10 +152,11 @@ def _load(folder: str | Path, kind: str, **options):
                         "expected")
     loud = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity_error()  # its warning about a new head is expected; the rest is checked below
+    own = {"local_files_only": True, "trust_remote_code": False}  # unasked, transformers would ask at the terminal
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **own)
         model, found = getattr(transformers, kind).from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True, **options)
+            folder, **own, dtype=torch.float32, output_loading_info=True, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"baseline: {folder}: transformers cannot read an encoder there: {error}") from error
     finally:

@@ -58,8 +58,8 @@ def parts_in(folder: Path) -> list[Whole]:
     manifests = [read_manifest(manifest_path(folder, (number, parts))) for number in range(1, parts + 1)]
     names = dict.fromkeys(facts.get("output") for manifest in manifests for facts in manifest.values())
     if None in names:
-        raise UserError(f"{folder}: a part's manifest does not say which file it is of; label it again "
-                        "with --overwrite")
+        raise UserError(f"{folder}: a part's manifest does not say of which file it is; label it again with "
+                        "--overwrite")
     return [_whole(folder / name, manifests) for name in names]
 
 

@@ -5,6 +5,7 @@ of `_train` (dropout stays on), or take the mean over padding too in `set_fit`, 
 """
 
 import builtins
+import json
 import shutil
 from dataclasses import replace
 
@@ -81,6 +82,20 @@ def test_weights_that_lack_the_encoder_are_refused(encoder, tmp_path):
     save_file(tensors, tmp_path / "part" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"lack 1 tensors of the encoder, first .*layer\.1\.output\.dense\.weight"):
         fine_tune(tmp_path / "part", TEXTS, LABELS, 3, TEXTS, QUICK)
+
+
+@pytest.mark.parametrize("train", [fine_tune, set_fit])
+def test_no_program_of_the_folder_is_run(encoder, tmp_path, monkeypatch, train):
+    """Deliberate break: leave out `trust_remote_code`."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    its = {"AutoConfig": "its.Its", "AutoModel": "its.Its", "AutoModelForSequenceClassification": "its.Its"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "its", "auto_map": its}))
+    (folder / "its.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.setattr(builtins, "input", lambda *words: "y")
+    with pytest.raises(UserError, match="cannot read an encoder there"):
+        train(folder, TEXTS, LABELS, 3, TEXTS, QUICK)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_pairs():
