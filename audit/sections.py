@@ -83,14 +83,15 @@ def adapter(found: Mapping) -> list[Html]:
 def said_of_behaviour(found: Mapping) -> str:
     """The first line about pairs."""
     said = []
-    for expect, words in ((DIFFER, "should have two labels"), (SAME, "should have one label")):
+    for expect, words in ((DIFFER, "two labels"), (SAME, "one label")):
         if rows := [row for row in found["checks"] if row["expect"] == expect]:
             worst = max(rows, key=lambda row: row["rate"])
-            most = f"fails most of {counted(len(rows), 'check')}" if len(rows) > 1 else "fails"
-            said.append(f"of those that {words}, {worst['check'].replace('_', ' ')} {most}, in {worst['failures']:,} "
-                        f"of {worst['pairs']:,} ({percent(worst['rate'])}{spread(worst)})")
+            of = f"of the {counted(len(rows), 'check')} that should give {words}" if len(rows) > 1 else f"for {words}"
+            most = "fails most often" if len(rows) > 1 else "fails"
+            said.append(f"{of}, {worst['check'].replace('_', ' ')} {most}, in {worst['failures']:,} of "
+                        f"{worst['pairs']:,} ({percent(worst['rate'])}{spread(worst)})")
     picked = " What fails most was picked as the worst, so on other pairs it may fail less." if any(
-        "fails most" in words for words in said) else ""
+        "fails most often" in words for words in said) else ""
     return (f"Behaviour, on {counted(found['pairs'], 'minimal pair')} in {counted(len(found['languages']), 'language')}"
             f": {'; '.join(said)}.{picked}")
 

@@ -3,7 +3,7 @@
     python -m benchmarks.beside --count 20000
     python -m benchmarks.beside --count 1000000 --turns 1 --json million.json      memory and rate over a long job
 
-Posts are those of --posts over and over, each with a number behind it, so that none comes again, in a csv of five
+Posts are those of --posts over and over, each with a number behind it, so that none is repeated, in a csv of five
 columns. The model answers at once, all labels alike. Printed are microseconds of processor time a post, which other
 programs disturb less than the clock, medians over turns of all stages; `--json` also gets the program's memory and its
 processor time at every hundredth of the way.

@@ -4,7 +4,7 @@
 
 The plain loop is `Labeller.label` alone: nothing is read, no repeat is looked for, nothing is written. Beside it
 classify.py labels the same posts from a csv, by itself and by workers of Ray (extra `scale`), one thread each. All take
-turns. A rate is that behind the first window, so that neither starting Python nor starting a cluster is in it; what a
+turns. A rate is that after the first window, so that neither starting Python nor starting a cluster is in it; what a
 start takes stands in a column of its own.
 """
 

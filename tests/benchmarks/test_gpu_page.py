@@ -181,7 +181,7 @@ def test_steps_are_recorded_from_so_much_memory_on(tmp_path, template, free):
             for size in (free - 4, free)}
     assert fits == {free - 4: False, free: True}
     text = " ".join(PAGE.split())
-    assert "from 20 GB free on with the instruction first, from 28 GB with the paper's template" in text
+    assert "recorded where 20 GB are free with the instruction first, or 28 GB with the paper's template" in text
 
 
 def planned(tmp_path, template: str, free: float, count: int = 64, **more):

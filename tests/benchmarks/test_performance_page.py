@@ -56,6 +56,9 @@ def test_eight_bits_at_full_depth():
                            for one in (first, second))
         assert f"| {quoted} | {cells} | {goal} |" in PAGE
     before = found["memory given back, seconds a post"]
+    times = [one["float32"] / one["int8"] for one in (first, second)]
+    more = " ".join((ROOT / "docs" / "your-posts.md").read_text(encoding="utf-8").split())
+    assert 3.5 < min(times) < max(times) < 4.5 and "about four times as fast as float32" in more
     given = ["{:.2f} and {:.2f}".format(*(before[template][name] for template in both))
              for name in ("float32", "int8", "bfloat16")]
     assert "float32 took {} seconds a post, 8 bits {}, bfloat16 {}.".format(*given) in PAGE

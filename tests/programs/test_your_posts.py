@@ -27,7 +27,7 @@ from common.files import ROOT
 from data.codebook import load_codebook
 from finetune.defaults import LEAST_STEPS, enough_epochs
 from finetune.loop import steps_per_epoch
-from finetune.options import SMALL_MODEL, TrainOptions
+from finetune.options import ENOUGH, SMALL_MODEL, TrainOptions
 from tests.small import here, write_base
 
 EXAMPLE = ROOT / "docs" / "example"
@@ -96,6 +96,11 @@ def test_the_steps_are_those_of_the_recipe():
     options.least_steps = LEAST_STEPS
     steps = steps_per_epoch(posts, options.batch_size)
     assert f"  {steps * enough_epochs(options, steps):,} steps of {options.batch_size} posts" in TEXT
+
+
+def test_posts_enough_to_set_some_aside():
+    said = " ".join(TEXT.split())
+    assert f"sets a tenth of the posts aside (by itself where there are {ENOUGH} or more)" in said
 
 
 def test_the_page_shows_the_codebook_and_the_spreadsheet():

@@ -99,7 +99,8 @@ def write_peft(export: Export, folder: Path) -> tuple[list[str], str]:
     four_bits = trained if trained != "none" and not export.tensors.packed else None
     return [f"a LoRA adapter in peft's layout, for `{export.base.name}`",
             f"it was trained beside the base {BASES[trained].removesuffix(', as it was in training')}"
-            + ("; on the base as it is in its files its answers differ a little" if four_bits else "")
+            + ("; beside the base as its files have it, answers differ (`python -m tools.merge_report` shows by how "
+               "much)" if four_bits else "")
             ], export.usage("peft", four_bits=four_bits)  # fmt: skip
 
 
