@@ -20,7 +20,7 @@ from audit.subject import Subject, base_linears, level_of
 from loading.weights import Weights, expected_shapes, read_weights
 from lora.inject import replace
 from lora.layer import LoRALinear
-from model.layers import Linear, take
+from model.layers import Linear
 from model.llama import LlamaForCausalLM
 from quant.linear import NF4Linear
 
@@ -46,9 +46,9 @@ def dense_linear(like: nn.Module, weight: torch.Tensor, dtype: torch.dtype, devi
     """The linear `like`, bias included, with the 16-bit `weight` (out, in), cast as `load_model` casts it."""
     with torch.device("meta"):
         linear = Linear(like.in_features, like.out_features, like.bias is not None)
-    take(linear, "weight", weight.to(device, dtype))
+    linear.load_dense("weight", weight.to(device, dtype))
     if like.bias is not None:
-        take(linear, "bias", like.bias.detach())
+        linear.load_dense("bias", like.bias.detach())
     return linear.eval()
 
 

@@ -164,8 +164,8 @@ def pack(rows: list[list[int]], answers: list[int], indices: list[int], prefix_l
     prefix = rows[0][:prefix_len]
     if any(row[:prefix_len] != prefix for row in rows):
         raise ValueError(f"the rows do not share their first {prefix_len} ids")
-    if any(answer < prefix_len for answer in answers):
-        raise ValueError("an answer is read inside the shared prefix")
+    if not all(prefix_len <= answer < len(row) for row, answer in zip(rows, answers, strict=True)):
+        raise ValueError(f"the answers at {answers} must lie in their rows, after the shared {prefix_len} ids")
     tokens, positions, row_start, answer_index = list(prefix), list(range(prefix_len)), [prefix_len], []
     for row, answer in zip(rows, answers, strict=True):
         answer_index.append(len(tokens) + answer - prefix_len)

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
 from common.device import is_recorded, or_halve
-from common.packed import PackedBatch, sent
+from common.packed import Layout, PackedBatch, sent
 from data.batching import even_plan, make_batch, shared_prefix
 from finetune.checkpoint import check_trainer
 from finetune.graphs import Graphs
@@ -63,6 +63,14 @@ def label_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, labels, reduction="none")
 
 
+def followed(layout: Layout) -> torch.Tensor:
+    """The tokens behind the shared prefix that another one of their row follows: (N - P - R,) int64."""
+    has_next = torch.ones(layout.tokens, dtype=torch.bool)
+    has_next[: layout.prefix_len] = False
+    has_next[torch.tensor(layout.row_start[1:]) - 1] = False
+    return has_next.nonzero()[:, 0]
+
+
 def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str, checkpointing: bool) -> torch.Tensor:
     """The weighted sum of the losses of one packed batch (the caller takes the mean over the whole step).
 
@@ -71,10 +79,7 @@ def batch_loss(model, batch: PackedBatch, labels, weights, label_ids, loss: str,
     """
     if loss == "text":
         hidden = model.hidden(batch, checkpointing)  # (N, D)
-        last = torch.tensor(batch.layout.row_start[1:]) - 1
-        has_next = torch.ones(len(batch.tokens), dtype=torch.bool).index_fill(0, last, False)
-        own = torch.tensor(batch.layout.lengths) - 1
-        follows, own = sent(hidden.device, has_next.nonzero()[:, 0], own)
+        follows, own = sent(hidden.device, followed(batch.layout), torch.tensor(batch.layout.lengths) - 1)
         losses = token_losses(model, hidden[follows], batch.tokens[follows + 1])
         weights = weights.repeat_interleave(own, output_size=len(follows))  # (N - R,)
         return (losses * weights.to(losses.dtype)).sum()

@@ -16,7 +16,7 @@ import torch
 from common.device import available_memory
 from data.batching import make_batch, plan, shared_prefix
 from finetune.kept import Piece
-from finetune.loop import token_losses
+from finetune.loop import followed, token_losses
 from finetune.memory import expected_plan
 from finetune.prepare import Prepared
 from finetune.team import Team
@@ -78,9 +78,7 @@ def read_both(model, prepared: Prepared) -> tuple[torch.Tensor, float]:
             hidden = model.hidden(batch)  # (N, D)
             answers = hidden[batch.answer_index]  # (R, D)
             found[indices] = model.label_logits(answers, label_ids).float().log_softmax(-1).cpu()
-            follows = torch.tensor([token for row, end in enumerate(batch.layout.row_start[1:])
-                                    for token in range(batch.layout.row_start[row], end - 1)], dtype=torch.int64)
-            follows = follows.to(model.device)
+            follows = followed(batch.layout).to(model.device)
             losses.append(token_losses(model, hidden[follows], batch.tokens[follows + 1]).float().cpu())
     return found, torch.cat(losses).mean().item()
 

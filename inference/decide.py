@@ -1,6 +1,6 @@
 """The label that probabilities stand for: the one place where a row of them becomes an answer.
 
-    label     the most probable one, compared in at least float32; of equally probable ones the first in the codebook
+    label     the most probable one; of equally probable ones the first in the codebook
     related   the sum over the codebook's related labels, in float64, one after another in the codebook's order
 
 Several related labels share that sum, so it can be above one half while the single most probable label is unrelated. A
@@ -53,8 +53,7 @@ def decide(probabilities: np.ndarray) -> np.ndarray:
 
     Ordinal labels, or other costs, change this and `finetune.loop.label_loss`; see there for several labels a post.
     """
-    compared = np.asarray(probabilities, np.promote_types(probabilities.dtype, np.float32))
-    return np.where(np.isnan(compared).any(1), NO_LABEL, compared.argmax(1)).astype(np.int64)
+    return np.where(np.isnan(probabilities).any(1), NO_LABEL, probabilities.argmax(1)).astype(np.int64)
 
 
 def related(probabilities: np.ndarray, book: Codebook) -> np.ndarray | None:

@@ -17,15 +17,18 @@ from common.product import linear, matmul
 MOST_NORMED = 16384  # numbers a token for which the norm's 32 warps of 32 threads hold 16 each
 
 
-def take(module: nn.Module, leaf: str, tensor: torch.Tensor) -> None:
-    """Make `tensor` the frozen parameter `leaf` of `module`; the shape must be the one that was declared."""
-    declared = getattr(module, leaf)
-    if declared.shape != tensor.shape:
-        raise ValueError(f"{leaf} has shape {tuple(tensor.shape)}, not {tuple(declared.shape)}")
-    setattr(module, leaf, nn.Parameter(tensor, requires_grad=False))
+class Owner(nn.Module):
+    """A module that owns tensors of the checkpoint."""
+
+    def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
+        """Make `tensor` the frozen parameter `leaf`; the shape must be the one that was declared."""
+        declared = getattr(self, leaf)
+        if declared.shape != tensor.shape:
+            raise ValueError(f"{leaf} has shape {tuple(tensor.shape)}, not {tuple(declared.shape)}")
+        setattr(self, leaf, nn.Parameter(tensor, requires_grad=False))
 
 
-class Linear(nn.Module):
+class Linear(Owner):
     """y = x W^T + b with W (out, in): (..., in) -> (..., out), in x's dtype."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = False):
@@ -50,9 +53,6 @@ class Linear(nn.Module):
         """W as a plain tensor (out, in) of `dtype`."""
         return self.weight.detach().to(dtype)
 
-    def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
-        take(self, leaf, tensor)
-
 
 def several(x: torch.Tensor, *linears: nn.Module) -> tuple[torch.Tensor, ...]:
     """`linear(x)` of each; adapters that are alike do it together on a card (`jointly`), in fewer launches."""
@@ -61,7 +61,7 @@ def several(x: torch.Tensor, *linears: nn.Module) -> tuple[torch.Tensor, ...]:
     return tuple(linear(x) for linear in linears) if found is None else found
 
 
-class Embedding(nn.Module):
+class Embedding(Owner):
     """Rows of a table (V, D) by id: (N,) int64 -> (N, D), in the table's own dtype (the caller casts the few rows)."""
 
     def __init__(self, vocab_size: int, hidden_size: int):
@@ -74,11 +74,8 @@ class Embedding(nn.Module):
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         return F.embedding(ids, self.weight)
 
-    def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
-        take(self, leaf, tensor)
 
-
-class RMSNorm(nn.Module):
+class RMSNorm(Owner):
     """y = g * x / sqrt(mean(x^2) + eps) (Zhang & Sennrich 2019, arXiv 1910.07467): (..., D) -> (..., D).
 
     The mean is taken in at least float32; the quotient is rounded to x's dtype before the gain g is applied, as in the
@@ -117,9 +114,6 @@ class RMSNorm(nn.Module):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return self.weight * (wide * scale).to(x.dtype)
-
-    def load_dense(self, leaf: str, tensor: torch.Tensor) -> None:
-        take(self, leaf, tensor)
 
 
 def silu(x: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import random
 import numpy as np
 import pytest
 
+from common.packed import pack
 from data.batching import even_plan, group_by_length, make_batch, plan, shared_prefix
 from data.prompt import EncodedPost
 
@@ -86,6 +87,18 @@ def test_the_shared_prefix_is_common_and_never_reaches_an_answer():
     assert shared_prefix(PREFIX, rows_of([1, 5])) == 0 == shared_prefix(PREFIX, [])
     whole = EncodedPost([*PREFIX, 50, 60], 2, False)  # ids go on behind the answer
     assert shared_prefix(PREFIX, [whole, whole]) == 2
+
+
+@pytest.mark.parametrize("rows, answers, prefix, says", [
+    ([], [], 0, "at least one row"),
+    ([[1, 2], [3, 2]], [1, 1], 1, "do not share their first 1 ids"),
+    ([[1, 2], [1, 3]], [1, 0], 1, "must lie in their rows"),
+    ([[1, 2], [1, 3, 4]], [2, 2], 1, "must lie in their rows"),  # it was read in the next row
+])  # fmt: skip
+def test_what_is_no_batch_is_said(rows, answers, prefix, says):
+    """Deliberate break: in `pack` leave out a check, or either end of the answers'."""
+    with pytest.raises(ValueError, match=says):
+        pack(rows, answers, list(range(len(rows))), prefix)
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -1,7 +1,8 @@
 """Double quantisation of the scales, bit for bit as bitsandbytes' pure-torch backend.
 
 A deliberate break that turns this red: take the midpoints of `bucketize` from a linear map, subtract the median instead
-of the mean in `quantize_absmax`, or write another share of codes into the docstring of `quant/double_quant.py`.
+of the mean in `quantize_absmax`, divide its full blocks instead of multiplying by the reciprocal, give a tie the upper
+code (`bucketize(..., right=True)`), or write another share of codes into the docstring of `quant/double_quant.py`.
 """
 
 import re
@@ -17,6 +18,8 @@ from quant.nf4 import quantize_nf4
 
 functional = pytest.importorskip("bitsandbytes.functional")
 SIZES = [1, 2, 255, 256, 257, 960, 1024, 5000]
+# A mean of zero, each number with its negative, on midpoints of the map times a block's maximum: exactly, and rounded.
+NEAR = {"ties": 1.0, "near ties": 0.3}
 
 
 def reference_quantize(absmax):
@@ -31,9 +34,11 @@ def reference_quantize(absmax):
 def scales(size, kind):
     if kind == "weights":
         return quantize_nf4(torch.randn(size, 64) * 0.02)[1]
-    if kind == "ties":  # a mean of zero, a block maximum of one, and all the rest on midpoints of the map
+    if kind in NEAR:
         middles = (dynamic_map()[:-1] + dynamic_map()[1:]) / 2
-        return torch.cat([torch.tensor([1.0]), middles, torch.tensor([0.0])]).repeat(-(-size // 257))[:size]
+        blocks = [torch.cat([torch.ones(1), part, torch.zeros(127 - len(part))]) for part in middles.split(127)]
+        values = NEAR[kind] * torch.cat(blocks)
+        return torch.stack([values, -values], dim=1).view(-1).repeat(-(-size // 768))[:size]
     made = {"equal": torch.full((size,), 0.3), "zero": torch.zeros(size), "wide": torch.exp(4 * torch.randn(size))}
     return made[kind]
 
@@ -45,10 +50,11 @@ def test_map():
     assert ours[-1] == 1 and 0 in ours and ours[0] == pytest.approx(-0.99297, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["weights", "ties", "equal", "zero", "wide"])
+@pytest.mark.parametrize("kind", ["weights", *NEAR, "equal", "zero", "wide"])
 @pytest.mark.parametrize("size", SIZES)
 def test_codes(size, kind):
     absmax = scales(size, kind)
+    assert absmax.mean() == 0 or kind not in NEAR or size % 2
     codes, nested, offset = quantize_absmax(absmax)
     theirs = reference_quantize(absmax)
     assert torch.equal(codes, theirs[0]) and codes.dtype == torch.uint8 and codes.shape == (size,)
