@@ -1,4 +1,4 @@
-"""Months of posts: which columns hold a date where none is named, and the month of a date as files write it."""
+"""Dates of posts: which columns hold one where none is named, and the month or moment of a date as files write it."""
 
 import re
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ DATES = ("date", "created_at", "created", "timestamp", "datetime", "time", "datu
 # 2024-05-01, 2024/05, 2024.05.01; 20240501; 1.5.2024, whose points say that the day comes first
 _MONTH = re.compile(r"(?P<y1>\d{4})[-/.](?P<m1>\d{2})(?!\d)|(?P<y2>\d{4})(?P<m2>\d{2})\d{2}(?!\d)"
                     r"|\d{1,2}\.\s?(?P<m3>\d{1,2})\.\s?(?P<y3>\d{4})(?!\d)")
+_POINTS = re.compile(r"(\d{1,2})\.\s?(\d{1,2})\.\s?(\d{4})(?:,?\s+(\d{1,2}):(\d{2})(?::(\d{2}))?)?")
 _SLASHES = re.compile(r"(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>\d{4})(?!\d)")
 TWITTER = "%a %b %d %H:%M:%S %z %Y"  # Wed Oct 10 20:19:24 +0000 2018
 
@@ -44,6 +45,20 @@ def months_of(value) -> tuple[str | None, str | None] | None:
         return day_first or month_first, month_first or day_first
     try:
         return (datetime.strptime(text, TWITTER).strftime("%Y-%m"),) * 2
+    except ValueError:
+        return None
+
+
+def moment_of(text: str) -> datetime | None:
+    """The moment of an ISO date or of one whose points say that the day comes first, with or without a time:
+    2024-03-31T18:00:00Z, 31.3.2024 18:00; `None` for any other text. It has a time zone if the text has one."""
+    text = text.strip()
+    found = _POINTS.fullmatch(text)
+    try:
+        if not found:
+            return datetime.fromisoformat(text)
+        day, month, year, *time = (int(part or 0) for part in found.groups())
+        return datetime(year, month, day, *time)
     except ValueError:
         return None
 

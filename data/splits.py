@@ -27,10 +27,12 @@ from hashlib import sha256
 
 from common.errors import UserError
 from common.terminal import counted, table
+from data.dates import moment_of
 from data.groups import check_column, group_posts, value_of
 from data.posts import Post
 
 FAR = 0.1  # of the second side's rows, beyond which groups are said to have left it another share
+NO_DATE = "is no date such as 2024-03-31, 2024-03-31T18:00:00Z or 31.03.2024 18:00"
 MANY = 40  # groups, from which on one that would be more than half of the second side stays on the first
 
 
@@ -53,6 +55,12 @@ class Split:
     fraction: float | None = None
 
     @property
+    def is_chained(self) -> bool:
+        """Whether one group is more than half of all posts, too large for the second side whatever the seed."""
+        every = len(self.first) + len(self.second)
+        return self.fraction is not None and self.largest > max(len(self.second), every / 2)
+
+    @property
     def is_far(self) -> bool:
         """Whether groups left the second side a share that is far from what was asked for."""
         wanted = (self.fraction or 0.0) * (len(self.first) + len(self.second))
@@ -71,6 +79,10 @@ class Split:
         if self.groups:
             lines.append(f"  {counted(self.groups, 'group')} of posts kept on one side, the largest of "
                          f"{self.largest:,}")
+        if self.is_chained:
+            every = len(self.first) + len(self.second)
+            lines.append(f"  warning: {self.largest:,} of {every:,} posts are one group, which is in {self.names[0]} "
+                         f"whatever the seed: {self.names[1]} can only be of the other {every - self.largest:,}")
         if self.is_far:
             share = len(self.second) / (len(self.first) + len(self.second))
             lines.append(f"  warning: {self.names[1]} has {100 * share:.1f} % of the posts and not "
@@ -122,9 +134,10 @@ def split_posts(
     """Split posts into two sides, with `fraction` of the rows on the second.
 
     `group_by`: a column each of whose values (an author) is kept on one side; a row without a value is a group of its
-    own. `split_by`: a column of ISO dates; the second side is the later one, from `split_at` or, without it, from the
-    date that comes nearest to `fraction`. `same_text_together`: texts that are equal after normalising move together.
-    Raises `UserError` for an unknown column, an invalid date (with its row), a fraction outside (0, 1), an empty side.
+    own. `split_by`: a column of dates (`moment_of`); the second side is the later one, from `split_at` or, without it,
+    from the date that comes nearest to `fraction`. `same_text_together`: texts that are equal after normalising move
+    together. Raises `UserError` for an unknown column, an invalid date (with its row), a fraction outside (0, 1), an
+    empty side.
     """
     if not 0 < fraction < 1:
         raise UserError(f"--{names[1]} {fraction}: is not between 0 and 1; a quarter is 0.25")
@@ -138,7 +151,7 @@ def split_posts(
         dates = [_date(post, split_by) for post in posts]
         at = _parse(split_at) if split_at else _nearest_boundary(dates, fraction)
         if at is None:
-            raise UserError(f"--split-at {split_at}: is not an ISO date such as 2024-03-31 or 2024-03-31T18:00:00Z")
+            raise UserError(f"--split-at {split_at}: {NO_DATE}")
         boundary, later = at.isoformat(), [date >= at for date in dates]
         early = {group for group, late in zip(groups, later, strict=True) if not late}
         sides = [("second" if group not in early else "left out") if late else "first"
@@ -256,21 +269,16 @@ def _marginals(posts: Sequence[Post]) -> Counter:
 
 
 def _parse(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
+    moment = moment_of(text)
     # Times with and without a time zone cannot be compared: those without are taken as UTC.
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    return moment and (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _date(post: Post, column: str) -> datetime:
     text = value_of(post, column)
     moment = _parse(text)
     if moment is None:
-        raise UserError(
-            f"{post.place}: {column} '{text[:40]}' is not an ISO date such as 2024-03-31 or 2024-03-31T18:00:00Z"
-        )
+        raise UserError(f"{post.place}: {column} '{text[:40]}' {NO_DATE}")
     return moment
 
 

@@ -184,7 +184,7 @@ def said(split: Split, check, near: list[tuple[int, int, float]]) -> list[str]:
 
 def advice(split: Split, options: SplitOptions) -> list[str]:
     """What to do where authors who posted one text are chained into a group that fits on no side."""
-    if not split.is_far or options.group_by is None or options.repeats_apart:
+    if not (split.is_far or split.is_chained) or options.group_by is None or options.repeats_apart:
         return []
     return [f"  posts of one “{options.group_by}” and copies of one text are kept together, so whoever shares a text "
             "is in one group; --repeats-apart lets copies go apart, and eval.py then leaves out of the test what was "

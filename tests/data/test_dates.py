@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from data.dates import date_column, day_comes_first, month_of, months_of
+from data.dates import date_column, day_comes_first, moment_of, month_of, months_of
 
 
 @pytest.mark.parametrize("text, month", [
@@ -24,6 +24,13 @@ def test_months(text, month):
                                   "25.13.2024", "1.4.24", "25.04.20245", "1234567"])
 def test_what_is_no_month_or_could_be_two(text):
     assert month_of(text) is None
+
+
+@pytest.mark.parametrize("text, moment", [
+    ("31.03.2024 18:00", datetime(2024, 3, 31, 18)), ("1. 4. 2024, 9:05:07", datetime(2024, 4, 1, 9, 5, 7)),
+    (" 2024-03-31", datetime(2024, 3, 31)), ("31.13.2024", None), ("31.3.24", None), ("03/04/2024", None), ("", None)])
+def test_moments(text, moment):
+    assert moment_of(text) == moment
 
 
 @pytest.mark.parametrize("text, months, first", [

@@ -137,6 +137,15 @@ def test_a_group_too_large_for_the_test_stays_out_of_it_where_others_fill_it():
     assert "  warning: test has 33.3 % of the posts and not 25 %, since groups move whole" in thirds.lines()
 
 
+def test_a_group_of_most_posts_is_said_also_where_the_others_fill_the_test():
+    posts = [post(i, author="one" if i < 300 else f"a{i % 20}") for i in range(400)]
+    split = split_posts(posts, 0.25, group_by="author")
+    assert len(split.second) == 100 and not split.is_far and split.is_chained
+    assert ("  warning: 300 of 400 posts are one group, which is in train whatever the seed: test can only be of the "
+            "other 100") in split.lines()
+    assert not split_posts(posts, 0.9, group_by="author").is_chained
+
+
 def test_the_sides_that_were_recorded_are_found_again():
     """Those of a version that chose other posts, too; in the order of the file."""
     posts = random_posts(3, 80)
@@ -187,6 +196,12 @@ def test_by_date():
     assert [one.id for one in split.second] == ["p2", "p3"]
 
 
+def test_dates_as_spreadsheets_write_them():
+    posts = [post(i, date=f"{1 + i}.04.2024 13:04" if i < 3 else "2024-04-03 13:05") for i in range(4)]
+    split = split_posts(posts, split_by="date", split_at="3.4.2024")
+    assert [one.id for one in split.second] == ["p2", "p3"] and split.boundary == "2024-04-03T00:00:00+00:00"
+
+
 def test_a_later_post_by_an_earlier_author_is_left_out():
     posts = [post(0, author="x", date="2024-01-01"), post(1, author="x", date="2024-03-01"),
              post(2, author="y", date="2024-03-02"), post(3, text="TEXT 0", author="z", date="2024-03-03")]  # fmt: skip
@@ -205,7 +220,7 @@ def test_a_later_post_by_an_earlier_author_is_left_out():
     json.dumps(stored)
 
 
-ISO = "is not an ISO date such as 2024-03-31 or 2024-03-31T18:00:00Z"
+ISO = "is no date such as 2024-03-31, 2024-03-31T18:00:00Z or 31.03.2024 18:00"
 
 
 @pytest.mark.parametrize(("options", "line"), [

@@ -65,6 +65,17 @@ def test_authors_dates_and_repeats_stay_on_their_side(tmp_path):
     assert max(row["date"] for row in train) < "2024-05-01" <= min(row["date"] for row in test)
 
 
+def test_authors_chained_by_a_text_that_they_share_are_said(tmp_path):
+    rows = [row | {"author": f"a{n % 20}"} for n, row in enumerate(post_rows(count=40))]
+    rows[:14] = [row | {"text": "One slogan."} for row in rows[:14]]
+    jsonl(tmp_path / "posts.jsonl", rows)
+    ended = call(split.main, "--data", "posts.jsonl", "--out", "p", "--group-by", "author", "--test", "0.3")
+    assert "warning: 56 of 80 posts are one group" in ended.out and "--repeats-apart lets copies go apart" in ended.out
+    assert "train 56 + test 24 posts" in ended.out
+    ended = call(split.main, "--data", "posts.jsonl", "--out", "q", "--group-by", "author", "--repeats-apart")
+    assert ended.code == 0 and "warning" not in ended.out
+
+
 def test_what_the_sides_share_is_told(tmp_path):
     rows = post_rows(count=8)
     rows += [row | {"id": f"x{n}", "text": row["text"] + " again"} for n, row in enumerate(rows)]
@@ -133,7 +144,7 @@ def test_refusals(tmp_path):
     refused(split.main, "--data", data, "--out", "p", "--group-by", "author", says=("--group-by author", "column"))
     refused(split.main, "--data", data, "--out", "p", "--group-by", "label", says=("--group-by label",))
     refused(split.main, "--data", data, "--out", "p", "--split-at", "2024-01-01", says=("--split-at", "--split-by"))
-    dated = jsonl(tmp_path / "dated.jsonl", [row | {"date": "31.3.2024"} for row in post_rows()])
+    dated = jsonl(tmp_path / "dated.jsonl", [row | {"date": "31/3/2024"} for row in post_rows()])
     refused(split.main, "--data", dated, "--out", "p", "--split-by", "date", says=("dated.jsonl: row 1", "2024-03-31"))
     refused(split.main, "--data", dated, "--out", "p", "--split-by", "date", "--split-at", "2024-01-01", "--test", ".2",
             says=("--test and --split-at",))  # fmt: skip
