@@ -19,21 +19,13 @@ from pathlib import Path
 from common.files import scratch_folder
 from common.terminal import human_bytes, human_seconds, table
 from finetune.loop import steps_per_epoch
-from study.fits import TEST, Asked, Fit, asked_of
+from study.fits import TEST, Asked, Fit, asked_of, unique
 from study.runner import ZERO, Runner
 
 STEPS, POSTS = 3, 32
 STATES = ("done", "started", "to do")
 ARMS = {"exposure": "added languages", "english": "placebo: English rows", "steps": "placebo: steps",
         "codebook": "other words", "earlier": "earlier posts alone", "mixed": "as many of all days"}
-
-
-def unique(fits: Sequence[Fit]) -> list[Fit]:
-    """Each model once, in order."""
-    found: dict[str, Fit] = {}
-    for fit in fits:
-        found.setdefault(fit.key, fit)
-    return list(found.values())
 
 
 def state(runner: Runner, fit: Fit) -> str:

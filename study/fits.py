@@ -7,7 +7,7 @@ prompt, other weights under the adapter) is hashed in the same way.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -191,6 +191,14 @@ def make_fits(plan: Plan, material: Material, hashes: Mapping[str, str]) -> list
         determined_by = [posts_hash(posts), dict(fit.options), fit.seed, fit.template, prompt, hashes["base"]]
         fit = replace(fit, keys=tuple((post.language, post.id) for post in posts), key=sha256_json(determined_by)[:16])
         found.setdefault((fit.key, fit.name, fit.kind, fit.seed, fit.draw, fit.fold, fit.added), fit)
+    return list(found.values())
+
+
+def unique(fits: Sequence[Fit]) -> list[Fit]:
+    """Each model once, in order, as the first part of the plan that needs it."""
+    found: dict[str, Fit] = {}
+    for fit in fits:
+        found.setdefault(fit.key, fit)
     return list(found.values())
 
 

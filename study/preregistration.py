@@ -21,8 +21,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import read_json, sha256_json, write_json
 from finetune.run_folder import commit
-from study.dry_run import unique
-from study.fits import TEST, Fit
+from study.fits import TEST, Fit, unique
 from study.inputs import posts_hash
 from study.runner import Runner
 

@@ -40,7 +40,7 @@ from inference.labeller import label_probabilities
 from loading import load_model
 from loading.sources import Source, find_base
 from model.tokenizer import load_tokenizer
-from study.fits import PLAIN, QUANTIZE, Asked, Fit
+from study.fits import PLAIN, QUANTIZE, Asked, Fit, unique
 from study.inputs import Material, has_text, posts_hash, text_of
 from study.kept import is_finished, read_answers
 from study.plan import Plan
@@ -103,7 +103,7 @@ class Runner:
         """Train what is not yet trained, `jobs` at a time; yields each fit when it is ready, trained ones first.
         """
         todo, self._is_ending = [], False
-        for fit in {fit.key: fit for fit in fits}.values():
+        for fit in unique(list(fits)):
             if self.is_trained(fit):
                 yield fit
             else:

@@ -2,14 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import fields
 
 import torch
 
 from common.files import sha256_json
 from common.terminal import progress
 from data.languages import language_name
+from finetune.options import TrainOptions
 from finetune.run_folder import environment
 from report.words import counted, interval, number
+from study.fits import QUANTIZE
 from study.inputs import posts_hash
 from study.preregistration import Standing, now
 from study.questions.agreement import agreement
@@ -34,6 +37,8 @@ from study.report.section import Column, Section, Study, Table
 from study.results import Results
 from study.runner import ZERO
 from study.statements import data_statement
+
+LOSSES = {"label": "loss over the labels", "vocabulary": "loss over the vocabulary", "text": "loss over the whole text"}
 
 
 def make_study(results: Results, hashes: dict[str, str], caution: str = "", standing: Standing | None = None,
@@ -132,18 +137,34 @@ def cells(results: Results) -> list[dict]:
     return list(found.values())
 
 
+def used(results: Results) -> dict:
+    """The options of the sets' first fit, as its run.json has them, with epochs in words: they may depend on the rows.
+
+    What no run says is the plan's, or train.py's own.
+    """
+    plan, fits = results.plan, [fit for fit in results.fits if fit.kind == "set"]
+    ran = [results.runner.facts(fit).get("options", {}) for fit in fits]
+    found = {**{entry.name: entry.default for entry in fields(TrainOptions)}, "quantize": QUANTIZE, "targets":
+             TrainOptions().targets, **plan.train, **ran[0]}
+    epochs = sorted({one.get("epochs", found["epochs"]) for one in ran})
+    few = counted(epochs[0], "epoch")
+    return found | {"epochs": few if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]} epochs"}
+
+
 def methods(results: Results, standing: Standing | None = None) -> str:
     """A methods paragraph, ready to paste, made from the plan."""
     plan, kept, repeat = results.plan, results.kept, results.plan.repeat
-    options = {"quantize": "nf4", "rank": 16, "alpha": 32, "epochs": 3, **plan.train}
+    options = used(results)
     sets = "; ".join(f"{name} ({len(next(f for f in results.fits if f.name == name).keys):,} rows in "
                      f"{len(results.seen(name))} language{'s' * (len(results.seen(name)) > 1)})" for name in plan.sets)
     small = [language_name(code) for code in kept.languages if kept.is_small(kept.language == code)]
     text = (
-        f"We fine-tuned {results.runner.model} with LoRA (rank {options['rank']}, alpha {options['alpha']:g}, "
-        f"{counted(options['epochs'], 'epoch')}) on {weights_words(options['quantize'])}, with Glass Llama, on "
-        f"these training sets: {sets}. Each set was fitted with {counted(len(repeat.draws), 'draw')} of rows and "
-        f"{counted(len(repeat.seeds), 'seed')}, crossed"
+        f"We fine-tuned {results.runner.model} with LoRA (rank {options['rank']}, alpha {options['alpha']:g}, dropout "
+        f"{options['dropout']:g}, on {', '.join(options['targets'])}) on {weights_words(options['quantize'])}, with "
+        f"Glass Llama: {options['epochs']}, {counted(options['batch_size'], 'post')} a step, learning rate "
+        f"{options['learning_rate']:g} ({options['schedule']}), {LOSSES[options['loss']]}, prompt "
+        f"{' and '.join(repeat.templates)}. The training sets: {sets}. Each set was fitted with "
+        f"{counted(len(repeat.draws), 'draw')} of rows and {counted(len(repeat.seeds), 'seed')}, crossed"
         + ("; a set that takes all rows of its languages has no draws" * any(
             fit.whole for fit in results.fits if fit.kind == "set")))
     if plan.exposure.languages:

@@ -83,6 +83,13 @@ def disagreement(line: dict) -> str:
     return ""
 
 
+def rows_of(results: Results, name: str) -> float:
+    """Training rows of a set, mean over its fits, or those that an outside model is said to have; 0 if not known."""
+    if name in results.plan.outside:
+        return results.plan.outside[name].rows or 0
+    return float(np.mean([len(fit.keys) for fit in results.fits if (fit.name, fit.kind) == (name, "set")]))
+
+
 def claim_of(results: Results, one, line: dict, status: str, frozen: bool = False) -> Claim:
     """The claim of one contrast: the family's interval and its Holm p, both of the mean over all fits.
 
@@ -93,11 +100,12 @@ def claim_of(results: Results, one, line: dict, status: str, frozen: bool = Fals
     these = line["holds"] == THESE
     about = f"in these fits, {fits}" if these else f"allowing for {line['holds']}"
     p = "no p can be computed" if np.isnan(line["p_holm"]) else f"{p_words(line['p_holm'])} after Holm's adjustment"
-    sizes = [sum(len(fit.keys) for fit in results.fits if (fit.name, fit.kind) == (name, "set")) / max(1, sum(
-        (fit.name, fit.kind) == (name, "set") for fit in results.fits)) for name in (one.first, one.second)]
-    more = abs(sizes[0] - sizes[1])
-    rows = (f"That the languages are the reason, and not the {more:,.0f} more training posts of the larger set; that"
-            if all(sizes) and max(sizes) > 1.02 * min(sizes) else "That")
+    sizes = [rows_of(results, name) for name in (one.first, one.second)]
+    more = f"the {abs(sizes[0] - sizes[1]):,.0f} more training posts of the larger set" * (
+        all(sizes) and max(sizes) > 1.02 * min(sizes))
+    if {one.first, one.second} & set(results.plan.outside):
+        more = f"another base or recipe{' or ' * bool(more)}{more}"
+    rows = f"That the languages are the reason, and not {more}; that" if more else "That"
     counts = "each language counting the same" if one.weight == "languages" else "each post counting the same"
     what, limits = title_of(one.figure), f"({counts}; {about}): {p}"
     sides = "" if np.isnan(line["value"]) else f", {amount(line['first'])} beside {amount(line['second'])},"

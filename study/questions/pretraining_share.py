@@ -17,7 +17,7 @@ from report.clusters import WORTHS, worth_of
 from report.intervals import wilson
 from report.words import counted
 from stats.predictions import Predictions, figures_of
-from stats.shares import association
+from stats.shares import LARGEST, association
 from stats.shrink import FEWEST, pool_rates
 from stats.slope import slope
 from study.questions.compared import compare, intervals, main_figure, title_of
@@ -50,7 +50,7 @@ def bias(results: Results) -> Section:
     figures.append(FigureSpec(
         "scatter", languages.name, "Each point is one language." + (
             " Read the panels with English covered as well: it lies far to the right of all others."
-            if "en" in listed and len(listed) > 1 else "") + (
+            if is_alone(results, listed) else "") + (
             " Languages in the strip have no listed share." if set(results.kept.languages) - set(listed) else ""),
         "That a slope through a dozen languages is about pre-training: what else differs between them is not in the "
         "picture, and the points' own intervals are not in the test.", name="bias-share",
@@ -58,7 +58,7 @@ def bias(results: Results) -> Section:
         label="language", series="model", hatched="small"))
     if (moved := exposure_tables(results)) is not None:
         before_after, tests, words = moved
-        tables += [before_after, tests]
+        tables += [before_after, *([tests] if any(row["r"] is not None for row in tests.rows) else [])]
         claims += exposure_claims(results, before_after, tests)
         figures.append(FigureSpec(
             "scatter", before_after.name, "The added languages before and after; a smaller slope in the lower panel "
@@ -81,8 +81,8 @@ def bias(results: Results) -> Section:
     notes = [f"Shares: {shares.model}, {shares.source} ({shares.date}). {shares.note}".strip(),
              *([f"Without a listed share, which is not a share of zero: {names(unlisted)}. They are left out in one "
                 "analysis and ranked below all others in another."] if unlisted else []),
-             "Languages that a model was fine-tuned on are marked 'seen'; those with many rows also have large shares, "
-             "so the associations over languages not trained on are shown too.", *notes]
+             "Languages that a model was fine-tuned on are marked 'seen'; if these have other shares than the rest, an "
+             "association may be theirs, so those over languages not trained on are shown too.", *notes]
     if not listed:
         notes.append("No test language has a listed share, so no association can be computed.")
     return Section("bias", "Pre-training share", "Is accuracy associated with a language's share of pre-training, "
@@ -98,6 +98,12 @@ def names(codes: Sequence[str]) -> str:
 def listed_of(results: Results) -> list[str]:
     """Test languages with a share above zero."""
     return [code for code in results.kept.languages if results.material.shares.percent.get(code, 0) > 0]
+
+
+def is_alone(results: Results, listed: Sequence[str]) -> bool:
+    """Whether English has ten times the share of any other listed language, or more, and there are others."""
+    shares = {code: results.material.shares.percent[code] for code in listed}
+    return len(shares) > 1 and shares.pop(LARGEST, 0) >= 10 * max(shares.values())
 
 
 def models_of(results: Results) -> dict[str, list[Predictions]]:

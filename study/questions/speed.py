@@ -14,7 +14,7 @@ from statistics import median
 from common.files import find_path
 from inference.prices import Api, Machine, Prices, load_prices
 from report.words import counted
-from study.fits import TEST, Fit
+from study.fits import TEST, Fit, unique
 from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.report.tables import shown
 from study.results import Results
@@ -27,8 +27,8 @@ ELSEWHERE = "How fast or expensive it is on any other machine, with another base
 
 def speed(results: Results) -> Section | None:
     """Measured speed by set, prices and ratios; None if no model of the study was trained."""
-    measured = [line for fit in {fit.key: fit for fit in results.fits if fit.kind != ZERO}.values()
-                if (line := measure(results, fit))]
+    models = unique([fit for fit in results.fits if fit.kind != ZERO])
+    measured = [line for fit in models if (line := measure(results, fit))]
     if not measured:
         return None
     prices = load_prices(find_path(results.plan.data.prices) if results.plan.data.prices else None)

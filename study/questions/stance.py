@@ -148,7 +148,8 @@ def shared_table(shared: list[dict]) -> Table:
         Column("low", "low", "difference"), Column("high", "high", "difference"), Column("p", "p", "p"),
         Column("test", "test"), Column("fits", "pairs of fits", "count"), Column("holds", "the interval allows for")],
         [{key: row[key] for key in keys} for row in shared],
-        ["Languages that the second model was not trained on. The same posts for both models; means over pairs."])
+        ["Languages that the second model was not trained on, or all of them if there is none. The same posts for both "
+         "models; means over pairs."])
 
 
 def parts_table(parts: list[dict]) -> Table:

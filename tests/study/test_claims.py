@@ -119,6 +119,16 @@ def test_an_outside_model_takes_part_in_every_question(study):
         "all", "seen", "unseen"}
 
 
+def test_what_else_differs_from_an_outside_model_is_named(study):
+    claims = study[1].sections[0].claims  # theirs (40 rows) and multi (80) less en (20)
+    shown = [claim for claim in claims if claim.low > 0 or claim.high < 0]
+    assert any(claim.text.startswith("The outside model theirs") for claim in shown)
+    for claim in shown:
+        told = claim.may_not_say
+        assert ("another base or recipe or the 20 more training posts" in told) == ("theirs" in claim.text), told
+        assert told.startswith("That the languages are the reason, and not ")
+
+
 def test_stance_given_detection_is_said_to_be_of_other_posts_for_each_model(study, tmp_path):
     """A model that only finds more posts scores lower on those that it found, if what it adds is harder."""
     contrast = '[[contrast]]\nfirst = "multi"\nsecond = "en"\nfigure = "{}"\nweight = "rows"\n'

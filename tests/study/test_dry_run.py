@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from common.device import MachineOptions
-from study.dry_run import Measured, cells_table, dry_run, state, steps_of, unique
-from study.fits import asked_of, make_fits
+from study.dry_run import Measured, cells_table, dry_run, state, steps_of
+from study.fits import asked_of, make_fits, unique
 from study.inputs import read_material
 from study.plan import load_plan
 from study.runner import Runner, zero_shot
@@ -69,6 +69,15 @@ def test_models_are_counted_once_with_their_state(study):
     assert lines == [["en", "1", "20", "1", "0", "0"], ["multi", "1", "44", "0", "0", "1"],
                      ["en, added languages", "2", "24", "0", "1", "1"],
                      ["en, placebo: steps", "1", "20", "0", "0", "1"], ["zero-shot", "1", "–", "1", "0", "0"]]
+
+
+def test_a_model_that_two_parts_share_is_called_by_the_first(study):
+    """A set's own model was "en (exposure)" in what is printed and in its file of answers."""
+    runner, fits = study
+    for fit in unique(fits):
+        if fit.keys:
+            finish(runner, fit)
+    assert [fit.title for fit in runner.train_all(fits)] == [fit.title for fit in unique(fits)]
 
 
 def test_steps_are_those_of_train(study):

@@ -175,6 +175,17 @@ def test_claims_say_association_and_nothing_about_causes(section):
     assert any("not a share of zero" in note and "Turkish" in note for note in section.notes)
 
 
+def test_english_is_said_to_lie_far_to_the_right_only_where_it_does(tmp_path, section):
+    told = [" far to the right" in spec.caption for spec in section.figures]
+    assert told[0] and not any(told[1:])
+    text = PLAN.replace('["de", "fr", "ko", "hu", "tr"]', '["de", "tr"]') + write_shares(tmp_path, PERCENT | {
+        "en": 0.1})
+    found = bias(fake_results(tmp_path, text))
+    assert not any("far to the right" in spec.caption for spec in found.figures)
+    assert not any("large shares" in note for note in found.notes)  # which languages have many rows is the plan's
+    assert "bias_exposure_association" not in [one.name for one in found.tables]  # one listed language: all empty
+
+
 def test_before_and_after_the_added_rows(results, section):
     rows = {(row["when"], row["language"]): row for row in table(section, "bias_exposure").rows}
     assert len(rows) == 2 * 5

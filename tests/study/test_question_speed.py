@@ -60,7 +60,8 @@ date = "2025-12"
 """
 
 
-def study(tmp_path, monkeypatch, environment, prices: str | None = TABLE, seconds=lambda fit: 2.0):
+def study(tmp_path, monkeypatch, environment, prices: str | None = TABLE, seconds=lambda fit: 2.0,
+          plan: str = PLAN):
     data = ""
     if prices is not None:
         (tmp_path / "prices.toml").write_text(prices, encoding="utf-8")
@@ -69,7 +70,7 @@ def study(tmp_path, monkeypatch, environment, prices: str | None = TABLE, second
     monkeypatch.setattr(FakeRunner, "facts", lambda self, fit: facts(self, fit) | {"environment": environment})
     monkeypatch.setattr(FakeRunner, "read",
                         lambda self, fit, asked: read(self, fit, asked) | {"seconds": seconds(fit)})
-    return fake_results(tmp_path, PLAN.format(data=data))
+    return fake_results(tmp_path, plan.format(data=data))
 
 
 def table(section, name):
@@ -96,6 +97,12 @@ def test_cost_follows_from_the_measured_seconds(tmp_path, monkeypatch):
     sets = {row["name"]: row for row in table(section, "speed_sets").rows}
     assert sets["en"]["rate"] == pytest.approx(169) and sets["en"]["tokens"] == 60 and sets["multi"]["rows"] == 260
     assert set(sets) == {"en", "multi", "exposure arm"}
+
+
+def test_a_sets_own_model_counts_as_its_set_where_an_exposure_begins_with_it(tmp_path, monkeypatch):
+    own = study(tmp_path, monkeypatch, CPU, plan=PLAN.replace("draws = [1]", "draws = [123]"))
+    sets = {row["name"]: row["fits"] for row in table(speed(own), "speed_sets").rows}
+    assert sets == {"en": 1, "multi": 1, "exposure arm": 1}
 
 
 def test_it_says_on_which_machine_and_what_may_not_be_said(tmp_path, monkeypatch):

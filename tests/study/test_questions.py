@@ -19,6 +19,7 @@ from study.questions.learning_curves import added, exposure
 from study.questions.stance import END, PARTS, stance
 from study.questions.transfer import topic
 from study.report.section import Study
+from study.write_up import methods
 from tests.study.fake_study import PLAN, fake_results, few_languages
 
 
@@ -125,6 +126,19 @@ def test_equal_labels_say_where_there_are_too_few(tmp_path):
 
 def test_a_plan_without_exposure_has_no_such_section(tmp_path):
     assert exposure(fake_results(tmp_path, PLAN.split("[exposure]")[0])) is None
+
+
+def test_the_methods_have_the_recipe_that_the_runs_had(results, monkeypatch):
+    """Epochs and rate of small models depend on base and rows: a plan that does not say has no number for them."""
+    facts = type(results.runner).facts
+    assert "3 epochs, 16 posts a step, learning rate 0.0002 (linear), loss over the labels" in methods(results)
+    monkeypatch.setattr(type(results.runner), "facts", lambda self, fit: facts(self, fit) | {"options": {
+        "epochs": 12 if fit.name == "en" else 7, "learning_rate": 0.001, "schedule": "cosine", "loss": "text",
+        "batch_size": 4, "rank": 8, "alpha": 32, "dropout": 0.1, "targets": ["q_proj", "v_proj"]}})
+    told = methods(results)
+    for words in ("rank 8, alpha 32, dropout 0.1, on q_proj, v_proj", "7 to 12 epochs, 4 posts a step, learning rate "
+                  "0.001 (cosine), loss over the whole text, prompt instruction-first and paper."):
+        assert words in told, told
 
 
 @pytest.mark.slow
