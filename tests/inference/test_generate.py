@@ -100,6 +100,7 @@ def test_nucleus_by_hand():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     for top_p, kept in ((0.4, [50, 0, 0, 0]), (0.6, [50, 30, 0, 0]), (0.9, [50, 30, 15, 0]), (0.96, [50, 30, 15, 5])):
         torch.testing.assert_close(nucleus(logits, 1.0, top_p), torch.tensor(kept) / sum(kept))
+    assert nucleus(torch.zeros(4), 1.0, 0.5).tolist() == [0.5, 0.5, 0, 0]  # just reached: no further token
     assert nucleus(logits.half(), 1.0, 1.0).dtype == torch.float32
     torch.testing.assert_close(nucleus(logits, 1e-6, 1.0), torch.tensor([1.0, 0, 0, 0]))
 
