@@ -17,7 +17,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UserError, closest
 from common.files import find_path
 from common.reading import check_path
 from common.run_json import RUN_JSON, check_adapter, check_finished, read_run_json
@@ -68,7 +68,11 @@ def find_place(name: str | Path, revision: str | None = None, weights: bool = Tr
         return found
     if str(name) == SMOLLM2:
         return _smollm2()
-    return hub.snapshot(str(name), revision, weights, fetch) if hub.is_name(str(name)) else found
+    if hub.is_name(str(name)):
+        return hub.snapshot(str(name), revision, weights, fetch)
+    if found.name == str(name) and (hint := closest(found.name, [SMOLLM2])):
+        raise UserError(f"{name}: there is no such folder{hint}")
+    return found
 
 
 def _smollm2() -> Path:

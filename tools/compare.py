@@ -132,7 +132,7 @@ def read_probabilities(text: str) -> dict[str, float]:
 def compare(first: Scored, second: Scored, examples: int) -> str:
     """All that is printed. Raises `UserError` for other labels, other gold labels, and nothing in common."""
     labels = first.codebook.labels
-    if second.codebook.labels != labels:
+    if set(second.codebook.labels) != set(labels):
         raise UserError(f"{first.name} and {second.name}: have other labels ({', '.join(labels)}; "
                         f"{', '.join(second.codebook.labels)}), so their answers cannot be compared")
     known = first.known | second.known

@@ -219,6 +219,8 @@ def test_smollm2_is_found_in_its_package_which_is_not_imported(tmp_path, monkeyp
     path = write_llama(package / "m.gguf", model_of(), "Q8_0")
     assert find_source("smollm2").base == path and load_model("smollm2").config.num_hidden_layers == 2
     assert "carrier_of_a_model" not in sys.modules
+    with pytest.raises(UserError, match=r"^SmolM2: there is no such folder; did you mean 'smollm2'\?"):
+        find_source("SmolM2")
     (tmp_path / "smollm2").mkdir()  # what is there comes first
     with pytest.raises(UserError, match=r"smollm2: has no config.json"):
         find_source("smollm2")

@@ -101,6 +101,14 @@ def test_posts_that_a_run_was_trained_on_are_left_out(tmp_path):
     assert "was in the training of one" in call(compare.main, "a", "c").err
 
 
+def test_the_order_of_the_labels_plays_no_part(tmp_path):
+    scored(tmp_path / "a", rows("++-"))
+    scored(tmp_path / "b", rows("+--"))
+    scored(tmp_path / "turned" / "b", rows("+--"), labels=LABELS[::-1])
+    said = call(compare.main, "a", "b").out
+    assert said.startswith("3 posts in both") and call(compare.main, "a", "turned/b").out == said
+
+
 def test_what_cannot_be_compared(tmp_path):
     scored(tmp_path / "a", rows("++"))
     scored(tmp_path / "b", rows("++"), "eval-other")
