@@ -94,6 +94,7 @@ def test_distributions(name):
         packed, absmax = quantize_nf4(w)
         theirs, their_absmax = reference_quantize(w)
         assert same_bits(packed, theirs) and same_bits(absmax, their_absmax), dtype
+        assert all(map(same_bits, quantize_nf4_plain(w), (theirs, their_absmax))), dtype  # the specification as well
         for out in DTYPES:
             assert same_bits(dequantize_nf4(packed, absmax, w.shape, out),
                              reference_dequantize(theirs, their_absmax, w.shape, out)), (dtype, out)
