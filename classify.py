@@ -271,7 +271,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
              f"{percent(1 - counts['unsure'] / counts['texts'])})" if counts["unsure"] else "")
           + (f"; {counts['cut']:,} were too long and cut" if counts["cut"] else "")
           + (f"; {counted(counts['wrong'], 'row')} could not be read and got none" if counts["wrong"] else "")
-          + (f"; {counts['repeats']:,} came again and were computed once" if counts["repeats"] else ""))
+          + (f"; repeats of earlier ones, computed once: {counts['repeats']:,}" if counts["repeats"] else ""))
     if imitating:
         print(f"  {imitation(imitating, prompt.imitated)}")
     if labeller.halvings > halvings or (labeller.remark() and not labeller.halvings):

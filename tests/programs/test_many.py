@@ -97,7 +97,7 @@ def test_posts_that_come_again_are_computed_once_and_have_the_same_bits(world: W
     give = labeller.Labeller.give
     monkeypatch.setattr(labeller.Labeller, "give", lambda self, posts: given.append(len(posts)) or give(self, posts))
     ended = call(classify.main, *words(world, "--input", "a.jsonl", "--output", "once.csv"))
-    assert ended.code == 0 and sum(given) == len(rows) and "60 came again and were computed once" in ended.out
+    assert ended.code == 0 and sum(given) == len(rows) and "; repeats of earlier ones, computed once: 60" in ended.out
     monkeypatch.setattr(Repeats, "split", lambda self, rows: (rows, [], list(range(len(rows))), [None] * len(rows)))
     monkeypatch.setattr(Repeats, "keep", lambda self, keys, computed: None)
     assert call(classify.main, *words(world, "--input", "a.jsonl", "--output", "each.csv")).code == 0
