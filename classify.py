@@ -167,7 +167,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
             if folder is not None:
                 print(f"together {watch.summary()}")
             if folder is None and options.report:
-                write_page(options.report, todo[0].path, options.date_column, counts)
+                write_page(options.report, todo[0].path, options.date_column, counts, "LABELS" * options.pipes)
     if folder is not None and not (options.part() or options.dry_run):  # parts that are not joined yet have none
         write_page(options.report or folder / "report.html", folder, options.date_column)
 
@@ -243,7 +243,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
                 print(f"  {before:,} rows were labelled before; continuing after them")
                 watch.before(file.counts)
             posts = iter_posts([job.source], options.columns(), check_ids=False, **READING)
-            watch.file = str(job.path)
+            watch.file = options.called(job.path)
             for window in labeller.label(islice(posts, rows.start + before, rows.stop)):
                 given = window.probabilities
                 found = as_labels(given if scaling is None else scaled(given, scaling), prompt.codebook)
@@ -276,7 +276,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
         print(f"  {imitation(imitating, prompt.imitated)}")
     if labeller.halvings > halvings or (labeller.remark() and not labeller.halvings):
         print(f"  {labeller.remark()}")
-    print(f"labels: {'standard output' if options.pipes else job.path}")
+    print(f"labels: {options.called(job.path)}")
     return counts
 
 

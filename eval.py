@@ -111,7 +111,7 @@ def main(argv: list[str]) -> None:
         check, facts = check_test([], predictions.posts), {"predictions": options.predictions}
         print("\n".join(check.repeats.lines()))
     else:
-        learnt, unread = posts_if_there(run, options.model)
+        learnt, unread = posts_if_there(run)
         if unread and options.asks_for_baseline():  # refused before the model labels
             raise unread
         predictions, agreement, check = label_posts(options, run, learnt)

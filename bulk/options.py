@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from common.errors import UserError
 from common.options import option
@@ -48,6 +49,10 @@ class BulkOptions:
 
     means_several = False  # no field: an address that was fetched is a pattern or a folder
     pipes = False  # no field: the labels go to standard output
+
+    def called(self, path: Path) -> str:
+        """What the file of labels is called, which nobody finds by its path if it goes to standard output."""
+        return "standard output" if self.pipes else str(path)
 
     def part(self) -> tuple[int, int] | None:
         """`--shard 2/4` as (2, 4). Raises `UserError`."""

@@ -104,10 +104,12 @@ def count(paths: list[Path], date: str | None = None) -> Counts:
     return counts
 
 
-def write_page(path: str | Path, where: Path, date: str | None = None, noted: Counter | None = None) -> None:
+def write_page(path: str | Path, where: Path, date: str | None = None, noted: Counter | None = None,
+               called: str = "") -> None:
     """Count the outputs in the folder `where`, or the one that it is, and write the page, whole or not at all.
 
     noted: of one file, what was counted while it was labelled and its rows do not say: cuts and repeats.
+    called: what the page calls the outputs, if not by where they are now.
     """
     files = read_manifest(manifest_path(where)) if where.is_dir() else {}
     gone = [name for name in files if not (where / name).exists()]
@@ -116,13 +118,13 @@ def write_page(path: str | Path, where: Path, date: str | None = None, noted: Co
     files = {name: facts for name, facts in files.items() if name not in gone}
     paths = [where / name for name in files] if where.is_dir() else [where]
     sums = sum((Counter(facts["counts"]) for facts in files.values()), Counter(noted))
-    text = page(count(paths, date), files, where, sums)
+    text = page(count(paths, date), files, called or where, sums)
     with atomic_write(path) as handle:
         handle.write(text)
     print(f"report: {path}")
 
 
-def page(counts: Counts, files: dict[str, dict], where: Path, sums: Counter) -> str:
+def page(counts: Counts, files: dict[str, dict], where: str | Path, sums: Counter) -> str:
     """The page as text; sums: of what was counted while it was labelled."""
     labelled = sum(counts.cells.values())
     wrong = sum(number for reason, number in counts.reasons.items() if reason not in ERRORS)

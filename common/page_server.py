@@ -15,6 +15,7 @@ import hashlib
 import hmac
 import json
 import os
+import platform
 import secrets
 import socket
 import sys
@@ -30,6 +31,7 @@ from common.reading import json_value
 
 MOST_BYTES = 200_000  # of a request
 PATIENCE = 30  # seconds that a connection may stay silent
+ESTABLISHED = "01"  # as Linux lists it
 
 Answer = Callable[[str, dict], dict]
 
@@ -51,24 +53,35 @@ def joined(page: str, style: str, script: str, data: dict) -> tuple[str, str]:
     return page, policy
 
 
+def ends() -> list[list[str]]:
+    """Each end of the connections that the system lists, in words; none where it lists none."""
+    found = []
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError):
+            found += [line.split() for line in Path("/proc/net", name).read_text(encoding="ascii").splitlines()[1:]]
+    return found
+
+
 def is_own(client: tuple[str, int], server: tuple[str, int]) -> bool:
     """Whether a connection within this machine is of this user (or root), or the system does not tell. To root, which
     is who a program in a container often is, whoever looks at its page is another: there the token alone decides.
 
-    Linux lists each end of a connection with its owner, (local, remote, ..., user at 7, ..., inode at 9); a program
-    with IPv6 sockets stands in the second list. An end that its program has closed has no inode, and nobody waits there
-    for an answer.
+    Linux lists each end of a connection with its owner, (local, remote, state, ..., user at 7, ..., inode at 9); a
+    program with IPv6 sockets stands in the second list. An end that its program has closed has no inode, or has gone
+    with the other one: nobody waits there for an answer, but what it sent could still change something. Windows' ends
+    of connections to the Linux in it (WSL) may be in no list.
     """
     one, other = (f"{int.from_bytes(socket.inet_aton(host), sys.byteorder):08X}:{port:04X}" for host, port in
                   (client, server))
-    ends = []
-    for name in ("tcp", "tcp6"):
-        with suppress(OSError):
-            ends += [line.split() for line in Path("/proc/net", name).read_text(encoding="ascii").splitlines()[1:]]
-    if not any(end[1].endswith(other) and end[2].endswith(one) for end in ends):
-        return True  # not even our own end is listed
-    owners = [int(end[7]) for end in ends if end[1].endswith(one) and end[2].endswith(other) and end[9] != "0"]
-    return os.getuid() == 0 or (bool(owners) and set(owners) <= {0, os.getuid()})
+    listed = ends()
+    here = [end for end in listed if end[1].endswith(other)]
+    if not here or os.getuid() == 0:  # not even the server is listed
+        return True
+    theirs = [end for end in listed if end[1].endswith(one) and end[2].endswith(other)]
+    if not theirs and "microsoft" in platform.release().lower():
+        return any(end[2].endswith(one) and end[3] == ESTABLISHED for end in here)
+    owners = {int(end[7]) for end in theirs if end[9] != "0"}
+    return bool(owners) and owners <= {0, os.getuid()}
 
 
 class _Server(ThreadingHTTPServer):

@@ -16,10 +16,11 @@ A run keeps `TrainingTexts`: hashes of its training texts, not the texts. They a
 """
 
 import html
+import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -266,21 +267,32 @@ def near_pairs(first: Sequence[Post], second: Sequence[Post], threshold: float =
 
     Near means `threshold` or more. Jaccard = |A ∩ B| / |A ∪ B| over the sets of three-word runs (in a shorter
     post, all its words are one run); words are runs of letters and digits, case-folded; handles and links are kept.
+
+    A near B shares threshold * |A| of A's runs or more, so one of the |A| - threshold * |A| + 1 rarest; the same holds
+    for B. Only these are looked up, so words with which all posts begin do not make all pairs candidates.
     """
-    runs = [_runs(post.text) for post in first]
-    where: defaultdict[tuple, list[int]] = defaultdict(list)
-    for index, own in enumerate(runs):
-        for run in own:
-            where[run].append(index)
-    pairs = []
+    twins: defaultdict[frozenset, list[int]] = defaultdict(list)  # of each set of runs, the posts that have it
     for index, post in enumerate(second):
+        twins[frozenset(_runs(post.text))].append(index)
+    often = Counter(run for runs in twins for run in runs)
+
+    def rarest(runs: Collection[tuple]) -> list[tuple]:
+        least = math.ceil(threshold * len(runs) - 1e-9)
+        return sorted(runs, key=lambda run: (often[run], run))[: len(runs) - least + 1]
+
+    where: defaultdict[tuple, list[frozenset]] = defaultdict(list)
+    for runs in twins:
+        for run in rarest(runs):
+            where[run].append(runs)
+    nearest: dict[frozenset, tuple[float, int]] = {}
+    for index, post in enumerate(first):
         own = _runs(post.text)
-        shared = Counter(other for run in own for other in where.get(run, ()))
-        scored = [(n / (len(own) + len(runs[other]) - n), -other) for other, n in shared.items()]
-        score, other = max(scored, default=(0.0, 0))
-        if score >= threshold:
-            pairs.append((-other, index, score))
-    return pairs
+        for runs in set().union(*(where[run] for run in rarest(own) if run in where)):
+            score = len(own & runs) / len(own | runs)
+            if score >= threshold and score > nearest.get(runs, (0.0, 0))[0]:
+                nearest[runs] = score, index
+    return sorted(((index, other, score) for runs, (score, index) in nearest.items() for other in twins[runs]),
+                  key=lambda pair: pair[1])
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:

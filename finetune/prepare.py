@@ -11,11 +11,12 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import find_path, sha256_file, sha256_json
 from common.terminal import table
-from data.annotators import read_labelled
+from data.annotators import Agreement, read_labelled
 from data.chat import imitation
 from data.checks import Repeats, TrainingTexts, find_repeats
 from data.codebook import Codebook, load_codebook
 from data.exposure import count_tokens, exposure, shares_of
+from data.notes import Notes
 from data.posts import Post
 from data.prompt import EncodedPost, Prompt
 from data.sampling import choose_posts, only_posts
@@ -77,7 +78,7 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
     Raises `UserError` before anything is written or loaded.
     """
     layout = run.facts["prompt"].get("layout") if run is not None else None
-    codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
+    codebook = codebook_of(options)
     base = find_base(options.model)
     config = read_config(base)
     if options.max_tokens > config.max_position_embeddings:
@@ -85,13 +86,7 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
                         "(max_position_embeddings in its config.json, llama.context_length in a GGUF file); give no "
                         "more than these")
     tokenizer = load_tokenizer(Source(base).tokenizer)
-    files = [find_path(name) for name in options.data]
-    posts, notes, agreement = read_labelled(files, options.columns(), codebook, bad_labels=options.bad_labels)
-    read, posts = len(posts), only_posts(posts, find_path(options.rows)) if options.rows else posts
-    chosen = choose_posts(posts, languages=options.languages or None, per_language=options.per_language,
-                          seed=options.seed)
-    split, said = part(chosen, options)
-    split = split if run is None else split.as_recorded(chosen, run.split)
+    split, said, read, notes, agreement = sides(options, codebook, run)
     check_labels(split.first, codebook, options.allow_missing_labels)
     prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens, layout=layout)
     tokenizer.check_fits(config.vocab_size, [*prompt.prefix_ids, *prompt.label_ids])
@@ -108,8 +103,8 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
     chosen_rows = {"rows": sha256_file(find_path(options.rows))} if options.rows else {}
     fingerprint, imitating = prompt.fingerprint(), prompt.imitating(post.text for post in split.first + split.second)
     facts = {
-        "hashes": {"data": {str(path): sha256_file(path) for path in files}, "codebook": codebook.hash,
-                   "prompt": sha256_json(fingerprint)} | chosen_rows,
+        "hashes": {"data": {str(path): sha256_file(path) for path in map(find_path, options.data)},
+                   "codebook": codebook.hash, "prompt": sha256_json(fingerprint)} | chosen_rows,
         "codebook": codebook.to_dict(), "prompt": fingerprint,
         "languages": sorted({post.language for post in split.first}),
         "rows": {"read": notes.to_dict(), "split": split.to_dict(), "repeats": repeats.to_dict(),
@@ -119,7 +114,8 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
         "annotators": agreement.to_dict() if agreement else None,
         "exposure": shown,
     }  # fmt: skip
-    lines = notes.lines() + (agreement.lines() if agreement else []) + what_was_taken(options, read, len(chosen))
+    taken = sum(map(len, (split.first, split.second, split.left_out)))
+    lines = notes.lines() + (agreement.lines() if agreement else []) + what_was_taken(options, read, taken)
     lines += what_repeats(repeats) + said
     cut = sum(row.cut for row in rows + validation_rows)
     lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut to fit, with their prompt, "
@@ -127,6 +123,24 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
     lines += [f"  {imitation(imitating, prompt.imitated)}"] * bool(imitating)
     return Prepared(base, config, codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines,
                     shown)
+
+
+def codebook_of(options) -> Codebook:
+    """The codebook that `options` name, or the paper's."""
+    return load_codebook(find_path(options.codebook) if options.codebook else None)
+
+
+def sides(options, codebook: Codebook, run: RunFolder | None = None
+          ) -> tuple[Split, list[str], int, Notes, Agreement | None]:
+    """The posts that the options choose, on two sides, and what to say of that; how many were read, and what of them.
+    """
+    posts, *found = read_labelled([find_path(name) for name in options.data], options.columns(), codebook,
+                                  bad_labels=options.bad_labels)
+    read, posts = len(posts), only_posts(posts, find_path(options.rows)) if options.rows else posts
+    chosen = choose_posts(posts, languages=options.languages or None, per_language=options.per_language,
+                          seed=options.seed)
+    split, said = part(chosen, options)
+    return split if run is None else split.as_recorded(chosen, run.split), said, read, *found
 
 
 def what_was_taken(options, read: int, taken: int) -> list[str]:

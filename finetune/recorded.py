@@ -2,11 +2,11 @@
 
 from dataclasses import fields
 
-from common.errors import UserError
+from common.errors import UserError, line_of
 from common.files import find_path, sha256_file
 from data.posts import Post
 from finetune.options import DEMO, TrainOptions
-from finetune.prepare import Prepared, prepare
+from finetune.prepare import Prepared, codebook_of, prepare, sides
 from finetune.run_folder import RunFolder
 
 
@@ -19,21 +19,27 @@ def recorded_data(run: RunFolder) -> dict[str, str]:
     return found
 
 
-def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions, Prepared]:
-    """The run's options and its training posts as rows, as train.py had them.
-
-    Raises `UserError` where a file that the run was trained on is not there or has other bytes, and where run.json's
-    validation posts cannot be found again.
+def recorded_options(run: RunFolder) -> TrainOptions:
+    """The run's options. Raises `UserError` where a file that the run was trained on is not there or has other bytes.
     """
     facts, stored = run.facts, run.facts["options"]
     options = TrainOptions(**{field.name: stored[field.name] for field in fields(TrainOptions) if field.name in stored})
     options.given = frozenset(stored)
-    options.model = model or options.model
     rows = {options.rows: facts["hashes"]["rows"]} if options.rows and "rows" in facts["hashes"] else {}
     for name, digest in (recorded_data(run) | rows).items():
         path = find_path(name)
         if not path.is_file() or sha256_file(path) != digest:
             raise UserError(f"{name}: is not there with the bytes that the run was trained on")
+    return options
+
+
+def prepared_of(run: RunFolder, model: str | None = None) -> tuple[TrainOptions, Prepared]:
+    """The run's options and its training posts as rows, as train.py had them.
+
+    Raises `UserError` as `recorded_options` does, and where run.json's validation posts cannot be found again.
+    """
+    options = recorded_options(run)
+    options.model = model or options.model
     prepared = prepare(options, run)
     check_same_split(run, prepared.facts)
     return options, prepared
@@ -47,18 +53,18 @@ def check_same_split(run: RunFolder, facts: dict) -> None:
                         "anew into another folder")
 
 
-def training_posts(run: RunFolder, model: str | None = None) -> list[Post]:
-    """All posts that the run had: those that it learned from, then those that chose its adapter."""
-    prepared = prepared_of(run, model)[1]
-    return prepared.train + prepared.validation
-
-
-def posts_if_there(run: RunFolder, model: str | None = None) -> tuple[list[Post] | None, UserError | None]:
-    """`training_posts`, and None; or None, and why they cannot be read."""
+def posts_if_there(run: RunFolder) -> tuple[list[Post] | None, UserError | None]:
+    """All posts that the run had, those that it learned from and then those that chose its adapter, and None; or None,
+    and why they cannot be had. Their rows are not made, for which the base would be needed."""
     try:
-        return training_posts(run, model), None
-    except UserError as error:
-        return None, error
+        options = recorded_options(run)
+        split, *_ = sides(options, codebook_of(options), run)
+        check_same_split(run, {"rows": {"split": split.to_dict()}})
+        return split.first + split.second, None
+    except Exception as error:  # also of a machine that has no memory for them
+        if (line := line_of(error)) is None:
+            raise
+        return None, UserError(line)
 
 
 def is_demonstration(run: RunFolder) -> bool:

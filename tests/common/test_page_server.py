@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from common import page_server
 from common.page_server import _Server, serving
 from glass import __main__ as glass
 from tools.code import __main__ as code
@@ -89,3 +90,44 @@ def test_another_user_of_the_machine_gets_nothing_even_with_the_token(host, monk
         assert asked_by(0, address, host) == "HTTP/1.1 200"
         monkeypatch.setattr(os, "getuid", lambda: 4711)
         assert asked_by(65534 if os.geteuid() == 0 else 0, address, host) == ""
+
+
+SENDING = """
+import os, socket, struct, sys
+user, port, request = sys.argv[1:]
+if int(user):
+    os.setuid(int(user))
+with socket.socket() as one:
+    one.connect(("127.0.0.1", int(port)))
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing it breaks it off
+    one.sendall(request.encode())
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="this system does not say whose a connection is")
+def test_another_user_who_breaks_off_has_changed_nothing(monkeypatch):
+    asked, is_own, is_over = [], page_server.is_own, threading.Event()
+    monkeypatch.setattr(page_server, "is_own", lambda *ends: is_over.wait(60) and is_own(*ends))
+    other = 65534 if os.geteuid() == 0 else 0
+    with serving(lambda: "page", "", lambda what, content: asked.append(what) or {}) as address:
+        _, _, own, token, _ = address.split("/")
+        request = (f"POST /{token}/save HTTP/1.1\r\nHost: {own}\r\nOrigin: http://{own}\r\nContent-Length: 2\r\n"
+                   "Content-Type: application/json\r\n\r\n{}")
+        monkeypatch.setattr(os, "getuid", lambda: 4711)
+        subprocess.run([sys.executable, "-c", SENDING, str(other), own.partition(":")[2], request], check=True)
+        is_over.set()
+        assert asked_by(other, address, "127.0.0.1") == ""  # the one before has been looked at
+    assert asked == []
+
+
+@pytest.mark.parametrize(("release", "state", "may"), [
+    ("6.6.87-microsoft-standard-WSL2", "01", True), ("6.6.87-microsoft-standard-WSL2", "08", False),
+    ("6.8.0-generic", "01", False)])
+def test_a_browser_of_the_windows_around_linux_is_in_no_list(monkeypatch, release, state, may):
+    def line(remote, state):
+        return f"0: 0100007F:1F90 {remote} {state} 0:0 00:0 0 4711 0 99".split()
+
+    monkeypatch.setattr(page_server, "ends", lambda: [line("00000000:0000", "0A"), line("0100007F:C000", state)])
+    monkeypatch.setattr(page_server.platform, "release", lambda: release)
+    monkeypatch.setattr(os, "getuid", lambda: 4711, raising=False)
+    assert page_server.is_own(("127.0.0.1", 0xC000), ("127.0.0.1", 8080)) is may

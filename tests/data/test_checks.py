@@ -6,6 +6,7 @@ then passes for a new text, in the cases below and in the real tweets.
 
 import json
 import random
+import time
 
 import pytest
 
@@ -145,6 +146,21 @@ def test_near_pairs_against_every_pair():
             if max(scores) >= threshold:
                 expected[j] = (scores.index(max(scores)), max(scores))
         assert {j: (i, score) for i, j, score in near_pairs(first, second, threshold)} == expected
+
+
+WORDS = [a + b + c for a in "bdfgkl" for b in "aeiou" for c in "mnprst"]
+
+
+def test_words_with_which_all_posts_begin_do_not_make_all_pairs_compared():
+    """The time was that of all pairs: minutes where thousands of posts begin alike."""
+    def seconds(begin: str) -> float:
+        rng = random.Random(3)
+        made = [posts(*[(begin + " ".join(rng.choices(WORDS, k=20)),) for _ in range(1200)]) for _ in range(2)]
+        started = time.process_time()
+        assert near_pairs(*made) == []
+        return time.process_time() - started
+
+    assert seconds("breaking news from the daily observer of our small town: ") < 8 * seconds("")
 
 
 def test_the_real_tweets(shared_data):

@@ -8,6 +8,9 @@ import json
 
 import pytest
 
+from finetune import prepare
+from finetune.recorded import posts_if_there
+from finetune.run_folder import RunFolder
 from report.words import findings
 from tests.small import here, posts, write_base, write_jsonl
 
@@ -57,6 +60,24 @@ def test_without_the_training_posts_nothing_is_said(place):
     finally:
         (place / "away.jsonl").rename(place / "train.jsonl")
     assert "near" not in found and "much like" not in said
+
+
+def test_reading_them_needs_no_base_and_too_little_memory_ends_nothing(place, monkeypatch):
+    monkeypatch.chdir(place)
+    run = RunFolder.open("run")
+    (place / "tiny").rename(place / "moved")
+    try:
+        found, why = posts_if_there(run)
+    finally:
+        (place / "moved").rename(place / "tiny")
+    assert why is None and len(found) == 32
+
+    def refused(*words, **more):
+        raise MemoryError
+
+    monkeypatch.setattr(prepare, "read_labelled", refused)
+    found, why = posts_if_there(run)
+    assert found is None and "not enough memory" in str(why)
 
 
 def test_one_post_and_no_rest(place):

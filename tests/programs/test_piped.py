@@ -5,15 +5,19 @@ Deliberate breaks: in bulk/piped.py leave `redirect_stdout` out, pass the labels
 """
 
 import gzip
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 import classify
+from common.errors import run_program
 from common.files import ROOT
 from inference import labeller
 from tests.programs.hostile import World, call, jsonl, post_rows, refused
@@ -44,6 +48,32 @@ def test_standard_output_has_the_file_and_nothing_else(world: World, tmp_path):
     assert ended.stdout == Path("file.jsonl").read_bytes() and b"\x1b" not in ended.stderr
     named.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.csv", "file.jsonl", "posts.jsonl"]
+
+
+def test_what_stands_beside_does_not_name_a_file_that_is_gone(world: World, tmp_path):
+    posts = jsonl(tmp_path / "posts.jsonl", post_rows(count=5))
+    ended = piped(world, "--input", posts, "--progress-json", "far.json", "--report", "page.html")
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert json.loads(Path("far.json").read_text())["file"] == "standard output"
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "--labels LABELS --coded" in page and "labels-" not in page
+
+
+class Notebook(io.StringIO):
+    """A stream that has no bytes, as ipykernel's."""
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_and_a_notebook_are_shown_the_labels(world: World, tmp_path, monkeypatch, is_terminal):
+    posts = jsonl(tmp_path / "posts.jsonl", [row | {"id": f"\x1b[2J{row['id']}"} for row in post_rows(count=2)])
+    monkeypatch.setattr(Notebook, "isatty", lambda self: is_terminal)
+    with redirect_stdout(Notebook()) as shown:
+        run_program(classify.main, words(world, "--input", posts, "--output", "-", "--format", "csv"))
+        with pytest.raises(SystemExit):
+            run_program(classify.main, words(world, "--input", posts, "--output", "-", "--format", "csv.gz"))
+    first, *rows = shown.getvalue().splitlines()
+    assert first.startswith("id,language,predicted") and [row.partition(",")[0] for row in rows] == [
+        f"\\x1b[2J{row['id']}" for row in post_rows(count=2)]
 
 
 def test_what_is_wrong_leaves_standard_output_empty(world: World, tmp_path):
