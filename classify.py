@@ -14,8 +14,8 @@ half while the single most probable label is "unrelated"). That column is left o
 
 The input is read twice: first to the end, so that what is wrong is reported before hours of work; then in windows,
 which are labelled and written one by one, so that millions of posts take no more memory than a thousand. A row that is
-wrong by itself gets an empty label and a reason. If labelling was killed, or ended with status 75 after SIGTERM or
-SIGUSR1, the same command with --resume continues.
+wrong by itself gets an empty label and a reason. If labelling was killed, stopped by Ctrl-C, or ended with status 75
+after SIGTERM or SIGUSR1, the same command with --resume continues.
 """
 
 import sys
@@ -262,8 +262,9 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
             if file.counts["rows"] != len(rows) or notes.have_changed():
                 raise UserError(f"{job.source}: has changed while it was being labelled; label it again")
     except KeyboardInterrupt:
-        if file.is_kept:
-            print(f"{file.counts['rows']:,} rows are kept; the same command continues", file=sys.stderr)
+        if file.is_kept and not options.pipes:
+            again = "" if options.resume else " with --resume"
+            print(f"{file.counts['rows']:,} rows are kept; the same command{again} continues", file=sys.stderr)
         raise
     counts, seconds = file.counts, time.perf_counter() - began
     print(f"  {counts['texts'] - counts['unsure']:,} of {counted(counts['rows'], 'post')} labelled in "

@@ -34,7 +34,7 @@ def findings(found: Mapping) -> list[str]:
     """The page's first lines, one for each part, and what limits them; the terminal prints the same."""
     lines = [line for key, said in sections.SAID.items() if found.get(key) is not None
              for line in said(found[key]).split("\n")]
-    labelled = (f"{asked(found)}, of which it labels {percent(found['accuracy'])} as people did "
+    labelled = (f"{asked(found)}; it labels {percent(found['accuracy'])} of all {found['posts']:,} as people did "
                 f"({whole(found['accuracy_ci'])}; always answering the commonest label: "
                 f"{percent(found['constant']['accuracy'])}), macro-F1 {number(found['macro_f1'])}")
     pairs = " or pairs" if "behaviour" in found or "own_pairs" in found else ""
@@ -54,7 +54,7 @@ def asked(found: Mapping) -> str:
         also = "" if known["rule"] == "exact" else ", also apart from case, spacing, handles and links"
         words = f"{posts} whose {how} in no training post{also} ({known['dropped']:,} left out)"
     if known["near"]:
-        words += f" and {known['near']:,} {'is a near copy' if known['near'] == 1 else 'are near copies'} of one"
+        words += f", {known['near']:,} of them {'a near copy' if known['near'] == 1 else 'near copies'} of one"
     return words
 
 

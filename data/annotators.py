@@ -2,8 +2,8 @@
 
 Two layouts are read: long (one row per post and annotator, with a column `annotator`) and wide (one row per post, with
 a column `label_NAME` per annotator, empty if that annotator did not label the post). A post's label is the one that
-most annotators gave; a tie has no majority, so the post is dropped and listed. A row that also has a label of its own
-(settled by discussion) keeps it.
+most annotators gave; a tie has no majority, so the post is dropped and listed. A label that was settled by discussion
+counts instead: in the wide layout a row's own label, in the long one the row whose annotator is called "settled".
 
 Agreement is Krippendorff's alpha for nominal labels, which allows any number of annotators and missing labels:
 
@@ -30,6 +30,7 @@ from data.shipped_labels import hint_of_codebook
 from data.visible import composed
 
 Votes = dict[str, str]  # annotator -> label, of one post
+SETTLED = "settled"  # the annotator of a row that holds what several settled on
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Agreement:
         if len(self.ties) > 5:
             lines.append(f"  and {len(self.ties) - 5:,} more without a majority")
         if self.settled:
-            lines.append(f"  {self.settled:,} posts kept the label in their own label column")
+            lines.append(f"  posts whose label was settled, which counts instead of a majority: {self.settled:,}")
         return lines
 
     def to_dict(self) -> dict:
@@ -108,6 +109,16 @@ def combine(posts: Sequence[Post], codebook=None, columns: Columns | None = None
     labelled a post twice, an id with two texts, a row without an annotator, a post that nobody labelled, and files with
     nothing but ties.
     """
+    kept, agreement = tally(posts, codebook, columns)
+    if not kept and agreement is not None:
+        raise UserError(f"{posts[0].file}: none of {len(agreement.ties):,} posts has a majority; settle them in a "
+                        "label column")
+    return kept, agreement
+
+
+def tally(posts: Sequence[Post], codebook=None, columns: Columns | None = None
+          ) -> tuple[list[Post], Agreement | None]:
+    """`combine`, where nothing but ties is no error: coders who have just begun."""
     columns = columns or Columns()
     if any(is_annotated(post.extra) for post in posts):
         voted = [(_without_votes(post), _wide_votes(post)) for post in posts]
@@ -127,8 +138,6 @@ def combine(posts: Sequence[Post], codebook=None, columns: Columns | None = None
             tied.append((post, votes))
         else:
             kept.append(replace(post, label=label))
-    if not kept:
-        raise UserError(f"{posts[0].file}: none of {len(voted):,} posts has a majority; settle them in a label column")
     return kept, measure(voted, tied, settled)
 
 
@@ -232,12 +241,14 @@ def _gather_long(posts: Sequence[Post], column: str) -> list[tuple[Post, Votes]]
             raise UserError(
                 f"{post.place}: id '{post.id}' has a different text from {first.place}; an id stands for one post"
             )
-        if name in votes:
+        if name in votes or (name == SETTLED and first.label is not None):
             raise UserError(
                 f"{post.place}: {column} '{name}' labels id '{post.id}' again (first in row "
                 f"{rows[post.id, post.language, name]}); leave one of the rows out"
             )
         rows[post.id, post.language, name] = post.row
-        if post.label is not None:
+        if name == SETTLED:
+            gathered[post.id, post.language] = (replace(first, label=post.label), votes)
+        elif post.label is not None:
             votes[name] = post.label
     return list(gathered.values())

@@ -8,8 +8,8 @@ Until it is complete its rows lie in two files beside the final one:
 
 A window's rows are on the disk (fsync) before the journal lists them, and the list is before `add` returns: a kill, a
 full disk or a power cut takes no more than the window in hand. At the end the rows are renamed, or made into gzip or
-parquet beside and renamed. After an error neither of the two files is left, after a kill both are; with `resume` both
-stay after an error, too.
+parquet beside and renamed. After an error neither of the two files is left, after a kill or Ctrl-C both are; with
+`resume` both stay after an error, too.
 """
 
 import hashlib
@@ -34,9 +34,10 @@ OTHER_OPTIONS = {"delimiter": "--delimiter", "quote": "--quote", "longest": "--l
 class GrowingFile:
     """A file of rows that grows by `add` in a `with` block and gets its final name at the end of the block.
 
-    `made_from`: JSON values that decide the rows. With `resume` an interrupted file is continued, an error or Ctrl-C
-    leaves the rows so far, and a file that was made from something else is a `UserError`. `counts` holds what `add` has
-    counted since the file's beginning, including "rows". sheet, reals: as `plain_rows` and `finish` take them.
+    `made_from`: JSON values that decide the rows. With `resume` an interrupted file is continued, an error leaves the
+    rows so far (Ctrl-C does anyway), and a file that was made from something else is a `UserError`. `counts` holds what
+    `add` has counted since the file's beginning, including "rows". sheet, reals: as `plain_rows` and `finish` take
+    them.
     whole(facts) is called when the file has its name, with its counts and hash, and again if a kill came just then.
     """
 
@@ -108,6 +109,7 @@ class GrowingFile:
 
     def __exit__(self, kind, error, trace) -> None:
         is_whole = False
+        self.resume = self.resume or kind is KeyboardInterrupt  # hours of work are not thrown away by two keys
         try:
             if kind is None:
                 digest = self._was_whole or self._put()

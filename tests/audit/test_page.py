@@ -188,7 +188,7 @@ def test_tables_end_alike_and_a_phone_s_names_are_short(found, tmp_path):
 def test_posts_are_called_what_is_known_of_them(found):
     known = found["known"]
     assert asked(found) == ("100 labelled posts whose text is in no training post, also apart from case, spacing, "
-                            "handles and links (1 left out) and 2 are near copies of one")
+                            "handles and links (1 left out), 2 of them near copies of one")
     said = asked(found | {"known": known | {"rule": "exact", "near": 0}})
     assert said == "100 labelled posts whose very text is in no training post (1 left out)"
     said = asked(found | {"known": known | {"rule": "none", "near": None, "same": 3}, "posts": 1})
@@ -209,7 +209,8 @@ def test_the_page_keeps_the_rules_for_every_reader(found):
 
 def test_the_last_line_says_how_much_chance_there_is(found):
     said = findings(found)[-1].replace("\u00a0", " ")
-    assert "labels 56.0 % as people did (46 to 65 %; always answering the commonest label: 30.0 %)" in said
+    assert "near copies of one; it labels 56.0 % of all 100 as people did" in said
+    assert "as people did (46 to 65 %; always answering the commonest label: 30.0 %)" in said
     assert "say little" not in said and "say little" in findings(found | {"posts": 29})[-1]
     count = intervals_in(found)
     parts = [found["quantisation"]["changed"], found["adapter"]["off"]]

@@ -107,7 +107,7 @@ def test_wide(tmp_path):
         "  es       3               2   0.375     0.667     0",
         "  all      5               4   0.000     0.500     1",
         f"  no majority, dropped: {path}: row 3 (ana pro, ben anti)",
-        "  1 posts kept the label in their own label column",
+        "  posts whose label was settled, which counts instead of a majority: 1",
     ]
     json.dumps(agreement.to_dict())
 
@@ -121,6 +121,21 @@ def test_long_says_the_same_as_wide(tmp_path):
     assert facts(long_posts) == facts(wide_posts)
     assert (long.overall, long.by_language, long.pairs) == (wide.overall, wide.by_language, wide.pairs)
     assert notes.counts["duplicate_id"] == notes.counts["parallel_id"] == 0
+
+
+def test_a_settled_row_is_the_post_s_label_and_nobody_s_vote(tmp_path):
+    """Deliberate break: in data/annotators.py let `_gather_long` count the row of `SETTLED` as a vote."""
+    row = {"id": "2", "text": "two", "language": "en", "annotator": "settled"}
+    (tmp_path / "long.jsonl").write_text(f"{LONG}\n{json.dumps(row | {'label': 'neutral'})}\n")
+    posts, _, agreement = read_labelled(tmp_path / "long.jsonl", codebook=CODEBOOK)
+    (tmp_path / "before.jsonl").write_text(LONG)
+    before = read_labelled(tmp_path / "before.jsonl", codebook=CODEBOOK)[2]
+    assert [post.label for post in posts] == ["pro", "neutral", "anti", "neutral"]
+    assert (agreement.annotators, agreement.pairs, agreement.settled) == (before.annotators, before.pairs, 1)
+    assert agreement.overall == before.overall | {"ties": 0} and before.overall["ties"] == 1
+    (tmp_path / "long.jsonl").write_text("\n".join([LONG, *[json.dumps(row | {"label": "pro"})] * 2]))
+    with pytest.raises(UserError, match="'settled' labels id '2' again"):
+        read_labelled(tmp_path / "long.jsonl", codebook=CODEBOOK)
 
 
 def test_one_label_each_has_no_agreement(tmp_path):

@@ -160,9 +160,26 @@ def test_another_input_run_or_partial_file_does_not_go_on(world: World, stopped,
     assert not journal.exists() and len(Path("a.csv").read_text().splitlines()) == 61
 
 
-@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (UserError("wrong"), 2)])
-@pytest.mark.parametrize(("windows", "more"), [(0, ["--resume"]), (1, [])])
-def test_stopped_in_the_first_window_or_without_resume_nothing_is_left(
+def test_ctrl_c_keeps_what_is_done_without_resume_as_well(world: World, tmp_path, monkeypatch):
+    """Deliberate break: in data/growing.py let `__exit__` forget that it was Ctrl-C."""
+    monkeypatch.setattr(predict, "WINDOW", 16)
+    posts = many(tmp_path / "many.jsonl", 40)
+    assert call(classify.main, *words(world, posts, "whole.csv")).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(classify.Labeller, "label", stop_after(1, KeyboardInterrupt()))
+        ended = call(classify.main, *words(world, posts, "a.csv"))
+        piped = call(classify.main, *words(world, posts, "-"))
+    assert ended.code == 130 and ended.err == "16 rows are kept; the same command with --resume continues\nstopped\n"
+    assert piped.code == 130 and "are kept" not in piped.err  # a pipe has no file that could stay
+    refused(classify.main, *words(world, posts, "a.csv"), says="--resume continues it, --overwrite")
+    assert call(classify.main, *words(world, posts, "a.csv", "--resume")).code == 0
+    assert Path("a.csv").read_bytes() == Path("whole.csv").read_bytes()
+
+
+@pytest.mark.parametrize(("error", "code", "windows", "more"), [
+    (KeyboardInterrupt(), 130, 0, ["--resume"]), (KeyboardInterrupt(), 130, 0, []),
+    (UserError("wrong"), 2, 0, ["--resume"]), (UserError("wrong"), 2, 1, [])])
+def test_stopped_in_the_first_window_or_by_an_error_without_resume_nothing_is_left(
     world: World, tmp_path, monkeypatch, error, code, windows, more):
     monkeypatch.setattr(predict, "WINDOW", 16)
     monkeypatch.setattr(classify.Labeller, "label", stop_after(windows, error))

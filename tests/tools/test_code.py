@@ -19,11 +19,13 @@ from common.files import ROOT
 from common.page_server import MOST_BYTES, joined, serving
 from data.annotators import krippendorff_alpha
 from data.codebook import load_codebook
+from data.posts import Columns
 from tests.browser import BOXES, PROGRAM, Browser
 from tests.page_rules import faults, too_pale
 from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
-from tools.code.__main__ import FOLDER, CodeOptions, ended, main, page_of, sample_of
+from tools.code.__main__ import FOLDER, CodeOptions, ended, main, page_of, sample_of, to_settle
 from tools.code.codes import Codes, both, read_codes
+from tools.prevalence.read import read_codes as read_shares_codes
 
 BOOK = load_codebook()
 TEXTS = ["They came here as children.", "</script><img src=x onerror=alert(1)>", "مرحبا بالعالم", "a" * 400]
@@ -62,16 +64,52 @@ def test_two_coders_agree_as_far_as_they_do(codes, tmp_path):
     for row, label in enumerate(["neutral", "unrelated", "anti-immigration"]):
         ben.add(row, label)
     alpha = krippendorff_alpha([["neutral"] * 2, ["unrelated"] * 2, ["neutral", "anti-immigration"]])
-    _, said, apart = ended(codes, CodeOptions(other=str(ben.path)))
+    _, said, apart, _ = ended(codes, CodeOptions(other=str(ben.path)))
     assert said.startswith("Of 3 posts that both coded, 66.7 % have the same label")
     assert f"alpha is {alpha:.3f} " in said
-    assert apart.startswith("1 post to settle together") and "p2: ana neutral, ben anti-immigration." in apart
+    assert apart.startswith("1 post to settle together") and "p2: ana “neutral”, ben “anti-immigration”." in apart
     assert ended(codes, CodeOptions(other=str(tmp_path / "carla.csv")))[1].endswith(
         "carla.csv is not there yet; with it, the agreement stands here.")
     rows, _ = both(codes, ben.path)
     assert len(rows) == 7 and {row["inclusion_probability"] for row in rows} == {"0.25"}
     words = ["--sample", "sample.jsonl", "--coder", "ana", "--out", "codes.csv", "--other", "ben.csv"]
     assert call(main, *words, "--join", "two.csv").code == 0 and len(read_codes(tmp_path / "two.csv")) == 7
+
+
+def test_what_two_coders_differ_on_is_settled(codes, tmp_path):
+    """Deliberate break: in tools/code/codes.py let `tied` give all posts."""
+    for row, label in enumerate(["neutral", "unrelated", "neutral", "neutral"]):
+        codes.add(row, label)
+    ben = Codes(codes.posts, BOOK.labels, "ben", tmp_path / "ben.csv")
+    for row, label in enumerate(["neutral", "neutral", "anti-immigration", "neutral"]):
+        ben.add(row, label)
+    first = ["--sample", "sample.jsonl", "--coder", "ana", "--out", "codes.csv", "--other", "ben.csv"]
+    joined_by_hand = call(main, *first, "--join", "two.csv")
+    assert "2 posts to settle together" in joined_by_hand.out and "--coder settled --other FILE" in joined_by_hand.out
+    settle = ["--sample", "sample.jsonl", "--coder", "settled"]
+    refused(main, *settle, says=["--coder settled", "--other"])
+    refused(main, *settle, "--other", "ben.csv", says="ben.csv: has no post to settle")
+    options = CodeOptions(sample="sample.jsonl", coder="settled", other="two.csv", out="third.csv")
+    posts, show = to_settle(codes.posts, options)
+    assert [post.id for post in posts] == ["p1", "p2"]
+    third = Codes(posts, BOOK.labels, "settled", tmp_path / "third.csv")
+    assert '"ana said":"unrelated","ben said":"neutral"' in page_of(third, BOOK, show)[0]
+    third.add(0, "unrelated")
+    assert ended(third, options)[-1].startswith("1 post to settle together")
+    third.add(1, "pro-immigration")  # what neither had said
+    assert call(main, *settle, "--out", "third.csv", "--other", "two.csv", "--join", "all.csv").code == 0
+    kept = read_shares_codes(tmp_path / "all.csv", Columns(), BOOK, "refuse")
+    assert {post.id: post.label for post in kept.posts} == {
+        "p0": "neutral", "p1": "unrelated", "p2": "pro-immigration", "p3": "neutral"}
+    assert {post.extra["inclusion_probability"] for post in kept.posts} == {"0.25"}
+    assert kept.agreement.annotators == ("ana", "ben") and kept.agreement.overall["pairwise"] == 0.5
+    refused(main, *settle, "--out", "third.csv", "--other", "all.csv", says="all.csv: has no post to settle")
+
+
+def test_coders_who_differ_on_all_so_far_go_on(codes, tmp_path):
+    codes.add(0, "neutral")
+    Codes(codes.posts, BOOK.labels, "ben", tmp_path / "ben.csv").add(0, "unrelated")
+    assert ended(codes, CodeOptions(other=str(tmp_path / "ben.csv")))[2].startswith("1 post to settle together")
 
 
 def test_what_is_refused(codes, tmp_path):

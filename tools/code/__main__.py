@@ -2,11 +2,14 @@
 
     python -m tools.code --sample sample.csv --coder ana
     python -m tools.code --sample sample.csv --coder ben --other codes-ana.csv
+    python -m tools.code --sample sample.csv --coder settled --other both.csv
 
 Each label of the codebook has a key; a key codes the post and shows the next, the arrows go back and on. Every code is
 on the disk before the next post shows; Ctrl-C ends the program, and the same command continues. The file of codes holds
 ids, labels, the coder's name and the chances of the sample, and no text. At the end, --other compares with a second
-coder's file, and --join writes both into one, which tools.prevalence and tools.split read.
+coder's file, and --join writes both into one, which tools.prevalence and tools.split read. With --coder settled the
+page shows only the posts of that file on which the coders differ, with who said what; --join then puts what was settled
+beside their codes, which stay as they were.
 
 The page shows the post, and the columns that --show names; the machine's label only if you ask for its column.
 """
@@ -14,7 +17,7 @@ The page shows the post, and the columns that --show names; the machine's label 
 import re
 import threading
 import webbrowser
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,13 +26,14 @@ from common.files import check_file, find_path
 from common.lock import hold
 from common.options import option, parse_options
 from common.page_server import joined, serving, until_stopped
+from data.annotators import SETTLED
 from data.codebook import Codebook, load_codebook
 from data.posts import ColumnOptions, Post
 from data.readers import by_id, read_posts
 from data.writers import output_format, write_rows
 from finetune.run_folder import RunFolder
 from report.words import counted
-from tools.code.codes import Codes, both
+from tools.code.codes import Codes, both, tied
 
 FOLDER = Path(__file__).parent
 KEYS = "123456789abcdefghijklmnopqrstuvwxyz"
@@ -73,7 +77,9 @@ def main(argv: list[str]) -> None:
         if options.other is None:
             raise UserError("--join: joins two coders' files; name the second with --other")
     book = codebook_of(options)
-    posts = sample_of(options)
+    posts, show = sample_of(options), list(options.show)
+    if options.coder == SETTLED:
+        posts, show = to_settle(posts, options)
     if options.join:
         codes = Codes(posts, book.labels, options.coder, out)
         write_rows(options.join, both(codes, find_path(options.other))[0])
@@ -82,7 +88,7 @@ def main(argv: list[str]) -> None:
     with hold(out.parent, name=f".{out.name}.lock"):  # two programs on one file would take each other's codes away
         codes = Codes(posts, book.labels, options.coder, out)
         first = ended(codes, options)[1:]  # a second coder's file that cannot be read is told before any coding
-        serve(codes, book, options, first)
+        serve(codes, book, options, show, first)
 
 
 def codebook_of(options: CodeOptions) -> Codebook:
@@ -116,6 +122,20 @@ def sample_of(options: CodeOptions) -> list[Post]:
     return posts
 
 
+def to_settle(posts: list[Post], options: CodeOptions) -> tuple[list[Post], list[str]]:
+    """The posts on which the coders of --other are tied, with what each said, and the columns to show."""
+    if options.other is None:
+        raise UserError(f"--coder {SETTLED}: settles what other coders differ on; name the file that --join wrote of "
+                        "them with --other")
+    found = tied(posts, find_path(options.other))
+    if not found:
+        raise UserError(f"--other {options.other}: has no post to settle; name the file that --join wrote of coders "
+                        "who differ")
+    said = {name: f"{name} said" for name in sorted({name for _, votes in found for name in votes})}
+    return ([replace(post, extra=post.extra | {said[name]: label for name, label in votes.items()})
+             for post, votes in found], [*options.show, *said.values()])  # fmt: skip
+
+
 def page_of(codes: Codes, book: Codebook, show: list[str]) -> tuple[str, str]:
     """(page, policy), with the codes so far."""
     style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("style.css", "script.js"))
@@ -127,8 +147,8 @@ def page_of(codes: Codes, book: Codebook, show: list[str]) -> tuple[str, str]:
     return joined((FOLDER / "page.html").read_text(encoding="utf-8"), style, script, data)
 
 
-def serve(codes: Codes, book: Codebook, options: CodeOptions, first: list[str]) -> None:
-    """The page, until Ctrl-C; `first`: what is known of the second coder at the start."""
+def serve(codes: Codes, book: Codebook, options: CodeOptions, show: list[str], first: list[str]) -> None:
+    """The page, until Ctrl-C; `show`: columns beside the text; `first`: what is known of the second coder."""
     lock = threading.Lock()  # one file of codes
 
     def answer(what: str, content: dict) -> dict:
@@ -140,7 +160,6 @@ def serve(codes: Codes, book: Codebook, options: CodeOptions, first: list[str]) 
                 return {"lines": ended(codes, options)}
         raise UserError(f"{what}: the page has no such question")
 
-    show = list(options.show)
     with serving(lambda: page_of(codes, book, show)[0], page_of(codes, book, show)[1], answer, options.port) as address:
         print("\n".join([f"{len(codes.of):,} of {len(codes.posts):,} posts coded in {codes.path}", *first, address,
                          "  Ctrl-C ends it; the same command continues"]), flush=True)
@@ -168,10 +187,13 @@ def ended(codes: Codes, options: CodeOptions) -> list[str]:
                  f"have the same label; Krippendorff's alpha is {alpha} (1: always the same, 0: as by chance).")
     apart = [(post.id, votes) for post, votes in agreement.ties]
     if apart:
-        shown = "; ".join(f"{id}: {', '.join(f'{name} {label}' for name, label in votes.items())}"
+        shown = "; ".join(f"{id}: {', '.join(f'{name} “{label}”' for name, label in votes.items())}"
                           for id, votes in apart[:SHOWN])
         lines.append(f"{counted(len(apart), 'post')} to settle together, else left out of the shares: {shown}"
                      + (f"; and {len(apart) - SHOWN} more" if len(apart) > SHOWN else "") + ".")
+        if options.coder != SETTLED:
+            lines.append(f"To settle them: --join FILE writes both coders' codes, and --coder {SETTLED} --other FILE "
+                         "shows these posts alone, with who said what.")
     return lines
 
 

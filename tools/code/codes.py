@@ -7,7 +7,7 @@ inclusion_probability; no text and no label by the machine. Two coders' files ar
 from pathlib import Path
 
 from common.errors import UserError, closest
-from data.annotators import Agreement, combine
+from data.annotators import Agreement, Votes, tally
 from data.posts import Columns, Post
 from data.readers import read_posts
 from data.writers import write_rows
@@ -68,15 +68,30 @@ def both(own: Codes, other: Path) -> tuple[list[dict], Agreement]:
     """The rows of two coders in one list, and their agreement on the posts that both coded; `other` may hold several
     coders, such as an earlier --join."""
     theirs = read_codes(other)
-    same = next((post for post in theirs if post.extra.get("annotator", other.stem) == own.coder), None)
+    same = next((post for post in theirs if _coder(post, other) == own.coder), None)
     if same:
         raise UserError(f"{same.place}: is coded by '{own.coder}' as well; --other takes a second coder's file, and "
                         "each coder a name of their own (--coder)")
-    rows = [{"id": post.id, "language": post.language, "label": post.label,
-             "annotator": post.extra.get("annotator", other.stem)}
-            | {name: post.extra[name] for name in (STRATUM, PROBABILITY) if post.extra.get(name)}
-            for post in theirs]  # fmt: skip
-    rows = own.rows() + rows
-    posts = [Post(row["id"], "", row["label"], row["language"], str(other), n, {"annotator": row["annotator"]})
-             for n, row in enumerate(rows, 1)]
-    return rows, combine(posts)[1]
+    rows = own.rows() + _rows_of(theirs, other)
+    return rows, _agreement(rows, other)
+
+
+def tied(posts: list[Post], other: Path) -> list[tuple[Post, Votes]]:
+    """The posts on which the coders of `other` are tied, and who said what."""
+    ties = {(post.id, post.language): votes
+            for post, votes in _agreement(_rows_of(read_codes(other), other), other).ties}
+    return [(post, ties[post.id, post.language]) for post in posts if (post.id, post.language) in ties]
+
+
+def _coder(post: Post, file: Path) -> str:
+    return post.extra.get("annotator", file.stem)
+
+
+def _rows_of(posts: list[Post], file: Path) -> list[dict]:
+    return [{"id": post.id, "language": post.language, "label": post.label, "annotator": _coder(post, file)}
+            | {name: post.extra[name] for name in (STRATUM, PROBABILITY) if post.extra.get(name)} for post in posts]
+
+
+def _agreement(rows: list[dict], file: Path) -> Agreement:
+    return tally([Post(row["id"], "", row["label"], row["language"], str(file), n, {"annotator": row["annotator"]})
+                  for n, row in enumerate(rows, 1)])[1]

@@ -7,6 +7,7 @@ import numpy
 
 from common.errors import UserError
 from common.terminal import table
+from data.annotators import SETTLED
 from report.words import counted
 from stats.prevalence import FIXED, Coded, Estimate, Share
 from stats.regression import Coefficient
@@ -122,8 +123,8 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
                          "column inclusion_probability")
     if ties:
         lines.append(f"  warning: {counted(ties, 'coded post')} of {ties + n:,} without a majority left out; settle "
-                     "them: hard posts are not a random part of the sample, and no interval covers what that does to "
-                     "the estimates")
+                     f"them (python -m tools.code --coder {SETTLED}): hard posts are not a random part of the sample, "
+                     "and no interval covers what that does to the estimates")
     return lines
 
 
