@@ -72,7 +72,7 @@ class EvalOptions(BaselineOptions, GroupOptions, ColumnOptions, LabelOptions, Ma
     by: list[str] = option((), "also score each value of these columns", metavar="COLUMN", group=SCORING)
     draws: int = option(2000, "bootstrap draws behind the intervals", minimum=0, maximum=10**6, group=SCORING)
     seed: int = option(0, "seed of the bootstrap", minimum=0, group=SCORING)
-    errors: bool = option(False, "print the errors of which the model was surest, by human and predicted label",
+    errors: bool = option(False, "print the texts that the model got wrong most surely, by human and predicted label",
                           group=SCORING)
     with_texts: bool = option(False, "write the posts' texts into report.html and predictions.jsonl", group=SCORING)
 

@@ -43,15 +43,14 @@ def months_of(value) -> tuple[str | None, str | None] | None:
         if min(numbers) < 1 or max(numbers) > 31 or not any(readings):
             return None
         return day_first or month_first, month_first or day_first
-    try:
-        return (datetime.strptime(text, TWITTER).strftime("%Y-%m"),) * 2
-    except ValueError:
-        return None
+    moment = _twitters(text)
+    return moment and (moment.strftime("%Y-%m"),) * 2
 
 
 def moment_of(text: str) -> datetime | None:
-    """The moment of an ISO date or of one whose points say that the day comes first, with or without a time:
-    2024-03-31T18:00:00Z, 31.3.2024 18:00; `None` for any other text. It has a time zone if the text has one."""
+    """The moment of an ISO date, of one whose points say that the day comes first, with or without a time, and of
+    Twitter's own: 2024-03-31T18:00:00Z, 31.3.2024 18:00; `None` for any other text. It has a time zone if the text has.
+    """
     text = text.strip()
     found = _POINTS.fullmatch(text)
     try:
@@ -59,6 +58,13 @@ def moment_of(text: str) -> datetime | None:
             return datetime.fromisoformat(text)
         day, month, year, *time = (int(part or 0) for part in found.groups())
         return datetime(year, month, day, *time)
+    except ValueError:
+        return _twitters(text)
+
+
+def _twitters(text: str) -> datetime | None:
+    try:
+        return datetime.strptime(text, TWITTER)
     except ValueError:
         return None
 

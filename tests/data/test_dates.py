@@ -3,7 +3,7 @@
 Deliberate break: in data/dates.py let the way with points take the first number for the month.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import pytest
 
@@ -28,6 +28,7 @@ def test_what_is_no_month_or_could_be_two(text):
 
 @pytest.mark.parametrize("text, moment", [
     ("31.03.2024 18:00", datetime(2024, 3, 31, 18)), ("1. 4. 2024, 9:05:07", datetime(2024, 4, 1, 9, 5, 7)),
+    ("Wed Oct 10 20:19:24 +0000 2018", datetime(2018, 10, 10, 20, 19, 24, tzinfo=UTC)),
     (" 2024-03-31", datetime(2024, 3, 31)), ("31.13.2024", None), ("31.3.24", None), ("03/04/2024", None), ("", None)])
 def test_moments(text, moment):
     assert moment_of(text) == moment

@@ -37,6 +37,10 @@ def test_defaults_are_shown_as_they_are_typed(tmp_path):
     assert "(default: hi,hu)" in here("tools.pretrain.teacher", "--help", cwd=tmp_path)
 
 
+def test_an_option_that_prints_texts_says_so(tmp_path):
+    assert "--[no-]errors print the texts" in " ".join(here("eval.py", "--help", cwd=tmp_path).split())
+
+
 def test_every_program_is_called_as_it_is_started():
     """A usage line can be copied: "tools.join" alone is no command."""
     ours = [path for top in ("audit", "benchmarks", "glass", "study", "tools") for path in (ROOT / top).rglob("*.py")]
