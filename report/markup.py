@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _EMPTY = {"meta", "br"}  # elements without an end tag
 LONG = 20  # characters of a row's name, from which on its column gets room
+SHOWN, SHOWN_PARTS = 20, 5  # entries of a list of words, and of one of lists
 
 
 class Html(str):
@@ -73,7 +74,8 @@ def folded(summary: str, *inner) -> Html:
 
 
 def facts(value, name: str = "facts") -> Html:
-    """Any JSON value as lists and tables: dicts as names and values, lists of dicts as a table, the rest as text.
+    """Any JSON value as lists and tables: dicts as names and values, lists of dicts as a table, the rest as text; of a
+    long list its first entries.
 
     `name`: what a table is called."""
     if isinstance(value, Mapping):
@@ -89,9 +91,12 @@ def facts(value, name: str = "facts") -> Html:
             right = [all(isinstance(item.get(c), int | float | None) for item in value) for c in columns]
             body = [[facts(item.get(c), _words(c)) for c in columns] for item in value]
             return grid(name, [_words(c) for c in columns], body, numbers=right)
-        if all(not isinstance(item, Mapping | list | tuple) for item in value):
-            return escape(", ".join(_plain(item) for item in value) or "none")
-        return tag("ul", *(tag("li", facts(item, name)) for item in value))
+        plain = all(not isinstance(item, Mapping | list | tuple) for item in value)
+        most = SHOWN if plain else SHOWN_PARTS
+        rest = [f"and {len(value) - most:,} more"] if len(value) > most else []
+        if plain:
+            return escape(", ".join([*map(_plain, value[:most]), *rest]) or "none")
+        return tag("ul", *(tag("li", facts(item, name)) for item in value[:most]), *(tag("li", one) for one in rest))
     text = _plain(value)
     if "\n" in text:
         return tag("pre", text, dir="auto")

@@ -16,18 +16,19 @@ CURVE = (tag("code", "--abstain"), "posts with a label", "share", "accuracy of t
 
 
 def points(value: float, digits: int = 1) -> str:
-    """`0.0412 -> "+4.1"`."""
-    return f"{100 * value:+.{digits}f}".replace("-", "−")
+    """`0.0412 -> "+4.1"`; never "−0"."""
+    return f"{100 * value:+z.{digits}f}".replace("-", "−")
 
 
 def said(found: Mapping) -> str:
     """One sentence on the gap, one on the other figures."""
     sure, right, pair = found["confidence"], found["accuracy"], found["gap_ci"]
+    sign = 1 if found["gap"] > 0 else -1
     words = f"On average the model gives its label {percent(sure)}, and {percent(right)} of these labels are right: " \
-            f"{abs(100 * found['gap']):.1f} points too {'sure' if found['gap'] > 0 else 'unsure'}"
+            f"{abs(100 * found['gap']):.1f} points too {'sure' if sign > 0 else 'unsure'}"
     if pair is not None:
-        unclear = "" if pair[0] > 0 or pair[1] < 0 else ", so no difference can be shown"
-        words += f" ({points(pair[0])} to {points(pair[1])}){unclear}"
+        low, high = sorted(sign * end for end in pair)
+        words += f" ({points(low)} to {points(high)})" + (", so no difference can be shown" if low <= 0 <= high else "")
     figures = [("Calibration error", "ece"), ("Brier score", "brier"), ("log loss", "log_loss")]
     told = ", ".join(f"{name} {number(found[key])}{_pair(found.get(f'{key}_ci'))}" for name, key in figures
                      if found[key] is not None)

@@ -163,7 +163,7 @@ def compare(first: Scored, second: Scored, examples: int) -> str:
     groups = len(np.unique(rows.clusters))
     if groups < len(keys):
         lines.append(f"  in {counted(groups, 'group')} of posts that belong together; p counts a group as one")
-    header = ["", "n", "1 right", "2 right", "both", "only 1", "only 2", "neither", "2 less 1", "p (exact)"]
+    header = ["", "n", "1 right", "2 right", "both", "only 1", "only 2", "neither", "2 less 1, points", "p (exact)"]
     lines += ["", table(header, list(lines_of(models, labels))), "", verdict(models, first.name, second.name)]
     if examples:
         lines += ["", *apart(first, second, keys, examples)]
@@ -208,8 +208,10 @@ def verdict(models: list[Predictions], first: str, second: str) -> str:
     shares = [percent(float(model.correct.mean())) for model in models]
     apart, p = test["n01"] + test["n10"], p_of(test)
     if p < 0.05:
-        better, worse = (first, second) if test["difference"] > 0 else (second, first)
-        return (f"{better} is right more often than {worse} ({' and '.join(shares)}): of the {apart} posts on which "
+        names, order = (first, second), (0, 1) if test["difference"] > 0 else (1, 0)
+        better, worse = (names[side] for side in order)
+        of_each = " and ".join(shares[side] for side in order)
+        return (f"{better} is right more often than {worse} ({of_each}): of the {apart} posts on which "
                 f"only one is right, {max(test['n01'], test['n10'])} go to it, p = {p:.3g}.")
     return (f"No difference is shown ({' and '.join(shares)}): of the {apart} posts on which only one is right, "
             f"{test['n10']} go to {first} and {test['n01']} to {second}, p = {p:.2g}. That is not to say that "

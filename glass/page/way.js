@@ -28,7 +28,7 @@ function waySection(data, state) {
 function reading(data, words, values, stage) {
   const most = Math.max(...values);
   return [el("span", {class: "what"}, words), stack(values, data.labels), el("span", {class: "n", "data-stage": stage}, number(most)),
-    el("span", {class: "whose", "data-stage": stage}, "for ", el("bdi", {}, data.labels[values.indexOf(most)]))];
+    el("span", {class: "whose", "data-stage": stage}, "for “", el("bdi", {}, data.labels[values.indexOf(most)]), "”")];
 }
 
 // Attention weights of the answer's row, a line for each head; the arrow keys walk through them.

@@ -55,13 +55,13 @@ function ofMarks(what, text) {
 // The label that is most probable without a word or token: the same, or another.
 function answerWithout(data, one) {
   const answer = data.labels[one.all.indexOf(Math.max(...one.all))];
-  return [answer === data.label ? "still " : "", el("bdi", {}, answer), "."];
+  return [answer === data.label ? "still “" : "“", el("bdi", {}, answer), "”."];
 }
 
 function whyTable(what, rows, stage, now, lost, steepest) {
   const slopes = steepest !== undefined;
   const full = (most) => `±${Number(most.toPrecision(2))}`;  // where a bar is full
-  const head = [what, "without it", `against, for: ${full(lost)}`, ...(slopes ? [`gradient × input, ${full(steepest)}`, ""] : [])];
+  const head = [what, "without it", `lowers, raises it: ${full(lost)}`, ...(slopes ? [`gradient × input, ${full(steepest)}`, ""] : [])];
   return framed(`each ${what}`, null, el("table", {class: "why"},
     el("thead", {}, el("tr", {}, ...head.map((word, place) =>
       columnHead({class: place % 2 ? "n" : null, "data-stage": place === 2 ? stage : place === 3 ? "gradient" : null}, word)))),

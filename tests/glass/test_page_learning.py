@@ -4,6 +4,7 @@ Deliberate breaks: in glass/page/main.js give `aboutRun` the facts of the model 
 `before`; in glass/server.py leave `self.block` as it was.
 """
 
+import re
 from contextlib import nullcontext
 
 import pytest
@@ -41,6 +42,11 @@ def test_beside_the_label_stands_how_often_it_is_right_and_what_speaks_for_it(ru
                 str(index), "why"]
             some.append(browser.value("document.querySelector('[aria-labelledby=h-why] ul').textContent"))
         assert any("A mark is a token like any other" in one for one in some)
+        assert all(re.search(r"the post is then (still )?“[^”]+”", one) for one in some)  # a label may be called "for"
+        head = browser.value("document.querySelectorAll('table.why th')[2].textContent")
+        assert head.startswith("lowers, raises it: ±")
+        whose = browser.value("[...document.querySelectorAll('.whose')].map(one => one.textContent)")
+        assert whose and set(whose) <= {f"for “{label}”" for label in run.codebook.labels}
         assert browser.value("document.querySelector('[aria-labelledby=h-why] a').getAttribute('href')") == "#h-labels"
 
 

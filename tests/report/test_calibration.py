@@ -9,7 +9,7 @@ import pytest
 from report.calibration import BINS, calibration, calibration_error, coverage_curve, parts_of
 from report.metrics import Scored, score
 from report.page import page
-from report.probabilities import probabilities_section, said
+from report.probabilities import points, probabilities_section, said
 
 LABELS = ("a", "b", "c", "d")
 
@@ -119,6 +119,14 @@ def test_the_page_has_every_language_the_curve_and_the_scaled():
     scaled = metrics_of(power=1.0)["calibration"] | {"method": "vector", "fitted": 1234}
     text = probabilities_section(metrics | {"scaled": scaled}, None, None)
     assert "All, scaled" in text and "by vector scaling, fitted on the run&#x27;s 1,234 validation posts" in text
+
+
+def test_the_interval_of_a_gap_is_around_the_figure_that_is_said():
+    """Deliberate break: in report/probabilities.py leave `sign` out."""
+    found = metrics_of()["calibration"] | {"gap": -0.047, "gap_ci": [-0.086, -0.0004]}
+    assert "4.7 points too unsure (+0.0 to +8.6)." in said(found)
+    assert "4.7 points too sure (+0.8 to +8.6)." in said(found | {"gap": 0.047, "gap_ci": [0.008, 0.086]})
+    assert points(-0.0004) == "+0.0" and points(-0.004, 0) == "+0" and points(-0.04) == "−4.0"
 
 
 def test_a_gap_that_may_be_chance_is_told_so():

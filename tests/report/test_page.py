@@ -240,6 +240,9 @@ def test_markup_by_hand():
     assert tag("p", Html("<b>x</b>"), id=None) == "<p><b>x</b></p>" and escape(None) == "–"
     assert facts({"a_b": True, "n": 12345, "x": 9.615e-11}).count("<dt>") == 3
     assert facts([{}]) == facts([{}, {}]) == facts({}) == facts([]) == "none"  # a table needs columns
+    assert facts(["a"] * 20).count("a") == 20 and facts(["b"] * 23).endswith("b, and 3 more")
+    long = facts([[f"row {n}", "pro"] for n in range(3000)])  # a run's texts with several labels can be as many
+    assert long.count("<li>") == 6 and long.endswith("<li>and 2,995 more</li></ul>")
     assert "12,345" in facts({"n": 12345}) and "9.615e-11" in facts({"x": 9.615e-11}) and "yes" in facts({"a": True})
 
 

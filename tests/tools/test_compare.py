@@ -57,6 +57,7 @@ def test_who_is_right_where(tmp_path):
     only2 = sum(x == "-" and y == "+" for x, y in zip(one, two, strict=True))
     p = stats.binomtest(only1, only1 + only2).pvalue
     assert line.split() == ["all", "14", "0.571", "0.857", "6", str(only1), str(only2), "0", "+28.6", f"{p:.3f}"]
+    assert "2 less 1, points" in ended.out  # beside shares of 0 to 1
     assert "English" in ended.out and "Spanish" in ended.out and "“pro”" in ended.out and "“anti”" not in ended.out
     assert f"No difference is shown (57.1 % and 85.7 %): of the {only1 + only2} posts" in ended.out
     assert "they differ on 8 posts" in ended.out
@@ -66,7 +67,8 @@ def test_who_is_right_where(tmp_path):
 def test_a_shown_difference_names_the_better_one(tmp_path):
     scored(tmp_path / "a", rows("-" * 12 + "+"))
     scored(tmp_path / "b", rows("+" * 13))
-    assert "b is right more often than a (7.7 % and 100.0 %)" in call(compare.main, "a", "b").out
+    for pair in (("a", "b"), ("b", "a")):  # each share stands in the place of its run's name
+        assert "b is right more often than a (100.0 % and 7.7 %)" in call(compare.main, *pair).out
     assert "they agree on every post" in call(compare.main, "--runs", "b", "b/../b", "--examples", "3").out
 
 
