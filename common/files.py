@@ -62,6 +62,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
 
 def _opened(new: Path, path: Path, mode: str):
     """The file that is to become `path`, open."""
+    check_replaceable(path, meant(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear(path.parent, path.name)
@@ -137,6 +138,7 @@ def check_place(path: str | Path, option: str) -> None:
     """
     path = Path(path)
     check_path(path)
+    check_replaceable(path, f"{option} {path}")
     if path.exists() and path.samefile(Path.cwd()):  # and nothing is renamed into its place
         raise UserError(f"{option} {path}: is the working folder itself; name a place in it")
     clear(path.parent, path.name)
@@ -145,6 +147,13 @@ def check_place(path: str | Path, option: str) -> None:
         raise UserError(f"{option} {path}: {there} is a file, so nothing can be put into it; choose another place")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{option} {path}: {there} is not writable; choose another place")
+
+
+def check_replaceable(path: Path, named: str) -> None:
+    """Raise `UserError` where `path` is a pipe or a device, such as /dev/null: a file that is renamed over it takes it
+    from all programs of the machine."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f"{named}: is a pipe or a device, which a file would replace; name a plain file")
 
 
 def check_file(path: str | Path | None, option: str, others: Mapping[str, str | Path | None] | None = None) -> None:

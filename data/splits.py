@@ -169,8 +169,8 @@ def split_posts(
         side = names[0] if not split.first else names[1]
         option = f"--split-by {split_by}" if split_by else f"--group-by {group_by}" if group_by else "the split"
         raise UserError(
-            f"{option}: leaves no post for {side} ({len(posts):,} posts in {len(sizes):,} groups, the largest of "
-            f"{max(sizes.values()):,}); choose another column, date or fraction"
+            f"{option}: leaves no post for {side} ({counted(len(posts), 'post')} in {counted(len(sizes), 'group')}, "
+            f"the largest of {max(sizes.values()):,}); choose another column, date or fraction"
         )
     return split
 

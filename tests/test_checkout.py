@@ -20,8 +20,9 @@ HASHED = ("base/config.json", "base/run/run.json", "base/run/adapter/adapter_con
 def test_files_that_are_hashed_keep_their_bytes(tmp_path, setting):
     def git(*words):
         own = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-        subprocess.run(["git", "-C", str(tmp_path), "-c", f"core.autocrlf={setting}", "-c", "user.name=a", "-c",
-                        "user.email=a", *words], check=True, capture_output=True, env=os.environ | own)
+        done = subprocess.run(["git", "-C", str(tmp_path), "-c", f"core.autocrlf={setting}", "-c", "user.name=a", "-c",
+                               "user.email=a", *words], capture_output=True, text=True, env=os.environ | own)
+        assert done.returncode == 0, done.stderr
 
     git("init")
     for name in (".gitattributes", *HASHED):

@@ -1,9 +1,12 @@
-"""Two names that are one on macOS and Windows, by case or by the way an accent is written, are taken for one.
+"""Two names that are one on macOS and Windows, by case or by the way an accent is written, are taken for one; and what
+is no place for a file.
 
-Deliberate break: in common/files.py let `place_key` leave out `casefold` or `normalize`; compare paths in
-bulk/places.py or data/inputs.py by `resolve()` again.
+Deliberate break: in common/files.py let `place_key` leave out `casefold` or `normalize`, or `check_replaceable` do
+nothing; compare paths in bulk/places.py or data/inputs.py by `resolve()` again.
 """
 
+import os
+import stat
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
@@ -12,7 +15,7 @@ import pytest
 from audit.provenance import named
 from bulk.places import Job, check_beside
 from common.errors import UserError
-from common.files import ROOT, check_file, place_key
+from common.files import ROOT, atomic_write, check_file, check_place, place_key
 from data.inputs import outputs_for
 from finetune.options import is_embedded
 from inference import run
@@ -59,3 +62,16 @@ def test_the_code_has_one_hash_on_every_system():
     root = PureWindowsPath("C:/clone")
     found = named([root / "model" / "a.py", root / "model" / "B.py", root / "common" / "z.py"], root)
     assert [name for name, _ in found] == ["common/z.py", "model/B.py", "model/a.py"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_no_file_takes_the_place_of_a_device(tmp_path):
+    """`--report /dev/null` as root, who may do it, took the device from all programs of the machine."""
+    os.mkfifo(tmp_path / "null")
+    with pytest.raises(UserError, match=r"--report .*null: is a pipe or a device, which a file would replace"):
+        check_place(tmp_path / "null", "--report")
+    with pytest.raises(UserError, match=r"null: is a pipe or a device"), atomic_write(tmp_path / "null"):
+        pass
+    assert stat.S_ISFIFO(os.stat(tmp_path / "null").st_mode) and os.listdir(tmp_path) == ["null"]
+    with pytest.raises(UserError, match=r"is a pipe or a device"):
+        check_place(os.devnull, "--out")

@@ -232,7 +232,7 @@ ISO = "is no date such as 2024-03-31, 2024-03-31T18:00:00Z or 31.03.2024 18:00"
     ({"split_by": "date"}, f"p.csv: row 5: date '31.3.24' {ISO}"),
     ({"split_by": "date", "split_at": "soon"}, f"p.csv: row 5: date '31.3.24' {ISO}"),
     ({"split_at": "2024-01-01"}, "--split-at: needs --split-by, the column that holds the dates"),
-    ({"group_by": "author"}, "--group-by author: leaves no post for test (4 posts in 1 groups, the largest of 4); "
+    ({"group_by": "author"}, "--group-by author: leaves no post for test (4 posts in 1 group, the largest of 4); "
      "choose another column, date or fraction"),
 ])  # fmt: skip
 def test_errors(options, line):
