@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from audit.tables import changes, picture
+from audit.tables import changes, decimals, picture
 from audit.words import changed, flips, named, percent, short
 from report.markup import Html, folded, grid, tag
 from report.words import number
@@ -19,8 +19,8 @@ def said_of_quantisation(found: Mapping) -> str:
     return (f"Four bits: with all {len(found['matrices'])} matrices {done}, {flips(whole)}; macro-F1 changes by "
             f"{changed(whole)}{cost(found['state'], whole['f1_change_ci'])}.\n{found['level'].capitalize()} by "
             f"{found['level']}: alone, the one that moves the probabilities most is {short(first['name'])} (KL "
-            f"{number(first['kl'], 4)}). The matrix that was rounded worst, which need not be the one that matters "
-            f"most, is {worst_rounded(found['matrices'])}.")
+            f"{number(first['kl'], decimals([first]))}). The matrix that was rounded worst, which need not be the one "
+            f"that matters most, is {worst_rounded(found['matrices'])}.")
 
 
 def cost(state: str, pair: Sequence[float] | None) -> str:

@@ -12,6 +12,7 @@ from audit.__main__ import UNITS, shown
 from audit.four_bits import cost, said_of_quantisation, worst_rounded
 from audit.glossary import terms
 from audit.page import asked, audit_page, findings, intervals_in
+from audit.tables import changes, decimals
 from audit.words import brief, changed, named, percents, short, signed
 from quant.nf4 import NF4_CODE
 from tests.browser import PROGRAM, Browser
@@ -252,3 +253,12 @@ def test_the_glossary_has_what_a_lawyer_asks(found):
     order = [before.index(words) for words in ("Where it is from", "What it remembers", "What four bits cost")]
     assert order == sorted(order)
     assert "There is no probe: few." in audit_page(found | {"adapter": found["adapter"] | {"probe": {"why": "few"}}})
+
+
+def test_a_small_kl_is_shown_as_a_number(found):
+    """Where no matrix moves the probabilities much, every row said 0.0000, beside a picture with bars."""
+    rows = [change(name, 3.14e-5 / (place + 1)) for place, name in enumerate(NAMES)]
+    assert [decimals(one) for one in (rows, rows[3:4], [change("a", 0.3)], [change("a", 0.0)], [])] == [6, 7, 4, 4, 4]
+    assert "0.000031" in str(changes(rows, change("all", 0.0), "matrix"))
+    found["quantisation"] |= {"changed": rows}
+    assert f"moves the probabilities most is {short(NAMES[0])} (KL 0.000031)" in said_of_quantisation(found["quantisation"])
