@@ -261,4 +261,5 @@ def test_a_small_kl_is_shown_as_a_number(found):
     assert [decimals(one) for one in (rows, rows[3:4], [change("a", 0.3)], [change("a", 0.0)], [])] == [6, 7, 4, 4, 4]
     assert "0.000031" in str(changes(rows, change("all", 0.0), "matrix"))
     found["quantisation"] |= {"changed": rows}
-    assert f"moves the probabilities most is {short(NAMES[0])} (KL 0.000031)" in said_of_quantisation(found["quantisation"])
+    said = said_of_quantisation(found["quantisation"])
+    assert f"moves the probabilities most is {short(NAMES[0])} (KL 0.000031)" in said
