@@ -43,7 +43,7 @@ def test_the_pages_of_both_programs_are_left_by_ctrl_c(ctrl_c_while_asleep, monk
         glass.serve(None, glass.GlassOptions(browser=False))
     monkeypatch.setattr(code, "page_of", lambda *given: ("page", "policy"))
     codes = SimpleNamespace(of={}, posts=[], path="codes.csv")
-    code.serve(codes, None, code.CodeOptions(browser=False), [])
+    code.serve(codes, None, code.CodeOptions(browser=False), [], [])
     assert capsys.readouterr().out.count("0 of 0 posts coded") == 2
 
 
