@@ -7,6 +7,7 @@ from common.device import MachineOptions
 from common.files import ROOT, find_path, place_key
 from common.options import option
 from data.groups import SPLIT, split_options
+from data.rows import HALVES
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.sampling import BALANCES
@@ -113,7 +114,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
         return {"auto": None, "on": True, "off": False}[self.checkpointing]
 
     def take_from_split(self) -> list[str]:
-        """Columns and codebook that `tools.split` left beside the data, where none are given; says what it took.
+        """Columns and codebook that `tools.split` left beside the data, where none are given; says what it took, and
+        warns where both of the files that it wrote are trained on.
 
         The column whose posts it kept together keeps them together in training and validation, too (`prepare.part`).
         """
@@ -125,6 +127,9 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
             if self.columns() != before:
                 names = ", ".join(f"{role} '{getattr(self.columns(), role)}'" for role in self.columns().remembered)
                 said.append(f"columns as in {folder / SPLIT}: {names}")
+        if stored and {folder / name for name in HALVES} <= set(map(find_path, self.data)):
+            said.append(f"warning: {' and '.join(HALVES)} of {folder} are the two sides of a split; trained on both, a "
+                        f"run cannot be tested on either: leave {HALVES[1]} out")
         if self.group_by is None and self.split_by is None:
             self.group_by = stored.get("group_by")
         if self.codebook is None and (folder / "codebook.toml").is_file():

@@ -48,6 +48,10 @@ def test_the_four_lines_of_the_readme(world: World, tmp_path, count):
     words[words.index("--model") + 1] = str(world.base)
     ended = call(train.main, *words, *QUICK)
     assert ended.code == 0 and "columns as in mine/split.json: text 'Beitrag (Text)'" in ended.out, ended.err
+    assert "two sides of a split" not in ended.out
+    both = ["mine/train.jsonl", "mine/test.jsonl"]
+    ended = call(train.main, "--data", *both, "--model", world.base, "--out", "both", *QUICK)
+    assert "warning: train.jsonl and test.jsonl of mine are the two sides of a split" in ended.out, ended.err
     ended = call(evaluation.main, *given["eval.py"], "--draws", "10")
     assert ended.code == 0, ended.err
     for program in (evaluation, audit, merge_report):  # without --data they read the sample posts
