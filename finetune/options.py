@@ -7,9 +7,9 @@ from common.device import MachineOptions
 from common.files import ROOT, find_path, place_key
 from common.options import option
 from data.groups import SPLIT, split_options
-from data.rows import HALVES
 from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
+from data.rows import HALVES
 from data.sampling import BALANCES
 from finetune.loop import LOSSES
 from finetune.recipe import SCHEDULES
