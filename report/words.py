@@ -58,9 +58,9 @@ def unbroken(text: str) -> str:
 
 
 def filled(text: str) -> list[str]:
-    """Lines of at most 100 columns, for a terminal; a number stays with its per cent sign."""
+    """Lines of at most 100 columns, for a terminal; a number stays with its per cent sign, and a word whole."""
     plain = unbroken(escaped(text, keep=HARMLESS + "\n"))
-    return [line.replace("\u00a0", " ") for line in wrap(plain, 100)]
+    return [line.replace("\u00a0", " ") for line in wrap(plain, 100, break_on_hyphens=False)]
 
 
 def rate(cell: Mapping, name: str = "accuracy") -> str:
