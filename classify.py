@@ -88,7 +88,7 @@ class ClassifyOptions(ColumnOptions, SheetOptions, BulkOptions, LabelOptions, Ma
     model: str | None = option(None, "where the base model is, if it has moved since training", metavar="DIR")
     overwrite: bool = option(False, "replace the output file if it exists, or what labelling that was stopped left "
                             "of it; labels in the run's folder are replaced without it if the input is the same")
-    resume: bool = option(False, "continue labelling that was killed; also keep what is done if it is stopped now")
+    resume: bool = option(False, "continue labelling that was stopped; also keep what is done if an error ends it")
     with_texts: bool = option(False, "write the posts' texts beside their labels")
     keep_columns: list[str] = option(("all",), "the input's own columns to write as well: all (but the text), none, or "
                                      "their names", metavar="NAME,NAME")

@@ -36,8 +36,7 @@ class GrowingFile:
 
     `made_from`: JSON values that decide the rows. With `resume` an interrupted file is continued, an error leaves the
     rows so far (Ctrl-C does anyway), and a file that was made from something else is a `UserError`. `counts` holds what
-    `add` has counted since the file's beginning, including "rows". sheet, reals: as `plain_rows` and `finish` take
-    them.
+    `add` has counted since the file's beginning, including "rows". sheet, reals: as `plain_rows` and `finish` do.
     whole(facts) is called when the file has its name, with its counts and hash, and again if a kill came just then.
     """
 

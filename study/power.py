@@ -7,6 +7,7 @@ no rates have somewhat larger errors than that.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Reach:
     def is_hopeless(self) -> bool:
         return self.chance < HOPELESS
 
-    @property
+    @cached_property  # of simulated studies
     def chance(self) -> float:
         """How likely a difference of `worth` is to be shown."""
         return chance(self.design, self.worth)
@@ -166,8 +167,8 @@ def power_lines(found: list[Reach]) -> list[str]:
     for reach in found:
         text.append(f"  {reach.contrast}: {reach.basis}" + (
             "" if reach.design.holds_for_others else "; too few seeds or draws, so for these fits only"))
-        if reach.shortfall():
-            text.append(f"  {reach.contrast}: {reach.shortfall()}; "
+        if missed := reach.shortfall():
+            text.append(f"  {reach.contrast}: {missed}; "
                         + (f"more {unit} would not help, more seeds or draws might" if reach.for_worth is None else
                            f"{reach.for_worth:,} {unit} are needed for it"))
     return text

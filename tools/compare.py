@@ -208,10 +208,9 @@ def verdict(models: list[Predictions], first: str, second: str) -> str:
     shares = [percent(float(model.correct.mean())) for model in models]
     apart, p = test["n01"] + test["n10"], p_of(test)
     if p < 0.05:
-        names, order = (first, second), (0, 1) if test["difference"] > 0 else (1, 0)
-        better, worse = (names[side] for side in order)
-        of_each = " and ".join(shares[side] for side in order)
-        return (f"{better} is right more often than {worse} ({of_each}): of the {apart} posts on which "
+        sides = [(first, shares[0]), (second, shares[1])]
+        (better, its), (worse, others) = sides if test["difference"] > 0 else sides[::-1]
+        return (f"{better} is right more often than {worse} ({its} and {others}): of the {apart} posts on which "
                 f"only one is right, {max(test['n01'], test['n10'])} go to it, p = {p:.3g}.")
     return (f"No difference is shown ({' and '.join(shares)}): of the {apart} posts on which only one is right, "
             f"{test['n10']} go to {first} and {test['n01']} to {second}, p = {p:.2g}. That is not to say that "
