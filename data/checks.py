@@ -29,9 +29,7 @@ from common.errors import UserError
 from common.reading import LARGE, read_json
 from data.posts import Post
 
-MASKS = re.compile(
-    r"[<\[{](?:user(?:name)?|handle|mention|url|link|e-?mail|phone|number)[>\]}]|\b(?:EMAIL|PHONE)\b"
-)
+MASKS = re.compile(r"[<\[{](?:user(?:name)?|handle|mention|url|link|e-?mail|phone|number)[>\]}]|\b(?:EMAIL|PHONE)\b")
 EMAIL = re.compile(r"(?<![@\w.+-])[\w.+-]+@[\w-]+\.[\w.-]*\w")
 LINK = re.compile(r"(?:https?://|www\.)[!-~]+|\bhttps?\b(?:/url\b)?|\b(?:[a-z0-9-]+\.)+[a-z]{2,}/[!-~]*")
 REPOST = re.compile(r"^\s*(?:rt\s+@+\w+:?\s*)+")
@@ -233,9 +231,8 @@ def check_test(training: TrainingTexts | Sequence[Post], test: Sequence[Post], d
     gone = {"same": same, "exact": exact, "none": [False] * len(test)}[drop]
     kept = [post for post, out in zip(test, gone, strict=True) if not out]
     if test and not kept:
-        raise UserError(
-            f"{test[0].file}: all {len(test):,} test posts were trained on; name a test file, or set --drop-known none"
-        )
+        raise UserError(f"{test[0].file}: all {len(test):,} test posts were trained on; name a test file, or set "
+                        "--drop-known none")  # fmt: skip
     languages = {post.language for post in test}
     labels = {post.label for post in test if post.label is not None}
     return TestCheck(
@@ -256,10 +253,8 @@ def refuse_unlearnt(check: TestCheck) -> None:
     """Raise `UserError` for a test label that no training post has: the model could never get these rows right."""
     for label in check.labels_only_in_test:
         rows = [post for post in check.all if post.label == label]
-        raise UserError(
-            f"{rows[0].place}: label '{label}' ({len(rows):,} test rows) occurs in no training post; "
-            "train with posts that have it, or take these rows out of the test"
-        )
+        raise UserError(f"{rows[0].place}: label '{label}' ({len(rows):,} test rows) occurs in no training post; "
+                        "train with posts that have it, or take these rows out of the test")  # fmt: skip
 
 
 def near_pairs(first: Sequence[Post], second: Sequence[Post], threshold: float = 0.5) -> list[tuple[int, int, float]]:
@@ -288,11 +283,15 @@ def near_pairs(first: Sequence[Post], second: Sequence[Post], threshold: float =
     for index, post in enumerate(first):
         own = _runs(post.text)
         for runs in set().union(*(where[run] for run in rarest(own) if run in where)):
-            score = len(own & runs) / len(own | runs)
+            score = _jaccard(own, runs)
             if score >= threshold and score > nearest.get(runs, (0.0, 0))[0]:
                 nearest[runs] = score, index
     return sorted(((index, other, score) for runs, (score, index) in nearest.items() for other in twins[runs]),
                   key=lambda pair: pair[1])
+
+
+def _jaccard(first: Collection[tuple], second: Collection[tuple]) -> float:
+    return len(first & second) / len(first | second)
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:

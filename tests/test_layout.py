@@ -108,6 +108,14 @@ def test_names_at_the_root_shadow_nothing_in_the_standard_library():
     assert not names & set(sys.stdlib_module_names)
 
 
+def test_no_test_measures_how_long_something_takes():
+    """Count what must not grow: a machine with other work, or a faster one, turns a test of seconds red."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        calls = {node.func.attr for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)}  # fmt: skip
+        assert not calls & {"process_time", "perf_counter", "perf_counter_ns", "thread_time"}, path
+
+
 def test_every_module_says_what_it_is_for():
     bare = [str(path.relative_to(ROOT)) for path in FILES
             if path.name != "__init__.py" and not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
