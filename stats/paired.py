@@ -1,6 +1,7 @@
 """Two fits on the same posts: is one better, and by how much?
 
     mcnemar       accuracy: exact test on the posts that only one of them labels correctly
+    paired_rates  accuracy: how large is the difference, with an interval that has a width even where no post differs
     permutation   any figure: how often does it differ as much if the two fits' labels are swapped at random?
     difference    any figure: how large is the difference, with a bootstrap interval
 
@@ -17,6 +18,16 @@ It takes posts as independent. If a cluster holds several (copies of a text, pos
 per cluster: S = sum_c s_c d_c with d_c = (posts of cluster c that only the second model gets right) minus (only the
 first), s_c = +-1 with probability 1/2, p = P(|S| >= |sum_c d_c|). The sum's distribution is a convolution of binomials,
 one per size |d_c|, so this is exact as well; with clusters of one post it is McNemar's p.
+
+**The interval beside it** (Bonett and Price 2012, Journal of Educational and Behavioral Statistics 37, 479-488; one of
+three that Fagerland, Lydersen and Laake 2014, Statistics in Medicine 33, 2850-2875, recommend). Two posts are added,
+one that only the first model gets right and one that only the second does; then, with z the normal quantile,
+
+    d = (n01 - n10) / (n + 2),    d +- z sqrt(((n01 + 1) + (n10 + 1) - (n + 2) d^2) / (n + 2)^2)
+
+With clusters the sum under the root is that of (d_c - n_c d)^2 over clusters, the two posts each one of their own,
+times G / (G - 1) for G clusters, and z is widened by t_(E - 1) / t_(n - 1), E being as many equal clusters as they
+count for (report/clusters.py). The interval is approximate and the test exact: now and then they see 0 differently.
 
 **Permutation** (Noreen 1989, Computer-Intensive Methods for Testing Hypotheses; Yeh 2000, COLING 947-953, for F1). If
 the models did not differ, each cluster's two sets of labels could as well be swapped. Clusters with equal pairs of
@@ -42,7 +53,9 @@ from math import gcd, lcm, nan, prod
 
 import numpy
 
+from report.clusters import LEAST, effective
 from report.intervals import CHUNK_BYTES, LEVEL, patterns
+from report.student import NEARLY_NORMAL, t_quantile
 from stats import corrected
 from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, side_by_side
 
@@ -69,6 +82,27 @@ def mcnemar(first: Predictions, second: Predictions, languages: Sequence[str] | 
     return {"rows": len(gain), "n01": int((gain > 0).sum()), "n10": int((gain < 0).sum()),
             "difference": -float(gain.mean()) if len(gain) else nan, "p": sign_flip(gain),
             "rows_in_clusters": together, "p_clusters": sign_flip(gains) if together else None}
+
+
+def paired_rates(gain: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+    """Interval of the difference of two models' accuracies on the same posts, second minus first; None without posts.
+
+    gain (n,): 1 where only the second is right, -1 where only the first is, 0 elsewhere; clusters (n,): ids. Formula,
+    in float64 and within [-1, 1]: see the module.
+    """
+    n = len(gain)
+    if not n:
+        return None
+    _, cluster, sizes = numpy.unique(clusters, return_inverse=True, return_counts=True)
+    sums, wider = numpy.bincount(cluster, weights=gain), 1.0
+    d = float(sums.sum()) / (n + 2)
+    square = float(((sums - sizes * d) ** 2).sum()) + (1 - d) ** 2 + (-1 - d) ** 2
+    if len(sizes) < n:
+        groups = len(sizes) + 2
+        square *= groups / (groups - 1)
+        wider = t_quantile(level, max(LEAST, effective(clusters) - 1)) / t_quantile(level, n - 1)
+    half = wider * t_quantile(level, NEARLY_NORMAL) * square**0.5 / (n + 2)
+    return max(-1.0, d - half), min(1.0, d + half)
 
 
 def sign_flip(gains: Sequence[int]) -> float:

@@ -6,9 +6,10 @@
 
 Each run must have been scored by eval.py on the same posts: their predictions.jsonl are joined by id and language;
 posts that one of the runs was trained on are left out, as eval.py leaves them out. The test is McNemar's, exact: of the
-posts on which only one of the two is right, is it more often one of them? Where posts belong together (copies of a
-text, and what --group-by of eval.py named, such as an author) a group counts as one: its sign is flipped as a whole
-(stats/paired.py). Rows by language and by label are looked at together, so single small p values among them are to be
+posts on which only one of the two is right, is it more often one of them? Beside it stands how large the difference can
+be: an interval at 95 %, which has a width even where the two agree on every post (stats/paired.py). Where posts belong
+together (copies of a text, and what --group-by of eval.py named, such as an author) a group counts as one: its sign is
+flipped as a whole. Rows by language and by label are looked at together, so single small p values among them are to be
 expected; only the first row, all posts, is one test.
 """
 
@@ -29,7 +30,7 @@ from data.readers import by_id, read_predictions
 from finetune.run_folder import RunFolder
 from report.counts import Grouping
 from report.words import counted, number, percent
-from stats.paired import mcnemar
+from stats.paired import mcnemar, paired_rates
 from stats.predictions import Predictions, Rows
 
 PREDICTIONS = "predictions.jsonl"
@@ -162,8 +163,10 @@ def compare(first: Scored, second: Scored, examples: int) -> str:
             lines.append(f"  {trained:,} that {side.name} was trained on are left out")
     groups = len(np.unique(rows.clusters))
     if groups < len(keys):
-        lines.append(f"  in {counted(groups, 'group')} of posts that belong together; p counts a group as one")
-    header = ["", "n", "1 right", "2 right", "both", "only 1", "only 2", "neither", "2 less 1, points", "p (exact)"]
+        lines.append(f"  in {counted(groups, 'group')} of posts that belong together; p and interval count a group as "
+                     "one")
+    header = ["", "n", "1 right", "2 right", "both", "only 1", "only 2", "neither", "2 less 1, points", "95 % interval",
+              "p (exact)"]
     lines += ["", table(header, list(lines_of(models, labels))), "", verdict(models, first.name, second.name)]
     if examples:
         lines += ["", *apart(first, second, keys, examples)]
@@ -194,7 +197,14 @@ def line_of(name: str, models: list[Predictions], chosen: np.ndarray) -> list:
     n = int(chosen.sum())
     p = p_of(test)
     return [name, n, *(number(float(side.mean())) for side in right), both, *only, n - both - sum(only),
-            f"{-100 * test['difference']:+.1f}", number(p) if p >= 0.001 else "<0.001"]
+            f"{-100 * test['difference']:+.1f}", "[{}, {}]".format(*points(models, chosen)),
+            number(p) if p >= 0.001 else "<0.001"]
+
+
+def points(models: list[Predictions], chosen: np.ndarray | slice = slice(None)) -> list[str]:
+    """The ends of the interval of the difference of the two accuracies, second less first, in points."""
+    gain = models[1].correct[chosen].astype(int) - models[0].correct[chosen]
+    return [f"{100 * end:+.1f}" for end in paired_rates(gain, models[0].rows.clusters[chosen])]
 
 
 def p_of(test: dict) -> float:
@@ -210,11 +220,14 @@ def verdict(models: list[Predictions], first: str, second: str) -> str:
     if p < 0.05:
         sides = [(first, shares[0]), (second, shares[1])]
         (better, its), (worse, others) = sides if test["difference"] > 0 else sides[::-1]
+        ends = points(models[::-1] if test["difference"] > 0 else models)
         return (f"{better} is right more often than {worse} ({its} and {others}): of the {apart} posts on which "
-                f"only one is right, {max(test['n01'], test['n10'])} go to it, p = {p:.3g}.")
-    return (f"No difference is shown ({' and '.join(shares)}): of the {apart} posts on which only one is right, "
-            f"{test['n10']} go to {first} and {test['n01']} to {second}, p = {p:.2g}. That is not to say that "
-            "they are alike.")
+                f"only one is right, {max(test['n01'], test['n10'])} go to it, p = {p:.3g}. It is ahead by "
+                f"{ends[0].lstrip('+')} to {ends[1].lstrip('+')} points (95 % interval).")
+    ends, one = points(models), f"{test['n10']} go to {first} and {test['n01']} to {second}, p = {p:.2g}"
+    where = f"of the {apart} posts on which only one is right, {one}" if apart else "both are right on the same posts"
+    return (f"No difference is shown ({' and '.join(shares)}): {where}. That is not to say that they are alike: "
+            f"{second} less {first} may be anything from {ends[0]} to {ends[1]} points (95 % interval).")
 
 
 def apart(first: Scored, second: Scored, keys: list[tuple[str, str]], count: int) -> Iterator[str]:

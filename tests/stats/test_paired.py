@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from common.errors import UserError
-from stats.paired import binomial, difference, mcnemar, permutation, sign_flip
+from stats.paired import binomial, difference, mcnemar, paired_rates, permutation, sign_flip
 from stats.predictions import Predictions, Rows, figure_of
 from tests.stats.answered import GROUPING, made_answers, made_rows, slow_figure
 
@@ -41,6 +41,51 @@ def test_mcnemar_equals_statsmodels():
         found = mcnemar(first, second)
         theirs = tables.mcnemar([[0, found["n10"]], [found["n01"], 0]], exact=True)
         assert found["p"] == pytest.approx(theirs.pvalue, rel=1e-10)
+
+
+def gains_of(n01: int, n10: int, n: int) -> numpy.ndarray:
+    return numpy.repeat([1, -1, 0], [n01, n10, n - n01 - n10])
+
+
+def test_the_interval_of_paired_rates_by_hand():
+    # The 21 children of Bentur et al. (2009), the example of Fagerland et al.: one and seven of them changed.
+    root = (10 / 23 - (6 / 23) ** 2) ** 0.5 / 23**0.5
+    apart = numpy.arange(21)
+    found = paired_rates(gains_of(1, 7, 21), apart)
+    assert found == pytest.approx((-6 / 23 - 1.959964 * root, -6 / 23 + 1.959964 * root))
+    assert paired_rates(gains_of(1, 7, 21), apart) == pytest.approx((-0.508, -0.013), abs=5e-4)
+    low, high = paired_rates(gains_of(0, 0, 21), apart)
+    assert high == -low > 0.1 and paired_rates(gains_of(0, 0, 0), numpy.arange(0)) is None
+    assert paired_rates(gains_of(2, 0, 2), numpy.arange(2))[1] == 1.0
+    clusters = numpy.arange(60) // 3
+    gain = numpy.random.default_rng(3).integers(-1, 2, 60)
+    d = gain.sum() / 62
+    parts = [gain[clusters == c].sum() - 3 * d for c in range(20)] + [1 - d, -1 - d]
+    wider = stats.t.ppf(0.975, 19) / stats.t.ppf(0.975, 59)
+    half = wider * stats.norm.ppf(0.975) * (22 / 21 * numpy.sum(numpy.square(parts))) ** 0.5 / 62
+    assert paired_rates(gain, clusters) == pytest.approx((d - half, d + half), rel=1e-9)
+
+
+def covers(n: int, sides: tuple[float, float], size: int = 1, draws: int = 400) -> float:
+    """How often the interval has the true difference; of `size` posts in a cluster some 70 % are right together."""
+    rng, clusters, chances = numpy.random.default_rng(n), numpy.arange(n) // size, (*sides, 1 - sum(sides))
+    hits = 0
+    for _ in range(draws):
+        own, shared = rng.choice([1, -1, 0], n, p=chances), rng.choice([1, -1, 0], n, p=chances)[clusters]
+        low, high = paired_rates(numpy.where(rng.random(n) < 0.7, shared, own) if size > 1 else own, clusters)
+        hits += low <= sides[0] - sides[1] <= high
+    return hits / draws
+
+
+def test_the_interval_of_paired_rates_covers_the_truth():
+    assert covers(200, (0.2, 0.1)) > 0.91 and covers(200, (0.2, 0.05), size=5) > 0.91  # 3.7 standard errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n, size", [(50, 1), (200, 1), (1000, 1), (100, 2), (200, 10), (400, 4)])
+@pytest.mark.parametrize("sides", [(0.1, 0.1), (0.2, 0.05), (0.3, 0.02), (0.02, 0.02)])
+def test_the_interval_of_paired_rates_in_4000_tables(n, size, sides):
+    assert covers(n, sides, size, draws=4000) > 0.92
 
 
 def test_many_rows_keep_their_tail():

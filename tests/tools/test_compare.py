@@ -56,10 +56,12 @@ def test_who_is_right_where(tmp_path):
     only1 = sum(x == "+" and y == "-" for x, y in zip(one, two, strict=True))
     only2 = sum(x == "-" and y == "+" for x, y in zip(one, two, strict=True))
     p = stats.binomtest(only1, only1 + only2).pvalue
-    assert line.split() == ["all", "14", "0.571", "0.857", "6", str(only1), str(only2), "0", "+28.6", f"{p:.3f}"]
+    assert line.split() == ["all", "14", "0.571", "0.857", "6", str(only1), str(only2), "0", "+28.6",
+                            "[-11.7,", "+61.7]", f"{p:.3f}"]  # Bonett and Price: 4 / 16 and 1.96 sqrt(10 - 1) / 16
     assert "2 less 1, points" in ended.out  # beside shares of 0 to 1
     assert "English" in ended.out and "Spanish" in ended.out and "“pro”" in ended.out and "“anti”" not in ended.out
     assert f"No difference is shown (57.1 % and 85.7 %): of the {only1 + only2} posts" in ended.out
+    assert "b less a may be anything from -11.7 to +61.7 points (95 % interval)" in ended.out
     assert "they differ on 8 posts" in ended.out
     assert re.search(r"^ +9 +en +pro +anti +0\.590 +pro", ended.out, re.MULTILINE)
 
@@ -68,8 +70,12 @@ def test_a_shown_difference_names_the_better_one(tmp_path):
     scored(tmp_path / "a", rows("-" * 12 + "+"))
     scored(tmp_path / "b", rows("+" * 13))
     for pair in (("a", "b"), ("b", "a")):  # each share stands in the place of its run's name
-        assert "b is right more often than a (100.0 % and 7.7 %)" in call(compare.main, *pair).out
-    assert "they agree on every post" in call(compare.main, "--runs", "b", "b/../b", "--examples", "3").out
+        said = call(compare.main, *pair).out
+        assert "b is right more often than a (100.0 % and 7.7 %)" in said
+        assert "It is ahead by 52.6 to 100.0 points (95 % interval)" in said
+    same = call(compare.main, "--runs", "b", "b/../b", "--examples", "3").out
+    assert "they agree on every post" in same and "both are right on the same posts. That is not to say" in same
+    assert "may be anything from -18.5 to +18.5 points" in same  # 1.96 sqrt(2) / 15: no post differs, of thirteen
 
 
 def test_posts_of_one_alone_are_counted(tmp_path):
