@@ -97,5 +97,5 @@ def _intervals(found: Mapping) -> str:
     if found["draws"]:
         said += (f" KL, F1 and told apart: {found['draws']:,} bootstrap draws (seed {found['seed']}) of groups of "
                  f"posts with {kind}, the first two within languages. F1 has none below {SMALL_ROWS} posts, or where a "
-                 f"label's are from fewer than {MIN_GROUPS} groups.")
+                 f"label's are from fewer than {MIN_GROUPS} groups, or where no label differs.")
     return said

@@ -8,7 +8,8 @@ For posts i = 1 .. n with label probabilities p (before) and q (after):
 
 Both bootstraps draw clusters (copies of a text, posts of one author where --group-by says so) within each language. All
 intervals are at 95 % and cover the choice of posts alone. Where a label's posts are worth fewer than ten clusters, F1
-has no interval (`Rows.is_small`).
+has no interval (`Rows.is_small`); nor where no label differs, since posts drawn again and again from these never would:
+how rare a difference can be is what the flips' interval says.
 """
 
 import numpy as np
@@ -52,7 +53,7 @@ def change(before: Predictions, after: Predictions, draws: int = 2000, seed: int
     table = before.rows
     other, apart = before.predicted != after.predicted, divergences(before.probabilities, after.probabilities)
     found = {"value": after.figure("macro_f1") - before.figure("macro_f1")}
-    sure = draws and not table.is_small(np.ones(len(other), dtype=bool))
+    sure = draws and other.any() and not table.is_small(np.ones(len(other), dtype=bool))
     if sure:
         found = difference(after, before, "macro_f1", draws=draws, seed=seed)
     return {"flips": int(other.sum()), "flip_rate": float(other.mean()),

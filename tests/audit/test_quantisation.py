@@ -167,6 +167,17 @@ def test_enough_posts_give_f1_an_interval(subject):
     assert change(table, p, q, draws=100)["f1_change_ci"] == [expected["low"], expected["high"]]
 
 
+def test_no_interval_of_no_width_where_no_label_differs(subject):
+    from stats.predictions import Rows
+
+    draw, gold = np.random.default_rng(1), np.repeat(np.arange(4), 15)
+    table = Rows(np.arange(60).astype(str), np.array(["en"] * 60), gold, np.arange(60), subject.table.grouping)
+    p = draw.dirichlet([0.5] * 4, 60).astype(np.float32)
+    found = change(table, p, p, draws=100)
+    assert (found["flips"], found["f1_change"], found["f1_change_ci"]) == (0, 0.0, None)
+    assert found["flip_rate_ci"][1] > 0.05  # three in a hundred could still differ
+
+
 def test_what_is_swapped_comes_back_after_an_error(subject):
     layer = base_linears(subject.model)[NAMES[0]]
     with pytest.raises(RuntimeError), swapped(subject.model, {NAMES[0]: torch.nn.Identity()}):

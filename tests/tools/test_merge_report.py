@@ -78,15 +78,18 @@ def test_figures_from_their_definitions():
 
 
 def test_the_interval_is_paired():
-    """Two forms with the same answers differ by nothing in every draw, however uncertain each is alone."""
+    """Two forms that differ in one answer differ by little in every draw, however uncertain each is alone; with the
+    same answers they would differ by nothing in any, and there is no interval."""
     draw = np.random.default_rng(0)
     p = draw.dirichlet([1, 1, 1], size=40)
     gold = [Post("abc"[place % 3], "en" if place % 2 else "es", str(place)) for place in range(40)]
     worse = np.where(draw.random((40, 1)) < 0.3, np.roll(p, 1, 1), p)
-    _, same, other = compared({"x": p, "y": p, "z": worse}, gold, tuple("abc"), 300)
-    assert same["f1_gain_ci"] == [0.0, 0.0] and same["kl"] == 0.0
-    low, high = other["f1_gain_ci"]
-    assert low < other["f1_gain"] < high
+    nearly = np.concatenate([np.roll(p[:1], 1, 1), p[1:]])
+    _, same, one, other = compared({"x": p, "y": p, "n": nearly, "z": worse}, gold, tuple("abc"), 300)
+    assert same["f1_gain_ci"] is None and same["kl"] == 0.0
+    (low, high), (wide_low, wide_high) = one["f1_gain_ci"], other["f1_gain_ci"]
+    assert low <= one["f1_gain"] <= high and high - low < 0.15 < wide_high - wide_low
+    assert wide_low < other["f1_gain"] < wide_high
 
 
 def test_posts_of_one_author_count_as_what_they_are_worth():
