@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from common.errors import UserError
 from common.files import find_path, place_key
+from data.lines import UTF_16
 from data.rows import FORMATS, stem
 from data.writers import OUTPUT_FORMATS, is_gzipped, output_format
 
@@ -125,6 +126,8 @@ def _first_line(path: Path) -> bytes:
         is_zipped = handle.read(2) == b"\x1f\x8b"
     with gzip.open(path, "rb") if is_zipped else open(path, "rb") as handle:
         try:
-            return handle.readline(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
+            line = handle.readline(1 << 16)
+            text = line.decode("utf-16", "ignore").encode() if line.startswith(UTF_16) else line
+            return text.removeprefix(b"\xef\xbb\xbf").lstrip()
         except (OSError, EOFError, zlib.error):  # what is wrong with it, is told when it is read
             return b""

@@ -1,10 +1,12 @@
 """A file's decoded lines, gzipped or not, one at a time and never more of them than a row may take.
 
-A byte that is not UTF-8 is named by its row and its place in the file; what is often taken for a text table (a
-workbook, an archive, UTF-16) is told by its first bytes.
+UTF-16 that begins with its byte order mark, as Excel's "Unicode Text", is read too. Any other byte that is not UTF-8 is
+named by its row and its place in the file; what is often taken for a text table (a workbook, an archive) is told by its
+first bytes.
 """
 
 import gzip
+import io
 import shlex
 import zlib
 from collections.abc import Iterator
@@ -14,12 +16,11 @@ from pathlib import Path
 from common.errors import UserError
 from data.table import NoRows, Place
 
-UTF_16 = b"\xff\xfe"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
+NO_MARK = "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > {utf8}"
 FOREIGN = {  # first bytes of files that are often taken for text tables
     b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV UTF-8",
-    UTF_16: "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > {utf8}",
-    b"\xfe\xff": "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > {utf8}",
     b"PAR1": "is a parquet file; name it .parquet",
 }
 
@@ -39,6 +40,21 @@ def _open(path: Path):
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
+class _AsUtf8(io.RawIOBase):
+    """The bytes of a UTF-16 file that begins with its byte order mark, as UTF-8 and without the mark."""
+
+    def __init__(self, handle):
+        self.text = io.TextIOWrapper(handle, "utf-16", newline="")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        data = self.text.read(len(buffer) // 4).encode("utf-8")  # a character takes four bytes or fewer
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
     """Decoded lines with their line ends; a byte order mark is left out; errors name the row being read.
 
@@ -51,6 +67,9 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
         while True:
             try:
                 line = handle.readline(most + 1)
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}: holds UTF-16 text that is cut off or damaged ({error.reason}); save it "
+                                "again, as UTF-8") from error
             except (EOFError, zlib.error, OSError) as error:
                 why = "is cut off" if isinstance(error, EOFError) else f"is damaged ({error})"
                 raise UserError(
@@ -59,6 +78,10 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
                 ) from error
             if not line:
                 return
+            if offset == 0 and line.startswith(UTF_16):
+                handle.seek(0)
+                handle = io.BufferedReader(_AsUtf8(handle))
+                continue
             if offset == 0:
                 foreign = next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None)
                 if foreign:
@@ -72,7 +95,7 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
                 line, offset = line[3:], 3
             if b"\0" in line:
                 if line.count(0) * 3 > len(line) and (offset == 0 or not place.keep_bad):
-                    raise UserError(f"{path}: {FOREIGN[UTF_16].format(**_names(path))}")
+                    raise UserError(f"{path}: {NO_MARK.format(**_names(path))}")
                 _damaged(place, f"byte {offset + line.index(0):,} is NUL, which no text file holds; save the file as "
                          "UTF-8 text")
             try:

@@ -51,8 +51,10 @@ WRONG = [  # name, content, the line
     ("p.csv.gz", "text,label\n", "p.csv.gz: is named .gz but is not gzipped; take .gz off its name"),
     ("p.csv", b"PK\x03\x04rest", "p.csv: is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack "
      "the archive"),
-    ("p.csv", "text,label\na,pro\n".encode("utf-16"), "p.csv: is UTF-16 text; save it as UTF-8, or: iconv "
-     "-f UTF-16 -t UTF-8 p.csv > utf8-p.csv"),
+    ("p.csv", "text,label\na,pro\nb,pro\n".encode("utf-16")[:-1], "p.csv: holds UTF-16 text that is cut off or damaged "
+     "(truncated data); save it again, as UTF-8"),
+    ("p.csv", "text,label\na,pro\nb".encode("utf-16") + b"\x00\xd8\x62\x00", "p.csv: holds UTF-16 text that is cut off "
+     "or damaged (illegal UTF-16 surrogate); save it again, as UTF-8"),
     ("p.csv", "text,label\na,pro\n".encode("utf-16-le"), "p.csv: is UTF-16 text; save it as UTF-8, or: iconv "
      "-f UTF-16 -t UTF-8 p.csv > utf8-p.csv"),
     ("p.csv", b"text,label\na\0b,pro\n", "p.csv: row 2: byte 12 is NUL, which no text file holds; save the file as "

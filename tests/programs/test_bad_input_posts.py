@@ -46,7 +46,7 @@ FILES = {
     "blank lines only": (table("\n\n\n"), ("posts.csv", "header")),
     "a cell that may be rows": (table(HEADER + '1,"a,neutral,en\n2,b",neutral,en\n'), ("row 2", "--quote none")),
     "latin-1 bytes": (table(HEADER + "1,caf\xe9,neutral,en\n", encoding="latin-1"), ("row 2", "UTF-8", "iconv")),
-    "UTF-16": (table(HEADER + ROW, encoding="utf-16"), ("UTF-16", "iconv")),
+    "UTF-16 that is cut off": (table((HEADER + ROW).encode("utf-16")[:-1]), ("UTF-16", "cut off")),
     "UTF-16 without a mark": (table(HEADER + ROW, encoding="utf-16-le"), ("UTF-16", "iconv")),
     "NUL": (table(HEADER + "1,a\0b,neutral,en\n"), ("row 2", "NUL")),
     "an Excel workbook": (("posts.csv", b"PK\x03\x04" + bytes(100)), ("Excel workbook", "CSV UTF-8")),
