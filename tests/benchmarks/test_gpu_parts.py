@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks import gpu
-from benchmarks.card import usual
+from benchmarks.card import suite, usual
 from benchmarks.card.parts import PARTS
 from benchmarks.card.state import State
 from common.files import read_json
@@ -23,12 +23,17 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
 BEGUN = "echo '{\"error\": \"\"}'\n"
 
 
+def shell(folder, script: str) -> str:
+    """A program in Python's place: a shell that runs `script` in `folder`, whatever it is given."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\ncd '{folder}'\n{script}")
+    program.chmod(0o755)
+    return str(program)
+
+
 def worker_that(tmp_path, monkeypatch, script: str) -> gpu.Worker:
     """A worker whose process is a shell's script."""
-    program = tmp_path / "python"
-    program.write_text(f"#!/bin/sh\ncd '{tmp_path}'\n{script}")
-    program.chmod(0o755)
-    monkeypatch.setattr(gpu, "sys", SimpleNamespace(executable=str(program)))
+    monkeypatch.setattr(gpu, "sys", SimpleNamespace(executable=shell(tmp_path, script)))
     return gpu.Worker(tmp_path, rehearse=True)
 
 
@@ -106,6 +111,15 @@ def test_beside_the_usual_stack_labelling_comes_first_and_the_higher_goals_befor
     assert made == [(name, template, generated)
                     for name, generated in (("labelling", True), ("training", True), ("labelling", False))
                     for template in ("instruction-first", "paper")]
+
+
+def test_a_test_that_hangs_and_says_nothing_is_ended_with_what_was_found_before(tmp_path, monkeypatch):
+    program = shell(tmp_path, "echo 'tests/a.py::test_b PASSED'\nexec sleep 600\n")
+    monkeypatch.setattr(suite, "sys", SimpleNamespace(executable=program))
+    state = State(tmp_path / "figures.json", seconds=6.0)
+    suite.run(state)
+    found = {figure.what: figure.value for figure in state.figures}
+    assert list(found) == ["stopped before its end", "passed", "failed", "error", "skipped"] and found["passed"] == 1.0
 
 
 def test_two_threads_note_what_they_find(tmp_path):
