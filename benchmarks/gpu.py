@@ -114,19 +114,19 @@ def measure(options: GpuOptions, names: list[str], out: Path, began: float) -> N
     (out / "log.txt").write_text("", encoding="utf-8")
     result = {"schema": 1, "rehearsal": options.rehearse, "parts": {}}
     worker = Worker(out, options.rehearse)
-    planned = sum(PARTS[name].seconds for name in names)
+    left_out = {name: PARTS[name].card_only for name in names if options.rehearse and PARTS[name].card_only}
+    planned = sum(PARTS[name].seconds for name in names if name not in left_out)
     try:
         for name in names:
-            part, is_left_out = PARTS[name], options.rehearse and PARTS[name].card_only
-            if not is_left_out:
-                worker.begin()  # which is no part's time; if it does not, the part says so
-            left = max(0.0, options.seconds - AROUND - (time.monotonic() - began))
-            # What earlier parts left over is shared among those that are to come.
-            share = left * part.seconds / planned
-            planned -= part.seconds
-            if is_left_out:
-                result["parts"][name] = {"title": part.title, "left_out": part.card_only, "figures": []}
+            part = PARTS[name]
+            if name in left_out:
+                result["parts"][name] = {"title": part.title, "left_out": left_out[name], "figures": []}
             else:
+                worker.begin()  # which is no part's time; if it does not, the part says so
+                left = max(0.0, options.seconds - AROUND - (time.monotonic() - began))
+                # What earlier parts left over is shared among those that are to come.
+                share = left * part.seconds / planned
+                planned -= part.seconds
                 result["parts"][name] = one_part(worker, out, name, share)
             result["seconds"] = round(time.monotonic() - began, 1)
             write_json(out / "gpu.json", result)
