@@ -12,10 +12,13 @@ Triton, transformers, peft and bitsandbytes take part where they are installed.
 """
 
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +34,8 @@ from common.terminal import human_seconds, table
 
 ROOT = Path(__file__).resolve().parents[1]
 WHOLE = sum(part.seconds for part in PARTS.values())
+AROUND = 12.0  # seconds of all that no part gets: to import PyTorch here, to stop what runs too long, and for the page
+START = 60.0  # seconds in which a process has to begin
 
 
 @dataclass
@@ -50,18 +55,32 @@ class Worker:
         self.out, self.process = out, None
         write_json(out / "settings.json", {"out": str(out), "rehearse": rehearse})
 
+    def begin(self) -> str:
+        """Start the process and wait until it has imported what it needs; "" or what went wrong."""
+        if self.process is not None and self.process.poll() is None:
+            return ""
+        self.stop()
+        with open(self.out / "log.txt", "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.card.parts", str(self.out / "settings.json")], cwd=ROOT,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0)
+        return self._answer(START)
+
     def make(self, name: str, seconds: float) -> str:
         """Let it make a part; "" or what went wrong."""
-        if self.process is None or self.process.poll() is not None:
-            with open(self.out / "log.txt", "a", encoding="utf-8") as log:
-                self.process = subprocess.Popen(
-                    [sys.executable, "-m", "benchmarks.card.parts", str(self.out / "settings.json")], cwd=ROOT,
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        if error := self.begin():
+            return error
         try:
             self.process.stdin.write(f"{name} {seconds:.1f}\n".encode())
             self.process.stdin.flush()
         except OSError:
             return "its process ended at once (see log.txt)"
+        error = self._answer(seconds)
+        if error:  # after an error PyTorch or the card may not be fit to go on, so the next part has a new process
+            self.stop()
+        return error
+
+    def _answer(self, seconds: float) -> str:
         if not select.select([self.process.stdout], [], [], max(0.0, seconds))[0]:
             self.stop()
             return f"stopped after its {human_seconds(seconds)}"
@@ -69,10 +88,13 @@ class Worker:
         return json.loads(line)["error"] if line else "its process died (see log.txt)"
 
     def stop(self) -> None:
-        """End the process, if there is one."""
+        """End the process, if there is one, and those that it started: they would take the next parts' time."""
         if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(subprocess.TimeoutExpired):  # of one that hangs in the card's driver
+                self.process.communicate(timeout=AROUND / 2)
+            self.process = None
 
 
 def main(argv: list[str]) -> None:
@@ -92,17 +114,19 @@ def measure(options: GpuOptions, names: list[str], out: Path, began: float) -> N
     (out / "log.txt").write_text("", encoding="utf-8")
     result = {"schema": 1, "rehearsal": options.rehearse, "parts": {}}
     worker = Worker(out, options.rehearse)
-    planned = sum(PARTS[name].seconds for name in names)
+    left_out = {name: PARTS[name].card_only for name in names if options.rehearse and PARTS[name].card_only}
+    planned = sum(PARTS[name].seconds for name in names if name not in left_out)
     try:
         for name in names:
             part = PARTS[name]
-            left = options.seconds - (time.monotonic() - began)
-            # What earlier parts left over is shared among those that are to come.
-            share = left * part.seconds / planned
-            planned -= part.seconds
-            if options.rehearse and part.card_only:
-                result["parts"][name] = {"title": part.title, "left_out": part.card_only, "figures": []}
+            if name in left_out:
+                result["parts"][name] = {"title": part.title, "left_out": left_out[name], "figures": []}
             else:
+                worker.begin()  # which is no part's time; if it does not, the part says so
+                left = max(0.0, options.seconds - AROUND - (time.monotonic() - began))
+                # What earlier parts left over is shared among those that are to come.
+                share = left * part.seconds / planned
+                planned -= part.seconds
                 result["parts"][name] = one_part(worker, out, name, share)
             result["seconds"] = round(time.monotonic() - began, 1)
             write_json(out / "gpu.json", result)

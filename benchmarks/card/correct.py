@@ -8,20 +8,13 @@ import tempfile
 import threading
 import time
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.card.state import (
-    FixedPrompt,
-    State,
-    choose_attend,
-    fill_adapter,
-    make_trainer,
-    name_of,
-    random_model,
-)
+from benchmarks.card.state import FixedPrompt, State, choose_attend, fill_adapter, make_trainer, name_of, random_model
 from common.packed import Layout
 from inference.exact import make_exact
 from inference.generate import generate
@@ -229,24 +222,26 @@ def generation(state: State) -> None:
 
 def kill_and_resume(state: State) -> None:
     """train.py with --deterministic: killed twice and resumed, it ends in the bits of a run that was not."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as ended:
         def start(name, *more):
             command = [sys.executable, "train.py", "--max-steps", "12" if state.rehearse else "60", "--save-every", "4",
                        "--validation", "0", "--deterministic", "--device", state.device, "--batch-size", "4",
                        "--out", str(Path(folder) / name), *more]
-            return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            ended.callback(process.kill)  # it would take the next parts' time
+            return process
 
         whole, begun = start("whole"), start("killed")
-        saved, kills, seen = Path(folder) / "killed" / "checkpoint", 0, 0.0
+        saved, kills, seen = Path(folder) / "killed" / "checkpoint" / "state.pt", 0, 0.0
         while begun.poll() is None and state.left > 5:
-            newest = max((file.stat().st_mtime for file in saved.glob("*")), default=0.0) if saved.exists() else 0.0
+            newest = saved.stat().st_mtime if saved.exists() else 0.0
             if kills < 2 and newest > seen:
                 seen, kills = newest, kills + 1
                 begun.send_signal(signal.SIGKILL)
                 begun.communicate()
                 begun = start("killed", "--resume")
             time.sleep(0.02)
-        said = [process.communicate(timeout=max(5, state.left))[1].decode()[-300:] for process in (whole, begun)]
+        said = [process.communicate(timeout=max(2, state.left - 2))[1].decode()[-300:] for process in (whole, begun)]
         places = [Path(folder) / name / "adapter" / "adapter_model.safetensors" for name in ("whole", "killed")]
         same = all(place.exists() for place in places) and filecmp.cmp(*places, shallow=False)
         state.note(f"train.py killed {kills} times and resumed: the same adapter", same)
@@ -277,10 +272,13 @@ def synchronisations(state: State) -> None:
     """Nothing waits for the card inside a step or a batch: PyTorch warns where something does."""
     for template in ("paper", "instruction-first"):
         rows, prefix = state.rows(template, 32), state.prefix(template)
-        trainer = make_trainer(state.large, rows, prefix, 16, 4, 8192)
+        trainer, recorded = (make_trainer(state.large, rows, prefix, 16, 1000, 8192, graphs=graphs)
+                             for graphs in (False, True))
         labeller = Labeller(state.large, FixedPrompt(prefix), 4096)
-        for name, work in {"training step": trainer.step, "labelling batch": partial(labeller.give, rows)}.items():
-            work()  # what is made once is made
+        for name, work in {"training step": trainer.step, "recorded training step": recorded.step,
+                           "labelling batch": partial(labeller.give, rows)}.items():
+            for _ in range(4):  # what is made once is made, and both steps' sizes are computed and recorded
+                work()
             state.synchronise()
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")

@@ -19,11 +19,12 @@ def compare(state: State) -> None:
     for template in TEMPLATES:
         for name, more in {"": {}, ", recomputed": {"checkpointing": True}, ", vocabulary": {"loss": "vocabulary"},
                            ", pieces of 1,024 tokens": {"micro_tokens": 1024}}.items():
-            if state.left < 10 and not state.rehearse:
+            if not state.has(10):
                 return
             with held(state, "NF4"):
                 agree(state, template, name, **more)
-        from_the_first(state, template)
+        if state.has(25):
+            from_the_first(state, template)
 
 
 def agree(state: State, template: str, name: str, micro_tokens: int = 16384, **more) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from common.files import atomic_write
+from common.terminal import human_seconds
 from report.markup import Html, grid, tag
 from report.page import document
 
@@ -26,6 +27,8 @@ def found(result: dict) -> list[str]:
     judged = [figure for figure in figures if figure["met"] is not None]
     card = next((figure["value"] for figure in figures if figure["what"] in ("card", "device")), "no card named yet")
     lines = [f"{card}.", f"{sum(bool(figure['met']) for figure in judged)} of {len(judged)} checks and goals were met."]
+    if "seconds" in result:
+        lines.append(f"The parts took {human_seconds(result['seconds'])}.")
     if result["rehearsal"]:
         lines.append("Nothing on this page says how fast anything is: the shapes are tiny, and no card took part.")
     wrong = [f"{part['title']}: {part['error']}" for part in result["parts"].values() if part.get("error")]

@@ -2,6 +2,7 @@
 for."""
 
 import gc
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from model.llama import LlamaForCausalLM
 from quant.linear import NF4Linear
 
 TEMPLATES = ("paper", "instruction-first")
+FIRST = TEMPLATES[::-1]  # where time may run out: the one with the higher goals
 LENGTHS = Path(__file__).with_name("tweet_lengths.json")
 LABELS = 4
 # Sizes of the rehearsal: every code path of the card's, in seconds on one core.
@@ -57,6 +59,7 @@ class State:
     seconds: float = 60.0
     figures: list[Figure] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def device(self) -> str:
@@ -72,17 +75,23 @@ class State:
         """Seconds until this part is stopped."""
         return self.seconds - (time.monotonic() - self.began)
 
+    def has(self, seconds: float) -> bool:
+        """Whether so many seconds are left; a rehearsal, whose sizes are tiny, leaves nothing out."""
+        return self.rehearse or self.left >= seconds
+
     def begin(self, seconds: float) -> None:
-        """A new part, with so many seconds."""
+        """A new part, with so many seconds and without what earlier ones left in memory."""
         self.figures, self.seconds, self.began = [], seconds, time.monotonic()
+        self.collect()
 
     def note(self, what: str, value: float | str | bool | None, unit: str = "", goal: str = "",
              met: bool | None = None, check: bool = False) -> None:
         """Keep a figure, on disk as well; a bool is a check that has to hold."""
         if isinstance(value, bool):
             value, goal, met, check = ("yes" if value else "NO"), "yes", value, True
-        self.figures.append(Figure(what, value, unit, goal, met, check))
-        write_json(self.out, [vars(figure) for figure in self.figures])
+        with self.lock:  # a part may have several threads, and what is written beside the file has one name
+            self.figures.append(Figure(what, value, unit, goal, met, check))
+            write_json(self.out, [vars(figure) for figure in self.figures])
 
     def time(self, work: Callable[[], object], rounds: int = 5, warm: int = 2) -> float:
         """Median seconds of `work()`, the card's queue empty before and after each."""
@@ -135,6 +144,14 @@ class State:
         if not self.rehearse:
             torch.cuda.synchronize()
 
+    def collect(self) -> None:
+        """Free what nobody uses any more; a trainer and what it records know each other, so Python's collector has to
+        look for them."""
+        gc.collect()
+        if not self.rehearse and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+
     @contextmanager
     def peak(self) -> Iterator[dict]:
         """`with state.peak() as memory: ...` fills memory["bytes"] with the most that tensors took, and "reserved" with
@@ -143,9 +160,7 @@ class State:
         if self.rehearse:
             yield found
             return
-        torch.cuda.synchronize()
-        gc.collect()  # a trainer and what it records know each other
-        torch.cuda.empty_cache()
+        self.collect()
         torch.cuda.reset_peak_memory_stats()
         yield found
         torch.cuda.synchronize()

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from benchmarks.card.state import State
@@ -26,12 +27,11 @@ def run(state: State) -> None:
     if importlib.util.find_spec("xdist") is not None:
         command += ["-n", str(min(8, os.cpu_count() or 1))]
     counts = {"PASSED": 0, "FAILED": 0, "ERROR": 0, "SKIPPED": 0}
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
+    # Processes of pytest-xdist have its standard error, which goes to the log, and would keep a pipe open.
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
+        over = threading.Timer(max(0.0, state.left - 3), child.kill)  # also of a test that hangs and says nothing
+        over.start()
         for line in child.stdout:
-            if state.left < 3:
-                child.kill()
-                state.note("stopped before its end", f"{sum(counts.values())} tests were made")
-                break
             if found := outcome(line):
                 name, what = found
                 counts[what] += 1
@@ -39,6 +39,9 @@ def run(state: State) -> None:
                     state.note(name, False)
             elif re.match(r"(E |/).*(Error|assert)", line):
                 state.note("  why", line.strip()[:300])
+        over.cancel()
+    if child.returncode < 0:
+        state.note("stopped before its end", f"{sum(counts.values())} tests were made")
     for what, count in counts.items():
         state.note(what.lower(), float(count))
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from benchmarks.card.peer import peer
 from benchmarks.card.speed import POSTS, epoch, held, label
-from benchmarks.card.state import LABELS, TEMPLATES, FixedPrompt, State, make_trainer
+from benchmarks.card.state import FIRST, LABELS, FixedPrompt, State, make_trainer
 from benchmarks.worker import padded
 from inference.labeller import Labeller
 
@@ -32,43 +32,53 @@ def in_turns(state: State) -> None:
         return
     kind = "bitsandbytes' NF4" if four else "dense weights"
     theirs = peer(state.large, four)
-    size = 4 if state.rehearse else 16
-    check_same(state, theirs, size)
-    for template in TEMPLATES:
-        rows, prefix = state.rows(template, 4 * size), state.prefix(template)
-        optimiser = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=2e-4, weight_decay=0.0,
-                                      fused=True)
-        found = {}
-        for weights in ("resident", "NF4"):
-            with held(state, weights):
-                ours = make_trainer(state.large, rows, prefix, size, 1000, 16384, graphs=not state.rehearse)
-                for _ in range(0 if state.rehearse else 2):  # each size is computed, then recorded
-                    epoch(ours)
-                found[weights] = in_alternation(state, partial(epoch, ours),
-                                                partial(their_epoch, state, theirs, optimiser, rows, size))
-                del ours
-        best = min(seconds for _, seconds in found.values())  # theirs is the same work both times
-        for weights, (seconds, _) in found.items():
-            compare(state, f"train, {template}, {size} posts a step", weights, 4 * size, seconds, best, kind,
-                    GOALS["train", template] if weights == "resident" else None)
-        # Every second one: the first are shorter than the rest, and too few to fill a batch of ours.
-        rows = state.rows(template, 8 * size if state.rehearse else POSTS)[::2]
-        labeller = Labeller(state.large, FixedPrompt(prefix), 16384)
-        ways = {"generating": True} if template == TEMPLATES[0] else {"generating": True, "last logits": False}
-        for name, generated in ways.items():
-            if state.left < 6 and not state.rehearse:
+    check_same(state, theirs, 4 if state.rehearse else 16)
+    for work in (labelling, training, partial(labelling, generated=False)):
+        for template in FIRST:
+            if not state.has(15):
                 return
-            with held(state, "resident"):
-                label(labeller, rows)
-                their_labels(state, theirs, rows[: 2 * size], 2 * size, generated)
-                seconds, slow = in_alternation(state, partial(label, labeller, rows),
-                                               partial(their_labels, state, theirs, rows, 2 * size, generated), 0)
-            goal = GOALS["label", template] if generated else None
-            compare(state, f"label, {template}, {name}", "resident", len(rows), seconds, slow, kind, goal)
-            if generated:
-                with held(state, "merged"):  # a tenth of their time, so not worth another turn of theirs
-                    seconds = state.time(partial(label, labeller, rows), 2, 1)
-                compare(state, f"label, {template}, {name}", "merged", len(rows), seconds, slow, kind, goal)
+            work(state, theirs, template, kind)
+
+
+def labelling(state: State, theirs, template: str, kind: str, generated: bool = True) -> None:
+    """Beside generating, or beside reading the last position's logits."""
+    # Every second one: the first are shorter than the rest, and too few to fill a batch of ours.
+    rows, size = state.rows(template, 32 if state.rehearse else POSTS)[::2], 8 if state.rehearse else 32
+    labeller = Labeller(state.large, FixedPrompt(state.prefix(template)), 16384)
+    name = f"label, {template}, {'generating' if generated else 'last logits'}"
+    goal = GOALS["label", template] if generated else None
+    with held(state, "resident"):
+        label(labeller, rows)
+        their_labels(state, theirs, rows[:size], size, generated)
+        seconds, slow = in_alternation(state, partial(label, labeller, rows),
+                                       partial(their_labels, state, theirs, rows, size, generated), 0)
+    compare(state, name, "resident", len(rows), seconds, slow, kind, goal)
+    if generated:
+        with held(state, "merged"):  # a tenth of their time, so not worth another turn of theirs
+            seconds = state.time(partial(label, labeller, rows), 2, 1)
+        compare(state, name, "merged", len(rows), seconds, slow, kind, goal)
+
+
+def training(state: State, theirs, template: str, kind: str) -> None:
+    """Steps of 16 posts, ours recorded, with and without resident weights."""
+    size = 4 if state.rehearse else 16
+    rows, prefix = state.rows(template, 4 * size), state.prefix(template)
+    optimiser = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=2e-4, weight_decay=0.0,
+                                  fused=True)
+    found = {}
+    for weights in ("resident", "NF4"):
+        with held(state, weights):
+            ours = make_trainer(state.large, rows, prefix, size, 1000, 16384, graphs=not state.rehearse)
+            for _ in range(0 if state.rehearse else 2):  # each size is computed, then recorded
+                epoch(ours)
+            found[weights] = in_alternation(state, partial(epoch, ours),
+                                            partial(their_epoch, state, theirs, optimiser, rows, size))
+            del ours
+            state.collect()
+    best = min(seconds for _, seconds in found.values())  # theirs is the same work both times
+    for weights, (seconds, _) in found.items():
+        compare(state, f"train, {template}, {size} posts a step", weights, 4 * size, seconds, best, kind,
+                GOALS["train", template] if weights == "resident" else None)
 
 
 def in_alternation(state: State, ours, theirs, warm: int = 1) -> tuple[float, float]:
