@@ -44,14 +44,14 @@ def test_cells_are_those_of_the_kept_posts():
         for figure in ("accuracy", "macro_f1", "topic.macro_f1"):
             expected = difference(tuned, other, figure, languages, draws=200, seed=0)
             assert cell[figure]["tuned"] == tuned.figure(figure, languages)
-            assert cell[figure]["encoder"] == other.figure(figure, languages)
+            assert cell[figure]["baseline"] == other.figure(figure, languages)
             assert cell[figure]["value"] == expected["value"] and cell[figure]["low"] == expected["low"]
     assert "an encoder" in found["sentence"] and "60 posts" in found["sentence"]
 
 
 def cell(low: float | None, high: float | None) -> dict:
     value = None if low is None else (low + high) / 2
-    return {"n": 9, **{figure: {"tuned": 0.5, "encoder": 0.4, "value": value, "low": low, "high": high}
+    return {"n": 9, **{figure: {"tuned": 0.5, "baseline": 0.4, "value": value, "low": low, "high": high}
                        for figure in ("accuracy", "macro_f1", "topic.macro_f1")}}
 
 
