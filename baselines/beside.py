@@ -24,6 +24,7 @@ from common.terminal import progress
 from data.codebook import Codebook
 from data.posts import Post
 from report.beside import FIGURES, said
+from report.clusters import MIN_GROUPS, effective
 from report.counts import Grouping
 from stats.paired import difference
 from stats.predictions import Predictions, Rows
@@ -104,24 +105,27 @@ def rows_of(posts: Sequence[Post], groups: Sequence[int], book: Codebook) -> Row
 def beside(answers: Answers, told, dropped: Sequence[Post], draws: int, seed: int) -> dict:
     """The part `baseline` of metrics.json, on the posts that are not `dropped`.
 
-    `told`: posts, groups (equal for posts that are drawn together), predicted labels, codebook and seen languages.
+    An interval needs as many groups as one of macro-F1 (report/metrics.py). `told`: posts, groups (equal for posts that
+    are drawn together), predicted labels, codebook and seen languages.
     """
     gone, labels, seen = {id(post) for post in dropped}, told.codebook.labels, told.seen
-    chosen = [k for k, post in enumerate(told.posts) if id(post) not in gone]
-    rows = rows_of([told.posts[k] for k in chosen], [told.groups[k] for k in chosen], told.codebook)
-    tuned = Predictions(rows, numpy.array([labels.index(told.predicted[k]) for k in chosen], dtype=numpy.int64))
-    other = Predictions(rows, answers.predicted[chosen], answers.probabilities[chosen])
+    kept = [k for k, post in enumerate(told.posts) if id(post) not in gone]
+    rows = rows_of([told.posts[k] for k in kept], [told.groups[k] for k in kept], told.codebook)
+    tuned = Predictions(rows, numpy.array([labels.index(told.predicted[k]) for k in kept], dtype=numpy.int64))
+    other = Predictions(rows, answers.predicted[kept], answers.probabilities[kept])
     parts = {"all": rows.languages, "seen": [code for code in rows.languages if code in seen],
              "unseen": [code for code in rows.languages if code not in seen]}
     cells = {}
     for part, languages in parts.items():
         if not languages or (part != "all" and len(languages) == len(rows.languages)):
             continue  # all posts are on one side: that row is the first one
-        cells[part] = {"n": int(rows.where(languages).sum())}
+        chosen = rows.where(languages)
+        cells[part] = {"n": int(chosen.sum())}
+        sure = draws and round(effective(rows.clusters[chosen])) >= MIN_GROUPS  # else the interval would be too narrow
         for figure in FIGURES:
             if figure.startswith("topic.") and rows.grouping.topic_of is None:
                 continue
-            gap = difference(tuned, other, figure, languages, draws=draws, seed=seed) if draws else {}
+            gap = difference(tuned, other, figure, languages, draws=draws, seed=seed) if sure else {}
             cells[part][figure] = {
                 "tuned": _plain(tuned.figure(figure, languages)), "baseline": _plain(other.figure(figure, languages)),
                 **{key: _plain(gap.get(key)) for key in ("value", "low", "high")}}

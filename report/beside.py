@@ -31,7 +31,7 @@ def _compared(cell: Mapping, where: str, winner: str) -> str:
     figure = cell["macro_f1"]
     told = f"{where} macro-F1 {number(figure['baseline'])} against the model's {number(figure['tuned'])}"
     verdict = {1: "the model is ahead", -1: winner, 0: "close to each other, so no difference can be shown",
-               None: "whether they differ was not computed"}[ahead(figure)]
+               None: "without an interval, which is better cannot be said"}[ahead(figure)]
     return f"{told}: {verdict}{_interval(figure)}"
 
 

@@ -49,6 +49,14 @@ def test_cells_are_those_of_the_kept_posts():
     assert "an encoder" in found["sentence"] and "60 posts" in found["sentence"]
 
 
+def test_posts_that_count_as_a_few_groups_have_no_interval():
+    told, answers = made()
+    told.groups = [min(k // 8, 7) for k in range(80)]  # 8 groups, the last of 24 posts
+    cells = beside(answers, told, [], 200, 0)["cells"]
+    assert all(cells[part]["macro_f1"]["low"] is None for part in ("all", "seen", "unseen"))
+    assert cells["all"]["accuracy"]["tuned"] > cells["all"]["accuracy"]["baseline"]
+
+
 def cell(low: float | None, high: float | None) -> dict:
     value = None if low is None else (low + high) / 2
     return {"n": 9, **{figure: {"tuned": 0.5, "baseline": 0.4, "value": value, "low": low, "high": high}
@@ -57,7 +65,8 @@ def cell(low: float | None, high: float | None) -> dict:
 
 @pytest.mark.parametrize(("low", "high", "words", "sign"), [
     (0.01, 0.2, "the model is ahead", 1), (-0.2, -0.01, "the encoder wins", -1),
-    (-0.01, 0.2, "close to each other, so no difference can be shown", 0), (None, None, "was not computed", None)])
+    (-0.01, 0.2, "close to each other, so no difference can be shown", 0),
+    (None, None, "without an interval, which is better cannot be said", None)])
 def test_words_follow_the_interval_alone(low, high, words, sign):
     found = {"name": "an encoder", "rows": 1, "strength": 3.0, "cells": {"all": cell(low, high)}}
     assert words in said(found) and "the same 1 post:" in said(found)
