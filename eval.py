@@ -4,7 +4,7 @@
     python eval.py                                                     the newest run on the sample test posts
     python eval.py --run runs/mine --data test.csv --out runs/mine/test
     python eval.py --predictions labels.jsonl --data test.jsonl        labels made elsewhere, joined by id
-    python eval.py --run runs/mine --baseline encoder                  with what a sentence encoder would have said
+    python eval.py --run runs/mine --baseline tfidf                    with what a regression on words would have said
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from baselines.beside import FILE, Answers, BaselineOptions, beside, label_with_encoder
+from baselines.beside import FILE, Answers, BaselineOptions, beside, label_with
 from common.device import MachineOptions
 from common.errors import UserError, one_line, run_program
 from common.files import atomic_folder, check_place, find_path, sha256_file, write_json
@@ -222,14 +222,14 @@ def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
 
 def baseline_of(options: EvalOptions, learnt: list[Post] | None, unread: UserError | None, predictions: Predictions
                 ) -> Answers | None:
-    """The encoder's answers to the same posts; where nobody asked for them and they cannot be had, the reason.
+    """A baseline's answers to the same posts; where nobody asked for them and they cannot be had, the reason.
 
     learnt, unread: the posts that the run was trained on, or why they cannot be read.
     """
     try:
         if unread:
             raise unread
-        return label_with_encoder(options.encoder, learnt, predictions.posts, predictions.codebook)
+        return label_with(options, learnt, predictions.posts, predictions.codebook)
     except UserError as error:
         if options.asks_for_baseline():
             raise

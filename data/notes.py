@@ -26,7 +26,7 @@ KINDS = {
     "missing_language": "rows without a language, read as und",
     "changed_language": "language tags reduced to ISO 639-1",
     "unknown_language": "language tags that are not ISO 639-1 codes (such as de), kept in lower case",
-    "nameless_cell": "rows with something in a column without a name, left out",
+    "nameless_cell": "cells in a column without a name (as of the row names that R writes), left out",
     "more_columns": "rows with columns beyond the first 1,000 names, which are left out",
     "mended_text": "texts with NUL or half characters, replaced by U+FFFD",
     "missing_value": "cells that say NA, nan or NULL without quotes, read as missing",

@@ -79,17 +79,21 @@ class Split:
         if self.groups:
             lines.append(f"  {counted(self.groups, 'group')} of posts kept on one side, the largest of "
                          f"{self.largest:,}")
-        if self.is_chained:
-            every = len(self.first) + len(self.second)
-            lines.append(f"  warning: {self.largest:,} of {every:,} posts are one group, which is in {self.names[0]} "
-                         f"whatever the seed: {self.names[1]} can only be of the other {every - self.largest:,}")
-        if self.is_far:
-            share = len(self.second) / (len(self.first) + len(self.second))
-            lines.append(f"  warning: {self.names[1]} has {100 * share:.1f} % of the posts and not "
-                         f"{100 * self.fraction:g} %, since groups move whole")
+        lines += self.warnings()
         if self.left_out:
             lines.append(f"  {len(self.left_out):,} later posts left out: their group is also in {self.names[0]}")
         return lines + table(["", *(label or "no label" for label in labels)], rows).split("\n")
+
+    def warnings(self) -> list[str]:
+        """What groups that are too large left the second side."""
+        every, lines = len(self.first) + len(self.second), []
+        if self.is_chained:
+            lines.append(f"  warning: {self.largest:,} of {every:,} posts are one group, which is in {self.names[0]} "
+                         f"whatever the seed: {self.names[1]} can only be of the other {every - self.largest:,}")
+        if self.is_far:
+            lines.append(f"  warning: {self.names[1]} has {100 * len(self.second) / every:.1f} % of the posts and not "
+                         f"{100 * self.fraction:g} %, since groups move whole")
+        return lines
 
     def to_dict(self) -> dict:
         """For run.json; each post as its id and language, so that the same split can be made again."""

@@ -39,7 +39,7 @@ EARLIEST = 20  # steps before which nobody is warned
 FEW_STEPS = 150
 SAMPLE = 64  # training posts that are labelled at the end where there are no validation posts
 HARDLY = 0.05  # a model that gives fewer other answers than this share says hardly anything but one label
-RATE = 1e-3  # no larger learning rate is proposed
+RATE, LEAST_RATE = 1e-3, 2e-4  # no larger and no smaller learning rate is proposed
 SMALL_BATCH = 4  # no smaller batch is proposed
 
 
@@ -114,10 +114,13 @@ class Learning:
         """Whether the recent losses have left the constant answer; `None` where that cannot be said."""
         if not self.compared or len(self._losses) < FIRST_LOOK:
             return None
-        apart = self._apart[-self.recent :]
-        mean = sum(apart) / len(apart)
+        apart, mean = self._apart[-self.recent :], self._mean
         spread = math.sqrt(sum((x - mean) ** 2 for x in apart) / (len(apart) - 1))
         return mean < -SHARE * self.entropy and mean + 2 * spread / math.sqrt(len(apart)) < 0
+
+    @property
+    def _mean(self) -> float:
+        return sum(self._apart[-self.recent :]) / self.recent
 
     def beside(self) -> str:
         """The loss of the last n steps and the constant answer's, for a line of progress."""
@@ -140,7 +143,10 @@ class Learning:
                     "answer to compare it with.")
         beside = (f"The loss was {self.loss:.3f} at the end ({over}), beside "
                   f"{self.entropy:.3f} for a constant answer, which ignores the post")
-        return beside + {True: ".", False: ": the model has learnt next to nothing from the posts.",
+        nothing = ": the model has learnt next to nothing from the posts."
+        if self.left is False and self._mean < -SHARE * self.entropy:
+            nothing = ": lower, but not by more than luck, so nothing shows that the model has learnt from the posts."
+        return beside + {True: ".", False: nothing,
                          None: "; these are too few steps to tell them apart."}[self.left]
 
     def to_dict(self) -> dict:
@@ -161,7 +167,7 @@ def advice(options, small: bool) -> list[str]:
         tries.append(f"--batch-size {SMALL_BATCH}, which makes {options.batch_size / SMALL_BATCH:.3g} times as many "
                      "steps of the same posts")
     if options.learning_rate < RATE:
-        tries.append(f"--learning-rate {min(RATE, 5 * options.learning_rate):g}")
+        tries.append(f"--learning-rate {min(RATE, max(LEAST_RATE, 5 * options.learning_rate)):g}")
     if options.max_steps:  # how many epochs its posts then get depends on them
         tries.append("no --max-steps")
     else:

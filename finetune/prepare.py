@@ -4,7 +4,7 @@ train.py does this once, before anything is loaded; what it finds is shown, and 
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -169,15 +169,37 @@ def part(posts: list[Post], options) -> tuple[Split, list[str]]:
                                 "splits a file into training and test")
         return Split(posts, [], ("train", "validation")), []
     split = partial(split_posts, posts, options.validation, seed=options.seed, split_by=options.split_by,
-                    same_text_together=True, names=("train", "validation"))
-    column = options.group_by
-    if not is_remembered:
-        return split(group_by=column), []
+                    names=("train", "validation"))
+    column, said = options.group_by, []
     try:
-        return split(group_by=column), [f"  posts of one “{column}” stay on one side of training and validation"]
+        found = split(group_by=column, same_text_together=True)
+        if is_remembered:
+            said.append(f"  posts of one “{column}” stay on one side of training and validation")
     except UserError as error:
+        if not is_remembered:
+            raise
+        said.append(f"  posts of one “{column}” are in training and in validation: {error}")
         options.group_by = None
-        return split(), [f"  posts of one “{column}” are in training and in validation: {error}"]
+        found = split(same_text_together=True)
+    if options.group_by and found.is_chained:
+        found, more = unchained(found, split(group_by=column))
+        return found, said + more
+    return found, said + found.warnings()
+
+
+def unchained(together: Split, apart: Split) -> tuple[Split, list[str]]:
+    """Of a split that keeps copies of one text together, and so chains most posts into one group, and one that lets
+    them go apart: the second, without the validation posts whose text is in training, if any are left.
+    """
+    texts = TrainingTexts.of(apart.first)
+    copies = [post for post in apart.second if texts.hold(post.text)]
+    if apart.is_chained or len(copies) == len(apart.second):
+        return together, together.warnings()
+    kept = [post for post in apart.second if not texts.hold(post.text)]
+    return replace(apart, second=kept, left_out=copies), [
+        f"  copies of one text may be on both, or {together.largest:,} of {len(together.first + together.second):,} "
+        f"posts would be one group; {len(copies):,} that training has, too, are left out of validation",
+        *apart.warnings()]
 
 
 def check_labels(posts: list[Post], codebook: Codebook, allow_missing: bool) -> None:

@@ -12,29 +12,31 @@ from report.words import counted, number
 
 FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "topic.macro_f1": "topic macro-F1"}
 PARTS = {"all": "All", "seen": "Seen", "unseen": "Unseen"}
-HEADER = ("", "n", "figure", "fine-tuned", "encoder", "difference")
+HEADER = ("", "n", "figure", "fine-tuned", "baseline", "difference")
 
 
 def said(found: Mapping) -> str:
     """One sentence or two for the findings: the macro-F1 of both over all posts, then over the unseen languages."""
-    what = (f"Beside it, a sentence encoder ({found['name']}) with a logistic regression, learnt from the same "
-            f"{counted(found['rows'], 'post')}")
-    parts = [_compared(found["cells"]["all"], "over all posts")]
+    encoder = f"a sentence encoder ({found['name']}) with a logistic regression"
+    what = (f"Beside it, {encoder if found['name'] else 'a logistic regression on words (TF-IDF)'}, learnt from the "
+            f"same {counted(found['rows'], 'post')}")
+    winner = "the encoder wins" if found["name"] else "the regression on words wins"
+    parts = [_compared(found["cells"]["all"], "over all posts", winner)]
     if "unseen" in found["cells"]:
-        parts.append(_compared(found["cells"]["unseen"], "in the unseen languages"))
+        parts.append(_compared(found["cells"]["unseen"], "in the unseen languages", winner))
     return f"{what}: {'; '.join(parts)}."
 
 
-def _compared(cell: Mapping, where: str) -> str:
+def _compared(cell: Mapping, where: str, winner: str) -> str:
     figure = cell["macro_f1"]
-    told = f"{where} macro-F1 {number(figure['encoder'])} against the model's {number(figure['tuned'])}"
-    verdict = {1: "the model is ahead", -1: "the encoder wins", 0: "close to each other, so no difference can be shown",
-               None: "whether they differ was not computed"}[ahead(figure)]
+    told = f"{where} macro-F1 {number(figure['baseline'])} against the model's {number(figure['tuned'])}"
+    verdict = {1: "the model is ahead", -1: winner, 0: "close to each other, so no difference can be shown",
+               None: "without an interval, which is better cannot be said"}[ahead(figure)]
     return f"{told}: {verdict}{_interval(figure)}"
 
 
 def ahead(figure: Mapping) -> int | None:
-    """1 if the model is ahead, -1 if the encoder is, 0 if the interval holds zero, None without an interval."""
+    """1 if the model is ahead, -1 if the baseline is, 0 if the interval holds zero, None without an interval."""
     if figure["low"] is None or figure["high"] is None:
         return None
     return 1 if figure["low"] > 0 else -1 if figure["high"] < 0 else 0
@@ -53,7 +55,7 @@ def lines_of(found: Mapping) -> list[list[str]]:
         for key, name in FIGURES.items():
             if key in cell:
                 rows.append([PARTS[part] if key == "accuracy" else "", f"{cell['n']:,}" if key == "accuracy" else "",
-                             name, number(cell[key]["tuned"]), number(cell[key]["encoder"]),
+                             name, number(cell[key]["tuned"]), number(cell[key]["baseline"]),
                              _interval(cell[key]).strip(" ()")])
     return rows
 
@@ -67,11 +69,13 @@ def beside_section(found: Mapping | None) -> Html | None:
     """The table as a part of the page; none without a baseline."""
     if not found:
         return None
-    words = (f"A logistic regression (C = {found['strength']:g}, by cross-validation) on vectors of {found['name']}, "
-             f"learnt from the run's own {counted(found['rows'], 'post')}, those that chose its adapter among them. "
-             "The difference is fine-tuned less encoder, with its interval over the same test posts; how another seed "
-             "would come out is not part of it.")
-    return tag("section", tag("h2", "Beside a sentence encoder"),
-               grid("Beside a sentence encoder", ["languages", *HEADER[1:]], lines_of(found),
+    what, title = ((f"by cross-validation) on vectors of {found['name']}", "Beside a sentence encoder") if found["name"]
+                   else ("fixed) on words, pairs of words and strings of letters", "Beside a regression on words"))
+    words = (f"A logistic regression (C = {found['strength']:g}, {what}, learnt from the run's own "
+             f"{counted(found['rows'], 'post')}, those that chose its adapter among them. The difference is "
+             "fine-tuned less baseline, with its interval over the same test posts; how another seed would come out is "
+             "not part of it.")
+    return tag("section", tag("h2", title),
+               grid(title, ["languages", *HEADER[1:]], lines_of(found),
                     numbers=[False, True, False, True, True, True], class_="wide"),
                tag("p", words, class_="note"))

@@ -44,20 +44,29 @@ def test_cells_are_those_of_the_kept_posts():
         for figure in ("accuracy", "macro_f1", "topic.macro_f1"):
             expected = difference(tuned, other, figure, languages, draws=200, seed=0)
             assert cell[figure]["tuned"] == tuned.figure(figure, languages)
-            assert cell[figure]["encoder"] == other.figure(figure, languages)
+            assert cell[figure]["baseline"] == other.figure(figure, languages)
             assert cell[figure]["value"] == expected["value"] and cell[figure]["low"] == expected["low"]
     assert "an encoder" in found["sentence"] and "60 posts" in found["sentence"]
 
 
+def test_posts_that_count_as_a_few_groups_have_no_interval():
+    told, answers = made()
+    told.groups = [min(k // 8, 7) for k in range(80)]  # 8 groups, the last of 24 posts
+    cells = beside(answers, told, [], 200, 0)["cells"]
+    assert all(cells[part]["macro_f1"]["low"] is None for part in ("all", "seen", "unseen"))
+    assert cells["all"]["accuracy"]["tuned"] > cells["all"]["accuracy"]["baseline"]
+
+
 def cell(low: float | None, high: float | None) -> dict:
     value = None if low is None else (low + high) / 2
-    return {"n": 9, **{figure: {"tuned": 0.5, "encoder": 0.4, "value": value, "low": low, "high": high}
+    return {"n": 9, **{figure: {"tuned": 0.5, "baseline": 0.4, "value": value, "low": low, "high": high}
                        for figure in ("accuracy", "macro_f1", "topic.macro_f1")}}
 
 
 @pytest.mark.parametrize(("low", "high", "words", "sign"), [
     (0.01, 0.2, "the model is ahead", 1), (-0.2, -0.01, "the encoder wins", -1),
-    (-0.01, 0.2, "close to each other, so no difference can be shown", 0), (None, None, "was not computed", None)])
+    (-0.01, 0.2, "close to each other, so no difference can be shown", 0),
+    (None, None, "without an interval, which is better cannot be said", None)])
 def test_words_follow_the_interval_alone(low, high, words, sign):
     found = {"name": "an encoder", "rows": 1, "strength": 3.0, "cells": {"all": cell(low, high)}}
     assert words in said(found) and "the same 1 post:" in said(found)

@@ -156,6 +156,7 @@ def test_advice_fits_the_run():
     assert [words.split()[0] for words in tries] == ["--quantize", "--batch-size", "--learning-rate", "--epochs", "a"]
     assert "--learning-rate 0.001" in tries[2] and "4 times" in tries[1]
     assert not any("--quantize" in words for words in advice(options(quantize="none"), True) + advice(options(), False))
+    assert "--learning-rate 0.0002" in advice(options(learning_rate=1e-8), small=True)
     tries = advice(options(batch_size=4, learning_rate=1e-2, max_steps=9, targets=["q_proj"]), False)
     assert tries[:3] == ["no --max-steps", "--learning-rate 0.002, if the loss rose", "--targets all-linear"]
     assert few_steps(FEW_STEPS) == "" and f"only {FEW_STEPS - 1} updates" in few_steps(FEW_STEPS - 1)
@@ -163,6 +164,18 @@ def test_advice_fits_the_run():
     one = Learning([0.5, 0.5], 1)
     one.add({"step": 1, "loss": 0.7})
     assert "(the only step)" in one.sentence()
+
+
+def test_a_lower_loss_that_may_be_luck_is_not_called_nothing():
+    said = []
+    for losses in ([1.1, 0.1], [0.69, 0.7]):
+        run = Learning([0.5, 0.5], 20)
+        for step in range(20):
+            run.add({"step": step + 1, "loss": losses[step % 2]})
+        assert run.left is False
+        said.append(run.sentence())
+    assert "but not by more than luck" in said[0] and "next to nothing" not in said[0]
+    assert "learnt next to nothing" in said[1]
 
 
 @pytest.mark.parametrize(("given", "words"), [

@@ -26,11 +26,27 @@ def test_eval_puts_the_encoder_beside_the_run(world, package, tmp_path):
     assert "Beside a sentence encoder" in (out / "report.html").read_text()
     lines = [json.loads(line) for line in (out / "baseline.jsonl").read_text().splitlines()]
     right = sum(line["label"] == line["predicted"] for line in lines)
-    assert accuracy["encoder"] == pytest.approx(right / len(lines), abs=1e-9)
+    assert accuracy["baseline"] == pytest.approx(right / len(lines), abs=1e-9)
     assert call(evaluation.main, "--predictions", out / "baseline.jsonl", "--out", tmp_path / "again").code == 0
-    assert json.loads((tmp_path / "again" / "metrics.json").read_text())["accuracy"] == accuracy["encoder"]
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text())["accuracy"] == accuracy["baseline"]
     assert call(evaluation.main, *words, "--out", out, "--baseline", "none").code == 0
     assert "baseline" not in json.loads((out / "metrics.json").read_text()) and not (out / "baseline.jsonl").exists()
+
+
+def test_a_regression_on_words_beside_the_run(world, tmp_path):
+    run, out = world.copy(world.run, tmp_path), tmp_path / "out"
+    words = ("--run", run, "--data", world.test, "--draws", "50", "--out", out)
+    ended = call(evaluation.main, *words, "--baseline", "tfidf")
+    told = json.loads((out / "metrics.json").read_text())["baseline"]
+    assert "a logistic regression on words (TF-IDF), learnt from the same 24 posts" in told["sentence"]
+    assert told["sentence"] in " ".join(ended.out.split()) and "encoder" not in told["sentence"]
+    page = (out / "report.html").read_text()
+    assert "Beside a regression on words" in page and "Beside a sentence encoder" not in page
+    lines = [json.loads(line) for line in (out / "baseline.jsonl").read_text().splitlines()]
+    right = sum(line["label"] == line["predicted"] for line in lines)
+    assert told["cells"]["all"]["accuracy"]["baseline"] == pytest.approx(right / len(lines), abs=1e-9)
+    refused(evaluation.main, *words, "--baseline", "tfidf", "--encoder", tmp_path,
+            says="--encoder and --baseline tfidf")
 
 
 def test_where_the_training_posts_have_changed_the_run_stands_alone_unless_asked(world, package, tmp_path):

@@ -186,7 +186,7 @@ def test_what_is_left_out_is_said(world: World):
         (Path("in") / name).write_text("")
     ended = call(classify.main, *words(world, "--input", "in", "--output", "out"))
     assert ended.code == 0 and "not read in in: b.csv.zst, c.xlsx, d.txt.zip and 1 more\n" in ended.out, ended.err
-    assert "2  rows with something in a column without a name, left out: a.csv: row 2" in ended.out
+    assert "2  cells in a column without a name (as of the row names that R writes), left out: a.csv: " in ended.out
     rows = [{"text": f"hello {number}", f"key {number}": "x"} for number in range(MOST_COLUMNS + 2)]
     posts = jsonl(Path("keys.jsonl"), rows)
     ended = call(classify.main, *words(world, "--input", posts, "--output", "keys.csv", "--dry-run"))

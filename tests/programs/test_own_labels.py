@@ -116,6 +116,24 @@ def test_a_folder_of_both_halves_names_the_one_to_train_on(world: World):
             says="is a folder; name the file in it: parts/train.jsonl to train on, parts/test.jsonl to score")
 
 
+def test_authors_chained_by_texts_leave_a_whole_validation_side(world: World):
+    rows = [row | {"author": f"p{number // 4}"} for number, row in
+            enumerate(map(json.loads, world.posts.read_text(encoding="utf-8").splitlines()))]
+    copies = [row | {"id": f"again-{row['id']}", "author": f"p{number + 1}"} for number, row in enumerate(rows[::4])]
+    data = jsonl(Path("posts.jsonl"), rows + copies[:-2])
+    ended = call(train.main, "--model", world.base, "--data", data, *QUICK, "--validation", "0.25", "--group-by",
+                 "author", "--out", "r")  # fmt: skip
+    assert "posts would be one group" in ended.out and "warning: validation" not in ended.out, ended.err
+    facts = json.loads(Path("r/run.json").read_text(encoding="utf-8"))["rows"]["split"]
+    kept, out = ({id for id, _ in facts[side]} for side in ("validation", "left_out"))
+    assert kept and out and abs(len(kept | out) - len(rows + copies) / 4) < 4
+    training = [row for row in rows + copies[:-2] if row["id"] not in kept | out]
+    known, authors = {row["text"] for row in training}, {row["author"] for row in training}
+    for row in rows + copies:
+        assert row["id"] not in kept | out or (row["text"] in known) == (row["id"] in out)
+        assert row["id"] not in kept | out or row["author"] not in authors
+
+
 def test_a_run_keeps_together_in_validation_what_the_split_kept_together(world: World):
     rows = [row | {"author": f"p{number // 4}"} for number, row in
             enumerate(map(json.loads, world.posts.read_text(encoding="utf-8").splitlines()))]
