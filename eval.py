@@ -233,7 +233,7 @@ def baseline_of(options: EvalOptions, learnt: list[Post] | None, unread: UserErr
     except UserError as error:
         if options.asks_for_baseline():
             raise
-        print(f"  no sentence encoder stands beside it: {error}")
+        print(f"  no baseline stands beside it: {error}")
         return None
 
 

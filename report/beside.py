@@ -12,7 +12,11 @@ from report.words import counted, number
 
 FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "topic.macro_f1": "topic macro-F1"}
 PARTS = {"all": "All", "seen": "Seen", "unseen": "Unseen"}
-HEADER = ("", "n", "figure", "fine-tuned", "baseline", "difference")
+
+
+def header(found: Mapping) -> list[str]:
+    """Names of the table's columns."""
+    return ["", "n", "figure", "fine-tuned", "encoder" if found["name"] else "words", "difference"]
 
 
 def said(found: Mapping) -> str:
@@ -49,7 +53,7 @@ def _interval(figure: Mapping) -> str:
 
 
 def lines_of(found: Mapping) -> list[list[str]]:
-    """Rows under `HEADER`."""
+    """Rows under `header`."""
     rows = []
     for part, cell in found["cells"].items():
         for key, name in FIGURES.items():
@@ -62,7 +66,7 @@ def lines_of(found: Mapping) -> list[list[str]]:
 
 def beside_table(found: Mapping) -> str:
     """The table as text."""
-    return table(list(HEADER), lines_of(found))
+    return table(header(found), lines_of(found))
 
 
 def beside_section(found: Mapping | None) -> Html | None:
@@ -73,9 +77,9 @@ def beside_section(found: Mapping | None) -> Html | None:
                    else ("fixed) on words, pairs of words and strings of letters", "Beside a regression on words"))
     words = (f"A logistic regression (C = {found['strength']:g}, {what}, learnt from the run's own "
              f"{counted(found['rows'], 'post')}, those that chose its adapter among them. The difference is "
-             "fine-tuned less baseline, with its interval over the same test posts; how another seed would come out is "
-             "not part of it.")
+             "fine-tuned less the other, with its interval over the same test posts; how another seed would come out "
+             "is not part of it.")
     return tag("section", tag("h2", title),
-               grid(title, ["languages", *HEADER[1:]], lines_of(found),
+               grid(title, ["languages", *header(found)[1:]], lines_of(found),
                     numbers=[False, True, False, True, True, True], class_="wide"),
                tag("p", words, class_="note"))

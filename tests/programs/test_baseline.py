@@ -1,7 +1,7 @@
-"""eval.py --baseline: what a sentence encoder says stands beside a run, in a file that reads like any predictions.
+"""eval.py --baseline: what a simpler method says stands beside a run, in a file that reads like any predictions.
 
 Deliberate break: let eval.py write the baseline's file with the model's labels, or ask for the encoder under
---baseline none; the first two tests turn red.
+--baseline none; the first two tests turn red. Leave out `MOST`, and the third does.
 """
 # ruff: noqa: F401, F811  (fixtures are imported by name and then named as arguments)
 
@@ -10,6 +10,7 @@ import json
 import pytest
 
 import eval as evaluation
+from baselines import beside
 from tests.baselines.test_sentences import package
 from tests.programs.hostile import call, refused
 
@@ -33,10 +34,17 @@ def test_eval_puts_the_encoder_beside_the_run(world, package, tmp_path):
     assert "baseline" not in json.loads((out / "metrics.json").read_text()) and not (out / "baseline.jsonl").exists()
 
 
-def test_a_regression_on_words_beside_the_run(world, tmp_path):
+def without_encoder(monkeypatch):
+    from baselines import sentences
+
+    monkeypatch.setattr(sentences.importlib.util, "find_spec", lambda name: None)
+
+
+def test_a_regression_on_words_beside_the_run_where_there_is_no_encoder(world, tmp_path, monkeypatch):
     run, out = world.copy(world.run, tmp_path), tmp_path / "out"
     words = ("--run", run, "--data", world.test, "--draws", "50", "--out", out)
-    ended = call(evaluation.main, *words, "--baseline", "tfidf")
+    without_encoder(monkeypatch)
+    ended = call(evaluation.main, *words)
     told = json.loads((out / "metrics.json").read_text())["baseline"]
     assert "a logistic regression on words (TF-IDF), learnt from the same 24 posts" in told["sentence"]
     assert told["sentence"] in " ".join(ended.out.split()) and "encoder" not in told["sentence"]
@@ -47,6 +55,20 @@ def test_a_regression_on_words_beside_the_run(world, tmp_path):
     assert told["cells"]["all"]["accuracy"]["baseline"] == pytest.approx(right / len(lines), abs=1e-9)
     refused(evaluation.main, *words, "--baseline", "tfidf", "--encoder", tmp_path,
             says="--encoder and --baseline tfidf")
+    said = (out / "baseline.jsonl").read_bytes()
+    assert call(evaluation.main, *words, "--baseline", "tfidf").code == 0  # also where an encoder is there
+    assert (out / "baseline.jsonl").read_bytes() == said
+
+
+def test_the_words_of_very_many_posts_are_counted_only_when_asked(world, tmp_path, monkeypatch):
+    without_encoder(monkeypatch)
+    monkeypatch.setattr(beside, "MOST", 23)
+    words = ("--run", world.copy(world.run, tmp_path), "--data", world.test, "--draws", "0")
+    ended = call(evaluation.main, *words, "--out", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    assert "no baseline stands beside it: the run has 24 training posts; ask for one with --baseline tfidf" in ended.out
+    assert call(evaluation.main, *words, "--out", tmp_path / "2", "--baseline", "tfidf").code == 0
+    assert (tmp_path / "2" / "baseline.jsonl").exists() and not (tmp_path / "out" / "baseline.jsonl").exists()
 
 
 def test_where_the_training_posts_have_changed_the_run_stands_alone_unless_asked(world, package, tmp_path):
@@ -57,15 +79,13 @@ def test_where_the_training_posts_have_changed_the_run_stands_alone_unless_asked
     facts["hashes"]["data"][name] = "0" * 64
     (run / "run.json").write_text(json.dumps(facts))
     ended = call(evaluation.main, *words, "--out", tmp_path / "out")
-    assert ended.code == 0 and "no sentence encoder stands beside it: " in ended.out, ended.err
+    assert ended.code == 0 and "no baseline stands beside it: " in ended.out, ended.err
     assert "baseline" not in json.loads((tmp_path / "out" / "metrics.json").read_text())
     refused(evaluation.main, *words, "--baseline", "encoder", says="bytes that the run was trained on")
 
 
 def test_asked_for_and_not_there(world, tmp_path, monkeypatch):
-    from baselines import sentences
-
-    monkeypatch.setattr(sentences.importlib.util, "find_spec", lambda name: None)
+    without_encoder(monkeypatch)
     refused(evaluation.main, "--run", world.copy(world.run, tmp_path), "--data", world.test, "--baseline", "encoder",
             says="the sentence encoder is not installed")
 
