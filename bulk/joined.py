@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-from bulk.manifest import manifest_path, note_whole, read_manifest
+from bulk.manifest import manifest_path, note_whole, read_manifest, remove_manifest
 from bulk.places import part_path
 from common.errors import UserError
 from common.files import atomic_write, scratch_folder, sha256_file
@@ -186,6 +186,6 @@ def join_all(folder: Path, keep: bool = False, overwrite: bool = False) -> list[
         for path in [path for whole in wholes for path in whole.paths]:
             path.unlink(missing_ok=True)
         for number in range(count, 0, -1):  # the first last: without it nothing is complete
-            manifest_path(folder, (number, count)).unlink(missing_ok=True)
+            remove_manifest(manifest_path(folder, (number, count)))
     return [whole.output for whole in wholes]
 
