@@ -74,13 +74,13 @@ def _whole(output: Path, manifests: list[dict]) -> Whole:
         if not (isinstance(rows, list) and len(rows) == 3 and all(type(count) is int for count in rows)):
             raise UserError(f"{path}: its manifest does not say which rows it holds; label it again with --overwrite")
     first = facts[0]["made_from"]
-    for one in facts[1:]:
+    for number, one in enumerate(facts[1:], 2):
         keys = [key for key in {**first, **one["made_from"]}  # an older version's may have fewer
                 if key not in BETWEEN_PARTS]
         different = differing(first, one["made_from"], keys)
         if different:
-            raise UserError(f"{output}: its parts were made from another {', '.join(different)}; label those that "
-                            "differ again")
+            raise UserError(f"{output}: part {number} was made from another {', '.join(different)} than part 1; label "
+                            "those that differ again")
     ranges = [one["made_from"]["rows"] for one in facts]
     if ranges[0][0] != 0 or any(one[1] != two[0] for one, two in pairwise(ranges)) or ranges[-1][1] != ranges[0][2]:
         raise UserError(f"{output}: the rows of its parts do not follow one another; label them again")
