@@ -32,7 +32,7 @@ import numpy as np
 from bulk.check import READING, check_date_column, check_inputs, kept_columns
 from bulk.dry_run import dry_run
 from bulk.fleet import Fleet
-from bulk.manifest import is_done, manifest_path, note_whole, read_manifest
+from bulk.manifest import is_done, manifest_path, note_whole, read_manifest, settled
 from bulk.opened import arithmetic, ready
 from bulk.options import BulkOptions
 from bulk.page import write_page
@@ -119,14 +119,13 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
     check_calibration(run, options)
     if not options.dry_run:
         check_beside(options, todo, folder)
-        if manifest is not None:
-            read_manifest(manifest)  # whatever is wrong with it, is told before the hours of work
+    known = {} if manifest is None else read_manifest(manifest)  # what is wrong with it is told before hours of work
     scaling = run.facts["calibration"] if options.calibrated else None
     hashes = run_hashes(run) | {"--calibrated": scaling} if options.resume or not options.dry_run else {}
     done = []
     if folder is not None and options.resume:
-        known = hashes | {"dtype": str(options.set_up()[1])} | options.decides()
-        done = [job for job in todo if is_done(manifest, job.path, known | input_hashes(job, options))]
+        same = hashes | {"dtype": str(options.set_up()[1])} | options.decides()
+        done = dict.fromkeys(job for job in todo if is_done(known, job.path, same | input_hashes(job, options)))
         for job in done:
             if not options.dry_run:
                 forget(job.path)
@@ -134,7 +133,7 @@ def label_files(run: RunFolder, todo: list[Job], folder: Path | None, options: C
         todo = [job for job in todo if job not in done]
     for job in todo if not options.dry_run else ():
         check_output(job, options)
-    with Stop() as stop:
+    with settled(None if options.dry_run else manifest), Stop() as stop:
         checked = check_inputs([job.source for job in todo], options, stop.check, many=folder is not None)
         todo, found = [job for job, notes in zip(todo, checked, strict=True) if notes], [*filter(None, checked)]
         if checked and not (todo or done):

@@ -8,11 +8,10 @@
     python train.py --resume --out runs/mine                           continue a killed run, to the same bits
 """
 
-import os
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack
 from dataclasses import asdict
 
 import numpy as np
@@ -59,9 +58,7 @@ def main(argv: list[str]) -> None:
     with ExitStack() as held:  # of the run's folder: nobody else writes there before this program has ended
         if team is not None:
             options.device = team.device(options.device)
-            held.callback(team.leave)
-            if not team.is_first:  # the first one says it all
-                held.enter_context(redirect_stdout(held.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+            held.enter_context(team.at_work())
         work(options, held, team)
 
 
@@ -84,13 +81,16 @@ def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> No
         return
     prepared = prepare(options, run)
     options.choose_threads(device, prepared.config)
+    here = environment(device) | {"dtype": str(dtype).removeprefix("torch."), "processes": team.size if team else 1}
+    prepared.facts["hashes"]["weights"] = weights_sha256(prepared.base, options.cache)
+    if team is not None:
+        team.agree(options, prepared.facts["hashes"], here)
     order = choose_order(options, prepared)
     piece = fullest(prepared.rows, order(0), options.batch_size, prepared.shared_ids(options))
     choice = resolve(options, prepared.config, device, dtype, piece, team)
     print("\n".join(["posts", *prepared.notes, prepared.counts_table(), exposure_table(prepared.exposure)]))
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
-             "environment": environment(device) | {"dtype": str(dtype).removeprefix("torch.")}, **prepared.facts}
-    facts["hashes"]["weights"] = weights_sha256(prepared.base, options.cache)
+             "environment": here, **prepared.facts}
     if run is not None:
         check_same_files(run, facts)
     print(f"model {options.model}: {dtype}, since {reason}; weights {choice or options.quantize}")

@@ -135,6 +135,8 @@ def elsewhere(run: RunFolder) -> list[str]:
              if before["packages"].get(name) != version]
     found += [f"{key} {before.get(key)} then, {now[key]} now" for key in ("device_name", "platform", "python")
               if before.get(key) != now[key]]
+    if before.get("processes", 1) != 1:
+        found.append(f"{before['processes']} processes then, 1 now")
     if before.get("commit") != now["commit"]:
         then, today = (f"{str(made)[:9]}{'+' * str(made).endswith('+')}" for made in (before.get("commit"),
                                                                                       now["commit"]))

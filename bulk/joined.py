@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
-from bulk.manifest import manifest_path, note_whole, read_manifest
+from bulk.manifest import manifest_path, note_whole, read_manifest, remove_manifest
 from bulk.places import part_path
 from common.errors import UserError
 from common.files import atomic_write, scratch_folder, sha256_file
@@ -74,13 +74,13 @@ def _whole(output: Path, manifests: list[dict]) -> Whole:
         if not (isinstance(rows, list) and len(rows) == 3 and all(type(count) is int for count in rows)):
             raise UserError(f"{path}: its manifest does not say which rows it holds; label it again with --overwrite")
     first = facts[0]["made_from"]
-    for one in facts[1:]:
+    for number, one in enumerate(facts[1:], 2):
         keys = [key for key in {**first, **one["made_from"]}  # an older version's may have fewer
                 if key not in BETWEEN_PARTS]
         different = differing(first, one["made_from"], keys)
         if different:
-            raise UserError(f"{output}: its parts were made from another {', '.join(different)}; label those that "
-                            "differ again")
+            raise UserError(f"{output}: part {number} was made from another {', '.join(different)} than part 1; label "
+                            "those that differ again")
     ranges = [one["made_from"]["rows"] for one in facts]
     if ranges[0][0] != 0 or any(one[1] != two[0] for one, two in pairwise(ranges)) or ranges[-1][1] != ranges[0][2]:
         raise UserError(f"{output}: the rows of its parts do not follow one another; label them again")
@@ -186,6 +186,6 @@ def join_all(folder: Path, keep: bool = False, overwrite: bool = False) -> list[
         for path in [path for whole in wholes for path in whole.paths]:
             path.unlink(missing_ok=True)
         for number in range(count, 0, -1):  # the first last: without it nothing is complete
-            manifest_path(folder, (number, count)).unlink(missing_ok=True)
+            remove_manifest(manifest_path(folder, (number, count)))
     return [whole.output for whole in wholes]
 

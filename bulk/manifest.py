@@ -6,16 +6,21 @@
 input or run has changed since is refused, not passed over. A part of a job (`--shard`) has a manifest of its own, so
 that no two processes write the same one; `tools.join` reads them. A run has one beside labels that went there for want
 of an `--output`, so that another input of the same name does not take their place.
+
+Facts of further files are added as lines to `.manifest.json.added`: a folder may hold thousands of files, and to write
+all facts anew for each would take time by the square of that. `settled` makes one file of the two.
 """
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import read_json, sha256_file, write_json
 from common.lock import hold
-from common.reading import LARGE, check_plain
+from common.reading import LARGE, check_plain, json_value, open_plain, open_to_write, whole_lines
 from data.growing import differing
 
 MANIFEST = "manifest.json"
@@ -36,6 +41,11 @@ def read_manifest(path: Path) -> dict[str, dict]:
     check_plain(path)
     raw = read_json(path, LARGE)
     files = raw.get("files") if isinstance(raw, dict) and raw.get("schema") == 1 else None
+    if isinstance(files, dict) and (added := added_path(path)).exists():
+        with open_plain(added) as lines:
+            for line in whole_lines(lines):
+                with suppress(ValueError, TypeError):  # torn, on a disk that was full
+                    files |= json_value(line)
     good = isinstance(files, dict) and all(
         isinstance(facts, dict) and all(type(facts.get(key)) is kind for key, kind in FACTS.items())
         and all(one == Path(str(one)).name for one in (name, facts.get("output", name)))
@@ -45,18 +55,55 @@ def read_manifest(path: Path) -> dict[str, dict]:
     return files
 
 
+def added_path(path: Path) -> Path:
+    """Where the facts lie that a manifest does not hold yet."""
+    return path.with_name(f".{path.name}.added")
+
+
+def _lock(path: Path) -> str:
+    """Of one manifest alone: what a kill on another machine left stands in no other part's way."""
+    return f".{path.name}.lock"
+
+
+def remove_manifest(path: Path) -> None:
+    """Remove a manifest and what a kill left beside it."""
+    for one in (path, added_path(path), path.with_name(_lock(path))):
+        one.unlink(missing_ok=True)
+
+
 def note_whole(path: Path, name: str, facts: Mapping) -> None:
     """Add the facts of one file to a manifest, or put them in the place of those that are there."""
-    with hold(path.parent, wait=PATIENCE):
-        write_json(path, {"schema": 1, "files": read_manifest(path) | {name: dict(facts)}})
+    line = {name: dict(facts)}
+    with hold(path.parent, PATIENCE, _lock(path)):
+        if not path.exists():
+            added_path(path).unlink(missing_ok=True)
+            write_json(path, {"schema": 1, "files": line})
+            return
+        check_plain(path)
+        with open_to_write(added_path(path), "ab") as handle:
+            handle.write(b"\n" + json.dumps(line).encode() + b"\n")  # a line before may be torn
+            handle.flush()
+            os.fsync(handle.fileno())
 
 
-def is_done(path: Path, output: Path, made_from: Mapping) -> bool:
+@contextmanager
+def settled(path: Path | None) -> Iterator[None]:
+    """At the block's end, also after an error, the manifest holds all facts by itself; None: there is none."""
+    try:
+        yield
+    finally:
+        if path is not None and added_path(path).exists():
+            with hold(path.parent, PATIENCE, _lock(path)):
+                write_json(path, {"schema": 1, "files": read_manifest(path)})
+                added_path(path).unlink(missing_ok=True)
+
+
+def is_done(files: Mapping[str, dict], output: Path, made_from: Mapping) -> bool:
     """Whether `output` is whole and was made from the same. Raises `UserError` where it was made from something else.
 
-    made_from: what is known before the model is loaded; the manifest may hold more.
+    files: a manifest's; made_from: what is known before the model is loaded; the manifest may hold more.
     """
-    facts = read_manifest(path).get(output.name)
+    facts = files.get(output.name)
     if facts is None or not output.exists():
         return False
     same = json.loads(json.dumps(made_from))  # as a manifest gives it back

@@ -145,12 +145,12 @@ def open_locked(path: Path, buffering: int = -1):
         except BlockingIOError:
             handle.close()
             raise
-        if not is_locked or _is_at(handle, path):
+        if not is_locked or is_at(handle, path):
             return handle, is_locked
         handle.close()
 
 
-def _is_at(handle, path: Path) -> bool:
+def is_at(handle, path: Path) -> bool:
     """Whether `path` still names the open file: its last owner may have removed it before it could be locked."""
     try:
         return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))

@@ -10,6 +10,9 @@ A window's rows are on the disk (fsync) before the journal lists them, and the l
 full disk or a power cut takes no more than the window in hand. At the end the rows are renamed, or made into gzip or
 parquet beside and renamed. After an error neither of the two files is left, after a kill or Ctrl-C both are; with
 `resume` both stay after an error, too.
+
+The journal is locked. Some file systems of clusters have no locks, or those of one machine alone: a second program that
+writes the same file is told there by the size that the rows have, ahead of each window, and the files are left to it.
 """
 
 import hashlib
@@ -23,7 +26,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import sha256_file
 from common.leftovers import patiently
-from common.lock import open_locked
+from common.lock import is_at, open_locked
 from common.reading import check_plain, json_value, open_to_write, whole_lines
 from data.writers import PARQUET, PLAIN, Sheet, finish, is_gzipped, output_format, plain_format, plain_rows
 
@@ -47,6 +50,7 @@ class GrowingFile:
         self.made_from = json.loads(json.dumps(made_from))  # as the journal will give it back
         self.counts, self._bytes, self._hash = Counter(), 0, hashlib.sha256()
         self._kind, self._is_plain = plain_format(path), not is_gzipped(path) and output_format(path) != PARQUET
+        self._is_ours = True  # until another is seen to write here
         self._was_whole = ""  # the hash of a file that was in its place before a kill
 
     @property
@@ -74,8 +78,7 @@ class GrowingFile:
                     journal.unlink()
                 raise
         except BlockingIOError as error:
-            raise UserError(f"{self.path}: another program is writing it; wait until it ends, or choose another name"
-                            ) from error
+            raise self._taken() from error
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
         try:
@@ -91,6 +94,7 @@ class GrowingFile:
 
     def add(self, rows: Sequence[dict], **counts: int) -> None:
         """Append a window of rows and add `counts` to the counts. Raises `UserError` if they cannot be written."""
+        self._check_alone()
         piece = plain_rows(self._kind, rows, header=not self._bytes, sheet=self._sheet)
         lines = [] if self._bytes else [self.made_from]
         self._hash.update(piece)
@@ -111,6 +115,8 @@ class GrowingFile:
         self.resume = self.resume or kind is KeyboardInterrupt  # hours of work are not thrown away by two keys
         try:
             if kind is None:
+                if not self._was_whole:
+                    self._check_alone()
                 digest = self._was_whole or self._put()
                 if self.resume:  # else nothing that a power cut takes is gone on with
                     with suppress(OSError):  # the file is whole; not every system lets a folder be opened
@@ -121,7 +127,7 @@ class GrowingFile:
             raise self._unwritten(error) from error
         finally:
             self._close()
-            if is_whole or not self.is_kept:
+            if self._is_ours and (is_whole or not self.is_kept):
                 for path in partial_files(self.path):
                     path.unlink(missing_ok=True)
 
@@ -206,6 +212,15 @@ class GrowingFile:
         if is_whole:
             os.rename(self.path, rows)
         return is_whole
+
+    def _check_alone(self) -> None:
+        """Raise `UserError` where another program has written here or put the file in its place."""
+        if not is_at(self._rows, partial_files(self.path)[0]) or os.fstat(self._rows.fileno()).st_size != self._bytes:
+            self._is_ours = False
+            raise self._taken()
+
+    def _taken(self) -> UserError:
+        return UserError(f"{self.path}: another program is writing it; wait until it ends, or choose another name")
 
     def _unwritten(self, error: OSError) -> UserError:
         left = "make room, and run the same command again to go on" if self.is_kept else "nothing was left behind"

@@ -57,8 +57,9 @@ def expand(names: list[str], option: str = "--input") -> list[Path | str]:
 
 def _say_passed_over(folder: Path, inside: list[Path]) -> None:
     """Name what a folder holds besides files of posts: nobody shall think that it was read."""
+    known = {one.name for one in inside}
     others = sorted(f"{one.name}/" if one.is_dir() else one.name for one in folder.iterdir()
-                    if one not in inside and not (one.name.startswith(".") or _is_ours(one.name)))
+                    if one.name not in known and not (one.name.startswith(".") or _is_ours(one.name)))
     if others:
         more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
         print(f"  not read in {folder}: {', '.join(others[:SHOWN])}{more}")

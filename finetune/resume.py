@@ -37,8 +37,8 @@ def check_same_files(run: RunFolder, facts: dict) -> None:
         if run.facts["hashes"].get(key) != hashes:
             raise UserError(f"{run.path}: {key} changed since this run began, so it cannot give the same result")
     check_same_split(run, facts)
-    before, now = run.facts["environment"], facts["environment"]
-    keys = [key for key in ("device_name", "dtype", "threads", "packages") if before[key] != now[key]]
+    before, now = {"processes": 1} | run.facts["environment"], facts["environment"]
+    keys = [key for key in ("device_name", "dtype", "threads", "processes", "packages") if before[key] != now[key]]
     if keys:
         print(f"  {', '.join(keys)} changed since this run began: the result will be as good, but not the same to the "
               "bit")

@@ -11,7 +11,9 @@ than that of one process; with dropout 0 the adapter is that of one process, up 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TypeVar
 
@@ -20,6 +22,7 @@ from torch import distributed
 
 from common.errors import UserError
 from finetune.loop import Trainer
+from finetune.resume import FREE_ON_RESUME
 
 T = TypeVar("T")
 GO, END = 1, 0
@@ -40,6 +43,16 @@ def _number(name: str) -> int:
         raise UserError(f"{_is_set()}, but {name} is {'not set' if value is None else f'{value[:20]!r}, no number'}; "
                         f"{TORCHRUN}")
     return int(value)
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Around what all processes do at once. Raises `UserError` where one of them is not there any more."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo's are of no narrower kind
+        raise UserError("another of the processes has ended, and its own error says why; if the run had begun, "
+                        "--resume continues it") from error
 
 
 class Team:
@@ -86,8 +99,26 @@ class Team:
     def first_says(self, make: Callable[[], T]) -> T:
         """What `make()` gives in the first process, for all: the others may find more or less free memory."""
         said = [make() if self.is_first else None]
-        distributed.broadcast_object_list(said, src=0)
+        with _together():
+            distributed.broadcast_object_list(said, src=0)
         return said[0]
+
+    def agree(self, options, hashes: dict, here: dict) -> None:
+        """Raise `UserError`, in all processes, unless all were given the same: options, files, code.
+
+        hashes: of the files, `here`: the environment, as run.json is to have them. What may change when a run is
+        resumed may be another in each.
+        """
+        mine = {f"--{key.replace('_', '-')}": value for key, value in asdict(options).items()
+                if key not in FREE_ON_RESUME}
+        mine |= hashes | {key: here[key] for key in ("dtype", "packages", "commit")}
+        every: list = [None] * self.size
+        with _together():
+            distributed.all_gather_object(every, mine)
+        for rank, theirs in enumerate(every):
+            if different := [key for key in every[0] if theirs.get(key) != every[0][key]]:
+                raise UserError(f"process {rank + 1} of {self.size} has another {', '.join(different)} than the first; "
+                                "start all with the same command, files and code")
 
     def share(self, indices: list[int]) -> list[int]:
         """This process's posts of a step's."""
@@ -98,7 +129,8 @@ class Team:
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         flat = torch.cat([*(grad.reshape(-1) for grad in grads), loss.reshape(1).to(grads[0].dtype)])
         parts = [torch.empty_like(flat) for _ in range(self.size)]
-        distributed.all_gather(parts, flat)
+        with _together():
+            distributed.all_gather(parts, flat)
         total = parts[0]
         for part in parts[1:]:
             total = total + part
@@ -111,14 +143,16 @@ class Team:
     def begin(self, trainer: Trainer) -> None:
         """Give every process the state of the first: its adapter, its moments, its step."""
         state = [trainer.state() if self.is_first else None]
-        distributed.broadcast_object_list(state, src=0)
+        with _together():
+            distributed.broadcast_object_list(state, src=0)
         if not self.is_first:
             trainer.load_state(state[0])
 
     def tell(self, word: int) -> int:
         """The first one's word, to all: another step, or the end."""
         said = torch.tensor([word], device="cuda" if distributed.get_backend() == "nccl" else "cpu")
-        distributed.broadcast(said, src=0)
+        with _together():
+            distributed.broadcast(said, src=0)
         return int(said.item())
 
     def follow(self, trainer: Trainer) -> None:
@@ -127,9 +161,15 @@ class Team:
         while self.tell(END) == GO:
             trainer.step()
 
-    def leave(self) -> None:
-        """Let the group go; the others then end with an error of theirs if they still wait."""
-        distributed.destroy_process_group()
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Around all that the program does: the first process says it all, and in the end the group is let go; the
+        others then end with an error of theirs if they still wait."""
+        with ExitStack() as held:
+            held.callback(distributed.destroy_process_group)
+            if not self.is_first:
+                held.enter_context(redirect_stdout(held.enter_context(open(os.devnull, "w", encoding="utf-8"))))
+            yield
 
 
 class TeamTrainer(Trainer):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bulk.joined import join_all
+from bulk.manifest import manifest_path, settled
 from bulk.page import write_page
 from bulk.places import PAGE, check_kind
 from common.errors import UserError, run_program
@@ -35,8 +36,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--folder {options.folder or ''}: is no folder; name that of the parts")
     folder = Path(options.folder)
     check_kind(folder / "report.html", "--folder", PAGE, options.overwrite)
-    for path in join_all(folder, options.keep_parts, options.overwrite):
-        print(f"labels: {path}")
+    with settled(manifest_path(folder)):
+        for path in join_all(folder, options.keep_parts, options.overwrite):
+            print(f"labels: {path}")
     write_page(folder / "report.html", folder, options.date_column)
 
 

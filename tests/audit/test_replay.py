@@ -8,14 +8,16 @@ import json
 import math
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from audit import origin
 from audit.replay import chosen_step, elsewhere, plain, replay
 from audit.trained import Trained
-from finetune.run_folder import RunFolder
+from finetune.run_folder import RunFolder, environment
 from tests.audit.conftest import make, subject_of
 
 
@@ -187,3 +189,9 @@ def test_what_is_not_as_recorded_is_named(copied):
     found = elsewhere(run)
     assert found[0].startswith("torch 1.0 then, ") and found[1].startswith("platform other then, Linux")
     assert found[2].startswith("commit of the code 012345678+ then, ") and len(found) == 3
+
+
+def test_several_processes_explain_other_bits():
+    """Deliberate break: in audit/replay.py leave "processes" out of `elsewhere`."""
+    facts = {"environment": environment(torch.device("cpu")) | {"processes": 3}}
+    assert elsewhere(RunFolder(Path("run"), facts)) == ["3 processes then, 1 now"], facts

@@ -31,6 +31,13 @@ def test_options_of_the_page_exist():
             assert f"--{field.name.replace('_', '-')}" in TEXT, field.name
 
 
+def test_the_job_script_is_the_same_for_some_of_its_tasks():
+    """Parts that were submitted again had another number of parts. Deliberate break: $SLURM_ARRAY_TASK_COUNT in it."""
+    script = TEXT[TEXT.index("#!/bin/bash") :].partition("```")[0]
+    parts, = re.findall(r"--array=1-(\d+)", script)
+    assert re.findall(r"--shard (\S+)", script) == [f"$SLURM_ARRAY_TASK_ID/{parts}"]
+
+
 def test_numbers_of_the_page():
     said = " ".join(TEXT.split())
     assert f"last {repeats.MOST:,} different posts" in said

@@ -15,11 +15,13 @@ import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from finetune.recorded import prepared_of
+from finetune.resume import check_same_files
 from finetune.run_folder import RunFolder
 from tests.kills import forked
 from tests.small import here, posts, write_base, write_jsonl
@@ -210,3 +212,14 @@ def test_other_validation_posts_are_refused(unfinished):
     path.write_text(json.dumps(told), encoding="utf-8")
     said = here("train.py", "--resume", "--out", "whole", cwd=unfinished.parent, code=2)
     assert "whole: began with other validation posts, and they cannot be told from run.json" in said
+
+
+def test_another_number_of_processes_is_said(capsys, monkeypatch):
+    """Deliberate break: in `finetune.resume.check_same_files` leave "processes" out."""
+    monkeypatch.setattr("finetune.resume.check_same_split", lambda run, facts: None)
+    here = {"device_name": "x", "dtype": "float32", "threads": 1, "packages": {}}
+    for before, now, says in ((here, {"processes": 1}, ""), (here, {"processes": 2}, "  processes changed since this"),
+                              (here | {"processes": 2}, {"processes": 2}, "")):
+        run = SimpleNamespace(path=Path("run"), facts={"hashes": {}, "environment": before})
+        check_same_files(run, {"hashes": {}, "environment": here | now})
+        assert capsys.readouterr().out[:30] == says

@@ -21,6 +21,7 @@ from common.files import ROOT
 from finetune import weights
 from finetune.loop import Trainer
 from finetune.memory import Piece
+from finetune.options import TrainOptions
 from finetune.team import Team, TeamTrainer
 from model.config import LlamaConfig
 from tests.programs.hostile import shared_world  # noqa: F401
@@ -166,3 +167,43 @@ def test_the_first_process_decides_how_weights_are_stored(monkeypatch, rank):
                              Team(rank, 2))
     assert said == ([(choice, "none")] if rank == 0 else [None])
     assert (choice, options.quantize) == (said[0] if rank == 0 else ("the first one's choice", "nf4"))
+
+
+def given(monkeypatch, change) -> Team:
+    """The second of two processes, where `change` is done to what the second was given."""
+    def gather(every, mine):
+        every[:] = [mine, change(dict(mine))]
+
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    return Team(1, 2)
+
+
+@pytest.mark.parametrize("key, name", [("--seed", "--seed"), ("data", "data"), ("commit", "commit"),
+                                       ("packages", "packages")])
+def test_processes_that_were_given_something_else_end_in_one_line(monkeypatch, key, name):
+    """Each learned from its own posts before, and run.json had those of the first alone. Deliberate break: in
+    `Team.agree` leave out the hashes, the options or the environment."""
+    hashes, here = {"data": {"posts.csv": "abc"}}, {"dtype": "float32", "packages": {"torch": "2"}, "commit": "1f"}
+    options = TrainOptions(data=("posts.csv",), device="cuda:0", out="runs/mine")
+    given(monkeypatch, lambda mine: mine).agree(options, hashes, here)
+    with pytest.raises(UserError, match=f"^process 2 of 2 has another {name} than the first; start all with the same"):
+        given(monkeypatch, lambda mine: mine | {key: "other"}).agree(options, hashes, here)
+    asked = []
+    given(monkeypatch, lambda mine: asked.append(mine) or mine).agree(options, hashes, here)
+    assert not {"--device", "--out", "--threads"} & asked[0].keys()
+
+
+@pytest.mark.parametrize("call", [lambda team: team.tell(1), lambda team: team.first_says(int),
+                                  lambda team: team.agree(TrainOptions(), {}, dict.fromkeys(("dtype", "packages",
+                                                                                             "commit"))),
+                                  lambda team: team.add_up([torch.zeros(2)], torch.zeros(()))])
+def test_a_process_that_is_lost_is_one_line_for_the_others(monkeypatch, call):
+    """gloo's words ended in a traceback. Deliberate break: leave `_together` out around one of them."""
+    def lost(*given, **more):
+        raise RuntimeError("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:46212")
+
+    for name in ("broadcast", "broadcast_object_list", "all_gather", "all_gather_object"):
+        monkeypatch.setattr(distributed, name, lost)
+    monkeypatch.setattr(distributed, "get_backend", lambda: "gloo")
+    with pytest.raises(UserError, match=r"^another of the processes has ended"):
+        call(Team(0, 2))

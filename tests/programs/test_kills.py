@@ -179,7 +179,7 @@ def files(folder: Path) -> dict:
         return path.is_file() and set(path.parts).isdisjoint(OTHER) and not path.name.startswith("speed")
 
     return {str(path.relative_to(folder)): same(path) and path.read_bytes() for path in folder.rglob("*")
-            if path.name != ".lock"}
+            if path.suffix != ".lock" and path.name != ".lock"}
 
 
 def kill(work: Work, begin, draw: random.Random, kills: int, whole: dict, operations: int, seconds: float,

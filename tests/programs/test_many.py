@@ -137,7 +137,8 @@ def test_what_joining_refuses(world: World, tmp_path):
     second.write_bytes(whole.replace(b"es-", b"xx-"))
     refused(join.main, "--folder", "parts", says=("a.2-of-2.csv", "is not as its manifest says"))
     second.write_bytes(whole)
-    for change, says in (({"dtype": "torch.float16"}, "made from another dtype"), ({"rows": "all"}, "which rows it"),
+    for change, says in (({"dtype": "torch.float16"}, "part 2 was made from another dtype than part 1"),
+                         ({"rows": "all"}, "which rows it"),
                          ({"--what the other part's version had no word for": True}, "another --what the other"),
                          ({"rows": [5, 8, 8]}, "do not follow"), ({"rows": [4, 9, 8]}, "do not follow")):
         damaged = json.loads(facts)
