@@ -36,11 +36,11 @@ lint: .venv/test-ready
 
 # Also where an earlier try left one without pip, as Debian's Python does before its python3-venv is installed.
 venv:
-	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || '$(PYTHON)' -m venv .venv
 
 # The packages to install are read from pyproject.toml, so the two cannot differ.
 .venv/run-ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	@'$(PYTHON)' -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  "error: Python %d.%d is not supported; 3.11 to 3.13 are: make PYTHON=python3.12" % v)'
 	@$(MAKE) --no-print-directory venv
 	$(PIP) '$(TORCH)'

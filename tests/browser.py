@@ -15,9 +15,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests import PATIENCE
+
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PROGRAM = next((found for name in NAMES if (found := shutil.which(name))), "")
-PATIENCE = 60  # seconds for one answer; a busy machine with two cores needs several for the first
 
 
 # Every box that is cut, scrolls sideways, leaves the page, is squeezed to some letters a line, or overlaps.
@@ -135,3 +136,16 @@ class Browser:
             "scroll_width": self.value("document.documentElement.scrollWidth"),
             "height": size["height"], "png": base64.b64decode(picture["data"]),
         }
+
+
+def until(browser, script: str, what: str):
+    """Wait until a line of script is true in the page."""
+    end = time.monotonic() + PATIENCE
+    while True:  # by its clock and not by its turns: those of a page on a busy machine take far more than 10 ms
+        done = browser.call("Runtime.evaluate", awaitPromise=True, returnByValue=True, expression=(
+            "(async () => { const end = Date.now() + 10000; while (Date.now() < end) { if (" + script + ") return true;"
+            " await new Promise((done) => setTimeout(done, 10)); } return false; })()"))
+        if done["result"].get("value") is True:
+            return
+        assert time.monotonic() < end, what
+        time.sleep(0.05)  # what the script asks for may not be there yet, which is an error at once

@@ -21,6 +21,7 @@ from common.files import ROOT
 from data.codebook import load_codebook
 from model.config import LlamaConfig
 from model.llama import LlamaForCausalLM
+from tests import PATIENCE
 from tests.tiny import LLAMA3_ROPE
 
 LABELS = load_codebook().labels
@@ -99,7 +100,7 @@ def start(*words, cwd: Path, log: Path | None = None) -> subprocess.Popen:
 def run(*words, cwd: Path, code: int = 0) -> str:
     """What a program in a process of its own printed; its exit status must be `code`."""
     process = start(*words, cwd=cwd)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE)
     return _judged(process.returncode, out, err, code)
 
 

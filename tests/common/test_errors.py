@@ -8,6 +8,7 @@ is behind it, or a shell of IPython be taken for a program's own process.
 import errno
 import io
 import os
+import shlex
 import subprocess
 import sys
 import unicodedata
@@ -229,7 +230,8 @@ def test_a_stream_that_is_closed_is_an_empty_one(tmp_path):
     code = ("import sys; from common.errors import run_program as run; "
             "run(lambda words: (print('said'), print('said', file=sys.stderr), "
             "open(words[0], 'wb').write(sys.stdin.buffer.read() + b'done')))")
-    found = subprocess.run(f"{sys.executable} -c \"{code}\" {tmp_path / 'out'} <&- >&- 2>&-", shell=True, cwd=ROOT)
+    words = shlex.join([sys.executable, "-c", code, str(tmp_path / "out")])
+    found = subprocess.run(f"{words} <&- >&- 2>&-", shell=True, cwd=ROOT)
     assert found.returncode == 0 and (tmp_path / "out").read_bytes() == b"done"
 
 

@@ -6,6 +6,7 @@ Deliberate break: in common/lock.py let `is_gone` say no where another process h
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from common import lock
 from common.errors import UserError
 from common.files import ROOT
 from common.lock import LOCK, Owner, hold
+from tests import PATIENCE
 
 HOLDING = """
 import sys
@@ -51,9 +53,9 @@ def patch(request, monkeypatch) -> str:
 
 def test_the_second_is_refused_and_the_lock_goes_with_its_holder(tmp_path, patch):
     child = holder(tmp_path, patch)
-    with pytest.raises(UserError, match=rf"^{tmp_path}: process {child.pid} has been writing here since 20"):  # noqa: SIM117
-        with hold(tmp_path):
-            pass
+    words = rf"^{re.escape(str(tmp_path))}: process {child.pid} has been writing here since 20"
+    with pytest.raises(UserError, match=words), hold(tmp_path):
+        pass
     facts = json.loads((tmp_path / LOCK).read_text())
     assert facts["pid"] == child.pid and facts["host"] == Owner.me().host and facts["born"] == lock.born(child.pid)
     child.communicate("\n")
@@ -93,7 +95,7 @@ def test_a_process_that_has_the_dead_ones_id_is_another(tmp_path, patch, capsys)
 
 def test_another_host_is_never_taken_over(tmp_path, patch):
     path = write_lock(tmp_path, host="node17", pid=4711)
-    words = rf"process 4711 on node17 has been writing here since 2026-05-01 10:22:07; .* remove {path}$"
+    words = f"process 4711 on node17 has been writing here since 2026-05-01 10:22:07; .* remove {re.escape(str(path))}$"
     with pytest.raises(UserError, match=words), hold(tmp_path):
         pass
     path.unlink()
@@ -114,14 +116,14 @@ def test_who_waits_gets_it(tmp_path, patch):
     asked = threading.Event()
 
     def end():
-        asked.wait(60)
+        asked.wait(PATIENCE)
         child.communicate("\n")
 
     thread = threading.Thread(target=end)
     thread.start()
     try:
         asked.set()
-        with hold(tmp_path, wait=60):
+        with hold(tmp_path, wait=PATIENCE):
             assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
     finally:
         thread.join()
@@ -133,16 +135,16 @@ from pathlib import Path
 from common.lock import hold
 counter = Path(sys.argv[1]) / "count"
 for _ in range(100):
-    with hold(sys.argv[1], wait=100):
+    with hold(sys.argv[1], wait=int(sys.argv[2])):
         counter.write_text(str(int(counter.read_text()) + 1))
 """
 
 
 def test_four_processes_and_never_two_at_a_time(tmp_path):
     (tmp_path / "count").write_text("0")
-    command = [sys.executable, "-c", COUNTING, str(tmp_path)]
+    command = [sys.executable, "-c", COUNTING, str(tmp_path), str(PATIENCE)]
     children = [subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}) for _ in range(4)]
-    assert [child.wait(300) for child in children] == [0] * 4
+    assert [child.wait(PATIENCE) for child in children] == [0] * 4
     assert (tmp_path / "count").read_text() == "400" and os.listdir(tmp_path) == ["count"]
 
 

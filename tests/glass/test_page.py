@@ -22,7 +22,7 @@ from glass.server import serving
 from glass.verify import stored
 from glass.whole import whole_trace
 from lora.inject import adapters
-from tests.browser import PROGRAM, Browser
+from tests.browser import PROGRAM, Browser, until
 from tests.glass.numbers_shown import numbers_without_a_stage
 from tests.small import here
 
@@ -213,17 +213,6 @@ def test_hostile_posts_are_text(run, browser, tmp_path, post):
     assert browser.value("document.querySelectorAll('script').length") == 2
     assert browser.value("document.querySelectorAll('img, b').length") == 0
     assert "\u202e" not in browser.value("document.getElementById('main').textContent")
-
-
-def until(browser, script: str, what: str):
-    """Wait until a line of script is true in the page."""
-    for _ in range(10):  # a busy machine takes its time
-        done = browser.call("Runtime.evaluate", awaitPromise=True, returnByValue=True, expression=(
-            "(async () => { for (let i = 0; i < 3000; i++) { if (" + script + ") return true;"
-            " await new Promise((done) => setTimeout(done, 10)); } return false; })()"))
-        if done["result"].get("value") is True:
-            return
-    raise AssertionError(what)
 
 
 def learn(run, browser, text: str):

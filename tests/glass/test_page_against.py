@@ -14,9 +14,9 @@ from glass.page import frozen
 from glass.server import serving
 from glass.tax import SENTENCES
 from glass.verify import stored
-from tests.browser import Browser
+from tests.browser import Browser, until
 from tests.glass.numbers_shown import NUMBERS
-from tests.glass.test_page import browser_only, changed_adapter, data_of, until
+from tests.glass.test_page import browser_only, changed_adapter, data_of
 
 
 def test_every_number_of_the_comparison_stands_in_the_file_that_is_recomputed(run):

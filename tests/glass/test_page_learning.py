@@ -11,9 +11,9 @@ import pytest
 
 from glass import server
 from glass.server import serving
-from tests.browser import Browser
+from tests.browser import Browser, until
 from tests.glass.numbers_shown import NUMBERS
-from tests.glass.test_page import STEPS, browser_only, until
+from tests.glass.test_page import STEPS, browser_only
 
 OTHER = "open the gate"
 NOW = "[...document.querySelectorAll('.labels .n:not(.soft)')].slice(0, 4).map(n => Number(n.textContent))"

@@ -10,8 +10,8 @@ import pytest
 
 from glass import server
 from glass.server import serving
-from tests.browser import Browser
-from tests.glass.test_page import STEPS, browser_only, until
+from tests.browser import Browser, until
+from tests.glass.test_page import STEPS, browser_only
 
 CONTROLS = {"button", "checkbox", "combobox", "DisclosureTriangle", "image", "img", "link", "listbox", "slider",
             "spinbutton", "textbox"}

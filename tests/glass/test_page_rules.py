@@ -12,8 +12,8 @@ from glass.against import compared
 from glass.learning import with_steps
 from glass.page import FOLDER, frozen
 from glass.whole import whole_trace
-from tests.browser import Browser
-from tests.glass.test_page import browser_only, until
+from tests.browser import Browser, until
+from tests.glass.test_page import browser_only
 from tests.page_rules import faults, schemes, too_alike, too_pale
 
 INKS = dict.fromkeys(("--ink", "--soft"), ("--paper", "--tint")) | {"--ink": ("--paper", "--tint", "--mark"),

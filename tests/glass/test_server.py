@@ -21,6 +21,7 @@ from glass.page import digest, parts
 from glass.progress import Left
 from glass.server import KEPT, Answers, serving
 from glass.shown import shown
+from tests import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def address(run):
 
 
 def ask(address, method="GET", path="", body=None, **headers):
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=600)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=PATIENCE)
     sent = {"Host": address.netloc, "Origin": f"http://{address.netloc}", "Content-Type": "application/json"}
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     connection.putrequest(method, address.path + path, skip_host=True)

@@ -26,6 +26,7 @@ from inference.generate import generate
 from inference.labeller import label_probabilities
 from loading import load_model
 from lora.inject import adapters, trainable_parameters
+from tests import PATIENCE
 
 POST = "They came here as children; let them stay."
 
@@ -179,7 +180,7 @@ def test_a_process_forked_while_a_thread_labels_does_not_wait_for_it(run):
     other.start()
     inside.wait()
     if (child := os.fork()) == 0:  # in it there is no other thread that could give the lock back
-        signal.alarm(5)
+        signal.alarm(PATIENCE)
         with best_threads(run.model.config):
             os._exit(0)
     done.set()

@@ -6,6 +6,7 @@ tests below turn red.
 """
 
 import dataclasses
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -251,7 +252,7 @@ def test_a_run_knows_its_gguf_file_by_its_bytes(tmp_path):
     hashes = weights_sha256(path)
     check_base(path.rename(tmp_path / "sha256-01"), hashes, tmp_path / "run")
     other = write_llama(tmp_path / "m.gguf", random_model(1, **SIZES), "Q8_0")
-    with pytest.raises(UserError, match=rf"^{other}: is not the file that .*run was fine-tuned on"):
+    with pytest.raises(UserError, match=rf"^{re.escape(str(other))}: is not the file that .*run was fine-tuned on"):
         check_base(other, hashes, tmp_path / "run")
 
 

@@ -20,6 +20,7 @@ import eval as evaluation
 import train
 from common.errors import run_program
 from common.files import ROOT
+from tests import PATIENCE
 from tests.programs.hostile import (
     QUICK,
     World,
@@ -50,7 +51,7 @@ def full_disk(size: int):
 
 def test_a_process_of_its_own_ends_as_one_in_the_tests(world: World, tmp_path):
     process = start(ROOT / "train.py", "--model", world.base, "--data", "none.csv", "--out", "run")
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2 and out == b"" and err == b"error: none.csv: there is no such file\n"
     assert listing(tmp_path) == {}
 
@@ -63,7 +64,7 @@ def test_ctrl_c_ends_without_a_traceback_and_the_run_goes_on(world: World, tmp_p
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=100)[1]
+    err = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 130 and b"Traceback" not in err, err.decode()[-3000:]
     assert err.endswith(b"--resume --out run\nstopped\n")
     assert not list((tmp_path / "run").rglob("*.partial"))
@@ -87,7 +88,7 @@ def test_a_reader_that_leaves(world: World):
     process.stdout.read(1)
     process.stdout.close()
     err = process.stderr.read()
-    assert process.wait(100) == 141 and b"Traceback" not in err and b"Exception" not in err
+    assert process.wait(PATIENCE) == 141 and b"Traceback" not in err and b"Exception" not in err
 
 
 def test_full_disk_while_labelling(world: World, tmp_path):

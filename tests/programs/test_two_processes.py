@@ -28,6 +28,7 @@ from common.lock import LOCK, Owner
 from finetune import run_folder
 from finetune.run_folder import RunFolder
 from inference.run import newest_run
+from tests import PATIENCE
 from tests.programs.hostile import QUICK, World, call, jsonl, listing, post_rows, refused
 
 LONG = ["--batch-size", "4", "--rank", "2", "--max-steps", "3000", "--epochs", "500", "--save-every", "5"]
@@ -104,7 +105,10 @@ def test_what_a_kill_left_does_not_stand_in_the_way(world: World, tmp_path):
 
 COUNTING = """
 import sys
+from finetune import run_folder
 from finetune.run_folder import RunFolder
+from tests import PATIENCE
+run_folder.PATIENCE = PATIENCE
 run = RunFolder.open(sys.argv[1])
 print("ready", flush=True)
 input()
@@ -123,7 +127,7 @@ def test_scorings_at_the_same_time_are_all_counted(world: World, tmp_path):
     for child in children:
         child.stdin.write("\n")
         child.stdin.close()
-    assert [child.wait(300) for child in children] == [0] * 3
+    assert [child.wait(PATIENCE) for child in children] == [0] * 3
     assert RunFolder.open(run).times_scored("x") == 60
     for child in children:
         child.stdout.close()

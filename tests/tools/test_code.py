@@ -20,7 +20,8 @@ from common.page_server import MOST_BYTES, joined, serving
 from data.annotators import krippendorff_alpha
 from data.codebook import load_codebook
 from data.posts import Columns
-from tests.browser import BOXES, PROGRAM, Browser
+from tests import PATIENCE
+from tests.browser import BOXES, PROGRAM, Browser, until
 from tests.page_rules import faults, too_pale
 from tests.programs.hostile import call, in_an_empty_folder, jsonl, refused  # noqa: F401
 from tools.code.__main__ import FOLDER, CodeOptions, ended, main, page_of, sample_of, to_settle
@@ -129,7 +130,7 @@ def test_what_is_refused(codes, tmp_path):
 
 
 def asked(address, method="POST", path="code", body=None, **headers):
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=PATIENCE)
     sent = {"Host": address.netloc, "Origin": f"http://{address.netloc}", "Content-Type": "application/json"} | {
         name.replace("_", "-"): value for name, value in headers.items()}
     data = b"" if body is None else json.dumps(body).encode()
@@ -184,30 +185,23 @@ def test_a_coder_codes_by_keyboard(codes):
         browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
         browser.call("Page.navigate", url=address)
 
-        def until(script, wanted):
-            for _ in range(200):
-                if browser.value(script) == wanted:
-                    return
-                time.sleep(0.05)
-            raise AssertionError((script, browser.value(script), wanted))
-
         def press(key):
             for kind in ("keyDown", "keyUp"):
                 browser.call("Input.dispatchKeyEvent", type=kind, key=key, text=key if len(key) == 1 else "")
 
         shown = "(document.querySelector('.post') || {}).textContent"
         for n, text in enumerate(TEXTS):
-            until(shown, text)
+            until(browser, f"{shown} == {json.dumps(text)}", text)
             assert browser.value("document.documentElement.scrollWidth") <= 390
             if n < 3:
                 press(str(n + 1))
         assert codes.of == {n: BOOK.labels[n] for n in range(3)}
         press("9")  # no label's key
         press("ArrowRight")  # the last post: there is none after it
-        until(shown, TEXTS[3])
+        until(browser, f"{shown} == {json.dumps(TEXTS[3])}", TEXTS[3])
         press("1")
         title = "document.querySelector('h1').textContent"
-        until(title, "All 4 posts are coded. Thank you.")
+        until(browser, f"{title} == 'All 4 posts are coded. Thank you.'", "the end")
         assert "4 of 4 posts coded" in browser.value("document.body.textContent")
         assert browser.value(BOXES) == []  # with the path of the codes, which is long and has no space
         whole = dict(codes.of)
@@ -215,12 +209,12 @@ def test_a_coder_codes_by_keyboard(codes):
         time.sleep(0.3)
         assert codes.of == whole == {**{n: BOOK.labels[n] for n in range(3)}, 3: BOOK.labels[0]}
         press("ArrowLeft")  # back to the last post, then to the first two
-        until(shown, TEXTS[3])
+        until(browser, f"{shown} == {json.dumps(TEXTS[3])}", TEXTS[3])
         for text in TEXTS[2::-1]:
             press("ArrowLeft")
-            until(shown, text)
+            until(browser, f"{shown} == {json.dumps(text)}", text)
         press("4")  # changed, and on to the next to look at
-        until(shown, TEXTS[1])
+        until(browser, f"{shown} == {json.dumps(TEXTS[1])}", TEXTS[1])
         assert codes.of == whole | {0: BOOK.labels[3]}
         assert browser.value("document.querySelectorAll('img').length") == 0
         assert browser.value("document.activeElement.className") == "post"  # what is read out next
@@ -267,7 +261,7 @@ def test_a_killed_program_loses_no_code_and_two_do_not_write_one_file(codes, tmp
         page = asked(address, "GET", "")[1]
         assert json.dumps({str(n): label for n, label in enumerate(BOOK.labels[:3])}, separators=(",", ":")) in page
         process.send_signal(signal.SIGINT)
-        assert "3 of 4 posts coded" in process.communicate(timeout=60)[0] and process.returncode == 0
+        assert "3 of 4 posts coded" in process.communicate(timeout=PATIENCE)[0] and process.returncode == 0
     finally:
         process.kill()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
