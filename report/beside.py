@@ -76,9 +76,9 @@ def beside_section(found: Mapping | None) -> Html | None:
     what, title = ((f"by cross-validation) on vectors of {found['name']}", "Beside a sentence encoder") if found["name"]
                    else ("fixed) on words, pairs of words and strings of letters", "Beside a regression on words"))
     words = (f"A logistic regression (C = {found['strength']:g}, {what}, learnt from the run's own "
-             f"{counted(found['rows'], 'post')}, those that chose its adapter among them. The difference is "
-             "fine-tuned less the other, with its interval over the same test posts; how another seed would come out "
-             "is not part of it.")
+             f"{counted(found['rows'], 'post')}, any that chose its adapter included. The difference is fine-tuned "
+             "less the other, with its interval over the same test posts; how another seed would come out is not part "
+             "of it.")
     return tag("section", tag("h2", title),
                grid(title, ["languages", *header(found)[1:]], lines_of(found),
                     numbers=[False, True, False, True, True, True], class_="wide"),
