@@ -53,7 +53,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator:
         said = behind(error, OSError)
         if said is None:
             raise
-        raise UserError(f"{meant(path)}: could not be written whole ({said.strerror}); nothing was left behind"
+        raise UserError(f"{meant(path)}: could not be written whole ({said.strerror or said}); nothing was left behind"
                         ) from error
     finally:
         with suppress(OSError):  # no such file, as a rule

@@ -26,7 +26,7 @@ from common.gguf import is_gguf
 from model.tokenizer.bpe import read_tiktoken
 from model.tokenizer.gguf import gguf_vocabulary
 from model.tokenizer.hf_json import read_tokenizer_json
-from model.tokenizer.neighbours import Neighbours, content
+from model.tokenizer.neighbours import Neighbours, content, folder_of
 from model.tokenizer.pattern import short
 from model.tokenizer.split import SPACE
 from model.tokenizer.spm import read_sentencepiece
@@ -49,7 +49,7 @@ class Tokenizer:
     decides ids in a GGUF file, whose weights may be gigabytes.
     unmarked: control words that the file does not mark as such; whoever reads it with another library must be told.
     pre: llama.cpp's name for how a text is cut before its bytes are merged, if nothing else happens to it, or None.
-    notes: what a neighbouring file said and was not used.
+    notes: what a neighbouring file said and was not used. beside: the folder of these files.
     """
 
     def __init__(self, engine, beside: Neighbours, special_ids: dict[str, int], bos_id: int | None, eos_ids: list[int],
@@ -59,6 +59,7 @@ class Tokenizer:
         wanted = engine.adds_bos if beside.adds_bos is None else beside.adds_bos
         self.adds_bos: bool = wanted and bos_id is not None
         self.chat_template: str | None = beside.chat_template
+        self.beside: Path = beside.folder
         self.unmarked: tuple[str, ...] = engine.unmarked
         self.pre: str | None = engine.pre
         self._tokens: dict[int, bytes] = engine.tokens | {id: name.encode() for name, id in special_ids.items()}
@@ -147,7 +148,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     file = _find(find_path(path))
     inside = gguf_vocabulary(file) if is_gguf(file) else None
-    beside = inside.beside if inside else Neighbours(file.parent)
+    beside = inside.beside if inside else Neighbours(folder_of(file))
     engine, notes = inside.engine(beside) if inside else _read(file, beside), []
     special_ids = _special_ids(engine, beside, file)
     numbers = set(special_ids.values())
@@ -157,10 +158,10 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         source = file.name if inside else source
         found, values = [], values if isinstance(values, list) else [] if values is None else [values]
         if len(values) > MOST_ENDS:
-            raise UserError(f"{file.parent / source}: {key}: lists {len(values):,} tokens; one or a few were expected")
+            raise UserError(f"{beside.folder / source}: {key}: lists {len(values):,} tokens; a few were expected")
         for value in map(content, values):
             if isinstance(value, bool) or not isinstance(value, str | int):
-                raise UserError(f"{file.parent / source}: {key}: {short(value)}: a token or its id was expected")
+                raise UserError(f"{beside.folder / source}: {key}: {short(value)}: a token or its id was expected")
             id = special_ids.get(value, value)
             if id in numbers:
                 found.append(id)

@@ -1,8 +1,8 @@
 """The files beside a tokenizer: what they call special, and where a text begins and ends.
 
 `tokenizer_config.json`, `special_tokens_map.json`, `generation_config.json`, `config.json`, and the chat template,
-which may be a file of its own. None of them need be there. A GGUF file says the same of itself, and none of them is
-read for it.
+which may be a file of its own. None of them need be there. On the Hub Meta's vocabulary lies in `original/`, and these
+files in the folder above it. A GGUF file says the same of itself, and none of them is read for it.
 """
 
 import re
@@ -78,6 +78,12 @@ class Neighbours:
         named = [(entry.get("template"), entry.get("name")) for entries in found if isinstance(entries, list)
                  for entry in entries if isinstance(entry, dict)]
         return [(text, name) for text, name in [*((text, "") for text in found), *named] if isinstance(text, str)]
+
+
+def folder_of(file: Path) -> Path:
+    """Where a tokenizer's neighbours are: in its folder, or above `original/` where a model of the Hub's is."""
+    above = file.parent.parent
+    return above if file.parent.name == "original" and (above / "config.json").is_file() else file.parent
 
 
 def content(value):

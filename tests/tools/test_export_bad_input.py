@@ -6,6 +6,7 @@ empty; the full disks, and the folder that was there before, turn red.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -102,6 +103,16 @@ def test_full_disk(world: World, tmp_path, kind, room):  # noqa: F811
     """Whichever file is the first that does not fit: a config, the weights, the vocabulary, the card."""
     with full_disk(room):
         refused(export.main, *words(world, kind), says=("File too large", "nothing was left behind"))
+    assert listing(tmp_path) == {}
+
+
+@pytest.mark.parametrize("room, says", [(2_000, "File too large"), (50_000, r"\d+ requested and \d+ written")])
+def test_full_disk_and_a_gguf_file(world: World, tmp_path, room, says):  # noqa: F811
+    """In its head, and in a tensor, which numpy writes: it says how much, and not why."""
+    pytest.importorskip("gguf")
+    with full_disk(room):
+        ended = call(export.main, *words(world, "gguf-f16"))
+    assert ended.code == 2 and re.search(rf"whole \({says}\); nothing was left behind\n", ended.err)
     assert listing(tmp_path) == {}
 
 

@@ -66,6 +66,25 @@ def test_a_config_that_is_right_stays(tmp_path):
     assert (out / "generation_config.json").read_text() == '{"eos_token_id": [1, 2]}'
 
 
+def test_a_vocabulary_in_original(tmp_path):
+    """As the Hub has Meta's: what belongs to it lies above, and goes with it, into a GGUF file as well."""
+    (original := tmp_path / "base" / "original").mkdir(parents=True), (out := tmp_path / "out").mkdir()
+    path = trained_json(original / "tokenizer.json", "smollm2")
+    (original.parent / "config.json").write_text("{}")
+    (original.parent / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
+    (original.parent / "chat_template.jinja").write_text(TEMPLATE)
+    tokenizer = load_tokenizer(original)
+    assert tokenizer.chat_template == TEMPLATE
+    write_tokenizer(tokenizer, out)
+    assert check(tokenizer, out).eos_token == "<|im_end|>"
+    assert (out / "tokenizer.json").read_bytes() == path.read_bytes()
+    pytest.importorskip("gguf")
+    from tools.export.vocabulary import read_vocabulary
+
+    found = read_vocabulary(original, tokenizer.vocab_size)
+    assert (found.special["eos"], found.template) == (tokenizer.special("<|im_end|>"), TEMPLATE)
+
+
 @pytest.mark.parametrize("adds", [True, False])
 @pytest.mark.parametrize("model", ["smollm", "gpt-2", "llama-bpe", "llama"])
 def test_a_gguf_file(tiny, tmp_path, model, adds):  # noqa: F811

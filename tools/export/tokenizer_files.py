@@ -45,11 +45,11 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
             with atomic_write(folder / "tokenizer.model", "wb") as handle:
                 handle.write(tokenizer_model(vocabulary))
         return
-    for path in (tokenizer.source.parent / name for name in TOKENIZER):
-        if path.is_file():
+    for path in (tokenizer.source, *(tokenizer.beside / name for name in TOKENIZER)):
+        if path.is_file() and not (folder / path.name).exists():
             shutil.copyfile(path, folder / path.name)
     if tokenizer.kind == "bpe":
-        path = tokenizer.source.parent / CONFIG
+        path = tokenizer.beside / CONFIG
         config = read_json(path) if path.is_file() else _named(tokenizer)
         if config.get("tokenizer_class") not in TOKENIZER_CLASSES:
             write_json(folder / CONFIG, config | {"tokenizer_class": TOKENIZER_CLASS})

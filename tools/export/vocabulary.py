@@ -184,7 +184,7 @@ def _written(token: bytes) -> str:
 
 def _special(tokenizer: Tokenizer) -> dict[str, int]:
     """Ids by role. The end of a text is the one that tokenizer_config.json names, else the first of the ends."""
-    named = _config(tokenizer.source.parent).get("eos_token")
+    named = _config(tokenizer.beside).get("eos_token")
     named = tokenizer.special_ids.get(named.get("content") if isinstance(named, dict) else named)
     ends = [id for id in [named, *tokenizer.eos_ids] if id is not None]
     found = {"bos": tokenizer.bos_id, "eos": ends[0] if ends else None}
