@@ -6,7 +6,8 @@ Its answers are like anybody else's predictions: they are written to a file of t
 and a study's [outside] read.
 
     cells     all posts, the seen and the unseen languages: accuracy, macro-F1 and topic macro-F1 of both
-    against   each figure's difference, fine-tuned less baseline, with a bootstrap interval over the same posts
+    against   each figure's difference, fine-tuned less baseline, with an interval over the same posts: of accuracy by
+              `stats.paired.paired_rates`, of F1 by bootstrap, where each label's posts count as ten groups or more
 """
 
 import math
@@ -26,7 +27,7 @@ from data.posts import Post
 from report.beside import FIGURES, said
 from report.clusters import MIN_GROUPS, effective
 from report.counts import Grouping
-from stats.paired import difference
+from stats.paired import difference, paired_rates
 from stats.predictions import Predictions, Rows
 
 FILE = "baseline.jsonl"
@@ -114,8 +115,7 @@ def rows_of(posts: Sequence[Post], groups: Sequence[int], book: Codebook) -> Row
 def beside(answers: Answers, told, dropped: Sequence[Post], draws: int, seed: int) -> dict:
     """The part `baseline` of metrics.json, on the posts that are not `dropped`.
 
-    An interval needs as many groups as one of macro-F1 (report/metrics.py). `told`: posts, groups (equal for posts that
-    are drawn together), predicted labels, codebook and seen languages.
+    `told`: posts, groups (equal for posts that are drawn together), predicted labels, codebook and seen languages.
     """
     gone, labels, seen = {id(post) for post in dropped}, told.codebook.labels, told.seen
     kept = [k for k, post in enumerate(told.posts) if id(post) not in gone]
@@ -130,14 +130,20 @@ def beside(answers: Answers, told, dropped: Sequence[Post], draws: int, seed: in
             continue  # all posts are on one side: that row is the first one
         chosen = rows.where(languages)
         cells[part] = {"n": int(chosen.sum())}
-        sure = draws and round(effective(rows.clusters[chosen])) >= MIN_GROUPS  # else the interval would be too narrow
+        gold, clusters = rows.gold[chosen], rows.clusters[chosen]
+        sure = draws and all(round(effective(clusters[gold == k])) >= MIN_GROUPS for k in numpy.unique(gold))
         for figure in FIGURES:
             if figure.startswith("topic.") and rows.grouping.topic_of is None:
                 continue
-            gap = difference(tuned, other, figure, languages, draws=draws, seed=seed) if sure else {}
-            cells[part][figure] = {
-                "tuned": _plain(tuned.figure(figure, languages)), "baseline": _plain(other.figure(figure, languages)),
-                **{key: _plain(gap.get(key)) for key in ("value", "low", "high")}}
+            both = [one.figure(figure, languages) for one in (tuned, other)]
+            gap = {"value": both[0] - both[1]}
+            if figure == "accuracy":
+                gains = tuned.correct[chosen].astype(int) - other.correct[chosen]
+                gap |= zip(("low", "high"), paired_rates(gains, clusters), strict=True)
+            elif sure:
+                gap = difference(tuned, other, figure, languages, draws=draws, seed=seed)
+            cells[part][figure] = {"tuned": _plain(both[0]), "baseline": _plain(both[1]),
+                                   **{key: _plain(gap.get(key)) for key in ("value", "low", "high")}}
     found = {"name": answers.name, "rows": answers.rows, "strength": answers.strength, "cells": cells}
     return found | {"sentence": said(found)}
 

@@ -32,10 +32,10 @@ def said(found: Mapping) -> str:
 
 
 def _compared(cell: Mapping, where: str, winner: str) -> str:
-    figure = cell["macro_f1"]
-    told = f"{where} macro-F1 {number(figure['baseline'])} against the model's {number(figure['tuned'])}"
-    verdict = {1: "the model is ahead", -1: winner, 0: "close to each other, so no difference can be shown",
-               None: "without an interval, which is better cannot be said"}[ahead(figure)]
+    key = "macro_f1" if ahead(cell["macro_f1"]) is not None else "accuracy"  # which has an interval for few posts, too
+    figure = cell[key]
+    told = f"{where} {FIGURES[key]} {number(figure['baseline'])} against the model's {number(figure['tuned'])}"
+    verdict = {1: "the model is ahead", -1: winner, 0: "no difference can be shown"}[ahead(figure)]
     return f"{told}: {verdict}{_interval(figure)}"
 
 
@@ -48,7 +48,7 @@ def ahead(figure: Mapping) -> int | None:
 
 def _interval(figure: Mapping) -> str:
     if figure["low"] is None:
-        return ""
+        return "" if figure["value"] is None else f"{figure['value']:+.3f}".replace("-", "−")
     return f" ({figure['value']:+.3f}, {figure['low']:+.3f} to {figure['high']:+.3f})".replace("-", "−")
 
 

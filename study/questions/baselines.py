@@ -240,6 +240,6 @@ def beside_encoder(rows: list[dict], title: str) -> str:
         verdict = "whether they differ was not computed"
         if row["low"] is not None:
             verdict = ("fine-tuning is ahead" if row["low"] > 0 else "the encoder wins" if row["high"] < 0 else
-                       "close to each other: no difference can be shown")
+                       "no difference can be shown")
         parts.append(f"{row['train']} {number(row['tuned'])} against {number(row['value'])} ({verdict})")
     return f" Beside a {SENTENCES} with a regression on the same rows, {title}: {'; '.join(parts)}."

@@ -13,7 +13,7 @@ from baselines.beside import Answers, beside, rows_of
 from data.codebook import load_codebook
 from data.posts import Post
 from report.beside import ahead, beside_section, beside_table, said
-from stats.paired import difference
+from stats.paired import difference, paired_rates
 from stats.predictions import Predictions
 
 BOOK = load_codebook(None)
@@ -32,29 +32,43 @@ def made(count: int = 80) -> tuple[SimpleNamespace, Answers]:
 
 
 def test_cells_are_those_of_the_kept_posts():
-    told, answers = made()
+    told, answers = made(170)
     found = beside(answers, told, told.posts[:10], 200, 0)
-    kept = range(10, 80)
+    kept = range(10, 170)
     rows = rows_of([told.posts[k] for k in kept], list(kept), BOOK)
     tuned = Predictions(rows, numpy.array([BOOK.labels.index(told.predicted[k]) for k in kept]))
     other = Predictions(rows, answers.predicted[10:], answers.probabilities[10:])
     for part, languages in (("all", ["en", "tr"]), ("seen", ["en"]), ("unseen", ["tr"])):
         cell = found["cells"][part]
-        assert cell["n"] == (70 if part == "all" else 35)
+        assert cell["n"] == (160 if part == "all" else 80)
         for figure in ("accuracy", "macro_f1", "topic.macro_f1"):
             expected = difference(tuned, other, figure, languages, draws=200, seed=0)
             assert cell[figure]["tuned"] == tuned.figure(figure, languages)
             assert cell[figure]["baseline"] == other.figure(figure, languages)
-            assert cell[figure]["value"] == expected["value"] and cell[figure]["low"] == expected["low"]
+            assert cell[figure]["value"] == expected["value"]
+            ends = [cell[figure][end] for end in ("low", "high")]
+            bootstrap = [expected[end] for end in ("low", "high")]
+            if figure == "accuracy":
+                gain = (tuned.correct.astype(int) - other.correct)[rows.where(languages)]
+                assert ends == list(paired_rates(gain, numpy.arange(len(gain))))
+                assert ends == pytest.approx(bootstrap, abs=0.03)  # of 80 to 160 posts each
+            else:
+                assert ends == bootstrap
     assert "an encoder" in found["sentence"] and "60 posts" in found["sentence"]
 
 
-def test_posts_that_count_as_a_few_groups_have_no_interval():
+def test_few_groups_of_posts_have_an_interval_of_accuracy_alone():
     told, answers = made()
+    alone = beside(answers, told, [], 200, 0)
+    assert alone["cells"]["all"]["macro_f1"]["low"] is not None
+    assert alone["cells"]["seen"]["macro_f1"]["low"] is None  # 40 posts, of some label fewer than ten
     told.groups = [min(k // 8, 7) for k in range(80)]  # 8 groups, the last of 24 posts
-    cells = beside(answers, told, [], 200, 0)["cells"]
-    assert all(cells[part]["macro_f1"]["low"] is None for part in ("all", "seen", "unseen"))
-    assert cells["all"]["accuracy"]["tuned"] > cells["all"]["accuracy"]["baseline"]
+    found = beside(answers, told, [], 200, 0)
+    accuracy = found["cells"]["all"]["accuracy"]
+    assert all(found["cells"][part]["macro_f1"]["low"] is None for part in ("all", "seen", "unseen"))
+    wide, narrow = (one["high"] - one["low"] for one in (accuracy, alone["cells"]["all"]["accuracy"]))
+    assert accuracy["tuned"] > accuracy["baseline"] and wide > narrow
+    assert f"over all posts accuracy {accuracy['baseline']:.3f} against the model's" in found["sentence"]
 
 
 def cell(low: float | None, high: float | None) -> dict:
@@ -65,12 +79,12 @@ def cell(low: float | None, high: float | None) -> dict:
 
 @pytest.mark.parametrize(("low", "high", "words", "sign"), [
     (0.01, 0.2, "the model is ahead", 1), (-0.2, -0.01, "the encoder wins", -1),
-    (-0.01, 0.2, "close to each other, so no difference can be shown", 0),
-    (None, None, "without an interval, which is better cannot be said", None)])
+    (-0.01, 0.2, "no difference can be shown", 0)])
 def test_words_follow_the_interval_alone(low, high, words, sign):
     found = {"name": "an encoder", "rows": 1, "strength": 3.0, "cells": {"all": cell(low, high)}}
     assert words in said(found) and "the same 1 post:" in said(found)
     assert ahead(found["cells"]["all"]["macro_f1"]) == sign
+    assert ahead(cell(None, None)["macro_f1"]) is None
     assert ("win" in said(found)) == (sign == -1) and ("ahead" in said(found)) == (sign == 1)
     found["sentence"] = said(found)
     assert "topic macro-F1" in beside_table(found) and "Beside a sentence encoder" in beside_section(found)

@@ -80,7 +80,8 @@ def check_page(path) -> str:
 
 
 def test_the_folder_and_the_documented_keys(scored):
-    assert {path.name for path in scored[0].iterdir()} == {"metrics.json", "predictions.jsonl", "report.html"}
+    assert {path.name for path in scored[0].iterdir()} == {"metrics.json", "predictions.jsonl", "baseline.jsonl",
+                                                           "report.html"}
     found = metrics(scored[0])
     assert set(found) >= KEYS and found["schema"] == 1
     assert set(found["by_language"]) == {"en", "es", "pl"}

@@ -38,7 +38,7 @@ PROGRAMS = ["tools.split", "train.py", "eval.py", "classify.py", "tools.sample",
 # Lines that a model, its size or the machine changes.
 MODEL = re.compile(r"parameters|memory: |steps of 4|trained \d|The loss was|The model|run: |step \d|warning:|  \d\. |"
                    r"get the label|that always answering|each label counts|posts?, so accuracy|points; the intervals"
-                   r"|^  (?:housing|transport|something else)  |labelled in|codes alone"
+                   r"|^accuracy \d|^  (?:housing|transport|something else)  |labelled in|codes alone"
                    r"|^  ─+  ─{5}  ─{5}  ─{6}  ")  # fmt: skip
 
 
