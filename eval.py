@@ -254,7 +254,7 @@ def figures(options: EvalOptions, predictions: Predictions, check: TestCheck, sc
             [post.language for post in posts], predictions.codebook.labels,
             None if predictions.probabilities is None else predictions.probabilities[indices],
             predictions.codebook.related, [predictions.groups[index] for index in indices], columns,
-            predictions.codebook.stance or None, options.group_by)
+            predictions.codebook.stance or None, options.group_by, options.texts_first)
 
     dropped, every = None, list(range(len(predictions.posts)))
     kept = [index for index in every if index not in predictions.left_out]

@@ -154,7 +154,7 @@ def audit(options: AuditOptions, subject: Subject, trained: Trained, own: list, 
     found = {"schema": 2, "run": subject.run.path.resolve().name,
              "identity": identity(subject, trained, options.data, options.pairs), "known": known(subject, trained),
              "posts": len(subject.posts), "groups": len(np.unique(subject.table.clusters)),
-             "group_by": subject.group_by, "labels": list(subject.labels), **how,
+             "group_by": subject.group_by, "texts_first": options.texts_first, "labels": list(subject.labels), **how,
              "macro_f1": macro_f1(subject.table, reference), "accuracy": float(right.mean()),
              "accuracy_ci": list(rate_interval(right, subject.table.clusters)), "constant": constant(subject.table)}
     if "provenance" in options.parts:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from audit.words import short
 from report.clusters import MIN_GROUPS
+from report.words import in_common
 from stats.predictions import SMALL_ROWS
 
 
@@ -90,8 +91,7 @@ def _of_parts(found: Mapping) -> dict[str, str]:
 
 
 def _intervals(found: Mapping) -> str:
-    together, kind = found["groups"] < found["posts"], "the same text"
-    kind += f" or “{found['group_by']}”" if found["group_by"] else ""
+    together, kind = found["groups"] < found["posts"], in_common(found["group_by"], found.get("texts_first", False))
     said = "95\u00a0%. Rates: Wilson" + (
         f", with posts of {kind} counted as what they are worth as independent ones." if together else ".")
     if found["draws"]:

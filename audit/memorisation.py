@@ -27,7 +27,7 @@ from audit.membership import SIDES, membership
 from audit.subject import Subject
 from common.packed import pack
 from data.checks import TrainingTexts
-from data.groups import group_posts
+from data.groups import counted_together
 from data.posts import Post
 from finetune.loop import token_losses
 from lora.inject import adapters
@@ -57,7 +57,7 @@ def memorisation(subject: Subject, training: Sequence[Post], loss: str, *, draws
     for name, posts in sets.items():
         sets[name] = posts = [post for post in posts if not whole or split(subject, post.text)]
         column = subject.group_by if any(subject.group_by in post.extra for post in posts) else None
-        groups[name] = np.array(group_posts(posts, column, same_text=True))
+        groups[name] = np.array(counted_together(posts, column)[0])
     if min(map(len, sets.values())) < 2:
         long = f" and have {SHORTEST} tokens or more" if whole else ""
         return {"why": f"fewer than two training posts or unseen ones are in one language{long}"}

@@ -1,11 +1,18 @@
 """Posts that belong together: by one author (or of one value in another column), or copies of one text.
 
 Such posts go to one side of a split, and count together in an interval, since they are right or wrong together.
+
+In an interval, chains can go too far: where authors pass each other's posts on, most posts may hang together, one text
+after the other, and as a single group they would tell nothing. Then (`texts_first`) copies of a text that several
+authors have are a group by themselves, and the other posts of an author are another. An author's copies of others'
+texts and her own posts are then taken as independent, which matters less: a copy is right or wrong by its text.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from common.errors import UserError, closest
 from common.files import read_json
@@ -26,8 +33,11 @@ class GroupOptions:
                                   "intervals (default: what tools.split kept together; none: copies of a text alone)",
                                   metavar="NAME", group=DATA)
 
+    texts_first: ClassVar[bool] = False  # of an instance: whether `groups_of` had to take chains apart
+
     def groups_of(self, posts: Sequence[Post], file: Path) -> list[int]:
-        """One number per post of `file`, equal for those that belong together; says which column was taken over.
+        """One number per post of `file`, equal for those that belong together; says which column was taken over, and
+        where most posts would be one group, what was done instead.
 
         `group_by` is the column's name behind it, or None. Raises `UserError` for a column that the posts do not have.
         """
@@ -38,7 +48,12 @@ class GroupOptions:
                 print(f"  posts of one “{column}” count together in the intervals, as {file.parent / SPLIT} kept them")
         elif self.group_by == NONE and not any(NONE in post.extra for post in posts):
             self.group_by = None
-        return group_posts(posts, self.group_by, same_text=any(post.text for post in posts))
+        groups, chained = counted_together(posts, self.group_by)
+        self.texts_first = chained > 0
+        if chained:
+            print(f"  {chained:,} of {len(posts):,} posts would be one group, since several “{self.group_by}” share "
+                  "texts: in the intervals these texts are groups of their own")
+        return groups
 
 
 def split_options(file: Path) -> dict:
@@ -66,6 +81,28 @@ def group_posts(posts: Sequence[Post], group_by: str | None = None, same_text: b
     if same_text:
         keys.append([normalise(post.text) for post in posts])
     return connected(len(posts), *keys)
+
+
+def counted_together(posts: Sequence[Post], column: str | None) -> tuple[list[int], int]:
+    """One number per post, equal for those that count together in an interval; and, where the largest group would be
+    more than half of all posts and texts come first instead, its size (else 0). See the module."""
+    groups = group_posts(posts, column, same_text=any(post.text for post in posts))
+    largest = max(Counter(groups).values(), default=0)
+    if column is None or 2 * largest <= len(posts):
+        return groups, 0
+    apart = texts_first(posts, column)
+    return (apart, largest) if len(set(apart)) > len(set(groups)) else (groups, 0)
+
+
+def texts_first(posts: Sequence[Post], column: str) -> list[int]:
+    """One number per post, equal for copies of a text that posts of several values of the column have, and for the
+    other posts of one value; see the module."""
+    texts, owners = [normalise(post.text) for post in posts], defaultdict(set)
+    values = [value_of(post, column) for post in posts]
+    for text, value in zip(texts, values, strict=True):
+        owners[text].add(value)
+    return connected(len(posts), [f"text {text}" if len(owners[text]) > 1 or not value else f"value {value}"
+                                  for text, value in zip(texts, values, strict=True)])
 
 
 def connected(count: int, *keys: Sequence[str]) -> list[int]:

@@ -61,6 +61,7 @@ class Scored:
     extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
     stance: Mapping[str, Sequence[str]] | None = None
     grouped_by: str | None = None  # the column whose values make clusters, beside equal texts
+    texts_first: bool = False  # whether a text that several values share is a cluster of its own
 
     def __post_init__(self):
         self.labels, self.related = tuple(self.labels), tuple(self.related)
@@ -129,6 +130,7 @@ def score(
         "draws": draws, "seed": seed, "clusters": len(together), "largest_cluster": max(together.values(), default=0),
         "effective_clusters": effective(table.clusters),
         **({"grouped_by": scored.grouped_by} if scored.grouped_by else {}),
+        **({"texts_first": True} if scored.texts_first else {}),
     }
     return result
 

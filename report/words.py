@@ -208,12 +208,19 @@ def _questions(first: Mapping, second: Mapping) -> list[tuple[str, Mapping, Mapp
 
 def groups(intervals: Mapping) -> str:
     """`"72 groups of posts with the same text"`, as metrics.json says what was resampled; the column is named."""
-    column = intervals.get("grouped_by")
-    what = f"the same text or “{column}”" if column else "the same text"
+    what = in_common(intervals.get("grouped_by"), intervals.get("texts_first", False))
     few = round(intervals.get("effective_clusters", intervals["clusters"]))  # evaluations before it had none
     unequal = f", so unequal that they count as {few:,}" if few < 0.8 * intervals["clusters"] else ""
     return (f"{counted(intervals['clusters'], 'group')} of posts with {what}, the largest of "
             f"{intervals['largest_cluster']:,}{unequal}")
+
+
+def in_common(column: str | None, texts_first: bool) -> str:
+    """What posts have in common that belong together (`data.groups`): `in_common("author", False) -> "the same text or
+    “author”"`."""
+    if texts_first:
+        return f"a text that several “{column}” share, or else the same “{column}”"
+    return f"the same text or “{column}”" if column else "the same text"
 
 
 def _unsure(metrics: Mapping, caution: str, names: Mapping[str, str] | None) -> str:
