@@ -173,7 +173,7 @@ print("the mask agrees in every pair")
 #
 # Left: who may see whom, for the prefix and the first five rows. Middle: how many tokens go through the model. Right:
 # the probabilities of eight posts, a ring around the label that came with each. (A language model invented these posts
-# and labelled them; with real posts, people do.)
+# and labelled them; with real posts, people do.) The ring is often elsewhere: how often is chapter 9's question.
 
 # %%
 figure, (left, middle, right) = panels(3, width=12.5, height=4.2)

@@ -63,6 +63,7 @@ def test_a_wrong_answer_is_named_for_what_it_is(number, task, wrong):
     ("return torch.zeros(weight.numel()).long(), weight", "result 1: at [0] it gives 0 where"),
     ("return levels[weight.reshape(-1).byte()], weight", "`.long()` makes places of them"),
     ("raise SystemExit(0)", "it stops with SystemExit: 0 (line 3 of"),
+    ("return weight / weight.amax(dim=1), weight", "does one number for each row have to be a column first"),
     ("return weight @ weight, weight", "in a product A @ B of matrices, A has as many columns as B has rows"),
 ])
 def test_other_mistakes_are_told_with_their_place(body, words, tmp_path):
