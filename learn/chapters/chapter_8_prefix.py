@@ -32,9 +32,10 @@ posts = posts[:: len(posts) // 15][:16]
 # %% [markdown]
 # ## The prompt
 #
-# The model is asked a question, the *prompt*. It has an instruction, which is always the same, and the post. Marks
-# such as <|eot_id|> say who speaks. At the very end the answer begins: `Answer = [`. What comes next is the label's
-# number. So to label a post is to ask, at one position, which piece comes next.
+# The model is asked a question, the *prompt*. It has an instruction, which is always the same, and the post. (What is
+# asked, and which labels there are, stands in a text file, the *codebook*.) Marks such as <|eot_id|> say who speaks. At
+# the very end the answer begins: `Answer = [`. What comes next is the label's number. So to label a post is to ask, at
+# one position, which piece comes next.
 
 # %%
 prompt = Prompt(book, tokenizer, template="instruction-first")

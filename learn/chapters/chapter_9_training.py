@@ -151,7 +151,7 @@ def adamw(rate: float, step: int, beta_1: float = 0.9, beta_2: float = 0.999, ep
         part.grad = None  # the next step begins anew
 
 
-epochs, size, top = 3, 8, 2e-3
+epochs, size, top = 3, 8, 2e-3  # rounds through all posts, posts in a step, the first step's rate
 order, per_epoch = order_by_epoch(train, seed=123), math.ceil(len(train) / size)
 learned = {name: [part.clone().requires_grad_() for part in pair] for name, pair in thin.items()}
 numbers = [part for pair in learned.values() for part in pair]
@@ -231,9 +231,9 @@ print(f"macro-F1 {sum(map(f1, book.labels)) / len(book.labels):.3f}")
 #
 # Another sample of posts would have given another figure. An *interval* says which true accuracies are compatible with
 # the sample that we have. A 95 % interval is a rule that, used again and again on new samples, should cover the truth
-# in 95 of 100 cases. *Wilson's* rule takes all truths for which our sample would not be surprising. On average over
-# truths it keeps that, but not for each. The textbook rule, p plus or minus 1.96 * sqrt(p (1 - p) / n), is as good near
-# the middle; near 0 and 1 it fails.
+# in 95 of 100 cases. *Wilson's* rule takes all truths for which our sample would not be surprising. It keeps to the 95
+# on average over truths, but not for each. The textbook rule, p plus or minus 1.96 * sqrt(p (1 - p) / n), is as good
+# near the middle; near 0 and 1 it fails.
 
 # %%
 def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:

@@ -186,7 +186,7 @@ def test_wilsons_rule_keeps_its_promise_on_average_alone():
     assert mean["wilson"] == pytest.approx(0.95, abs=0.005) and mean["textbook"] < 0.87
     assert min(found["wilson"]) < 0.85 and min(found["textbook"]) < 0.05
     assert found["wilson"][499] == found["textbook"][499] and found["wilson"][599] == found["textbook"][599]
-    assert "On average over truths it keeps that, but not for each." in prose(9)
+    assert "It keeps to the 95 on average over truths, but not for each." in prose(9)
 
 
 def test_sample_posts_were_labelled_by_a_language_model():
