@@ -139,6 +139,9 @@ def _hint(error: BaseException) -> str:
     if "cannot be multiplied" in str(error):
         return ("; in a product A @ B of matrices, A has as many columns as B has rows: which of the two has to be "
                 "transposed, or do they stand in the wrong order?")
+    if "must match the size of tensor" in str(error):
+        return ("; entry by entry, a table goes with a row or with a column: does one number for each row have to be a "
+                "column first (`keepdim=True`, or `[:, None]` behind it)?")
     if "shape of the mask" in str(error):
         return "; bytes (uint8) between square brackets are taken for yes and no; `.long()` makes places of them"
     return ""

@@ -51,7 +51,8 @@ def _tensors_differ(mine, right: torch.Tensor, tolerance: float, relative: float
         each = f", which take {sizes[0]} bytes each" if sizes[0] > sizes[1] and not other_kind else ""
         return f"it gives numbers of type {mine.dtype}{each}; {right.dtype} is wanted"
     if mine.isnan().any() and not right.isnan().any():
-        return "it gives NaN, which is no number: somewhere 0 is divided by 0, or infinities are subtracted"
+        return ("it gives NaN, which is no number: somewhere 0 is divided by 0, infinity is multiplied by 0, or "
+                "infinities are subtracted")
     apart = ~torch.isclose(mine.double(), right.double(), rtol=relative, atol=tolerance, equal_nan=True)
     if not apart.any():
         return ""

@@ -73,7 +73,7 @@ function measuredPart(data) {
   if (!frozen.run) return null;
   const {measured} = frozen, share = (value) => (100 * value).toFixed(1);
   return el("p", {class: "soft", id: "measured", "data-file": "run.json"}, measured ? `How often is this run right? In its last test, ${share(measured.right)} % of ` +
-    `${measured.n} posts (${measured.files.join(", ")}) got the label that people gave them; 95 % interval ${share(measured.interval[0])} to ` +
+    `${measured.n} posts (${measured.files.join(", ")}) got the label that their file gives them; 95 % interval ${share(measured.interval[0])} to ` +
     `${share(measured.interval[1])} %.` + (frozen.live && data.learnt ? " That was before any step of learning here." : "") :
     "How often is this run right? Nobody knows yet: eval.py has not tested it.");
 }

@@ -48,9 +48,10 @@ def rms_norm(x: torch.Tensor, gain: torch.Tensor, eps: float = config.rms_norm_e
     return gain * x / torch.sqrt((x**2).mean(dim=-1, keepdim=True) + eps)
 
 
-x = weights["model.embed_tokens.weight"][ids]  # (tokens, D)
-first = rms_norm(x, torch.ones(config.hidden_size))
-print("root mean square of three tokens before:", [f"{size:.4f}" for size in (x**2).mean(-1).sqrt()[:3].tolist()])
+start = weights["model.embed_tokens.weight"][ids]  # (tokens, D)
+first = rms_norm(start, torch.ones(config.hidden_size))
+before = (start**2).mean(-1).sqrt()
+print("root mean square of three tokens before:", [f"{size:.4f}" for size in before[:3].tolist()])
 print("and after:", [f"{size:.4f}" for size in (first**2).mean(-1).sqrt()[:3].tolist()])
 
 # %% [markdown]
@@ -101,6 +102,7 @@ def attention(x: torch.Tensor, name: str) -> torch.Tensor:
 # Now the two lines, once for each layer, and a last norm. While we are at it, we note what each part pours in.
 
 # %%
+x = start
 sizes, poured = [x.norm(dim=-1).mean().item()], {"attention": [], "mlp": []}
 for number in range(config.num_hidden_layers):
     name = f"model.layers.{number}"
@@ -153,7 +155,6 @@ def lengths(x: torch.Tensor, norm) -> list[float]:
     return found
 
 
-start = weights["model.embed_tokens.weight"][ids]
 with_norms, without = ({times: lengths(times * start, norm) for times in (1, 16, 64, 256)}
                        for norm in (rms_norm, lambda x, gain: x))
 for times in with_norms:
@@ -175,8 +176,8 @@ left.bar([n + 0.6 for n in layers], poured["mlp"], 0.18, color=ORANGE, label="po
 left.set(title="Mean length of the tokens' vectors", xlabel="layers passed", ylabel="length", xticks=range(len(sizes)))
 left.legend(frameon=False)
 for found, colour, style, name in ((with_norms, BLUE, "-", "with norms"), (without, ORANGE, "--", "without norms")):
-    for times, sizes in found.items():
-        middle.semilogy(range(len(sizes)), sizes, style, color=colour, label=name if times == 1 else None)
+    for times, grown in found.items():
+        middle.semilogy(range(len(grown)), grown, style, color=colour, label=name if times == 1 else None)
 middle.set(title="Starts of four lengths", xlabel="layers passed", ylabel="length", xticks=range(len(sizes)))
 middle.yaxis.set_major_formatter("{x:,.0f}")
 middle.legend(frameon=False)

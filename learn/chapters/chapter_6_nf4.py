@@ -120,7 +120,8 @@ print("every byte, every scale and every weight that comes back: the same bits")
 # ## Was it worth it?
 #
 # The same weights with other levels and other blocks. Smaller blocks cost more bits for scales; one scale for all
-# costs next to none and loses most.
+# costs next to none and loses most. And the smaller the block, the less far its largest weight stands out: in blocks
+# of 16, even levels do as well as NF4's.
 
 # %%
 def relative_error(levels: torch.Tensor, size: int) -> float:

@@ -32,9 +32,10 @@ posts = posts[:: len(posts) // 15][:16]
 # %% [markdown]
 # ## The prompt
 #
-# The model is asked a question, the *prompt*. It has an instruction, which is always the same, and the post. Marks
-# such as <|eot_id|> say who speaks. At the very end the answer begins: `Answer = [`. What comes next is the label's
-# number. So to label a post is to ask, at one position, which piece comes next.
+# The model is asked a question, the *prompt*. It has an instruction, which is always the same, and the post. (What is
+# asked, and which labels there are, stands in a text file, the *codebook*.) Marks such as <|eot_id|> say who speaks. At
+# the very end the answer begins: `Answer = [`. What comes next is the label's number. So to label a post is to ask, at
+# one position, which piece comes next.
 
 # %%
 prompt = Prompt(book, tokenizer, template="instruction-first")
@@ -173,7 +174,7 @@ print("the mask agrees in every pair")
 #
 # Left: who may see whom, for the prefix and the first five rows. Middle: how many tokens go through the model. Right:
 # the probabilities of eight posts, a ring around the label that came with each. (A language model invented these posts
-# and labelled them; with real posts, people do.)
+# and labelled them; with real posts, people do.) The ring is often elsewhere: how often is chapter 9's question.
 
 # %%
 figure, (left, middle, right) = panels(3, width=12.5, height=4.2)

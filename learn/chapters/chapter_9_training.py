@@ -60,16 +60,14 @@ print(f"{len(frozen)} matrices in four bits: {sum(w.packed.numel() + 4 * w.scale
       f"bytes instead of {sum(2 * weights[name].numel() for name in frozen):,}")
 
 # %% [markdown]
-# Two thin matrices beside each (chapter 7). These are all that will be learned.
+# Two thin matrices beside each (chapter 7). A copy of them, `learned`, is all that will change.
 
 # %%
-r, alpha, draw = 16, 32, torch.Generator().manual_seed(123)
-learned = {}
+r, alpha, draw, thin = 16, 32, torch.Generator().manual_seed(123), {}
 for name, w in frozen.items():
     edge = 1 / math.sqrt(w.shape[1])
-    learned[name] = (torch.empty(r, w.shape[1]).uniform_(-edge, edge, generator=draw), torch.zeros(w.shape[0], r))
-numbers = [part.requires_grad_() for pair in learned.values() for part in pair]
-print(f"{sum(part.numel() for part in numbers):,} numbers to learn")
+    thin[name] = (torch.empty(r, w.shape[1]).uniform_(-edge, edge, generator=draw), torch.zeros(w.shape[0], r))
+print(f"{sum(part.numel() for pair in thin.values() for part in pair):,} numbers to learn")
 
 
 def linear(name: str, x: torch.Tensor) -> torch.Tensor:
@@ -141,7 +139,7 @@ print(f"{len(train)} posts to learn from, {len(test)} to test on; labels: {', '.
 # A gradient says which way to go, not how far. *AdamW* keeps two running means for each number: of its gradient, and
 # of the gradient's square. It goes by the first divided by the root of the second: numbers whose gradient always
 # points the same way go fast, those whose gradient swings go slowly. Both means begin at zero and would be too small
-# at first; dividing by 1 - beta^step mends that.
+# at first; dividing by 1 - beta^step mends that. (The W is *weight decay*, none here; the exercise has some.)
 
 # %%
 def adamw(rate: float, step: int, beta_1: float = 0.9, beta_2: float = 0.999, eps: float = 1e-8) -> None:
@@ -153,8 +151,10 @@ def adamw(rate: float, step: int, beta_1: float = 0.9, beta_2: float = 0.999, ep
         part.grad = None  # the next step begins anew
 
 
-epochs, size, top = 3, 8, 2e-3
+epochs, size, top = 3, 8, 2e-3  # rounds through all posts, posts in a step, the first step's rate
 order, per_epoch = order_by_epoch(train, seed=123), math.ceil(len(train) / size)
+learned = {name: [part.clone().requires_grad_() for part in pair] for name, pair in thin.items()}
+numbers = [part for pair in learned.values() for part in pair]
 means = [(torch.zeros_like(part), torch.zeros_like(part)) for part in numbers]
 losses, total = [], epochs * per_epoch
 for step in range(total):
@@ -231,9 +231,9 @@ print(f"macro-F1 {sum(map(f1, book.labels)) / len(book.labels):.3f}")
 #
 # Another sample of posts would have given another figure. An *interval* says which true accuracies are compatible with
 # the sample that we have. A 95 % interval is a rule that, used again and again on new samples, should cover the truth
-# in 95 of 100 cases. *Wilson's* rule takes all truths for which our sample would not be surprising. On average over
-# truths it keeps that, but not for each. The textbook rule, p plus or minus 1.96 * sqrt(p (1 - p) / n), is as good near
-# the middle; near 0 and 1 it fails.
+# in 95 of 100 cases. *Wilson's* rule takes all truths for which our sample would not be surprising. It keeps to the 95
+# on average over truths, but not for each. The textbook rule, p plus or minus 1.96 * sqrt(p (1 - p) / n), is as good
+# near the middle; near 0 and 1 it fails.
 
 # %%
 def wilson(k: int, n: int, z: float = 1.959964) -> tuple[float, float]:

@@ -33,6 +33,10 @@ def neighbours(x, position, frequencies):
     return torch.stack(pairs.chunk(2), dim=1).view(-1)
 
 
+def woven(x, position, frequencies):
+    return torch.stack(turned(x, position * frequencies).chunk(2), dim=1).view(-1)
+
+
 def in_degrees(x, position, frequencies):
     return turned(x, position * frequencies * math.pi / 180)
 
@@ -86,11 +90,17 @@ def blend(f, factor, part):
 
 TASKS = (
     Task("rotate_vector", trials_rotate, right_rotate, (
+        Wrong(woven, "the pairs are turned rightly, but the two numbers of each come back side by side; they belong "
+                     "where they came from, at i and i + h / 2"),
         Wrong(neighbours, "neighbours are paired, (0, 1), (2, 3) and so on. That is the order in Meta's own files; "
                           "here number i goes with number i + h / 2"),
         Wrong(lambda x, position, f: turned(x, -position * f),
               "the vector is turned the other way round: the signs of the two sines are exchanged"),
         Wrong(lambda x, position, f: turned(x, f), "every position turns by the same angle; multiply by the position"),
+        Wrong(lambda x, position, f: turned(x, (position + 1) * f),
+              "the vector is turned one position too far. Positions are counted from 0, and there nothing turns"),
+        Wrong(lambda x, position, f: turned(x, (position - 1) * f),
+              "the vector is turned one position too little; at position 1 it is turned once already"),
         Wrong(lambda x, position, f: turned(x, position / f),
               "the angle is the position divided by the frequency; it is the product of the two"),
         Wrong(in_degrees, "the angles are taken as degrees; these are radians, as sine and cosine want them"),

@@ -51,6 +51,11 @@ def backwards(q, k):
                                                        ).softmax(-1)
 
 
+def earlier_hidden(q, k):
+    return (q @ k.T * q.shape[-1] ** -0.5).masked_fill(torch.ones(len(q), len(q)).tril().bool(), float("-inf")
+                                                       ).softmax(-1)
+
+
 def trials_heads() -> list[tuple]:
     draw = torch.Generator().manual_seed(33)
     return [(torch.randn(t, kept, h, generator=draw), heads)
@@ -95,6 +100,8 @@ TASKS = (
         Wrong(lambda q, k: shares()(k, q), "queries and keys are exchanged: the rows belong to those who ask"),
         Wrong(shares(seen=-1), "the mask covers the diagonal as well, so no token sees itself. The first one then sees "
                                "nothing at all, and its row is NaN"),
+        Wrong(earlier_hidden, "minus infinity is put where the scores have to stay: on each token itself and those "
+                              "before it. The last one then sees nothing, and its row is NaN"),
         Wrong(zeros_before, "the scores of later tokens are set to zero before the softmax. But e to 0 is 1, so they "
                             "still get a share; it takes minus infinity to get none"),
         Wrong(backwards, "the mask is turned round: each token sees itself and those after it, not those before"),

@@ -73,6 +73,15 @@ def from_the_start(x, attention, mlp, norm_1, norm_2):
     return x + mlp(norm_2(x + attention(norm_1(x))))
 
 
+def mlp_replaces(x, attention, mlp, norm_1, norm_2):
+    return mlp(norm_2(x + attention(norm_1(x))))
+
+
+def norms_on_results(x, attention, mlp, norm_1, norm_2):
+    h = x + norm_1(attention(x))
+    return h + norm_2(mlp(h))
+
+
 def without_norms(x, attention, mlp, norm_1, norm_2):
     h = x + attention(x)
     return h + mlp(h)
@@ -104,6 +113,8 @@ TASKS = (
                                                    "division"),
         Wrong(lambda x, gain, eps: normed(gain * x, eps), "the gain is multiplied in before the norm, which takes part "
                                                           "of it away again; it comes after"),
+        Wrong(lambda x, gain, eps: gain * x / torch.sqrt((x**2).mean() + eps),
+              "one mean is taken over the whole table. Each token has its own, over its D numbers"),
         Wrong(of_columns, "the mean is taken over the tokens. Each token has its own, over its D numbers"),
         Wrong(lambda x, gain, eps: gain * normed(x, 0.0), "eps is left out; then a vector of zeros would be divided by "
                                                           "zero"),
@@ -117,6 +128,9 @@ TASKS = (
         Wrong(adding_the_normed, "the parts are added to the normed copy; they are added to the vector as it came in"),
         Wrong(from_the_start, "the MLP's result is added to x, so what attention found is lost from the stream; add it "
                               "to h"),
+        Wrong(mlp_replaces, "what attention found is added, but the MLP's result replaces h; it has to be added "
+                            "to it as well"),
+        Wrong(norms_on_results, "the norms are applied to what each part gives. They are applied to what it reads"),
         Wrong(without_norms, "neither part reads a normed copy; the norms are not used"),
         Wrong(exchanged, "the two norms are exchanged: the first belongs to attention, the second to the MLP"),
         Wrong(first_norm_twice, "the MLP reads through the first norm as well; each part has a norm of its own, and "

@@ -62,6 +62,10 @@ TASKS = (
         Wrong(scaled_by(lambda alpha, r: 1), "the learned part is not scaled; it is multiplied by alpha / r"),
         Wrong(scaled_by(lambda alpha, r: alpha), "the learned part is multiplied by alpha alone. Divide by the rank, "
                                                  "or a larger rank would mean larger steps"),
+        Wrong(scaled_by(lambda alpha, r: alpha * r), "the learned part is multiplied by alpha and by the rank; it is "
+                                                     "multiplied by alpha and divided by the rank"),
+        Wrong(scaled_by(lambda alpha, r: alpha / r**0.5), "alpha is divided by the root of the rank, as in a variant "
+                                                          "(rsLoRA); here it is divided by the rank"),
         Wrong(scaled_by(lambda alpha, r: r / alpha), "the learned part is multiplied by r / alpha; it is the other way "
                                                      "round"),
         Wrong(lambda x, W, A, B, alpha: alpha / len(A) * (x @ W.T + x @ A.T @ B.T),
@@ -73,6 +77,9 @@ TASKS = (
         Wrong(lambda x, W, A, B, alpha: x @ W.T + alpha / A.shape[1] * (x @ A.T @ B.T),
               "alpha is divided by the number of A's columns, which is the length of an input. The rank is the number "
               "of its rows"),
+        Wrong(lambda x, W, A, B, alpha: x @ W.T + alpha / len(B) * (x @ A.T @ B.T),
+              "alpha is divided by the number of B's rows, which is the length of an output. The rank is the number of "
+              "its columns"),
         Wrong(lambda x, W, A, B, alpha: x @ W.T + alpha / len(x) * (x @ A.T @ B.T),
               "alpha is divided by the number of inputs; it is to be divided by the rank, the number of A's rows"),
         Wrong(scaled_by(lambda alpha, r: alpha // r), "the scale is rounded down: two strokes, //, leave out what "

@@ -116,6 +116,9 @@ TASKS = (
         Wrong(adamw(root=False), "the root of v is missing: v is a mean of squares"),
         Wrong(adamw(square=False), "v is the mean of the gradient's magnitudes; it is that of its squares"),
         Wrong(adamw(same_beta=True), "both means run with beta_1; v has its own, beta_2"),
+        Wrong(lambda p, grad, m, v, step, rate, decay, beta_1, beta_2, eps: adamw()(
+            p, grad, m, v, step, rate, decay, beta_2, beta_1, eps),
+              "the two betas are exchanged: beta_1 belongs to the mean of the gradient, beta_2 to that of its square"),
         Wrong(adamw(sign=-1), "p goes along the gradient, to where the loss rises; go against it"),
     ), tolerance=1e-5),
     Task("macro_f1", trials_f1, right_f1, (

@@ -32,7 +32,7 @@ def test_beside_the_label_stands_how_often_it_is_right_and_what_speaks_for_it(ru
         browser.call("Page.navigate", url=address)
         until(browser, "document.getElementById('matrix')", "the post")
         assert browser.value(MEASURED).endswith(
-            "80.0 % of 20 posts (test.csv) got the label that people gave them; 95 % interval 58.4 to 91.9 %.")
+            "80.0 % of 20 posts (test.csv) got the label that their file gives them; 95 % interval 58.4 to 91.9 %.")
         assert browser.value(NUMBERS)[0] == [], "a number without a stage or a file"
         marks, some = browser.value(MARKS), []
         assert marks == ["what speaks for " + label for label in run.codebook.labels]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from learn.check import EMPTY, RIGHT, WRONG, Task, Wrong, judge
-from learn.contents import find_chapter
+from learn.contents import LEARN, find_chapter
 from learn.difference import call_of, difference, factor_of_all
 from tests.learn.commands import NUMBERS, TASKS, command, line_on, solution, written
 
@@ -63,6 +63,7 @@ def test_a_wrong_answer_is_named_for_what_it_is(number, task, wrong):
     ("return torch.zeros(weight.numel()).long(), weight", "result 1: at [0] it gives 0 where"),
     ("return levels[weight.reshape(-1).byte()], weight", "`.long()` makes places of them"),
     ("raise SystemExit(0)", "it stops with SystemExit: 0 (line 3 of"),
+    ("return weight / weight.amax(dim=1), weight", "does one number for each row have to be a column first"),
     ("return weight @ weight, weight", "in a product A @ B of matrices, A has as many columns as B has rows"),
 ])
 def test_other_mistakes_are_told_with_their_place(body, words, tmp_path):
@@ -115,12 +116,37 @@ def test_an_answer_that_is_right_in_most_trials_is_not_accepted():
         "merge", lambda pieces, pair: " ".join(pieces).replace(" ".join(pair), "".join(pair)).split(" "))
     assert "stands twice" in told("most_frequent_pair", once_a_word)
     assert "another pair" in told("merge", by_sound)
+    assert "neighbours as well" in told("most_frequent_pair", halves)
+
+
+def test_a_check_looks_at_results_alone_as_the_course_says():
+    def gradients(x, dy, A, B, s):
+        A, B = A.clone().requires_grad_(), B.clone().requires_grad_()
+        (s * x @ A.T @ B.T).backward(dy)
+        return A.grad, B.grad
+
+    def read(data):
+        return torch.frombuffer(bytearray(data), dtype=torch.bfloat16).float()
+
+    assert judge(BY_NAME["lora_gradients"], gradients).status == judge(BY_NAME["from_bfloat16"], read).status == RIGHT
+    course = " ".join((LEARN / "TEACHING.md").read_text(encoding="utf-8").split())
+    assert "looks at what a function gives, not at how: gradients by `backward`, or bytes by `torch.bfloat16`" in course
 
 
 def once_a_word(words, spelled):
     counts = {}
     for word, times in words.items():
         for pair in set(zip(spelled[word], spelled[word][1:], strict=False)):
+            counts[pair] = counts.get(pair, 0) + times
+    return max(counts, key=counts.get)
+
+
+def halves(words, spelled):
+    """Every second pair alone, as `range(0, len(pieces) - 1, 2)` goes."""
+    counts = {}
+    for word, times in words.items():
+        for i in range(0, len(spelled[word]) - 1, 2):
+            pair = tuple(spelled[word][i : i + 2])
             counts[pair] = counts.get(pair, 0) + times
     return max(counts, key=counts.get)
 
@@ -184,7 +210,7 @@ def test_a_factor_and_a_transposed_matrix_are_named():
     assert difference((right / 3).half(), right / 3, 1e-6).endswith("of type torch.float16 hold only a few digits")
     assert difference(2 * right.half(), right, 1e-6).endswith("; every number is 2 times the one that is wanted")
     assert difference(right.T, right, 0).endswith("(2, 3) is wanted; rows and columns have changed places")
-    assert "NaN" in difference(right / 0 * 0, right, 0)
+    assert "infinity is multiplied by 0" in difference(right / 0 * 0, right, 0)
     codes = torch.tensor([1, 2, 3])
     assert difference(codes, codes.byte(), 0, typed=True).endswith("torch.uint8 is wanted")
     assert not difference(codes, codes, 0, typed=True) and not difference(codes, codes.byte(), 0)

@@ -1,7 +1,8 @@
 """Every chapter runs, as a script and as a notebook, and begins and ends as it should; nothing is given away.
 
-Deliberate break: in `learn/chapters/chapter_6_nf4.py` pack the second code first; let a chapter or a check import
-`learn.solutions`; in `model/tokenizer/__init__.py` look for a tokenizer in the working directory alone.
+Deliberate break: in `learn/chapters/chapter_6_nf4.py` pack the second code first; in chapter 4 let `x` be what the
+cell's last run left; let a chapter or a check import `learn.solutions`; in `model/tokenizer/__init__.py` look for a
+tokenizer in the working directory alone.
 """
 
 import ast
@@ -33,6 +34,20 @@ def test_a_chapter_runs_and_leaves_its_picture(chapter, tmp_path, monkeypatch, c
     assert [path.name for path in tmp_path.iterdir()] == [f"{chapter.name}.png"]
     assert (tmp_path / f"{chapter.name}.png").stat().st_size > 10_000
     assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+@pytest.mark.parametrize("chapter", [
+    pytest.param(chapter, id=str(chapter.number), marks=[] if chapter.number == 4 else [pytest.mark.slow])
+    for chapter in CHAPTERS])
+def test_a_cell_can_be_run_again(chapter, tmp_path, monkeypatch):
+    """As one does in a notebook: no comparison fails, and the picture is the same one."""
+    monkeypatch.setattr(picture, "folder", tmp_path)
+    names, drawn = {"__name__": "__main__", "__file__": str(chapter.script)}, []
+    for kind, text in cells(chapter.script.read_text(encoding="utf-8")):
+        for _ in range(2 if kind == "code" else 0):
+            exec(compile(text, chapter.name, "exec"), names)
+            drawn += [path.read_bytes() for path in tmp_path.iterdir()]
+    assert len(drawn) == 2 and drawn[0] == drawn[1]
 
 
 @pytest.mark.parametrize("number", [3, 4, 8])  # they need the tokenizer
