@@ -47,7 +47,8 @@ size = sum(x.numel() * x.element_size() for x in [*model.parameters(), *model.bu
 print(json.dumps({"taken": peak - before, "model": size}))
 """
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc is not there to read memory from")
-SLACK = 30e6  # interpreter, allocator, thread stacks, a slice of the quantiser; far less than a second copy
+# The interpreter, thread stacks and what the allocator keeps, more on a busy machine; far less than a second copy.
+SLACK = 40e6
 
 
 @pytest.fixture(scope="module")
