@@ -73,6 +73,15 @@ def test_the_page_keeps_the_rules_with_all_of_it_open(browser, path, width):
 
 
 @browser_only
+def test_a_label_behind_its_bar_takes_one_line(browser, path, run):
+    browser.read(path, 1200)
+    longest = max(run.codebook.labels, key=len)
+    browser.value(f"document.querySelectorAll('.whose bdi').forEach(one => one.textContent = '{longest}')")
+    heights = "[...document.querySelectorAll('.{}')].map(one => one.getBoundingClientRect().height)"
+    assert max(browser.value(heights.format("bars .whose"))) == min(browser.value(heights.format("bars .n")))
+
+
+@browser_only
 def test_what_a_chip_has_no_room_for_is_a_table(browser, path, run):
     browser.read(path, 1200)
     browser.value("document.querySelector('[data-fold=row]').open = true")
