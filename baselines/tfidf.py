@@ -23,6 +23,7 @@ fits are equal bit for bit.
 
 import unicodedata
 import warnings
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,10 +77,11 @@ class Vocabulary:
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Vocabulary":
         """Features in at least two of the texts, in alphabetical order (all features, if that leaves none)."""
-        found, start = [], 0
-        counted = [features(text) for text in texts]
-        for kind in range(2):
-            documents = Counter(feature for pair in counted for feature in pair[kind])
+        found, start, every = [], 0, (Counter(), Counter())
+        for text in texts:  # one text's counts at a time: those of all take far more room than the texts
+            for documents, counts in zip(every, features(text), strict=True):
+                documents.update(counts.keys())
+        for documents in every:
             names = sorted(f for f, d in documents.items() if d > 1) or sorted(documents)
             found.append({f: (start + k, 1 + log((1 + len(texts)) / (1 + documents[f]))) for k, f in enumerate(names)})
             start += len(names)
@@ -87,20 +89,19 @@ class Vocabulary:
 
     def matrix(self, texts: Sequence[str]) -> torch.Tensor:
         """(n, V) float32 sparse rows; a text without known features is a row of zeros."""
-        starts, columns, values = [0], [], []
+        starts, columns, values = array("q", [0]), array("q"), array("f")
         for text in texts:
             for kind, counts in zip(self.kinds, features(text), strict=True):
                 known = sorted((*kind[f], count) for f, count in counts.items() if f in kind)
                 x = [(1 + log(count)) * rarity for _, rarity, count in known]
                 length = sum(value * value for value in x) ** 0.5
-                columns += [column for column, _, _ in known]
-                values += [value / length for value in x]
+                columns.extend(column for column, _, _ in known)
+                values.extend(value / length for value in x)
             starts.append(len(columns))
         size = (len(texts), max(1, sum(map(len, self.kinds))))
-        starts, columns = (torch.tensor(indices, dtype=torch.int64) for indices in (starts, columns))
+        starts, columns, values = (torch.from_numpy(numpy.array(part)) for part in (starts, columns, values))
         with warnings.catch_warnings():  # torch warns that CSR tensors are beta; other sparse products are far slower
             warnings.filterwarnings("ignore", message="Sparse CSR")
-            values = torch.tensor(values, dtype=torch.float32)
             return torch.sparse_csr_tensor(starts, columns, values, size, check_invariants=True)
 
 

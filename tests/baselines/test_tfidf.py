@@ -5,6 +5,7 @@ turns red; leave the penalty out of the gradient and test_equals_the_optimum_tha
 """
 
 import json
+import tracemalloc
 from math import log, sqrt
 
 import numpy
@@ -50,6 +51,16 @@ def test_weights_by_hand():
     assert x[2, :3].tolist() == pytest.approx([value / sqrt(sum(v * v for v in row)) for value in row], rel=1e-6)
     assert x.square().sum(1).tolist() == pytest.approx([2] * 3, rel=1e-6)
     assert Vocabulary.of(texts).matrix(["zz", ""]).to_dense().abs().sum() == 0
+
+
+def test_the_counts_of_all_texts_are_never_held_at_once():
+    text, peaks = " ".join(map(str, range(1000, 1500))), []
+    for count in (2, 60):
+        tracemalloc.start()
+        Vocabulary.of([text] * count)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 2 * peaks[0]
 
 
 def test_the_vocabulary_is_the_training_rows(monkeypatch):

@@ -6,6 +6,7 @@ Deliberate break: let eval.py write the baseline's file with the model's labels,
 # ruff: noqa: F401, F811  (fixtures are imported by name and then named as arguments)
 
 import json
+import re
 
 import pytest
 
@@ -40,11 +41,12 @@ def without_encoder(monkeypatch):
     monkeypatch.setattr(sentences.importlib.util, "find_spec", lambda name: None)
 
 
-def test_a_regression_on_words_beside_the_run_where_there_is_no_encoder(world, tmp_path, monkeypatch):
+def test_a_regression_on_words_beside_the_run_where_there_is_no_encoder(world, package, tmp_path, monkeypatch):
     run, out = world.copy(world.run, tmp_path), tmp_path / "out"
     words = ("--run", run, "--data", world.test, "--draws", "50", "--out", out)
-    without_encoder(monkeypatch)
-    ended = call(evaluation.main, *words)
+    with monkeypatch.context() as here:
+        without_encoder(here)
+        ended = call(evaluation.main, *words)
     told = json.loads((out / "metrics.json").read_text())["baseline"]
     assert "a logistic regression on words (TF-IDF), learnt from the same 24 posts" in told["sentence"]
     assert told["sentence"] in " ".join(ended.out.split()) and "encoder" not in told["sentence"]
@@ -60,15 +62,20 @@ def test_a_regression_on_words_beside_the_run_where_there_is_no_encoder(world, t
     assert (out / "baseline.jsonl").read_bytes() == said
 
 
-def test_the_words_of_very_many_posts_are_counted_only_when_asked(world, tmp_path, monkeypatch):
+def test_the_words_of_very_long_or_many_posts_are_counted_only_when_asked(world, tmp_path, monkeypatch):
+    """A few thousand long posts take as much time and memory as many short ones, and test posts as much as others."""
     without_encoder(monkeypatch)
-    monkeypatch.setattr(beside, "MOST", 23)
+    asked = [json.loads(line)["text"] for line in world.test.read_text(encoding="utf-8").splitlines()]
+    monkeypatch.setattr(beside, "MOST", sum(map(len, asked)))
     words = ("--run", world.copy(world.run, tmp_path), "--data", world.test, "--draws", "0")
     ended = call(evaluation.main, *words, "--out", tmp_path / "out")
     assert ended.code == 0, ended.err
-    assert "no baseline stands beside it: the run has 24 training posts; ask for one with --baseline tfidf" in ended.out
+    assert "ask for one with --baseline tfidf" in ended.out and not (tmp_path / "out" / "baseline.jsonl").exists()
+    size, = re.findall(r"no baseline stands beside it: the training and test posts have ([\d,]+) char", ended.out)
     assert call(evaluation.main, *words, "--out", tmp_path / "2", "--baseline", "tfidf").code == 0
-    assert (tmp_path / "2" / "baseline.jsonl").exists() and not (tmp_path / "out" / "baseline.jsonl").exists()
+    monkeypatch.setattr(beside, "MOST", int(size.replace(",", "")))
+    assert call(evaluation.main, *words, "--out", tmp_path / "3").code == 0
+    assert (tmp_path / "2" / "baseline.jsonl").exists() and (tmp_path / "3" / "baseline.jsonl").exists()
 
 
 def test_where_the_training_posts_have_changed_the_run_stands_alone_unless_asked(world, package, tmp_path):
