@@ -55,7 +55,7 @@ class Worker:
         self.out, self.process = out, None
         write_json(out / "settings.json", {"out": str(out), "rehearse": rehearse})
 
-    def begin(self) -> str:
+    def begin(self, seconds: float = START) -> str:
         """Start the process and wait until it has imported what it needs; "" or what went wrong."""
         if self.process is not None and self.process.poll() is None:
             return ""
@@ -64,7 +64,8 @@ class Worker:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.card.parts", str(self.out / "settings.json")], cwd=ROOT,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, process_group=0)
-        return self._answer(START)
+        error = self._answer(seconds)
+        return f"its process did not begin: {error}" if error else ""
 
     def make(self, name: str, seconds: float) -> str:
         """Let it make a part; "" or what went wrong."""
@@ -90,7 +91,7 @@ class Worker:
     def stop(self) -> None:
         """End the process, if there is one, and those that it started: they would take the next parts' time."""
         if self.process is not None:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):  # macOS: of a group that has ended
                 os.killpg(self.process.pid, signal.SIGKILL)
             with suppress(subprocess.TimeoutExpired):  # of one that hangs in the card's driver
                 self.process.communicate(timeout=AROUND / 2)
@@ -122,12 +123,12 @@ def measure(options: GpuOptions, names: list[str], out: Path, began: float) -> N
             if name in left_out:
                 result["parts"][name] = {"title": part.title, "left_out": left_out[name], "figures": []}
             else:
-                worker.begin()  # which is no part's time; if it does not, the part says so
-                left = max(0.0, options.seconds - AROUND - (time.monotonic() - began))
+                end = began + options.seconds - AROUND
+                error = worker.begin(min(START, max(0.0, end - time.monotonic())))  # which is no part's time
                 # What earlier parts left over is shared among those that are to come.
-                share = left * part.seconds / planned
+                share = max(0.0, end - time.monotonic()) * part.seconds / planned
                 planned -= part.seconds
-                result["parts"][name] = one_part(worker, out, name, share)
+                result["parts"][name] = one_part(worker, out, name, share, error)
             result["seconds"] = round(time.monotonic() - began, 1)
             write_json(out / "gpu.json", result)
             write_page(out / "gpu.html", result)
@@ -141,12 +142,12 @@ def measure(options: GpuOptions, names: list[str], out: Path, began: float) -> N
         raise UserError(f"{len(wrong) + len(failed)} of the checks failed: {'; '.join([*failed, *wrong])[:1500]}")
 
 
-def one_part(worker: Worker, out: Path, name: str, seconds: float) -> dict:
-    """Make one part, print it, and return what is kept of it."""
+def one_part(worker: Worker, out: Path, name: str, seconds: float, error: str) -> dict:
+    """Make one part, print it, and return what is kept of it; `error`: why its process has not begun."""
     place = out / f"{name}.json"
     place.unlink(missing_ok=True)
     began = time.monotonic()
-    error = worker.make(name, seconds)
+    error = error or worker.make(name, seconds)
     figures = read_json(place) if place.exists() else []
     place.unlink(missing_ok=True)
     took = round(time.monotonic() - began, 1)

@@ -47,7 +47,8 @@ def test_who_is_stopped_takes_along_what_it_started(tmp_path, monkeypatch):
     """A test that hangs, a train.py: they would hold the card's memory, and its time."""
     os.mkfifo(tmp_path / "held")
     reader = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
-    worker = worker_that(tmp_path, monkeypatch, f"sleep 600 >held 2>/dev/null &\n{BEGUN}sleep 600\n")
+    worker = worker_that(tmp_path, monkeypatch, "exec 3>held\nsleep 600 >&3 2>/dev/null &\nexec 3>&-\n"
+                                                f"{BEGUN}sleep 600\n")
     assert worker.begin() == "" and not select.select([reader], [], [], 0)[0]
     assert worker.make("tests", 0.1) == "stopped after its 0.1 s"
     assert select.select([reader], [], [], 60)[0] and os.read(reader, 1) == b""  # nobody holds the other end any more
@@ -77,8 +78,9 @@ def test_parts_that_all_take_too_long_end_within_the_seconds_and_each_has_had_so
     now, given = [0.0], {}
 
     class Slow(gpu.Worker):
-        def begin(self):
-            now[0] += 15.0
+        def begin(self, seconds):
+            now[0] += min(seconds, 15.0)
+            return ""
 
         def make(self, name, seconds):
             now[0] += seconds
@@ -94,6 +96,26 @@ def test_parts_that_all_take_too_long_end_within_the_seconds_and_each_has_had_so
     assert rehearse or min(seconds / PARTS[name].seconds for name, seconds in given.items()) > 0.15
     assert read_json(tmp_path / "gpu.json")["seconds"] <= 480
     assert "The parts took 7 min " in (tmp_path / "gpu.html").read_text()
+
+
+def test_processes_that_do_not_begin_end_within_the_seconds_too(tmp_path, monkeypatch):
+    """A card's driver that hangs: each part waited for two of them, also when the time was up."""
+    now, waited = [0.0], []
+
+    class Hanging(gpu.Worker):
+        def _answer(self, seconds):
+            self.stop()
+            now[0] += seconds
+            waited.append(seconds)
+            return "stopped"
+
+    program = shell(tmp_path, "exec sleep 600\n")
+    monkeypatch.setattr(gpu, "sys", SimpleNamespace(executable=program, stdout=sys.stdout))
+    monkeypatch.setattr(gpu, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(gpu, "Worker", Hanging)
+    with pytest.raises(gpu.UserError, match="machine: its process did not begin: stopped"):
+        gpu.measure(gpu.GpuOptions(), list(PARTS), tmp_path, 0.0)
+    assert len(waited) == len(PARTS) and max(waited) == gpu.START and now[0] <= 480 - gpu.AROUND
 
 
 def test_what_the_page_is_read_for_comes_before_what_only_adds_to_it():
