@@ -38,14 +38,13 @@ def read_manifest(path: Path) -> dict[str, dict]:
     name that leads out of the manifest's folder."""
     if not path.exists():
         return {}
+    added = _added(path)  # first: another program may settle the two meanwhile
     check_plain(path)
     raw = read_json(path, LARGE)
     files = raw.get("files") if isinstance(raw, dict) and raw.get("schema") == 1 else None
-    if isinstance(files, dict) and (added := added_path(path)).exists():
-        with open_plain(added) as lines:
-            for line in whole_lines(lines):
-                with suppress(ValueError, TypeError):  # torn, on a disk that was full
-                    files |= json_value(line)
+    for line in added if isinstance(files, dict) else ():
+        with suppress(ValueError, TypeError):  # torn, on a disk that was full
+            files |= json_value(line)
     good = isinstance(files, dict) and all(
         isinstance(facts, dict) and all(type(facts.get(key)) is kind for key, kind in FACTS.items())
         and all(one == Path(str(one)).name for one in (name, facts.get("output", name)))
@@ -58,6 +57,17 @@ def read_manifest(path: Path) -> dict[str, dict]:
 def added_path(path: Path) -> Path:
     """Where the facts lie that a manifest does not hold yet."""
     return path.with_name(f".{path.name}.added")
+
+
+def _added(path: Path) -> list[bytes]:
+    """The lines of facts that a manifest does not hold yet."""
+    try:
+        with open_plain(added_path(path)) as lines:
+            return list(whole_lines(lines))
+    except UserError:
+        if added_path(path).exists():
+            raise
+        return []
 
 
 def _lock(path: Path) -> str:
@@ -88,12 +98,15 @@ def note_whole(path: Path, name: str, facts: Mapping) -> None:
 
 @contextmanager
 def settled(path: Path | None) -> Iterator[None]:
-    """At the block's end, also after an error, the manifest holds all facts by itself; None: there is none."""
+    """At the block's end, also after an error, the manifest holds all facts by itself; None: there is none.
+
+    Where it cannot be written, on a full disk, the lines go on holding them, and the block's own error is what is told.
+    """
     try:
         yield
     finally:
-        if path is not None and added_path(path).exists():
-            with hold(path.parent, PATIENCE, _lock(path)):
+        if path is not None and path.exists() and added_path(path).exists():
+            with suppress(OSError, UserError), hold(path.parent, PATIENCE, _lock(path)):
                 write_json(path, {"schema": 1, "files": read_manifest(path)})
                 added_path(path).unlink(missing_ok=True)
 

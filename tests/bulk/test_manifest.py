@@ -4,6 +4,7 @@ Deliberate break: in bulk/manifest.py let `note_whole` write the whole manifest 
 leave the line break ahead of an added line out.
 """
 
+import errno
 import json
 from pathlib import Path
 
@@ -58,6 +59,50 @@ def test_what_a_kill_left_is_read_and_goes_into_the_manifest(tmp_path):
     path.unlink()  # whoever removes the manifest removes what was added to it
     note_whole(path, "d.csv", FACTS)
     assert list(read_manifest(path)) == ["d.csv"] and not added_path(path).exists()
+
+
+def test_a_disk_that_is_full_in_the_end_hides_no_error_and_loses_nothing(tmp_path, monkeypatch):
+    def full(path, value):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = manifest_path(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        note_whole(path, name, FACTS)
+    monkeypatch.setattr(manifest, "write_json", full)
+    with pytest.raises(UserError, match="could not be written whole"), settled(path):
+        raise UserError("c.csv: could not be written whole (No space left on device)")
+    assert list(read_manifest(path)) == ["a.csv", "b.csv"]
+
+
+def test_who_reads_while_another_settles_misses_nothing(tmp_path, monkeypatch):
+    """Two programs label into one folder; a file that was missed would be labelled anew, or refused."""
+    path = manifest_path(tmp_path)
+    for name in ("a.csv", "b.csv", "c.csv"):
+        note_whole(path, name, FACTS)
+
+    def settling(read):
+        def late(*args):
+            found = read(*args)
+            monkeypatch.undo()
+            with settled(path):
+                pass
+            return found
+        return late
+
+    for name in ("read_json", "check_plain"):
+        monkeypatch.setattr(manifest, name, settling(getattr(manifest, name)))
+        assert list(read_manifest(path)) == ["a.csv", "b.csv", "c.csv"]
+        note_whole(path, "c.csv", FACTS)  # lines are there again
+
+
+def test_a_manifest_that_was_taken_away_does_not_come_back_empty(tmp_path):
+    path = manifest_path(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        note_whole(path, name, FACTS)
+    path.unlink()
+    with settled(path):
+        pass
+    assert not path.exists()
 
 
 def test_a_part_that_was_killed_on_another_machine_stands_in_no_others_way(tmp_path, monkeypatch):
