@@ -221,13 +221,19 @@ def verdict(models: list[Predictions], first: str, second: str) -> str:
         sides = [(first, shares[0]), (second, shares[1])]
         (better, its), (worse, others) = sides if test["difference"] > 0 else sides[::-1]
         ends = points(models[::-1] if test["difference"] > 0 else models)
-        return (f"{better} is right more often than {worse} ({its} and {others}): of the {apart} posts on which "
+        told = (f"{better} is right more often than {worse} ({its} and {others}): of the {apart} posts on which "
                 f"only one is right, {max(test['n01'], test['n10'])} go to it, p = {p:.3g}. It is ahead by "
                 f"{ends[0].lstrip('+')} to {ends[1].lstrip('+')} points (95 % interval).")
-    ends, one = points(models), f"{test['n10']} go to {first} and {test['n01']} to {second}, p = {p:.2g}"
-    where = f"of the {apart} posts on which only one is right, {one}" if apart else "both are right on the same posts"
-    return (f"No difference is shown ({' and '.join(shares)}): {where}. That is not to say that they are alike: "
-            f"{second} less {first} may be anything from {ends[0]} to {ends[1]} points (95 % interval).")
+    else:
+        ends, one = points(models), f"{test['n10']} go to {first} and {test['n01']} to {second}, p = {p:.2g}"
+        where = (f"of the {apart} posts on which only one is right, {one}" if apart
+                 else "both are right on the same posts")
+        told = (f"No difference is shown ({' and '.join(shares)}): {where}. That is not to say that they are alike: "
+                f"{second} less {first} may be anything from {ends[0]} to {ends[1]} points (95 % interval).")
+    if (p < 0.05) == (float(ends[0]) <= 0 <= float(ends[1])):
+        told += (" The interval is approximate: where it and the test differ on 0, as here, the test, which is exact, "
+                 "counts.")
+    return told
 
 
 def apart(first: Scored, second: Scored, keys: list[tuple[str, str]], count: int) -> Iterator[str]:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy
 import pytest
 
-from baselines.beside import Answers, beside, rows_of
+from baselines.beside import MOST, Answers, beside, rows_of
+from common.files import ROOT
 from data.codebook import load_codebook
 from data.posts import Post
 from report.beside import ahead, beside_section, beside_table, said
@@ -78,3 +79,7 @@ def test_words_follow_the_interval_alone(low, high, words, sign):
 
 def test_nothing_is_shown_without_a_baseline():
     assert beside_section(None) is None
+
+
+def test_the_readme_says_how_many_characters_are_counted_unasked():
+    assert f"For posts of more than {MOST:,} characters in all" in (ROOT / "README.md").read_text(encoding="utf-8")

@@ -78,6 +78,17 @@ def test_a_shown_difference_names_the_better_one(tmp_path):
     assert "may be anything from -18.5 to +18.5 points" in same  # 1.96 sqrt(2) / 15: no post differs, of thirteen
 
 
+def test_an_interval_that_says_otherwise_than_the_test_is_no_contradiction(tmp_path):
+    """Five of twenty posts go to one alone: p = 0.0625, and the interval is above 0."""
+    scored(tmp_path / "a", rows("-" * 5 + "+" * 15))
+    scored(tmp_path / "b", rows("+" * 20))
+    said = call(compare.main, "a", "b").out
+    assert "No difference is shown" in said and "from +1.2 to +44.3 points" in said
+    assert "where it and the test differ on 0, as here, the test, which is exact, counts" in said
+    scored(tmp_path / "c", rows("-" * 4 + "+" * 16))
+    assert "as here" not in call(compare.main, "c", "b").out
+
+
 def test_posts_of_one_alone_are_counted(tmp_path):
     scored(tmp_path / "a", rows("++++"))
     scored(tmp_path / "b", [*rows("+++"), ("9", "de", "pro", "pro", 0.9)])
