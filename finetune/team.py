@@ -20,7 +20,7 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 from finetune.loop import Trainer
 from finetune.resume import FREE_ON_RESUME
 
@@ -47,12 +47,14 @@ def _number(name: str) -> int:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Around what all processes do at once. Raises `UserError` where one of them is not there any more."""
+    """Around what all processes do at once. Raises `UserError` where one of them is not there any more, with PyTorch's
+    words: where they cannot reach each other, no process has an error of its own."""
     try:
         yield
     except RuntimeError as error:  # gloo's are of no narrower kind
         raise UserError("another of the processes has ended, and its own error says why; if the run had begun, "
-                        "--resume continues it") from error
+                        f"--resume continues it (PyTorch says: {one_line(str(error).partition(chr(10))[0], 200)})"
+                        ) from error
 
 
 class Team:
