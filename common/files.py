@@ -186,6 +186,16 @@ def write_json(path: str | Path, value) -> None:
         handle.write("\n")
 
 
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk, where the system lets a folder be opened."""
+    with suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits; a file that cannot be read is a `UserError`."""
     try:

@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import sha256_file
+from common.files import sha256_file, sync_folder
 from common.leftovers import patiently
 from common.lock import is_at, open_locked
 from common.reading import check_plain, json_value, open_to_write, whole_lines
@@ -83,12 +83,14 @@ class GrowingFile:
             raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
         try:
             journal_bytes = self._go_on() if self.resume else 0
+            self._require(is_at(self._rows, rows))  # and not put in its place meanwhile
             self._rows.truncate(self._bytes)
             self._journal.truncate(journal_bytes)
         except BaseException:
             self._close()
             if is_taken_back:
-                os.rename(rows, self.path)
+                with suppress(FileNotFoundError):  # another has taken them
+                    os.rename(rows, self.path)
             raise
         return self
 
@@ -119,8 +121,7 @@ class GrowingFile:
                     self._check_alone()
                 digest = self._was_whole or self._put()
                 if self.resume:  # else nothing that a power cut takes is gone on with
-                    with suppress(OSError):  # the file is whole; not every system lets a folder be opened
-                        _sync_folder(self.path.parent)
+                    sync_folder(self.path.parent)
                 self.whole({"counts": dict(self.counts), "sha256": digest})
                 is_whole = True
         except OSError as error:
@@ -128,7 +129,8 @@ class GrowingFile:
         finally:
             self._close()
             if self._is_ours and (is_whole or not self.is_kept):
-                for path in partial_files(self.path):
+                # Rows that were renamed are not there; if they are, another has taken them back, to go on with.
+                for path in partial_files(self.path)[is_whole and self._is_plain :]:
                     path.unlink(missing_ok=True)
 
     def _put(self) -> str:
@@ -137,17 +139,20 @@ class GrowingFile:
         if self._is_plain:
             self._rows.close()
             patiently(os.replace, rows, self.path)
+            with suppress(FileNotFoundError):  # taken back already
+                self._require(self.path.stat().st_size == self._bytes)
             return self._hash.hexdigest()
         beside = self.path.with_name(f".{self.path.name}.whole.partial")
         try:
             with open_to_write(beside, "wb") as handle:
                 finish(rows, handle, self.path, self.reals)
+                self._check_alone()
                 handle.flush()
                 os.fsync(handle.fileno())
             digest = sha256_file(beside)
             self._list([self._line() | {"whole": digest}])
             patiently(os.replace, beside, self.path)
-        except OSError:
+        except (OSError, UserError):
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
             raise
@@ -215,7 +220,11 @@ class GrowingFile:
 
     def _check_alone(self) -> None:
         """Raise `UserError` where another program has written here or put the file in its place."""
-        if not is_at(self._rows, partial_files(self.path)[0]) or os.fstat(self._rows.fileno()).st_size != self._bytes:
+        self._require(is_at(self._rows, partial_files(self.path)[0])
+                      and os.fstat(self._rows.fileno()).st_size == self._bytes)
+
+    def _require(self, is_alone: bool) -> None:
+        if not is_alone:
             self._is_ours = False
             raise self._taken()
 
@@ -230,14 +239,6 @@ class GrowingFile:
         for handle in (self._rows, self._journal):
             with suppress(OSError):  # what could not be flushed has been reported
                 handle.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _counts(value) -> Counter:

@@ -9,6 +9,7 @@ import pytest
 
 from common import lock
 from common.errors import UserError
+from data import growing
 from data.growing import GrowingFile, partial_files
 
 ROWS = [[{"id": number}] for number in range(4)]
@@ -64,3 +65,31 @@ def test_a_file_that_is_in_its_place_is_not_added_to(tmp_path):
         second.add(ROWS[1])
     second.__exit__(UserError, None, None)
     assert ids(path) == [0] and list(tmp_path.iterdir()) == [path] and told[0]["counts"] == {"rows": 1}
+
+
+def test_rows_that_another_takes_back_meanwhile_are_not_removed(tmp_path):
+    """Noting a file that is in its place takes a while; the second goes on with it then. Deliberate break: let
+    `__exit__` unlink both files."""
+    path, second = tmp_path / "a.jsonl", []
+    with GrowingFile(path, {}, resume=True,
+                     whole=lambda facts: second.append(GrowingFile(path, {}, resume=True).__enter__())) as first:
+        first.add(ROWS[0])
+    second[0].__exit__(None, None, None)
+    assert ids(path) == [0] and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_one_that_begins_while_the_first_ends_leaves_no_empty_file_that_is_called_whole(tmp_path, monkeypatch, name):
+    """Deliberate break: leave what `_put` requires out."""
+    path, told, done = tmp_path / name, [], "finish" if name.endswith("gz") else "patiently"
+    last = getattr(growing, done)
+
+    def late(*given):
+        with open(partial_files(path)[0], "rb+") as second:
+            second.truncate(0)  # as one without --resume begins
+        last(*given)
+
+    monkeypatch.setattr(growing, done, late)
+    with pytest.raises(UserError, match=TAKEN), GrowingFile(path, {}, whole=told.append) as first:
+        first.add(ROWS[0])
+    assert not told
