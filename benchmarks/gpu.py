@@ -106,6 +106,7 @@ def main(argv: list[str]) -> None:
     names = chosen(options)
     out = Path(options.out).resolve()
     check_place(out / "gpu.json", "--out")
+    signal.signal(signal.SIGTERM, lambda *_: exit(143))  # else the parts' process would go on, on the card
     with making(out):
         measure(options, names, out, began)
 

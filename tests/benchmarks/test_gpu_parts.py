@@ -7,6 +7,7 @@ kill the process alone, keep the process after an error, or leave `AROUND` out.
 
 import os
 import select
+import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -17,7 +18,8 @@ from benchmarks import gpu
 from benchmarks.card import suite, usual
 from benchmarks.card.parts import PARTS
 from benchmarks.card.state import State
-from common.files import read_json
+from common.files import ROOT, read_json
+from tests import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
 BEGUN = "echo '{\"error\": \"\"}'\n"
@@ -52,6 +54,28 @@ def test_who_is_stopped_takes_along_what_it_started(tmp_path, monkeypatch):
     assert worker.begin() == "" and not select.select([reader], [], [], 0)[0]
     assert worker.make("tests", 0.1) == "stopped after its 0.1 s"
     assert select.select([reader], [], [], 60)[0] and os.read(reader, 1) == b""  # nobody holds the other end any more
+    os.close(reader)
+
+
+STOPPED = """
+import sys
+from types import SimpleNamespace
+from benchmarks import gpu
+gpu.sys, gpu.chosen = SimpleNamespace(executable=sys.argv[1], stdout=sys.stdout), lambda options: ["machine"]
+gpu.run_program(gpu.main, sys.argv[2:])
+"""
+
+
+def test_a_time_limit_from_outside_stops_the_parts_too(tmp_path):
+    """`timeout 600 python -m benchmarks.gpu` left a process on the card: it is of another group."""
+    os.mkfifo(tmp_path / "held")
+    reader = os.open(tmp_path / "held", os.O_RDONLY | os.O_NONBLOCK)
+    program = shell(tmp_path, f"exec 3>held\necho begun >&3\n{BEGUN}sleep 600\n")
+    process = subprocess.Popen([sys.executable, "-c", STOPPED, program, "--out", str(tmp_path / "out")], cwd=ROOT)
+    assert select.select([reader], [], [], PATIENCE)[0] and os.read(reader, 99) == b"begun\n"
+    process.terminate()
+    assert process.wait(PATIENCE) == 143
+    assert select.select([reader], [], [], 60)[0] and os.read(reader, 1) == b""
     os.close(reader)
 
 
