@@ -1,13 +1,14 @@
 """A simple method beside the fine-tuned model, in words and as a table: who is ahead, and whether that can be said.
 
-What is said follows the interval of the difference on the same posts alone: ahead if it excludes zero, else close to
-each other. It is the part `baseline` of metrics.json that is read here (`baselines.beside` makes it).
+What is said follows the interval of the difference on the same posts alone: ahead if it excludes zero, else that no
+difference can be shown. It is the part `baseline` of metrics.json that is read here (`baselines.beside` makes it).
 """
 
 from collections.abc import Mapping
 
 from common.terminal import table
 from report.markup import Html, grid, tag
+from report.pictures import two
 from report.words import counted, number
 
 FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "topic.macro_f1": "topic macro-F1"}
@@ -47,26 +48,31 @@ def ahead(figure: Mapping) -> int | None:
 
 
 def _interval(figure: Mapping) -> str:
-    if figure["low"] is None:
-        return "" if figure["value"] is None else f"{figure['value']:+.3f}".replace("-", "−")
     return f" ({figure['value']:+.3f}, {figure['low']:+.3f} to {figure['high']:+.3f})".replace("-", "−")
 
 
 def lines_of(found: Mapping) -> list[list[str]]:
-    """Rows under `header`."""
+    """Rows under `header`, and the difference's interval."""
     rows = []
     for part, cell in found["cells"].items():
         for key, name in FIGURES.items():
             if key in cell:
                 rows.append([PARTS[part] if key == "accuracy" else "", f"{cell['n']:,}" if key == "accuracy" else "",
                              name, number(cell[key]["tuned"]), number(cell[key]["baseline"]),
-                             _interval(cell[key]).strip(" ()")])
+                             *_parts(cell[key])])
     return rows
+
+
+def _parts(figure: Mapping) -> tuple[str, str]:
+    """The difference, and its interval where it has one."""
+    value = "" if figure["value"] is None else f"{figure['value']:+.3f}"
+    ends = "" if figure["low"] is None else f"[{figure['low']:+.3f}, {figure['high']:+.3f}]"
+    return value.replace("-", "−"), ends.replace("-", "−")
 
 
 def beside_table(found: Mapping) -> str:
     """The table as text."""
-    return table(header(found), lines_of(found))
+    return table([*header(found), "95 % interval"], lines_of(found))
 
 
 def beside_section(found: Mapping | None) -> Html | None:
@@ -79,7 +85,10 @@ def beside_section(found: Mapping | None) -> Html | None:
              f"{counted(found['rows'], 'post')}, any that chose its adapter included. The difference is fine-tuned "
              "less the other, with its interval over the same test posts; how another seed would come out is not part "
              "of it.")
+    body: list = []
+    for part, posts, *figures, value, ends in lines_of(found):
+        body += [f"{part}: {posts} posts"] if part else []
+        body.append([*figures, two(value, ends)])
     return tag("section", tag("h2", title),
-               grid(title, ["languages", *header(found)[1:]], lines_of(found),
-                    numbers=[False, True, False, True, True, True], class_="wide"),
+               grid(title, header(found)[2:], body, class_="wide"),
                tag("p", words, class_="note"))
