@@ -43,7 +43,7 @@ class GpuOptions:
     """Options of this program."""
 
     out: str = option("runs/gpu", "folder of gpu.json and gpu.html", metavar="DIR")
-    seconds: float = option(480.0, "for all parts together; each gets its share", above=0)
+    seconds: float = option(480.0, "for all parts together; each gets its share", above=AROUND)
     part: list[str] = option((), "these parts only (default: all)", metavar="NAME")
     rehearse: bool = option(False, "tiny shapes on a CPU: what the code does, not how fast it is")
 

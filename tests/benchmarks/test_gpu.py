@@ -57,12 +57,19 @@ def test_everything_that_is_checked_holds_where_device_and_reference_are_the_sam
     assert len(checks) > 40 and all(figure["met"] for figure in checks)
 
 
-def test_a_part_that_fails_or_takes_too_long_is_kept_and_the_next_one_is_made(tmp_path, capsys):
-    with pytest.raises(UserError, match="machine: stopped after its"):
-        gpu.main(["--rehearse", "--out", str(tmp_path), "--part", "machine,large", "--seconds", "0.2"])
+def test_a_part_that_fails_or_takes_too_long_is_kept_and_the_next_one_is_made(tmp_path, monkeypatch):
+    make = gpu.Worker.make
+    monkeypatch.setattr(gpu.Worker, "make", lambda worker, name, seconds: make(worker, name, 0.01))
+    with pytest.raises(UserError, match=r"machine: stopped after its 0\.0 s; large: stopped"):
+        gpu.main(["--rehearse", "--out", str(tmp_path), "--part", "machine,large"])
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert list(found["parts"]) == ["machine", "large"]
     assert "Did not end as planned" in (tmp_path / "gpu.html").read_text()
+
+
+def test_seconds_that_no_part_would_get_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"--seconds: 10\.0 must be above 12\.0"):
+        gpu.main(["--rehearse", "--out", str(tmp_path), "--seconds", "10"])
 
 
 def test_without_a_card_it_says_so(tmp_path, monkeypatch):
