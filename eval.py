@@ -4,7 +4,7 @@
     python eval.py                                                     the newest run on the sample test posts
     python eval.py --run runs/mine --data test.csv --out runs/mine/test
     python eval.py --predictions labels.jsonl --data test.jsonl        labels made elsewhere, joined by id
-    python eval.py --run runs/mine --baseline tfidf                    with what a regression on words would have said
+    python eval.py --run runs/mine --baseline encoder                  beside an encoder's regression, not one on words
 """
 
 from dataclasses import dataclass, field

@@ -50,8 +50,8 @@ class BaselineOptions:
         return self.baseline in ("encoder", "tfidf") or self.encoder is not None
 
     def wants_baseline(self) -> bool:
-        """Whether a baseline is asked for, or not ruled out."""
-        return self.asks_for_baseline() or self.baseline == "auto"
+        """Whether a baseline is not ruled out."""
+        return self.baseline != "none"
 
     def takes_encoder(self) -> bool:
         """Whether the baseline is an encoder's, and not one on words."""

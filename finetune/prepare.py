@@ -192,10 +192,12 @@ def unchained(together: Split, apart: Split) -> tuple[Split, list[str]]:
     them go apart: the second, without the validation posts whose text is in training, if any are left.
     """
     texts = TrainingTexts.of(apart.first)
-    copies = [post for post in apart.second if texts.hold(post.text)]
-    if apart.is_chained or len(copies) == len(apart.second):
+    sides: tuple[list, list] = ([], [])
+    for post in apart.second:
+        sides[texts.hold(post.text)].append(post)
+    kept, copies = sides
+    if apart.is_chained or not kept:
         return together, together.warnings()
-    kept = [post for post in apart.second if not texts.hold(post.text)]
     return replace(apart, second=kept, left_out=copies), [
         f"  copies of one text may be on both, or {together.largest:,} of {len(together.first + together.second):,} "
         f"posts would be one group; {len(copies):,} that training has, too, are left out of validation",
