@@ -78,8 +78,8 @@ def make_run(work: Path, base: Path) -> tuple[float, int]:
     posts = {json.loads(line)["label"]: line for line in lines}
     (work / "posts.jsonl").write_text("\n".join(posts.values()) + "\n", encoding="utf-8")
     seconds, peak, _ = measure([str(ROOT / "train.py"), "--model", str(base), "--data", str(work / "posts.jsonl"),
-                                "--out", str(work / "run"), "--batch-size", "1", "--max-steps", "1", "--validation",
-                                "0"])  # fmt: skip
+                                "--out", str(work / "run"), "--quantize", "nf4", "--batch-size", "1", "--max-steps",
+                                "1", "--validation", "0"])  # fmt: skip
     tensors, generator = load_file(work / "run" / "adapter" / TENSORS), torch.Generator().manual_seed(0)
     for name in sorted(tensors):
         if ".lora_B." in name:
