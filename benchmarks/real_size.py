@@ -108,7 +108,8 @@ def main(argv: list[str]) -> None:
     jobs = {
         "load as NF4": ["-c", load],
         "load, train 3 steps of one post": ["train.py", "--model", str(checkpoint), "--data", str(four), "--out",
-                                            str(run), "--batch-size", "1", "--max-steps", "3", "--validation", "0"],
+                                            str(run), "--quantize", "nf4", "--batch-size", "1", "--max-steps", "3",
+                                            "--validation", "0"],
         "load, label ten posts": ["classify.py", "--run", str(run), "--input", str(ten)],
     }
     rows = []
