@@ -60,8 +60,9 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
     def flush():
         for line in map(figures, waiting):
             if not all(math.isfinite(line.get(key) or 0.0) for key in ("loss", "grad_norm")):
+                wider = ", or --dtype float32" if trainer.model.dtype == torch.float16 else ""  # others reach as far
                 raise NotFinite(f"step {line['step']}: the loss is {line['loss']} and its gradient's norm "
-                                f"{line['grad_norm']}; try a smaller --learning-rate, or --dtype float32")
+                                f"{line['grad_norm']}; try a smaller --learning-rate{wider}")
             log(line)
         waiting.clear()
 

@@ -24,10 +24,10 @@ from tests.finetune.test_loop import gradients, make_model, make_rows, trainer
 ROUNDED = 2e-2
 
 
-def half(**more):
-    """A trainer in float16, and the rows that it has."""
+def half(dtype=torch.float16, **more):
+    """A trainer in float16, or another dtype."""
     rows, prefix = make_rows(4)
-    return trainer(make_model(torch.float16), rows, prefix, 60, **more)
+    return trainer(make_model(dtype), rows, prefix, 60, **more)
 
 
 def times(monkeypatch, factors) -> None:
@@ -145,6 +145,8 @@ def test_what_no_scale_makes_finite_ends_the_run(monkeypatch):
     times(monkeypatch, [1e30])
     with pytest.raises(NotFinite, match=r"step 1: the loss is .* norm (inf|nan); .*--dtype float32"):
         ended(half(steps=2))
+    with pytest.raises(NotFinite, match="step 1: .* smaller --learning-rate$"):  # float32 is told to try nothing wider
+        ended(half(steps=2, dtype=torch.float32))
 
 
 def test_a_resumed_run_goes_on_to_the_bit():
