@@ -22,6 +22,8 @@ FOREIGN = {  # first bytes of files that are often taken for text tables
     b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV UTF-8",
     b"PAR1": "is a parquet file; name it .parquet",
+    **dict.fromkeys((b"\xff\xfe\0\0", b"\0\0\xfe\xff"),  # byte order marks, the first as UTF-16's and NUL
+                    "is UTF-32 text; save it as UTF-8, or: iconv -f UTF-32 -t UTF-8 {name} > {utf8}"),
 }
 
 
@@ -78,14 +80,14 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
                 ) from error
             if not line:
                 return
-            if offset == 0 and line.startswith(UTF_16):
-                handle.seek(0)
-                handle = io.BufferedReader(_AsUtf8(handle))
-                continue
             if offset == 0:
                 foreign = next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None)
                 if foreign:
                     raise UserError(f"{path}: {foreign.format(**_names(path))}")
+            if offset == 0 and line.startswith(UTF_16):
+                handle.seek(0)
+                handle = io.BufferedReader(_AsUtf8(handle))
+                continue
             if row != place.row:  # else the row goes on in a further line
                 row, taken = place.row, 0
             taken += len(line)

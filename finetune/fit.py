@@ -60,7 +60,7 @@ def fit(trainer: Trainer, watch: Watch, *, evaluate, on_best, save, log, show, e
     def flush():
         for line in map(figures, waiting):
             if not all(math.isfinite(line.get(key) or 0.0) for key in ("loss", "grad_norm")):
-                wider = ", or --dtype float32" if trainer.model.dtype == torch.float16 else ""  # others reach as far
+                wider = ", or --dtype float32" if "scale" in line else ""  # a step in float16; the others reach as far
                 raise NotFinite(f"step {line['step']}: the loss is {line['loss']} and its gradient's norm "
                                 f"{line['grad_norm']}; try a smaller --learning-rate{wider}")
             log(line)

@@ -19,11 +19,12 @@ from data.posts import Columns
 from data.readers import read_posts
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le"])
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16-le", "utf-32", "utf-32-be with its mark"])
 def test_the_command_for_another_encoding_works_from_any_folder(tmp_path, encoding):
     path = tmp_path / "a folder" / "my posts.csv"
     path.parent.mkdir()
-    path.write_bytes("id,text,label\r\n1,Müllabfuhr für alle,neutral\r\n2,b,neutral\r\n".encode(encoding))
+    mark, encoding = "\ufeff" * encoding.endswith("mark"), encoding.split()[0]
+    path.write_bytes((mark + "id,text,label\r\n1,Müllabfuhr für alle,neutral\r\n2,b,neutral\r\n").encode(encoding))
     with pytest.raises(UserError) as error:
         read_posts([path], Columns(), load_codebook())
     command = re.search(r"or: (iconv .*)", str(error.value))[1]

@@ -145,7 +145,7 @@ def test_what_no_scale_makes_finite_ends_the_run(monkeypatch):
     times(monkeypatch, [1e30])
     with pytest.raises(NotFinite, match=r"step 1: the loss is .* norm (inf|nan); .*--dtype float32"):
         ended(half(steps=2))
-    with pytest.raises(NotFinite, match="step 1: .* smaller --learning-rate$"):  # float32 is told to try nothing wider
+    with pytest.raises(NotFinite, match=r"smaller --learning-rate$"):  # float32 is told nothing wider
         ended(half(steps=2, dtype=torch.float32))
 
 
