@@ -127,17 +127,20 @@ def spread(work: Folder, begin, whole: dict, kills: int, seed: int, count: int =
         until = before + draw.randint(1, 2 * count // kills)
         moment = draw.uniform(0, start)
         process = begin(work.folder, work.program, work.words(), 0, window)
-        while process.exitcode is None and not (in_start and time.monotonic() - began > moment):
-            time.sleep(0.02)
-            now = rows_so_far(work)
-            if now > before:
-                start = time.monotonic() - began if now - before <= window else start
-                if now >= until:
-                    time.sleep(draw.uniform(0, 0.1))
-                    break
-        if process.exitcode is None:
-            process.kill()
-            process.join()
+        try:
+            while process.exitcode is None and not (in_start and time.monotonic() - began > moment):
+                time.sleep(0.02)
+                now = rows_so_far(work)
+                if now > before:
+                    start = time.monotonic() - began if now - before <= window else start
+                    if now >= until:
+                        time.sleep(draw.uniform(0, 0.1))
+                        break
+        finally:  # also of a test that failed: the next one has the same folder
+            if was_killed := process.exitcode is None:
+                process.kill()
+                process.join()
+        if was_killed:
             kept.append(rows_so_far(work))
             print(kept[-1], end=" ", flush=True)
         assert process.exitcode in (0, -signal.SIGKILL), (work.folder / "said.txt").read_text()[-3000:]
@@ -158,8 +161,9 @@ def rows_so_far(work: Folder) -> int:
             found = json.loads(lines[-1]) if len(lines) > 1 else {}
             counts[path.name.removeprefix(".").removesuffix(".done.partial")] = found.get("counts", {}).get("rows", 0)
     for path in out.glob("manifest*.json"):
-        for name, facts in json.loads(path.read_text())["files"].items():
-            counts[name] = facts["counts"].get("rows", 0)
+        with contextlib.suppress(FileNotFoundError):  # the parts have just been joined
+            counts |= {name: facts["counts"].get("rows", 0)
+                       for name, facts in json.loads(path.read_text())["files"].items()}
     return sum(counts.values())
 
 
