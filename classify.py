@@ -262,7 +262,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
                 raise UserError(f"{job.source}: has changed while it was being labelled; label it again")
     except KeyboardInterrupt:
         if file.is_kept and not options.pipes:
-            again = "" if options.resume else " with --resume"
+            again = "" if options.resume else f" with --resume{', without --overwrite,' * options.overwrite}"
             print(f"{file.counts['rows']:,} rows are kept; the same command{again} continues", file=sys.stderr)
         raise
     counts, seconds = file.counts, time.perf_counter() - began

@@ -139,6 +139,7 @@ def check_place(path: str | Path, option: str) -> None:
     path = Path(path)
     check_path(path)
     check_replaceable(path, f"{option} {path}")
+    check_closed(path, f"{option} {path}")
     if path.exists() and path.samefile(Path.cwd()):  # and nothing is renamed into its place
         raise UserError(f"{option} {path}: is the working folder itself; name a place in it")
     clear(path.parent, path.name)
@@ -154,6 +155,22 @@ def check_replaceable(path: Path, named: str) -> None:
     from all programs of the machine."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise UserError(f"{named}: is a pipe or a device, which a file would replace; name a plain file")
+
+
+def check_closed(path: Path, named: str) -> None:
+    """Raise `UserError` where another program, such as a spreadsheet, has a file open that is to be replaced, or one of
+    a folder's. Windows refuses to rename such a file, even to the name that it has; elsewhere that does nothing."""
+    files = [path]
+    with suppress(OSError):  # a folder that may not be listed
+        files = [one for one in (path.iterdir() if path.is_dir() else files) if one.is_file()]
+    for one in files:
+        try:
+            patiently(os.rename, one, one)
+        except PermissionError as error:
+            raise UserError(f"{named}: another program has {one.name} open; close it there, or choose another place"
+                            ) from error
+        except OSError:  # none is there
+            pass
 
 
 def check_file(path: str | Path | None, option: str, others: Mapping[str, str | Path | None] | None = None) -> None:

@@ -1,7 +1,7 @@
 """What Windows refuses: a library without a name, and names that change while a program has their file open.
 
 Deliberate break: in common/leftovers.py let `_swap` ask for a library on every system, or let `patiently` give up at
-once, or never.
+once, or never. In data/growing.py let `__exit__` remove the rows of a file that could not be put in its place.
 """
 
 import ctypes
@@ -9,10 +9,10 @@ import os
 
 import pytest
 
-from common import leftovers
+from common import leftovers, terminal
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write
-from data.growing import GrowingFile
+from common.files import atomic_folder, atomic_write, check_place
+from data.growing import GrowingFile, partial_files
 
 
 @pytest.fixture
@@ -68,6 +68,39 @@ def test_one_that_stays_open_is_told_and_nothing_is_left(tmp_path, windows, monk
             atomic_write(tmp_path / "a") as handle:
         handle.write("text")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["b.csv", "c.csv.gz"])
+def test_rows_whose_place_a_spreadsheet_has_open_are_kept(tmp_path, windows, monkeypatch, name):
+    monkeypatch.setattr(leftovers, "PATIENCE", 0.1)
+    path = tmp_path / name
+    windows[name] = 10**9
+    with pytest.raises(UserError, match=r"close it in the program that has it open, and run .* --resume"), \
+            GrowingFile(path, {}) as file:
+        file.add([{"id": "1"}])
+    assert sorted(os.listdir(tmp_path)) == sorted(one.name for one in partial_files(path))
+    windows.clear()
+    with GrowingFile(path, {}, resume=True) as file:
+        assert file.counts["rows"] == 1
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_place_that_a_spreadsheet_has_open_is_told_before_the_work(tmp_path, windows, monkeypatch):
+    monkeypatch.setattr(leftovers, "PATIENCE", 0.1)
+    write_folder(tmp_path / "out", "text")
+    for place in (tmp_path / "out", tmp_path / "out" / "a"):
+        check_place(place, "--out")
+        windows["a"] = 10**9
+        with pytest.raises(UserError, match=r"--out .*out.*: another program has a open; close it there"):
+            check_place(place, "--out")
+        windows.clear()
+
+
+@pytest.mark.parametrize(("word", "quoted"), [
+    ("runs\\mine", "runs\\mine"), ("C:\\Jürgen Müller\\mine", '"C:\\Jürgen Müller\\mine"'), ("it's", '"it\'s"'),
+    ("it's $5", "'it''s $5'"), ("a,b", '"a,b"'), ("@posts", '"@posts"')])
+def test_a_command_is_quoted_as_powershell_takes_it(windows, word, quoted):
+    assert terminal.command("eval.py", word) == f"{terminal.this_python()} eval.py {quoted}"
 
 
 def test_elsewhere_a_refusal_is_one(tmp_path, windows, monkeypatch):
