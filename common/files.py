@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and hashes that say which bytes were used."""
 
+import glob
 import hashlib
 import json
 import os
@@ -28,6 +29,14 @@ def find_path(path: str | Path) -> Path:
         if place.exists():
             return place
     return Path(path)
+
+
+def matching(name: str) -> list[Path]:
+    """The files that a pattern means, in order: a shell of Windows leaves that to the program. None where `name` is no
+    pattern, or there is something of that very name."""
+    if not glob.has_magic(name) or find_path(name).exists():
+        return []
+    return sorted(Path(file) for file in glob.glob(name, recursive=True) if os.path.isfile(file))
 
 
 def place_key(path: str | Path) -> str:
