@@ -75,7 +75,7 @@ def _opened(new: Path, path: Path, mode: str):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear(path.parent, path.name)
-        return open_to_write(new, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""}))
+        return open_to_write(new, mode)
     except OSError as error:
         raise UserError(f"{meant(path)}: cannot be written ({error.strerror}); choose another place") from error
 

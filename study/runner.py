@@ -132,7 +132,7 @@ class Runner:
         if (run / "run.json").exists():
             words = ["--resume", "--out", str(run)]
         command = [sys.executable, "-X", "utf8", str(ROOT / "study" / "child.py"), *words]  # its log is read as that
-        with open_to_write(folder / "train.log", "w", encoding="utf-8") as log:
+        with open_to_write(folder / "train.log", "w") as log:
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
         with child:  # its input stays open, and empty, for as long as this process lives
             self._children.add(child)

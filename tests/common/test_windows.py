@@ -4,6 +4,7 @@ Deliberate break: in common/leftovers.py let `_swap` ask for a library on every 
 once, or never. In data/growing.py let `__exit__` remove the rows of a file that could not be put in its place.
 """
 
+import ast
 import ctypes
 import os
 
@@ -11,7 +12,7 @@ import pytest
 
 from common import leftovers, terminal
 from common.errors import UserError
-from common.files import atomic_folder, atomic_write, check_place
+from common.files import ROOT, atomic_folder, atomic_write, check_place
 from data.growing import GrowingFile, partial_files
 
 
@@ -101,6 +102,30 @@ def test_a_place_that_a_spreadsheet_has_open_is_told_before_the_work(tmp_path, w
     ("it's $5", "'it''s $5'"), ("a,b", '"a,b"'), ("@posts", '"@posts"')])
 def test_a_command_is_quoted_as_powershell_takes_it(windows, word, quoted):
     assert terminal.command("eval.py", word) == f"{terminal.this_python()} eval.py {quoted}"
+
+
+def test_text_has_one_encoding_and_the_same_line_ends_everywhere():
+    """What is not said is cp1252 there, and two signs at the end of a line. Benchmarks are for Linux."""
+    found = set()
+    for path in ROOT.rglob("*.py"):
+        place = path.relative_to(ROOT)
+        if place.parts[0] not in (".venv", "tests", "benchmarks"):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            found |= {(place.as_posix(), word) for call in ast.walk(tree) if isinstance(call, ast.Call)
+                      for word in unsaid(call)}
+    assert found == {("finetune/team.py", "newline")}  # of os.devnull
+
+
+def unsaid(call: ast.Call) -> set[str]:
+    """What a call that opens a file as text leaves to the system."""
+    name, modes = ast.unparse(call.func), []
+    if name == "open":
+        given = ast.walk(call.args[1]) if call.args[1:] else [ast.Constant("r")]
+        modes = [each.value for each in given if isinstance(each, ast.Constant)]
+    elif name.endswith((".read_text", ".write_text")):
+        modes = "w" if "write" in name else "r"
+    words = {"encoding", *(["newline"] if set("wax") & set("".join(modes)) else [])}
+    return words - {word.arg for word in call.keywords} if any("b" not in mode for mode in modes) else set()
 
 
 def test_elsewhere_a_refusal_is_one(tmp_path, windows, monkeypatch):
