@@ -6,11 +6,12 @@ once, or never. In data/growing.py let `__exit__` remove the rows of a file that
 
 import ast
 import ctypes
+import errno
 import os
 
 import pytest
 
-from common import leftovers, terminal
+from common import errors, leftovers, terminal
 from common.errors import UserError
 from common.files import ROOT, atomic_folder, atomic_write, check_place
 from data.growing import GrowingFile, partial_files
@@ -126,6 +127,18 @@ def unsaid(call: ast.Call) -> set[str]:
         modes = "w" if "write" in name else "r"
     words = {"encoding", *(["newline"] if set("wax") & set("".join(modes)) else [])}
     return words - {word.arg for word in call.keywords} if any("b" not in mode for mode in modes) else set()
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_no_defect(windows, monkeypatch):
+    muted = []
+    monkeypatch.setattr(errors, "_mute_stdout", lambda: muted.append(True))
+
+    def main(argv):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    with pytest.raises(SystemExit) as ended:
+        errors.run_program(main, [])
+    assert ended.value.code == 141 and muted
 
 
 def test_elsewhere_a_refusal_is_one(tmp_path, windows, monkeypatch):
