@@ -80,7 +80,7 @@ class ClassifyOptions(ColumnOptions, SheetOptions, BulkOptions, LabelOptions, Ma
 
     run: str | None = option(None, "folder of the run (default: the newest in runs/)", metavar="DIR")
     input: list[str] = option(("data/samples/test.jsonl",), "posts: .jsonl, .csv, .tsv (also .gz) or .parquet; several "
-                              "files, patterns, folders; - is standard input", metavar="FILE")
+                              "files, patterns, folders; - is standard input", metavar="PATH")
     output: str | None = option(None, f"where the labels go: {', '.join(OUTPUT_FORMATS)}, also .gz; of several inputs "
                                 "a folder, with a file for each; - is standard output (default: in the run, named "
                                 "after the input)", metavar="FILE")
@@ -262,7 +262,7 @@ def label(labeller: Labeller, file: GrowingFile, job: Job, notes: Notes, kept: l
                 raise UserError(f"{job.source}: has changed while it was being labelled; label it again")
     except KeyboardInterrupt:
         if file.is_kept and not options.pipes:
-            again = "" if options.resume else " with --resume"
+            again = "" if options.resume else f" with --resume{', without --overwrite,' * options.overwrite}"
             print(f"{file.counts['rows']:,} rows are kept; the same command{again} continues", file=sys.stderr)
         raise
     counts, seconds = file.counts, time.perf_counter() - began

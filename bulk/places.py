@@ -142,14 +142,15 @@ def check_output(job: Job, options) -> None:
         raise UserError(f"--output {output}: is a folder; name a file")
     if output.exists() and source.exists() and output.samefile(source):
         raise UserError(f"--output {output}: is the input file; choose another name")
-    is_whole = output.exists() and not (options.resume and is_ending(output))
+    goes_on = options.resume and (is_ending(output) or was_stopped(output))  # also one that was to replace another
+    is_whole = output.exists() and not goes_on
     if is_whole and not options.overwrite and options.output is None:
         check_again(manifest_path(output.parent, job.part), output, source)
     elif is_whole and not options.overwrite:
-        goes_on = "" if options.resume or not manifest_path(output.parent, job.part).exists() else (
+        or_on = "" if options.resume or not manifest_path(output.parent, job.part).exists() else (
             ", or --resume, which leaves what is done")
         found = "exists, and nothing was stopped on the way to it" if options.resume else "exists"
-        raise UserError(f"--output {output}: {found}; choose another name or give --overwrite{goes_on}")
+        raise UserError(f"--output {output}: {found}; choose another name or give --overwrite{or_on}")
     if was_stopped(output) and not options.overwrite and not options.resume:
         raise UserError(f"--output {output}: labelling into it was stopped; --resume continues it, --overwrite "
                         "starts again")

@@ -132,10 +132,10 @@ def run_program(main: Callable[[list[str]], None], argv: list[str] | None = None
             print(one_line(str(asked)), file=sys.stderr)
             sys.stdout.flush()
             sys.exit(UNFINISHED)
-        except BrokenPipeError:
-            _mute_stdout()  # the reader (say, `head`) has gone
-            sys.exit(141)
         except Exception as error:
+            if _is_unread(error):  # the reader (say, `head`) has gone
+                _mute_stdout()
+                sys.exit(141)
             if behind(error, KeyboardInterrupt):
                 _stop(is_whole)
             line = line_of(error)
@@ -165,6 +165,12 @@ def _stop(is_whole: bool) -> NoReturn:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     print("stopped", file=sys.stderr)
     sys.exit(130)
+
+
+def _is_unread(error: Exception) -> bool:
+    """Whether a pipe has lost its reader; Windows calls that an invalid argument, and of no file."""
+    return isinstance(error, BrokenPipeError) or (sys.platform == "win32" and isinstance(error, OSError)
+                                                  and error.errno == errno.EINVAL and error.filename is None)
 
 
 def _mute_stdout() -> None:

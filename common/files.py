@@ -1,5 +1,6 @@
 """Files that are either whole or absent, and hashes that say which bytes were used."""
 
+import glob
 import hashlib
 import json
 import os
@@ -28,6 +29,14 @@ def find_path(path: str | Path) -> Path:
         if place.exists():
             return place
     return Path(path)
+
+
+def matching(name: str) -> list[Path]:
+    """The files that a pattern means, in order: a shell of Windows leaves that to the program. None where `name` is no
+    pattern, or there is something of that very name."""
+    if not glob.has_magic(name) or find_path(name).exists():
+        return []
+    return sorted(Path(file) for file in glob.glob(name, recursive=True) if os.path.isfile(file))
 
 
 def place_key(path: str | Path) -> str:
@@ -66,7 +75,7 @@ def _opened(new: Path, path: Path, mode: str):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         clear(path.parent, path.name)
-        return open_to_write(new, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""}))
+        return open_to_write(new, mode)
     except OSError as error:
         raise UserError(f"{meant(path)}: cannot be written ({error.strerror}); choose another place") from error
 
@@ -139,6 +148,7 @@ def check_place(path: str | Path, option: str) -> None:
     path = Path(path)
     check_path(path)
     check_replaceable(path, f"{option} {path}")
+    check_closed(path, f"{option} {path}")
     if path.exists() and path.samefile(Path.cwd()):  # and nothing is renamed into its place
         raise UserError(f"{option} {path}: is the working folder itself; name a place in it")
     clear(path.parent, path.name)
@@ -154,6 +164,22 @@ def check_replaceable(path: Path, named: str) -> None:
     from all programs of the machine."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise UserError(f"{named}: is a pipe or a device, which a file would replace; name a plain file")
+
+
+def check_closed(path: Path, named: str) -> None:
+    """Raise `UserError` where another program, such as a spreadsheet, has a file open that is to be replaced, or one of
+    a folder's. Windows refuses to rename such a file, even to the name that it has; elsewhere that does nothing."""
+    files = [path]
+    with suppress(OSError):  # a folder that may not be listed
+        files = [one for one in (path.iterdir() if path.is_dir() else files) if one.is_file()]
+    for one in files:
+        try:
+            patiently(os.rename, one, one)
+        except PermissionError as error:
+            raise UserError(f"{named}: another program has {one.name} open; close it there, or choose another place"
+                            ) from error
+        except OSError:  # none is there
+            pass
 
 
 def check_file(path: str | Path | None, option: str, others: Mapping[str, str | Path | None] | None = None) -> None:

@@ -11,7 +11,7 @@ Which value counts, strongest first: the command line, the TOML file of `--confi
 here. Field `per_language` is `--per-language` on the command line and `per_language` in TOML. Annotations decide how a
 value is read: str, int, float, bool (`--flag`, `--no-flag`), `list[str]` and `list[int]` (several words, or one with
 commas), `dict[str, int]` (`tr=75,es=20`), each with `| None` if "not given" has a meaning of its own. An unknown option
-or key is an error.
+or key is an error. A pattern in a list of files (`--data posts/*.csv`) is looked for, since Windows' shells do not.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 
 from common.errors import UserError, closest
-from common.files import read_toml
+from common.files import matching, read_toml
 from common.reading import check_name
 
 
@@ -104,8 +104,7 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
     fields = {field.name: field for field in dataclasses.fields(cls)}
     kinds = {name: _kind(annotation) for name, annotation in typing.get_type_hints(cls).items() if name in fields}
     groups: dict[str | None, argparse._ArgumentGroup] = {}
-    first = getattr(cls, "FIRST", ())
-    if first:
+    if first := getattr(cls, "FIRST", ()):
         group = parser.add_argument_group("what most people need")
         parser._action_groups.insert(0, parser._action_groups.pop())  # ahead of --help and all else
         for name in first:
@@ -130,6 +129,8 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
         metavar = "FILE" if name == "config" else field and field.default != "" and field.metadata["metavar"]
         if is_empty and metavar:
             raise UserError(f"--{name.replace('_', '-')}: is empty; give {metavar}, or leave the option out")
+        if isinstance(value, list) and metavar == "FILE":
+            given[name] = [str(file) for word in value for file in matching(word) or [word]]
     config, preset = given.pop("config"), given.pop("preset", None)
     from_file = _read_config(config, fields, presets) if config else {}
     preset, _ = preset or from_file.get("preset"), from_file.pop("preset", None)
@@ -214,7 +215,7 @@ def _checked(value, kind, metadata, where: str):
     if isinstance(value, bool) and metadata["switch"]:
         value = metadata["switch"][0 if value else 1]
     try:
-        is_files = metadata["metavar"] == "FILE" and name == "list"  # a file's name may hold a comma
+        is_files = metadata["metavar"] in ("FILE", "PATH") and name == "list"  # a file's name may hold a comma
         value = _READ["files" if is_files else name](value)
     except (ValueError, TypeError) as error:
         raise UserError(f"{where}: {value!r} is not {_WORDS[name]}") from error
@@ -275,8 +276,7 @@ def _read_files(value) -> list[str]:
 
 
 def _read_list(value) -> list[str]:
-    words = [word.strip() for item in _read_files(value) for word in item.split(",")]
-    return [word for word in words if word]
+    return [word.strip() for item in _read_files(value) for word in item.split(",") if word.strip()]
 
 
 def _read_numbers(value) -> list[int]:

@@ -52,8 +52,9 @@ def open_plain(path: str | Path) -> BinaryIO:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def open_to_write(path: str | Path, mode: str, buffering: int = -1, **words):
-    """`open` for a file that is written where it lies, and not beside it.
+def open_to_write(path: str | Path, mode: str, buffering: int = -1):
+    """`open` for a file that is written where it lies, and not beside it; text is UTF-8, with the same line ends on
+    every system.
 
     A link in its place is not followed: in a folder that others made or may write to, it could lead to any file of
     whoever runs the program. Raises `OSError` for one, and for a pipe or a device.
@@ -67,6 +68,7 @@ def open_to_write(path: str | Path, mode: str, buffering: int = -1, **words):
         os.close(number)
         raise OSError(errno.EINVAL, f"{os.path.basename(name)} is a pipe or a device", str(name))
 
+    words = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     return open(path, mode, buffering, opener=opener, **words)
 
 

@@ -77,7 +77,17 @@ def this_python() -> str:
 def command(*words: str | os.PathLike) -> str:
     """A command of this project that is to be copied, with the Python that runs and names quoted for a shell:
     `command("eval.py", "--run", "my run") -> ".venv/bin/python eval.py --run 'my run'"`."""
-    return " ".join([this_python(), *(shlex.quote(os.fspath(word)) for word in words)])
+    return " ".join([this_python(), *(_quoted(os.fspath(word)) for word in words)])
+
+
+def _quoted(word: str) -> str:
+    """A word as a shell takes it; on Windows as PowerShell does, and, if no `$` or backtick is in it, cmd too, to which
+    single quotes are letters."""
+    if sys.platform != "win32":
+        return shlex.quote(word)
+    if re.fullmatch(r"[\w:./\\+=-]+", word):
+        return word
+    return f"""'{word.replace("'", "''")}'""" if re.search("[$`“”„]", word) else f'"{word}"'
 
 
 def printable(text: str, encoding: str | None) -> str:

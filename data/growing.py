@@ -125,6 +125,7 @@ class GrowingFile:
                 self.whole({"counts": dict(self.counts), "sha256": digest})
                 is_whole = True
         except OSError as error:
+            self.resume = self.resume or isinstance(error, PermissionError)  # no fault of the rows
             raise self._unwritten(error) from error
         finally:
             self._close()
@@ -233,6 +234,9 @@ class GrowingFile:
 
     def _unwritten(self, error: OSError) -> UserError:
         left = "make room, and run the same command again to go on" if self.is_kept else "nothing was left behind"
+        if self.is_kept and isinstance(error, PermissionError):  # on Windows, where a spreadsheet has it open
+            left = ("close it in the program that has it open, and run the same command with --resume, and without "
+                    "--overwrite")
         return UserError(f"{self.path}: could not be written whole ({error.strerror}); {left}")
 
     def _close(self) -> None:

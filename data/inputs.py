@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from common.errors import UserError
-from common.files import find_path, place_key
+from common.files import find_path, matching, place_key
 from data.lines import UTF_16
 from data.rows import FORMATS, stem
 from data.writers import OUTPUT_FORMATS, is_gzipped, output_format
@@ -38,10 +38,10 @@ def expand(names: list[str], option: str = "--input") -> list[Path | str]:
             found += inside
             _say_passed_over(path, inside)
         elif not path.exists() and glob.has_magic(name):
-            matching = sorted(Path(file) for file in glob.glob(name, recursive=True) if os.path.isfile(file))
-            if not matching:
+            files = matching(name)
+            if not files:
                 raise UserError(f"{option} {name}: no file has such a name")
-            found += matching
+            found += files
         else:
             found.append(path)
     seen: dict = {}

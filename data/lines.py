@@ -17,13 +17,11 @@ from common.errors import UserError
 from data.table import NoRows, Place
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
-NO_MARK = "is UTF-16 text; save it as UTF-8, or: iconv -f UTF-16 -t UTF-8 {name} > {utf8}"
+UTF_32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 FOREIGN = {  # first bytes of files that are often taken for text tables
     b"PK\x03\x04": "is a zip archive or an Excel workbook; save the sheet as CSV UTF-8, or unpack the archive",
     b"\xd0\xcf\x11\xe0": "is an old Excel workbook; save the sheet as CSV UTF-8",
     b"PAR1": "is a parquet file; name it .parquet",
-    **dict.fromkeys((b"\xff\xfe\0\0", b"\0\0\xfe\xff"),  # byte order marks, the first as UTF-16's and NUL
-                    "is UTF-32 text; save it as UTF-8, or: iconv -f UTF-32 -t UTF-8 {name} > {utf8}"),
 }
 
 
@@ -83,7 +81,9 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
             if offset == 0:
                 foreign = next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None)
                 if foreign:
-                    raise UserError(f"{path}: {foreign.format(**_names(path))}")
+                    raise UserError(f"{path}: {foreign}")
+            if offset == 0 and line.startswith(UTF_32):
+                raise UserError(f"{path}: is UTF-32 text; {_mended(path, 'UTF-32')}")
             if offset == 0 and line.startswith(UTF_16):
                 handle.seek(0)
                 handle = io.BufferedReader(_AsUtf8(handle))
@@ -97,14 +97,14 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
                 line, offset = line[3:], 3
             if b"\0" in line:
                 if line.count(0) * 3 > len(line) and (offset == 0 or not place.keep_bad):
-                    raise UserError(f"{path}: {NO_MARK.format(**_names(path))}")
+                    raise UserError(f"{path}: is UTF-16 text; {_mended(path, 'UTF-16')}")
                 _damaged(place, f"byte {offset + line.index(0):,} is NUL, which no text file holds; save the file as "
                          "UTF-8 text")
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
-                _damaged(place, f"byte {offset + error.start:,} (0x{line[error.start]:02x}) is not UTF-8; save it as "
-                         "UTF-8, or: iconv -f CP1252 -t UTF-8 {name} > {utf8}".format(**_names(path)))
+                _damaged(place, f"byte {offset + error.start:,} (0x{line[error.start]:02x}) is not UTF-8; "
+                         f"{_mended(path, 'CP1252')}")
                 text = line.decode("utf-8", "replace")
             offset += len(line)
             yield text.replace("\0", "\ufffd") if place.damage else text
@@ -118,9 +118,11 @@ def _damaged(place: Place, words: str) -> None:
     place.damage = place.damage or words
 
 
-def _names(path: Path) -> dict[str, str]:
-    """A file, and another beside it, as a shell takes their names."""
-    return {"name": shlex.quote(str(path)), "utf8": shlex.quote(str(path.with_name(f"utf8-{path.name}")))}
+def _mended(path: Path, encoding: str) -> str:
+    """What makes UTF-8 of a file: in the program that saved it, or by a command that Windows lacks."""
+    excel = "" if "json" in path.name.lower() else ' ("CSV UTF-8" in Excel)'
+    name, other = (shlex.quote(str(one)) for one in (path, path.with_name(f"utf8-{path.name}")))
+    return f"save it as UTF-8{excel}, or: iconv -f {encoding} -t UTF-8 {name} > {other}"
 
 
 def too_long(place: Place, longest: int, begins: bytes = b"") -> UserError:

@@ -106,7 +106,7 @@ class RunFolder:
     def append_log(self, line: dict) -> None:
         """Add one line to log.jsonl."""
         try:
-            with open_to_write(self.log_path, "a", encoding="utf-8") as handle:
+            with open_to_write(self.log_path, "a") as handle:
                 handle.write(json.dumps(line) + "\n")
         except OSError as error:
             raise UserError(f"{self.log_path}: cannot be written ({error.strerror}); free some space, then "
@@ -239,10 +239,10 @@ def device_name(device: torch.device) -> str:
 def commit() -> str | None:
     """This checkout's commit, with a plus sign if tracked files differ from it; `None` outside a checkout."""
     def git(*words):
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=True).stdout.decode().strip()
 
     try:
-        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "-uno").strip() else "")
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -42,9 +42,9 @@ def write_files(trace: Trace, folder: Path) -> None:
     """trace.safetensors, trace.json and verify.py."""
     tensors, described = stored(trace)
     save_file(tensors, folder / "trace.safetensors")
-    (folder / "trace.json").write_text(json.dumps(described, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
-                                       encoding="utf-8")
-    (folder / "verify.py").write_text(recompute.program(), encoding="utf-8")
+    described = json.dumps(described, ensure_ascii=False, indent=1, allow_nan=False)
+    for name, text in (("trace.json", f"{described}\n"), ("verify.py", recompute.program())):
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 def stored(trace: Trace) -> tuple[dict[str, np.ndarray], dict]:

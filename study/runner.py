@@ -132,7 +132,7 @@ class Runner:
         if (run / "run.json").exists():
             words = ["--resume", "--out", str(run)]
         command = [sys.executable, "-X", "utf8", str(ROOT / "study" / "child.py"), *words]  # its log is read as that
-        with open_to_write(folder / "train.log", "w", encoding="utf-8") as log:
+        with open_to_write(folder / "train.log", "w") as log:
             child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
         with child:  # its input stays open, and empty, for as long as this process lives
             self._children.add(child)
@@ -164,8 +164,9 @@ class Runner:
         book = fit.codebook or data.codebook
         options |= ({"codebook": str(find_path(book))} if book else {}) | changes
         with atomic_write(folder / "options.toml") as handle:
-            handle.writelines(f"{key} = {json.dumps(list(value) if isinstance(value, tuple) else value)}\n"
-                              for key, value in options.items() if value is not None)
+            for key, value in options.items():
+                if value is not None:  # TOML takes no escape of half a sign, which JSON has for an emoji
+                    handle.write(f"{key} = {json.dumps(value, ensure_ascii=False)}\n")
 
     def threads(self) -> int:
         """CPU threads of one process."""

@@ -8,6 +8,7 @@ Neither contains a post. What the plan and the posts do not say stands as `open_
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -110,7 +111,7 @@ def preregistration_text(results: Results, reach: Sequence[Reach], date: str) ->
 def data_statement(results: Results) -> str:
     """What is known of the posts; nothing of a post's text."""
     material, kept = results.material, results.kept
-    files = {name: ", ".join(str(file).rpartition("/")[2] for file in getattr(results.plan.data, name))
+    files = {name: ", ".join(Path(file).name for file in getattr(results.plan.data, name))
              for name in ("train", "test")}
     labels = Counter(post.label for post in [*material.train, *material.rows])
     total = sum(labels.values())

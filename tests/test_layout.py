@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted(path for path in ROOT.rglob("*.py") if not any(part.startswith(".") for part in path.parts))
+FILES = sorted(path for path in ROOT.rglob("*.py") if not path.relative_to(ROOT).as_posix().startswith("."))
 PROGRAMS = ("train", "eval", "classify")
 CORE = ("common", "model", "quant", "lora")
 LIBRARY = (*CORE, "data", "loading", "finetune", "inference", "report", "stats", "baselines", "bulk")

@@ -89,7 +89,7 @@ print(f"{sum(tensor.numel() for tensor in tensors.values()):,} numbers in {len(t
 # the sizes follows which tensors there must be, and the shape of each.
 
 # %%
-config = json.loads((ROOT / "base/config.json").read_text())
+config = json.loads((ROOT / "base/config.json").read_text(encoding="utf-8"))
 D, F, V = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
 queries, keys = (config[f"num_{kind}_heads"] * config["head_dim"] for kind in ("attention", "key_value"))
 expected = {"model.embed_tokens.weight": [V, D], "model.norm.weight": [D]}

@@ -53,7 +53,7 @@ class FourBits:
 
 
 weights = {name: tensor.detach().float() for name, tensor in load_model("base").named_parameters()}
-config = json.loads((ROOT / "base/config.json").read_text())
+config = json.loads((ROOT / "base/config.json").read_text(encoding="utf-8"))
 frozen = {name: FourBits(weight) for name, weight in weights.items() if "_proj" in name}
 table = weights["model.embed_tokens.weight"]
 print(f"{len(frozen)} matrices in four bits: {sum(w.packed.numel() + 4 * w.scales.numel() for w in frozen.values()):,} "

@@ -56,12 +56,12 @@ WRONG = [  # name, content, the line
      "(truncated data); save it again, as UTF-8"),
     ("p.csv", "text,label\na,pro\nb".encode("utf-16") + b"\x00\xd8\x62\x00", "p.csv: holds UTF-16 text that is cut off "
      "or damaged (illegal UTF-16 surrogate); save it again, as UTF-8"),
-    ("p.csv", "text,label\na,pro\n".encode("utf-16-le"), "p.csv: is UTF-16 text; save it as UTF-8, or: iconv "
-     "-f UTF-16 -t UTF-8 p.csv > utf8-p.csv"),
+    ("p.csv", "text,label\na,pro\n".encode("utf-16-le"), "p.csv: is UTF-16 text; save it as UTF-8 "
+     '("CSV UTF-8" in Excel), or: iconv -f UTF-16 -t UTF-8 p.csv > utf8-p.csv'),
     ("p.csv", b"text,label\na\0b,pro\n", "p.csv: row 2: byte 12 is NUL, which no text file holds; save the file as "
      "UTF-8 text"),
-    ("p.csv", b'text,label\n"a\nb",pro\ncaf\xe9,pro\n', "p.csv: row 3: byte 24 (0xe9) is not UTF-8; save it as UTF-8, "
-     "or: iconv -f CP1252 -t UTF-8 p.csv > utf8-p.csv"),
+    ("p.csv", b'text,label\n"a\nb",pro\ncaf\xe9,pro\n', "p.csv: row 3: byte 24 (0xe9) is not UTF-8; save it as UTF-8 "
+     '("CSV UTF-8" in Excel), or: iconv -f CP1252 -t UTF-8 p.csv > utf8-p.csv'),
     ("p.jsonl", b'\xef\xbb\xbf{"text": "a", "label": "pro"}\n{"text": "\xfc"}\n', "p.jsonl: row 2: byte 43 (0xfc) is "
      "not UTF-8; save it as UTF-8, or: iconv -f CP1252 -t UTF-8 p.jsonl > utf8-p.jsonl"),
     ("p.csv", "tweet;stance\na;pro\n", "p.csv: has no column 'text'; it has 'tweet', 'stance'; set --text-column to "

@@ -1,7 +1,7 @@
 """Options, outputs and run folders as they should not be, and programs that are stopped: one line, nothing left behind.
 
 Deliberate break that turns this red: in common/files.py, let `atomic_write` open `path` itself; an output that cannot
-be written whole stays there in part. Or leave `except BrokenPipeError` out of common/errors.py.
+be written whole stays there in part. Or leave `_is_unread` out of common/errors.py.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Programs that are stopped from outside: Ctrl-C, a reader that leaves, a disk that is full, a process of one's own.
 
 Deliberate break that turns this red: in common/files.py, let `atomic_write` open `path` itself; an output that cannot
-be written whole stays there in part. Or leave `except BrokenPipeError` out of common/errors.py.
+be written whole stays there in part. Or leave `_is_unread` out of common/errors.py.
 """
 
 import contextlib

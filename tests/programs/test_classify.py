@@ -181,6 +181,18 @@ def test_ctrl_c_keeps_what_is_done_without_resume_as_well(world: World, tmp_path
     assert Path("a.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
+def test_labels_that_were_to_replace_others_go_on(world: World, tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "WINDOW", 16)
+    posts = many(tmp_path / "many.jsonl", 40)
+    Path("a.csv").write_text("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(classify.Labeller, "label", stop_after(1, KeyboardInterrupt()))
+        ended = call(classify.main, *words(world, posts, "a.csv", "--overwrite"))
+    assert "the same command with --resume, without --overwrite, continues" in ended.err
+    ended = call(classify.main, *words(world, posts, "a.csv", "--resume"))
+    assert ended.code == 0 and "16 rows were labelled before" in ended.out, ended.err
+
+
 @pytest.mark.parametrize(("error", "code", "windows", "more"), [
     (KeyboardInterrupt(), 130, 0, ["--resume"]), (KeyboardInterrupt(), 130, 0, []),
     (UserError("wrong"), 2, 0, ["--resume"]), (UserError("wrong"), 2, 1, [])])

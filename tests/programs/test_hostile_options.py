@@ -60,6 +60,16 @@ def test_an_option_of_several_values_that_comes_again_adds_to_them():
     assert asked.by == ["a", "b"]
 
 
+def test_a_pattern_that_no_shell_has_looked_for(tmp_path, monkeypatch):
+    """PowerShell and cmd hand it on. Deliberate break: leave `matching` out of common/options.py."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.csv", "a.csv", "c[1].csv", "c1.csv", "d.tsv"):
+        Path(name).touch()
+    read = lambda *words: parse_options(TrainOptions, list(words), program="train.py", description="").data  # noqa: E731
+    assert read("--data", "[ab].csv", "d.tsv", "c[1].csv") == ["a.csv", "b.csv", "d.tsv", "c[1].csv"]
+    refused(train.main, "--data", "e*.csv", says="e*.csv: there is no such file")
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_paths_that_no_file_can_have(name):
     main, cls = PROGRAMS[name]

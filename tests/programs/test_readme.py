@@ -118,6 +118,8 @@ def test_the_packages_to_install_by_hand_are_those_of_the_project():
     names = lambda words: {re.match(r"[\w-]+", word)[0] for word in words}  # noqa: E731
     programs = re.search(r"pip install (\"torch>.*)", page)[1].replace('"', "").split()
     assert names(programs) == names(project["dependencies"]) and project["dependencies"][0] in programs
+    least = {re.search(r">=([\d.]+)", words)[1] for words in re.findall(r'"torch>[^"]+"', page)}
+    assert least == {re.search(r">=([\d.]+)", project["dependencies"][0])[1]}
     tests = re.search(r"`(pytest [^`]+)`, and\n`(triton)` on Linux", page)
     assert names(" ".join(tests.groups()).split()) == names(project["optional-dependencies"]["test"])
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from common.device import MachineOptions
+from common.reading import read_toml
 from study.dry_run import Measured, cells_table, dry_run, state, steps_of
 from study.fits import asked_of, make_fits, unique
 from study.inputs import read_material
@@ -69,6 +70,14 @@ def test_models_are_counted_once_with_their_state(study):
     assert lines == [["en", "1", "20", "1", "0", "0"], ["multi", "1", "44", "0", "0", "1"],
                      ["en, added languages", "2", "24", "0", "1", "1"],
                      ["en, placebo: steps", "1", "20", "0", "0", "1"], ["zero-shot", "1", "–", "1", "0", "0"]]
+
+
+def test_a_name_with_an_emoji_reaches_train_py(study, tmp_path):
+    """Deliberate break: let study/runner.py escape what is not ASCII."""
+    runner, (fit, *_) = study
+    names = {"text_column": "Text 💬", "codebook": "C:\\Jürgen Müller\\💬.toml", "targets": ("q_proj", "v_proj")}
+    runner.write_options(fit, tmp_path, names)
+    assert read_toml(tmp_path / "options.toml").items() >= (names | {"targets": ["q_proj", "v_proj"]}).items()
 
 
 def test_a_model_that_two_parts_share_is_called_by_the_first(study):

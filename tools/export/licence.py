@@ -106,7 +106,7 @@ class Base:
         texts = [_text(path).strip() for path in notices]
         texts += [text for text in (self.attribution, self.built_with) if text and text not in "".join(texts)]
         if texts:
-            (folder / NOTICE).write_text("\n\n".join(texts) + "\n", encoding="utf-8")
+            (folder / NOTICE).write_text("\n\n".join(texts) + "\n", encoding="utf-8", newline="\n")
 
 
 def describe_base(folder: str | Path, vocab_size: int, name: str | None = None) -> Base:

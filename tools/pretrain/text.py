@@ -130,7 +130,7 @@ def train_vocabulary(documents: Iterable[Document], size: int, words: Iterable[t
     sentences += [word for word, count in words for _ in range(count)]
     written = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):  # the model records the rules' path
-        Path("rules.tsv").write_text(normaliser_rules(), encoding="utf-8")
+        Path("rules.tsv").write_text(normaliser_rules(), encoding="utf-8", newline="\n")
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=iter(sentences), model_writer=written, vocab_size=size, model_type="bpe",
