@@ -4,6 +4,7 @@ import glob
 import hashlib
 import json
 import os
+import sys
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -168,7 +169,9 @@ def check_replaceable(path: Path, named: str) -> None:
 
 def check_closed(path: Path, named: str) -> None:
     """Raise `UserError` where another program, such as a spreadsheet, has a file open that is to be replaced, or one of
-    a folder's. Windows refuses to rename such a file, even to the name that it has; elsewhere that does nothing."""
+    a folder's. Windows refuses to rename such a file, even to the name that it has; no other system does."""
+    if sys.platform != "win32":
+        return
     files = [path]
     with suppress(OSError):  # a folder that may not be listed
         files = [one for one in (path.iterdir() if path.is_dir() else files) if one.is_file()]
