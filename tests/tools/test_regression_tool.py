@@ -211,6 +211,22 @@ def test_what_r_writes_for_a_missing_word_or_outcome_is_no_value(files, tmp_path
     assert found["n"] == 900 and found["lacking"] == {}
 
 
+def test_an_error_that_comes_of_missing_values_says_so(files, tmp_path):
+    labels, _, _ = files
+    jsonl(tmp_path / "labels.jsonl", [row | {"paid": "yes" if n % 3 else "", "k": 7} for n, row in enumerate(labels)])
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "paid",
+            says=["'paid' has only one level, 'yes'", "without a value in paid (300) were left out", "such as none"])
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "k", says=["column 'k' is the same in all 900 rows"])
+
+
+def test_separation_names_the_level_and_what_helps(files, tmp_path):
+    labels, _, truth = files
+    flags = [row | {"flag": ("a", "b")[label == "anti"]} for row, label in zip(labels, truth, strict=True)]
+    jsonl(tmp_path / "labels.jsonl", flags)
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "flag",
+            says=["the coded posts alone", "without error by", "'flag: b';", "or code more posts"])
+
+
 def test_who_has_no_author_is_by_herself(files, tmp_path):
     labels, _, _ = files
     jsonl(tmp_path / "labels.jsonl", [row | ({"author": ""} if n % 3 == 0 else {}) for n, row in enumerate(labels)])

@@ -42,7 +42,14 @@ def main(argv: list[str]) -> None:
     notes, agreed, every = codes.notes.lines(), agreement_of(codes), (labels, codes)
     labels, codes, lacking = complete(options, labels, codes)
     coded, drawn = sample_of(codes, labels)
-    asked, references = question(options, labels, codes)
+    try:
+        asked, references = question(options, labels, codes)
+    except UserError as error:
+        if not lacking:
+            raise
+        which = ", ".join(f"{name} ({count:,})" for name, count in lacking.items())
+        raise UserError(f"{error}; posts without a value in {which} were left out: a word in these cells, such as "
+                        "none, makes them a value of their own") from error
     cluster, clusters = clusters_of(labels, options.clusters)
     drawn += clusters
     print("\n".join([*notes, *agreed, *said, *left_out(lacking, every, (labels, codes)), f"  {drawn}",
