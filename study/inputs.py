@@ -54,7 +54,7 @@ class Material:
     shares: Shares
     notes: list[str] = field(default_factory=list)
     votes: dict[Key, dict[str, str]] = field(default_factory=dict)  # test post -> annotator -> label, where there are
-    voted: list[Post] = field(default_factory=list)  # test posts with votes, those without a majority as well
+    vote_groups: dict[Key, int] = field(default_factory=dict)  # equal for those of them that count together
     same_text: int = 0  # how many of the known rows have the text of a training post
     group_by: str | None = None  # the column whose posts stay together, beside copies of a text
 
@@ -83,9 +83,9 @@ class Material:
 
     def agreement(self, languages: Sequence[str] | None = None, draws: int = 1000, seed: int = 0) -> dict:
         """`stats.alpha.alpha` of the annotators of the test posts in some languages (None: all)."""
-        posts = [post for post in self.voted if languages is None or post.language in languages]
-        labels = [list(self.votes[post.language, post.id].values()) for post in posts]
-        return alpha(labels, draws, seed, clusters=self.counted_together(posts)[0])
+        keys = [key for key in self.votes if languages is None or key[0] in languages]
+        return alpha([list(self.votes[key].values()) for key in keys], draws, seed,
+                     clusters=[self.vote_groups.get(key, -1 - n) for n, key in enumerate(keys)])
 
     @cached_property
     def by_language(self) -> dict[str, list[Post]]:
@@ -184,11 +184,12 @@ def _read(plan: Plan) -> Material:
     shares = load_shares(find_path(data.shares) if data.shares else None)
     is_test = np.array([index < len(test) for index in range(len(rows))])
     said = [line for found in (notes, train_agreement, test_notes, agreement) if found for line in found.lines()]
-    votes = agreement.votes if agreement else {}
-    voted = [post for post in [*test, *(post for post, _ in agreement.ties)] if (post.language, post.id) in votes] \
-        if agreement else []
-    return Material(book, train, rows, is_test, known, folded, shares, said, votes, voted, int(is_copy.sum()),
-                    data.group_by)
+    material = Material(book, train, rows, is_test, known, folded, shares, said, agreement.votes if agreement else {},
+                        {}, int(is_copy.sum()), data.group_by)
+    voted = [*test, *(post for post, _ in agreement.ties)] if agreement else []  # also those without a majority
+    material.vote_groups = {(post.language, post.id): group
+                            for post, group in zip(voted, material.counted_together(voted)[0], strict=True)}
+    return material
 
 
 def choose_folded(plan: Plan, test: list[Post]) -> tuple[str, ...]:
