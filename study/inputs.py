@@ -184,6 +184,10 @@ def _read(plan: Plan) -> Material:
     shares = load_shares(find_path(data.shares) if data.shares else None)
     is_test = np.array([index < len(test) for index in range(len(rows))])
     said = [line for found in (notes, train_agreement, test_notes, agreement) if found for line in found.lines()]
+    if 2 * known.sum() > len(rows):
+        said.append(f"  {known.sum():,} of {len(rows):,} test rows are known from training and count in no figure; "
+                    "python -m tools.split" + (f" --group-by {data.group_by} --repeats-apart" if data.group_by else "")
+                    + " makes files with fewer of them")
     material = Material(book, train, rows, is_test, known, folded, shares, said, agreement.votes if agreement else {},
                         {}, int(is_copy.sum()), data.group_by)
     voted = [*test, *(post for post, _ in agreement.ties)] if agreement else []  # also those without a majority
