@@ -2,10 +2,11 @@
 
 Such posts go to one side of a split, and count together in an interval, since they are right or wrong together.
 
-In an interval, chains can go too far: where authors pass each other's posts on, most posts may hang together, one text
-after the other, and as a single group they would tell nothing. Then (`texts_first`) copies of a text that several
-authors have are a group by themselves, and the other posts of an author are another. An author's copies of others'
-texts and her own posts are then taken as independent, which matters less: a copy is right or wrong by its text.
+In an interval, chains go too far: where authors pass each other's posts on, most posts hang together, one text after
+the other, and a bootstrap of few such groups covers too seldom (tests/stats/test_passed_on.py). There copies of a text
+that several authors have are a group by themselves, and the other posts of an author are another (`texts_first`). An
+author's copies of others' texts and her own posts are then taken as independent, which matters less: a copy is right or
+wrong by its text.
 """
 
 from collections import Counter, defaultdict
@@ -37,7 +38,7 @@ class GroupOptions:
 
     def groups_of(self, posts: Sequence[Post], file: Path) -> list[int]:
         """One number per post of `file`, equal for those that belong together; says which column was taken over, and
-        where most posts would be one group, what was done instead.
+        where chains were taken apart, how long the longest was.
 
         `group_by` is the column's name behind it, or None. Raises `UserError` for a column that the posts do not have.
         """
@@ -84,14 +85,12 @@ def group_posts(posts: Sequence[Post], group_by: str | None = None, same_text: b
 
 
 def counted_together(posts: Sequence[Post], column: str | None) -> tuple[list[int], int]:
-    """One number per post, equal for those that count together in an interval; and, where the largest group would be
-    more than half of all posts and texts come first instead, its size (else 0). See the module."""
-    groups = group_posts(posts, column, same_text=any(post.text for post in posts))
-    largest = max(Counter(groups).values(), default=0)
-    if column is None or 2 * largest <= len(posts):
-        return groups, 0
-    apart = texts_first(posts, column)
-    return (apart, largest) if len(set(apart)) > len(set(groups)) else (groups, 0)
+    """One number per post, equal for those that count together in an interval; and, where several values of the column
+    share texts, so that these come first, how many posts the longest chain of them would have (else 0). See the
+    module."""
+    chains = group_posts(posts, column, same_text=True)
+    apart = chains if column is None else texts_first(posts, column)
+    return apart, max(Counter(chains).values()) if len(set(apart)) > len(set(chains)) else 0
 
 
 def texts_first(posts: Sequence[Post], column: str) -> list[int]:
@@ -101,8 +100,8 @@ def texts_first(posts: Sequence[Post], column: str) -> list[int]:
     values = [value_of(post, column) for post in posts]
     for text, value in zip(texts, values, strict=True):
         owners[text].add(value)
-    return connected(len(posts), [f"text {text}" if len(owners[text]) > 1 or not value else f"value {value}"
-                                  for text, value in zip(texts, values, strict=True)])
+    return connected(len(posts), [f"text {text}" if text and (len(owners[text]) > 1 or not value) else
+                                  value and f"value {value}" for text, value in zip(texts, values, strict=True)])
 
 
 def connected(count: int, *keys: Sequence[str]) -> list[int]:

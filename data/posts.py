@@ -130,7 +130,7 @@ class ColumnOptions:
 
     def columns(self) -> Columns:
         """The same as `data.posts.Columns`."""
-        others = [getattr(self, name, None) for name in ("group_by", "split_by")]
+        others = [getattr(self, name, None) for name in ("group_by", "split_by", "clusters")]
         others += [column for name in ("by", "keep", "show") for column in getattr(self, name, ())]
         return Columns(text=self.text_column, label=self.label_column, language=self.language_column,
                        id=self.id_column, predicted=self.predicted_column, annotator=self.annotator_column,

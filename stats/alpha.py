@@ -7,7 +7,8 @@ n_c,
     alpha = 1 - (n - 1) O / (n^2 - sum_c n_c^2),    n = sum_c n_c
 
 so resampled posts need no second pass over them (K. Krippendorff, Bootstrapping Distributions for Krippendorff's Alpha,
-2006, resamples pairs instead; whole posts are drawn here, since the pairs of a post are not independent).
+2006, resamples pairs instead; whole posts are drawn here, since the pairs of a post are not independent, and those of
+one cluster as a whole, since copies of a text are labelled alike).
 
 The ceiling is the mean over all labels of posts with two or more of how often a label is the one that most of the
 post's other annotators gave (of several such labels, each counts its share). A model whose accuracy is as high agrees
@@ -22,11 +23,15 @@ import numpy
 from report.intervals import LEVEL, percentiles
 
 
-def alpha(units: Sequence[Sequence[str]], draws: int = 2000, seed: int = 0, level: float = LEVEL) -> dict:
+def alpha(units: Sequence[Sequence[str]], draws: int = 2000, seed: int = 0, level: float = LEVEL,
+          clusters: Sequence[int] | None = None) -> dict:
     """`alpha`, `low`, `high` (percentiles over posts), `ceiling` with its own ends, and `posts` with two labels.
 
-    `units`: each post's labels. None for what cannot be computed: alpha needs two different labels somewhere.
+    `units`: each post's labels; `clusters`: ids, equal for posts that belong together. None for what cannot be
+    computed: alpha needs two different labels somewhere.
     """
+    ids = [one for one, labels in zip(range(len(units)) if clusters is None else clusters, units, strict=True)
+           if len(labels) > 1]
     units = [list(labels) for labels in units if len(labels) > 1]
     found = {"posts": len(units), **dict.fromkeys(("alpha", "low", "high", "ceiling", "ceiling_low", "ceiling_high"))}
     if not units:
@@ -36,8 +41,9 @@ def alpha(units: Sequence[Sequence[str]], draws: int = 2000, seed: int = 0, leve
     size = counts.sum(1)
     observed = (size**2 - (counts**2).sum(1)) / (size - 1)
     right = numpy.array([sum(alone(labels)) for labels in units])
-    weights = numpy.random.default_rng([seed, 0xA1]).multinomial(len(units), [1 / len(units)] * len(units), size=draws)
-    weights = numpy.concatenate([numpy.ones((1, len(units))), weights])
+    kinds, cluster = numpy.unique(ids, return_inverse=True)
+    weights = numpy.random.default_rng([seed, 0xA1]).multinomial(len(kinds), [1 / len(kinds)] * len(kinds), size=draws)
+    weights = numpy.concatenate([numpy.ones((1, len(kinds))), weights])[:, cluster]
     marginals = weights @ counts
     n = marginals.sum(1)
     expected = n**2 - (marginals**2).sum(1)

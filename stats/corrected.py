@@ -27,6 +27,8 @@ from report.intervals import LEVEL, percentiles
 from report.student import t_quantile
 from stats.predictions import Predictions, pooled, rows_of, strata
 
+SAME = 1e-12  # draws that differ by less are equal: their sums were taken in another order
+
 
 def jackknife(models: Sequence[Predictions], figure: str, languages: Sequence[str], weight: str = "languages"
               ) -> tuple[numpy.ndarray, numpy.ndarray, int]:
@@ -83,7 +85,11 @@ def interval(value: float, drawn: numpy.ndarray, models: Sequence[Predictions], 
     """The interval of `value`, of the first `cut` models less the others if there are any; NaN if there is none.
 
     The module's for the mean of several languages, within the figure's bounds, else percentiles of the draws (D,).
+    None where all draws are equal: models that answer alike, or posts that are one cluster, say nothing of others.
     """
+    there = drawn[~numpy.isnan(drawn)]
+    if len(there) and numpy.ptp(there) < SAME:
+        return numpy.nan, numpy.nan
     if not is_mean(languages, weight) or numpy.isnan(value):
         low, high = percentiles(drawn[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0]
         return float(low), float(high)

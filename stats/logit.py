@@ -116,6 +116,8 @@ def check_columns(matrix: numpy.ndarray, names: Sequence[str]) -> None:
         if size <= 1e-9 * numpy.linalg.norm(column):
             parts = numpy.linalg.lstsq(matrix[:, :index], column, rcond=None)[0]
             used = [names[k] for k in numpy.flatnonzero(abs(parts) > 1e-6 * max(1.0, abs(parts).max()))]
+            if used == [names[0]] and numpy.ptp(matrix[:, 0]) == 0:
+                raise UserError(f"regression: column '{name}' is the same in all {len(matrix):,} rows; leave it out")
             raise UserError(f"regression: column '{name}' is made of {', '.join(map(repr, used)) or 'zeros'} and adds "
                             "nothing of its own; leave one out")
         basis = numpy.concatenate([basis, (rest / size)[:, None]], 1)

@@ -119,7 +119,8 @@ def _check(asked: Question) -> bool:
             fit(x, y, asked.names) if asked.model == "logistic" else check_columns(x, asked.names)
         except UserError as error:
             if y is asked.coded_outcome:
-                raise UserError(f"the coded posts alone: {str(error).removeprefix('regression: ')}") from error
+                raise UserError(f"the coded posts alone: {str(error).removeprefix('regression: ')}, "
+                                "or code more posts") from error
             return False
     return True
 

@@ -123,7 +123,9 @@ def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] |
         else:
             values, n = drawn[code][~numpy.isnan(drawn[code])], table[-1]["n"]
             low, high = percentiles(values[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0].tolist()
-            pair = (raw, values.var() or (raw * n + 2) * ((1 - raw) * n + 2) / (n + 4) ** 3)
+            varies = len(values) > 0 and numpy.ptp(values) > 0  # else one cluster, or none that is wrong: no interval
+            low, high = (low, high) if varies else (None, None)
+            pair = (raw, values.var() if varies else (raw * n + 2) * ((1 - raw) * n + 2) / (n + 4) ** 3)
         table[-1].update(raw=raw, raw_low=low, raw_high=high)
         pairs.append((table[-1], pair))
     if len(pairs) < FEWEST:

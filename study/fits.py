@@ -14,6 +14,7 @@ from itertools import product
 
 from common.errors import UserError, closest
 from common.files import sha256_json
+from data.checks import normalise
 from data.languages import language_name
 from data.posts import Post
 from data.sampling import stratified_order
@@ -91,6 +92,7 @@ class Choice:
             self._known(language, "[exposure]: languages")
         self._ordered = cache(self._ordered)
         self.folds = cache(lambda round: material.fold_of(round, plan.repeat.folds))
+        self.texts = cache(lambda fold: material.texts_of(self.folds(fold[0]), fold[1]))
 
     def taken(self, name: str, draw: int, fold: tuple[int, int], more: Mapping[str, int] | None = None,
               mix: str = "own") -> dict:
@@ -156,9 +158,10 @@ class Choice:
         """The language's training rows outside a fold, in a seeded order; a set takes the first ones."""
         posts = self.material.by_language[language]
         if fold != NO_FOLD and language in self.material.folded:
-            held = self.folds(fold[0])
+            held, texts = self.folds(fold[0]), self.texts(fold)
             tests = [post for post in self.material.rows if post.language == language and id(post) in held]
-            posts = list({id(post): post for post in [*posts, *tests] if held[id(post)] != fold[1]}.values())
+            posts = list({id(post): post for post in [*posts, *tests]
+                          if held[id(post)] != fold[1] and normalise(post.text) not in texts}.values())
         if mix == "own":
             return [posts[index] for index in stratified_order(posts, draw)] if posts else []
         return evenly([post for post in sorted(posts, key=lambda post: hash_order(post, draw))])

@@ -3,11 +3,14 @@
 The table of test rows is made once, so that every model answers the same posts and all comparisons are paired. It holds
 the test files' posts and, for cross-validated languages, the training files' posts as well: each is answered by the
 models of the fold that held it out. A post is *known* if some model may be trained on its text (case, spaces, handles
-and links aside): it is answered but left out of the figures, and the report also shows the figures that include it.
+and links aside) or, with `group_by`, on a post of the same value (an author): it is answered but left out of the
+figures, and the report also shows the figures that include it. Who merely shares a text with an author of training
+posts is not known: of a corpus of posts that were passed on, chains of such authors would leave nothing to test.
 """
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,12 +23,13 @@ from data.annotators import read_labelled
 from data.checks import normalise
 from data.codebook import Codebook, load_codebook
 from data.exposure import Shares, load_shares
-from data.groups import group_posts
+from data.groups import check_column, connected, counted_together, value_of
 from data.posts import Post
 from data.rows import open_table
 from data.splits import hash_order
 from data.visible import is_empty
 from report.counts import Grouping
+from stats.alpha import alpha
 from stats.predictions import Rows
 from stats.published import COLUMNS
 from study.plan import Plan
@@ -46,11 +50,11 @@ class Material:
     rows: list[Post]  # the table's posts
     is_test: np.ndarray  # (n,) bool: from the test files
     is_known: np.ndarray  # (n,) bool: some model may be trained on the text
-    group: dict[int, int]  # id(post) -> number of its group, over all files
     folded: tuple[str, ...]
     shares: Shares
     notes: list[str] = field(default_factory=list)
     votes: dict[Key, dict[str, str]] = field(default_factory=dict)  # test post -> annotator -> label, where there are
+    vote_groups: dict[Key, int] = field(default_factory=dict)  # equal for those of them that count together
     same_text: int = 0  # how many of the known rows have the text of a training post
     group_by: str | None = None  # the column whose posts stay together, beside copies of a text
 
@@ -62,8 +66,26 @@ class Material:
 
     @property
     def together(self) -> str:
-        """What stays together in every resampling, in words."""
-        return "copies of a text" + (f" and posts of one “{self.group_by}”" if self.group_by else "")
+        """What stays together in every resampling, in words; see `data.groups.counted_together`."""
+        kept = [post for post, known in zip(self.rows, self.is_known, strict=True) if not known]
+        other = "the other posts" if self.counted_together(kept)[1] else "posts"
+        return "copies of a text" + (f" and {other} of one “{self.group_by}”" if self.group_by else "")
+
+    @property
+    def in_one_fold(self) -> str:
+        """What a cross-validation keeps together, in words."""
+        return "copies of a text in the same fold" if not self.group_by else (
+            f"posts of one “{self.group_by}” in the same fold, from whose training copies of its texts were left out")
+
+    def counted_together(self, posts: list[Post]) -> tuple[list[int], int]:
+        """`data.groups.counted_together` of some of the posts, by the plan's column if they have it."""
+        return counted_together(posts, self.group_by if any(self.group_by in post.extra for post in posts) else None)
+
+    def agreement(self, languages: Sequence[str] | None = None, draws: int = 1000, seed: int = 0) -> dict:
+        """`stats.alpha.alpha` of the annotators of the test posts in some languages (None: all)."""
+        keys = [key for key in self.votes if languages is None or key[0] in languages]
+        return alpha([list(self.votes[key].values()) for key in keys], draws, seed,
+                     clusters=[self.vote_groups.get(key, -1 - n) for n, key in enumerate(keys)])
 
     @cached_property
     def by_language(self) -> dict[str, list[Post]]:
@@ -77,22 +99,36 @@ class Material:
         """The chosen rows as the arrays from which figures are computed."""
         posts = [post for post, wanted in zip(self.rows, chosen, strict=True) if wanted]
         book = self.codebook
-        return Rows.of(posts, [self.group[id(post)] for post in posts],
+        return Rows.of(posts, self.counted_together(posts)[0],
                        Grouping(book.labels, book.related, book.stance or None))
 
     def fold_of(self, round: int, folds: int) -> dict[int, int]:
-        """id(post) -> fold 1 to `folds`, for every post of a folded language; groups stay together.
+        """id(post) -> fold 1 to `folds`, for every post of a folded language; posts of one value of `group_by`, else
+        copies of a text, stay together. What has the text of a fold's post is no training post there
+        (`study.fits.Choice`).
 
         Groups are dealt out in the order of a hash, cell by cell (language and label of their first post), so that the
         folds of a cell differ by at most one group.
         """
         first: dict[int, Post] = {}
         for post in sorted(self._foldable, key=lambda post: hash_order(post, round)):
-            first.setdefault(self.group[id(post)], post)
+            first.setdefault(self._group[id(post)], post)
         ordered = sorted(first, key=lambda group: (first[group].language, first[group].label,
                                                    hash_order(first[group], round)))
         index = {group: number % folds + 1 for number, group in enumerate(ordered)}
-        return {id(post): index[self.group[id(post)]] for post in self._foldable}
+        return {id(post): index[self._group[id(post)]] for post in self._foldable}
+
+    def texts_of(self, held: dict[int, int], fold: int) -> set[str]:
+        """The normalised texts of a fold's posts; held: as `fold_of` gives it."""
+        return {normalise(post.text) for post in self._foldable if held[id(post)] == fold} - {""}
+
+    @cached_property
+    def _group(self) -> dict[int, int]:
+        """id(post) -> its group, of the posts of folded languages."""
+        posts = self._foldable
+        values = [value_of(post, self.group_by) if self.group_by else "" for post in posts]
+        texts = ["" if value else normalise(post.text) for post, value in zip(posts, values, strict=True)]
+        return dict(zip(map(id, posts), connected(len(posts), values, texts), strict=True))
 
     @cached_property
     def _foldable(self) -> list[Post]:
@@ -130,27 +166,34 @@ def _read(plan: Plan) -> Material:
         raise UserError(f"{where}: translation: no test post has a column '{data.translation}'")
     if data.date:
         check_days([*train, *test], data.date, where)
+    if data.group_by:
+        check_column([*train, *test], data.group_by, "--group-by")
     folded = choose_folded(plan, test)
-    every = [*train, *test]
-    group = dict(zip(map(id, every), group_posts(every, data.group_by, same_text=True), strict=True))
     rows = [*test, *(post for post in train if post.language in folded)]
-    outside_folds = {group[id(post)] for post in train if post.language not in folded}
-    known = np.array([group[id(post)] in outside_folds for post in rows])
-    if not folded:
-        known |= np.isin([group[id(post)] for post in rows], [group[id(post)] for post in train])
+    trained = [post for post in train if post.language not in folded]
+    texts = {normalise(post.text) for post in trained} - {""}
+    values = {value_of(post, data.group_by) for post in trained} - {""} if data.group_by else set()
+    is_copy = np.array([normalise(post.text) in texts for post in rows])
+    known = is_copy | np.array([bool(values) and value_of(post, data.group_by) in values for post in rows])
     if known.all():
         raise UserError(f"{where}: every test post's text is among the training posts; name a test file of other posts"
                         if not data.group_by else f"{where}: every test post has the text of a training post, or "
                         f"belongs to a group by '{data.group_by}' that has training posts; name a test file of others")
-    texts = {normalise(post.text) for post in train if folded == () or post.language not in folded}
-    same_text = sum(normalise(post.text) in texts for post, is_known in zip(rows, known, strict=True) if is_known)
     if data.published:
         read_published(find_path(data.published))
     shares = load_shares(find_path(data.shares) if data.shares else None)
     is_test = np.array([index < len(test) for index in range(len(rows))])
     said = [line for found in (notes, train_agreement, test_notes, agreement) if found for line in found.lines()]
-    return Material(book, train, rows, is_test, known, group, folded, shares, said,
-                    agreement.votes if agreement else {}, same_text, data.group_by)
+    if 2 * known.sum() > len(rows):
+        said.append(f"  {known.sum():,} of {len(rows):,} test rows are known from training and count in no figure; "
+                    "python -m tools.split" + (f" --group-by {data.group_by} --repeats-apart" if data.group_by else "")
+                    + " makes files with fewer of them")
+    material = Material(book, train, rows, is_test, known, folded, shares, said, agreement.votes if agreement else {},
+                        {}, int(is_copy.sum()), data.group_by)
+    voted = [*test, *(post for post, _ in agreement.ties)] if agreement else []  # also those without a majority
+    material.vote_groups = {(post.language, post.id): group
+                            for post, group in zip(voted, material.counted_together(voted)[0], strict=True)}
+    return material
 
 
 def choose_folded(plan: Plan, test: list[Post]) -> tuple[str, ...]:

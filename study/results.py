@@ -15,6 +15,7 @@ from data.languages import language_name, reduce_language
 from data.readers import by_id, read_predictions
 from inference.decide import decide
 from inference.prices import load_prices
+from report.words import counted
 from stats.predictions import Predictions, Rows, figure_of
 from stats.recipes import ALL_ROWS, Fits
 from study.fits import TEST, Asked, Fit, asked_of
@@ -71,6 +72,13 @@ class Results:
                 raise UserError(f"{path}: [outside.{name}]: seen: '{unknown[0]}' is no language code such as 'en'")
         if self.plan.data.prices:
             load_prices(find_path(self.plan.data.prices))
+
+    @property
+    def groups(self) -> str:
+        """`"89 groups, the largest of 19 rows"`, of the kept rows; "" where each is by itself."""
+        sizes = np.unique(self.kept.clusters, return_counts=True)[1]
+        return "" if len(sizes) == len(self.kept.ids) else \
+            f"{counted(len(sizes), 'group')}, the largest of {sizes.max():,} rows"
 
     def posts(self, rows: Rows) -> list:
         """The posts behind the rows of a table."""

@@ -15,7 +15,6 @@ import numpy as np
 from common.files import sha256_json
 from data.languages import language_name
 from report.words import counted, number
-from stats.alpha import alpha
 from study.fits import TEST
 from study.inputs import posts_hash
 from study.power import Reach
@@ -119,7 +118,7 @@ def data_statement(results: Results) -> str:
     votes = [list(found.values()) for found in material.votes.values() if len(found) > 1]
     agreed = "No post has labels of two annotators, so their agreement is not known."
     if votes:
-        found = alpha(votes, 1000, 0)
+        found = material.agreement()
         agreed = (f"On {counted(len(votes), 'test post')} with two annotators or more, Krippendorff's alpha is "
                   f"{number(found['alpha'])}.")
     when = "The plan names no column with dates."

@@ -90,7 +90,7 @@ def data(results: Results) -> Section:
              "known": int((results.every.language == code).sum() - (results.kept.language == code).sum()),
              "small": bool(results.kept.is_small(results.kept.language == code)), "folded": code in material.folded}
             for code in results.every.languages]
-    known = int(material.is_known.sum())
+    known, groups = int(material.is_known.sum()), results.groups
     both = []
     for each in results.plan.sets:
         kept, every = results.first(each), results.first(each, rows=results.every)
@@ -101,14 +101,16 @@ def data(results: Results) -> Section:
             Column("language", "language", "language"), Column("train", "training rows", "count"),
             Column("test", "test rows", "count"), Column("known", "of them known", "count"),
             Column("small", "small cell", "flag"), Column("folded", "cross-validated", "flag")], rows,
-              ["Known: the text (case, spaces, handles and links aside) is also that of a training row."]),
+              ["Known: the text (case, spaces, handles and links aside) "
+               + (f"or the “{material.group_by}” " if material.group_by else "") + "is also that of a training row."]),
         Table("data_known", "Figures without and with the known rows (first fits)", [
             Column("train", "train set"), Column("kept", title_of(name), "rate"),
             Column("accuracy", "accuracy", "rate"),
             Column("every", f"{title_of(name)}, all rows", "rate"),
             Column("every_accuracy", "accuracy, all rows", "rate")], both)]
     answer = (f"{len(results.kept.ids):,} test rows in {len(results.kept.languages)} languages; {known:,} more are "
-              f"left out of every figure above: {results.material.why_known()}.")
+              f"left out of every figure above: {results.material.why_known()}."
+              + (f" In intervals {results.material.together} count together: {groups}." if groups else ""))
     return Section("data", "What the figures rest on", "How many rows are there, and what do repeated texts change?",
                    answer, [], tables, [])
 
@@ -173,20 +175,22 @@ def methods(results: Results, standing: Standing | None = None) -> str:
     if repeat.folds:
         folded = ", ".join(language_name(code) for code in results.material.folded)
         text += (f"; {folded} were cross-validated in {repeat.folds} folds, {repeat.rounds} "
-                 f"time{'s' * (repeat.rounds > 1)}, with {results.material.together} in the same fold")
+                 f"time{'s' * (repeat.rounds > 1)}, with {results.material.in_one_fold}")
     text += (
         f". All models labelled the same {len(kept.ids):,} test posts in {len(kept.languages)} languages; left "
         f"out were {results.material.why_known('post')} (texts normalised). "
         f"Intervals are 95 per cent: bootstrap over test posts ({plan.statistics.draws:,} draws, stratified by "
-        f"language, {results.material.together} together), for means over languages the stratified jackknife, less its "
-        "bias, and for differences between training sets with three seeds or more, and three draws where there are "
-        "any, also over these (Satterthwaite); with fewer they allow for other test posts only, with these fits. ")
+        f"language, {results.material.together} together{': ' * bool(results.groups)}{results.groups}), for means over "
+        "languages the stratified jackknife, less its bias, and for differences between training sets with three seeds "
+        "or more, and three draws where there are any, also over these (Satterthwaite); with fewer they allow for "
+        "other test posts only, with these fits. ")
     if plan.contrasts:
         text += (f"The plan names {counted(len(plan.contrasts), 'contrast')} (SHA-256 {plan.hash[:12]}), whose "
                  "p-values are adjusted by Holm and whose intervals hold simultaneously. "
                  f"{' '.join((standing or Standing()).notes)} ")
     text += "Everything else is exploratory. "
     if small:
-        text += f"Cells with fewer than 30 rows, or fewer than 10 of a label, are marked: {', '.join(small)}."
+        text += ("Cells with fewer than 30 rows, or fewer than 10 rows or groups of a label, are marked: "
+                 f"{', '.join(small)}.")
     return text.strip()
 

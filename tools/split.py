@@ -187,8 +187,8 @@ def advice(split: Split, options: SplitOptions) -> list[str]:
     if not (split.is_far or split.is_chained) or options.group_by is None or options.repeats_apart:
         return []
     return [f"  posts of one “{options.group_by}” and copies of one text are kept together, so whoever shares a text "
-            "is in one group; --repeats-apart lets copies go apart, and eval.py then leaves out of the test what was "
-            "trained on"]
+            "is in one group; --repeats-apart lets copies go apart, and eval.py and a study then leave out of the test "
+            "what was trained on"]
 
 
 def rows_as_written(files: list[Path], columns: Columns) -> dict[tuple[str, int], dict]:

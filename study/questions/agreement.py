@@ -9,14 +9,13 @@ import numpy as np
 
 from report.clusters import WORTHS, rate_interval
 from report.words import counted, number
-from stats.alpha import alpha
 from study.report.section import Column, FigureSpec, Section, Table
 from study.results import Results
 
 
 def agreement(results: Results) -> Section | None:
     """Alpha by language, and accuracies with their ceiling; None where no test post has two annotators."""
-    votes = {key: list(found.values()) for key, found in results.material.votes.items() if len(found) > 1}
+    votes = {key for key, found in results.material.votes.items() if len(found) > 1}
     posts = results.posts(results.kept)
     twice = np.array([(post.language, post.id) in votes for post in posts], dtype=bool)
     if not votes:
@@ -26,10 +25,10 @@ def agreement(results: Results) -> Section | None:
     people, lines = [], []
     for group, chosen in groups.items():
         # People are judged on all posts, those on which they are tied too, which no model is scored on.
-        own = [given for (language, _), given in votes.items() if group in ("all", language)]
-        if not own:
+        found = results.material.agreement(None if group == "all" else [group], min(2000, statistics.draws),
+                                           statistics.seed)
+        if not found["posts"]:
             continue
-        found = alpha(own, min(2000, statistics.draws), statistics.seed)
         people.append({"languages": group, **found})
         for name in results.names if chosen.any() else ():
             fits = list(results.recipe(name).values())
@@ -43,7 +42,8 @@ def agreement(results: Results) -> Section | None:
                Column("high", "high", "number"), Column("ceiling", "one against the others", "rate"),
                Column("ceiling_low", "low", "rate"), Column("ceiling_high", "high", "rate")]
     tables = [Table("agreement", "Annotators' agreement on the test posts", columns, people,
-                    ["Intervals by bootstrap over posts. One against the others: how often an annotator's label is the "
+                    ["Intervals by bootstrap over posts, those that belong together as one. One against the others: "
+                     "how often an annotator's label is the "
                      "commonest of the other annotators'. Posts on which they are tied count here; no model is scored "
                      "on them."]),
               Table("agreement_accuracy", "Accuracy beside its ceiling, on posts with two annotators or more", [

@@ -127,11 +127,14 @@ def answer_of(gaps: dict[str, float], own: list[dict], multi: str) -> str:
     most = f" to {number(max(gaps.values()))}" if max(gaps.values()) > 0 and len(gaps) > 1 else ""
     said = (f"Stated probabilities differ from the share that is right {least} ({best}){most} over all languages "
             "together (first fits, debiased), which is no proof of equality where it is little.")
-    alone = [row for row in own if row["language"] != "all"]
+    alone = [row for row in own if row["language"] != "all" and row["gap_low"] is not None]
+    if not alone:
+        return f"{said} No language alone has posts enough for an interval."
     too_sure, unsure = (sum(sign * row["gap"] > 0 and row["gap_low"] * row["gap_high"] > 0 for row in alone)
                         for sign in (1, -1))
     return (f"{said} By the interval of each language alone, {multi} is too sure in {too_sure} and not sure enough in "
-            f"{unsure} of {counted(len(alone), 'language')}.")
+            f"{unsure} of {counted(len(alone), 'language')}"
+            + (" with an interval." if len(alone) + 1 < len(own) else "."))
 
 
 def confusion(answers: Predictions, code: str) -> list[dict]:

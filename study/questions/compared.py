@@ -57,7 +57,8 @@ def in_words(found: Mapping) -> str:
 def of_cells(table: Table) -> str:
     """What a matrix does not show: that small cells differ, if it has any; else that any two do."""
     if any(row["small"] for row in table.rows):
-        return "That two hatched cells differ: they hold fewer than 30 posts, or fewer than 10 of a label."
+        return ("That two hatched cells differ: they hold fewer than 30 posts, or fewer than 10 posts or groups of a "
+                "label.")
     return "That two cells differ: their intervals are in the table only."
 
 
@@ -91,7 +92,7 @@ def notes_of(results: Results, languages: Sequence[str], found: Mapping) -> list
         which = "Each language" if len(small) == len(languages) > 1 else \
             f"{len(small)} of {len(languages)} languages" if len(languages) > 1 else "The language"
         has = "has" if which.startswith(("Each", "The")) or len(small) == 1 else "have"
-        notes.append(f"{which} {has} fewer than 30 posts, or fewer than 10 with some label; "
+        notes.append(f"{which} {has} fewer than 30 posts, or fewer than 10 posts or groups with some label; "
                      f"no {'single ' * (len(languages) > 1)}language is judged alone.")
     return notes
 

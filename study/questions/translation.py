@@ -51,8 +51,8 @@ def translation(results: Results) -> Section | None:
              "own text; the others are left out of both sides.",
              "Labels are those of each set's first fit (first seed, first draw); intervals are over test posts alone."]
     if small:
-        notes.append(f"{counted(small, 'language')} with fewer than 30 such posts, or fewer than 10 of a label, are "
-                     "marked, not hidden.")
+        notes.append(f"{counted(small, 'language')} with fewer than 30 such posts, or fewer than 10 posts or groups "
+                     "of a label, are marked, not hidden.")
     return Section("translation", "Translation", QUESTION, answer, claims, [by_set, by_language, counts],
                    figures_of_section(results, by_set, by_language), notes, exploratory=True)
 

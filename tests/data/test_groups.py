@@ -1,7 +1,7 @@
 """What counts together in an interval: posts by one author and copies of a text, and texts first where these chain.
 
-Deliberate break: let `counted_together` return `groups` where most posts are one group; or leave the texts out of
-`texts_first`, and the interval covers the truth in three of four tables.
+Deliberate break: let `counted_together` return `chains`; or leave the texts out of `texts_first`, and the interval
+covers the truth in three of four tables.
 """
 
 import json
@@ -43,14 +43,23 @@ def test_texts_that_several_authors_share_come_first_where_most_posts_would_be_o
                     "texts are groups of their own\n")
 
 
-def test_chains_count_as_far_as_they_leave_half_of_the_posts(capsys):
+def test_the_shortest_chain_is_taken_apart_and_what_is_no_chain_stays(capsys):
     posts = posts_of([("x", "a"), ("x", "b"), ("y", "a"), *((f"t{n}", f"c{n}") for n in range(3))])
     options = GroupOptions(group_by="author")
-    assert options.groups_of(posts, Path("p.jsonl")) == group_posts(posts, "author", True) == [0, 0, 0, 3, 4, 5]
+    assert group_posts(posts, "author", True) == [0, 0, 0, 3, 4, 5]
+    assert options.groups_of(posts, Path("p.jsonl")) == [0, 0, 2, 3, 4, 5]
+    assert options.texts_first and "3 of 6 posts would be one group" in capsys.readouterr().out
+    options = GroupOptions(group_by="author")
+    assert options.groups_of(posts[1:], Path("p.jsonl")) == list(range(5))
     assert not options.texts_first and capsys.readouterr().out == ""
     one = posts_of([(f"t{n}", "a") for n in range(5)])  # one author: no text is shared, and nothing can be taken apart
     assert counted_together(one, "author") == ([0] * 5, 0) and counted_together(one, None) == ([0, 1, 2, 3, 4], 0)
     assert counted_together([], None) == ([], 0)
+
+
+def test_posts_without_a_text_are_no_copies_of_each_other():
+    posts = posts_of([("", "a"), ("@b http://a.example", "b"), ("", "b"), ("", ""), ("", ""), ("x", "a"), ("x", "b")])
+    assert counted_together(posts, "author") == ([0, 1, 1, 3, 4, 5, 5], 7 - 2)
 
 
 def test_eval_says_what_counts_together(fresh):  # noqa: F811

@@ -107,6 +107,16 @@ def test_a_language_of_one_cluster_leaves_no_interval_and_no_p():
     assert numpy.isnan([line["p"], line["low"]]).all() and whole["p"] < 1
 
 
+def test_answers_that_are_all_alike_leave_no_interval_of_their_difference():
+    """That two models agree on sixty posts does not say that they agree on all others."""
+    one, other = single(None)
+    alike = Predictions(one.rows, one.predicted.copy())
+    for weight in ("rows", "languages"):
+        found, between = (difference(one, second, "macro_f1", weight=weight, draws=100) for second in (alike, other))
+        assert found["value"] == 0 and numpy.isnan([found["low"], found["high"]]).all()
+        assert between["low"] < between["value"] < between["high"]
+
+
 def test_one_cluster_over_two_languages_does_no_harm():
     one, other = single(numpy.where(numpy.isin(numpy.arange(60), (0, 1)), 1000, numpy.arange(60)))
     found = difference(one, other, "macro_f1", weight="languages", draws=200)

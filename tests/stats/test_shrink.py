@@ -168,3 +168,11 @@ def test_student_equals_scipy():
         for level in (0.5, 0.95, 0.99):
             assert t_quantile(level, df) == pytest.approx(stats.t.ppf((1 + level) / 2, df), rel=1e-6 if df < 5000
                                                          else 1e-3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_languages_of_one_cluster_each_have_a_figure_and_no_interval_of_their_own():
+    one = made_rows(60, clusters=numpy.arange(60) % 3)
+    table, pooled = partially_pooled(made_answers(one, 1), "macro_f1", draws=50)
+    assert all(line["raw_low"] is line["raw_high"] is None and line["low"] < line["high"] for line in table)
+    assert numpy.isfinite(pooled.value).all()

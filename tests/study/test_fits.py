@@ -5,6 +5,7 @@ out of the key, or let `Choice.taken` keep the draw of a fit that takes all rows
 instead of groups into folds.
 """
 
+import json
 import re
 from collections import Counter
 
@@ -12,6 +13,7 @@ import pytest
 
 from common.errors import UserError
 from common.files import ROOT, sha256_json
+from data.checks import normalise
 from stats.recipes import ALL_ROWS, components, lacking
 from study.fits import Choice, asked_of, equal_steps, evenly, make_fits
 from study.inputs import posts_hash, read_material
@@ -127,7 +129,7 @@ def test_folds_hold_out_whole_groups_and_every_row_once(tmp_path):
         assert set(held.values()) == {1, 2, 3, 4} and {id(post) for post in material.rows} <= set(held)
         groups = {}
         for post in material.rows:
-            groups.setdefault(material.group[id(post)], set()).add(held[id(post)])
+            groups.setdefault(normalise(post.text), set()).add(held[id(post)])
         assert all(len(folds) == 1 for folds in groups.values())
         cells = Counter((post.language, post.label, held[id(post)]) for post in material.rows)
         for language, label in {(language, label) for language, label, _ in cells}:
@@ -138,6 +140,31 @@ def test_folds_hold_out_whole_groups_and_every_row_once(tmp_path):
         keys = {(post.language, post.id) for post in material.rows if held[id(post)] == fit.fold[1]}
         assert not keys & set(fit.keys)
     assert material.fold_of(1, 4) != material.fold_of(2, 4)
+
+
+def test_no_author_and_no_text_of_a_fold_is_in_its_training(tmp_path):
+    """Where authors pass each other's posts on, chains of them would be one group, and one fold all of a language."""
+    lines = [json.loads(line) for line in first_posts("train")]
+    rows = [row | {"author": f"{row['language']}{number % 10}"} for number, row in enumerate(lines)]
+    rows += [row | {"id": f"c{number}", "author": f"{row['language']}{(number + 3) % 10}"}
+             for number, row in enumerate(rows) if number % 4 == 0]
+    files = {"train": rows[::2], "test": rows[1::2]}
+    files = {name: write_jsonl(tmp_path / f"{name}.jsonl", own) for name, own in files.items()}
+    head = "".join(f'{name} = "{file}"\n' for name, file in files.items())
+    (tmp_path / "plan.toml").write_text(f'[data]\n{head}group_by = "author"\n[repeat]\nfolds = 4\n[sets]\n'
+                                        "en = { en = 20 }\nmulti = { de = 9, en = 9, es = 9 }\n")
+    plan = load_plan(tmp_path / "plan.toml")
+    material = read_material(plan)
+    post_of = {(post.language, post.id): post for post in [*material.train, *material.rows]}
+    held, folds = material.fold_of(1, 4), Counter()
+    for fit in make_fits(plan, material, HASHES):
+        learnt = [post_of[key] for key in fit.keys]
+        tested = [post for post in material.rows if held[id(post)] == fit.fold[1]]
+        assert not {post.extra["author"] for post in learnt} & {post.extra["author"] for post in tested}
+        assert not {normalise(post.text) for post in learnt} & {normalise(post.text) for post in tested}
+        folds[fit.fold[1]] = sum(post.language == "en" for post in tested)
+    assert not material.is_known.any() and max(folds.values()) < 2 * min(folds.values())
+    assert "from whose training copies of its texts were left out" in material.in_one_fold
 
 
 def test_out_of_fold_answers_come_from_the_fold_that_held_the_row_out(tmp_path):

@@ -1,6 +1,7 @@
 """What a study reads, and what it says of it: rows that are left out, annotators' ties, and words of the plan.
 
-Deliberate break: in study/inputs.py count all known rows as `same_text`, leave out an agreement's lines, or raise an
+Deliberate break: in study/inputs.py let chains of authors who share texts be known, count all known rows as
+`same_text`, leave out an agreement's lines, or raise an
 error as it comes.
 """
 
@@ -43,8 +44,24 @@ def test_each_reason_for_leaving_a_row_out_is_counted(tmp_path):
         "copies of a text and posts of one “author”")
     assert both.why_known("post") == ("1 with the text of a training post and 1 of a group by “author” that has "
                                       "training posts")
+    assert both.notes[-1] == (
+        "  2 of 3 test rows are known from training and count in no figure; python -m tools.split --group-by author "
+        "--repeats-apart makes files with fewer of them")
+    assert not any("count in no figure" in line for line in alone.notes)
     with pytest.raises(UserError, match="or belongs to a group by 'author' that has training posts"):
         read_material(plan_of(tmp_path, test[:2], 'group_by = "author"'))
+
+
+def test_who_shares_a_text_with_a_training_author_is_tested_and_counts_by_text_first(tmp_path):
+    """Author x has copied a training post, y has copied x: chains of such authors must leave something to test."""
+    test = [row("s1", "training post 3", "x"), *(row(f"x{n}", f"of x {n}", "x") for n in range(3)),
+            row("y1", "of x 0 https://a.example/1", "y"), row("y2", "of y", "y"), row("z", "alone", "z")]
+    found = read_material(plan_of(tmp_path, test, 'group_by = "author"'))
+    assert found.is_known.tolist() == [True] + [False] * 6 and found.same_text == 1
+    assert found.table(~found.is_known).clusters.tolist() == [0, 1, 1, 0, 4, 5]
+    assert found.together == "copies of a text and the other posts of one “author”"
+    alone = read_material(plan_of(tmp_path, test))
+    assert alone.table(~alone.is_known).clusters.tolist() == [0, 1, 2, 0, 4, 5]
 
 
 def test_ties_are_said(tmp_path):

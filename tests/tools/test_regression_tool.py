@@ -176,12 +176,76 @@ def test_what_cannot_be_asked(files, words, says):
     refused(main, *WORDS, *words, says=says)
 
 
-def test_gaps_in_numbers_and_values_without_a_code(files, tmp_path):
+def test_posts_without_a_value_are_left_out_and_counted(files, tmp_path):
+    """As R's lm and glm do; by R, pandas, SQL, SAS, Stata or nothing at all, and whatever the coded posts are."""
     labels, codes, _ = files
-    jsonl(tmp_path / "labels.jsonl", [labels[0] | {"followers": ""}, *labels[1:]])
+    coded = {row["id"] for row in codes}
+    gap = {f"p{n}": word for n, word in zip(range(0, 900, 9), ["NA", "", "nan", ".", ".a", "NULL", "N/A", None] * 13,
+                                            strict=False)}
+    holes = [row | ({"followers": gap[row["id"]]} if row["id"] in gap else {}) for row in labels]
+    jsonl(tmp_path / "labels.jsonl", [row for row in labels if row["id"] not in gap])
+    jsonl(tmp_path / "coded.jsonl", [row for row in codes if row["id"] not in gap])
+    wanted = run("--outcome", "label=anti", "--on", "followers,language")[1]
+    jsonl(tmp_path / "labels.jsonl", holes)
+    jsonl(tmp_path / "coded.jsonl", codes)
+    said, found = run("--outcome", "label=anti", "--on", "followers,language")
+    assert found["coefficients"] == wanted["coefficients"] and found["lacking"] == {"followers": 100}
+    lost = len(coded & set(gap))
+    assert (f"  100 posts left out, {lost} of them coded, for want of a value in followers (100): the coefficients are "
+            f"of the other 800, {220 - lost} of them coded") in said and "900 posts, 220 of them coded" in said
+
+
+@pytest.mark.parametrize("column", ["party", "shares"])
+def test_what_r_writes_for_a_missing_word_or_outcome_is_no_value(files, tmp_path, column):
+    labels, _, _ = files
+    names = [*labels[0], "party"]
+    rows = [row | {"party": ("left", "right")[n % 2]} for n, row in enumerate(labels)]
+    lines = [",".join("NA" if n % 10 == 4 and name == column else f'"{row[name]}"' if isinstance(row[name], str)
+                      else str(row[name]) for name in names) for n, row in enumerate(rows)]
+    (tmp_path / "labels.csv").write_text("\n".join([",".join(names), *lines]) + "\n")
+    words = ("--labels", "labels.csv", "--outcome", "shares", "--on", "label=anti,party", "--model", "linear")
+    said, found = run(*words)
+    assert [row["term"] for row in found["coefficients"]] == ["(intercept)", "party: left", "label=anti"]
+    assert found["lacking"] == {column: 90} and f"for want of a value in {column} (90)" in said and found["n"] == 810
+    found = run(*words[:4], "--outcome", "label=anti", "--on", "party=left")[1]
+    assert found["n"] == 900 and found["lacking"] == {}
+
+
+def test_an_error_that_comes_of_missing_values_says_so(files, tmp_path):
+    labels, _, _ = files
+    jsonl(tmp_path / "labels.jsonl", [row | {"paid": "yes" if n % 3 else "", "k": 7} for n, row in enumerate(labels)])
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "paid",
+            says=["'paid' has only one level, 'yes'", "without a value in paid (300) were left out", "such as none"])
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "k", says=["column 'k' is the same in all 900 rows"])
+
+
+def test_separation_names_the_level_and_what_helps(files, tmp_path):
+    labels, _, truth = files
+    flags = [row | {"flag": ("a", "b")[label == "anti"]} for row, label in zip(labels, truth, strict=True)]
+    jsonl(tmp_path / "labels.jsonl", flags)
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "flag",
+            says=["the coded posts alone", "without error by", "'flag: b';", "or code more posts"])
+
+
+def test_who_has_no_author_is_by_herself(files, tmp_path):
+    labels, _, _ = files
+    jsonl(tmp_path / "labels.jsonl", [row | ({"author": ""} if n % 3 == 0 else {}) for n, row in enumerate(labels)])
+    said, _ = run("--outcome", "label=anti", "--on", "language", "--clusters", "author")
+    assert "; 400 clusters by author, 300 posts without one being clusters of their own" in said
+
+
+def test_no_coded_post_has_a_value(files, tmp_path):
+    labels, codes, _ = files
+    coded = {row["id"] for row in codes}
+    jsonl(tmp_path / "labels.jsonl", [row | ({"followers": "NA"} if row["id"] in coded else {}) for row in labels])
     refused(main, *WORDS, "--outcome", "label=anti", "--on", "followers",
-            says=["--on followers: is empty for 1 post", "fill the column in"])
-    jsonl(tmp_path / "labels.jsonl", labels)
+            says=["no coded post has a value in followers"])
+    jsonl(tmp_path / "labels.jsonl", [row | {"followers": "."} for row in labels])
+    refused(main, *WORDS, "--outcome", "label=anti", "--on", "followers", says=["--on followers: holds no numbers"])
+
+
+def test_values_without_a_code(files, tmp_path):
+    labels, codes, _ = files
     jsonl(tmp_path / "coded.jsonl", [row for row in codes if labels[int(row["id"][1:])]["language"] == "en"])
     refused(main, *WORDS, "--outcome", "label=anti", "--on", "language",
             says=["'language: es' is the same for all", "code others too"])

@@ -24,7 +24,7 @@ from common.options import option, parse_options
 from data.posts import ColumnOptions
 from report.intervals import LEVEL
 from stats.prevalence import Machine, Share, prevalence
-from tools.prevalence.read import Labels
+from tools.prevalence.read import Labels, clusters_of
 from tools.prevalence.sample import agreement_of, checked, counts, read_all, sample_of
 from tools.prevalence.words import caution, check_size, table_of, verdicts
 
@@ -70,9 +70,9 @@ def main(argv: list[str]) -> None:
         check_size(labels)
     print("\n".join([*codes.notes.lines(), *agreement_of(codes)]))
     coded, design = sample_of(codes, labels)
-    print("\n".join([*counts(labels, codes), f"  {design}", *caution(labels, coded, codes),
+    cluster, said = clusters_of(labels, options.clusters)
+    print("\n".join([*counts(labels, codes), f"  {design}{said}", *caution(labels, coded, codes),
                      *checked(run, codes, labels, posts), ""]))
-    cluster = labels.columns[options.clusters][0] if options.clusters else None
     machine = Machine(len(labels.labels), labels.predicted, labels.group, len(labels.groups), labels.probabilities,
                       cluster)
     found = prevalence(machine, coded, seed=options.seed, beyond=options.beyond)

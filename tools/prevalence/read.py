@@ -16,6 +16,7 @@ from common.reading import check_path
 from data.annotators import Agreement, read_labelled
 from data.checks import TrainingTexts
 from data.codebook import Codebook
+from data.damage import is_missing
 from data.dates import DATES, date_column, month_of, months_of
 from data.inputs import expand
 from data.languages import UNDETERMINED
@@ -23,11 +24,13 @@ from data.notes import Notes
 from data.posts import Columns, Post
 from data.readers import iter_posts
 from data.visible import composed
+from report.words import counted
 from tools.prevalence.probabilities import Probabilities, share_of, spoilt
 
 PROBABILITY, STRATUM, ERROR = "inclusion_probability", "stratum", "error"  # columns of our own files
 MOST_GROUPS = 2_000
 NONE = -1  # a post that the machine left without a label
+NOTHING = "(none)"  # the value of a column in which a post has none
 EQUAL = 1e-4  # by which part chances of one stratum may differ, if they were rounded
 
 
@@ -188,6 +191,19 @@ def read_labels(path: Path, columns: Columns, codes: Codes, by: list[str], codeb
     return found
 
 
+def clusters_of(labels: Labels, name: str | None) -> tuple[numpy.ndarray | None, str]:
+    """(N,) int64 from 0 on, equal for posts with the same value in a column, and what to say of it; who has none there
+    is by itself. (None, "") without a column."""
+    if name is None:
+        return None, ""
+    row, values = labels.columns[name]
+    alone = numpy.array(values)[row] == NOTHING
+    cluster = numpy.unique(numpy.where(alone, len(values) + numpy.arange(len(row)), row), return_inverse=True)[1]
+    said = f"; {cluster.max() + 1:,} clusters by {name}"
+    return cluster, said + (f", {counted(int(alone.sum()), 'post')} without one being clusters of their own"
+                            if alone.any() else "")
+
+
 def _rows(path: Path, columns: Columns) -> Iterator[Post]:
     check_path(path)
     notes, paths = Notes(), expand([str(path)], "--labels") if path.is_dir() else [path]
@@ -217,11 +233,11 @@ def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
     both = list(filter(None, (post, other)))
     for one in both:
         if name in one.extra:
-            return one.extra[name].strip() or "(none)"
+            return one.extra[name].strip() or NOTHING
         column = date_column(one.extra) if name == "month" else None
         if column is not None:
             date = one.extra[column]
-            month = month_of(date) if date.strip() else "(none)"
+            month = month_of(date) if date.strip() and not is_missing(date.strip()) else NOTHING
             if month is None:
                 why = "may be either month" if months_of(date) else "is not written as 2024-03-31 or 31.03.2024"
                 raise UserError(f"{one.place}: date '{date[:20]}' {why}; add a column 'month'")

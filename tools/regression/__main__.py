@@ -7,7 +7,9 @@
 people's labels of a random sample, with inclusion_probability where chances differed. COLUMN=VALUE is 1 where the
 column has the value and else 0; label=NAME is the machine's label, or the code of a coded post, and stands on one side
 alone, as the outcome or once among --on. Other columns come from --labels or, joined by id, from --posts (month also
-from a date): numbers enter as they are, words as one column for each value but the most frequent.
+from a date): numbers enter as they are, words as one column for each value but the most frequent. Posts without a value
+there (an empty cell, R's NA, among numbers also the . of SAS and Stata) are left out and counted, as R's lm and glm do;
+for COLUMN=VALUE they are posts that do not have the value.
 
 Each coefficient is estimated four times: naive (the machine's labels taken as true), from the codes alone, and
 corrected in two ways, PPI++ and DSL (stats/regression.py has the formulas), with 95 % intervals for the process behind
@@ -19,11 +21,12 @@ from common.files import check_file, write_json
 from common.options import parse_options
 from stats.regression import regression
 from stats.sandwich import Sample
+from tools.prevalence.read import clusters_of
 from tools.prevalence.sample import agreement_of, checked, counts, read_all, sample_of
 from tools.prevalence.words import caution
-from tools.regression.options import RegressionOptions
-from tools.regression.question import LABEL, question, term_of
-from tools.regression.words import as_dict, table_of, verdicts
+from tools.regression.options import LABEL, RegressionOptions, term_of
+from tools.regression.question import complete, question
+from tools.regression.words import as_dict, left_out, table_of, verdicts
 
 
 def main(argv: list[str]) -> None:
@@ -34,19 +37,27 @@ def main(argv: list[str]) -> None:
             raise UserError(f"--{name}: is missing (--help tells what it takes)")
     check_sides(options)
     check_file(options.json, "--json", {"--labels": options.labels, "--coded": options.coded, "--posts": options.posts})
-    run, codes, labels, posts = read_all(options, [], columns_of(options))
+    run, codes, labels, posts = read_all(options, [], options.columns_kept())
+    said = [*counts(labels, codes), *checked(run, codes, labels, posts)]
+    notes, agreed, every = codes.notes.lines(), agreement_of(codes), (labels, codes)
+    labels, codes, lacking = complete(options, labels, codes)
     coded, drawn = sample_of(codes, labels)
-    asked, references = question(options, labels, codes)
-    cluster = labels.columns[options.clusters][0] if options.clusters else None
-    if cluster is not None:
-        drawn += f"; {int(cluster.max()) + 1:,} clusters by {options.clusters}"
-    print("\n".join([*codes.notes.lines(), *agreement_of(codes), *counts(labels, codes), f"  {drawn}",
-                     *caution(labels, coded, codes),
-                     *checked(run, codes, labels, posts), ""]))
+    try:
+        asked, references = question(options, labels, codes)
+    except UserError as error:
+        if not lacking:
+            raise
+        which = ", ".join(f"{name} ({count:,})" for name, count in lacking.items())
+        raise UserError(f"{error}; posts without a value in {which} were left out: a word in these cells, such as "
+                        "none, makes them a value of their own") from error
+    cluster, clusters = clusters_of(labels, options.clusters)
+    drawn += clusters
+    print("\n".join([*notes, *agreed, *said, *left_out(lacking, every, (labels, codes)), f"  {drawn}",
+                     *caution(labels, coded, codes), ""]))
     found, tuned = regression(asked, Sample(coded.post, coded.probability, coded.stratum, cluster), seed=options.seed)
     print("\n".join([*table_of(found), "", *verdicts(found, asked, references, options)]))
     if options.json:
-        write_json(options.json, as_dict(found, tuned, asked, references, drawn, options))
+        write_json(options.json, as_dict(found, tuned, asked, references, drawn, lacking, options))
         print(f"coefficients: {options.json}")
 
 
@@ -70,14 +81,6 @@ def check_sides(options: RegressionOptions) -> None:
     twice = next((term for n, term in enumerate(terms) if term in terms[:n]), None)
     if twice:
         raise UserError(f"--on {twice[0]}{'' if twice[1] is None else '=' + twice[1]}: stands twice")
-
-
-def columns_of(options: RegressionOptions) -> dict[str, str]:
-    """The columns to keep, and the option that names each."""
-    terms = [(options.outcome, "--outcome"), *((term, "--on") for term in options.on)]
-    found = {term_of(term)[0]: where for term, where in terms}
-    found |= {options.clusters: "--clusters"} if options.clusters else {}
-    return {name: where for name, where in found.items() if name != LABEL}
 
 
 if __name__ == "__main__":

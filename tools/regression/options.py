@@ -1,11 +1,14 @@
 """The options of tools.regression."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from common.errors import UserError
 from common.options import option
-from data.posts import ColumnOptions
+from data.posts import ColumnOptions, Columns
 from stats.regression import MODELS
+
+LABEL = "label"
 
 
 @dataclass
@@ -31,3 +34,23 @@ class RegressionOptions(ColumnOptions):
     posts: str | None = option(None, "the posts, joined by id: texts, and columns for the regression", metavar="FILE")
     json: str | None = option(None, "write the coefficients there as well", metavar="FILE")
     seed: int = option(0, "seed for the folds of cross-fitting", minimum=0)
+
+    def columns(self) -> Columns:
+        """With the regression's own, whose cells may say that there is nothing."""
+        found = super().columns()
+        return replace(found, others=tuple(dict.fromkeys([*found.others, *self.columns_kept()])))
+
+    def columns_kept(self) -> dict[str, str]:
+        """The columns to keep, and the option that names each."""
+        terms = [(self.outcome, "--outcome"), *((term, "--on") for term in self.on)]
+        found = {term_of(term)[0]: where for term, where in terms if term}
+        found |= {self.clusters: "--clusters"} if self.clusters else {}
+        return {name: where for name, where in found.items() if name != LABEL}
+
+
+def term_of(term: str) -> tuple[str, str | None]:
+    """`"label=pro" -> ("label", "pro")`, `"month" -> ("month", None)`."""
+    name, sign, value = (part.strip() for part in term.partition("="))
+    if not name or (sign and not value):
+        raise UserError(f"'{term[:40]}': write COLUMN, COLUMN=VALUE or label=NAME")
+    return name, value if sign else None

@@ -1,30 +1,49 @@
 """From the options to the regression's matrix and outcome, with the machine's labels and with the codes."""
 
 import re
+from dataclasses import replace
 
 import numpy
 
 from common.errors import UserError, closest
-from report.words import counted
+from data.damage import is_missing
 from stats.logit import design
 from stats.regression import Question
 from stats.surrogate import answers
-from tools.prevalence.read import Codes, Labels
-from tools.regression.options import RegressionOptions
+from tools.prevalence.read import NOTHING, Codes, Labels
+from tools.regression.options import LABEL, RegressionOptions, term_of
 
-LABEL = "label"
 MOST_VALUES = 100  # of a column of words: with more, it holds names
 LARGEST = 1e15  # number of a column
 _COMMA = re.compile(r"[-+]?\d+(,\d+)?")
+_GAP = re.compile(r"\.[A-Za-z_]?")  # SAS and Stata write a missing number as . or .a
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")  # 1,234: no thousand begins with 0, nor has four digits before
 
 
-def term_of(term: str) -> tuple[str, str | None]:
-    """`"label=pro" -> ("label", "pro")`, `"month" -> ("month", None)`."""
-    name, sign, value = (part.strip() for part in term.partition("="))
-    if not name or (sign and not value):
-        raise UserError(f"'{term[:40]}': write COLUMN, COLUMN=VALUE or label=NAME")
-    return name, value if sign else None
+def complete(options: RegressionOptions, labels: Labels, codes: Codes) -> tuple[Labels, Codes, dict[str, int]]:
+    """The posts that have a value in every column of the regression, and their codes; and how many posts lack one,
+    column by column. Raises `UserError` where no coded post is left."""
+    gaps = {}
+    for term, where in ((options.outcome, "--outcome"), *((term, "--on") for term in options.on)):
+        name, value = term_of(term)
+        if name != LABEL and value is None:
+            numbers = None if name in options.words else numbers_of(labels, name, where)
+            row, values = labels.columns[name]
+            gaps[name] = numpy.array(values)[row] == NOTHING if numbers is None else numpy.isnan(numbers)
+    there = ~numpy.any([*gaps.values(), numpy.zeros(len(labels.predicted), dtype=bool)], 0)
+    lacking = {name: int(gap.sum()) for name, gap in gaps.items() if gap.any()}
+    if not lacking:
+        return labels, codes, {}
+    rows = [row for row in range(len(codes.posts)) if there[labels.place[row]]]
+    if not rows:
+        raise UserError(f"no coded post has a value in {' and in '.join(lacking)}; name columns that coded posts have")
+    at = numpy.cumsum(there) - 1
+    kept = replace(
+        labels, predicted=labels.predicted[there], group=labels.group[there],
+        probabilities=None if labels.probabilities is None else labels.probabilities[there],
+        place={number: int(at[labels.place[row]]) for number, row in enumerate(rows)}, texts={},
+        columns={name: (row[there], values) for name, (row, values) in labels.columns.items()})
+    return kept, replace(codes, posts=[codes.posts[row] for row in rows]), lacking
 
 
 def question(options: RegressionOptions, labels: Labels, codes: Codes) -> tuple[Question, dict[str, str]]:
@@ -89,31 +108,32 @@ def equal_to(labels: Labels, name: str, value: str, where: str) -> numpy.ndarray
 
 
 def numbers_of(labels: Labels, name: str, where: str) -> numpy.ndarray | None:
-    """A column as numbers, (N,) float64; None if it holds words. Raises `UserError` for numbers with gaps."""
+    """A column as numbers, (N,) float64, NaN where there is none; None if it holds words."""
     row, values = labels.columns[name]
-    found, odd = numpy.full(len(values), numpy.nan), []
-    commas = with_commas(values, f"{where} {name}")
-    for n, value in enumerate(values):
+    found, odd = numpy.full(len(values), numpy.nan), False
+    there = [n for n, value in enumerate(values) if not is_gap(value)]
+    commas = with_commas([values[n] for n in there], f"{where} {name}")
+    for n in there:
         try:
-            found[n] = float(value.replace(",", ".") if commas else value)
+            found[n] = float(values[n].replace(",", ".") if commas else values[n])
         except ValueError:
-            odd.append(value)
-    if odd and set(odd) != {"(none)"}:
-        return None
-    if len(odd) == len(values) or not (abs(found[[v not in odd for v in values]]) < LARGEST).all():
-        raise UserError(f"{where} {name}: holds no numbers below {LARGEST:g}")
+            odd = True
     if odd:
-        count = int((row == values.index("(none)")).sum())
-        raise UserError(f"{where} {name}: is empty for {counted(count, 'post')}, and else holds numbers; leave these "
-                        "posts out of both files, or fill the column in")
+        return None
+    if not there or not (abs(found[there]) < LARGEST).all():
+        raise UserError(f"{where} {name}: holds no numbers below {LARGEST:g}")
     return found[row]
+
+
+def is_gap(value: str) -> bool:
+    """Whether a cell of a column of numbers says that there is none."""
+    return value == NOTHING or is_missing(value) or bool(_GAP.fullmatch(value))
 
 
 def with_commas(values: list[str], where: str) -> bool:
     """Whether a column's numbers have decimal commas, 1,6. Raises `UserError` where 1,234 could be two numbers."""
-    written = [value for value in values if value != "(none)"]
-    own = [value for value in written if "," in value]
-    if not own or not all(_COMMA.fullmatch(value) for value in written):
+    own = [value for value in values if "," in value]
+    if not own or not all(_COMMA.fullmatch(value) for value in values):
         return False
     if all(_THOUSANDS.fullmatch(value) for value in own):
         raise UserError(f"{where}: '{own[0][:20]}' could be one and a part, or a thousand and more; write numbers with "

@@ -5,11 +5,12 @@ from math import floor, log10
 
 from common.terminal import table
 from report.intervals import LEVEL
+from report.words import counted
 from stats.regression import Coefficient, Question
 from stats.sandwich import EVENTS, FEWEST, Fitted
+from tools.prevalence.read import Codes, Labels
 from tools.prevalence.words import ALIKE, CHANCE, gain, narrowest
-from tools.regression.options import RegressionOptions
-from tools.regression.question import term_of
+from tools.regression.options import RegressionOptions, term_of
 
 FEW = 10  # coded posts for each coefficient, below which that is said
 
@@ -72,6 +73,17 @@ def verdicts(found: list[Coefficient], asked: Question, references: Mapping[str,
     return lines
 
 
+def left_out(lacking: Mapping[str, int], before: tuple[Labels, Codes], after: tuple[Labels, Codes]) -> list[str]:
+    """How many posts and codes are not in the regression, since they have no value in some column."""
+    if not lacking:
+        return []
+    posts, coded = (len(old) - len(new) for old, new in ((before[0].predicted, after[0].predicted),
+                                                         (before[1].posts, after[1].posts)))
+    which = ", ".join(f"{name} ({count:,})" for name, count in lacking.items())
+    return [f"  {counted(posts, 'post')} left out, {coded:,} of them coded, for want of a value in {which}: the "
+            f"coefficients are of the other {len(after[0].predicted):,}, {len(after[1].posts):,} of them coded"]
+
+
 def behind(one: Coefficient) -> str:
     """What stands behind a coefficient without an interval: "language: hi (2)", "x (12, 1 of them with the outcome or
     without it on one side)"."""
@@ -84,12 +96,12 @@ def clustered(options: RegressionOptions) -> str:
 
 
 def as_dict(found: list[Coefficient], tuned: float, asked: Question, references: Mapping[str, str], design: str,
-            options: RegressionOptions) -> dict:
+            lacking: Mapping[str, int], options: RegressionOptions) -> dict:
     """The JSON file."""
     names = ("naive", "coded", "ppi", "dsl")
     return {"schema": 2, "model": asked.model, "outcome": options.outcome, "on": list(options.on),
             "references": dict(references), "clusters": options.clusters, "n": len(asked.outcome),
-            "n_coded": len(asked.coded_outcome),
+            "n_coded": len(asked.coded_outcome), "lacking": dict(lacking),
             "design": design, "level": LEVEL, "seed": options.seed, "tuned": tuned,
             "coefficients": [{"term": one.name} | {name: getattr(one, name).to_dict() for name in names}
                              | {"reach": one.reach, "events": one.events} for one in found]}
