@@ -51,12 +51,11 @@ class Design:
                       self.draws, self.family)
 
 
-def halves(design: Design, studies: int = STUDIES, seed: int = 0, level: float = LEVEL
-           ) -> tuple[numpy.ndarray, numpy.ndarray]:
+def halves(design: Design, studies: int = STUDIES, seed: int = 0) -> tuple[numpy.ndarray, numpy.ndarray]:
     """(errors, half-widths) of simulated studies, (studies,) float64 each. Formulas: see the module."""
     stream = numpy.random.default_rng([seed, 0x90])
     error = design.posts * stream.normal(size=studies)
-    each = 1 - (1 - level) / design.family
+    each = 1 - (1 - LEVEL) / design.family
     if not design.holds_for_others:
         return error, numpy.full(studies, NormalDist().inv_cdf((1 + each) / 2) * design.posts)
     variance, squares = numpy.full(studies, design.posts**2), numpy.full(studies, design.posts**4 / max(
