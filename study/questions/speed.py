@@ -32,7 +32,7 @@ def speed(results: Results) -> Section | None:
     if not measured:
         return None
     prices = load_prices(find_path(results.plan.data.prices) if results.plan.data.prices else None)
-    where, chosen = usual(results, measured)
+    where, chosen = usual(measured)
     rate, tokens = (median(line[key] for line in chosen) for key in ("rate", "tokens"))
     sets, cost = sets_table(measured), cost_table(chosen, prices, tokens)
     ratios = ratio_table(cost, prices)
@@ -47,7 +47,7 @@ def speed(results: Results) -> Section | None:
         cheapest = min(machines, key=lambda row: row["cost"])
         answer += (f" A million posts then cost {money(cheapest['cost'], prices)} on {cheapest['name']}, if it labels "
                    "as fast as the machine that was measured.")
-        claims += cost_claims(results, cost, cheapest, prices, where)
+        claims += cost_claims(results, cost, cheapest, where)
     else:
         answer += (f" {prices.path.name} has no price for such a machine, so the cost of a million posts is not "
                    "given; add a row, and it will be.")
@@ -84,7 +84,7 @@ def machine_words(environment: Mapping) -> str:
     return f"{name}, {counted(threads, 'thread')}" if on_cpu and threads else name
 
 
-def usual(results: Results, measured: Sequence[dict]) -> tuple[str, list[dict]]:
+def usual(measured: Sequence[dict]) -> tuple[str, list[dict]]:
     """The machine and template with the most fits, in words, and these fits, from which costs are computed."""
     kinds = [(line["machine"], line["fit"].template, line["dtype"]) for line in measured]
     machine, template, dtype = chosen = max(dict.fromkeys(kinds), key=kinds.count)
@@ -159,7 +159,7 @@ def ratio_table(cost: Table, prices: Prices) -> Table:
                   "models other than this study's; no API was timed here, so these fits give no ratio of speed."])
 
 
-def cost_claims(results: Results, cost: Table, cheapest: Mapping, prices: Prices, where: str) -> list[Claim]:
+def cost_claims(results: Results, cost: Table, cheapest: Mapping, where: str) -> list[Claim]:
     """The ratio to the table's first API."""
     api = next((row for row in cost.rows if row["kind"] == "API"), None)
     if api is None or not cheapest["cost"] or not api["cost"]:
