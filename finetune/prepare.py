@@ -127,7 +127,7 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
 
 def codebook_of(options) -> Codebook:
     """The codebook that `options` name, or the paper's."""
-    return load_codebook(find_path(options.codebook) if options.codebook else None)
+    return load_codebook(options.codebook)
 
 
 def sides(options, codebook: Codebook, run: RunFolder | None = None

@@ -114,7 +114,7 @@ def read_material(plan: Plan) -> Material:
 
 def _read(plan: Plan) -> Material:
     data, where = plan.data, f"{plan.path}: [data]"
-    book = load_codebook(find_path(data.codebook) if data.codebook else None)
+    book = load_codebook(data.codebook)
     files = {name: [find_path(file) for file in getattr(data, name)] for name in ("train", "test")}
     twice = [file for file in files["test"] if file.resolve() in {other.resolve() for other in files["train"]}]
     if twice:
@@ -146,7 +146,7 @@ def _read(plan: Plan) -> Material:
     same_text = sum(normalise(post.text) in texts for post, is_known in zip(rows, known, strict=True) if is_known)
     if data.published:
         read_published(find_path(data.published))
-    shares = load_shares(find_path(data.shares) if data.shares else None)
+    shares = load_shares(data.shares)
     is_test = np.array([index < len(test) for index in range(len(rows))])
     said = [line for found in (notes, train_agreement, test_notes, agreement) if found for line in found.lines()]
     return Material(book, train, rows, is_test, known, group, folded, shares, said,

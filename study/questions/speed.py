@@ -11,7 +11,6 @@ dated table (inference/prices.py); what the paper reports is shown too, as its o
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from common.files import find_path
 from inference.prices import Api, Machine, Prices, load_prices
 from report.words import counted
 from study.fits import TEST, Fit, unique
@@ -31,7 +30,7 @@ def speed(results: Results) -> Section | None:
     measured = [line for fit in models if (line := measure(results, fit))]
     if not measured:
         return None
-    prices = load_prices(find_path(results.plan.data.prices) if results.plan.data.prices else None)
+    prices = load_prices(results.plan.data.prices)
     where, chosen = usual(measured)
     rate, tokens = (median(line[key] for line in chosen) for key in ("rate", "tokens"))
     sets, cost = sets_table(measured), cost_table(chosen, prices, tokens)
