@@ -132,8 +132,11 @@ def handle(index: int, label: str, *, line: bool = False) -> Line2D:
                   lw=1.4 if line else 0, ls=DASHES[index % len(DASHES)] if line else "none", label=label)
 
 
-def hollow_handle() -> Line2D:
-    return Line2D([], [], color=GREY, marker="o", ms=5, mfc="white", mec=GREY, lw=0, label="small cell")
+def hollow_handles(data: Data) -> list[Line2D]:
+    """The legend's line for small cells, where there are any."""
+    if not any(data.of(row, "hatched") for row in data.rows):
+        return []
+    return [Line2D([], [], color=GREY, marker="o", ms=5, mfc="white", mec=GREY, lw=0, label="small cell")]
 
 
 def legend(figure: Figure, handles: Sequence, columns: int = 6) -> None:
