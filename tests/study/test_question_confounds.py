@@ -17,7 +17,7 @@ from stats.recipes import components, contrast
 from study.questions.confounds import ROWS, changes, confounds, reseeded
 from study.report.figures import figure_of
 from tests.study import fake_study
-from tests.study.fake_study import fake_results
+from tests.study.fake_study import fake_results, table
 
 PLAN = """
 [repeat]
@@ -53,10 +53,6 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def section(results):
     return confounds(results)
-
-
-def table(section, name):
-    return next(one for one in section.tables if one.name == name)
 
 
 def rows_of(section, heading):

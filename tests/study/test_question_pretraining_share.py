@@ -17,7 +17,7 @@ from stats.shares import association
 from study.questions.pretraining_share import associations, bias, models_of
 from study.questions.regression import cells_of
 from study.report.figures import figure_of
-from tests.study.fake_study import fake_results, first_posts
+from tests.study.fake_study import fake_results, first_posts, table
 
 LABELS = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
 PERCENT = {"en": 89.7, "de": 0.17, "fr": 0.16, "es": 0.13, "ko": 0.06, "hu": 0.03}
@@ -82,10 +82,6 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def section(results):
     return bias(results)
-
-
-def table(section, name):
-    return next(one for one in section.tables if one.name == name)
 
 
 # -- the section
