@@ -212,7 +212,7 @@ def label_posts(options: EvalOptions, run: RunFolder, learnt: list[Post] | None
 
 def read_labels(options: EvalOptions) -> tuple[Predictions, Agreement | None]:
     """Labels from a file; gold labels from the same file, or from --data by id if that is given."""
-    codebook = load_codebook(find_path(options.codebook) if options.codebook else None)
+    codebook = load_codebook(options.codebook)
     names = options.data if "data" in options.given else []
     posts, predicted, agreement = read_outside(find_path(options.predictions), [find_path(name) for name in names],
                                                names, options.columns(), codebook, options.bad_labels)

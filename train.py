@@ -31,7 +31,7 @@ from finetune.loop import Trainer
 from finetune.memory import fullest, plan_memory
 from finetune.options import PRESETS, TrainOptions
 from finetune.prepare import Prepared, prepare
-from finetune.resume import check_same, check_same_files
+from finetune.resume import check_same, check_same_files, take_up
 from finetune.run_folder import RunFolder, environment, next_run
 from finetune.team import END, Team, TeamTrainer
 from finetune.weights import resolve, show_price
@@ -183,19 +183,7 @@ def validator(prepared: Prepared, trainer: Trainer):
 def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None:
     """Continue from the checkpoint, if there is one, to the end; save the best and last adapters; write the report."""
     torch.manual_seed(options.seed)  # dropout draws from here on; what came before must not matter
-    watch, state = Watch(), run.read_state() if options.resume else None
-    if state is not None:
-        try:
-            trainer.load_state(state["trainer"])
-            watch = Watch(**state["watch"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{run.path / 'checkpoint' / 'state.pt'}: does not belong to this run ({error}); train "
-                            "anew into another folder") from error
-        if "micro_tokens" in options.given and options.micro_tokens:  # 0 leaves it as it was chosen
-            trainer.micro_tokens = options.micro_tokens
-        print(f"  continuing after step {trainer.step_count} of {trainer.total_steps}")
-    else:  # how steps are cut is now fixed, whatever memory a resumed run finds
-        run.write_state({"trainer": trainer.state(), "watch": asdict(watch), "seconds": 0.0})
+    watch, earlier = take_up(options, run, trainer)
     if isinstance(trainer, TeamTrainer):
         trainer.team.begin(trainer)
     run.cut_log(trainer.step_count)
@@ -206,7 +194,6 @@ def train(options, prepared: Prepared, run: RunFolder, trainer: Trainer) -> None
     evaluate = validator(prepared, trainer)
     size = options.batch_size
     bar = progress(trainer.total_steps * size, "post", "training", initial=trainer.step_count * size)
-    earlier = state["seconds"] if state else 0.0
     began, posts_done = time.perf_counter(), 0
 
     def show(line: dict) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from report.intervals import LEVEL, percentiles
+from report.intervals import percentiles
 
 SIDES = ("training", "unseen")  # the posts
 LEAST = 20  # groups of posts on each side, for a verdict
@@ -54,8 +54,7 @@ def verdict(found: dict) -> str:
 
 
 def _interval(drawn: np.ndarray | None) -> list[float] | None:
-    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    return None if drawn is None else percentiles(drawn[:, None], edges)[:, 0].tolist()
+    return None if drawn is None else percentiles(drawn[:, None])[:, 0].tolist()
 
 
 def above(training: np.ndarray, unseen: np.ndarray) -> float:

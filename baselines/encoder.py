@@ -74,9 +74,8 @@ def fine_tune(folder: str | Path, texts: Sequence[str], labels: Sequence[int], c
 
 
 def set_fit(folder: str | Path, texts: Sequence[str], labels: Sequence[int], classes: int, asked: Sequence[str],
-            settings: Settings | None = None, device: str = "cpu", strength: float = 1.0
-            ) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """Train the encoder in `folder` on pairs, then a logistic head (C = `strength`); otherwise as `fine_tune`."""
+            settings: Settings | None = None, device: str = "cpu") -> tuple[numpy.ndarray, numpy.ndarray]:
+    """Train the encoder in `folder` on pairs, then a logistic head (C = 1); otherwise as `fine_tune`."""
     settings = settings or Settings()
     with _seeded(settings.seed):
         tokenizer, model = _load(folder, "AutoModel")
@@ -84,9 +83,7 @@ def set_fit(folder: str | Path, texts: Sequence[str], labels: Sequence[int], cla
         pairs = draw_pairs(labels, settings.pairs, settings.most_pairs, settings.seed)
 
         def embed(chosen):
-            tokens = _tokens(tokenizer, chosen, settings, device)
-            hidden, mask = model(**tokens).last_hidden_state.float(), tokens["attention_mask"][:, :, None]
-            return torch.nn.functional.normalize((hidden * mask).sum(1) / mask.sum(1), dim=1)
+            return torch.nn.functional.normalize(_means(model, _tokens(tokenizer, chosen, settings, device)), dim=1)
 
         def loss(rows):
             first, second, same = pairs[rows].T
@@ -100,29 +97,25 @@ def set_fit(folder: str | Path, texts: Sequence[str], labels: Sequence[int], cla
         with torch.no_grad():
             learned, wanted = (torch.cat([embed(part).cpu() for part in _parts(some, settings.batch)] or
                                          [torch.zeros(0, model.config.hidden_size)]) for some in (texts, asked))
-    return predict(wanted, *logistic(learned, labels, classes, strength))
+    return predict(wanted, *logistic(learned, labels, classes, 1.0))
 
 
-def mean_vectors(folder: str | Path, settings: Settings | None = None, device: str = "cpu"):
+def mean_vectors(folder: str | Path):
     """A function from texts to the means over their tokens, (n, S) float32, by the encoder in `folder` as it is.
 
     Raises `UserError` as `fine_tune` does.
     """
-    settings = settings or Settings()
+    settings = Settings()
     with _seeded(settings.seed):
         tokenizer, model = _load(folder, "AutoModel")
-    model = model.to(device).eval()
+    model = model.eval()
     positions = getattr(model.config, "max_position_embeddings", settings.longest + 2)
     settings = replace(settings, longest=min(settings.longest, positions - 2))  # XLM-R's first two are never used
 
     def encode(texts: Sequence[str]) -> numpy.ndarray:
-        found = [torch.zeros(0, model.config.hidden_size)]
         with torch.no_grad():
-            for part in _parts(texts, settings.batch):
-                tokens = _tokens(tokenizer, part, settings, device)
-                hidden, mask = model(**tokens).last_hidden_state.float(), tokens["attention_mask"][:, :, None]
-                found.append(((hidden * mask).sum(1) / mask.sum(1)).cpu())
-        return torch.cat(found).numpy()
+            found = [_means(model, _tokens(tokenizer, part, settings, "cpu")) for part in _parts(texts, settings.batch)]
+        return torch.cat([torch.zeros(0, model.config.hidden_size), *found]).numpy()
 
     return encode
 
@@ -173,6 +166,12 @@ def _tokens(tokenizer, texts: Sequence[str], settings: Settings, device: str) ->
     """input_ids and attention_mask, (B, T) int64, cut after `settings.longest` tokens."""
     found = tokenizer(list(texts), padding=True, truncation=True, max_length=settings.longest, return_tensors="pt")
     return {key: found[key].to(device) for key in ("input_ids", "attention_mask")}
+
+
+def _means(model, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Of the hidden states over each text's tokens, (B, S) float32."""
+    mask = tokens["attention_mask"][:, :, None]
+    return (model(**tokens).last_hidden_state.float() * mask).sum(1) / mask.sum(1)
 
 
 def _train(model, batches: list[torch.Tensor], loss, settings: Settings) -> None:

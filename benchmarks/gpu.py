@@ -33,7 +33,6 @@ from common.options import option, parse_options
 from common.terminal import human_seconds, table
 
 ROOT = Path(__file__).resolve().parents[1]
-WHOLE = sum(part.seconds for part in PARTS.values())
 AROUND = 12.0  # seconds of all that no part gets: to import PyTorch here, to stop what runs too long, and for the page
 START = 60.0  # seconds in which a process has to begin
 

@@ -28,7 +28,6 @@ import torch
 from bulk.check import READING
 from bulk.watch import product_limit
 from common.errors import UserError
-from common.files import find_path
 from common.terminal import human_bytes, human_seconds, table, three_digits
 from data.prompt import Prompt
 from data.readers import iter_posts
@@ -78,7 +77,7 @@ def allocate(counts: list[int], size: int) -> list[int]:
 
 def dry_run(model, prompt: Prompt, sources: list[Path], options) -> None:
     """Print what labelling `sources` would take. Raises `UserError` where they hold no post with text."""
-    draw, book = Random(SEED), load_prices(find_path(options.prices) if options.prices else None)
+    draw, book = Random(SEED), load_prices(options.prices)
     layers = list(strata((post.text for post in iter_posts(sources, options.columns(), check_ids=False, **READING)),
                          draw).values())
     if not layers:

@@ -12,6 +12,8 @@ import numpy as np
 from common.packed import PackedBatch, pack
 from data.prompt import EncodedPost, common_prefix
 
+BATCHES_PER_GROUP = 50
+
 
 def shared_prefix(prompt_prefix: Sequence[int], rows: Sequence[EncodedPost]) -> int:
     """How many ids the rows share with each other and with `prompt_prefix`; at most each row's `answer_index`.
@@ -86,18 +88,17 @@ def make_batch(rows: Sequence[EncodedPost], indices: Sequence[int], prefix_len: 
     return pack([row.ids for row in chosen], [row.answer_index for row in chosen], list(indices), prefix_len, multiple)
 
 
-def group_by_length(lengths: Sequence[int], batch_size: int, generator: np.random.Generator,
-                    batches_per_group: int = 50) -> list[int]:
+def group_by_length(lengths: Sequence[int], batch_size: int, generator: np.random.Generator) -> list[int]:
     """An epoch's order, drawn from `generator`, in which each `batch_size` consecutive posts have similar lengths.
 
-    The posts are shuffled, cut into groups of `batches_per_group` batches (fewer if there are few posts), sorted by
+    The posts are shuffled, cut into groups of `BATCHES_PER_GROUP` batches (fewer if there are few posts), sorted by
     length inside each group and cut into batches; then the batches are shuffled. transformers' `group_by_length` does
     the same but leaves each group's batches in order of decreasing length, so that its gradients go from long posts to
     short ones over and over; shuffling the batches costs nothing. A batch that is not full stays last.
     """
     order = generator.permutation(len(lengths)).tolist()
     # At least four groups, as in transformers: with one group the batches would hold the same posts in every epoch.
-    group = batch_size * max(1, min(batches_per_group, len(lengths) // (batch_size * 4)))
+    group = batch_size * max(1, min(BATCHES_PER_GROUP, len(lengths) // (batch_size * 4)))
     groups = [order[start : start + group] for start in range(0, len(order), group)]
     order = [index for part in groups for index in sorted(part, key=lambda index: -lengths[index])]
     full, rest = divmod(len(order), batch_size)

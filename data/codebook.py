@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError, closest
-from common.files import read_toml, sha256_json
+from common.files import find_path, read_toml, sha256_json
 from data.visible import composed
 
 SHIPPED = Path(__file__).parent / "codebooks"
@@ -121,11 +121,11 @@ class Codebook:
 
 
 def load_codebook(path: str | Path | None = None) -> Codebook:
-    """Read a codebook: a TOML file, the name of a shipped one ("sib200"), or the paper's if `path` is None.
+    """Read a codebook: a TOML file, the name of a shipped one ("sib200"), or the paper's without a `path`.
 
     Raises `UserError`, one line with the file and the key, for everything that would change or blur the question.
     """
-    path = Path(path) if path is not None else SHIPPED / "paper.toml"
+    path = find_path(path) if path else SHIPPED / "paper.toml"
     shipped = SHIPPED / f"{path}.toml"
     if not path.exists() and path.name == str(path) and shipped.exists():
         path = shipped

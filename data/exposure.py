@@ -21,7 +21,7 @@ from pathlib import Path
 from textwrap import wrap
 
 from common.errors import UserError, closest
-from common.files import read_toml
+from common.files import find_path, read_toml
 from common.terminal import table
 from data.prompt import EncodedPost, Prompt
 
@@ -76,8 +76,8 @@ def count_tokens(posts: Iterable, rows: Iterable[EncodedPost], prompt: Prompt) -
 
 
 def load_shares(path: str | Path | None = None) -> Shares:
-    """Read a table of pre-training shares, the shipped one if `path` is None. Raises `UserError` if it is not valid."""
-    path = Path(path) if path is not None else SHARES
+    """Read a table of pre-training shares, the shipped one without a `path`. Raises `UserError` if it is not valid."""
+    path = find_path(path) if path else SHARES
     data = read_toml(path)
     _check(data, KEYS, f"{path}", optional=("note", "shares", "vocabulary", "shapes"))
     if not 1 <= data["tokens"] < float("inf"):

@@ -78,7 +78,7 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
     Raises `UserError` before anything is written or loaded.
     """
     layout = run.facts["prompt"].get("layout") if run is not None else None
-    codebook = codebook_of(options)
+    codebook = load_codebook(options.codebook)
     base = find_base(options.model)
     config = read_config(base)
     if options.max_tokens > config.max_position_embeddings:
@@ -123,11 +123,6 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
     lines += [f"  {imitation(imitating, prompt.imitated)}"] * bool(imitating)
     return Prepared(base, config, codebook, prompt, split.first, split.second, rows, validation_rows, facts, lines,
                     shown)
-
-
-def codebook_of(options) -> Codebook:
-    """The codebook that `options` name, or the paper's."""
-    return load_codebook(find_path(options.codebook) if options.codebook else None)
 
 
 def sides(options, codebook: Codebook, run: RunFolder | None = None

@@ -4,9 +4,10 @@ from dataclasses import fields
 
 from common.errors import UserError, line_of
 from common.files import find_path, sha256_file
+from data.codebook import load_codebook
 from data.posts import Post
 from finetune.options import DEMO, TrainOptions
-from finetune.prepare import Prepared, codebook_of, prepare, sides
+from finetune.prepare import Prepared, prepare, sides
 from finetune.run_folder import RunFolder
 
 
@@ -58,7 +59,7 @@ def posts_if_there(run: RunFolder) -> tuple[list[Post] | None, UserError | None]
     and why they cannot be had. Their rows are not made, for which the base would be needed."""
     try:
         options = recorded_options(run)
-        split, *_ = sides(options, codebook_of(options), run)
+        split, *_ = sides(options, load_codebook(options.codebook), run)
         check_same_split(run, {"rows": {"split": split.to_dict()}})
         return split.first + split.second, None
     except Exception as error:  # also of a machine that has no memory for them

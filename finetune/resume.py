@@ -1,8 +1,10 @@
-"""Whether a run may be continued: a resumed run must be the same run, on the same bytes."""
+"""How a run is continued: a resumed run must be the same run, on the same bytes, and goes on where it was stopped."""
 
 from dataclasses import asdict
 
 from common.errors import UserError
+from finetune.fit import Watch
+from finetune.loop import Trainer
 from finetune.options import TrainOptions
 from finetune.recorded import check_same_split
 from finetune.run_folder import RunFolder
@@ -42,3 +44,21 @@ def check_same_files(run: RunFolder, facts: dict) -> None:
     if keys:
         print(f"  {', '.join(keys)} changed since this run began: the result will be as good, but not the same to the "
               "bit")
+
+
+def take_up(options: TrainOptions, run: RunFolder, trainer: Trainer) -> tuple[Watch, float]:
+    """Take the trainer to its checkpoint, or write the first one; what was best until then, and the seconds it took."""
+    state = run.read_state() if options.resume else None
+    if state is None:  # how steps are cut is now fixed, whatever memory a resumed run finds
+        run.write_state({"trainer": trainer.state(), "watch": asdict(Watch()), "seconds": 0.0})
+        return Watch(), 0.0
+    try:
+        trainer.load_state(state["trainer"])
+        watch = Watch(**state["watch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run.path / 'checkpoint' / 'state.pt'}: does not belong to this run ({error}); train anew "
+                        "into another folder") from error
+    if "micro_tokens" in options.given and options.micro_tokens:  # 0 leaves it as it was chosen
+        trainer.micro_tokens = options.micro_tokens
+    print(f"  continuing after step {trainer.step_count} of {trainer.total_steps}")
+    return watch, state["seconds"]

@@ -5,7 +5,6 @@
     t.layers[1].attention.weights
 """
 
-from glass.stages import Stage, Trace
 from glass.trace import trace
 
-__all__ = ["Stage", "Trace", "trace"]
+__all__ = ["trace"]

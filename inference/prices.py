@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 from common.errors import UserError, closest
-from common.files import read_toml
+from common.files import find_path, read_toml
 
 PRICES = Path(__file__).with_name("prices.toml")
 KINDS = ("speed", "cost")
@@ -86,8 +86,8 @@ TABLES = {"machine": Machine, "api": Api, "published": Published}
 
 
 def load_prices(path: str | Path | None = None) -> Prices:
-    """Read and check a table, the shipped one if `path` is None. Raises `UserError` with file, row and key."""
-    path = Path(path) if path is not None else PRICES
+    """Read and check a table, the shipped one without a `path`. Raises `UserError` with file, row and key."""
+    path = find_path(path) if path else PRICES
     raw = read_toml(path)
     known = ("currency", "note", *TABLES)
     for key, value in raw.items():

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy
 
 from report.clusters import rate_interval, worth
-from report.intervals import LEVEL, bootstrap
+from report.intervals import bootstrap
 
 BINS = 10
 LEAST_IN_BIN = 10
@@ -56,7 +56,7 @@ def calibration_error(confidence: numpy.ndarray, right: numpy.ndarray) -> float 
     return float(max(0.0, found) ** 0.5)
 
 
-def coverage_curve(confidence: numpy.ndarray, right: numpy.ndarray, level: float = LEVEL,
+def coverage_curve(confidence: numpy.ndarray, right: numpy.ndarray,
                    clusters: Sequence[int] | None = None) -> list[dict]:
     """For each threshold: coverage, n, accuracy and its Wilson interval among the posts at or above it, of as many as
     those that belong together (equal `clusters`) are worth."""
@@ -65,14 +65,14 @@ def coverage_curve(confidence: numpy.ndarray, right: numpy.ndarray, level: float
     for threshold in THRESHOLDS:
         inside = confidence >= threshold
         n = int(inside.sum())
-        low, high = rate_interval(right[inside], clusters[inside], level) or (None, None)
+        low, high = rate_interval(right[inside], clusters[inside]) or (None, None)
         rows.append({"threshold": threshold, "coverage": n / len(right) if len(right) else None, "n": n,
                      "accuracy": float(right[inside].mean()) if n else None, "low": low, "high": high})
     return rows
 
 
 def calibration(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Sequence[str], clusters: Sequence[int],
-                draws: int, seed: int = 0, level: float = LEVEL) -> dict:
+                draws: int, seed: int = 0) -> dict:
     """What metrics.json holds of probabilities (n, C) and labels gold (n,) int64, n > 0, in float64.
 
     n, confidence (mean probability of the label given), accuracy, log_loss; brier, ece (the calibration error), gap,
@@ -86,13 +86,13 @@ def calibration(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Se
     log_loss = float(-numpy.log(numpy.maximum(probabilities[truth > 0], SMALLEST)).mean())
     found = {"n": n, "confidence": float(top.mean()), "accuracy": float(right.mean()), "log_loss": log_loss,
              "brier": float(loss.mean()), "brier_ci": None, "ece": error, "ece_ci": None, "gap": float(apart.mean()),
-             "gap_ci": None, "bins": [], "coverage": coverage_curve(top, right, level, clusters), "notes": {}}
+             "gap_ci": None, "bins": [], "coverage": coverage_curve(top, right, clusters), "notes": {}}
     if error is None:
         found["notes"]["ece"] = f"fewer than {2 * LEAST_IN_BIN} rows: no two bins"
     else:
         found["bins"] = [{"low": float(top[part].min()), "high": float(top[part].max()), "n": len(part),
                           "confidence": float(top[part].mean()), "right": int(right[part].sum()),
-                          "worth": worth(right[part], numpy.asarray(clusters)[part], level)}
+                          "worth": worth(right[part], numpy.asarray(clusters)[part])}
                          for part in parts]
     if n < LEAST_ROWS or not draws:
         found["notes"] |= {f"{name}_ci": f"fewer than {LEAST_ROWS} rows" if draws else "no draws were asked for"
@@ -118,8 +118,7 @@ def calibration(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Se
         square = squared_error(counts[:, :bins], counts[:, bins:2 * bins], counts[:, 2 * bins:3 * bins], noise=2.0)
         return numpy.stack([counts[:, -3] / rows, square, counts[:, -2] / rows], 1)
 
-    low, high = bootstrap(strata, {"": list(strata)}, figures, draws=min(draws, max(200, WORK // n)), seed=seed,
-                          level=level)[""]
+    low, high = bootstrap(strata, {"": list(strata)}, figures, draws=min(draws, max(200, WORK // n)), seed=seed)[""]
     for index, name in enumerate(("brier", "ece", "gap")):
         if found[name] is not None:
             ends = [float(low[index]), float(high[index])]

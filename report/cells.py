@@ -24,9 +24,9 @@ MIN_ROWS = 10  # gold rows; a class with fewer has no interval for its F1
 class Figures:
     """The figures of one table of counts (K, M) as JSON values: floats, intervals, or null with a note."""
 
-    def __init__(self, table: numpy.ndarray, classes: tuple[str, ...], intervals: numpy.ndarray | None, level: float,
+    def __init__(self, table: numpy.ndarray, classes: tuple[str, ...], intervals: numpy.ndarray | None,
                  worths: Worths | None = None):
-        self.table, self.classes, self.intervals, self.level = table, classes, intervals, level
+        self.table, self.classes, self.intervals = table, classes, intervals
         self.values = figures(table)
         self.gold, self.hits = table.sum(1), numpy.diagonal(table)
         self.predicted = table[:, : len(classes)].sum(0)
@@ -57,7 +57,7 @@ class Figures:
             result[name] = None if numpy.isnan(value) else value
             if name == "accuracy":
                 worth = self.worths.all
-                interval = wilson(worth * self.hits.sum(), worth * self.n, self.level)
+                interval = wilson(worth * self.hits.sum(), worth * self.n)
                 result["accuracy_ci"] = list(map(float, interval)) if interval else None
                 result |= {"n_effective": worth * self.n} if worth < 1 else {}
             else:
@@ -101,7 +101,7 @@ class Figures:
 
     def rate(self, name: str, hits: float, total: float, reason: str, worth: float = 1.0) -> dict:
         """A plain rate with its Wilson interval, or null with the reason; worth: of its rows as independent ones."""
-        interval = wilson(worth * hits, worth * total, self.level)
+        interval = wilson(worth * hits, worth * total)
         if interval is None:
             return {name: None, f"{name}_ci": None, "notes": {name: reason, f"{name}_ci": reason}}
         return {name: float(hits / total), f"{name}_ci": list(map(float, interval)), "notes": {}}

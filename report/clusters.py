@@ -27,7 +27,7 @@ LEAST = 0.2  # degrees of freedom: with fewer the quantile is beyond all numbers
 MIN_GROUPS = 10  # fewer clusters give the bootstrap too little to draw from: no interval for F1
 
 
-def worth(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> float:
+def worth(hits: numpy.ndarray, clusters: numpy.ndarray) -> float:
     """The share of `n` independent rows that these are worth: hits (n,) within [0, 1], clusters (n,) ids.
 
     hits are 0 or 1, or a row's mean over several models; formula, in float64: see the module.
@@ -42,7 +42,7 @@ def worth(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) ->
     beyond = numpy.sort(n * own - right * sizes)  # n e_g, whole for hits of 0 and 1: no order of rows changes their sum
     spread = n / (n - 1) * n * right * (n - right)
     deff = groups / (groups - 1) * float(beyond @ beyond) / spread if spread else 1.0
-    wider = t_quantile(level, max(LEAST, n * n / float(sizes @ sizes) - 1)) / t_quantile(level, n - 1)
+    wider = t_quantile(LEVEL, max(LEAST, n * n / float(sizes @ sizes) - 1)) / t_quantile(LEVEL, n - 1)
     return min(1.0, 1 / (deff * wider**2)) if deff else 1.0
 
 
@@ -52,14 +52,14 @@ def effective(clusters: numpy.ndarray) -> float:
     return float(sizes.sum() ** 2 / (sizes @ sizes)) if len(sizes) else 0.0
 
 
-def rate_interval(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+def rate_interval(hits: numpy.ndarray, clusters: numpy.ndarray) -> tuple[float, float] | None:
     """Wilson's interval of the rate of hits (n,) within [0, 1], as many as they are `worth`; None without rows."""
-    return wilson(*worth_of(hits, clusters, level), level) if len(hits) else None
+    return wilson(*worth_of(hits, clusters)) if len(hits) else None
 
 
-def worth_of(hits: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> tuple[float, float]:
+def worth_of(hits: numpy.ndarray, clusters: numpy.ndarray) -> tuple[float, float]:
     """(hits, rows) of n > 0 rows, as many as they are `worth`: what a formula for independent rows is given."""
-    part = worth(hits, clusters, level)
+    part = worth(hits, clusters)
     return part * float(hits.sum()), part * len(hits)
 
 
@@ -80,13 +80,12 @@ class Worths:
         return cls(1.0, ones, ones, tuple(float(rows) for rows in gold))
 
     @classmethod
-    def of(cls, gold: numpy.ndarray, predicted: numpy.ndarray, clusters: numpy.ndarray, classes: int,
-           level: float = LEVEL) -> "Worths":
+    def of(cls, gold: numpy.ndarray, predicted: numpy.ndarray, clusters: numpy.ndarray, classes: int) -> "Worths":
         """gold (n,), predicted (n,): classes, where an answer outside them has a number beyond them."""
         hits = gold == predicted
 
         def part(chosen: numpy.ndarray) -> float:
-            return worth(hits[chosen], clusters[chosen], level) if chosen.any() else 1.0
+            return worth(hits[chosen], clusters[chosen]) if chosen.any() else 1.0
 
         sides = [tuple(part(side == k) for k in range(classes)) for side in (gold, predicted)]
         return cls(part(gold >= 0), *sides, tuple(effective(clusters[gold == k]) for k in range(classes)))

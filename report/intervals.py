@@ -30,6 +30,7 @@ from statistics import NormalDist
 import numpy
 
 LEVEL = 0.95
+EDGES = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]  # the shares of draws below the ends of an interval
 CHUNK_BYTES = 32_000_000  # of resampled counts held in memory at once
 
 
@@ -96,7 +97,6 @@ def bootstrap(
     *,
     draws: int,
     seed: int,
-    level: float = LEVEL,
 ) -> dict[str, numpy.ndarray]:
     """Percentile intervals of a statistic for cells that are unions of strata: cell -> (2, S), NaN without an interval.
 
@@ -117,8 +117,7 @@ def bootstrap(
                 sums[cell] = sums[cell] + resampled if cell in sums else resampled
         for cell, counts in sums.items():
             collected[cell].append(statistic(counts))
-    edges = [(1 - level) / 2, (1 + level) / 2]
-    return {cell: percentiles(numpy.concatenate(parts), edges) for cell, parts in collected.items() if parts}
+    return {cell: percentiles(numpy.concatenate(parts)) for cell, parts in collected.items() if parts}
 
 
 def resample(matrix, multiplicity, size: int, stream: numpy.random.Generator) -> numpy.ndarray:
@@ -127,11 +126,11 @@ def resample(matrix, multiplicity, size: int, stream: numpy.random.Generator) ->
     return stream.multinomial(clusters, multiplicity / clusters, size=size).astype(numpy.float64) @ matrix
 
 
-def percentiles(values: numpy.ndarray, edges: Sequence[float]) -> numpy.ndarray:
-    """Quantiles over the first dimension without NaN draws: (draws, S) -> (len(edges), S); all NaN gives NaN."""
-    result = numpy.full((len(edges), values.shape[1]), numpy.nan)
+def percentiles(values: numpy.ndarray) -> numpy.ndarray:
+    """The ends over the first dimension without NaN draws: (draws, S) -> (2, S); all NaN gives NaN."""
+    result = numpy.full((2, values.shape[1]), numpy.nan)
     for column in range(values.shape[1]):
         present = values[:, column][~numpy.isnan(values[:, column])]
         if len(present):
-            result[:, column] = numpy.quantile(present, edges)
+            result[:, column] = numpy.quantile(present, EDGES)
     return result

@@ -97,14 +97,13 @@ def score(
     by: Sequence[str] = (),
     draws: int = 2000,
     seed: int = 0,
-    level: float = LEVEL,
     dropped: Mapping | None = None,
 ) -> dict:
     """The dict of `metrics.json`. `seen_languages`: those of training, None if unknown (then seen and unseen are null).
 
     `dropped` (see `dropped_section`) is stored as it is. The same rows and seed give the same numbers in any order.
     """
-    table = _Table(scored, draws, seed, level)
+    table = _Table(scored, draws, seed)
     names = sorted(set(scored.languages))
     of_language = {name: numpy.flatnonzero(table.language == name) for name in names}
     groups = {"all": names, **{f"language {name}": [name] for name in names}}
@@ -126,7 +125,7 @@ def score(
     result["dropped"] = dict(dropped or {"rows": 0, "reasons": {}})
     together = Counter(scored.clusters if scored.clusters is not None else range(len(scored.ids)))
     result["intervals"] = {
-        "level": level, "rates": "Wilson", "means": "bootstrap percentiles, stratified by language, clusters resampled",
+        "level": LEVEL, "rates": "Wilson", "means": "bootstrap percentiles, stratified by language, clusters resampled",
         "draws": draws, "seed": seed, "clusters": len(together), "largest_cluster": max(together.values(), default=0),
         "effective_clusters": effective(table.clusters),
         **({"grouped_by": scored.grouped_by} if scored.grouped_by else {}),
@@ -153,8 +152,8 @@ def brief(metrics: Mapping) -> dict:
 class _Table:
     """The rows as arrays of indices, and the functions that turn a set of rows into a cell."""
 
-    def __init__(self, scored: Scored, draws: int, seed: int, level: float):
-        self.scored, self.draws, self.seed, self.level = scored, draws, seed, level
+    def __init__(self, scored: Scored, draws: int, seed: int):
+        self.scored, self.draws, self.seed = scored, draws, seed
         self.grouping = scored.grouping
         index = {label: i for i, label in enumerate(scored.labels)}
         self.gold = numpy.array([index[label] for label in scored.gold], dtype=numpy.int64)
@@ -196,7 +195,7 @@ class _Table:
                  for parts in joined.values() for name, held in parts.items()}
         counted = {name: patterns(self.indices[rows], self.clusters[rows], self.grouping.width)
                    for name, rows in whole.items()}
-        intervals = bootstrap(counted, members, self._statistic, draws=self.draws, seed=self.seed, level=self.level)
+        intervals = bootstrap(counted, members, self._statistic, draws=self.draws, seed=self.seed)
         rows = {cell: numpy.concatenate([strata[s] for s in names]) if names else numpy.array([], dtype=numpy.int64)
                 for cell, names in groups.items()}
         enough = {cell: round(effective(self.clusters[rows[cell]])) >= MIN_GROUPS for cell in groups}
@@ -236,7 +235,7 @@ class _Table:
             part = None if intervals is None else intervals[:, at : at + width]
             classes = (*self.scored.labels,) if name == "all" else ("related", "unrelated") if "topic" in name \
                 else tuple(self.grouping.stance_groups)
-            found[name] = Figures(table, classes, part, self.level, worths[name])
+            found[name] = Figures(table, classes, part, worths[name])
             at += width
         whole = found["all"]
         cell = whole.means(MEANS)
@@ -262,7 +261,7 @@ class _Table:
         for name, table in views(flat, self.grouping).items():
             counts = table.sum((-2, -1))[kind] > 0  # the rows that this view is about
             gold, predicted = (table.sum(axis).argmax(-1)[kind][counts] for axis in (-1, -2))
-            found[name] = Worths.of(gold, predicted, self.clusters[rows][counts], table.shape[-2], self.level)
+            found[name] = Worths.of(gold, predicted, self.clusters[rows][counts], table.shape[-2])
         return found
 
     def _calibration(self, rows: numpy.ndarray, notes: dict) -> dict | None:
@@ -270,7 +269,7 @@ class _Table:
             notes["calibration"] = "there are no probabilities" if len(rows) else "no rows"
             return None
         return calibration(self.scored.probabilities[rows], self.gold[rows], self.language[rows], self.clusters[rows],
-                           self.draws, self.seed, self.level)
+                           self.draws, self.seed)
 
 
 def check_by(by: Sequence[str], extras: Sequence[Mapping]) -> None:

@@ -155,8 +155,8 @@ def _marks(rows: Sequence, more: str = "") -> Html | None:
 
 
 def _labels(metrics: Mapping) -> Html:
-    def with_interval(row: Mapping, key: str, figure: str = "") -> Html:
-        return two(figure or number(row[key]), interval(row[f"{key}_ci"]))
+    def with_interval(row: Mapping, key: str) -> Html:
+        return two(number(row[key]), interval(row[f"{key}_ci"]))
 
     rows = [[name, f"{row['support']:,}", f"{row['predicted']:,}",
              *(with_interval(row, key) for key in ("precision", "recall", "f1"))]

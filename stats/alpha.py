@@ -20,11 +20,11 @@ from collections.abc import Sequence
 
 import numpy
 
-from report.intervals import LEVEL, percentiles
+from report.intervals import percentiles
 
 
-def alpha(units: Sequence[Sequence[str]], draws: int = 2000, seed: int = 0, level: float = LEVEL,
-          clusters: Sequence[int] | None = None) -> dict:
+def alpha(units: Sequence[Sequence[str]], draws: int = 2000, seed: int = 0, clusters: Sequence[int] | None = None
+          ) -> dict:
     """`alpha`, `low`, `high` (percentiles over posts), `ceiling` with its own ends, and `posts` with two labels.
 
     `units`: each post's labels; `clusters`: ids, equal for posts that belong together. None for what cannot be
@@ -49,7 +49,7 @@ def alpha(units: Sequence[Sequence[str]], draws: int = 2000, seed: int = 0, leve
     expected = n**2 - (marginals**2).sum(1)
     values = 1 - (n - 1) * (weights @ observed) / numpy.where(expected > 0, expected, numpy.nan)
     shares = (weights @ right) / (weights @ size)
-    ends = percentiles(numpy.stack([values[1:], shares[1:]], 1), [(1 - level) / 2, (1 + level) / 2])
+    ends = percentiles(numpy.stack([values[1:], shares[1:]], 1))
     if not numpy.isnan(values[0]):
         found |= {"alpha": float(values[0]), "low": float(ends[0, 0]), "high": float(ends[1, 0])}
     return found | {"ceiling": float(shares[0]), "ceiling_low": float(ends[0, 1]), "ceiling_high": float(ends[1, 1])}

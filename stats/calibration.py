@@ -18,7 +18,7 @@ import numpy
 from common.errors import UserError
 from report.calibration import SMALLEST, calibration, calibration_error, coverage_curve
 from report.clusters import MIN_GROUPS, effective
-from report.intervals import LEVEL
+from report.intervals import EDGES
 from report.metrics import Scored
 
 __all__ = ["LEAST_ROWS", "VECTOR_ROWS", "by_language", "calibration_error", "coverage_curve", "fit_scaling", "scaled",
@@ -126,7 +126,7 @@ def _vector(logs: numpy.ndarray, gold: numpy.ndarray, inverse: float) -> tuple[n
 
 
 def by_language(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Sequence[str], clusters: numpy.ndarray,
-                draws: int = 1000, seed: int = 0, level: float = LEVEL) -> list[dict]:
+                draws: int = 1000, seed: int = 0) -> list[dict]:
     """Per language, and over all ("all"): n, error, Brier score and `gap`, these two with percentile intervals of a
     bootstrap that draws clusters (n,), equal for posts that belong together; None for fewer than `MIN_GROUPS`.
 
@@ -145,7 +145,7 @@ def by_language(probabilities: numpy.ndarray, gold: numpy.ndarray, languages: Se
         sums = numpy.stack([numpy.bincount(cluster, loss), numpy.bincount(cluster, apart), sizes], 1)  # (G, 3)
         times = stream.multinomial(len(sizes), numpy.full(len(sizes), 1 / len(sizes)), size=draws)
         drawn = times @ sums
-        ends = numpy.quantile(drawn[:, :2] / drawn[:, 2:], [(1 - level) / 2, (1 + level) / 2], axis=0).T.tolist()
+        ends = numpy.quantile(drawn[:, :2] / drawn[:, 2:], EDGES, axis=0).T.tolist()
         ends = [[None, None]] * 2 if round(effective(clusters[own])) < MIN_GROUPS else ends
         rows.append({"language": name, "n": len(own), "error": calibration_error(top[own], right[own]),
                      "brier": float(loss.mean()), "brier_ci": ends[0], "gap": float(apart.mean()), "gap_ci": ends[1]})

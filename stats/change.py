@@ -15,7 +15,7 @@ how rare a difference can be is what the flips' interval says.
 import numpy as np
 
 from report.clusters import rate_interval
-from report.intervals import LEVEL, percentiles, resample
+from report.intervals import percentiles, resample
 from stats.paired import difference
 from stats.predictions import Predictions, Rows
 
@@ -44,8 +44,7 @@ def mean_interval(values: np.ndarray, table: Rows, draws: int, seed: int) -> lis
             return None
         if len(inside):
             total += resample(inside, np.ones(len(inside)), draws, stream)
-    edges = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    return percentiles((total[:, 0] / total[:, 1])[:, None], edges)[:, 0].tolist()
+    return percentiles((total[:, 0] / total[:, 1])[:, None])[:, 0].tolist()
 
 
 def change(before: Predictions, after: Predictions, draws: int = 2000, seed: int = 0) -> dict:

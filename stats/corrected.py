@@ -81,7 +81,7 @@ def is_mean(languages: Sequence[str], weight: str) -> bool:
 
 
 def interval(value: float, drawn: numpy.ndarray, models: Sequence[Predictions], cut: int, figure: str,
-             languages: Sequence[str], weight: str, level: float = LEVEL) -> tuple[float, float]:
+             languages: Sequence[str], weight: str) -> tuple[float, float]:
     """The interval of `value`, of the first `cut` models less the others if there are any; NaN if there is none.
 
     The module's for the mean of several languages, within the figure's bounds, else percentiles of the draws (D,).
@@ -91,11 +91,11 @@ def interval(value: float, drawn: numpy.ndarray, models: Sequence[Predictions], 
     if len(there) and numpy.ptp(there) < SAME:
         return numpy.nan, numpy.nan
     if not is_mean(languages, weight) or numpy.isnan(value):
-        low, high = percentiles(drawn[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0]
+        low, high = percentiles(drawn[:, None])[:, 0]
         return float(low), float(high)
     bias, error, freedom = of_sides(models, cut, figure, languages, weight)
     if numpy.isnan(error):
         return numpy.nan, numpy.nan
-    half, centre = t_quantile(level, freedom) * error, value - bias
+    half, centre = t_quantile(LEVEL, freedom) * error, value - bias
     lowest = -1.0 if len(models) > cut else 0.0
     return min(value, max(lowest, centre - half)), max(value, min(1.0, centre + half))

@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy
 
 from common.errors import UserError, closest
-from report.intervals import LEVEL
+from report.intervals import EDGES, LEVEL
 from report.student import t_cdf, t_quantile
 from stats.logit import design, effects, fit, jackknife, sandwich
 from stats.predictions import Predictions, rows_of
@@ -50,8 +50,7 @@ class Regression:
 
 
 def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: Mapping[str, float] | None = None,
-            references: Mapping[str, str] | None = None, languages: Sequence[str] | None = None,
-            level: float = LEVEL) -> Regression:
+            references: Mapping[str, str] | None = None, languages: Sequence[str] | None = None) -> Regression:
     """Regress correctness of the cells' rows on `terms`; `shares` are per cent, for the term "share".
 
     A term with one level is left out with a note, as are languages whose share is not listed. Raises `UserError` for
@@ -100,8 +99,8 @@ def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: 
     else:
         notes.append("no jackknife errors: three languages are needed")
     table = [{"term": name, "level": which or None, "reference": made.factors[name][0] if which else None,
-              "effect": float(value), **_around(value, post, None, level, "posts"),
-              **_around(value, over, df, level, "languages"), "df": df if numpy.isfinite(over) else None}
+              "effect": float(value), **_around(value, post, None, "posts"),
+              **_around(value, over, df, "languages"), "df": df if numpy.isfinite(over) else None}
              for (name, which), value, post, over in zip(made.columns, values, by_post, by_language, strict=True)]
     errors = numpy.sqrt(numpy.diag(covariance))
     coefficients = [{"name": name, "value": float(value), "error_posts": float(error)}
@@ -109,7 +108,7 @@ def regress(cells: Sequence[Cell], terms: Sequence[str] = TERMS[:4], *, shares: 
     return Regression(table, coefficients, len(outcome), len(numpy.unique(clusters)), df + 1, notes)
 
 
-def _around(value: float, error: float, df: int | None, level: float, name: str) -> dict[str, float | None]:
+def _around(value: float, error: float, df: int | None, name: str) -> dict[str, float | None]:
     """Error, interval and two-sided p of one effect; by the normal distribution if `df` is None.
 
     Both ends are cut at -1 and 1, which no difference of two probabilities can leave.
@@ -117,7 +116,7 @@ def _around(value: float, error: float, df: int | None, level: float, name: str)
     keys = [f"{key}_{name}" for key in ("error", "low", "high", "p")]
     if not error > 0:
         return dict.fromkeys(keys)
-    times = NormalDist().inv_cdf((1 + level) / 2) if df is None else t_quantile(level, df)
+    times = NormalDist().inv_cdf(EDGES[1]) if df is None else t_quantile(LEVEL, df)
     far = -abs(value / error)
     p = 2 * (NormalDist().cdf(far) if df is None else t_cdf(far, df))
     ends = max(-1.0, value - times * error), min(1.0, value + times * error)

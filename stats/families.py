@@ -78,7 +78,7 @@ def holm(p: Sequence[float]) -> numpy.ndarray:
     return adjusted
 
 
-def simultaneous(values: Sequence[float], draws: numpy.ndarray, level: float = LEVEL) -> numpy.ndarray:
+def simultaneous(values: Sequence[float], draws: numpy.ndarray) -> numpy.ndarray:
     """Max-|t| bands for K values from joint draws (D, K): (K, 2) float64. Formula: see the module.
 
     A value that cannot be computed gives NaN; draws without it are left out of its spread. A contrast whose draws are
@@ -91,11 +91,11 @@ def simultaneous(values: Sequence[float], draws: numpy.ndarray, level: float = L
     spread = numpy.sqrt((numpy.where(there, draws - filled.sum(0) / count, 0) ** 2).sum(0) / count)
     moving = (spread > 1e-12) & ~numpy.isnan(values)
     t = numpy.where(there, numpy.abs(draws - values), 0)[:, moving] / spread[moving]
-    critical = numpy.quantile(t.max(1), level) if moving.any() else 0.0
+    critical = numpy.quantile(t.max(1), LEVEL) if moving.any() else 0.0
     return numpy.stack([values - critical * spread, values + critical * spread], 1)
 
 
-def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int = 0, level: float = LEVEL,
+def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int = 0,
            error: float = ERROR) -> list[dict]:
     """One dict per contrast, in order: what it is, its value, intervals and tests, alone and in the family.
 
@@ -120,13 +120,12 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
             columns.append(found[:, : len(one)].mean(1) - found[:, len(one):].mean(1))
         drawn.append(numpy.stack(columns, 1))
     drawn = numpy.concatenate(drawn)  # (D, K)
-    found = [_one(c, pair, codes, draws, seed, level, error)
+    found = [_one(c, pair, codes, draws, seed, error)
              for c, pair, codes in zip(contrasts, sides, asked, strict=True)]
     alone, centres = [], []
     for k, (line, pair, codes) in enumerate(zip(found, sides, asked, strict=True)):
         fits, cut = [fit for recipe in pair for fit in recipe.values()], len(pair[0])
-        alone.append(corrected.interval(line["value"], drawn[:, k], fits, cut, line["figure"], codes, line["weight"],
-                                        level))
+        alone.append(corrected.interval(line["value"], drawn[:, k], fits, cut, line["figure"], codes, line["weight"]))
         centres.append(line["value"])
         if corrected.is_mean(codes, line["weight"]) and not numpy.isnan(line["value"]):
             bias, se, _ = corrected.of_sides(fits, cut, line["figure"], codes, line["weight"])
@@ -134,10 +133,10 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
             spread = float(numpy.nanstd(drawn[:, k])) or 1.0 if numpy.isfinite(se) else numpy.nan
             drawn[:, k] = centres[k] + (drawn[:, k] - numpy.nanmean(drawn[:, k])) * se / spread
     if any(line["holds"] != THESE for line in found):
-        bands = [_bonferroni(line, centre, column, len(found), level)
+        bands = [_bonferroni(line, centre, column, len(found))
                  for line, centre, column in zip(found, centres, drawn.T, strict=True)]
     else:
-        bands = simultaneous(centres, drawn, level)
+        bands = simultaneous(centres, drawn)
     for line, (low, high), band, centre, column in zip(found, alone, bands, centres, drawn.T, strict=True):
         if line["holds"] == THESE:
             line |= {"low": low, "high": high}
@@ -151,8 +150,7 @@ def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int 
     return found
 
 
-def _one(c: Contrast, pair: tuple[Fits, Fits], codes: list[str], draws: int, seed: int, level: float,
-         error: float) -> dict:
+def _one(c: Contrast, pair: tuple[Fits, Fits], codes: list[str], draws: int, seed: int, error: float) -> dict:
     """A contrast by itself: the estimate, what it holds for, its own interval and test."""
     values = [dict(zip(map(id, recipe.values()), figures_of(list(recipe.values()), c.figure, codes, c.weight).tolist(),
                        strict=True)) for recipe in pair]
@@ -164,16 +162,16 @@ def _one(c: Contrast, pair: tuple[Fits, Fits], codes: list[str], draws: int, see
     if lack:
         test, p = _test(c, pair, draws, seed, error)
         return line | {"test": test, "p": p, "se": None, "df": None}
-    recipe = contrast(*pair, c.figure, codes, c.weight, min(2000, draws), seed, level)
+    recipe = contrast(*pair, c.figure, codes, c.weight, min(2000, draws), seed)
     centre = (recipe["low"] + recipe["high"]) / 2  # the value less its bias, so that p and interval agree
     p = 2 * t_cdf(-abs(centre) / recipe["se"], recipe["df"]) if recipe["se"] > 0 else numpy.nan
     return line | {"test": f"t with {recipe['df']:.1f} df, over fits and posts", "p": float(p), "se": recipe["se"],
                    "df": recipe["df"], "low": recipe["low"], "high": recipe["high"]}
 
 
-def _bonferroni(line: dict, centre: float, drawn: numpy.ndarray, count: int, level: float) -> tuple[float, float]:
+def _bonferroni(line: dict, centre: float, drawn: numpy.ndarray, count: int) -> tuple[float, float]:
     """The band of one of `count` contrasts: t of the recipe's error, z of the posts' for a contrast of these fits."""
-    each = 1 - (1 - level) / count
+    each = 1 - (1 - LEVEL) / count
     half = t_quantile(each, line["df"]) * line["se"] if line["holds"] != THESE else \
         NormalDist().inv_cdf((1 + each) / 2) * _spread(drawn)
     return centre - half, centre + half

@@ -20,7 +20,7 @@ from statistics import NormalDist
 
 import numpy
 
-from report.intervals import LEVEL
+from report.intervals import EDGES, LEVEL
 from report.student import t_quantile
 
 EXPONENTS = numpy.geomspace(0.05, 2.0, 60)
@@ -38,13 +38,13 @@ class Curve:
     refits: numpy.ndarray
     most: int
 
-    def at(self, rows: float, level: float = LEVEL) -> tuple[float, float, float]:
+    def at(self, rows: float) -> tuple[float, float, float]:
         """(value, low, high) at a number of rows. Raises `ValueError` beyond four times the largest count."""
         if not 0 < rows <= FARTHEST * self.most:
             raise ValueError(f"{rows} rows: the curve ends at {self.most}; no word beyond {FARTHEST} times that")
         found = self.refits[:, 0] - self.refits[:, 1] * float(rows) ** -self.refits[:, 2]
         value = self.a - self.b * float(rows) ** -self.c
-        low, high = numpy.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+        low, high = numpy.quantile(found, EDGES)
         return value, float(min(value, low)), float(max(value, high))
 
     def rows_for(self, value: float) -> int | None:

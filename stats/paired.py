@@ -84,7 +84,7 @@ def mcnemar(first: Predictions, second: Predictions, languages: Sequence[str] | 
             "rows_in_clusters": together, "p_clusters": sign_flip(gains) if together else None}
 
 
-def paired_rates(gain: numpy.ndarray, clusters: numpy.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+def paired_rates(gain: numpy.ndarray, clusters: numpy.ndarray) -> tuple[float, float] | None:
     """Interval of the difference of two models' accuracies on the same posts, second minus first; None without posts.
 
     gain (n,): 1 where only the second is right, -1 where only the first is, 0 elsewhere; clusters (n,): ids. Formula,
@@ -100,8 +100,8 @@ def paired_rates(gain: numpy.ndarray, clusters: numpy.ndarray, level: float = LE
     if len(sizes) < n:
         groups = len(sizes) + 2
         square *= groups / (groups - 1)
-        wider = t_quantile(level, max(LEAST, effective(clusters) - 1)) / t_quantile(level, n - 1)
-    half = wider * t_quantile(level, NEARLY_NORMAL) * square**0.5 / (n + 2)
+        wider = t_quantile(LEVEL, max(LEAST, effective(clusters) - 1)) / t_quantile(LEVEL, n - 1)
+    half = wider * t_quantile(LEVEL, NEARLY_NORMAL) * square**0.5 / (n + 2)
     return max(-1.0, d - half), min(1.0, d + half)
 
 
@@ -254,7 +254,7 @@ def _swapped(times: numpy.ndarray, draws: int, exact: bool, seed: int, chunk: in
 
 
 def difference(first: Predictions, second: Predictions, figure: str, languages: Sequence[str] | None = None,
-               weight: str = "rows", draws: int = DRAWS, seed: int = 0, level: float = LEVEL) -> dict:
+               weight: str = "rows", draws: int = DRAWS, seed: int = 0) -> dict:
     """The difference in a figure, first minus second: `value`, `low`, `high`, `draws` (D,) float64.
 
     The ends are percentiles, or those of stats/corrected.py where each language counts the same.
@@ -266,5 +266,5 @@ def difference(first: Predictions, second: Predictions, figure: str, languages: 
     found = numpy.concatenate([pooled(parts, figure, grouping, weight)
                                for parts in resampled([first, second], languages or first.rows.languages, draws, seed)])
     drawn, value, codes = found[:, 0] - found[:, 1], float(values[0] - values[1]), languages or first.rows.languages
-    low, high = corrected.interval(value, drawn, [first, second], 1, figure, codes, weight, level)
+    low, high = corrected.interval(value, drawn, [first, second], 1, figure, codes, weight)
     return {"value": value, "low": low, "high": high, "draws": drawn}

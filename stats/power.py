@@ -23,6 +23,7 @@ from report.student import t_quantile
 from stats.recipes import FEWEST
 
 STUDIES = 4000
+POWER = 0.8
 MOST_POSTS = 10_000_000
 
 
@@ -51,12 +52,11 @@ class Design:
                       self.draws, self.family)
 
 
-def halves(design: Design, studies: int = STUDIES, seed: int = 0, level: float = LEVEL
-           ) -> tuple[numpy.ndarray, numpy.ndarray]:
+def halves(design: Design, studies: int = STUDIES) -> tuple[numpy.ndarray, numpy.ndarray]:
     """(errors, half-widths) of simulated studies, (studies,) float64 each. Formulas: see the module."""
-    stream = numpy.random.default_rng([seed, 0x90])
+    stream = numpy.random.default_rng([0, 0x90])
     error = design.posts * stream.normal(size=studies)
-    each = 1 - (1 - level) / design.family
+    each = 1 - (1 - LEVEL) / design.family
     if not design.holds_for_others:
         return error, numpy.full(studies, NormalDist().inv_cdf((1 + each) / 2) * design.posts)
     variance, squares = numpy.full(studies, design.posts**2), numpy.full(studies, design.posts**4 / max(
@@ -73,31 +73,30 @@ def halves(design: Design, studies: int = STUDIES, seed: int = 0, level: float =
     return error, times * numpy.sqrt(variance)
 
 
-def detectable(design: Design, power: float = 0.8, studies: int = STUDIES, seed: int = 0) -> float:
-    """The smallest true difference that is shown with a chance of `power`."""
-    error, half = halves(design, studies, seed)
-    return float(numpy.quantile(half - error, power))
+def detectable(design: Design, studies: int = STUDIES) -> float:
+    """The smallest true difference that is shown with a chance of `POWER`."""
+    error, half = halves(design, studies)
+    return float(numpy.quantile(half - error, POWER))
 
 
-def chance(design: Design, difference: float, studies: int = STUDIES, seed: int = 0) -> float:
+def chance(design: Design, difference: float) -> float:
     """How likely it is that a true difference of this size is shown."""
-    error, half = halves(design, studies, seed)
+    error, half = halves(design)
     return float(numpy.mean(half - error <= difference))
 
 
-def width(design: Design, studies: int = STUDIES, seed: int = 0) -> float:
+def width(design: Design) -> float:
     """The median half-width of the interval."""
-    return float(numpy.median(halves(design, studies, seed)[1]))
+    return float(numpy.median(halves(design)[1]))
 
 
-def posts_needed(design: Design, difference: float, power: float = 0.8, of=detectable) -> int | None:
-    """Clusters of test posts for a difference to be shown with a chance of `power`; None if no number is enough.
+def posts_needed(design: Design, difference: float, of=detectable) -> int | None:
+    """Clusters of test posts for a difference to be shown with a chance of `POWER`; None if no number is enough.
 
     `of`: `detectable`, or `width` for an interval of that half-width.
     """
     def reached(clusters: int) -> bool:
-        one = design.with_posts(clusters)
-        return (of(one, power) if of is detectable else of(one)) <= difference
+        return of(design.with_posts(clusters)) <= difference
 
     if not reached(MOST_POSTS):
         return None

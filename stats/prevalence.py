@@ -53,7 +53,6 @@ from dataclasses import dataclass
 import numpy
 
 from report.clusters import effective, worth
-from report.intervals import LEVEL
 from stats.rates import PRIOR, moved, share_interval
 from stats.surrogate import answers, folds, predictions
 
@@ -138,8 +137,7 @@ def strata_of(probability: numpy.ndarray, posts: int) -> numpy.ndarray | None:
     return stratum if (sizes > 1).all() or (values == 1).all() else None
 
 
-def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int = 0, beyond: bool = False
-               ) -> list[Share]:
+def prevalence(machine: Machine, coded: Coded, seed: int = 0, beyond: bool = False) -> list[Share]:
     """The share of every label in every group, groups first; float64. Formulas and sources: see the module.
 
     beyond: intervals for the chances behind the posts, of which these are N draws, instead of the share among them; or
@@ -158,7 +156,7 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
         for g in range(machine.groups):
             rows, m = at[g], machine.predicted[inside[g]] == label
             part = _Part(y[rows], machine.predicted[coded.post[rows]] == label, coded.probability[rows],
-                         None if sizes is None else coded.stratum[rows], sizes, m, level, beyond)  # fmt: skip
+                         None if sizes is None else coded.stratum[rows], sizes, m, beyond)  # fmt: skip
             if beyond and machine.cluster is not None and len(rows):
                 part.posts = part.drawn(machine.cluster[inside[g]], machine.cluster[coded.post[rows]])
             found[g, label] = part.share(g, label, g_of[inside[g]], residual[rows])
@@ -168,9 +166,9 @@ def prevalence(machine: Machine, coded: Coded, level: float = LEVEL, seed: int =
 class _Part:
     """The coded rows of one group and label: y, m (n,), and what the interval needs of their design."""
 
-    def __init__(self, y, m, probability, stratum, sizes, every, level, beyond):
+    def __init__(self, y, m, probability, stratum, sizes, every, beyond):
         self.y, self.m, self.pi, self.stratum, self.sizes = y, m.astype(numpy.float64), probability, stratum, sizes
-        self.every, self.level, self.posts = every, level, len(every) if beyond else None
+        self.every, self.posts = every, len(every) if beyond else None
         weights = 1 / probability
         self.o = weights / weights.sum() if len(y) else weights
         self.chance = numpy.floor(numpy.log(probability.max() / probability * (1 + 1e-9)) / numpy.log(CLASS)) if len(
@@ -214,10 +212,10 @@ class _Part:
         spread = float(self.o @ apart**2)
         slope = abs(float(self.o @ (apart * self.m)) / spread) if spread > 0 else 0.0
         if slope >= LEAST_SLOPE and 0 < share < 1:
-            beyond = (1 / worth(self.every, cluster, self.level) - 1) * share * (1 - share) / (slope**2 * spread)
+            beyond = (1 / worth(self.every, cluster) - 1) * share * (1 - share) / (slope**2 * spread)
         else:
             all_of, own = (len(part) / effective(part) for part in (cluster, coded))
-            alike = min(1.0, (1 / worth(self.y, coded, self.level) - 1) / (own - 1)) if own > 1 else 1.0
+            alike = min(1.0, (1 / worth(self.y, coded) - 1) / (own - 1)) if own > 1 else 1.0
             beyond = (all_of - 1) * alike
         return len(cluster) / (1 + beyond)
 
@@ -246,7 +244,7 @@ class _Part:
         left = [round((1 - f) * w * len(self.every) / ratio) for f, w in zip(known, shares, strict=True)]
         left = [max(1, count) if f < 1 else 0 for f, count in zip(known, left, strict=True)]
         sizes = [1 / (k * ratio) for k in whole]
-        ends = share_interval(estimate, shares, rates, sizes, known, left, self.level, self.posts, priors)
+        ends = share_interval(estimate, shares, rates, sizes, known, left, self.posts, priors)
         return Estimate(estimate, *ends)
 
     def variance(self, u: numpy.ndarray) -> float:

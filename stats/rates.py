@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from report.intervals import LEVEL
+from report.intervals import EDGES
 
 PRIOR = 0.5  # a
 DRAWS = 4_000  # an end's Monte Carlo error is about 2 % of half the interval
@@ -40,7 +40,7 @@ def moved(estimate: float, weights: Sequence[float], rates: Sequence[float]) -> 
 
 
 def share_interval(estimate: float, weights: Sequence[float], rates: Sequence[float], sizes: Sequence[float],
-                   coded: Sequence[float], left: Sequence[int], level: float = LEVEL, posts: float | None = None,
+                   coded: Sequence[float], left: Sequence[int], posts: float | None = None,
                    priors: Sequence[float] | None = None) -> tuple[float, float]:
     """(low, high) of theta, float64, in [0, 1]; formula and source: see the module.
 
@@ -59,5 +59,5 @@ def share_interval(estimate: float, weights: Sequence[float], rates: Sequence[fl
     drawn = numpy.clip(drawn, 0, 1)
     if posts is not None:
         drawn = stream.beta(posts * drawn + PRIOR, posts * (1 - drawn) + PRIOR)
-    low, high = numpy.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = numpy.quantile(drawn, EDGES)
     return float(min(low, estimate)), float(max(high, estimate))

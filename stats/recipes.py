@@ -43,7 +43,7 @@ from dataclasses import dataclass
 import numpy
 
 from common.errors import UserError
-from report.intervals import LEVEL
+from report.intervals import EDGES, LEVEL
 from report.student import t_quantile
 from stats import corrected
 from stats.predictions import Predictions, figures_of, pooled, resampled, rows_of, strata
@@ -97,7 +97,7 @@ def pairs_of(first: Fits, second: Fits) -> list[tuple[Predictions, Predictions]]
 
 
 def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | None = None, weight: str = "rows",
-             draws: int = 2000, seed: int = 0, level: float = LEVEL) -> dict:
+             draws: int = 2000, seed: int = 0) -> dict:
     """The difference of two recipes' mean figures, first minus second, with draws, seeds and posts all uncertain.
 
     `value`, `low`, `high` (formula: see the module; about the value less its bias where each language counts
@@ -135,8 +135,8 @@ def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | 
     variance = sum(v for v, _ in terms)
     df = variance ** 2 / sum(v ** 2 / df for v, df in terms) if variance > 0 else 1.0
     value = float(values[:cut].mean() - values[cut:].mean())
-    half = t_quantile(level, df) * variance ** 0.5
-    ends = corrected.interval(value, posts, fits, cut, figure, languages, weight, level)
+    half = t_quantile(LEVEL, df) * variance ** 0.5
+    ends = corrected.interval(value, posts, fits, cut, figure, languages, weight)
     own = dict(zip(map(id, fits), values.tolist(), strict=True))
     points = [own[id(a)] - own[id(b)] for a, b in pairs_of(first, second)]
     return {"posts_low": ends[0], "posts_high": ends[1], "points": points, "value": value,
@@ -144,7 +144,7 @@ def contrast(first: Fits, second: Fits, figure: str, languages: Sequence[str] | 
             "paired": paired, "parts": parts, "notes": notes, "draws": _resampled_fits(found, grids, paired, seed)}
 
 
-def around(points: Mapping[tuple, float], posts: tuple[float, float], level: float = LEVEL) -> tuple[float, float]:
+def around(points: Mapping[tuple, float], posts: tuple[float, float]) -> tuple[float, float]:
     """The interval of a mean over pairs of fits, by (draw, seed): the module's formula, draws and seeds paired.
 
     `posts`: the variance over test posts, and its degrees of freedom. The pairs must be a whole table of draws and
@@ -158,7 +158,7 @@ def around(points: Mapping[tuple, float], posts: tuple[float, float], level: flo
         terms += [(float(means.var(ddof=1)) / len(means), len(means) - 1)] if len(means) > 1 else []
     variance = sum(v for v, _ in terms)
     df = variance ** 2 / sum(v ** 2 / df for v, df in terms) if variance > 0 else 1.0
-    half = t_quantile(level, df) * variance ** 0.5
+    half = t_quantile(LEVEL, df) * variance ** 0.5
     return float(table.mean()) - half, float(table.mean()) + half
 
 
@@ -182,7 +182,7 @@ def _resampled_fits(found: numpy.ndarray, grids: list[Grid], paired: list[str], 
 
 
 def components(recipe: Fits, figure: str, languages: Sequence[str] | None = None, weight: str = "rows",
-               seed: int = 0, level: float = LEVEL) -> dict:
+               seed: int = 0) -> dict:
     """The sources of a figure's variance: `draw`, `seed`, `fit` (their interaction and the fit itself), `test_sample`.
 
     Each is {variance, low, high}, or None with the reason in `notes` under the same key; `mean` is the mean figure,
@@ -197,7 +197,7 @@ def components(recipe: Fits, figure: str, languages: Sequence[str] | None = None
         result["notes"] = dict.fromkeys((*FACTORS, "fit", "test_sample"), "the figure cannot be made for every fit")
         return result
     covariance, error = _over_posts(fits, figure, languages, weight)
-    result["test_sample"] = _log_normal(float(numpy.trace(covariance)) / len(fits), error, level)
+    result["test_sample"] = _log_normal(float(numpy.trace(covariance)) / len(fits), error)
     average = [numpy.full((count, count), 1 / count) for count in grid.shape]
     rest = [numpy.eye(count) - mean for count, mean in zip(grid.shape, average, strict=True)]
     squares = {}  # of each source of the table: pivots of its expected mean square without the posts' part, (1 + n,)
@@ -214,25 +214,25 @@ def components(recipe: Fits, figure: str, languages: Sequence[str] | None = None
         elif name not in squares:
             result["notes"][name] = f"one {name}: nothing to compare it with"
         elif "fit" in squares:
-            result[name] = _pivoted((squares[name] - squares["fit"]) / other, level)
+            result[name] = _pivoted((squares[name] - squares["fit"]) / other)
         else:
-            result[name] = _pivoted(squares[name], level)
+            result[name] = _pivoted(squares[name])
             result["notes"]["fit"] = f"one {FACTORS[name == 'draw']}: the fit's own part is not told from the {name}'s"
     if "fit" in squares:
-        result["fit"] = _pivoted(squares["fit"], level)
+        result["fit"] = _pivoted(squares["fit"])
     if not squares:
         result["notes"]["fit"] = "one fit: nothing to compare it with"
     return result
 
 
-def _pivoted(pivots: numpy.ndarray, level: float) -> dict:
+def _pivoted(pivots: numpy.ndarray) -> dict:
     """The estimate followed by its pivots, (1 + n,), as {variance, low, high}, cut at 0."""
-    low, high = numpy.quantile(pivots[1:], [(1 - level) / 2, (1 + level) / 2])
+    low, high = numpy.quantile(pivots[1:], EDGES)
     return {"variance": max(0.0, float(pivots[0])), "low": max(0.0, float(low)), "high": max(0.0, float(high))}
 
 
-def _log_normal(variance: float, error: float, level: float) -> dict:
-    factor = numpy.exp(t_quantile(level, numpy.inf) * error / variance) if variance > 0 else 1.0
+def _log_normal(variance: float, error: float) -> dict:
+    factor = numpy.exp(t_quantile(LEVEL, numpy.inf) * error / variance) if variance > 0 else 1.0
     return {"variance": variance, "low": float(variance / factor), "high": float(variance * factor)}
 
 

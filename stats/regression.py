@@ -26,7 +26,6 @@ from dataclasses import dataclass, replace
 import numpy
 
 from common.errors import UserError
-from report.intervals import LEVEL
 from stats.logit import check_columns, fit
 from stats.sandwich import Draw, Fitted, Sample
 from stats.surrogate import folds, predictions
@@ -67,7 +66,7 @@ class Coefficient:
     events: float | None = None
 
 
-def regression(asked: Question, sample: Sample, level: float = LEVEL, seed: int = 0) -> tuple[list[Coefficient], float]:
+def regression(asked: Question, sample: Sample, seed: int = 0) -> tuple[list[Coefficient], float]:
     """(the coefficients in the order of the columns, PPI++'s weight L). Formulas and sources: see the module.
 
     Raises `UserError` for a coefficient that the coded posts do not have (a level without a code, separation) or that
@@ -84,11 +83,11 @@ def regression(asked: Question, sample: Sample, level: float = LEVEL, seed: int 
     machine = (asked.matrix, asked.outcome)
     alone = draw.solve([(*hand, draw.o)], numpy.zeros(asked.matrix.shape[1]))
     draw.look_behind(alone, hand, asked.names)
-    coded = draw.estimates(alone, hand, machine, 0.0, level)
-    naive = draw.naive(machine, level) if naive_is_there else [Fitted(None, None, None)] * len(asked.names)
+    coded = draw.estimates(alone, hand, machine, 0.0)
+    naive = draw.naive(machine) if naive_is_there else [Fitted(None, None, None)] * len(asked.names)
     tuned = draw.tuned(alone, hand, machine)
-    ppi = draw.corrected(alone, hand, machine, tuned, level)
-    dsl = draw.corrected(alone, hand, _predicted(asked, sample, seed), 1.0, level)
+    ppi = draw.corrected(alone, hand, machine, tuned)
+    dsl = draw.corrected(alone, hand, _predicted(asked, sample, seed), 1.0)
     reach, events = draw.reach
     events = [None] * len(reach) if events is None else events.tolist()
     return [Coefficient(*row) for row in zip(asked.names, naive, coded, ppi, dsl, reach.tolist(), events, strict=True)

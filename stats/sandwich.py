@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import numpy
 
 from common.errors import UserError
+from report.intervals import LEVEL
 from report.student import t_quantile
 from stats.prevalence import Estimate
 
@@ -133,13 +134,13 @@ class Draw:
             b, value, slope = b + size * step, found, there
         raise UserError("regression: an estimating equation has no solution; code more posts, or name fewer variables")
 
-    def corrected(self, start, hand, surrogate, weight: float, level: float) -> list[Fitted]:
-        return self.estimates(self.solve(self.parts(hand, surrogate, weight), start), hand, surrogate, weight, level)
+    def corrected(self, start, hand, surrogate, weight: float) -> list[Fitted]:
+        return self.estimates(self.solve(self.parts(hand, surrogate, weight), start), hand, surrogate, weight)
 
-    def estimates(self, b, hand, surrogate, weight: float, level: float) -> list[Fitted]:
+    def estimates(self, b, hand, surrogate, weight: float) -> list[Fitted]:
         """The coefficients with their intervals."""
         moved = self.moved(b, hand, surrogate, weight)
-        return self.intervals(b, self.cross(moved, moved), self.groups, self.reach, level)
+        return self.intervals(b, self.cross(moved, moved), self.groups, self.reach)
 
     def look_behind(self, b, hand, names: list[str]) -> None:
         """Find what the coefficients rest on: `reach`. Raises `UserError` for one that rests on a single cluster."""
@@ -223,7 +224,7 @@ class Draw:
         above = float(worth @ numpy.diag(self.cross(none, change)))
         return min(1.0, max(0.0, above / below)) if below > 1e-15 else 0.0
 
-    def naive(self, machine, level: float) -> list[Fitted]:
+    def naive(self, machine) -> list[Fitted]:
         """The machine's labels taken as true."""
         matrix, _ = machine
         parts = [(*machine, numpy.full(self.posts, 1 / self.posts))]
@@ -231,16 +232,16 @@ class Draw:
         u = self.summed(self.psi(machine, b) / self.posts) @ numpy.linalg.inv(self.equation(parts, b)[1]).T
         group = numpy.arange(self.posts) if self.cluster is None else self.cluster
         reach = self.behind(b, machine, numpy.full(self.posts, 1 / self.posts), group)
-        return self.intervals(b, u.T @ u, len(u), reach, level)
+        return self.intervals(b, u.T @ u, len(u), reach)
 
-    def intervals(self, b: numpy.ndarray, variance: numpy.ndarray, groups: int, reach, level: float) -> list[Fitted]:
+    def intervals(self, b: numpy.ndarray, variance: numpy.ndarray, groups: int, reach) -> list[Fitted]:
         """Of all coefficients, in the units that were asked for; `reach`: as `behind` gives it."""
         value = self.back @ b
         variance = self.back @ variance @ self.back.T
         error = numpy.sqrt(numpy.maximum(0.0, numpy.diag(variance)))
         freedom = numpy.maximum(1.0, numpy.minimum(groups - len(b), reach[0] - 1))
         few = (reach[0].round() < FEWEST) | (False if reach[1] is None else reach[1].round() < EVENTS)
-        half = [t_quantile(level, df) * e for df, e in zip(freedom.tolist(), error.tolist(), strict=True)]
+        half = [t_quantile(LEVEL, df) * e for df, e in zip(freedom.tolist(), error.tolist(), strict=True)]
         rows = numpy.where(few, None, variance)  # (p, p) of floats, and None
         return [Fitted(x, None, None) if none else Fitted(x, x - h, x + h, e, df, tuple(row))
                 for x, h, e, df, row, none in zip(value.tolist(), half, error.tolist(), freedom.tolist(), rows.tolist(),

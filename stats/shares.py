@@ -20,14 +20,12 @@ from itertools import combinations
 
 import numpy
 
-from stats.predictions import Predictions
-
 EXACT = 10  # languages up to which all orders are enumerated: 10! is 3,628,800
 LARGEST = "en"
 
 
-def association(values: Mapping[str, float], shares: Mapping[str, float], *, draws: int = 100_000, seed: int = 0,
-                largest: str = LARGEST) -> list[dict]:
+def association(values: Mapping[str, float], shares: Mapping[str, float], *, draws: int = 100_000, seed: int = 0
+                ) -> list[dict]:
     """Six rows of a table: three analyses of `values` and shares (per cent) by language, each with and without English.
 
     A row: analysis, measure, english (bool: whether it is included), n, languages, unlisted (those without a share), r,
@@ -44,26 +42,14 @@ def association(values: Mapping[str, float], shares: Mapping[str, float], *, dra
     for analysis, measure, known in (("listed", "pearson, log10 share", logs), ("listed", "spearman", logs),
                                      ("unlisted lowest", "spearman", lowest)):
         for english in (True, False):
-            codes = sorted(code for code in known if english or code != largest)
+            codes = sorted(code for code in known if english or code != LARGEST)
             share, value = (numpy.array([of[code] for code in codes], dtype=float) for of in (known, values))
             if measure == "spearman":
                 share, value = ranks(share), ranks(value)
-            table.append({"analysis": analysis, "measure": measure, "english": english and largest in codes,
+            table.append({"analysis": analysis, "measure": measure, "english": english and LARGEST in codes,
                           "n": len(codes), "languages": codes, "unlisted": sorted(unlisted),
                           **permutation_test(share, value, draws, seed)})
     return table
-
-
-def change(before: Predictions, after: Predictions, figure: str, shares: Mapping[str, float], languages: list[str], *,
-           draws: int = 100_000, seed: int = 0) -> list[dict]:
-    """`association` for a figure before and after rows were added and for the difference; each row also has `when`.
-
-    Beware of the difference: what was low before has more room to rise, and low figures tend to rise by chance alone.
-    """
-    first, second = ({code: model.figure(figure, [code]) for code in languages} for model in (before, after))
-    moved = {code: second[code] - first[code] for code in languages}
-    return [{"when": when, **row} for when, values in (("before", first), ("after", second), ("after - before", moved))
-            for row in association(values, shares, draws=draws, seed=seed)]
 
 
 def permutation_test(x: numpy.ndarray, y: numpy.ndarray, draws: int = 100_000, seed: int = 0) -> dict:

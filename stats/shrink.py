@@ -79,7 +79,7 @@ def pool_rates(right: Sequence[float], rows: Sequence[float], level: float = LEV
                   _three(m, weight, level), _three(numpy.sqrt(m * (1 - m) / (c + 1)), weight, level))
 
 
-def pool_values(values: Sequence[float], variances: Sequence[float], level: float = LEVEL) -> Pooled:
+def pool_values(values: Sequence[float], variances: Sequence[float]) -> Pooled:
     """The normal model for figures within [0, 1] of G >= 3 languages and their sampling variances, all above 0."""
     y, v = (numpy.asarray(x, dtype=numpy.float64)[:, None] for x in (values, variances))
     total = v + TAUS**2  # (G, T)
@@ -90,13 +90,13 @@ def pool_values(values: Sequence[float], variances: Sequence[float], level: floa
     middle, variance = kept * y + (1 - kept) * mu, kept * v + (1 - kept) ** 2 * mean_variance  # (G, T)
     density = numpy.stack([(w * numpy.exp(-((UNIT[:, None] - t) ** 2) / (2 * s)) / numpy.sqrt(s)).sum(1)
                            for t, s, w in zip(middle, variance, [weight] * len(y), strict=True)])
-    low, high = _quantiles(density, UNIT, level)
+    low, high = _quantiles(density, UNIT, LEVEL)
     centre = (weight * numpy.exp(-((UNIT[:, None] - mu) ** 2) / (2 * mean_variance)) / numpy.sqrt(mean_variance)).sum(1)
     return Pooled(density @ UNIT / density.sum(1), low, high, kept @ weight,
-                  _three(UNIT, centre / centre.sum(), level), _three(TAUS, weight, level))
+                  _three(UNIT, centre / centre.sum(), LEVEL), _three(TAUS, weight, LEVEL))
 
 
-def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] | None = None, level: float = LEVEL,
+def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] | None = None,
                      draws: int = 10_000, seed: int = 0) -> tuple[list[dict], Pooled | None]:
     """Each language's figure, raw and pooled, as rows of a table; and the `Pooled`, None with fewer than 3 languages.
 
@@ -118,11 +118,11 @@ def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] |
         if drawn is None:
             hits, counted = rate_counts(figure, counts_of_rows(model, chosen), rows.grouping)
             inside = counted > 0
-            pair = worth_of(hits[inside], rows.clusters[chosen][inside], level)
-            table[-1]["n"], (low, high) = int(counted.sum()), wilson(*pair, level)
+            pair = worth_of(hits[inside], rows.clusters[chosen][inside])
+            table[-1]["n"], (low, high) = int(counted.sum()), wilson(*pair)
         else:
             values, n = drawn[code][~numpy.isnan(drawn[code])], table[-1]["n"]
-            low, high = percentiles(values[:, None], [(1 - level) / 2, (1 + level) / 2])[:, 0].tolist()
+            low, high = percentiles(values[:, None])[:, 0].tolist()
             varies = len(values) > 0 and numpy.ptp(values) > 0  # else one cluster, or none that is wrong: no interval
             low, high = (low, high) if varies else (None, None)
             pair = (raw, values.var() if varies else (raw * n + 2) * ((1 - raw) * n + 2) / (n + 4) ** 3)
@@ -130,7 +130,7 @@ def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] |
         pairs.append((table[-1], pair))
     if len(pairs) < FEWEST:
         return table, None
-    pooled = (pool_rates if drawn is None else pool_values)(*zip(*(pair for _, pair in pairs), strict=True), level)
+    pooled = (pool_rates if drawn is None else pool_values)(*zip(*(pair for _, pair in pairs), strict=True))
     for index, (line, _) in enumerate(pairs):
         line.update(pooled=float(pooled.value[index]), low=float(pooled.low[index]), high=float(pooled.high[index]),
                     kept=float(pooled.kept[index]))

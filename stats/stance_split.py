@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import numpy
 
-from report.intervals import LEVEL, bootstrap, patterns, percentiles
+from report.intervals import bootstrap, patterns, percentiles
 from stats.paired import DRAWS, sign_flip
 from stats.predictions import Predictions, Rows, rows_of
 
@@ -63,7 +63,7 @@ def split(first: Predictions, second: Predictions, languages: Sequence[str] | No
 
 
 def splits(pairs: Sequence[tuple[Predictions, Predictions]], languages: Sequence[str] | None = None,
-           draws: int = DRAWS, seed: int = 0, level: float = LEVEL) -> dict[str, dict]:
+           draws: int = DRAWS, seed: int = 0) -> dict[str, dict]:
     """The identity as rates of the related posts, averaged over pairs of fits, with bootstrap intervals over posts.
 
     "end_to_end", "both", "newly_found", "newly_lost" and "on_both", the accuracy's difference among the posts that both
@@ -96,7 +96,7 @@ def splits(pairs: Sequence[tuple[Predictions, Predictions]], languages: Sequence
 
     bootstrap(strata, {"all": list(strata)}, statistic, draws=draws, seed=seed)
     every = numpy.concatenate(drawn) if drawn else numpy.full((1, 5), numpy.nan)
-    low, high = percentiles(every, [(1 - level) / 2, (1 + level) / 2])
+    low, high = percentiles(every)
     there = numpy.isfinite(every).sum(0)
     return {name: {"value": float(points[:, k].mean()), "low": float(low[k]), "high": float(high[k]),
                    "variance": float(numpy.nanvar(every[:, k], ddof=1)) if there[k] > 1 else numpy.nan,

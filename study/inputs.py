@@ -150,7 +150,7 @@ def read_material(plan: Plan) -> Material:
 
 def _read(plan: Plan) -> Material:
     data, where = plan.data, f"{plan.path}: [data]"
-    book = load_codebook(find_path(data.codebook) if data.codebook else None)
+    book = load_codebook(data.codebook)
     files = {name: [find_path(file) for file in getattr(data, name)] for name in ("train", "test")}
     twice = [file for file in files["test"] if file.resolve() in {other.resolve() for other in files["train"]}]
     if twice:
@@ -181,7 +181,7 @@ def _read(plan: Plan) -> Material:
                         f"belongs to a group by '{data.group_by}' that has training posts; name a test file of others")
     if data.published:
         read_published(find_path(data.published))
-    shares = load_shares(find_path(data.shares) if data.shares else None)
+    shares = load_shares(data.shares)
     is_test = np.array([index < len(test) for index in range(len(rows))])
     said = [line for found in (notes, train_agreement, test_notes, agreement) if found for line in found.lines()]
     if 2 * known.sum() > len(rows):

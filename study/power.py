@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.terminal import table
 from report.words import counted
 from stats.corrected import is_mean, of_sides
-from stats.power import Design, chance, detectable, posts_needed, width
+from stats.power import POWER, Design, chance, detectable, posts_needed, width
 from stats.predictions import Predictions, figures_of, resampled
 from stats.predictions import pooled as pooled_figure
 from stats.recipes import ALL_ROWS, Fits, Grid
@@ -62,7 +62,7 @@ class Reach:
     def to_dict(self) -> dict:
         """For frozen.json."""
         return {"contrast": self.contrast, "basis": self.basis, "smallest_difference": round(self.smallest, 4),
-                "power": 0.8, "posts": self.design.clusters,
+                "power": POWER, "posts": self.design.clusters,
                 "posts_for_a_difference_of": {str(self.worth): self.for_worth},
                 "posts_for_a_half_width_of": {str(self.narrow): self.for_narrow},
                 "chance_of_showing_it": round(self.chance, 2), "hopeless": self.is_hopeless}

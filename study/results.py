@@ -71,7 +71,7 @@ class Results:
             if unknown := [code for code in one.seen or [] if code != reduce_language(code)[0]]:
                 raise UserError(f"{path}: [outside.{name}]: seen: '{unknown[0]}' is no language code such as 'en'")
         if self.plan.data.prices:
-            load_prices(find_path(self.plan.data.prices))
+            load_prices(self.plan.data.prices)
 
     @property
     def groups(self) -> str:

@@ -79,7 +79,7 @@ class Runner:
         """The study's codebook, or another with the same labels. Raises `UserError` if the labels differ."""
         if file is None:
             return self.material.codebook
-        book = load_codebook(find_path(file))
+        book = load_codebook(file)
         if book.labels != self.material.codebook.labels:
             raise UserError(f"{self.plan.path}: [variants]: codebooks: {file} has labels other than the study's; only "
                             "the wording may differ")

@@ -2,7 +2,7 @@
 
 import torch
 
-from lora.inject import adapters, trainable_parameters
+from lora.inject import adapters, replace, trainable_parameters
 
 
 def peer(ours, in_four_bits: bool = False):
@@ -35,7 +35,7 @@ def peer(ours, in_four_bits: bool = False):
         if name.endswith(".base"):
             continue
         if hasattr(module, "lora_A"):
-            put(model, name, linear(module.base, ours.dtype, in_four_bits))
+            replace(model, name, linear(module.base, ours.dtype, in_four_bits))
         elif isinstance(getattr(module, "weight", None), torch.nn.Parameter):
             weight = module.weight.data if module is not ours.model.embed_tokens else module.weight.data.to(ours.dtype)
             model.get_submodule(name).weight = torch.nn.Parameter(weight, requires_grad=False)
@@ -51,12 +51,6 @@ def peer(ours, in_four_bits: bool = False):
             plain = name.removeprefix("base_model.model.").replace(".default.weight", "")
             parameter.data = start[plain].detach().clone().to(ours.device)
     return model
-
-
-def put(model, name: str, module) -> None:
-    """Replace a module by its dotted name."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
 
 
 def linear(base, dtype: torch.dtype, in_four_bits: bool) -> torch.nn.Module:

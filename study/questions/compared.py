@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from report.intervals import LEVEL, percentiles
+from report.intervals import percentiles
 from stats import corrected
 from stats.families import holds_for
 from stats.predictions import Predictions, figure_of, figures_of, pooled, resampled
@@ -104,10 +104,10 @@ def intervals(fits: Sequence[Predictions], figures: Sequence[str], languages: Se
     for parts in resampled(fits, languages, draws, seed):
         for code, name in ((code, name) for code in languages for name in figures):
             drawn.setdefault((name, code), []).append(figure_of(name, parts[code], grouping).mean(1))
-    edges, found = [(1 - LEVEL) / 2, (1 + LEVEL) / 2], {}
+    found = {}
     for (name, code), chunks in drawn.items():
         value = float(np.mean([fit.figure(name, [code]) for fit in fits]))
-        low, high = percentiles(np.concatenate(chunks)[:, None], edges)[:, 0]
+        low, high = percentiles(np.concatenate(chunks)[:, None])[:, 0]
         found[name, code] = (value, float(low), float(high))
     return found
 

@@ -31,7 +31,7 @@ def claims_of(results: Results, rows: list[dict]) -> list[Claim]:
             "The two differ in base, recipe and posts." if row["heading"] == MODEL else \
             "A change in figures is not a change in how many labels move; the share of labels is in the table."
         claims.append(Claim(
-            sentence_of(results, row), row["value"], row["low"], row["high"],
+            sentence_of(row), row["value"], row["low"], row["high"],
             f"{row['heading']}: the difference in {row['figure']} is compatible with anything inside the interval, "
             f"{row['about']}. {more}",
             "That an interval which contains zero shows that there is no difference, or that other sets, prompts or "
@@ -45,7 +45,7 @@ def stored_as(quantize: str) -> str:
     return "not quantised" if quantize == "none" else quantize
 
 
-def sentence_of(results: Results, row: dict) -> str:
+def sentence_of(row: dict) -> str:
     """The headline of one change."""
     if row["value"] is None or np.isnan(row["value"]):
         return f"{row['name']}: {row['figure']} cannot be compared; 0 posts allow it."

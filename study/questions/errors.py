@@ -24,7 +24,7 @@ def errors(results: Results, ids: bool = False) -> Section | None:
     if not groups:
         return None
     models = {name: list(results.recipe(name).values()) for name in results.names}
-    by_language, shared = reversals(results, models, groups), shared_errors(results, models, groups)
+    by_language, shared = reversals(results, models, groups), shared_errors(results, models)
     whole = [row for row in by_language.rows if row["language"] == "all"]
     wide = widest(results)
     worst = max((row for row in whole if row["model"] == wide and row["share"] is not None),
@@ -72,7 +72,7 @@ def reversals(results: Results, models: dict, groups: list[str]) -> Table:
          ". Topic missed: called unrelated, which is no reversal."])
 
 
-def shared_errors(results: Results, models: dict, groups: list[str]) -> Table:
+def shared_errors(results: Results, models: dict) -> Table:
     """Posts that two models both reverse, beside what chance alone would give."""
     kept, rows, names = results.kept, [], list(models)
     inside = related_of(kept, None)

@@ -11,7 +11,6 @@ dated table (inference/prices.py); what the paper reports is shown too, as its o
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from common.files import find_path
 from inference.prices import Api, Machine, Prices, load_prices
 from report.words import counted
 from study.fits import TEST, Fit, unique
@@ -31,8 +30,8 @@ def speed(results: Results) -> Section | None:
     measured = [line for fit in models if (line := measure(results, fit))]
     if not measured:
         return None
-    prices = load_prices(find_path(results.plan.data.prices) if results.plan.data.prices else None)
-    where, chosen = usual(results, measured)
+    prices = load_prices(results.plan.data.prices)
+    where, chosen = usual(measured)
     rate, tokens = (median(line[key] for line in chosen) for key in ("rate", "tokens"))
     sets, cost = sets_table(measured), cost_table(chosen, prices, tokens)
     ratios = ratio_table(cost, prices)
@@ -47,7 +46,7 @@ def speed(results: Results) -> Section | None:
         cheapest = min(machines, key=lambda row: row["cost"])
         answer += (f" A million posts then cost {money(cheapest['cost'], prices)} on {cheapest['name']}, if it labels "
                    "as fast as the machine that was measured.")
-        claims += cost_claims(results, cost, cheapest, prices, where)
+        claims += cost_claims(results, cost, cheapest, where)
     else:
         answer += (f" {prices.path.name} has no price for such a machine, so the cost of a million posts is not "
                    "given; add a row, and it will be.")
@@ -84,7 +83,7 @@ def machine_words(environment: Mapping) -> str:
     return f"{name}, {counted(threads, 'thread')}" if on_cpu and threads else name
 
 
-def usual(results: Results, measured: Sequence[dict]) -> tuple[str, list[dict]]:
+def usual(measured: Sequence[dict]) -> tuple[str, list[dict]]:
     """The machine and template with the most fits, in words, and these fits, from which costs are computed."""
     kinds = [(line["machine"], line["fit"].template, line["dtype"]) for line in measured]
     machine, template, dtype = chosen = max(dict.fromkeys(kinds), key=kinds.count)
@@ -159,7 +158,7 @@ def ratio_table(cost: Table, prices: Prices) -> Table:
                   "models other than this study's; no API was timed here, so these fits give no ratio of speed."])
 
 
-def cost_claims(results: Results, cost: Table, cheapest: Mapping, prices: Prices, where: str) -> list[Claim]:
+def cost_claims(results: Results, cost: Table, cheapest: Mapping, where: str) -> list[Claim]:
     """The ratio to the table's first API."""
     api = next((row for row in cost.rows if row["kind"] == "API"), None)
     if api is None or not cheapest["cost"] or not api["cost"]:

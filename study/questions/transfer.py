@@ -6,7 +6,6 @@ Every set's figures are means over its fits; outside models, whose labels are re
 from collections.abc import Mapping
 
 from data.languages import language_name
-from report.intervals import LEVEL
 from report.words import counted, number
 from stats.predictions import figures_of
 from stats.recipes import Fits
@@ -152,7 +151,7 @@ def pooled_table(results: Results, name: str) -> Table:
     """Per-language figures, partially pooled beside raw."""
     rows, statistics = [], results.plan.statistics
     for each in results.names:
-        lines, _ = partially_pooled(results.first(each), name, None, LEVEL, statistics.draws, statistics.seed)
+        lines, _ = partially_pooled(results.first(each), name, None, statistics.draws, statistics.seed)
         rows += [{"train": each, **line} for line in lines]
     rate = lambda key, words: Column(key, words, "rate")  # noqa: E731
     columns = [Column("train", "train set"), Column("language", "test language", "language"), Column("n", "n", "count"),

@@ -5,7 +5,7 @@ import math
 from matplotlib.figure import Figure
 
 from report.figures import GREY, SOFT
-from study.report.looks import DASHES, MARKERS, PALETTE, Data, handle, hollow_handle, legend, panels, plain
+from study.report.looks import DASHES, MARKERS, PALETTE, Data, handle, hollow_handles, legend, panels, plain
 
 
 def curves(data: Data) -> Figure:
@@ -35,7 +35,7 @@ def curves(data: Data) -> Figure:
     figure.supxlabel(data.title("x"), fontsize=9)
     figure.supylabel(data.title("y"), fontsize=9)
     keys = [handle(i, data.name("series", one), line=True) for i, one in enumerate(series) if one is not None]
-    legend(figure, keys + [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows), 4)
+    legend(figure, keys + hollow_handles(data), 4)
     return figure
 
 
@@ -102,7 +102,7 @@ def reliability(data: Data) -> Figure:
                 low.set_ylabel(data.title("value"))
     figure.supxlabel(data.title("x"), fontsize=9)
     keys = [handle(i, data.name("series", one)) for i, one in enumerate(series) if one is not None]
-    legend(figure, keys + [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows), 4)
+    legend(figure, keys + hollow_handles(data), 4)
     return figure
 
 

@@ -126,15 +126,17 @@ def whisker(ax, low: float, high: float, y: float, **style) -> None:
             ax.plot(edge, y, marker, color=style["color"], ms=6, mec="none", clip_on=False, zorder=style["zorder"])
 
 
-def handle(index: int, label: str, *, line: bool = False, hollow: bool = False) -> Line2D:
+def handle(index: int, label: str, *, line: bool = False) -> Line2D:
     """A line of the legend for series `index`."""
-    colour = PALETTE[index % len(PALETTE)]
-    return Line2D([], [], color=colour, marker=MARKERS[index % len(MARKERS)], ms=5, mfc="white" if hollow else colour,
-                  mec=colour, lw=1.4 if line else 0, ls=DASHES[index % len(DASHES)] if line else "none", label=label)
+    return Line2D([], [], color=PALETTE[index % len(PALETTE)], marker=MARKERS[index % len(MARKERS)], ms=5,
+                  lw=1.4 if line else 0, ls=DASHES[index % len(DASHES)] if line else "none", label=label)
 
 
-def hollow_handle(label: str = "small cell") -> Line2D:
-    return Line2D([], [], color=GREY, marker="o", ms=5, mfc="white", mec=GREY, lw=0, label=label)
+def hollow_handles(data: Data) -> list[Line2D]:
+    """The legend's line for small cells, where there are any."""
+    if not any(data.of(row, "hatched") for row in data.rows):
+        return []
+    return [Line2D([], [], color=GREY, marker="o", ms=5, mfc="white", mec=GREY, lw=0, label="small cell")]
 
 
 def legend(figure: Figure, handles: Sequence, columns: int = 6) -> None:

@@ -10,6 +10,7 @@ at all, the page last, so that it is never older than what it describes.
 """
 
 import html
+from dataclasses import asdict
 from pathlib import Path
 
 from common.files import atomic_folder, atomic_write, write_json
@@ -22,7 +23,7 @@ from report.words import language_name
 from study.report.figures import figure_of, in_numbers, interval_picture, reach_of
 from study.report.latex import latex_text
 from study.report.opening import APART, is_undecided, opening_of, terms_of, verdict
-from study.report.section import FAMILY, Claim, FigureSpec, Section, Study, Table, study_json
+from study.report.section import FAMILY, Claim, FigureSpec, Section, Study, Table
 from study.report.tables import READ_R, column_list, csv_text, html_table
 
 STYLE = Path(__file__).with_name("study.css")  # what a study has beside the style of every page
@@ -55,7 +56,7 @@ def write_study(folder: str | Path, study: Study) -> None:
             _write(inner / f"{table.name}.csv", csv_text(table))
         _write(inner / "columns.csv", column_list(study.tables))
         _write(inner / "read.R", READ_R)
-    write_json(folder / "study.json", study_json(study))
+    write_json(folder / "study.json", asdict(study))
     _write(folder / "methods.md", html.escape(study.methods.strip(), quote=False) + "\n")  # Markdown lets HTML through
     if study.statement:
         _write(folder / "data-statement.md", html.escape(study.statement, quote=False))

@@ -16,7 +16,7 @@ from study.report.looks import (
     PALETTE,
     Data,
     handle,
-    hollow_handle,
+    hollow_handles,
     legend,
     plain,
     whisker,
@@ -65,7 +65,7 @@ def scatter(data: Data) -> Figure:
         main.set_title("" if one is None else data.name("series", one))
     grid[-1, 0].set_xlabel("not listed\n(not zero)")
     grid[-1, 1].set_xlabel(f"{data.title('x')} (log scale)")
-    legend(figure, [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows))
+    legend(figure, hollow_handles(data))
     if data.kind("label") == "language":  # codes beside the points: thirteen names would overlap
         figure.supxlabel(_names(data.distinct("label"), data.narrow), fontsize=7.5, color=SOFT, x=0.01, ha="left",
                          linespacing=1.4)
@@ -156,7 +156,7 @@ def forest(data: Data) -> Figure:
     if data.spec.wider_low:
         keys = [Line2D([], [], color=SOFT, lw=3.2, label="one contrast alone"),
                 Line2D([], [], color=SOFT, lw=1, label="all comparisons of the plan at once")]
-    legend(figure, keys + [hollow_handle()] * any(data.of(row, "hatched") for row in data.rows))
+    legend(figure, keys + hollow_handles(data))
     return figure
 
 

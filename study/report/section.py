@@ -1,7 +1,7 @@
 """What a study says, as plain data: sections with a question, an answer, claims, tables, and figures drawn from tables.
 
     Study -> sections -> Section -> claims, tables, figures
-    study_json(study) -> dict -> study_from_json -> an equal Study
+    dataclasses.asdict(study) -> JSON values
 
 Here a figure is not a picture but a `FigureSpec`: a kind, and for every role (x, y, low, high, ...) the key of a column
 of one table of the same section. So a picture cannot show a number that its table lacks, and the table is what is
@@ -17,8 +17,7 @@ Values: None is missing (NaN becomes None, infinity is refused); numpy's scalars
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 NUMBERS = ("rate", "difference", "count", "p", "number")
 KINDS = ("text", "language", *NUMBERS, "flag")
@@ -256,23 +255,6 @@ class Study:
         by_key = {section.key: section for section in self.sections}
         return [(by_key[key], claim) for key in self.first
                 for claim in by_key[key].claims[: 3 if key == FAMILY else 1]][:3]
-
-
-def study_json(study: Study) -> dict:
-    """The study as JSON values."""
-    return asdict(study)
-
-
-def study_from_json(value: Mapping) -> Study:
-    """The study of which `study_json` made `value`; raises `ValueError` or `TypeError` for anything else."""
-    return Study(**{**value, "sections": [_section(section) for section in value["sections"]]})
-
-
-def _section(value: Mapping) -> Section:
-    tables = [Table(**{**table, "columns": [Column(**column) for column in table["columns"]]})
-              for table in value["tables"]]
-    return Section(**{**value, "tables": tables, "claims": [Claim(**claim) for claim in value["claims"]],
-                      "figures": [FigureSpec(**spec) for spec in value["figures"]]})
 
 
 def _check_name(what: str, name: str) -> None:

@@ -108,4 +108,4 @@ def test_a_check_that_fails_ends_in_an_error_and_a_goal_that_is_missed_does_not(
 
 
 def test_the_limits_of_all_parts_together_are_eight_minutes():
-    assert gpu.WHOLE == sum(part.seconds for part in PARTS.values()) == 480
+    assert sum(part.seconds for part in PARTS.values()) == 480

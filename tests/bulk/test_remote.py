@@ -12,7 +12,7 @@ import classify
 from bulk import remote
 from common.errors import UserError
 from tests.programs.hostile import call as run
-from tests.programs.hostile import in_an_empty_folder, jsonl, post_rows, refused, shared_world, world  # noqa: F401
+from tests.programs.hostile import in_an_empty_folder, jsonl, post_rows, refused, shared_world, words, world  # noqa: F401
 
 
 @pytest.fixture
@@ -21,10 +21,6 @@ def memory():
     system = fsspec.filesystem("memory")
     yield system
     system.rm("/", recursive=True) if system.exists("/archive") else None
-
-
-def words(world, *more):  # noqa: F811
-    return ["--run", str(world.run), "--threads", "1", *map(str, more)]
 
 
 def test_a_folder_elsewhere_is_labelled_as_one_here(world, tmp_path, memory, monkeypatch):  # noqa: F811

@@ -51,6 +51,11 @@ class World:
         return target
 
 
+def words(world: World, *more) -> list[str]:
+    """What classify.py is called with: the run, one thread, and more."""
+    return ["--run", str(world.run), "--threads", "1", *map(str, more)]
+
+
 def call(main, *argv) -> Ended:
     """Run a program in this process, as `run_program` runs it."""
     out, err, code = io.StringIO(), io.StringIO(), 0

@@ -17,7 +17,7 @@ import classify
 from bulk.page import count
 from data.readers import MOST_COLUMNS
 from inference import labeller
-from tests.programs.hostile import World, call, jsonl, post_rows, refused
+from tests.programs.hostile import World, call, jsonl, post_rows, refused, words
 from tools import join
 
 CHANGES = {
@@ -55,8 +55,8 @@ def test_an_input_that_stays_is_labelled(world: World):
 def test_safe_cells(world: World):
     rows = [row | {"id": start + row["id"]} for row in post_rows(count=4) for start in "=+-@a"]
     posts = jsonl(Path("posts.jsonl"), rows)
-    for words, mark in (([], ""), (["--safe-cells"], "'")):
-        ended = call(classify.main, "--run", world.run, "--input", posts, "--output", "l.tsv", "--overwrite", *words)
+    for more, mark in (([], ""), (["--safe-cells"], "'")):
+        ended = call(classify.main, "--run", world.run, "--input", posts, "--output", "l.tsv", "--overwrite", *more)
         assert ended.code == 0, ended.err
         ids = [line.partition("\t")[0] for line in Path("l.tsv").read_text().splitlines()[1:]]
         assert ids == [("" if row["id"][0] == "a" else mark) + row["id"] for row in rows]
@@ -101,10 +101,6 @@ def test_semicolons_and_decimal_commas(world: World):
     assert f"{len(rows)} of {len(rows)} rows got a label" in Path("out/report.html").read_text()
     refused(classify.main, *to, "a.tsv", "--semicolons", says=("--semicolons says nothing of a.tsv", "a .csv"))
     refused(classify.main, *to, "semicolons.csv", "--resume", says="semicolons.csv")
-
-
-def words(world: World, *more) -> list[str]:
-    return ["--run", str(world.run), "--threads", "1", *map(str, more)]
 
 
 @pytest.mark.parametrize("option", ["--progress-json", "--report"])

@@ -17,7 +17,7 @@ import classify
 import eval as evaluation
 import train
 from inference import labeller
-from tests.programs.hostile import QUICK, TOPICS, World, call, jsonl, post_rows, refused
+from tests.programs.hostile import QUICK, TOPICS, World, call, jsonl, post_rows, refused, words
 from tests.small import random_model
 
 
@@ -35,10 +35,6 @@ def read(path: Path) -> list[dict]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     with open(path, encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle))
-
-
-def words(world: World, *more) -> list[str]:
-    return ["--run", str(world.run), "--threads", "1", *map(str, more)]
 
 
 def test_a_folder_a_pattern_and_a_file(world: World, tmp_path):

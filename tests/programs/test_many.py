@@ -17,17 +17,13 @@ import pytest
 import classify
 from inference import labeller
 from inference.repeats import Repeats
-from tests.programs.hostile import World, call, jsonl, post_rows, refused
+from tests.programs.hostile import World, call, jsonl, post_rows, refused, words
 from tools import join
 
 
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
     monkeypatch.setattr(labeller, "WINDOW", 8)
-
-
-def words(world: World, *more) -> list[str]:
-    return ["--run", str(world.run), "--threads", "1", *map(str, more)]
 
 
 def table(path: Path, rows: list[dict], more: bytes = b"", at: int = 0) -> Path:

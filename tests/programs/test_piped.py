@@ -20,11 +20,7 @@ import classify
 from common.errors import run_program
 from common.files import ROOT
 from inference import labeller
-from tests.programs.hostile import World, call, jsonl, post_rows, refused
-
-
-def words(world: World, *more) -> list[str]:
-    return ["--run", str(world.run), "--threads", "1", *map(str, more)]
+from tests.programs.hostile import World, call, jsonl, post_rows, refused, words
 
 
 def piped(world: World, *more, content: bytes = b"") -> subprocess.CompletedProcess:

@@ -12,7 +12,6 @@ import pytest
 from report.metrics import Scored, score
 
 LABELS = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
-MODELS = ("en", "es", "en-es", "multi")
 CELLS = 48  # four models, twelve languages; `mig-multi-L3` was a separate run and cannot be recomputed
 
 

@@ -13,8 +13,7 @@ from scipy import stats
 
 from common.files import ROOT
 from data.exposure import load_shares
-from stats.shares import association, change, order_sums, permutation_test, ranks
-from tests.stats.answered import made_answers, made_rows
+from stats.shares import association, order_sums, permutation_test, ranks
 
 SHARES = {"en": 89.7, "de": 0.17, "fr": 0.16, "es": 0.13, "it": 0.11, "pl": 0.09, "pt": 0.09}
 VALUES = {"en": 0.7, "de": 0.6, "fr": 0.65, "es": 0.5, "it": 0.61, "pl": 0.55, "pt": 0.52, "ar": 0.4, "hi": 0.72}
@@ -102,15 +101,6 @@ def test_what_has_no_figure():
     assert all(row["r"] is None and row["p"] is None and row["n"] <= 2 for row in table)
     assert association(dict.fromkeys(SHARES, 0.5), SHARES)[0]["p"] is None
     assert association({}, SHARES)[0]["n"] == 0
-
-
-def test_before_after_and_their_difference():
-    rows = made_rows(350, 4, languages=tuple(sorted(SHARES)))
-    before, after = made_answers(rows, 1, 0.5), made_answers(rows, 2, 0.7)
-    table = change(before, after, "accuracy", SHARES, rows.languages)
-    assert [row["when"] for row in table] == ["before"] * 6 + ["after"] * 6 + ["after - before"] * 6
-    moved = {code: after.figure("accuracy", [code]) - before.figure("accuracy", [code]) for code in rows.languages}
-    assert table[12:] == [{"when": "after - before", **row} for row in association(moved, SHARES)]
 
 
 def test_works_on_the_shipped_shares():

@@ -110,3 +110,7 @@ def few_languages(folder: Path, codes=("en", "es", "tr", "ko")) -> str:
     kept = [line for line in first_posts("test") if json.loads(line)["language"] in codes]
     path.write_text("\n".join(kept) + "\n", encoding="utf-8")
     return f'[data]\ntest = ["{path}"]\n'
+
+
+def table(section, name):
+    return next(one for one in section.tables if one.name == name)

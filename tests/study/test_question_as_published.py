@@ -13,7 +13,7 @@ from study.inputs import read_material
 from study.plan import load_plan
 from study.questions.as_published import as_published
 from study.report.figures import figure_of
-from tests.study.fake_study import PLAN, fake_results
+from tests.study.fake_study import PLAN, fake_results, table
 
 HEAD = "model,language,split,translation,label,predicted,correct"
 LABELS = ("pro-immigration", "anti-immigration", "neutral", "unrelated")
@@ -29,10 +29,6 @@ def invented():
 
 def section(tmp_path, path):
     return as_published(fake_results(tmp_path, f'{PLAN}[data]\npublished = "{path}"\n'))
-
-
-def table(found, name):
-    return next(one for one in found.tables if one.name == name)
 
 
 def test_without_published_rows_there_is_no_section(tmp_path):

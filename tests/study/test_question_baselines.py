@@ -24,7 +24,7 @@ from study.report.figures import figure_of
 from study.report.section import Study
 from tests.baselines.test_encoder import encoder
 from tests.baselines.test_sentences import package
-from tests.study.fake_study import fake_results, first_posts
+from tests.study.fake_study import fake_results, first_posts, table
 
 PLAN = """
 [sets]
@@ -44,10 +44,6 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def section(results):
     return baselines(results)
-
-
-def table(section, name):
-    return next(one for one in section.tables if one.name == name)
 
 
 def test_every_method_stands_beside_every_set(results, section):

@@ -13,7 +13,7 @@ from inference.prices import PRICES, Machine, load_prices
 from study.questions.speed import speed
 from study.report.figures import figure_of, in_numbers, interval_picture
 from study.report.section import Study
-from tests.study.fake_study import FakeRunner, fake_results
+from tests.study.fake_study import FakeRunner, fake_results, table
 
 PLAN = """
 {data}
@@ -71,10 +71,6 @@ def study(tmp_path, monkeypatch, environment, prices: str | None = TABLE, second
     monkeypatch.setattr(FakeRunner, "read",
                         lambda self, fit, asked: read(self, fit, asked) | {"seconds": seconds(fit)})
     return fake_results(tmp_path, plan.format(data=data))
-
-
-def table(section, name):
-    return next(one for one in section.tables if one.name == name)
 
 
 def test_cost_follows_from_the_measured_seconds(tmp_path, monkeypatch):

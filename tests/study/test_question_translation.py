@@ -15,7 +15,7 @@ from study.questions.translation import translation
 from study.report.figures import figure_of
 from study.report.section import Study
 from tests.small import write_jsonl
-from tests.study.fake_study import FakeRunner, fake_results, first_posts
+from tests.study.fake_study import FakeRunner, fake_results, first_posts, table
 
 PLAN = """
 [data]
@@ -46,10 +46,6 @@ def translated_posts(*codes: str) -> list[dict]:
 def results(tmp_path, *codes: str, more: str = 'translation = "translation_en"', sets: str = ""):
     file = write_jsonl(tmp_path / "test.jsonl", translated_posts(*codes))
     return fake_results(tmp_path, PLAN.format(file=file, more=more, sets=sets))
-
-
-def table(section, name):
-    return next(one for one in section.tables if one.name == name)
 
 
 def test_nothing_is_said_without_a_column_of_translations(tmp_path):

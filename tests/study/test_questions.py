@@ -20,16 +20,12 @@ from study.questions.stance import END, PARTS, stance
 from study.questions.transfer import topic
 from study.report.section import Study
 from study.write_up import methods
-from tests.study.fake_study import PLAN, fake_results, few_languages
+from tests.study.fake_study import PLAN, fake_results, few_languages, table
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     return fake_results(tmp_path_factory.mktemp("study"))
-
-
-def table(section, name):
-    return next(one for one in section.tables if one.name == name)
 
 
 def test_topic_has_a_cell_for_every_set_and_language(results):

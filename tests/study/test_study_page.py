@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -16,7 +16,7 @@ from common.errors import UserError
 from report.figures import STYLE
 from report.page import POLICY
 from study.report.page import study_page, write_study
-from study.report.section import Claim, Column, Section, Table, study_from_json
+from study.report.section import Claim, Column, Section, Table
 from study.report.tables import shown
 from tests.browser import PROGRAM, Browser
 from tests.page_rules import faults
@@ -110,7 +110,7 @@ def test_folder_holds_what_the_page_speaks_of(folder):
     wanted |= {f"tables/{table.name}.csv" for table in study.tables}
     assert names == wanted | {"report.html", "study.json", "methods.md", "table.tex", "tables/columns.csv",
                               "tables/read.R"}
-    assert study_from_json(json.loads((folder / "study.json").read_text(encoding="utf-8"))) == study
+    assert json.loads((folder / "study.json").read_text(encoding="utf-8")) == asdict(study)
     assert (folder / "figures" / "transfer.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 

@@ -8,12 +8,13 @@ import math
 import re
 import shutil
 import subprocess
+from dataclasses import asdict
 
 import numpy
 import pytest
 
 from study.report.latex import escaped, latex_matrix, latex_table, latex_text
-from study.report.section import Claim, Column, FigureSpec, Section, Table, study_from_json, study_json
+from study.report.section import Claim, Column, FigureSpec, Section, Table
 from study.report.tables import READ_R, column_list, csv_text, short, shown
 from tests.study.made_study import EVIL, SCRIPTS, made_study
 
@@ -33,9 +34,9 @@ def spec(**more):
                          "low": "r", "high": "r", **more})
 
 
-def test_a_study_comes_back_from_json():
+def test_a_study_is_made_of_what_json_has():
     study = made_study()
-    assert study_from_json(json.loads(json.dumps(study_json(study), allow_nan=False))) == study
+    assert json.loads(json.dumps(asdict(study), allow_nan=False)) == asdict(study)
 
 
 def test_csv_keeps_ids_digits_and_what_is_missing():

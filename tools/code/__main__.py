@@ -96,7 +96,7 @@ def codebook_of(options: CodeOptions) -> Codebook:
     if options.run and options.codebook:
         raise UserError("--run and --codebook: a run has its own; give one")
     book = Codebook.from_dict(RunFolder.open(find_path(options.run)).facts["codebook"]) if options.run else \
-        load_codebook(find_path(options.codebook) if options.codebook else None)
+        load_codebook(options.codebook)
     if not options.run and not options.codebook:
         print(f"labels of the codebook “{book.name}”: {', '.join(book.labels)}; --run or --codebook names another")
     if len(book.labels) > len(KEYS):

@@ -27,6 +27,7 @@ from tools.pretrain.text import Document
 
 RESERVED = 16
 CONSTANT, RARITY = -1, -2  # indices of the constant and of log(idf) among the coordinates
+RARITY_SCALE = 0.15
 SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -70,7 +71,7 @@ def embeddings(weights: torch.Tensor, idf: torch.Tensor, hidden: int, symbols: l
 
 
 def starting_table(semantic: torch.Tensor, rarity: torch.Tensor, known: torch.Tensor, symbols: list[int],
-                   generator: torch.Generator, rarity_scale: float = 0.15) -> torch.Tensor:
+                   generator: torch.Generator) -> torch.Tensor:
     """(V, c), (V,), (V,) bool -> (V, c + RESERVED): directions, weights above 0 and whether a token has any."""
     noise = torch.randn(semantic.shape, generator=generator)
     semantic = torch.where(known[:, None], semantic, noise)
@@ -82,7 +83,7 @@ def starting_table(semantic: torch.Tensor, rarity: torch.Tensor, known: torch.Te
     reserved[symbols] = chosen / chosen.norm(dim=1, keepdim=True)
     semantic[symbols] *= 0.3
     reserved[:, CONSTANT] = 0.2
-    reserved[:, RARITY] = rarity_scale * rarity.log()
+    reserved[:, RARITY] = RARITY_SCALE * rarity.log()
     return torch.cat([semantic, reserved], dim=1)
 
 
@@ -114,7 +115,7 @@ def start_model(config: LlamaConfig, table: torch.Tensor, generator: torch.Gener
             for part in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj):
                 part.weight.mul_(0.2)
             # score = q k / sqrt(h) = log(idf): the constant and the rarity arrive times sqrt(hidden) from the norm
-            gain = math.sqrt(math.sqrt(head_dim) / (0.2 * 0.15)) * scale
+            gain = math.sqrt(math.sqrt(head_dim) / (0.2 * RARITY_SCALE)) * scale
             first = (number - 1) * kv_size % semantic
             for head in range(heads):
                 attention.q_proj.weight[head * head_dim + slowest, CONSTANT] += gain
