@@ -92,7 +92,7 @@ def work(options: TrainOptions, held: ExitStack, team: Team | None = None) -> No
     facts = {"program": "train.py", "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "options": asdict(options),
              "environment": here, **prepared.facts}
     if run is not None:
-        check_same_files(run, facts)
+        check_same_files(run, facts, prepared.base)
     print(f"model {options.model}: {dtype}, since {reason}; weights {choice or options.quantize}")
     print(f"  chat layout {prepared.prompt.layout}, since {prepared.prompt.why}")
     if options.quantize != "none" and in_blocks(prepared.base):

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -252,9 +252,12 @@ def _counts(value) -> Counter:
     return Counter(value)
 
 
-def differing(one: dict, other: dict, keys: Iterable[str]) -> list[str]:
+def differing(one: dict, other: dict, keys: Collection[str]) -> list[str]:
     """Of the `keys` of two files' `made_from` those that differ; columns by their options. What follows from others,
-    the columns that are kept, is named where nothing else is."""
+    the columns that are kept, is named where nothing else is, and nothing beside another version, which noted less."""
+    unnoted = [key for key in keys if (key in one) != (key in other) and one.get(key) != other.get(key)]
+    if unnoted:
+        return [f"version of the project (only one notes {', '.join(unnoted)})"]
     found = []
     for key in keys:
         before, now = one.get(key), other.get(key)

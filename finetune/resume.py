@@ -1,6 +1,7 @@
 """How a run is continued: a resumed run must be the same run, on the same bytes, and goes on where it was stopped."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 from common.errors import UserError
 from finetune.fit import Watch
@@ -8,10 +9,12 @@ from finetune.loop import Trainer
 from finetune.options import TrainOptions
 from finetune.recorded import check_same_split
 from finetune.run_folder import RunFolder
+from loading.sources import check_base
 
+PLACES = ("model", "data", "rows", "codebook")  # may have moved since: their bytes are compared
 # May change when a run is resumed: they decide where and how fast it runs, and at most the last bits of its results.
 FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache", "resident",
-                  "graphs")
+                  "graphs", *PLACES)
 
 
 def check_same(run: RunFolder, options: TrainOptions) -> None:
@@ -33,17 +36,30 @@ def check_same(run: RunFolder, options: TrainOptions) -> None:
         options.threads = run.facts["environment"]["threads"]
 
 
-def check_same_files(run: RunFolder, facts: dict) -> None:
-    """A resumed run must read the same bytes; print a line if another machine will change its last bits."""
+def check_same_files(run: RunFolder, facts: dict, base: Path) -> None:
+    """A resumed run must read the same bytes, wherever they are now, which it then has for their place; print a line if
+    another machine, or version of the project, will change its last bits."""
+    known = run.facts["hashes"]
+    check_base(base, known["weights"], run.path, found=facts["hashes"]["weights"])
     for key, hashes in facts["hashes"].items():
-        if run.facts["hashes"].get(key) != hashes:
-            raise UserError(f"{run.path}: {key} changed since this run began, so it cannot give the same result")
+        before, named = known.get(key), key
+        if key == "data" and isinstance(before, dict):
+            named = f"data ({', '.join(name for name, digest in hashes.items() if digest not in before.values())})"
+            before, hashes = list(before.values()), list(hashes.values())
+        if key != "weights" and before != hashes:
+            raise UserError(f"{run.path}: {named} changed since this run began, so it cannot give the same result; "
+                            "give what it began with, or train anew into another folder")
     check_same_split(run, facts)
+    run.facts["options"] |= {key: facts["options"][key] for key in PLACES}
+    known["data"] = facts["hashes"]["data"]
     before, now = {"processes": 1} | run.facts["environment"], facts["environment"]
     keys = [key for key in ("device_name", "dtype", "threads", "processes", "packages") if before[key] != now[key]]
+    surely = "" if keys else "perhaps "
+    if before.get("commit") != now["commit"]:
+        keys.append("the project's commit")
     if keys:
-        print(f"  {', '.join(keys)} changed since this run began: the result will be as good, but not the same to the "
-              "bit")
+        print(f"  {', '.join(keys)} changed since this run began: the result will be as good, but {surely}not the same "
+              "to the bit")
 
 
 def take_up(options: TrainOptions, run: RunFolder, trainer: Trainer) -> tuple[Watch, float]:

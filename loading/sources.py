@@ -137,10 +137,12 @@ def find_adapter(name: str | Path) -> Path:
     return folder / "adapter" if (folder / RUN_JSON).is_file() else folder
 
 
-def check_base(base: Path, hashes: dict[str, str], run: Path, cache: str | Path | None = None) -> None:
-    """Raise `UserError` unless the base's files are, by SHA-256, those that `run` was made with."""
+def check_base(base: Path, hashes: dict[str, str], run: Path, cache: str | Path | None = None,
+               found: dict[str, str] | None = None) -> None:
+    """Raise `UserError` unless the base's files are, by SHA-256 (`found`, where that is known), those that `run` was
+    made with."""
     folder = base.parent if base.is_file() else base
-    for name, digest in weights_sha256(base, cache).items():
+    for name, digest in (found or weights_sha256(base, cache)).items():
         renamed = base.is_file() and digest in hashes.values()  # a GGUF file may have any name
         if hashes.get(name) != digest and not renamed:
             former = next((FORMER[known] for known in hashes.values() if known in FORMER), None)

@@ -93,3 +93,19 @@ def test_one_that_begins_while_the_first_ends_leaves_no_empty_file_that_is_calle
     with pytest.raises(UserError, match=TAKEN), GrowingFile(path, {}, whole=told.append) as first:
         first.add(ROWS[0])
     assert not told
+
+
+def test_what_an_earlier_version_began_is_told_as_such(tmp_path):
+    """Its file notes less; options that nobody had given otherwise were named ("another --int8, device")."""
+    path, now = tmp_path / "a.jsonl", {"run": "a", "--int8": False, "--bom": None, "own columns": ["x"]}
+    older = {"run": "a", "own columns": []}
+    for before, says in ((older, r"another version of the project \(only one notes --int8\);"),
+                         ({**now, "run": "b"}, "another run;")):
+        with pytest.raises(KeyboardInterrupt), GrowingFile(path, before) as file:
+            file.add(ROWS[0])
+            raise KeyboardInterrupt
+        with pytest.raises(UserError, match=says), GrowingFile(path, now, resume=True):
+            pass
+    del now["--bom"]  # says nothing where it is not given
+    with GrowingFile(path, {**now, "run": "b", "--abstain": None}, resume=True) as file:
+        assert file.counts["rows"] == 1

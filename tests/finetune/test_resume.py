@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from finetune.recorded import prepared_of
-from finetune.resume import check_same_files
+from finetune.resume import PLACES, check_same_files
 from finetune.run_folder import RunFolder
 from tests.kills import forked
 from tests.small import here, posts, write_base, write_jsonl
@@ -151,7 +151,6 @@ def test_killed_while_the_run_was_being_closed(unfinished, whole):
 
 @pytest.mark.parametrize("words, message", [
     (("--rank", "8"), "--rank 8: the run in whole began with 2"),
-    (("--data", "tiny/config.json"), "--data ['tiny/config.json']: the run in whole began with"),
     (("--dropout", "0"), "--dropout 0.0: the run in whole began with 0.1"),
     (("--no-rslora", "--class-weights"), "--class-weights True: the run in whole began with False"),
 ])
@@ -162,14 +161,16 @@ def test_a_changed_option_is_refused(unfinished, words, message):
 def test_changed_files_are_refused(unfinished):
     folder, resume = unfinished.parent, ("train.py", "--resume", "--out", "whole")
     before = results(unfinished)
-    for name, word in (("train.jsonl", "data"), ("tiny/config.json", "weights"), ("tiny/model.safetensors", "weights")):
+    for name, says in (("train.jsonl", "whole: data (train.jsonl) changed since this run began"),
+                       *((name, f"{name}: is not the file that whole was fine-tuned on")
+                         for name in ("tiny/config.json", "tiny/model.safetensors"))):
         path = folder / name
         old = path.read_bytes()
         if name.endswith(".safetensors"):
             path.write_bytes(old[:-1] + bytes([old[-1] ^ 1]))  # the last byte of the last weight
         else:
             path.write_bytes(old + b"\n")
-        assert f"whole: {word} changed since this run began" in here(*resume, cwd=folder, code=2)
+        assert says in here(*resume, cwd=folder, code=2)
         path.write_bytes(old)
     (folder / "tiny" / "tokenizer.model").write_bytes((folder / "tiny" / "tokenizer.model").read_bytes() + b"\x1a\x00")
     assert "whole: prompt changed since this run began" in here(*resume, cwd=folder, code=2)
@@ -178,6 +179,21 @@ def test_changed_files_are_refused(unfinished):
     state.write_bytes(state.read_bytes()[:-100])
     assert "state.pt: is not a whole checkpoint" in here(*resume, cwd=folder, code=2)
     assert results(unfinished) == before
+
+
+def test_a_run_whose_base_and_posts_have_moved_goes_on(unfinished, whole):
+    """To the same bits, and run.json has their new place; a killed one could not be gone on with on another machine."""
+    folder = unfinished.parent
+    (folder / "tiny").rename(folder / "base-3")
+    (folder / "train.jsonl").rename(folder / "posts.jsonl")
+    unfinished.rename(folder / "moved")
+    words = ("train.py", "--resume", "--out", "moved", "--model", "base-3", "--data", "posts.jsonl")
+    here(*words, cwd=folder)
+    tensors = "adapter/adapter_model.safetensors"
+    assert results(folder / "moved")[tensors] == results(whole)[tensors]
+    ours, theirs = (json.loads((run / "run.json").read_text()) for run in (folder / "moved", whole))
+    assert (ours["options"]["model"], ours["options"]["data"]) == ("base-3", ["posts.jsonl"])
+    assert ours["hashes"] == theirs["hashes"] | {"data": {"posts.jsonl": theirs["hashes"]["data"]["train.jsonl"]}}
 
 
 def test_where_it_goes_on_may_differ(unfinished, monkeypatch):
@@ -222,12 +238,19 @@ def test_other_validation_posts_are_refused(unfinished):
     assert "whole: began with other validation posts, and they cannot be told from run.json" in said
 
 
-def test_another_number_of_processes_is_said(capsys, monkeypatch):
-    """Deliberate break: in `finetune.resume.check_same_files` leave "processes" out."""
-    monkeypatch.setattr("finetune.resume.check_same_split", lambda run, facts: None)
-    here = {"device_name": "x", "dtype": "float32", "threads": 1, "packages": {}}
-    for before, now, says in ((here, {"processes": 1}, ""), (here, {"processes": 2}, "  processes changed since this"),
-                              (here | {"processes": 2}, {"processes": 2}, "")):
-        run = SimpleNamespace(path=Path("run"), facts={"hashes": {}, "environment": before})
-        check_same_files(run, {"hashes": {}, "environment": here | now})
-        assert capsys.readouterr().out[:30] == says
+def test_what_may_change_the_last_bits_is_said(capsys, monkeypatch):
+    """Deliberate break: in `finetune.resume.check_same_files` leave "processes" out, or "commit"."""
+    for name in ("check_same_split", "check_base"):
+        monkeypatch.setattr(f"finetune.resume.{name}", lambda *given, **more: None)
+    here = {"device_name": "x", "dtype": "float32", "threads": 1, "packages": {}, "commit": "a"}
+    for before, now, says in (
+            (here, {"processes": 1}, ""),
+            (here, {"processes": 2}, "processes changed since this run began: the result will be as good, but not the"),
+            (here | {"processes": 2}, {"processes": 2}, ""),
+            (here, {"processes": 1, "commit": "b"},
+             "the project's commit changed since this run began: the result will be as good, but perhaps not")):
+        facts = {"hashes": {"weights": {}, "data": {}}, "options": dict.fromkeys(PLACES)}
+        run = SimpleNamespace(path=Path("run"), facts=facts | {"environment": before})
+        check_same_files(run, facts | {"environment": here | now}, Path("base"))
+        said = capsys.readouterr().out.strip()
+        assert said.startswith(says) and bool(said) == bool(says)

@@ -135,7 +135,7 @@ def test_what_joining_refuses(world: World, tmp_path):
     second.write_bytes(whole)
     for change, says in (({"dtype": "torch.float16"}, "part 2 was made from another dtype than part 1"),
                          ({"rows": "all"}, "which rows it"),
-                         ({"--what the other part's version had no word for": True}, "another --what the other"),
+                         ({"--what the other part's version had no word for": True}, "only one notes --what the other"),
                          ({"rows": [5, 8, 8]}, "do not follow"), ({"rows": [4, 9, 8]}, "do not follow")):
         damaged = json.loads(facts)
         damaged["files"]["a.2-of-2.csv"]["made_from"] |= change
