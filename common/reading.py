@@ -17,6 +17,7 @@ import os
 import re
 import stat
 import tomllib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -141,7 +142,7 @@ def read_json(path: str | Path, limit: int = DOCUMENT, once: bool = False):
     once: also an object that has a key twice, of which two readers may take another one each.
     """
     try:
-        return json_value(read_bytes(path, limit), once=once)
+        return json_value(read_bytes(path, limit).removeprefix(BOM_UTF8), once=once)  # as some editors begin a file
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}); a JSON file was expected") from error
     except json.JSONDecodeError as error:

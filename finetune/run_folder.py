@@ -84,7 +84,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """Open what `create` began. Raises `UserError` if there is no run, or one of another schema."""
+        """Open what `create` began. Raises `UserError` if there is no run, or one of another schema or version."""
         path = Path(path)
         check_path(path / "run.json")
         if not path.is_dir():
@@ -93,7 +93,12 @@ class RunFolder:
             raise UserError(f"{path}: has no run.json; give a folder that train.py --out made")
         facts = read_run_json(path)
         for name in {field.name for field in fields(TrainOptions)} & facts["options"].keys():
-            check_value(TrainOptions, name, facts["options"][name], f"{path / 'run.json'}: options")
+            try:
+                check_value(TrainOptions, name, facts["options"][name], f"{path / 'run.json'}: options")
+            except UserError as error:
+                made = str(facts["environment"].get("commit"))[:9]
+                raise UserError(f"{error}; another version of the project (commit {made}) made it, which reads it, or "
+                                "it was changed by hand") from error
         return cls(path, facts)
 
     def save(self) -> None:

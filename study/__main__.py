@@ -32,6 +32,7 @@ from loading.weights import read_config
 from study.dry_run import cells_table, dry_run
 from study.fits import Fit, asked_of, make_fits
 from study.inputs import read_material
+from study.kept import check_recipes
 from study.plan import load_plan
 from study.power import power, power_lines
 from study.preregistration import NAME, check_frozen, freeze, frozen_hash, read_frozen, standing
@@ -102,6 +103,7 @@ def main(argv: list[str]) -> None:
         if options.power:
             print("\n".join(power_lines(power(results)) or ["the plan names no contrasts"]))
             return
+        check_recipes(runner, fits)
         caution = check_frozen(runner, hashes)
         if options.dry_run:
             print(dry_run(runner, every))

@@ -5,13 +5,19 @@ by. Whatever is of another kind is one line with the file, which may be removed:
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from common.errors import UserError
 from common.reading import LARGE, read_json
+from common.run_json import RUN_JSON
+from finetune.defaults import fill_in
+from finetune.options import PRESETS, TrainOptions
+from study.fits import QUANTIZE, Fit, unique
 
+RECIPE = sorted({key for preset in PRESETS.values() for key in preset} - {"checkpointing", "template", "validation"})
 AGAIN = "remove it, and they are made again"
 TIMES = ("seconds", "posts", "tokens")
 
@@ -52,6 +58,39 @@ def is_finished(path: Path) -> bool:
         return False
     found = read_json(path)
     return isinstance(found, dict) and found.get("finished") is True
+
+
+def check_recipes(runner, fits: Sequence[Fit]) -> None:
+    """Raise `UserError` where some of a study's models were trained by train.py's defaults of another version, and
+    others were not, or would not be: they would differ in more than their posts. runner: `study.runner.Runner`.
+    """
+    now, other, said = {}, 0, ""
+    for fit in unique(fits):
+        path = runner.folder(fit) / "run"
+        if not (path / RUN_JSON).exists():
+            continue
+        facts, own = runner.facts(fit), repr(sorted(fit.options.items()))
+        if own not in now:
+            now[own] = recipe(runner.model, fit)
+        told = [f"{key} {facts['options'][key]} ({value} now)" for key, value in now[own].items()
+                if facts["options"].get(key, value) != value]
+        if told:
+            other += 1
+            made = str(facts["environment"].get("commit"))[:9]
+            said = f"{path}: another version of the project ({made}) trained it with {', '.join(told)}"
+    if 0 < other < len(unique(fits)):
+        raise UserError(f"{said}, and other models of the study would differ in that; finish the study with that "
+                        "version, or begin anew with another --out")
+
+
+def recipe(model: str, fit: Fit) -> dict:
+    """What train.py makes of a fit's options, as run.json has it; without epochs where these depend on the posts."""
+    given = {"quantize": QUANTIZE, **fit.options, "model": model}
+    options = TrainOptions(**given)
+    options.given = frozenset({*given, "data", "rows"})
+    fill_in(options)
+    values = {key: getattr(options, key) for key in RECIPE if not (key == "epochs" and options.least_steps)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def _are_numbers(values, count: int) -> bool:

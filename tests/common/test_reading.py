@@ -115,6 +115,14 @@ def test_a_path_that_no_file_can_have_is_found_out_when_it_is_looked_for(strange
     assert find_path("base/config.json").is_file() and find_path("no/such").name == "such"
 
 
+def test_a_byte_order_mark_and_ends_of_windows_come_through(tmp_path):
+    """As where a run.json or a codebook was edited with an editor that writes them."""
+    for reader, text in ((read_json, '{\r\n"a": "\u00fc"}\r\n'), (read_toml, '\r\na = "\u00fc"\r\n')):
+        path = tmp_path / "edited"
+        path.write_bytes(text.encode("utf-8-sig"))
+        assert reader(path) == {"a": "\u00fc"}
+
+
 def test_size_has_a_limit(tmp_path):
     (tmp_path / "f").write_bytes(b"0123456789")
     assert read_bytes(tmp_path / "f", 10) == b"0123456789"

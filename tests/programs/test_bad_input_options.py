@@ -167,6 +167,9 @@ RUNS = {
     "run.json with half its options": (lambda run: edit(run, options={"rank": 2}), ("run.json", "options")),
     "run.json with an option of another kind": (lambda run: edit(run, options=json.loads(
         (run / "run.json").read_text())["options"] | {"micro_tokens": [None]}), ("options: micro_tokens", "number")),
+    "run.json with a value of another version": (lambda run: edit(run, options=json.loads(
+        (run / "run.json").read_text())["options"] | {"graphs": "sometimes"}), (
+        "options: graphs: 'sometimes' is not one of", "another version of the project (commit ")),
     "run.json is absent": (lambda run: (run / "run.json").unlink(), ("run.json",)),
     "adapter is absent": (lambda run: shutil.rmtree(run / "adapter"), ("has no adapter/", "train again")),
     "training was stopped": (lambda run: edit(run, finished=False), ("stopped early", "--resume")),

@@ -4,12 +4,15 @@ Deliberate break that turns this red: in study/kept.py, let `_are_numbers` take 
 """
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from common.errors import UserError
-from study.kept import is_finished, read_answers, read_probabilities
+from study.fits import NO_FOLD, Fit
+from study.kept import check_recipes, is_finished, read_answers, read_probabilities, recipe
 
 ROWS = [["en", "a", [0.25, 0.75]], ["es", "b", [1, 0]]]
 GOOD = {"rows": ROWS, "seconds": 1.5, "posts": 2, "tokens": 60, "machine": {"device": "cpu"}, "dtype": "float32"}
@@ -64,3 +67,30 @@ def test_finished(tmp_path):
     for text, finished in (("[]", False), ('{"finished": "yes"}', False), ('{"finished": true}', True)):
         path.write_text(text)
         assert is_finished(path) == finished
+
+
+def test_models_by_the_defaults_of_two_versions_are_not_put_beside_each_other(tmp_path):
+    """A study that had been begun before a default changed went on, and compared two recipes without a word."""
+    fits = [Fit("en", "set", "paper", seed, 1, NO_FOLD, (), {"rank": 4}, key=f"k{seed}") for seed in (1, 2)]
+    now, kept = recipe("base", fits[0]), {}
+    assert (now["rank"], now["quantize"], now["epochs"], now["learning_rate"]) == (4, "nf4", 3, 2e-3)
+    assert recipe("base", replace(fits[0], options={"epochs": 9}))["epochs"] == 9
+    runner = SimpleNamespace(model="base", folder=lambda fit: tmp_path / fit.key, facts=lambda fit: kept[fit.key])
+
+    def keep(key: str, **changed):
+        (tmp_path / key / "run").mkdir(parents=True, exist_ok=True)
+        (tmp_path / key / "run" / "run.json").touch()
+        kept[key] = {"options": now | changed, "environment": {"commit": "6c05b853b21a"}}
+
+    check_recipes(runner, fits)
+    keep("k1")
+    check_recipes(runner, fits)  # the second one is still to be trained
+    keep("k1", epochs=2)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"k1/run: another version .*6c05b853b\) trained it with epochs 2 \(3 now"):
+            check_recipes(runner, fits)
+        keep("k2")
+    keep("k2", epochs=2)
+    check_recipes(runner, fits)  # all by the one recipe, which run.json and the report name
+    del kept["k1"]["options"]["rank"], kept["k2"]["options"]["rank"]  # what a version did not have yet
+    check_recipes(runner, fits)
