@@ -235,8 +235,7 @@ class GrowingFile:
     def _unwritten(self, error: OSError) -> UserError:
         left = "make room, and run the same command again to go on" if self.is_kept else "nothing was left behind"
         if self.is_kept and isinstance(error, PermissionError):  # on Windows, where a spreadsheet has it open
-            left = ("close it in the program that has it open, and run the same command with --resume, and without "
-                    "--overwrite")
+            left = "close it where it is open, and run the same command with --resume, and without --overwrite"
         return UserError(f"{self.path}: could not be written whole ({error.strerror}); {left}")
 
     def _close(self) -> None:
@@ -255,8 +254,7 @@ def _counts(value) -> Counter:
 def differing(one: dict, other: dict, keys: Collection[str]) -> list[str]:
     """Of the `keys` of two files' `made_from` those that differ; columns by their options. What follows from others,
     the columns that are kept, is named where nothing else is, and nothing beside another version, which noted less."""
-    unnoted = [key for key in keys if (key in one) != (key in other) and one.get(key) != other.get(key)]
-    if unnoted:
+    if unnoted := [key for key in keys if (key in one) != (key in other) and one.get(key) != other.get(key)]:
         return [f"version of the project (only one notes {', '.join(unnoted)})"]
     found = []
     for key in keys:

@@ -224,7 +224,7 @@ def test_damaged_checkpoints(case, world: World, tmp_path):
 def test_resuming_another_run(world: World, tmp_path):
     run = stopped(world, tmp_path)
     refused(train.main, "--resume", "--out", run, "--rank", "8", says=("--rank 8", "began with 2"))
-    refused(train.main, "--resume", "--out", run, "--data", world.test, says=("--data",))
+    refused(train.main, "--resume", "--out", run, "--data", world.test, says=("data (", "give what it began with"))
     log = (run / "log.jsonl").read_text()
     (run / "log.jsonl").write_text("{broken\n" + log)
     refused(train.main, "--resume", "--out", run, says=("log.jsonl: line 1", "take the line out"))
