@@ -90,7 +90,8 @@ def counted_together(posts: Sequence[Post], column: str | None) -> tuple[list[in
     module."""
     chains = group_posts(posts, column, same_text=True)
     apart = chains if column is None else texts_first(posts, column)
-    return apart, max(Counter(chains).values()) if len(set(apart)) > len(set(chains)) else 0
+    parts = Counter(chain for chain, _ in set(zip(chains, apart, strict=True)))
+    return apart, max((posts for chain, posts in Counter(chains).items() if parts[chain] > 1), default=0)
 
 
 def texts_first(posts: Sequence[Post], column: str) -> list[int]:

@@ -8,8 +8,8 @@ Until it is complete its rows lie in two files beside the final one:
 
 A window's rows are on the disk (fsync) before the journal lists them, and the list is before `add` returns: a kill, a
 full disk or a power cut takes no more than the window in hand. At the end the rows are renamed, or made into gzip or
-parquet beside and renamed. After an error neither of the two files is left, after a kill or Ctrl-C both are; with
-`resume` both stay after an error, too.
+parquet beside and renamed. After an error neither of the two files is left, after a kill, Ctrl-C or a refused rename
+both are; with `resume` both stay after an error, too.
 
 The journal is locked. Some file systems of clusters have no locks, or those of one machine alone: a second program that
 writes the same file is told there by the size that the rows have, ahead of each window, and the files are left to it.
@@ -234,8 +234,8 @@ class GrowingFile:
 
     def _unwritten(self, error: OSError) -> UserError:
         left = "make room, and run the same command again to go on" if self.is_kept else "nothing was left behind"
-        if self.is_kept and isinstance(error, PermissionError):  # on Windows, where a spreadsheet has it open
-            left = "close it where it is open, and run the same command with --resume, and without --overwrite"
+        if self.is_kept and isinstance(error, PermissionError):  # on Windows, a spreadsheet may have it open
+            left = "close it where it is open, or let it be replaced, and run this again with --resume, not --overwrite"
         return UserError(f"{self.path}: could not be written whole ({error.strerror}); {left}")
 
     def _close(self) -> None:

@@ -44,7 +44,8 @@ def check_same_files(run: RunFolder, facts: dict, base: Path) -> None:
     for key, hashes in facts["hashes"].items():
         before, named = known.get(key), key
         if key == "data" and isinstance(before, dict):
-            named = f"data ({', '.join(name for name, digest in hashes.items() if digest not in before.values())})"
+            other = [name for name, digest in hashes.items() if digest not in before.values()]
+            named = f"data ({', '.join(other) or 'which files, or their order'})"
             before, hashes = list(before.values()), list(hashes.values())
         if key != "weights" and before != hashes:
             raise UserError(f"{run.path}: {named} changed since this run began, so it cannot give the same result; "

@@ -96,9 +96,8 @@ class RunFolder:
             try:
                 check_value(TrainOptions, name, facts["options"][name], f"{path / 'run.json'}: options")
             except UserError as error:
-                made = str(facts["environment"].get("commit"))[:9]
-                raise UserError(f"{error}; another version of the project (commit {made}) made it, which reads it, or "
-                                "it was changed by hand") from error
+                raise UserError(f"{error}; {another_version(facts)} made it, which reads it, or it was changed by hand"
+                                ) from error
         return cls(path, facts)
 
     def save(self) -> None:
@@ -250,6 +249,12 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def another_version(facts: dict) -> str:
+    """What made a run that this version does not know, in words; an archive that was unpacked has no commit."""
+    made = facts["environment"].get("commit")
+    return "another version of the project" + (f" (commit {str(made)[:9]})" if made else "")
 
 
 def next_run(languages: list[str]) -> Path:

@@ -118,7 +118,7 @@ class Team:
         with _together():
             distributed.all_gather_object(every, mine)
         for rank, theirs in enumerate(every):
-            if different := [key for key in every[0] if theirs.get(key) != every[0][key]]:
+            if different := [key for key in every[0] | theirs if theirs.get(key) != every[0].get(key)]:
                 raise UserError(f"process {rank + 1} of {self.size} has another {', '.join(different)} than the first; "
                                 "start all with the same command, files and code")
 

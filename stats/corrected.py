@@ -80,6 +80,12 @@ def is_mean(languages: Sequence[str], weight: str) -> bool:
     return weight == "languages" and len(set(languages)) > 1
 
 
+def are_alike(drawn: numpy.ndarray) -> bool:
+    """Whether all draws (D,) that have a value have the same one, but for rounding."""
+    there = drawn[~numpy.isnan(drawn)]
+    return len(there) > 0 and bool(numpy.ptp(there) < SAME)
+
+
 def interval(value: float, drawn: numpy.ndarray, models: Sequence[Predictions], cut: int, figure: str,
              languages: Sequence[str], weight: str) -> tuple[float, float]:
     """The interval of `value`, of the first `cut` models less the others if there are any; NaN if there is none.
@@ -87,8 +93,7 @@ def interval(value: float, drawn: numpy.ndarray, models: Sequence[Predictions], 
     The module's for the mean of several languages, within the figure's bounds, else percentiles of the draws (D,).
     None where all draws are equal: models that answer alike, or posts that are one cluster, say nothing of others.
     """
-    there = drawn[~numpy.isnan(drawn)]
-    if len(there) and numpy.ptp(there) < SAME:
+    if are_alike(drawn):
         return numpy.nan, numpy.nan
     if not is_mean(languages, weight) or numpy.isnan(value):
         low, high = percentiles(drawn[:, None])[:, 0]

@@ -82,7 +82,7 @@ def simultaneous(values: Sequence[float], draws: numpy.ndarray) -> numpy.ndarray
     """Max-|t| bands for K values from joint draws (D, K): (K, 2) float64. Formula: see the module.
 
     A value that cannot be computed gives NaN; draws without it are left out of its spread. A contrast whose draws are
-    all equal (models with the same answers) has a band of width 0 and is not used for c.
+    all equal (models with the same answers, posts that are one cluster) has no band, NaN, and is not used for c.
     """
     values, draws = numpy.asarray(values, dtype=numpy.float64), numpy.asarray(draws, dtype=numpy.float64)
     there = ~numpy.isnan(draws)
@@ -92,7 +92,8 @@ def simultaneous(values: Sequence[float], draws: numpy.ndarray) -> numpy.ndarray
     moving = (spread > 1e-12) & ~numpy.isnan(values)
     t = numpy.where(there, numpy.abs(draws - values), 0)[:, moving] / spread[moving]
     critical = numpy.quantile(t.max(1), LEVEL) if moving.any() else 0.0
-    return numpy.stack([values - critical * spread, values + critical * spread], 1)
+    half = critical * numpy.where(moving, spread, numpy.nan)
+    return numpy.stack([values - half, values + half], 1)
 
 
 def family(contrasts: Sequence[Contrast | tuple], draws: int = DRAWS, seed: int = 0,
@@ -178,8 +179,9 @@ def _bonferroni(line: dict, centre: float, drawn: numpy.ndarray, count: int) -> 
 
 
 def _spread(drawn: numpy.ndarray) -> float:
-    """The standard deviation of the draws (D,) that have a value; NaN with fewer than two."""
-    return float(numpy.nanstd(drawn, ddof=1)) if numpy.isfinite(drawn).sum() > 1 else numpy.nan
+    """The standard deviation of the draws (D,) that have a value; NaN with fewer than two, or where all are equal."""
+    there = numpy.isfinite(drawn).sum() > 1 and not corrected.are_alike(drawn)
+    return float(numpy.nanstd(drawn, ddof=1)) if there else numpy.nan
 
 
 def _test(c: Contrast, pair: tuple[Fits, Fits], draws: int, seed: int, error: float) -> tuple[str, float]:

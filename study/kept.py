@@ -15,6 +15,7 @@ from common.reading import LARGE, read_json
 from common.run_json import RUN_JSON
 from finetune.defaults import fill_in
 from finetune.options import PRESETS, TrainOptions
+from finetune.run_folder import another_version
 from study.fits import QUANTIZE, Fit, unique
 
 RECIPE = sorted({key for preset in PRESETS.values() for key in preset} - {"checkpointing", "template", "validation"})
@@ -76,8 +77,7 @@ def check_recipes(runner, fits: Sequence[Fit]) -> None:
                 if facts["options"].get(key, value) != value]
         if told:
             other += 1
-            made = str(facts["environment"].get("commit"))[:9]
-            said = f"{path}: another version of the project ({made}) trained it with {', '.join(told)}"
+            said = f"{path}: {another_version(facts)} trained it with {', '.join(told)}"
     if 0 < other < len(unique(fits)):
         raise UserError(f"{said}, and other models of the study would differ in that; finish the study with that "
                         "version, or begin anew with another --out")

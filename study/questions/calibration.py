@@ -129,7 +129,7 @@ def answer_of(gaps: dict[str, float], own: list[dict], multi: str) -> str:
             "together (first fits, debiased), which is no proof of equality where it is little.")
     alone = [row for row in own if row["language"] != "all" and row["gap_low"] is not None]
     if not alone:
-        return f"{said} No language alone has posts enough for an interval."
+        return f"{said} No language alone has enough posts for an interval."
     too_sure, unsure = (sum(sign * row["gap"] > 0 and row["gap_low"] * row["gap_high"] > 0 for row in alone)
                         for sign in (1, -1))
     return (f"{said} By the interval of each language alone, {multi} is too sure in {too_sure} and not sure enough in "

@@ -76,6 +76,8 @@ def at_once(line: dict) -> dict:
 def disagreement(line: dict) -> str:
     """What to add where the family's interval and Holm's p fall on different sides of the level; else ""."""
     below, shown = line["p_holm"] <= 1 - LEVEL + 1e-9, is_shown(at_once(line))  # False for NaN
+    if below and np.isnan(line["simultaneous_low"]):
+        return f" Holm's p is not above {1 - LEVEL:.2f}, but there is no simultaneous interval."
     if below and not shown:
         return f" Holm's p is not above {1 - LEVEL:.2f}; the simultaneous interval, which is stricter, contains zero."
     if shown and line["p_holm"] > 1 - LEVEL + 1e-9:

@@ -78,7 +78,7 @@ def test_rows_whose_place_a_spreadsheet_has_open_are_kept(tmp_path, windows, mon
     monkeypatch.setattr(leftovers, "PATIENCE", 0.1)
     path = tmp_path / name
     windows[name] = 10**9
-    with pytest.raises(UserError, match=r"close it where it is open, and run .* --resume"), \
+    with pytest.raises(UserError, match=r"close it where it is open, or let it be replaced, and run .* --resume"), \
             GrowingFile(path, {}) as file:
         file.add([{"id": "1"}])
     assert sorted(os.listdir(tmp_path)) == sorted(one.name for one in partial_files(path))

@@ -49,6 +49,7 @@ def test_the_shortest_chain_is_taken_apart_and_what_is_no_chain_stays(capsys):
     assert group_posts(posts, "author", True) == [0, 0, 0, 3, 4, 5]
     assert options.groups_of(posts, Path("p.jsonl")) == [0, 0, 2, 3, 4, 5]
     assert options.texts_first and "3 of 6 posts would be one group" in capsys.readouterr().out
+    assert counted_together([*posts, *posts_of([(f"own {n}", "d") for n in range(5)])], "author")[1] == 3
     options = GroupOptions(group_by="author")
     assert options.groups_of(posts[1:], Path("p.jsonl")) == list(range(5))
     assert not options.texts_first and capsys.readouterr().out == ""

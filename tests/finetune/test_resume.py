@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from common.errors import UserError
 from finetune.recorded import prepared_of
 from finetune.resume import PLACES, check_same_files
 from finetune.run_folder import RunFolder
@@ -254,3 +255,12 @@ def test_what_may_change_the_last_bits_is_said(capsys, monkeypatch):
         check_same_files(run, facts | {"environment": here | now}, Path("base"))
         said = capsys.readouterr().out.strip()
         assert said.startswith(says) and bool(said) == bool(says)
+
+
+@pytest.mark.parametrize(("data", "says"), [({"b": "2", "a": "1"}, "which files, or their order"),
+                                            ({"a": "1"}, "which files, or their order"), ({"a": "1", "c": "3"}, "c")])
+def test_other_data_are_refused_with_what_differs(monkeypatch, data, says):
+    monkeypatch.setattr("finetune.resume.check_base", lambda *given, **more: None)
+    run = SimpleNamespace(path=Path("run"), facts={"hashes": {"weights": {}, "data": {"a": "1", "b": "2"}}})
+    with pytest.raises(UserError, match=rf"^run: data \({says}\) changed since this run began"):
+        check_same_files(run, {"hashes": {"weights": {}, "data": data}}, Path("base"))

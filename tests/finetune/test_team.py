@@ -179,7 +179,7 @@ def given(monkeypatch, change) -> Team:
 
 
 @pytest.mark.parametrize("key, name", [("--seed", "--seed"), ("data", "data"), ("commit", "commit"),
-                                       ("packages", "packages")])
+                                       ("packages", "packages"), ("rows", "rows")])
 def test_processes_that_were_given_something_else_end_in_one_line(monkeypatch, key, name):
     """Each learned from its own posts before, and run.json had those of the first alone. Deliberate break: in
     `Team.agree` leave out the hashes, the options or the environment."""

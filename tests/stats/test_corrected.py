@@ -117,6 +117,15 @@ def test_answers_that_are_all_alike_leave_no_interval_of_their_difference():
         assert between["low"] < between["value"] < between["high"]
 
 
+def test_a_family_shows_nothing_of_posts_that_are_one_cluster():
+    """Its band had no width and so left out zero, though the contrast alone had no interval."""
+    one, other = single(numpy.zeros(60, dtype=int))
+    lines = family([(figure, one, other, figure, ["de"], "rows") for figure in ("accuracy", "macro_f1")], draws=200)
+    for line in lines:
+        assert line["value"] > 0 and line["p"] == 1
+        assert numpy.isnan([line[key] for key in ("low", "high", "simultaneous_low", "simultaneous_high")]).all()
+
+
 def test_one_cluster_over_two_languages_does_no_harm():
     one, other = single(numpy.where(numpy.isin(numpy.arange(60), (0, 1)), 1000, numpy.arange(60)))
     found = difference(one, other, "macro_f1", weight="languages", draws=200)

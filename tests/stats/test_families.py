@@ -49,9 +49,9 @@ def test_bands_without_spread_or_without_a_value():
     draws[:, 1] = 0.0
     draws[:, 2] = numpy.nan
     bands = simultaneous([0.0, 0.0, numpy.nan], draws)
-    assert bands[1].tolist() == [0.0, 0.0] and numpy.isnan(bands[2]).all()
+    assert numpy.isnan(bands[1:]).all()
     assert bands[0] == pytest.approx(simultaneous([0.0], draws[:, :1])[0])
-    assert simultaneous([0.0], numpy.zeros((10, 1))).tolist() == [[0.0, 0.0]]
+    assert numpy.isnan(simultaneous([0.0], numpy.zeros((10, 1)))).all()
     some = numpy.where(numpy.arange(500) % 5 == 0, numpy.nan, draws[:, 0])  # a figure that some draws lack
     half = numpy.quantile(numpy.abs(numpy.nan_to_num(some)), 0.95)
     assert simultaneous([0.0], some[:, None])[0] == pytest.approx([-half, half])

@@ -90,6 +90,9 @@ def test_models_by_the_defaults_of_two_versions_are_not_put_beside_each_other(tm
         with pytest.raises(UserError, match=r"k1/run: another version .*6c05b853b\) trained it with epochs 2 \(3 now"):
             check_recipes(runner, fits)
         keep("k2")
+    kept["k1"]["environment"]["commit"] = None  # an unpacked archive has none
+    with pytest.raises(UserError, match=r"k1/run: another version of the project trained it with epochs 2"):
+        check_recipes(runner, fits)
     keep("k2", epochs=2)
     check_recipes(runner, fits)  # all by the one recipe, which run.json and the report name
     del kept["k1"]["options"]["rank"], kept["k2"]["options"]["rank"]  # what a version did not have yet

@@ -60,6 +60,8 @@ def test_an_interval_and_a_p_that_disagree_are_said_to():
     assert "Holm's p is not above 0.05; the simultaneous interval, which is stricter" in disagreement(line)
     assert "Holm's p, of another test, is above 0.05" in disagreement(
         line | {"simultaneous_low": 0.001, "p_holm": 0.06})
+    assert disagreement(line | dict.fromkeys(("simultaneous_low", "simultaneous_high"), float("nan"))) == (
+        " Holm's p is not above 0.05, but there is no simultaneous interval.")
     for other in ({"p_holm": 0.06}, {"simultaneous_low": 0.001}, {"p_holm": float("nan")}):
         assert disagreement(line | other) == ""
     assert (p_words(1.0), p_words(0.999), p_words(0.0001)) == ("p = 1", "p = 0.999", "p < 0.001")

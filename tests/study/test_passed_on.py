@@ -45,7 +45,7 @@ def test_a_language_of_few_groups_has_no_verdict_on_its_sureness():
     assert "multi is too sure in 1 and not sure enough in 0 of 1 language with an interval." in answer_of(
         {"multi": 0.1}, own, "multi")
     assert answer_of({"multi": 0.1}, own[:2], "multi").endswith("in 0 of 1 language.")
-    assert answer_of({"multi": 0.1}, own[::2], "multi").endswith("No language alone has posts enough for an interval.")
+    assert answer_of({"multi": 0.1}, own[::2], "multi").endswith("No language alone has enough posts for an interval.")
 
 
 def test_annotators_of_copies_of_a_text_count_once(tmp_path):
