@@ -79,15 +79,14 @@ def read_lines(path: Path, place: Place, longest: int) -> Iterator[str]:
             if not line:
                 return
             if offset == 0:
-                foreign = next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None)
-                if foreign:
+                if foreign := next((words for magic, words in FOREIGN.items() if line.startswith(magic)), None):
                     raise UserError(f"{path}: {foreign}")
-            if offset == 0 and line.startswith(UTF_32):
-                raise UserError(f"{path}: is UTF-32 text; {_mended(path, 'UTF-32')}")
-            if offset == 0 and line.startswith(UTF_16):
-                handle.seek(0)
-                handle = io.BufferedReader(_AsUtf8(handle))
-                continue
+                if line.startswith(UTF_32):
+                    raise UserError(f"{path}: is UTF-32 text; {_mended(path, 'UTF-32')}")
+                if line.startswith(UTF_16):
+                    handle.seek(0)
+                    handle = io.BufferedReader(_AsUtf8(handle))
+                    continue
             if row != place.row:  # else the row goes on in a further line
                 row, taken = place.row, 0
             taken += len(line)

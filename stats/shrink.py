@@ -36,6 +36,7 @@ import numpy
 from report.clusters import worth_of
 from report.counts import views
 from report.intervals import LEVEL, percentiles, wilson
+from stats.corrected import are_alike
 from stats.predictions import QUESTIONS, Predictions, figure_of, resampled
 
 FEWEST = 3  # with fewer languages, nothing can be estimated about how languages differ
@@ -123,7 +124,7 @@ def partially_pooled(model: Predictions, figure: str, languages: Sequence[str] |
         else:
             values, n = drawn[code][~numpy.isnan(drawn[code])], table[-1]["n"]
             low, high = percentiles(values[:, None])[:, 0].tolist()
-            varies = len(values) > 0 and numpy.ptp(values) > 0  # else one cluster, or none that is wrong: no interval
+            varies = len(values) > 0 and not are_alike(values)  # else one cluster, or none that is wrong: no interval
             low, high = (low, high) if varies else (None, None)
             pair = (raw, values.var() if varies else (raw * n + 2) * ((1 - raw) * n + 2) / (n + 4) ** 3)
         table[-1].update(raw=raw, raw_low=low, raw_high=high)
