@@ -15,7 +15,7 @@ half while the single most probable label is "unrelated"). That column is left o
 The input is read twice: first to the end, so that what is wrong is reported before hours of work; then in windows,
 which are labelled and written one by one, so that millions of posts take no more memory than a thousand. A row that is
 wrong by itself gets an empty label and a reason. If labelling was killed, stopped by Ctrl-C, or ended with status 75
-after SIGTERM or SIGUSR1, the same command with --resume continues.
+after SIGTERM or SIGUSR1, the same command with --resume, and without --overwrite, continues.
 """
 
 import sys
