@@ -19,6 +19,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.files import find_path, sha256_json
+from common.terminal import command
 from data.annotators import read_labelled
 from data.checks import normalise
 from data.codebook import Codebook, load_codebook
@@ -185,9 +186,9 @@ def _read(plan: Plan) -> Material:
     is_test = np.array([index < len(test) for index in range(len(rows))])
     said = [line for found in (notes, train_agreement, test_notes, agreement) if found for line in found.lines()]
     if 2 * known.sum() > len(rows):
+        apart = ("--group-by", data.group_by, "--repeats-apart") if data.group_by else ()
         said.append(f"  {known.sum():,} of {len(rows):,} test rows are known from training and count in no figure; "
-                    "python -m tools.split" + (f" --group-by {data.group_by} --repeats-apart" if data.group_by else "")
-                    + " makes files with fewer of them")
+                    f"{command('-m', 'tools.split', *apart)} makes files with fewer of them")
     material = Material(book, train, rows, is_test, known, folded, shares, said, agreement.votes if agreement else {},
                         {}, int(is_copy.sum()), data.group_by)
     voted = [*test, *(post for post, _ in agreement.ties)] if agreement else []  # also those without a majority

@@ -8,6 +8,7 @@ error as it comes.
 import pytest
 
 from common.errors import UserError
+from common.terminal import command
 from study.inputs import read_material
 from study.plan import load_plan
 from study.power import power, power_lines
@@ -45,8 +46,8 @@ def test_each_reason_for_leaving_a_row_out_is_counted(tmp_path):
     assert both.why_known("post") == ("1 with the text of a training post and 1 of a group by “author” that has "
                                       "training posts")
     assert both.notes[-1] == (
-        "  2 of 3 test rows are known from training and count in no figure; python -m tools.split --group-by author "
-        "--repeats-apart makes files with fewer of them")
+        "  2 of 3 test rows are known from training and count in no figure; "
+        f"{command('-m', 'tools.split', '--group-by', 'author', '--repeats-apart')} makes files with fewer of them")
     assert not any("count in no figure" in line for line in alone.notes)
     with pytest.raises(UserError, match="or belongs to a group by 'author' that has training posts"):
         read_material(plan_of(tmp_path, test[:2], 'group_by = "author"'))
