@@ -108,6 +108,8 @@ def test_data_recipe_and_codebook(exported):
     kept = sum(sum(cell.values()) for cell in facts["rows"]["validation"].values())
     assert kept > 0 and f"{kept} further posts chose the adapter" in text
     assert "`secret-train.jsonl`" in text and next(iter(facts["hashes"]["data"].values())) in text
+    assert facts["hashes"]["weights"] and all(f"- `{name}`, SHA-256 `{digest}`" in text
+                                              for name, digest in facts["hashes"]["weights"].items())
     assert "| 1 | boat | It is \\| a boat. |" in text and "| LoRA rank | 2 |" in text and "| steps | 4 of " in text
     assert f"| run | {facts['run_hash']} |" in text and "| languages | en, no |" in text
 

@@ -95,7 +95,7 @@ class Card:
             code = code.replace(json.dumps(name), '""')
             holds = tuple(line.replace(f"`{name}`", "``") for line in holds)
         return replace(self, name="", base=replace(self.base, name=""), codebook=book, prompt=[EXAMPLE], holds=holds,
-                       facts={**self.facts, "hashes": {**self.facts["hashes"], "data": {}}}, code=code,
+                       facts={**self.facts, "hashes": {"data": {}, "weights": {}}}, code=code,
                        evaluations=[replace(found, data="") for found in self.evaluations]).text()
 
     def _front(self) -> list[str]:
@@ -143,7 +143,7 @@ class Card:
         return [f"PROMPT = {json.dumps(self.prompt, ensure_ascii=False)}", f"LABELS = {labels!r}"]
 
     def _data(self, codebook: Codebook) -> list[str]:
-        rows, hashes = self.facts["rows"], self.facts["hashes"]["data"]
+        rows, hashes = self.facts["rows"], self.facts["hashes"]
         lines = ["## What it was trained on", "", f"| language | {' | '.join(map(_cell, codebook.labels))} | posts |",
                  "|---|" + "--:|" * (len(codebook.labels) + 1)]
         for code, cell in rows["train"].items():
@@ -154,7 +154,9 @@ class Card:
             lines += ["", f"{counted(kept, 'further post')} chose the adapter (best macro-F1) and took no part in the "
                       "training itself."]
         lines += ["", "Files (their content is not part of this export):", ""]
-        return lines + [f"- `{Path(name).name}`, SHA-256 `{digest}`" for name, digest in hashes.items()]
+        lines += [f"- `{Path(name).name}`, SHA-256 `{digest}`" for name, digest in hashes["data"].items()]
+        lines += ["", f"Files of the base, `{self.base.name}`, beside which the adapter was trained:", ""]
+        return lines + [f"- `{name}`, SHA-256 `{digest}`" for name, digest in hashes["weights"].items()]
 
     def _recipe(self) -> list[str]:
         facts, options = self.facts, self.facts["options"]
