@@ -128,6 +128,10 @@ def test_few_codes_are_marked_and_fewer_called_too_narrow(tmp_path):
         assert ("1 group with fewer than 10: where posts had different chances of being drawn, or a label is rare, "
                 "these intervals are known to be too narrow." in said) == there
         assert ("° fewer than 30 coded posts (1 group)." in said) == (count < 30)
+    labels[0]["g"] = "all of it"
+    jsonl(tmp_path / "labels.jsonl", [row | {"g": row.get("g", "rest")} for row in labels])
+    jsonl(tmp_path / "coded.jsonl", [codes[0], *random.Random(4).sample(codes[1:], 40)])
+    assert "too narrow" not in run("--by", "g")[0]  # one code of one post: nothing is left to chance
 
 
 def test_a_naive_share_outside_its_intervals_is_told_with_how_often_chance_does_it(tmp_path):

@@ -89,7 +89,7 @@ def verdicts(found: list[Share], labels: Labels, options) -> list[str]:
                  "No naive share lies outside both corrected intervals; that does not make it right.")
     if few := sorted({share.group for share in there if share.n_coded < FEW}):
         lines.append(f"° fewer than {FEW} coded posts ({counted(len(few), 'group')}).")
-    if fewest := sorted({share.group for share in there if share.n_coded < FEWEST}):
+    if fewest := sorted({share.group for share in there if share.n_coded < min(FEWEST, share.n)}):
         lines.append(f"{counted(len(fewest), 'group')} with fewer than {FEWEST}: where posts had different chances of "
                      "being drawn, or a label is rare, these intervals are known to be too narrow.")
     if none := sorted({share.group for share in found if not share.n_coded}):
