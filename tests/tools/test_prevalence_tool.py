@@ -170,23 +170,6 @@ def test_chances_and_probabilities_are_used(tmp_path):
     assert "warning: by their inclusion_probability the coded rows stand for" in run()[0]
 
 
-def test_the_weights_of_fixed_strata_must_add_up(tmp_path):
-    """Five of a hundred rows of a stratum left out: by the rule for single draws, that would be chance."""
-    labels, codes = made()
-    jsonl(tmp_path / "labels.jsonl", labels)
-    first, second = random.Random(5).sample(codes[:200], 60), random.Random(6).sample(codes[200:], 40)
-    rows = [row | {"stratum": stratum, "inclusion_probability": len(own) / 200}
-            for stratum, own in (("1", first), ("2", second)) for row in own]
-    jsonl(tmp_path / "coded.jsonl", rows)
-    said, _ = run()
-    assert "in 2 strata" in said and "warning" not in said
-    jsonl(tmp_path / "coded.jsonl", rows[:-3])
-    assert "warning: by their inclusion_probability the coded rows stand for 385 posts, and there are 400" in run()[0]
-    jsonl(tmp_path / "coded.jsonl", [rows[0] | {"stratum": "2"}, *rows[1:]])
-    refused(main, "--labels", "labels.jsonl", "--coded", "coded.jsonl",
-            says=["coded.jsonl: row 61", "0.2 in stratum '2', where others have 0.3"])
-
-
 def test_posts_that_the_machine_left_without_a_label_are_posts(tmp_path):
     labels, codes = made()
     draw = random.Random(7)

@@ -52,7 +52,8 @@ def counts(labels: Labels, codes: Codes) -> list[str]:
     if never:
         told = ", ".join(f"'{label}' ({count:,})" for label, count in never.most_common(SHOWN))
         lines.append(f"  people gave labels that the machine gave to no post: {told}; if these are of another "
-                     "question, the shares below mean nothing")
+                     "question, another spelling, or of a codebook that only some coders had, the shares below mean "
+                     "nothing")
     if labels.unlabelled:
         lines.append(f"  {counted(labels.unlabelled, 'post')} without a label by the machine (classify.py --abstain): "
                      "shares are of all posts, and the naive ones count these for no label")

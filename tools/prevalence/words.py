@@ -19,6 +19,7 @@ UNLIKELY = 1e-4  # chance below which the codes do not look like a random sample
 SHOWN = 6
 MOST_LINES, MOST_PANELS = 60, 8  # groups and labels of a picture
 CHANCE = "at 95 % each, chance alone puts about one in twenty there, often several together"
+HARD = "hard posts are not a random part of the sample, and no interval covers what that does to the estimates"
 NAMES = {"coded": "the codes alone", "ppi": "PPI++", "dsl": "DSL"}
 
 
@@ -109,9 +110,11 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
     if apart > chance + max(1.0, FIXED * posts):
         lines.append(f"  warning: by their inclusion_probability the coded rows stand for {weights.sum():,.0f} posts, "
                      f"and there are {posts:,}; " + (
-                     "settle the posts without a majority, code" if ties else "code") + " the whole sample, and give "
-                     "the labels of all posts that it was drawn from (tools.sample --run leaves a run's own posts out, "
-                     "and so does --run with --posts here)")
+                     "give the labels of all posts that they were drawn from; if two samples were joined, the chance "
+                     "is that of being in either: in a stratum, its coded rows by its posts" if weights.sum() > posts
+                     else ("settle the posts without a majority, code" if ties else "code") + " the whole sample, and "
+                     "give the labels of those posts alone that it was drawn from (tools.sample --run leaves a run's "
+                     "own posts out, and so does --run with --posts here)"))
     if len(set(coded.probability.tolist())) == 1 and n < posts:
         drawn = numpy.bincount(labels.predicted[coded.post], minlength=len(labels.labels) + 1)
         shares = numpy.bincount(labels.predicted, minlength=len(labels.labels) + 1) / posts
@@ -121,10 +124,12 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
             lines.append("  warning: the coded rows' labels by the machine are spread otherwise than those of all "
                          "posts, as chance would hardly make them; if some posts were likelier to be drawn, add a "
                          "column inclusion_probability")
+    if lacking := codes.notes.counts["missing_label"] + codes.notes.counts["unknown_label"]:
+        lines.append(f"  warning: {counted(lacking, 'coded row')} without a label of the question left out; give each "
+                     f"the label that fits best, or, without --run, one of its own such as unclear: {HARD}")
     if ties:
         lines.append(f"  warning: {counted(ties, 'coded post')} of {ties + n:,} without a majority left out; settle "
-                     f"them (python -m tools.code --coder {SETTLED}): hard posts are not a random part of the sample, "
-                     "and no interval covers what that does to the estimates")
+                     f"them (python -m tools.code --coder {SETTLED}): {HARD}")
     return lines
 
 
