@@ -255,13 +255,15 @@ def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
 def _sorted(names, predicted, group, groups, numbers, place, texts, unread, codes: Codes) -> Labels:
     """Arrays; groups in the order of their names, labels in the codebook's or the frequency's."""
     said = numpy.array(predicted, dtype=numpy.int64)
+    given = {*names, *({post.label for post in codes.posts} & set(numbers.names or ()))}
     for post in codes.posts:
         names.setdefault(post.label, len(names))
     labels, probabilities = list(names), None
-    if (found := numbers.of(set(labels))) is not None:
+    if (found := numbers.of(given)) is not None:
         keys, values = found
         labels += [key for key in keys if key not in names]
-        probabilities = values[:, [keys.index(label) for label in labels]]
+        probabilities = numpy.zeros((len(said), len(labels)))  # 0: a label that only people gave
+        probabilities[:, [labels.index(key) for key in keys]] = values
     said[said == NONE] = len(labels)
     order = sorted(groups)
     number = numpy.array([order.index(value) for value in groups], dtype=numpy.int64)

@@ -54,6 +54,8 @@ def counts(labels: Labels, codes: Codes) -> list[str]:
         lines.append(f"  people gave labels that the machine gave to no post: {told}; if these are of another "
                      "question, another spelling, or of a codebook that only some coders had, the shares below mean "
                      "nothing")
+    if labels.probabilities is None:
+        lines.append("  no probability of each label that the machine gave, so DSL has the labels alone")
     if labels.unlabelled:
         lines.append(f"  {counted(labels.unlabelled, 'post')} without a label by the machine (classify.py --abstain): "
                      "shares are of all posts, and the naive ones count these for no label")
