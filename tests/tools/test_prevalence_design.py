@@ -6,6 +6,8 @@ Deliberate break: leave `part.posts` of stats/prevalence.py as it is, or the loo
 import json
 import random
 
+import pytest
+
 from tests.programs.hostile import in_an_empty_folder, jsonl, refused  # noqa: F401
 from tests.tools.test_prevalence_tool import WORDS, made, run
 from tools.prevalence.__main__ import main
@@ -71,7 +73,7 @@ def test_the_weights_of_fixed_strata_must_add_up(tmp_path):
     assert "warning" not in run()[0]
     jsonl(tmp_path / "coded.jsonl", [rows[0] | {"stratum": "2"}, *rows[1:]])
     refused(main, "--labels", "labels.jsonl", "--coded", "coded.jsonl",
-            says=["coded.jsonl: row 61", "0.2 in stratum '2', where others have 0.3"])
+            says=["coded.jsonl: row 61", "0.2 in stratum '2', where others have 0.3", "two samples", "other names"])
 
 
 def test_coded_rows_without_a_label_are_no_random_part(tmp_path):
@@ -83,3 +85,18 @@ def test_coded_rows_without_a_label_are_no_random_part(tmp_path):
     refused(main, *WORDS, says=["has no label", "10 such rows"])
     said, _ = run("--bad-labels", "drop")
     assert "warning: 10 coded rows without a label" in said and "no interval covers" in said
+    jsonl(tmp_path / "coded.jsonl", [*(row | {"annotator": "ana"} for row in coded),
+                                     *(row | {"label": "", "annotator": "ben"} for row in coded[:7])])
+    said, _ = run("--bad-labels", "drop")
+    assert "warning: 7 coded rows" in said and "where nobody else coded the post, give it" in said
+
+
+@pytest.mark.parametrize("name", ["stratum", "weight"])
+def test_a_design_without_chances_is_told(tmp_path, name):
+    labels, codes = made()
+    jsonl(tmp_path / "labels.jsonl", labels)
+    coded = [row | {name: 1 + n % 2} for n, row in enumerate(random.Random(2).sample(codes, 100))]
+    jsonl(tmp_path / "coded.jsonl", coded)
+    assert f"warning: column '{name}' is not used" in run()[0]
+    jsonl(tmp_path / "coded.jsonl", [row | {"inclusion_probability": 0.25} for row in coded])
+    assert "is not used" not in run()[0]

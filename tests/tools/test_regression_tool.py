@@ -210,6 +210,15 @@ def test_a_part_of_a_whole_sample_is_no_sample_that_lacks_codes(files, tmp_path)
     assert "warning: by their inclusion_probability" in run("--outcome", "label=anti", "--on", "followers")[0]
 
 
+@pytest.mark.parametrize("given", ["z", "anti"])
+def test_a_label_that_people_gave_to_none_or_all(files, tmp_path, given):
+    labels, codes, _ = files
+    jsonl(tmp_path / "labels.jsonl", [row | ({"predicted": "z"} if n % 9 == 0 else {}) for n, row in enumerate(labels)])
+    jsonl(tmp_path / "coded.jsonl", [row | {"label": "anti"} for row in codes])
+    refused(main, *WORDS, "--outcome", f"label={given}", "--on", "language",
+            says=f"label={given}: people gave it to {'none' if given == 'z' else 'all'} of the 220 coded posts")
+
+
 @pytest.mark.parametrize("column", ["party", "shares"])
 def test_what_r_writes_for_a_missing_word_or_outcome_is_no_value(files, tmp_path, column):
     labels, _, _ = files

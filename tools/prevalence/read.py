@@ -120,8 +120,9 @@ def chances(codes: Codes) -> tuple[numpy.ndarray, list[str] | None] | None:
     for post, name, value in zip(codes.posts, strata, values, strict=True):
         if abs(chance.setdefault(name, value) - value) > EQUAL * value:
             raise UserError(f"{post.place}: {PROBABILITY} {value:g} in stratum '{name[:20]}', where others have "
-                            f"{chance[name]:g}; the posts of a stratum are drawn with one chance (leave the column "
-                            f"'{STRATUM}' out if each post was drawn for itself)")
+                            f"{chance[name]:g}; the posts of a stratum are drawn with one chance (give the "
+                            f"strata of two samples other names; leave '{STRATUM}' out if each post was drawn for "
+                            "itself)")
     return numpy.array(values), strata
 
 

@@ -11,7 +11,7 @@ from data.annotators import SETTLED
 from report.words import counted
 from stats.prevalence import FIXED, Coded, Estimate, Share
 from stats.regression import Coefficient
-from tools.prevalence.read import Codes, Labels
+from tools.prevalence.read import PROBABILITY, STRATUM, Codes, Labels
 
 FEW, FEWEST = 30, 10  # coded rows of a group, below which it is marked, and below which its intervals are too narrow
 ALIKE = 0.02  # by which share an interval must be narrower to be called so
@@ -20,6 +20,7 @@ SHOWN = 6
 MOST_LINES, MOST_PANELS = 60, 8  # groups and labels of a picture
 CHANCE = "at 95 % each, chance alone puts about one in twenty there, often several together"
 HARD = "hard posts are not a random part of the sample, and no interval covers what that does to the estimates"
+DESIGN = (STRATUM, "weight", "weights")  # columns that tell of a design, and say too little
 NAMES = {"coded": "the codes alone", "ppi": "PPI++", "dsl": "DSL"}
 
 
@@ -124,9 +125,14 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
             lines.append("  warning: the coded rows' labels by the machine are spread otherwise than those of all "
                          "posts, as chance would hardly make them; if some posts were likelier to be drawn, add a "
                          "column inclusion_probability")
+    there = {name for post in codes.posts for name in post.extra}
+    if unused := PROBABILITY not in there and next((name for name in DESIGN if name in there), None):
+        lines.append(f"  warning: column '{unused}' is not used without a column {PROBABILITY}, each row's chance of "
+                     "being drawn (1 / weight); add it if chances differed")
     if lacking := codes.notes.counts["missing_label"] + codes.notes.counts["unknown_label"]:
-        lines.append(f"  warning: {counted(lacking, 'coded row')} without a label of the question left out; give each "
-                     f"the label that fits best, or, without --run, one of its own such as unclear: {HARD}")
+        lines.append(f"  warning: {counted(lacking, 'coded row')} without a label of the question left out; "
+                     + ("give each" if codes.agreement is None else "where nobody else coded the post, give it")
+                     + f" the label that fits best, or, without --run, one of its own such as unclear: {HARD}")
     if ties:
         lines.append(f"  warning: {counted(ties, 'coded post')} of {ties + n:,} without a majority left out; settle "
                      f"them (python -m tools.code --coder {SETTLED}): {HARD}")

@@ -79,6 +79,9 @@ def question(options: RegressionOptions, labels: Labels, codes: Codes) -> tuple[
         hand[:, of.columns[term, ""]] = column
     if name == LABEL:
         outcome, own = indicator(said, coded, value, labels)
+        if not numpy.ptp(own):
+            raise UserError(f"--outcome label={value}: people gave it to {'all' if own[0] else 'none'} of the "
+                            f"{len(own):,} coded posts, so there is nothing to compare; code more posts")
     else:
         outcome = equal_to(labels, name, value, "--outcome") if value is not None else \
             numbers_of(labels, name, "--outcome")
