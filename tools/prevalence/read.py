@@ -205,9 +205,14 @@ def clusters_of(labels: Labels, name: str | None) -> tuple[numpy.ndarray | None,
                             if alone.any() else "")
 
 
-def _rows(path: Path, columns: Columns) -> Iterator[Post]:
+def files_of(path: Path) -> list[Path]:
+    """The file of --labels, or those of the folder."""
     check_path(path)
-    notes, paths = Notes(), expand([str(path)], "--labels") if path.is_dir() else [path]
+    return expand([str(path)], "--labels") if path.is_dir() else [path]
+
+
+def _rows(path: Path, columns: Columns) -> Iterator[Post]:
+    notes, paths = Notes(), files_of(path)
     for post in iter_posts(paths, columns, require_labels=False, require_text=False, check_ids=False, notes=notes):
         if notes.counts["made_id"]:
             raise UserError(f"{post.place}: has no id; labels and codes are joined by column '{columns.id}'")
