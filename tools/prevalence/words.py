@@ -132,7 +132,7 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
     if lacking := codes.notes.counts["missing_label"] + codes.notes.counts["unknown_label"]:
         lines.append(f"  warning: {counted(lacking, 'coded row')} without a label of the question left out; "
                      + ("give each" if codes.agreement is None else "where nobody else coded the post, give it")
-                     + f" the label that fits best, or, without --run, one of its own such as unclear: {HARD}")
+                     + f" the label that fits best: {HARD}")
     if ties:
         lines.append(f"  warning: {counted(ties, 'coded post')} of {ties + n:,} without a majority left out; settle "
                      f"them (python -m tools.code --coder {SETTLED}): {HARD}")
