@@ -230,6 +230,10 @@ def test_the_panels_of_a_picture_have_one_scale(tmp_path, monkeypatch):
     run("--figure", "f.svg", "--by", "language")
     limits = {axes.get_xlim() for axes in made_ones[0].axes}
     assert len(made_ones[0].axes) == 3 and len(limits) == 1 and limits.pop()[0] == 0
+    jsonl(tmp_path / "coded.jsonl", random.Random(2).sample([row for row in codes if row["label"] != "a"], 60))
+    found = run("--figure", "f.svg", "--by", "language")[1]  # the widest are not those of the first panel
+    right = {axes.get_xlim()[1] for axes in made_ones[1].axes}
+    assert min(right) >= 100 * max(row[way]["high"] for row in found for way in ("coded", "ppi", "dsl"))
 
 
 def test_the_picture_has_a_line_for_each_share(tmp_path):
