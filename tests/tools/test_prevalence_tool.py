@@ -64,7 +64,7 @@ def test_groups_labels_and_sentences(tmp_path):
     for group in ("2024-01, en", "2024-02, es"):
         assert sum(r["coded"]["estimate"] for r in found if r["group"] == group) == pytest.approx(1)
     assert "not checked against training: that needs --run and --posts, or a text in the coded rows" in said
-    assert "narrowest" in said and "drawn with equal chances" in said and "these posts and no others" in said
+    assert "narrowest" in said and "chances and coded whole" in said and "these posts and no others" in said
 
 
 def test_columns_and_languages_of_the_posts(tmp_path):

@@ -88,7 +88,7 @@ def sample_of(codes: Codes, labels: Labels) -> tuple[Coded, str]:
     found = chances(codes)
     if found is None:
         probability, stratum = equal_probabilities(n, posts)
-        words = "drawn with equal chances, since there is no column inclusion_probability"
+        words = "taken for drawn with equal chances and coded whole, since there is no column inclusion_probability"
     else:
         probability, names = found
         stratum = numpy.unique(names, return_inverse=True)[1] if names else strata_of(probability, posts)
