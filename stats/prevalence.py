@@ -21,7 +21,8 @@ which is not small beside a rare label's share.
 DSL (Egami, Hinck, Stewart and Wei 2023, NeurIPS, "Using imperfect surrogates for downstream inference") takes for g a
 regression of the codes on the machine's answers, probabilities included, cross-fitted (stats/surrogate.py; k is the
 fold of row i). For G a coded post counts with its own fold's g_k(x_i), any other with the mean of its g_k(x_j) over the
-folds: so g cancels where all posts are coded, and what is left is their share. The probabilities pi_i are known, so DSL
+folds: so g cancels where all posts are coded, and what is left is their share. A group of which all posts are coded has
+no chance in it, whatever theirs was: its pi_i are set to 1. The probabilities pi_i are known, so DSL
 is approximately unbiased however poor g is: it is doubly robust. It borrows g from all groups, where PPI++ sees one
 group alone.
 
@@ -155,7 +156,8 @@ def prevalence(machine: Machine, coded: Coded, seed: int = 0, beyond: bool = Fal
         residual = y - g_of[coded.post]
         for g in range(machine.groups):
             rows, m = at[g], machine.predicted[inside[g]] == label
-            part = _Part(y[rows], machine.predicted[coded.post[rows]] == label, coded.probability[rows],
+            chance = coded.probability[rows] if len(rows) < len(m) else numpy.ones(len(m))  # all coded: none is left
+            part = _Part(y[rows], machine.predicted[coded.post[rows]] == label, chance,
                          None if sizes is None else coded.stratum[rows], sizes, m, beyond)  # fmt: skip
             if beyond and machine.cluster is not None and len(rows):
                 part.posts = part.drawn(machine.cluster[inside[g]], machine.cluster[coded.post[rows]])

@@ -6,13 +6,15 @@ In the words and letters of stats/regression.py, whose coefficients these are:
 D = sum o d, and the sums of each cluster k (an author's posts, say; else each post is one), o_k and so on:
 
     u_k = A sum_{i in k} (s_i - mean s) / N + A_(k) sum_{i in k} o_i (d_i - D) / (1 - o_k)
-    V = sum_k u_k u_k' - A B A',    B = sum_s n_s (1 - f_s) o_s^2 (mean_s d - D)(mean_s d - D)'
+    V = sum_k u_k u_k' - A B A',    B = sum_s n_s^2 / m_s (1 - f_s) o_s^2 (mean_s d - D)(mean_s d - D)'
 
 A is the inverse of the equation's derivative, A_(k) that without the codes of cluster k: the second part is what a
 Newton's step says of leaving them out, the jackknife that R's sandwich calls HC3. A alone would take the derivative as
 known, and with some hundred codes of a regressor it is not: its intervals would be too narrow. B takes away what
-differs between strata of fixed sizes. This is the sandwich for the process behind the posts, not for these posts alone,
-as is usual with coefficients.
+differs between strata of fixed sizes: m_s rows were drawn, and n_s of them are in the regression; where some are not,
+for want of a value, they count with 0, and n_s is chance (Sarndal, Swensson and Wretman 1992, Model Assisted Survey
+Sampling, chapter 10). This is the sandwich for the process behind the posts, not for these posts alone, as is usual
+with coefficients.
 
 **Intervals**: estimate +- t V_jj^(1/2). A coefficient rests on those codes that move it, a level's on the level's: with
 a_ij = o_i (A x_i)_j and, where residuals vary as mu' does, v_kj = sum_{i in k} a_ij^2 mu'_i,
@@ -44,12 +46,14 @@ MATTERS = 0.05  # a side with a smaller share of sum v leaves the variance to th
 @dataclass(frozen=True, eq=False)
 class Sample:
     """The coded rows: post (n,) int64, their places among the N; probability (n,) float64, of inclusion; stratum (n,)
-    int64 where rows were drawn in strata of fixed sizes, else None; cluster (N,) int64 of all posts, or None."""
+    int64 where rows were drawn in strata of fixed sizes, else None; cluster (N,) int64 of all posts, or None; drawn
+    (S,): how many rows were drawn in each stratum, if not all of them are here."""
 
     post: numpy.ndarray
     probability: numpy.ndarray
     stratum: numpy.ndarray | None = None
     cluster: numpy.ndarray | None = None
+    drawn: numpy.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,8 @@ class Draw:
                             "coefficients; code more, or name fewer variables")
         fixed = self.stratum is not None and self.stratum.max() > 0
         self.strata = [numpy.flatnonzero(self.stratum == s) for s in numpy.unique(self.stratum)] if fixed else []
+        self.inside = [1.0 if sample.drawn is None else len(at) / sample.drawn[self.stratum[at[0]]]
+                       for at in self.strata]
 
     def mean(self, matrix: numpy.ndarray, b: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray | float]:
         """mu (rows,) and its derivative."""
@@ -187,8 +193,8 @@ class Draw:
         numpy.add.at(own, self.group, apart)
         u[self.place] += numpy.linalg.solve(self.without(b, hand, surrogate, weight, slope),
                                             (own / (1 - self.held)[:, None])[:, :, None])[:, :, 0]
-        between = [((1 - self.pi[at]) * self.o[at] ** 2).sum() ** 0.5 * (d[at].mean(0) - self.o @ d)
-                   for at in self.strata]
+        between = [(part * ((1 - self.pi[at]) * self.o[at] ** 2).sum()) ** 0.5 * (d[at].mean(0) - self.o @ d)
+                   for at, part in zip(self.strata, self.inside, strict=True)]
         return u, numpy.array(between).reshape(-1, len(b)) @ inverse.T
 
     def without(self, b, hand, surrogate, weight: float, slope: numpy.ndarray) -> numpy.ndarray:

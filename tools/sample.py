@@ -40,7 +40,7 @@ from data.writers import output_format, write_rows
 from finetune.run_folder import RunFolder
 from report.words import counted
 from tools.prevalence.probabilities import Probabilities
-from tools.prevalence.read import ERROR, PROBABILITY, STRATUM, LostZeros, value_of_group
+from tools.prevalence.read import ERROR, PROBABILITY, STRATUM, LostZeros, files_of, value_of_group
 from tools.prevalence.sample import joined_posts
 
 READING = {"require_labels": False, "require_text": False}
@@ -56,7 +56,8 @@ class SampleOptions(ColumnOptions, SheetOptions):
 
     FIRST: ClassVar = ("labels", "posts", "out", "size", "by", "unsure")
 
-    labels: str | None = option(None, "all posts, with the machine's labels if there are any", metavar="FILE")
+    labels: str | None = option(None, "all posts, with the machine's labels if there are any, or a folder of these",
+                                metavar="FILE")
     posts: str | None = option(None, "the posts' texts, joined by id, if they are not in --labels", metavar="FILE")
     out: str | None = option(None, "where the sample goes: .jsonl, .csv or .tsv", metavar="FILE")
     size: int = option(200, "rows to draw", minimum=LEAST)
@@ -82,15 +83,15 @@ def main(argv: list[str]) -> None:
     check_file(out, "--out")
     if out.exists():
         raise UserError(f"--out {out}: exists; choose another name, since codes may hang on it")
-    trained = trained_ids(options)
-    found, stratum_of, left_out, unread = strata(options, trained)
+    files = files_of(find_path(options.labels))
+    found, stratum_of, left_out, unread = strata(options, files, trained_ids(options, files))
     sizes = [0] * len(found)
     for number in stratum_of:
         if number >= 0:
             sizes[number] += 1
     counts = allocated(options, found, sizes)
     chosen = drawn(options, stratum_of, sizes, counts)
-    rows = rows_of(options, chosen, stratum_of, sizes, counts)
+    rows = rows_of(options, files, chosen, stratum_of, sizes, counts)
     write_rows(out, rows, options.sheet())
     print(table(["stratum", ", ".join(options.by) or "", "posts", "drawn", "chance"],
                 [[n + 1, one.words, f"{sizes[n]:,}", f"{counts[n]:,}", f"{counts[n] / sizes[n]:.4g}"]
@@ -107,16 +108,16 @@ def main(argv: list[str]) -> None:
     print(f"sample: {out}; next: {command('-m', 'tools.code', '--sample', out, *labels)}")
 
 
-def trained_ids(options: SampleOptions) -> set[str]:
+def trained_ids(options: SampleOptions, files: list[Path]) -> set[str]:
     """Ids of posts whose text the run was trained on."""
     if not options.run:
         return set()
     run = RunFolder.open(find_path(options.run))
     training = TrainingTexts.from_file(run.path / "training_texts.json")
-    source = find_path(options.posts or options.labels)
+    files = [find_path(options.posts)] if options.posts else files
     columns = options.columns_of(run.facts["options"]) if options.posts else options.columns()
     found, texts, seen = set(), 0, SeenKeys()
-    for post in iter_posts([source], columns, **(POSTS if options.posts else READING)):
+    for post in iter_posts(files, columns, **(POSTS if options.posts else READING)):
         if seen.add((post.id, post.language)):
             raise UserError(f"{post.place}: id '{post.id[:40]}' came before; ids must differ, since posts that the run "
                             "was trained on are left out by theirs")
@@ -124,7 +125,7 @@ def trained_ids(options: SampleOptions) -> set[str]:
         if post.text and training.hold(post.text):
             found.add(post.id)
     if not texts:
-        raise UserError(f"--run: {source} has no texts to be compared with the run's; name the posts with --posts")
+        raise UserError(f"--run: {options.posts or options.labels} has no texts to compare; name them with --posts")
     return found
 
 
@@ -157,13 +158,13 @@ def posts_of_groups(options: SampleOptions, first: Post) -> dict | None:
     return None
 
 
-def strata(options: SampleOptions, trained: set[str]) -> tuple[list[Stratum], array, int, int]:
+def strata(options: SampleOptions, files: list[Path], trained: set[str]) -> tuple[list[Stratum], array, int, int]:
     """(strata, the stratum of each row or -1, how many rows were trained on, how many have no post in them)."""
     names: dict[Stratum, int] = {}
     found, left_out, unread, joined = array("l"), 0, 0, None
-    most = most_probable(options) if options.unsure else iter(())
+    most = most_probable(options, files) if options.unsure else iter(())
     with progress(None, "post", "reading") as bar:
-        for count, post in enumerate(iter_posts([find_path(options.labels)], options.columns(), **READING)):
+        for count, post in enumerate(iter_posts(files, options.columns(), **READING)):
             if post.extra.get(ERROR, "").strip():
                 unread += 1
                 found.append(-1)
@@ -187,11 +188,11 @@ def strata(options: SampleOptions, trained: set[str]) -> tuple[list[Stratum], ar
     return list(names), found, left_out, unread
 
 
-def most_probable(options: SampleOptions) -> Iterator[float]:
+def most_probable(options: SampleOptions, files: list[Path]) -> Iterator[float]:
     """The probability of the most probable label of every post but those that could not be read, or had no text."""
     codebook = Codebook.from_dict(RunFolder.open(find_path(options.run)).facts["codebook"]) if options.run else None
     numbers, given, first = Probabilities(codebook), set(), ""
-    for post in iter_posts([find_path(options.labels)], options.columns(), **READING):
+    for post in iter_posts(files, options.columns(), **READING):
         if not post.extra.get(ERROR, "").strip():
             numbers.add(post)
             first = first or post.place
@@ -257,10 +258,10 @@ def drawn(options: SampleOptions, stratum_of: array, sizes: list[int], counts: l
     return chosen
 
 
-def rows_of(options: SampleOptions, chosen: set[int], stratum_of, sizes, counts) -> list[dict]:
+def rows_of(options: SampleOptions, files: list[Path], chosen: set[int], stratum_of, sizes, counts) -> list[dict]:
     """The sample's rows with their texts, in random order."""
     columns = options.columns()
-    posts = {row: post for row, post in enumerate(iter_posts([find_path(options.labels)], columns, **READING))
+    posts = {row: post for row, post in enumerate(iter_posts(files, columns, **READING))
              if row in chosen}
     others: dict[str, list[Post]] = {}
     wanted = {post.id for post in posts.values()}

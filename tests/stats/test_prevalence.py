@@ -100,6 +100,22 @@ def test_a_machine_that_is_never_wrong_and_one_that_is_useless():
     assert never.tuned == 0 and never.naive == 0 and never.ppi.width == pytest.approx(never.coded.width)
 
 
+def test_a_group_of_which_all_posts_are_coded_is_known():
+    """One post, and two of other chances; a group beside them is as it was without these."""
+    predicted, coded = example("strata")
+    chances = numpy.unique(coded.probability)
+    first, second = (coded.post[coded.probability == chance][:2] for chance in chances)
+    group = numpy.zeros(900, dtype=int)
+    group[first[0]], group[[first[1], second[0]]] = 1, 2
+    found = prevalence(machine_of(predicted, group=group), coded)
+    code = dict(zip(coded.post.tolist(), coded.label.tolist(), strict=True))
+    for share, posts in ((found[3], first[:1]), (found[5], [first[1], second[0]])):
+        known = numpy.mean([code[post] for post in posts])
+        for one in (share.coded, share.ppi, share.dsl):
+            assert (one.estimate, one.low, one.high) == pytest.approx((known, known, known), abs=1e-12)
+    assert 0.05 < found[1].dsl.width < 0.3
+
+
 def test_groups_have_their_own_posts_and_codes():
     predicted, coded = example()
     group = numpy.arange(900) // 300

@@ -96,6 +96,21 @@ def test_covariances_give_the_error_of_any_contrast(model):
         assert two[0] == pytest.approx(two[1], rel=1e-8)
 
 
+def test_rows_of_a_stratum_outside_the_regression_count_with_zero():
+    """A mean of those posts that have a value; the rows of the whole sample, most of them without one."""
+    stream = numpy.random.default_rng(3)
+    pi, stratum, y = numpy.repeat([0.1, 0.3], [120, 90]), numpy.repeat([0, 1], [120, 90]), stream.random(210) < 0.4
+    y, inside = numpy.where(stratum == 1, 1.0 * y, 0.0), stream.random(210) < 0.4
+    ones, rows = numpy.ones((700, 1)), numpy.flatnonzero(inside)
+    sample = Sample(numpy.arange(len(rows)), pi[rows], stratum[rows], drawn=numpy.array([120, 90]))
+    asked = Question("linear", ["(intercept)"], ones, stream.random(700), ones[rows], y[rows], (), ones)
+    o = inside / pi / (inside / pi).sum()
+    u = o * (y - o @ y)
+    wanted = ((u / (1 - o)) ** 2).sum() - sum(
+        (stratum == s).sum() * (1 - pi[stratum == s][0]) * u[stratum == s].mean() ** 2 for s in (0, 1))
+    assert regression(asked, sample)[0][0].coded.error ** 2 == pytest.approx(wanted, rel=1e-9)
+
+
 def test_what_has_no_interval_has_no_covariance():
     asked, sample = level(FEWEST - 2, rate=0.5, seed=1)
     asked.coded_outcome[300:] = numpy.arange(FEWEST - 2) % 2

@@ -64,7 +64,7 @@ def test_groups_labels_and_sentences(tmp_path):
     for group in ("2024-01, en", "2024-02, es"):
         assert sum(r["coded"]["estimate"] for r in found if r["group"] == group) == pytest.approx(1)
     assert "not checked against training: that needs --run and --posts, or a text in the coded rows" in said
-    assert "narrowest" in said and "drawn with equal chances" in said and "these posts and no others" in said
+    assert "narrowest" in said and "chances and coded whole" in said and "these posts and no others" in said
 
 
 def test_columns_and_languages_of_the_posts(tmp_path):
@@ -128,6 +128,10 @@ def test_few_codes_are_marked_and_fewer_called_too_narrow(tmp_path):
         assert ("1 group with fewer than 10: where posts had different chances of being drawn, or a label is rare, "
                 "these intervals are known to be too narrow." in said) == there
         assert ("° fewer than 30 coded posts (1 group)." in said) == (count < 30)
+    labels[0]["g"] = "all of it"
+    jsonl(tmp_path / "labels.jsonl", [row | {"g": row.get("g", "rest")} for row in labels])
+    jsonl(tmp_path / "coded.jsonl", [codes[0], *random.Random(4).sample(codes[1:], 40)])
+    assert "too narrow" not in run("--by", "g")[0]  # one code of one post: nothing is left to chance
 
 
 def test_a_naive_share_outside_its_intervals_is_told_with_how_often_chance_does_it(tmp_path):
@@ -164,23 +168,6 @@ def test_chances_and_probabilities_are_used(tmp_path):
     assert all(again[row["label"]] == row for row in found)
     jsonl(tmp_path / "coded.jsonl", taken[:60])
     assert "warning: by their inclusion_probability the coded rows stand for" in run()[0]
-
-
-def test_the_weights_of_fixed_strata_must_add_up(tmp_path):
-    """Five of a hundred rows of a stratum left out: by the rule for single draws, that would be chance."""
-    labels, codes = made()
-    jsonl(tmp_path / "labels.jsonl", labels)
-    first, second = random.Random(5).sample(codes[:200], 60), random.Random(6).sample(codes[200:], 40)
-    rows = [row | {"stratum": stratum, "inclusion_probability": len(own) / 200}
-            for stratum, own in (("1", first), ("2", second)) for row in own]
-    jsonl(tmp_path / "coded.jsonl", rows)
-    said, _ = run()
-    assert "in 2 strata" in said and "warning" not in said
-    jsonl(tmp_path / "coded.jsonl", rows[:-3])
-    assert "warning: by their inclusion_probability the coded rows stand for 385 posts, and there are 400" in run()[0]
-    jsonl(tmp_path / "coded.jsonl", [rows[0] | {"stratum": "2"}, *rows[1:]])
-    refused(main, "--labels", "labels.jsonl", "--coded", "coded.jsonl",
-            says=["coded.jsonl: row 61", "0.2 in stratum '2', where others have 0.3"])
 
 
 def test_posts_that_the_machine_left_without_a_label_are_posts(tmp_path):
@@ -243,6 +230,10 @@ def test_the_panels_of_a_picture_have_one_scale(tmp_path, monkeypatch):
     run("--figure", "f.svg", "--by", "language")
     limits = {axes.get_xlim() for axes in made_ones[0].axes}
     assert len(made_ones[0].axes) == 3 and len(limits) == 1 and limits.pop()[0] == 0
+    jsonl(tmp_path / "coded.jsonl", random.Random(2).sample([row for row in codes if row["label"] != "a"], 60))
+    found = run("--figure", "f.svg", "--by", "language")[1]  # the widest are not those of the first panel
+    right = {axes.get_xlim()[1] for axes in made_ones[1].axes}
+    assert min(right) >= 100 * max(row[way]["high"] for row in found for way in ("coded", "ppi", "dsl"))
 
 
 def test_the_picture_has_a_line_for_each_share(tmp_path):

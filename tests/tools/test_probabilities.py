@@ -49,6 +49,27 @@ def test_a_column_of_the_inputs_own_is_no_label(tmp_path, predicted):
     assert {row["label"] for row in run()[1]} == set(predicted)
 
 
+def test_a_label_that_only_people_give_leaves_the_others_their_probabilities(tmp_path):
+    """Deliberate break: in `_sorted` ask for all labels."""
+    labels, codes = made()
+    coded = random.Random(2).sample(codes, 100)
+    coded[::20] = [row | {"label": "unclear"} for row in coded[::20]]
+    jsonl(tmp_path / "coded.jsonl", coded)
+    sure = with_probabilities(labels)
+    for n, row in enumerate(sure):  # the machine is sure of the first half alone
+        row |= {f"p_{c}": 0.998 if c == row["predicted"] else 0.001 for c in "abc"} if n < 200 else {}
+        row["p_related"] = row["p_a"] + row["p_b"]
+    found = []
+    for rows in (sure, [row | {"p_unclear": 0.0} for row in sure], labels):
+        jsonl(tmp_path / "labels.jsonl", rows)
+        said, shares = run()
+        assert ("DSL has the labels alone" in said) == (rows is labels)
+        found.append({row["label"]: row["dsl"] for row in shares})
+    assert found[0] == found[1] != found[2] and set(found[0]) == {*"abc", "unclear"}
+    jsonl(tmp_path / "labels.jsonl", [row | ({"predicted": "d"} if n == 0 else {}) for n, row in enumerate(sure)])
+    assert "DSL has the labels alone" in run()[0]  # the machine's own label has no column
+
+
 def test_a_label_called_related(tmp_path):
     """Deliberate break: in `Probabilities._tries` leave the column out in any case."""
     named = {"a": "related", "b": "unrelated"}

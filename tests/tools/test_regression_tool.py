@@ -195,6 +195,30 @@ def test_posts_without_a_value_are_left_out_and_counted(files, tmp_path):
             f"of the other 800, {220 - lost} of them coded") in said and "900 posts, 220 of them coded" in said
 
 
+def test_a_part_of_a_whole_sample_is_no_sample_that_lacks_codes(files, tmp_path):
+    """Drawn in strata, all coded; how many of them have a value is chance."""
+    labels, _, truth = files
+    parts = [[n for n in range(900) if n % 3], [n for n in range(900) if n % 3 == 0]]
+    jsonl(tmp_path / "labels.jsonl", [row | ({"followers": ""} if n % 2 else {}) for n, row in enumerate(labels)])
+    coded = [{"id": f"p{n}", "label": truth[n], "inclusion_probability": 110 / len(part), "stratum": name}
+             for name, part in zip("uv", parts, strict=True) for n in random.Random(5).sample(part, 110)]
+    for rows in (coded, [{key: row[key] for key in row if key != "stratum"} for row in coded]):
+        jsonl(tmp_path / "coded.jsonl", rows)
+        said, found = run("--outcome", "label=anti", "--on", "followers")
+        assert "warning" not in said and found["design"].endswith("in 2 strata") and found["n"] == 450
+    jsonl(tmp_path / "coded.jsonl", coded[9:])
+    assert "warning: by their inclusion_probability" in run("--outcome", "label=anti", "--on", "followers")[0]
+
+
+@pytest.mark.parametrize("given", ["z", "anti"])
+def test_a_label_that_people_gave_to_none_or_all(files, tmp_path, given):
+    labels, codes, _ = files
+    jsonl(tmp_path / "labels.jsonl", [row | ({"predicted": "z"} if n % 9 == 0 else {}) for n, row in enumerate(labels)])
+    jsonl(tmp_path / "coded.jsonl", [row | {"label": "anti"} for row in codes])
+    refused(main, *WORDS, "--outcome", f"label={given}", "--on", "language",
+            says=f"label={given}: people gave it to {'none' if given == 'z' else 'all'} of the 220 coded posts")
+
+
 @pytest.mark.parametrize("column", ["party", "shares"])
 def test_what_r_writes_for_a_missing_word_or_outcome_is_no_value(files, tmp_path, column):
     labels, _, _ = files

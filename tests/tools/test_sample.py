@@ -42,6 +42,17 @@ def read(name) -> list[dict]:
         return list(csv.DictReader(handle))
 
 
+def test_a_folder_of_labels_is_the_file_of_all_its_rows(tmp_path):
+    labels = files(tmp_path)
+    whole = sample("--unsure", "2", "--by", "language")
+    (tmp_path / "labels.jsonl").unlink()
+    (tmp_path / "labels.jsonl").mkdir()
+    for name, rows in (("a.jsonl", labels[:100]), ("b.jsonl", labels[100:])):
+        jsonl(tmp_path / "labels.jsonl" / name, rows)
+    (tmp_path / "labels.jsonl" / "manifest.json").write_text("{}")
+    assert sample("--unsure", "2", "--by", "language", name="t.csv") == whole
+
+
 def test_chances_are_rows_over_posts_of_the_stratum(tmp_path):
     labels = {row["id"]: row for row in files(tmp_path)}
     rows = sample("--size", "60", "--by", "language", "--unsure", "3", "--keep", "author")

@@ -36,12 +36,12 @@ def figure_of(found: list[Share], labels: Labels) -> Figure:
                                 clip_on=False)
             if grouped:
                 ax.set_title(_short(labels.labels[shares[0].label]))
-            ax.set_xlim(left=0)
             ax.set_xlabel("per cent of the posts")
             ax.grid(axis="x", color="#e4e4e4", lw=0.7)
             ax.set_axisbelow(True)
         axes[0].set_yticks(numpy.arange(len(names)), [_short(name) for name in names])
         axes[0].set_ylim(len(names) - 0.5, -0.5)
+        axes[0].set_xlim(left=0)  # when all is drawn: it ends the scaling, of all panels
         handles = [axes[0].plot([], [], "D", color="white", mec=INK, mew=1.3, ms=7.5, label="naive: machine labels")]
         handles += [axes[0].plot([], [], f"{marker}-", color=colour, ms=4.5, lw=1.8, label=words)
                     for _, words, colour, marker in WAYS]

@@ -120,8 +120,9 @@ def chances(codes: Codes) -> tuple[numpy.ndarray, list[str] | None] | None:
     for post, name, value in zip(codes.posts, strata, values, strict=True):
         if abs(chance.setdefault(name, value) - value) > EQUAL * value:
             raise UserError(f"{post.place}: {PROBABILITY} {value:g} in stratum '{name[:20]}', where others have "
-                            f"{chance[name]:g}; the posts of a stratum are drawn with one chance (leave the column "
-                            f"'{STRATUM}' out if each post was drawn for itself)")
+                            f"{chance[name]:g}; the posts of a stratum are drawn with one chance (give the "
+                            f"strata of two samples other names; leave '{STRATUM}' out if each post was drawn for "
+                            "itself)")
     return numpy.array(values), strata
 
 
@@ -204,9 +205,14 @@ def clusters_of(labels: Labels, name: str | None) -> tuple[numpy.ndarray | None,
                             if alone.any() else "")
 
 
-def _rows(path: Path, columns: Columns) -> Iterator[Post]:
+def files_of(path: Path) -> list[Path]:
+    """The file of --labels, or those of the folder."""
     check_path(path)
-    notes, paths = Notes(), expand([str(path)], "--labels") if path.is_dir() else [path]
+    return expand([str(path)], "--labels") if path.is_dir() else [path]
+
+
+def _rows(path: Path, columns: Columns) -> Iterator[Post]:
+    notes, paths = Notes(), files_of(path)
     for post in iter_posts(paths, columns, require_labels=False, require_text=False, check_ids=False, notes=notes):
         if notes.counts["made_id"]:
             raise UserError(f"{post.place}: has no id; labels and codes are joined by column '{columns.id}'")
@@ -255,13 +261,15 @@ def value_of_group(post: Post, name: str, joined, option: str = "--by") -> str:
 def _sorted(names, predicted, group, groups, numbers, place, texts, unread, codes: Codes) -> Labels:
     """Arrays; groups in the order of their names, labels in the codebook's or the frequency's."""
     said = numpy.array(predicted, dtype=numpy.int64)
+    given = {*names, *({post.label for post in codes.posts} & set(numbers.names or ()))}
     for post in codes.posts:
         names.setdefault(post.label, len(names))
     labels, probabilities = list(names), None
-    if (found := numbers.of(set(labels))) is not None:
+    if (found := numbers.of(given)) is not None:
         keys, values = found
         labels += [key for key in keys if key not in names]
-        probabilities = values[:, [keys.index(label) for label in labels]]
+        probabilities = numpy.zeros((len(said), len(labels)))  # 0: a label that only people gave
+        probabilities[:, [labels.index(key) for key in keys]] = values
     said[said == NONE] = len(labels)
     order = sorted(groups)
     number = numpy.array([order.index(value) for value in groups], dtype=numpy.int64)

@@ -52,7 +52,10 @@ def counts(labels: Labels, codes: Codes) -> list[str]:
     if never:
         told = ", ".join(f"'{label}' ({count:,})" for label, count in never.most_common(SHOWN))
         lines.append(f"  people gave labels that the machine gave to no post: {told}; if these are of another "
-                     "question, the shares below mean nothing")
+                     "question, another spelling, or of a codebook that only some coders had, the shares below mean "
+                     "nothing")
+    if labels.probabilities is None:
+        lines.append("  no probability of each label that the machine gave, so DSL has the labels alone")
     if labels.unlabelled:
         lines.append(f"  {counted(labels.unlabelled, 'post')} without a label by the machine (classify.py --abstain): "
                      "shares are of all posts, and the naive ones count these for no label")
@@ -85,7 +88,7 @@ def sample_of(codes: Codes, labels: Labels) -> tuple[Coded, str]:
     found = chances(codes)
     if found is None:
         probability, stratum = equal_probabilities(n, posts)
-        words = "drawn with equal chances, since there is no column inclusion_probability"
+        words = "taken for drawn with equal chances and coded whole, since there is no column inclusion_probability"
     else:
         probability, names = found
         stratum = numpy.unique(names, return_inverse=True)[1] if names else strata_of(probability, posts)

@@ -11,7 +11,7 @@ from data.annotators import SETTLED
 from report.words import counted
 from stats.prevalence import FIXED, Coded, Estimate, Share
 from stats.regression import Coefficient
-from tools.prevalence.read import Codes, Labels
+from tools.prevalence.read import PROBABILITY, STRATUM, Codes, Labels
 
 FEW, FEWEST = 30, 10  # coded rows of a group, below which it is marked, and below which its intervals are too narrow
 ALIKE = 0.02  # by which share an interval must be narrower to be called so
@@ -19,6 +19,8 @@ UNLIKELY = 1e-4  # chance below which the codes do not look like a random sample
 SHOWN = 6
 MOST_LINES, MOST_PANELS = 60, 8  # groups and labels of a picture
 CHANCE = "at 95 % each, chance alone puts about one in twenty there, often several together"
+HARD = "hard posts are not a random part of the sample, and no interval covers what that does to the estimates"
+DESIGN = (STRATUM, "weight", "weights")  # columns that tell of a design, and say too little
 NAMES = {"coded": "the codes alone", "ppi": "PPI++", "dsl": "DSL"}
 
 
@@ -89,7 +91,7 @@ def verdicts(found: list[Share], labels: Labels, options) -> list[str]:
                  "No naive share lies outside both corrected intervals; that does not make it right.")
     if few := sorted({share.group for share in there if share.n_coded < FEW}):
         lines.append(f"° fewer than {FEW} coded posts ({counted(len(few), 'group')}).")
-    if fewest := sorted({share.group for share in there if share.n_coded < FEWEST}):
+    if fewest := sorted({share.group for share in there if share.n_coded < min(FEWEST, share.n)}):
         lines.append(f"{counted(len(fewest), 'group')} with fewer than {FEWEST}: where posts had different chances of "
                      "being drawn, or a label is rare, these intervals are known to be too narrow.")
     if none := sorted({share.group for share in found if not share.n_coded}):
@@ -109,9 +111,11 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
     if apart > chance + max(1.0, FIXED * posts):
         lines.append(f"  warning: by their inclusion_probability the coded rows stand for {weights.sum():,.0f} posts, "
                      f"and there are {posts:,}; " + (
-                     "settle the posts without a majority, code" if ties else "code") + " the whole sample, and give "
-                     "the labels of all posts that it was drawn from (tools.sample --run leaves a run's own posts out, "
-                     "and so does --run with --posts here)")
+                     "give the labels of all posts that they were drawn from; if two samples were joined, the chance "
+                     "is that of being in either: in a stratum, its coded rows by its posts" if weights.sum() > posts
+                     else ("settle the posts without a majority, code" if ties else "code") + " the whole sample, and "
+                     "give the labels of those posts alone that it was drawn from (tools.sample --run leaves a run's "
+                     "own posts out, and so does --run with --posts here)"))
     if len(set(coded.probability.tolist())) == 1 and n < posts:
         drawn = numpy.bincount(labels.predicted[coded.post], minlength=len(labels.labels) + 1)
         shares = numpy.bincount(labels.predicted, minlength=len(labels.labels) + 1) / posts
@@ -121,10 +125,17 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
             lines.append("  warning: the coded rows' labels by the machine are spread otherwise than those of all "
                          "posts, as chance would hardly make them; if some posts were likelier to be drawn, add a "
                          "column inclusion_probability")
+    there = {name for post in codes.posts for name in post.extra}
+    if unused := PROBABILITY not in there and next((name for name in DESIGN if name in there), None):
+        lines.append(f"  warning: column '{unused}' is not used without a column {PROBABILITY}, each row's chance of "
+                     "being drawn (1 / weight); add it if chances differed")
+    if lacking := codes.notes.counts["missing_label"] + codes.notes.counts["unknown_label"]:
+        lines.append(f"  warning: {counted(lacking, 'coded row')} without a label of the question left out; "
+                     + ("give each" if codes.agreement is None else "where nobody else coded the post, give it")
+                     + f" the label that fits best: {HARD}")
     if ties:
         lines.append(f"  warning: {counted(ties, 'coded post')} of {ties + n:,} without a majority left out; settle "
-                     f"them (python -m tools.code --coder {SETTLED}): hard posts are not a random part of the sample, "
-                     "and no interval covers what that does to the estimates")
+                     f"them (python -m tools.code --coder {SETTLED}): {HARD}")
     return lines
 
 

@@ -16,11 +16,12 @@ corrected in two ways, PPI++ and DSL (stats/regression.py has the formulas), wit
 the posts. --clusters author allows for posts of one author that resemble each other.
 """
 
+from dataclasses import replace
+
 from common.errors import UserError, closest, run_program
 from common.files import check_file, write_json
 from common.options import parse_options
 from stats.regression import regression
-from stats.sandwich import Sample
 from tools.prevalence.read import clusters_of
 from tools.prevalence.sample import agreement_of, checked, counts, read_all, sample_of
 from tools.prevalence.words import caution
@@ -40,8 +41,9 @@ def main(argv: list[str]) -> None:
     run, codes, labels, posts = read_all(options, [], options.columns_kept())
     said = [*counts(labels, codes), *checked(run, codes, labels, posts)]
     notes, agreed, every = codes.notes.lines(), agreement_of(codes), (labels, codes)
-    labels, codes, lacking = complete(options, labels, codes)
     coded, drawn = sample_of(codes, labels)
+    warned = caution(labels, coded, codes)  # of the whole sample: how much of it has a value is chance
+    labels, codes, sample, lacking = complete(options, labels, codes, coded)
     try:
         asked, references = question(options, labels, codes)
     except UserError as error:
@@ -53,8 +55,8 @@ def main(argv: list[str]) -> None:
     cluster, clusters = clusters_of(labels, options.clusters)
     drawn += clusters
     print("\n".join([*notes, *agreed, *said, *left_out(lacking, every, (labels, codes)), f"  {drawn}",
-                     *caution(labels, coded, codes), ""]))
-    found, tuned = regression(asked, Sample(coded.post, coded.probability, coded.stratum, cluster), seed=options.seed)
+                     *warned, ""]))
+    found, tuned = regression(asked, replace(sample, cluster=cluster), seed=options.seed)
     print("\n".join([*table_of(found), "", *verdicts(found, asked, references, options)]))
     if options.json:
         write_json(options.json, as_dict(found, tuned, asked, references, drawn, lacking, options))

@@ -17,8 +17,8 @@ class RegressionOptions(ColumnOptions):
 
     FIRST: ClassVar = ("labels", "coded", "outcome", "on", "model", "clusters")
 
-    labels: str | None = option(None, "all posts with the machine's labels: .jsonl, .csv or .tsv, also .gz",
-                                metavar="FILE")
+    labels: str | None = option(None, "all posts with the machine's labels: .jsonl, .csv or .tsv, also .gz, or a "
+                                "folder of such files", metavar="FILE")
     coded: str | None = option(None, "a random sample of them with people's labels", metavar="FILE")
     outcome: str | None = option(None, "what is explained: label=NAME, COLUMN=VALUE, or a column of numbers",
                                  metavar="label=NAME")

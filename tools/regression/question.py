@@ -8,7 +8,9 @@ import numpy
 from common.errors import UserError, closest
 from data.damage import is_missing
 from stats.logit import design
+from stats.prevalence import Coded
 from stats.regression import Question
+from stats.sandwich import Sample
 from stats.surrogate import answers
 from tools.prevalence.read import NOTHING, Codes, Labels
 from tools.regression.options import LABEL, RegressionOptions, term_of
@@ -20,9 +22,10 @@ _GAP = re.compile(r"\.[A-Za-z_]?")  # SAS and Stata write a missing number as . 
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")  # 1,234: no thousand begins with 0, nor has four digits before
 
 
-def complete(options: RegressionOptions, labels: Labels, codes: Codes) -> tuple[Labels, Codes, dict[str, int]]:
-    """The posts that have a value in every column of the regression, and their codes; and how many posts lack one,
-    column by column. Raises `UserError` where no coded post is left."""
+def complete(options: RegressionOptions, labels: Labels, codes: Codes, coded: Coded
+             ) -> tuple[Labels, Codes, Sample, dict[str, int]]:
+    """The posts that have a value in every column of the regression, their codes, and what of the sample `coded` they
+    are; and how many posts lack one, column by column. Raises `UserError` where no coded post is left."""
     gaps = {}
     for term, where in ((options.outcome, "--outcome"), *((term, "--on") for term in options.on)):
         name, value = term_of(term)
@@ -33,7 +36,7 @@ def complete(options: RegressionOptions, labels: Labels, codes: Codes) -> tuple[
     there = ~numpy.any([*gaps.values(), numpy.zeros(len(labels.predicted), dtype=bool)], 0)
     lacking = {name: int(gap.sum()) for name, gap in gaps.items() if gap.any()}
     if not lacking:
-        return labels, codes, {}
+        return labels, codes, Sample(coded.post, coded.probability, coded.stratum), {}
     rows = [row for row in range(len(codes.posts)) if there[labels.place[row]]]
     if not rows:
         raise UserError(f"no coded post has a value in {' and in '.join(lacking)}; name columns that coded posts have")
@@ -43,7 +46,10 @@ def complete(options: RegressionOptions, labels: Labels, codes: Codes) -> tuple[
         probabilities=None if labels.probabilities is None else labels.probabilities[there],
         place={number: int(at[labels.place[row]]) for number, row in enumerate(rows)}, texts={},
         columns={name: (row[there], values) for name, (row, values) in labels.columns.items()})
-    return kept, replace(codes, posts=[codes.posts[row] for row in rows]), lacking
+    fixed = coded.stratum is not None
+    sample = Sample(at[coded.post[rows]], coded.probability[rows], coded.stratum[rows] if fixed else None,
+                    drawn=numpy.bincount(coded.stratum) if fixed else None)
+    return kept, replace(codes, posts=[codes.posts[row] for row in rows]), sample, lacking
 
 
 def question(options: RegressionOptions, labels: Labels, codes: Codes) -> tuple[Question, dict[str, str]]:
@@ -73,6 +79,9 @@ def question(options: RegressionOptions, labels: Labels, codes: Codes) -> tuple[
         hand[:, of.columns[term, ""]] = column
     if name == LABEL:
         outcome, own = indicator(said, coded, value, labels)
+        if not numpy.ptp(own):
+            raise UserError(f"--outcome label={value}: people gave it to {'all' if own[0] else 'none'} of the "
+                            f"{len(own):,} coded posts, so there is nothing to compare; code more posts")
     else:
         outcome = equal_to(labels, name, value, "--outcome") if value is not None else \
             numbers_of(labels, name, "--outcome")
