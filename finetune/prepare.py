@@ -88,6 +88,10 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
     tokenizer = load_tokenizer(Source(base).tokenizer)
     split, said, read, notes, agreement = sides(options, codebook, run)
     check_labels(split.first, codebook, options.allow_missing_labels)
+    if run is None and not split.second:  # never pass over in silence what was asked for
+        for name in filter(options.__dict__.get, ("patience", "eval_every")):
+            raise UserError(f"--{name.replace('_', '-')}: there are no validation posts to score; give --validation "
+                            "0.1, which sets a tenth aside")
     prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens, layout=layout)
     tokenizer.check_fits(config.vocab_size, [*prompt.prefix_ids, *prompt.label_ids])
     repeats = find_repeats(split.first, codebook.labels)

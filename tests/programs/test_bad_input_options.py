@@ -37,6 +37,8 @@ TRAIN = {
     "epochs 0": (["--epochs", "0"], ("--epochs", "1")),
     "batch size 0": (["--batch-size", "0"], ("--batch-size", "1")),
     "validation of all": (["--validation", "1"], ("--validation", "0.9")),
+    "patience with nothing to score": (["--patience", "3"], ("--patience", "no validation posts", "--validation 0.1")),
+    "evaluations of nothing": (["--eval-every", "5"], ("--eval-every", "no validation posts")),
     "unknown target": (["--targets", "q_projj"], ("LoRA target 'q_projj'", "did you mean 'q_proj'?")),
     "target is the head": (["--targets", "lm_head"], ("lm_head",)),
     "target is a broken expression": (["--targets", "("], ("LoRA target: '('", "regular expression")),
