@@ -35,6 +35,7 @@ from data.columns import (
     value_of,
 )
 from data.damage import Missing, is_missing, is_mojibake, is_spreadsheet_error
+from data.json_rows import kind_of
 from data.languages import reduce_language
 from data.notes import Notes
 from data.posts import Columns, Post
@@ -127,6 +128,10 @@ def iter_posts(
                 post = _post(row, table.place, number, columns, notes, require_text, keep_empty, absent)
                 if post is None:
                     continue
+                if require_labels and isinstance(found := value_of(row, columns.label), list | dict):
+                    raise UserError(f"{table.place}: the label is {kind_of(found)}, and a post has one label here; "
+                                    "write it as text, and of several labels a post make a file for each, with its own "
+                                    "yes or no")
                 if post.error:
                     note_bad(f"{table.place}: {post.error}", table.place, notes)
                 if isinstance(post.label, Missing):

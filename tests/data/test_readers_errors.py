@@ -101,6 +101,8 @@ WRONG = [  # name, content, the line
      "'label'; every row needs one"),
     ("p.jsonl", '{"text": 12.5, "label": "pro"}', "p.jsonl: row 1: the text is a number (12.5), not a string; put it "
      "in quotes"),
+    ("p.jsonl", '{"text": "a", "label": ["pro", "anti"]}', "p.jsonl: row 1: the label is a list, and a post has one "
+     "label here; write it as text, and of several labels a post make a file for each, with its own yes or no"),
     ("p.jsonl", '{"text": ["a"], "label": "pro"}', "p.jsonl: row 1: the text is a list, not a string; put it in "
      "quotes"),
     ("p.jsonl", '{"text": true, "label": "pro"}', "p.jsonl: row 1: the text is true, not a string; put it in quotes"),
