@@ -21,6 +21,7 @@ ELSEWHERE = {  # the option here, perhaps with a remark behind a comma; or a cla
     "data": "train_file dataset datasets dataset_name dataset_path data_path train_data",
     "out": "output_dir out_dir output",
     "validation, a share of the posts": "val_size val_set_size val_split validation_split test_size",
+    "validation_data": "validation_file eval_file val_file eval_data eval_dataset validation_dataset test_datasets",
     "patience": "early_stopping_patience early_stopping_rounds",
     "eval_every": "eval_steps eval_strategy evaluation_strategy eval_interval",
     "save_every": "save_steps save_strategy save_interval",

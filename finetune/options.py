@@ -49,6 +49,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
     validation: float | None = option(None, "share of the training posts set aside to choose the best adapter; 0 for "
                                       f"none (default: a tenth if there are {ENOUGH} posts or more, else none)",
                                       minimum=0, maximum=0.9, group=DATA)
+    validation_data: list[str] = option((), "labelled posts of their own to choose the best adapter by, of the "
+                                        "training posts' languages", metavar="FILE", group=DATA)
     group_by: str | None = option(None, "column (such as author): posts with the same value stay on one side of "
                                   "that split (default: what tools.split kept together)",
                                   metavar="NAME", group=DATA)
@@ -130,8 +132,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
             if self.columns() != before:
                 names = ", ".join(f"{role} '{getattr(self.columns(), role)}'" for role in self.columns().remembered)
                 said.append(f"columns as in {folder / SPLIT}: {names}")
-        if stored and {folder / name for name in HALVES} <= set(map(find_path, self.data)):
-            said.append(f"warning: {' and '.join(HALVES)} of {folder} are the two sides of a split; trained on both, a "
+        if stored and {folder / name for name in HALVES} <= set(map(find_path, [*self.data, *self.validation_data])):
+            said.append(f"warning: {' and '.join(HALVES)} of {folder} are the two sides of a split; knowing both, a "
                         f"run cannot be tested on either: leave {HALVES[1]} out")
         if self.group_by is None and self.split_by is None:
             self.group_by = stored.get("group_by")
