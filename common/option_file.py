@@ -36,10 +36,11 @@ def read_option_file(path: str, cls, program: str, known: Iterable[str]) -> dict
 def called_here(cls, word: str, names: Iterable[str], prefix: str = "") -> str:
     """A hint for a name that is not known: `called_here(TrainOptions, "--lr", names, "--")` -> "; here it is
     --learning-rate", by `cls.ELSEWHERE`; else what is spelt alike, or ""."""
-    bare, names = word.split("=")[0].lstrip("-").lower().replace("-", "_"), list(names)
-    shown = {name: prefix + name.replace("_", "-") if prefix else name for name in names}
+    bare = word.split("=")[0].removeprefix("--").removeprefix("-").replace("-", "_")
+    shown = {name: prefix + (name.replace("_", "-") if prefix else name) for name in names}
     for here, others in getattr(cls, "ELSEWHERE", {}).items():
-        if bare in others.split():
-            option, comma, more = here.partition(",")
-            return f"; here it is {shown[option]}{comma}{more}" if option in names else f"; {here}"
-    return closest(word, shown.values())
+        option, comma, more = here.partition(",")
+        if bare.lower() in others.split() and (option in shown or " " in option):
+            return f"; here it is {shown[option]}{comma}{more}" if option in shown else f"; {here}"
+    alike = closest(bare, shown).split("'")  # without the prefix, which all flags share
+    return f"; did you mean '{shown[alike[1]]}'?" if len(alike) > 1 else ""

@@ -104,6 +104,15 @@ def test_every_name_of_another_trainer_is_told_once():
             assert flag.replace("-", "_") in options
 
 
+def test_a_hint_is_of_a_name_that_is_like_it():
+    """All flags begin alike, so `--data` was told `--abstain`; what nothing is like gets no hint."""
+    refused(classify.main, "--data", "a.csv", says="here it is --input;")
+    refused(classify.main, "--batch_size", "8", says="here it is --micro-tokens, tokens at once;")
+    refused(evaluation.main, "--data-file", "a.csv", says="did you mean '--data'?")
+    refused(evaluation.main, "--metrics", "f1", says="'--metrics'; --help")
+    refused(train.main, "--seeds", "1", says="did you mean '--seed'?")
+
+
 def test_options_that_stand_in_another_kind_of_file(world: World, tmp_path):
     (tmp_path / "o.yaml").write_text("rank: 16\n")
     (tmp_path / "o.json").write_text('{"rank": 16}')
