@@ -122,7 +122,9 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
 
     namespace, rest = parser.parse_known_args(argv)
     if rest:
-        hint = called_here(cls, rest[0], fields, "--") if rest[0].startswith("-") else " after the options"
+        is_file = Path(rest[0]).suffix.lower() in (".toml", ".yaml", ".yml", ".json")
+        hint = (called_here(cls, rest[0], fields, "--") if rest[0].startswith("-") else
+                f"; a file of options is --config {rest[0]}" if is_file else " after the options")
         parser.error(f"unknown {'option' if rest[0].startswith('-') else 'word'} '{rest[0]}'{hint}")
     given = vars(namespace)
     for name, value in given.items():  # an empty shell variable must not mean "the default"

@@ -30,6 +30,8 @@ TRAIN = {
     "another trainer's letter": (["-r", "8"], ("here it is --rank;",)),
     "what works by itself": (["--gradient_accumulation_steps=4"], ("--batch-size posts are a step, cut into pieces",)),
     "a word too many": (["--rank", "4", "posts.jsonl"], ("'posts.jsonl'", "--help")),
+    "a file of options as a word": (["o.toml"], ("unknown word 'o.toml'; a file of options is --config o.toml;",)),
+    "a data set of a hub": (["--data", "org/posts"], ("org/posts: there is no such file; of a data set on a hub",)),
     "option without its value": (["--rank"], ("--rank", "--help")),
     "learning rate 0": (["--learning-rate", "0"], ("--learning-rate", "above 0")),
     "learning rate nan": (["--learning-rate", "nan"], ("--learning-rate", "finite number")),
