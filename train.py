@@ -275,8 +275,9 @@ def finish(prepared, run: RunFolder, trainer: Trainer, watch: Watch, ended: str,
     run.facts |= {"files": run.file_hashes(), "finished": True}
     write_page(run.path / "report.html", facts=run.facts, steps=steps, title=f"Training run {run.path.name}")
     run.save()
+    best = "" if watch.best is None else f", {watch.best:.3f} at step {watch.best_step:,}"
     print(f"trained {counted(trainer.step_count, 'step')} in {human_seconds(seconds)} ({ended}); adapter of the "
-          f"{run.facts['adapter_from']}")
+          f"{run.facts['adapter_from']}{best}")
     said = [run.facts[key]["sentence"] for key in ("learning", "answers")] + overflowed(steps)
     print("\n".join(f"  {line}" for line in said))
     size = sum(path.stat().st_size for path in (run.path / "adapter").iterdir())

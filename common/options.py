@@ -25,7 +25,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 
 from common.errors import UserError, closest
-from common.files import matching, read_toml
+from common.files import matching
+from common.option_file import called_here, read_option_file
 from common.reading import check_name
 
 
@@ -97,7 +98,8 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
     """
     parser = _Parser(prog=program, usage=f"{program} [options]", description=description,
                      allow_abbrev=False, formatter_class=_Help)
-    parser.add_argument("--config", metavar="FILE", help="TOML file with the same options; the command line wins")
+    parser.add_argument("--config", metavar="FILE", help="TOML file with the same options" + (", or the "
+                        "run.json of an earlier run" if presets else "") + "; the command line wins")
     if presets:
         parser.add_argument("--preset", choices=sorted(presets), help="a named set of option values; --config and the "
                             "command line win over it")
@@ -120,8 +122,9 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
 
     namespace, rest = parser.parse_known_args(argv)
     if rest:
-        flags = ["--" + name.replace("_", "-") for name in fields]
-        hint = closest(rest[0], flags) if rest[0].startswith("-") else " after the options"
+        is_file = Path(rest[0]).suffix.lower() in (".toml", ".yaml", ".yml", ".json")
+        hint = (called_here(cls, rest[0], fields, "--") if rest[0].startswith("-") else
+                f"; a file of options is --config {rest[0]}" if is_file else " after the options")
         parser.error(f"unknown {'option' if rest[0].startswith('-') else 'word'} '{rest[0]}'{hint}")
     given = vars(namespace)
     for name, value in given.items():  # an empty shell variable must not mean "the default"
@@ -132,7 +135,7 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
         if isinstance(value, list) and metavar == "FILE":
             given[name] = [str(file) for word in value for file in matching(word) or [word]]
     config, preset = given.pop("config"), given.pop("preset", None)
-    from_file = _read_config(config, fields, presets) if config else {}
+    from_file = _read_config(config, cls, program, fields, presets) if config else {}
     preset, _ = preset or from_file.get("preset"), from_file.pop("preset", None)
     values = {name: (value, f"preset {preset}") for name, value in (presets or {}).get(preset, {}).items()}
     values |= {name: (value, f"{config}: {name}") for name, value in from_file.items()}
@@ -193,14 +196,8 @@ def _shown(value, metadata) -> str:  # several as they are typed
     return between.join(map(str, value if isinstance(value, list | tuple) else [value]))
 
 
-def _read_config(path: str, fields, presets) -> dict:
-    values = read_toml(path)
-    known = [*fields, *(["preset"] if presets else [])]
-    result = {}
-    for key, value in values.items():
-        if key.replace("-", "_") not in known:
-            raise UserError(f"{path}: unknown key '{key}'{closest(key, known)}")
-        result[key.replace("-", "_")] = value
+def _read_config(path: str, cls, program: str, fields, presets) -> dict:
+    result = read_option_file(path, cls, program, [*fields, *(["preset"] if presets else [])])
     preset = result.get("preset", next(iter(presets or [""])))
     if presets and (not isinstance(preset, str) or preset not in presets):
         raise UserError(f"{path}: preset: '{result['preset']}' is not one of {', '.join(sorted(presets))}")

@@ -11,7 +11,7 @@ from common.errors import UserError, closest
 from data.csv_rows import DELIMITER_NAMES
 from data.posts import Columns
 from data.rows import open_table
-from data.table import BadRow, Table
+from data.table import BadRow, Number, Table
 
 WORDS = {"\t": "tab", "|": "bar", ";": "semicolon", ",": "comma"}
 
@@ -22,6 +22,9 @@ def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = T
     That is noted in the table's findings. A delimiter that is given is taken as it is.
     """
     table = open_table(path, columns.delimiter, columns.quote, columns.longest, keep_bad)
+    if columns.label in table.classes:
+        table.rows = _named(table.rows, columns.label, names := table.classes[columns.label])
+        table.findings.append(("class_names", path.name, f"{columns.label}: {', '.join(names)}"))
     if table.names is None or (columns.delimiter and "delimiter" not in columns.remembered):
         return table
     missing = [name for name in _needed(table.names, columns, labels, text).values() if name not in table.names]
@@ -35,6 +38,15 @@ def open_posts(path: Path, columns: Columns, labels: bool = True, text: bool = T
     table = open_table(path, other, columns.quote, columns.longest, keep_bad)
     table.findings.append(("other_delimiter", path.name, f"{path.name}: {DELIMITER_NAMES[other]}, not {name}"))
     return table
+
+
+def _named(rows: Iterable[dict | BadRow], column: str, names: list[str]) -> Iterator[dict | BadRow]:
+    """Rows whose numbers in a column are names, as the file has them; -1 is a row without one."""
+    for row in rows:
+        value = None if isinstance(row, BadRow) else row.get(column)
+        if isinstance(value, Number) and value.lstrip("-").isdecimal() and -1 <= int(value) < len(names):
+            row = row | {column: names[int(value)] if int(value) >= 0 else None}
+        yield row
 
 
 def check_columns(names: list[str], columns: Columns, table: Table, labels: bool, text: bool) -> None:

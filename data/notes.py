@@ -35,6 +35,7 @@ KINDS = {
     "stripped_label": "labels with invisible characters around them, taken off",
     "repeated_header": "rows that repeat the header, dropped",
     "survey_rows": "rows that Qualtrics writes under the header, dropped",
+    "class_names": "files whose labels are numbers, read as the names that they have for these",
     "other_delimiter": "files separated otherwise than their name says",
 }
 

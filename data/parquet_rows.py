@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from common.errors import UserError
+from common.reading import json_value
 from data.cells import mend
 from data.lines import too_long
 from data.table import BadRow, Number, Place, Table
@@ -41,7 +42,19 @@ def parquet_table(path: Path, place: Place, longest: int) -> Table:
             except (pyarrow.ArrowException, OSError) as error:
                 raise UserError(f"{path}: row {place.row + 1}: is damaged ({error}); write the file again") from error
 
-    return Table(place, [mend(name) for name in file.schema_arrow.names], rows(), close=file.close)
+    return Table(place, [mend(name) for name in file.schema_arrow.names], rows(), close=file.close,
+                 classes=class_names(file.schema_arrow.metadata or {}))
+
+
+def class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """The names of a column's numbers, where Hugging Face's `datasets` wrote its features into the file."""
+    try:
+        features = json_value(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        found = {mend(column): feature["names"] for column, feature in features.items()
+                 if feature.get("_type") == "ClassLabel"}
+    except (ValueError, LookupError, TypeError, AttributeError):  # another program's
+        return {}
+    return {column: names for column, names in found.items() if all(isinstance(name, str) for name in names)}
 
 
 def _rows(batch, place: Place, longest: int) -> Iterator[dict | BadRow]:

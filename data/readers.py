@@ -35,6 +35,7 @@ from data.columns import (
     value_of,
 )
 from data.damage import Missing, is_missing, is_mojibake, is_spreadsheet_error
+from data.json_rows import kind_of
 from data.languages import reduce_language
 from data.notes import Notes
 from data.posts import Columns, Post
@@ -104,7 +105,7 @@ def iter_posts(
     seen = SeenKeys() if check_ids else None
     # Labels are read composed; a run's codebook may be older than that, and keeps the spelling that it was trained on.
     other = {composed(label): label for label in codebook.labels if composed(label) != label} if codebook else {}
-    first_bad: list[str] = []
+    first_bad: list[Post] = []
     for path in _paths(paths):
         notes.files.append(path.name)
         notes.states[str(path)] = file_state(path)
@@ -127,6 +128,10 @@ def iter_posts(
                 post = _post(row, table.place, number, columns, notes, require_text, keep_empty, absent)
                 if post is None:
                     continue
+                if require_labels and isinstance(found := value_of(row, columns.label), list | dict):
+                    raise UserError(f"{table.place}: the label is {kind_of(found)}, and a post has one label here; "
+                                    "write it as text, and of several labels a post make a file for each, with its own "
+                                    "yes or no")
                 if post.error:
                     note_bad(f"{table.place}: {post.error}", table.place, notes)
                 if isinstance(post.label, Missing):
@@ -135,9 +140,8 @@ def iter_posts(
                     post = replace(post, label=other[post.label])
                 problem = _label_problem(post, codebook, require_labels and not is_annotated(names))
                 if problem:
-                    kind, words = problem
-                    first_bad += [words] if not first_bad else []
-                    notes.add(kind, post.place, post.label or "")
+                    first_bad += [post] if not first_bad else []
+                    notes.add(problem[0], post.place, post.label or "")
                     continue
                 if seen is not None:
                     _check_id(post, seen, columns, notes)
@@ -161,7 +165,7 @@ def iter_posts(
         labels = {*strange, *(label for _, label in notes.cells if label)}
         words = (f" ({missing:,} without a label and {unknown:,} with another one in all)" if missing and unknown else
                  f" ({missing + unknown:,} such rows in all)" if missing + unknown > 1 else "")
-        raise UserError(first_bad[0] + words
+        raise UserError(_label_problem(first_bad[0], codebook, True, strange)[1] + words
                         + (hint_of_codebook(labels, getattr(codebook, "labels", ())) if strange else ""))
 
 
@@ -228,8 +232,8 @@ def _label_or_missing(post: Post, codebook, notes: Notes) -> str | None:
     return None
 
 
-def _label_problem(post: Post, codebook, required: bool) -> tuple[str, str] | None:
-    """What is wrong with a post's label: (kind of finding, error line), or None."""
+def _label_problem(post: Post, codebook, required: bool, others: Iterable[str] = ()) -> tuple[str, str] | None:
+    """What is wrong with a post's label: (kind of finding, error line), or None; others: labels that are wrong, too."""
     if post.label is None:
         words = f"{post.place}: has no label; label it, leave the row out, or set --bad-labels drop"
         return ("missing_label", words) if required else None
@@ -240,7 +244,9 @@ def _label_problem(post: Post, codebook, required: bool) -> tuple[str, str] | No
     symbols = dict(zip(getattr(codebook, "symbols", ()), labels, strict=False))
     same = {label.casefold(): label for label in labels}.get(post.label.casefold())
     symbol = re.sub(r"\.0+$", "", post.label)
-    if symbol in symbols:
+    if symbol in symbols and any(re.fullmatch(r"0(\.0+)?", other) for other in others):
+        hint = "; numbers that count from 0 are not its symbols: write each label's name"
+    elif symbol in symbols:
         why = "" if symbol == post.label else " (a number with a point, as spreadsheets and pandas write it)"
         hint = f"; write the label, not its symbol{why}: '{symbols[symbol]}'"
     else:

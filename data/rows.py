@@ -61,9 +61,10 @@ def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: in
         raise UserError(f"{path}: is a folder; name the file in it: {both[0]} to train on, {both[1]} to score"
                         if all(one.is_file() for one in both) else
                         f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")
-    kind = file_format(path)
     if not path.exists():
-        raise UserError(f"{path}: there is no such file")
+        raise UserError(f"{path}: there is no such file" + (
+            "" if path.suffix else "; of a data set on a hub, fetch the files (.parquet is read), and name these"))
+    kind = file_format(path)
     if not path.is_file():
         raise UserError(f"{path}: is not a plain file; write the posts into a file first")
     place = Place(path, keep_bad=keep_bad)

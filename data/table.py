@@ -54,6 +54,7 @@ class Table:
     rows: Iterator[dict[str, object] | BadRow]
     header: str = ""  # the header as one line, for guessing what separates it
     delimiter: str = ""
+    classes: dict[str, list[str]] = field(default_factory=dict)  # column -> what its numbers 0, 1, ... are called
     findings: list[tuple[str, str, str]] = field(default_factory=list)  # kind, place and detail, for `data.notes`
     lines: int = 0  # of the file so far
     long_rows: int = 0  # rows that took several lines

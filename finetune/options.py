@@ -11,6 +11,7 @@ from data.posts import DATA, ColumnOptions
 from data.prompt import TEMPLATES
 from data.rows import HALVES
 from data.sampling import BALANCES
+from finetune.elsewhere import ELSEWHERE
 from finetune.loop import LOSSES
 from finetune.recipe import SCHEDULES
 from loading.resident import ResidentOptions
@@ -26,6 +27,7 @@ ENOUGH = 400  # training posts; of fewer, a tenth is too few to tell one adapter
 class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
     """The options of one fine-tune; run.json holds all of them."""
 
+    ELSEWHERE: ClassVar = ELSEWHERE
     FIRST: ClassVar = ("data", "model", "out", "languages", "codebook", "epochs")
     least_steps = 0  # no option: what `finetune.defaults` asks for where the user says nothing of epochs
 
@@ -47,6 +49,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
     validation: float | None = option(None, "share of the training posts set aside to choose the best adapter; 0 for "
                                       f"none (default: a tenth if there are {ENOUGH} posts or more, else none)",
                                       minimum=0, maximum=0.9, group=DATA)
+    validation_data: list[str] = option((), "labelled posts of their own to choose the best adapter by, of the "
+                                        "training posts' languages", metavar="FILE", group=DATA)
     group_by: str | None = option(None, "column (such as author): posts with the same value stay on one side of "
                                   "that split (default: what tools.split kept together)",
                                   metavar="NAME", group=DATA)
@@ -83,14 +87,15 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
                           group=RECIPE)
     weight_decay: float = option(0.0, "AdamW's weight decay", minimum=0, group=RECIPE)
     clip: float = option(1.0, "largest norm of a step's gradient; 0 for no limit", minimum=0, group=RECIPE)
-    batch_size: int = option(16, "posts per step", minimum=1, group=RECIPE)
+    batch_size: int = option(16, "posts per step; it is cut into pieces that fit into memory, whose gradients add up",
+                             minimum=1, group=RECIPE)
     epochs: int = option(3, "how often each post is seen; small models have a number of their own", minimum=1,
                          group=RECIPE)
     max_steps: int = option(0, "stop after this many steps; 0 for no limit", minimum=0, group=RECIPE)
     loss: str = option("label", "softmax over the labels, over the whole vocabulary, or the paper's loss over the "
                        "whole text, which also teaches the model to write such posts", choices=LOSSES, group=RECIPE)
     checkpointing: str = option("auto", "recompute activations in backward to save memory", group=RECIPE,
-                                choices=("auto", "on", "off"))
+                                choices=("auto", "on", "off"), switch=("on", "off"))
     graphs: str = option("auto", "record the launches of a step's pieces, filled up to a few sizes, and replay them, "
                          "so that a GPU need not wait for the host; auto: where a GPU can and has the memory",
                          choices=("auto", "on", "off"), switch=("on", "off"), group=RECIPE)
@@ -127,8 +132,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
             if self.columns() != before:
                 names = ", ".join(f"{role} '{getattr(self.columns(), role)}'" for role in self.columns().remembered)
                 said.append(f"columns as in {folder / SPLIT}: {names}")
-        if stored and {folder / name for name in HALVES} <= set(map(find_path, self.data)):
-            said.append(f"warning: {' and '.join(HALVES)} of {folder} are the two sides of a split; trained on both, a "
+        if stored and {folder / name for name in HALVES} <= set(map(find_path, [*self.data, *self.validation_data])):
+            said.append(f"warning: {' and '.join(HALVES)} of {folder} are the two sides of a split; knowing both, a "
                         f"run cannot be tested on either: leave {HALVES[1]} out")
         if self.group_by is None and self.split_by is None:
             self.group_by = stored.get("group_by")

@@ -88,6 +88,10 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
     tokenizer = load_tokenizer(Source(base).tokenizer)
     split, said, read, notes, agreement = sides(options, codebook, run)
     check_labels(split.first, codebook, options.allow_missing_labels)
+    if run is None and not split.second:  # never pass over in silence what was asked for
+        for name in filter(options.__dict__.get, ("patience", "eval_every")):
+            raise UserError(f"--{name.replace('_', '-')}: there are no validation posts to score; give "
+                            "--validation-data FILE, or --validation 0.1, which sets a tenth aside")
     prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens, layout=layout)
     tokenizer.check_fits(config.vocab_size, [*prompt.prefix_ids, *prompt.label_ids])
     repeats = find_repeats(split.first, codebook.labels)
@@ -102,8 +106,9 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
                      f"{tokenizer.kind} tokenizer of {options.model}", why)
     chosen_rows = {"rows": sha256_file(find_path(options.rows))} if options.rows else {}
     fingerprint, imitating = prompt.fingerprint(), prompt.imitating(post.text for post in split.first + split.second)
+    files = map(find_path, [*options.data, *options.validation_data])
     facts = {
-        "hashes": {"data": {str(path): sha256_file(path) for path in map(find_path, options.data)},
+        "hashes": {"data": {str(path): sha256_file(path) for path in files},
                    "codebook": codebook.hash, "prompt": sha256_json(fingerprint)} | chosen_rows,
         "codebook": codebook.to_dict(), "prompt": fingerprint,
         "languages": sorted({post.language for post in split.first}),
@@ -134,6 +139,9 @@ def sides(options, codebook: Codebook, run: RunFolder | None = None
     read, posts = len(posts), only_posts(posts, find_path(options.rows)) if options.rows else posts
     chosen = choose_posts(posts, languages=options.languages or None, per_language=options.per_language,
                           seed=options.seed)
+    if options.validation_data:
+        split, said = beside(chosen, options, codebook)
+        return split, said, read + len(split.second + split.left_out), *found
     split, said = part(chosen, options)
     return split if run is None else split.as_recorded(chosen, run.split), said, read, *found
 
@@ -180,6 +188,30 @@ def part(posts: list[Post], options) -> tuple[Split, list[str]]:
         found, more = unchained(found, split(group_by=column))
         return found, said + more
     return found, said + found.warnings()
+
+
+def beside(posts: list[Post], options, codebook: Codebook) -> tuple[Split, list[str]]:
+    """Training posts, and validation posts of `options.validation_data`; and what to say of these.
+
+    What chooses the adapter must say nothing of languages that are not trained on, which count as unseen later, and
+    nothing of texts that are known.
+    """
+    for name in ("validation", "group_by", "split_by"):
+        if getattr(options, name) and name in getattr(options, "given", ()):
+            raise UserError(f"--{name.replace('_', '-')}: takes validation posts from the training posts, and "
+                            "--validation-data names others; give one of the two")
+    options.validation, options.group_by = 0.0, None  # the column of tools.split says nothing of another file
+    named = ", ".join(options.validation_data)
+    found, *_ = read_labelled(list(map(find_path, options.validation_data)), options.columns(), codebook,
+                              bad_labels=options.bad_labels)
+    texts, languages = TrainingTexts.of(posts), {post.language for post in posts}
+    spoken = [post for post in found if post.language in languages]
+    kept, known = ([post for post in spoken if texts.hold(post.text) == held] for held in (False, True))
+    left = (f"{len(found) - len(spoken):,} in languages without training posts, {len(known):,} with the text of one")
+    if not kept:
+        raise UserError(f"--validation-data {named}: leaves no post to choose by, of {len(found):,}: {left}")
+    return Split(posts, kept, ("train", "validation"), known), [
+        f"  {len(kept):,} of {len(found):,} posts of {named} for validation; left out: {left}"]
 
 
 def unchained(together: Split, apart: Split) -> tuple[Split, list[str]]:

@@ -11,7 +11,7 @@ from finetune.recorded import check_same_split
 from finetune.run_folder import RunFolder
 from loading.sources import check_base
 
-PLACES = ("model", "data", "rows", "codebook")  # may have moved since: their bytes are compared
+PLACES = ("model", "data", "validation_data", "rows", "codebook")  # may have moved since: their bytes are compared
 # May change when a run is resumed: they decide where and how fast it runs, and at most the last bits of its results.
 FREE_ON_RESUME = ("resume", "out", "micro_tokens", "threads", "save_every", "device", "cache", "resident",
                   "graphs", *PLACES)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -22,6 +23,12 @@ from quant.convert import resident_bytes
 @dataclass
 class LabelOptions(ResidentOptions):
     """What labelling can do with more memory or more time, or with weights that are not quite the same."""
+
+    ELSEWHERE: ClassVar = {  # see finetune/elsewhere.py
+        "micro_tokens, tokens at once": "batch_size per_device_eval_batch_size", "int8": "load_in_8bit quantize",
+        "run": "checkpoint checkpoint_dir adapter peft_model", "input": "data input_file dataset",
+        "abstain": "threshold min_confidence", "out": "output_dir", "output": "output_file",
+    }  # fmt: skip
 
     exact: bool = option(False, "give a post the same probabilities, to the bit, whatever else is labelled with it; "
                          "always so on a CPU, slower on CUDA", group=MACHINE)

@@ -97,6 +97,8 @@ def main(argv: list[str]) -> None:
     if (out / "codebook.toml").exists():
         print(f"         {out / 'codebook.toml'} with the {len(labels)} labels found, which train.py will read; give "
               "it a question and definitions of your own")
+        if all(label.isdecimal() for label in labels):
+            print("         its labels are numbers, and the prompt says no more of them: define what they mean")
     elif why_not:
         print(f"         no codebook.toml, which train.py needs for labels of your own: {why_not}. Mend the labels in "
               "the data and split again, into a new folder")

@@ -5,6 +5,7 @@ Deliberate break: in data/parquet_rows.py let `_plain` give `str(value)` for byt
 
 import datetime
 import decimal
+import json
 
 import pytest
 
@@ -81,3 +82,17 @@ def test_a_string_of_more_than_a_row_may_take_is_refused(tmp_path):
     path = write(tmp_path / "a.parquet", {"text": ["a", "x" * (2**24 + 1)]})
     with pytest.raises(UserError, match=r"row 2: takes more than 16 MB"):
         list(iter_posts([path], **KEPT))
+
+
+def test_numbers_of_hugging_faces_classes_are_read_as_their_names(tmp_path):
+    """As `datasets` writes them: the names stand beside the schema, and -1 is a row without a label."""
+    features = {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}, "text": {"_type": "Value"}}
+    table = pyarrow.table({"text": ["a", "b", "c", "d"], "label": [1, 0, -1, 7]})
+    path = tmp_path / "a.parquet"
+    as_written = ["1", "0", "-1", "7"]
+    for told, labels in (({"info": {"features": features}}, ["pos", "neg", None, "7"]), ([1], as_written),
+                         ({"info": {"features": {"label": {"_type": "ClassLabel", "names": [1]}}}}, as_written)):
+        parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(told)}), path)
+        posts, notes = read_posts(path, require_labels=False)
+        assert [post.label for post in posts] == labels
+        assert ("label: neg, pos" in str(notes)) == (labels[0] == "pos")

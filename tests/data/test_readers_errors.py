@@ -101,10 +101,14 @@ WRONG = [  # name, content, the line
      "'label'; every row needs one"),
     ("p.jsonl", '{"text": 12.5, "label": "pro"}', "p.jsonl: row 1: the text is a number (12.5), not a string; put it "
      "in quotes"),
+    ("p.jsonl", '{"text": "a", "label": ["pro", "anti"]}', "p.jsonl: row 1: the label is a list, and a post has one "
+     "label here; write it as text, and of several labels a post make a file for each, with its own yes or no"),
     ("p.jsonl", '{"text": ["a"], "label": "pro"}', "p.jsonl: row 1: the text is a list, not a string; put it in "
      "quotes"),
     ("p.jsonl", '{"text": true, "label": "pro"}', "p.jsonl: row 1: the text is true, not a string; put it in quotes"),
     ("p.csv", "text,label\n ,pro\n", "p.csv: none of the 1 rows is a post with text"),
+    ("p.csv", "text,label\na,2\nb,0\n", f"p.csv: row 2: label '2' is not in the codebook, {LABELS}; numbers that count "
+     "from 0 are not its symbols: write each label's name (2 such rows in all)"),
     ("p.csv", "text,label\na,pro\nb,netural\nc,x\n", f"p.csv: row 3: label 'netural' is not in the codebook, {LABELS}; "
      "did you mean 'neutral'? (2 such rows in all); labels of your own stand in a codebook: labels = [...] in "
      "FILE.toml, and --codebook FILE.toml"),

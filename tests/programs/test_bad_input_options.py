@@ -6,7 +6,9 @@ be written whole stays there in part. Or leave `_is_unread` out of common/errors
 
 import json
 import os
+import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ import torch
 import classify
 import eval as evaluation
 import train
+from finetune.elsewhere import ELSEWHERE
+from finetune.options import TrainOptions
 from tests.model import make_golden
 from tests.programs.hostile import QUICK, World, call, refused
 from tests.small import LABELS
@@ -22,7 +26,12 @@ from tools import generate, split
 
 TRAIN = {
     "unknown option": (["--langages", "en"], ("--langages", "did you mean '--languages'?")),
+    "another trainer's name": (["--lr", "2e-4"], ("unknown option '--lr'; here it is --learning-rate; --help",)),
+    "another trainer's letter": (["-r", "8"], ("here it is --rank;",)),
+    "what works by itself": (["--gradient_accumulation_steps=4"], ("--batch-size posts are a step, cut into pieces",)),
     "a word too many": (["--rank", "4", "posts.jsonl"], ("'posts.jsonl'", "--help")),
+    "a file of options as a word": (["o.toml"], ("unknown word 'o.toml'; a file of options is --config o.toml;",)),
+    "a data set of a hub": (["--data", "org/posts"], ("org/posts: there is no such file; of a data set on a hub",)),
     "option without its value": (["--rank"], ("--rank", "--help")),
     "learning rate 0": (["--learning-rate", "0"], ("--learning-rate", "above 0")),
     "learning rate nan": (["--learning-rate", "nan"], ("--learning-rate", "finite number")),
@@ -37,6 +46,8 @@ TRAIN = {
     "epochs 0": (["--epochs", "0"], ("--epochs", "1")),
     "batch size 0": (["--batch-size", "0"], ("--batch-size", "1")),
     "validation of all": (["--validation", "1"], ("--validation", "0.9")),
+    "patience with nothing to score": (["--patience", "3"], ("--patience", "no validation posts", "--validation 0.1")),
+    "evaluations of nothing": (["--eval-every", "5"], ("--eval-every", "no validation posts")),
     "unknown target": (["--targets", "q_projj"], ("LoRA target 'q_projj'", "did you mean 'q_proj'?")),
     "target is the head": (["--targets", "lm_head"], ("lm_head",)),
     "target is a broken expression": (["--targets", "("], ("LoRA target: '('", "regular expression")),
@@ -57,6 +68,7 @@ TRAIN = {
 }
 TOML = {
     "unknown key": ("langages = ['en']", ("'langages'", "did you mean 'languages'?")),
+    "another trainer's key": ("lora_r = 8", ("unknown key 'lora_r'; here it is rank",)),
     "wrong type": ("rank = 'sixteen'", ("o.toml: rank", "whole number")),
     "no file at all": ("data = []", ("o.toml: data: is empty",)),
     "a list of presets": ("preset = ['paper']", ("o.toml: preset", "is not one of")),
@@ -82,6 +94,34 @@ def test_option_files(case, world: World, tmp_path):
     text, words = TOML[case]
     (tmp_path / "o.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
     refused(train.main, "--model", world.base, "--out", "run", "--config", "o.toml", says=words)
+
+
+def test_every_name_of_another_trainer_is_told_once():
+    names = [name for others in ELSEWHERE.values() for name in others.split()]
+    options = {field.name for field in fields(TrainOptions)}
+    assert len(set(names)) == len(names) and not options & set(names)
+    for here in ELSEWHERE:
+        assert here.partition(",")[0] in options or " " in here, here
+        for flag in re.findall(r"--([a-z-]+)", here):
+            assert flag.replace("-", "_") in options
+
+
+def test_a_hint_is_of_a_name_that_is_like_it():
+    """All flags begin alike, so `--data` was told `--abstain`; what nothing is like gets no hint."""
+    refused(classify.main, "--data", "a.csv", says="here it is --input;")
+    refused(classify.main, "--batch_size", "8", says="here it is --micro-tokens, tokens at once;")
+    refused(evaluation.main, "--data-file", "a.csv", says="did you mean '--data'?")
+    refused(evaluation.main, "--metrics", "f1", says="'--metrics'; --help")
+    refused(train.main, "--seeds", "1", says="did you mean '--seed'?")
+
+
+def test_options_that_stand_in_another_kind_of_file(world: World, tmp_path):
+    (tmp_path / "o.yaml").write_text("rank: 16\n")
+    (tmp_path / "o.json").write_text('{"rank": 16}')
+    for name in ("o.yaml", "o.json"):
+        refused(train.main, "--out", "run", "--config", name, says=(name, "TOML", "rank = 16", "run.json"))
+    refused(train.main, "--out", "run", "--config", "none.yaml", says="there is no such file")
+    refused(evaluation.main, "--config", world.run / "run.json", says=("options of train.py, and not of eval.py",))
 
 
 def test_a_gpu_that_is_not_there(world: World):

@@ -119,6 +119,14 @@ def test_labels_that_make_no_codebook_are_said(tmp_path):
     assert "no codebook.toml" in ended.out and "are the same; remove or rename one" in ended.out
 
 
+def test_labels_that_are_numbers_are_said_to_mean_nothing_by_themselves(tmp_path):
+    jsonl(tmp_path / "posts.jsonl", [row | {"label": n % 2} for n, row in enumerate(post_rows(count=8))])
+    said = call(split.main, "--data", "posts.jsonl", "--out", "p").out
+    assert "labels are numbers, and the prompt says no more of them" in said
+    jsonl(tmp_path / "posts.jsonl", [row | {"label": f"yes{n % 2}"} for n, row in enumerate(post_rows(count=8))])
+    assert "labels are numbers" not in call(split.main, "--data", "posts.jsonl", "--out", "q").out
+
+
 def test_a_label_that_may_be_a_typing_error_is_named(tmp_path):
     rows = [row | {"label": "supports it" if n % 2 else "opposes it"} for n, row in enumerate(post_rows(count=20))]
     rows[0]["label"] = "oposes it"
