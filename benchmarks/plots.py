@@ -106,8 +106,9 @@ def memory(result: dict) -> Figure:
         bars(ax, rows, ".1f")
         ax.set_title(f"Peak memory of training in GB, {result['settings']['batch_size']} posts a step, "
                      f"{result['settings']['full_depth']} layers, activations {'computed twice' if twice else 'kept'}")
-    for ax in axes[1:]:
-        ax.set_xlim(axes[0].get_xlim())
+    widest = max(ax.get_xlim() for ax in axes)
+    for ax in axes:
+        ax.set_xlim(widest)
     key(figure, {row.side for rows in panels.values() for row in rows})
     return figure
 

@@ -1,7 +1,8 @@
 """benchmarks.scaling and benchmarks.plots: the arithmetic of growth, and pictures of what the benchmarks wrote.
 
 Deliberate breaks: take the exponent's quotient the other way round in `scaling.growth`; take `one.median` for
-`one.peak` in `scaling.one_series`; let `plots.memory` draw a job twice.
+`one.peak` in `scaling.one_series`; let `plots.memory` draw a job twice,
+or give every panel the first one's limits.
 """
 
 import json
@@ -63,6 +64,11 @@ def test_pictures(tmp_path):
     for ax in plots.memory(json.loads(files[0].read_text())).axes:
         labels = [label.get_text() for label in ax.get_yticklabels()]
         assert sorted(labels) == sorted([f"{PAPER}: ours", f"{PAPER}: full logits", f"{FIRST}: ours"])
+    longer = [row | {"checkpointing": True} | {key: 3 * value for key, value in row.items() if key.startswith("proj")}
+              for row in result["memory"]]
+    axes = plots.memory(result | {"memory": result["memory"] + longer}).axes
+    assert len(axes) == 2 and len({ax.get_xlim() for ax in axes}) == 1
+    assert all(bar.get_width() < ax.get_xlim()[1] for ax in axes for bar in ax.patches)
     one = next(iter(projected.values()))
     rows = {f"{side}, label, {PAPER}, packed": one for side in ("ours", "ours in bf16", "ours in int8")}
     files[0].write_text(json.dumps(result | {"memory": [], "limits": [], "projection": rows}))  # as --task label writes
