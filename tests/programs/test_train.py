@@ -206,12 +206,12 @@ def test_other_ways(place, words):
 
 def test_a_run_is_made_again_from_its_run_json(first, place):
     """To the bit; with another seed on the command line it is another one."""
-    folder = place / "again"
+    folder = place / "from-json"
     here("train.py", "--config", first[0] / "run.json", "--out", folder, cwd=place)
     assert adapter(folder) == adapter(first[0])
     assert facts(folder)["options"] == facts(first[0])["options"] | {"out": str(folder)}
-    here("train.py", "--config", first[0] / "run.json", "--out", "other", "--seed", "12", cwd=place)
-    assert adapter(place / "other") != adapter(first[0])
+    here("train.py", "--config", first[0] / "run.json", "--out", "other-seed", "--seed", "12", cwd=place)
+    assert adapter(place / "other-seed") != adapter(first[0])
 
 
 def test_patience_ends_a_run(place):
