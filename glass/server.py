@@ -29,6 +29,7 @@ from loading.choice import parameters
 WHY = "why"
 SMALL = 50_000_000  # parameters; of a larger model, the run before any step is opened only if asked for
 KEPT = 4  # traces that are kept, for the stages that the page asks for next
+KEPT_BYTES = 1_000_000_000  # and of those before the newest one; a long post's through a large model takes more alone
 
 
 class Answers:
@@ -58,7 +59,11 @@ class Answers:
 
     def found(self, text: str, whole: bool | str = False) -> Trace:
         """The same for whoever holds the lock."""
-        found = self.kept.pop(text, None) or trace(self.run, text, self.threads)
+        found = self.kept.pop(text, None)
+        if found is None:
+            while sum(one.size for one in self.kept.values()) > KEPT_BYTES:
+                self.kept.popitem(last=False)
+            found = trace(self.run, text, self.threads)
         if whole == WHY and "without_tokens" not in found.by_name:
             found = why(found)
         if whole is True and "tax" not in found.by_name:

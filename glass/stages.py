@@ -133,6 +133,11 @@ class Trace:
         """Every tensor by its whole name, `STAGE.TENSOR`."""
         return {f"{stage.name}.{name}": tensor for stage in self.stages for name, tensor in stage.tensors.items()}
 
+    @property
+    def size(self) -> int:
+        """Bytes of all its tensors, and of the other trace's."""
+        return sum(tensor.nbytes for tensor in self.tensors().values()) + (self.other.trace.size if self.other else 0)
+
     def post_tokens(self) -> list[int]:
         """Places of the post's own tokens in the row."""
         return [place for place, token in enumerate(self.tokens) if token.part == "post"]

@@ -173,6 +173,22 @@ def test_an_unknown_stage_is_an_error_and_few_traces_are_kept(run):
     assert list(answers.kept) == [f"post {number}" for number in range(1, KEPT + 1)]
 
 
+def test_long_posts_through_a_large_model_are_not_kept_by_the_dozen(run, monkeypatch):
+    """Of a post of 512 tokens through a model of 1B parameters, one trace has gigabytes."""
+    answers = Answers(run)
+    size = answers.trace("post 0").size
+    tensors = trace(run, "post 0").tensors().values()
+    assert size == sum(tensor.numel() * tensor.element_size() for tensor in tensors) > 1_000_000
+    monkeypatch.setattr(server, "KEPT_BYTES", int(1.5 * size))
+    for number in range(1, 4):
+        answers.answer("against", {"text": f"post {number}", "what": "", "other": ""})
+    assert list(answers.kept) == ["post 2", "post 3"]
+    answers.answer("against", {"text": "post 3", "what": "", "other": "post 2"})
+    assert answers.trace("post 3").size > 2 * size  # the other one's, too
+    answers.trace("post 4")
+    assert list(answers.kept) == ["post 4"]
+
+
 def test_a_part_of_the_adapter_and_another_model_join_the_page(run):
     """Each answer is the whole page; what was asked before stays in it, and goes where nothing is chosen any more."""
     answers, post = Answers(run), {"text": "They open the border."}
