@@ -214,6 +214,29 @@ def test_a_part_of_the_adapter_and_another_model_join_the_page(run):
         answers.answer("part", post | {"part": "layers.7"})
 
 
+def test_a_server_that_ends_leaves_off_what_it_computes(run, monkeypatch):
+    """A thread that still computes when Python ends takes the program down with an abort (before 3.14)."""
+    made, answers, left = server.Answers, [], []
+    monkeypatch.setattr(server, "Answers", lambda *some, **more: answers.append(made(*some, **more)) or answers[0])
+
+    def computing():
+        try:
+            answers[0].page("a post whose page nobody waits for " * 9)  # a person's `leave` does not end it
+        except Left:
+            left.append(True)
+
+    with pytest.raises(KeyboardInterrupt), serving(run, "first post"):
+        thread = threading.Thread(target=computing)
+        thread.start()
+        while not answers[0].progress.now["pass"]:
+            time.sleep(0.01)
+        answers[0].answer("leave", {})
+        raise KeyboardInterrupt
+    assert answers[0].lock.acquire(blocking=False)  # at once, and not when the page is made
+    thread.join()
+    assert left == [True]
+
+
 def test_behind_the_block_no_request_computes_any_more(run, monkeypatch):
     """Two traces at once mix what they record: the numbers of the one would be the other's."""
     made, answers, holds, done = server.Answers, [], threading.Event(), []
