@@ -44,6 +44,6 @@ class Progress:
     def _at(self, number: int, may_leave: bool):
         def hook(module, inputs, output):
             self.now = self.now | {"layer": number + 1, "pass": self.now["pass"] + (number == 0)}
-            if self.ended or self.left and may_leave:
+            if self.ended or (self.left and may_leave):
                 raise Left
         return hook
