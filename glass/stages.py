@@ -81,8 +81,8 @@ class Token:
 
     @property
     def text(self) -> str:
-        """The bytes as text; half a character is shown as U+FFFD."""
-        return self.bytes.decode("utf-8", "replace")
+        """The bytes as text; those of half a character are written out, such as `\\xf0`."""
+        return self.bytes.decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
