@@ -57,6 +57,16 @@ def test_posts_of_another_language_or_of_training_choose_nothing(first, place, m
     assert len(hashes) == 32 + 22  # eval.py leaves posts out that chose the adapter
 
 
+def test_what_is_found_in_the_file_is_told_and_what_is_taken_is_of_training(first, place):
+    assert "  32 of 48 posts taken: --languages en,es" in first[1]
+    rows = [json.loads(line) for line in (place / "dev.jsonl").open()]
+    write_jsonl(place / "odd.jsonl", [row | {"label": "odd"} if n % 4 == 3 else row for n, row in enumerate(rows)])
+    said = here("train.py", *COMMON, "--validation-data", "odd.jsonl", "--bad-labels", "drop", "--out", "odd",
+                cwd=place)
+    assert "36  rows read from odd.jsonl" in said and "27  posts kept" in said and "odd (9)" in said
+    assert "of 27 posts of odd.jsonl for validation" in said
+
+
 def test_all_training_posts_are_learnt_and_seeds_share_the_validation_posts(first, place):
     here("train.py", *COMMON, "--validation", "0", "--out", "without", cwd=place)
     assert adapter(place / "without") == adapter(first[0], "adapter-last")
