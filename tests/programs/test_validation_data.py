@@ -91,6 +91,24 @@ def test_a_run_keeps_its_validation_posts(first, place, tmp_path):
                                                   cwd=place, code=2)
 
 
+def test_the_command_line_chooses_validation_posts_otherwise_than_a_run_json(first, place):
+    """Its other answers to the same question give way; what does nothing beside it is refused."""
+    rows = [row | {"author": f"a{n // 4}"} for n, row in enumerate(posts(48, 1))]
+    write_jsonl(place / "authors.jsonl", rows)
+    share = ("--data", "authors.jsonl", "--validation", "0.2", "--group-by", "author", "--out", "share")
+    here("train.py", *COMMON, *share, cwd=place)
+    config = ("--config", "share/run.json", "--max-steps", "1", "--out")
+    for name, more in (("file", DEV[:2]), ("none", ("--validation", "0")), ("more", ("--validation", "0.4"))):
+        here("train.py", *config, name, *more, cwd=place)
+        told = facts(place / name)["options"]
+        assert [told[key] for key in ("validation", "validation_data", "group_by")] == {
+            "file": [0, ["dev.jsonl"], None], "none": [0, [], None], "more": [0.4, [], "author"]}[name]
+    here("train.py", "--config", "first/run.json", "--validation", "0.4", "--out", "back", cwd=place)
+    assert facts(place / "back")["options"]["validation_data"] == []
+    said = here("train.py", *config, "paper", "--preset", "paper", cwd=place, code=2)
+    assert "--preset paper: share/run.json has a value for all that it sets" in said
+
+
 @pytest.mark.parametrize("more, says", [
     (("--validation", "0.1"), "--validation: takes validation posts from the training posts, and --validation-data"),
     (("--group-by", "author"), "--group-by: takes validation posts"),
