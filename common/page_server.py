@@ -157,6 +157,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: what is read and typed belongs on no terminal."""
 
 
+def _server(port: int, page: Callable[[], str], policy: str, answer: Answer) -> _Server:
+    try:
+        return _Server(port, page, policy, answer)
+    except OSError as error:
+        raise UserError(f"--port {port}: cannot be used ({error.strerror}); 0 takes a free one") from error
+
+
+def check_port(port: int) -> None:
+    """Raises `UserError` if the port cannot be had: for programs that load a model before they serve."""
+    _server(port, str, "", lambda what, content: {}).server_close()
+
+
 @contextmanager
 def serving(page: Callable[[], str], policy: str, answer: Answer, port: int = 0) -> Iterator[str]:
     """A server in a thread of its own for the length of the block; gives the page's address.
@@ -165,10 +177,7 @@ def serving(page: Callable[[], str], policy: str, answer: Answer, port: int = 0)
     status 400; requests may come at the same time, each in a thread of its own.
     port: 0 takes a free one. Raises `UserError` if the port cannot be had.
     """
-    try:
-        server = _Server(port, page, policy, answer)
-    except OSError as error:
-        raise UserError(f"--port {port}: cannot be used ({error.strerror}); 0 takes a free one") from error
+    server = _server(port, page, policy, answer)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -20,7 +20,7 @@ from common.device import DTYPES
 from common.errors import UserError, run_program
 from common.files import atomic_write, check_file, check_place, place_key
 from common.options import option, parse_options
-from common.page_server import until_stopped
+from common.page_server import check_port, until_stopped
 from common.terminal import command, progress
 from glass.adapter import every_part, kept_parts
 from glass.against import compared
@@ -76,6 +76,8 @@ def main(argv: list[str]) -> None:
         (check_file if name == "--save" else check_place)(place, name)
     if options.save and options.verify and place_key(options.save) == place_key(options.verify):
         raise UserError(f"--verify {options.verify}: is the file of --save, too; choose another folder")
+    if not kept:
+        check_port(options.port)
     dtype = None if options.dtype == "auto" else options.dtype  # which is never float16, whose steps are not shown
     run = open_run(options.run, model=options.model, device=options.device, dtype=dtype, cache=options.cache)
     if not kept:

@@ -19,6 +19,7 @@ class Progress:
     def __init__(self, model):
         self.layers = model.model.layers
         self.now, self.left = {"layer": 0, "layers": len(self.layers), "pass": 0}, False
+        self.ended = False
 
     @contextmanager
     def counting(self, may_leave: bool = False) -> Iterator[None]:
@@ -36,9 +37,13 @@ class Progress:
         """Another question waits."""
         self.left = True
 
+    def end(self) -> None:
+        """Nobody waits for anything any more: whatever is computed, now or later, ends with `Left` at a layer."""
+        self.ended = True
+
     def _at(self, number: int, may_leave: bool):
         def hook(module, inputs, output):
             self.now = self.now | {"layer": number + 1, "pass": self.now["pass"] + (number == 0)}
-            if self.left and may_leave:
+            if self.ended or (self.left and may_leave):
                 raise Left
         return hook

@@ -29,6 +29,7 @@ from loading.choice import parameters
 WHY = "why"
 SMALL = 50_000_000  # parameters; of a larger model, the run before any step is opened only if asked for
 KEPT = 4  # traces that are kept, for the stages that the page asks for next
+KEPT_BYTES = 1_000_000_000  # and of those before the newest one; a long post's through a large model takes more alone
 
 
 class Answers:
@@ -58,7 +59,11 @@ class Answers:
 
     def found(self, text: str, whole: bool | str = False) -> Trace:
         """The same for whoever holds the lock."""
-        found = self.kept.pop(text, None) or trace(self.run, text, self.threads)
+        found = self.kept.pop(text, None)
+        if found is None:
+            while sum(one.size for one in self.kept.values()) > KEPT_BYTES:
+                self.kept.popitem(last=False)
+            found = trace(self.run, text, self.threads)
         if whole == WHY and "without_tokens" not in found.by_name:
             found = why(found)
         if whole is True and "tax" not in found.by_name:
@@ -179,7 +184,8 @@ def serving(run, text: str, port: int = 0, *, against: str = "", against_text: s
     """A server in a thread of its own for the length of the block; gives the page's address.
 
     port: 0 takes a free one. against, against_text: the other model and post that the page begins with. model, cache,
-    threads: as in `Answers`. Behind the block, unless it ended in an error, no request computes with the run any more.
+    threads: as in `Answers`. Behind the block no request computes with the run any more, also where Ctrl-C ended it:
+    before Python 3.14 a thread that computes when Python ends takes the program down with an abort.
     Raises `UserError` if the port or the other model cannot be had.
     """
     answers = Answers(run, against, model=model, cache=cache, threads=threads)
@@ -190,10 +196,14 @@ def serving(run, text: str, port: int = 0, *, against: str = "", against_text: s
         try:
             return answers.answer(what, content)
         except Left:
+            if answers.progress.ended:
+                raise ConnectionAbortedError from None  # to be closed unanswered
             return {"left": True}
 
     with page_server.serving(lambda: page, policy(True), answer, port) as address:
-        yield address
-    answers.answer("leave", {})
-    with answers.lock:  # whoever goes on with the run must not meet a request that still computes with it
-        pass
+        try:
+            yield address
+        finally:
+            answers.progress.end()
+            with answers.lock:  # whoever goes on with the run must not meet a request that still computes with it
+                pass

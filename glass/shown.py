@@ -15,6 +15,7 @@ from glass.bits import blocks_of, four_bit_linears
 from glass.learning_shown import line_of, of_learning
 from glass.stages import Stage, Trace
 from glass.tax import SENTENCES
+from glass.why import MOST
 from lora.inject import adapters
 
 DIGITS = 6
@@ -63,9 +64,10 @@ def listed(trace: Trace) -> list[dict]:
 
 def of_why(stages: dict[str, Stage]) -> dict:
     """Of each token: its place, the labels' probabilities without it, its slope; of each word: its place in the text,
-    the probabilities. `label`: the one that the slopes are of."""
+    the probabilities. `label`: the one that the slopes are of; `most`: of how many tokens and words, where a post has
+    more."""
     tokens, slopes = stages["without_tokens"], stages["gradient"]
-    found = {"label": int(slopes.label), "tokens": [
+    found = {"label": int(slopes.label), "most": MOST, "tokens": [
         {"place": place, "without": numbers(without), "slope": slope} for place, without, slope in zip(
             numbers(tokens.places), tokens.probabilities, numbers(slopes.values), strict=True)]}
     if "without_words" in stages:

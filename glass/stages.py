@@ -81,8 +81,8 @@ class Token:
 
     @property
     def text(self) -> str:
-        """The bytes as text; half a character is shown as U+FFFD."""
-        return self.bytes.decode("utf-8", "replace")
+        """The bytes as text; those of half a character are written out, such as `\\xf0`."""
+        return self.bytes.decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,11 @@ class Trace:
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor by its whole name, `STAGE.TENSOR`."""
         return {f"{stage.name}.{name}": tensor for stage in self.stages for name, tensor in stage.tensors.items()}
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its tensors, and of the other trace's."""
+        return sum(tensor.nbytes for tensor in self.tensors().values()) + (self.other.trace.size if self.other else 0)
 
     def post_tokens(self) -> list[int]:
         """Places of the post's own tokens in the row."""

@@ -85,7 +85,7 @@ function stack(values, labels) {
 
 function legend(labels) {
   return el("ul", {class: "key"}, ...labels.map((label, index) => el("li", {},
-    svg("svg", {viewBox: "0 0 1 1", "aria-hidden": "true"}, svg("rect", {class: kind(index), width: 1, height: 1})), label)));
+    svg("svg", {viewBox: "0 0 1 1", "aria-hidden": "true"}, svg("rect", {class: kind(index), width: 1, height: 1})), el("bdi", {}, label))));
 }
 
 // A row of numbers as one strip of colour; `signed` numbers in two colours.

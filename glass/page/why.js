@@ -6,6 +6,7 @@ function whySection(data, state) {
     section.append(el("p", {class: "soft"}, data.tax ? "No token is the post’s own, so nothing can be left out." : frozen.live ? LATER : NEVER));
     return section;
   }
+  const {most} = data.why;
   const label = data.labels[state.why] === undefined ? data.why.label : state.why, now = data.probabilities[label];
   const choose = el("select", {id: "why", onchange: (event) => { state.why = Number(event.target.value); state.draw(); }},
     ...data.labels.map((name, index) => el("option", {value: index, selected: index === label}, name)));
@@ -28,7 +29,8 @@ function whySection(data, state) {
     "against it, more (to the left); a bar is full at what its column’s head says. " + (steepest === undefined ? "The gradient was computed for the model’s own answer alone." :
     "Gradient × input asks something else: to the right, a little more of the token’s vector, as it stands, would help the label. The " +
     "two need not agree: a small change and taking the whole token out lead along different ways.") + " Without a word, the rest is written anew and cut " +
-    "into tokens again; without a token, the others stay as they are."),
+    "into tokens again; without a token, the others stay as they are.",
+    Math.max(words.length, tokens.length) < most ? null : ` The post is long: at most its first ${most} words and its first ${most} tokens were taken out.`),
   el("div", {class: "wide"},
     whyTable("word", words, "without_words", now, lost),
     whyTable("token", tokens, "without_tokens", now, lost, steepest)),

@@ -15,6 +15,7 @@ import pytest
 from common.files import ROOT
 from common.options import parse_options
 from glass.__main__ import GlassOptions
+from glass.server import KEPT_BYTES
 
 TEXT = (ROOT / "docs" / "glass.md").read_text(encoding="utf-8")
 COMMANDS = [line for line in TEXT.splitlines() if line.startswith(".venv/bin/python -m glass")]
@@ -45,6 +46,10 @@ def test_a_notebook_in_a_folder_of_the_clone_finds_the_modules():
 
 def test_how_often_the_run_was_right_needs_a_test_first():
     assert "once eval.py has tested it" in TEXT and "`.venv/bin/python eval.py` tests the run" in TEXT
+
+
+def test_it_says_how_much_memory_former_posts_keep():
+    assert "a gigabyte at most is kept" in " ".join(TEXT.split()) and KEPT_BYTES == 1_000_000_000
 
 
 def test_its_pictures_are_there():

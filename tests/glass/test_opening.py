@@ -4,6 +4,7 @@ Deliberate breaks: in glass/__main__.py leave out `check_label`, take "auto" as 
 `trace`; let `opened` return True for every browser, or leave `webbrowser.Error` uncaught.
 """
 
+import socket
 import webbrowser
 from types import SimpleNamespace
 
@@ -30,6 +31,12 @@ def test_without_a_browser_it_is_said_what_to_open(monkeypatch, name, opens, sai
     monkeypatch.setattr(webbrowser, "get", get)
     lines = where_to_look("http://127.0.0.1:8000/token/", opened("http://127.0.0.1:8000/token/"))
     assert lines[0] == "http://127.0.0.1:8000/token/" and said in " ".join(lines) and "Ctrl-C" in lines[1]
+
+
+def test_a_port_in_use_is_said_before_the_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(program, "open_run", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match="cannot be used"):
+        main(["--port", str(taken.getsockname()[1])])
 
 
 @pytest.mark.parametrize("more, said", [

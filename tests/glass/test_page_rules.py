@@ -4,6 +4,8 @@ Deliberate breaks: in glass/page/style.css set `--c3` back to #d9a441 or take th
 glass/page/base.js let `columnHead` make a title of nothing.
 """
 
+import importlib
+
 import pytest
 
 from common.files import ROOT
@@ -82,6 +84,32 @@ def test_a_label_behind_its_bar_takes_one_line(browser, path, run):
 
 
 @browser_only
+@pytest.mark.parametrize("width", [320, 390, 1200])
+@pytest.mark.parametrize("name", ["blames them for harm or all else", "Donaudampfschifffahrt", "\u063a\u064a\u0631 "])
+def test_a_long_label_leaves_its_bar_room(browser, path, width, name):
+    """Deliberate break: give `.labels` in style.css the first column `max-content` again."""
+    browser.read(path, width)
+    browser.value(f"document.querySelectorAll('.labels .name').forEach(one => one.textContent = '{5 * name}')")
+    assert browser.value("document.documentElement.scrollWidth") == width
+    assert browser.value("Math.min(...[...document.querySelectorAll('.labels .bar')].map(one => one.clientWidth))") > 20
+
+
+@browser_only
+def test_a_phone_shows_the_whole_table_of_a_block(browser, path):
+    browser.read(path, 390)
+    browser.value("document.querySelectorAll('details').forEach(one => one.open = true)")
+    frame = "document.querySelector('[aria-labelledby=h-bits] .frame')"
+    assert browser.value(f"{frame}.scrollWidth <= {frame}.clientWidth") is True
+
+
+@browser_only
+def test_a_label_is_written_in_its_own_direction_wherever_it_stands(browser, path):
+    """With Latin words in an Arabic label, the two would change their places between the bars and their key."""
+    browser.read(path, 1200)
+    assert browser.value("[...document.querySelectorAll('.key li')].map(one => one.querySelector('bdi').textContent)")
+
+
+@browser_only
 def test_what_a_chip_has_no_room_for_is_a_table(browser, path, run):
     browser.read(path, 1200)
     browser.value("document.querySelector('[data-fold=row]').open = true")
@@ -102,6 +130,18 @@ def test_a_strength_is_read_out_as_itself_and_a_post_in_no_language_of_the_page(
     assert browser.value(f"{slider}.ariaValueText") == "0 times as strong"
     assert browser.value("document.querySelector('.post').lang") == ""
     assert browser.value("getComputedStyle(document.querySelector('.post')).direction") == "rtl"
+
+
+@browser_only
+@pytest.mark.parametrize("most", [3, 256])
+def test_of_a_long_post_it_is_said_that_only_its_beginning_was_tried(browser, run, tmp_path, monkeypatch, most):
+    for module in ("why", "shown"):
+        monkeypatch.setattr(f"glass.{module}.MOST", most)
+    found = importlib.import_module("glass.why").why(trace(run, "They came here as children; let them stay."))
+    (tmp_path / "page.html").write_text(frozen(found), encoding="utf-8")
+    browser.read(tmp_path / "page.html", 390)
+    said = browser.value("document.querySelector('[aria-labelledby=h-why]').textContent")
+    assert ("at most its first 3 words and its first 3 tokens were taken out" in said) == (most == 3)
 
 
 @browser_only

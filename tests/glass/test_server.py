@@ -173,6 +173,22 @@ def test_an_unknown_stage_is_an_error_and_few_traces_are_kept(run):
     assert list(answers.kept) == [f"post {number}" for number in range(1, KEPT + 1)]
 
 
+def test_long_posts_through_a_large_model_are_not_kept_by_the_dozen(run, monkeypatch):
+    """Of a post of 512 tokens through a model of 1B parameters, one trace has gigabytes."""
+    answers = Answers(run)
+    size = answers.trace("post 0").size
+    tensors = trace(run, "post 0").tensors().values()
+    assert size == sum(tensor.numel() * tensor.element_size() for tensor in tensors) > 1_000_000
+    monkeypatch.setattr(server, "KEPT_BYTES", int(1.5 * size))
+    for number in range(1, 4):
+        answers.answer("against", {"text": f"post {number}", "what": "", "other": ""})
+    assert list(answers.kept) == ["post 2", "post 3"]
+    answers.answer("against", {"text": "post 3", "what": "", "other": "post 2"})
+    assert answers.trace("post 3").size > 2 * size  # the other one's, too
+    answers.trace("post 4")
+    assert list(answers.kept) == ["post 4"]
+
+
 def test_a_part_of_the_adapter_and_another_model_join_the_page(run):
     """Each answer is the whole page; what was asked before stays in it, and goes where nothing is chosen any more."""
     answers, post = Answers(run), {"text": "They open the border."}
@@ -196,6 +212,29 @@ def test_a_part_of_the_adapter_and_another_model_join_the_page(run):
             answers.answer("against", post | content)
     with pytest.raises(UserError, match="is no layer, kind or linear with an adapter"):
         answers.answer("part", post | {"part": "layers.7"})
+
+
+def test_a_server_that_ends_leaves_off_what_it_computes(run, monkeypatch):
+    """A thread that still computes when Python ends takes the program down with an abort (before 3.14)."""
+    made, answers, left = server.Answers, [], []
+    monkeypatch.setattr(server, "Answers", lambda *some, **more: answers.append(made(*some, **more)) or answers[0])
+
+    def computing():
+        try:
+            answers[0].page("a post whose page nobody waits for " * 9)  # a person's `leave` does not end it
+        except Left:
+            left.append(True)
+
+    with pytest.raises(KeyboardInterrupt), serving(run, "first post"):
+        thread = threading.Thread(target=computing)
+        thread.start()
+        while not answers[0].progress.now["pass"]:
+            time.sleep(0.01)
+        answers[0].answer("leave", {})
+        raise KeyboardInterrupt
+    assert answers[0].lock.acquire(blocking=False)  # at once, and not when the page is made
+    thread.join()
+    assert left == [True]
 
 
 def test_behind_the_block_no_request_computes_any_more(run, monkeypatch):
