@@ -29,7 +29,7 @@ def kept_for_backward(model, batch, checkpointing: bool) -> int:
     held = {}
 
     def pack(tensor):
-        storage, tensor = tensor.untyped_storage(), tensor.detach()  # its graph would hold it, and it its graph, for ever
+        storage, tensor = tensor.untyped_storage(), tensor.detach()  # its graph would hold it, and it its graph
         if storage.data_ptr() not in own:
             held[storage.data_ptr()] = (storage.nbytes(), tensor)
         return tensor
