@@ -131,6 +131,7 @@ def complete(options: TrainOptions) -> None:
     """Defaults that depend on other options, and what cannot be."""
     fill_in(options)
     if not options.resume:
+        options.settle_validation()
         for line in options.take_from_split():
             print(f"  {line}")
     if options.resume and not options.out:

@@ -94,7 +94,8 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
     """Read `argv` (and the TOML file and preset that it names) into an instance of the dataclass `cls`.
 
     `presets` maps a name to values that `--preset NAME` sets. The instance's `given` is the set of field names that the
-    user set somewhere. `cls.FIRST`, if there is one, names the options that --help shows first. Raises `UserError`.
+    user set somewhere, `typed` of those on the command line. `cls.FIRST`, if there is one, names the options that
+    --help shows first. Raises `UserError`.
     """
     parser = _Parser(prog=program, usage=f"{program} [options]", description=description,
                      allow_abbrev=False, formatter_class=_Help)
@@ -136,6 +137,8 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
             given[name] = [str(file) for word in value for file in matching(word) or [word]]
     config, preset = given.pop("config"), given.pop("preset", None)
     from_file = _read_config(config, cls, program, fields, presets) if config else {}
+    if preset and presets[preset].keys() <= from_file.keys():
+        raise UserError(f"--preset {preset}: {config} has a value for all that it sets; leave one of them out")
     preset, _ = preset or from_file.get("preset"), from_file.pop("preset", None)
     values = {name: (value, f"preset {preset}") for name, value in (presets or {}).get(preset, {}).items()}
     values |= {name: (value, f"{config}: {name}") for name, value in from_file.items()}
@@ -145,7 +148,7 @@ def parse_options(cls, argv: list[str], *, program: str, description: str, prese
     for name, (_, where) in values.items():  # in a file [] may say "all"
         if getattr(result, name) == [] and (getattr(cls(), name) or where.startswith("--")):
             raise UserError(f"{where}: is empty; name something, or leave it out")
-    result.given = frozenset(values)
+    result.given, result.typed = frozenset(values), frozenset(given)
     return result
 
 

@@ -49,12 +49,13 @@ def parquet_table(path: Path, place: Place, longest: int) -> Table:
 def class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
     """The names of a column's numbers, where Hugging Face's `datasets` wrote its features into the file."""
     try:
-        features = json_value(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        found = {mend(column): feature["names"] for column, feature in features.items()
-                 if feature.get("_type") == "ClassLabel"}
+        features = json_value(metadata.get(b"huggingface", b"{}"))["info"]["features"].items()
     except (ValueError, LookupError, TypeError, AttributeError):  # another program's
         return {}
-    return {column: names for column, names in found.items() if all(isinstance(name, str) for name in names)}
+    found = {mend(column): feature.get("names") for column, feature in features
+             if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"}
+    return {column: names for column, names in found.items()
+            if isinstance(names, list) and all(isinstance(name, str) for name in names)}
 
 
 def _rows(batch, place: Place, longest: int) -> Iterator[dict | BadRow]:

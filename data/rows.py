@@ -63,7 +63,8 @@ def open_table(path: Path, delimiter: str = "", quote: str = "auto", longest: in
                         f"{path}: is a folder; name the files in it, such as {path}/*.jsonl")
     if not path.exists():
         raise UserError(f"{path}: there is no such file" + (
-            "" if path.suffix else "; of a data set on a hub, fetch the files (.parquet is read), and name these"))
+            "" if path.suffix or path.parent.is_dir() else
+            "; of a data set on a hub, fetch the files (.parquet is read), and name these"))
     kind = file_format(path)
     if not path.is_file():
         raise UserError(f"{path}: is not a plain file; write the posts into a file first")

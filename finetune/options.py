@@ -118,6 +118,15 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
         """Whether activations are computed twice; `None` leaves that to the memory at hand."""
         return {"auto": None, "on": True, "off": False}[self.checkpointing]
 
+    def settle_validation(self) -> None:
+        """Where the command line says which posts choose the adapter, a file's other answers give way."""
+        ways = {"validation", "validation_data"}
+        if ways & self.typed:
+            ways |= set() if self.validation and "validation_data" not in self.typed else {"group_by", "split_by"}
+            for name in ways - self.typed:
+                setattr(self, name, getattr(TrainOptions(), name))
+            self.given -= ways - self.typed
+
     def take_from_split(self) -> list[str]:
         """Columns and codebook that `tools.split` left beside the data, where none are given; says what it took, and
         warns where both of the files that it wrote are trained on.

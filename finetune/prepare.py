@@ -86,7 +86,7 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
                         "(max_position_embeddings in its config.json, llama.context_length in a GGUF file); give no "
                         "more than these")
     tokenizer = load_tokenizer(Source(base).tokenizer)
-    split, said, read, notes, agreement = sides(options, codebook, run)
+    split, said, notes, agreement = sides(options, codebook, run)
     check_labels(split.first, codebook, options.allow_missing_labels)
     if run is None and not split.second:  # never pass over in silence what was asked for
         for name in filter(options.__dict__.get, ("patience", "eval_every")):
@@ -119,9 +119,7 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
         "annotators": agreement.to_dict() if agreement else None,
         "exposure": shown,
     }  # fmt: skip
-    taken = sum(map(len, (split.first, split.second, split.left_out)))
-    lines = notes.lines() + (agreement.lines() if agreement else []) + what_was_taken(options, read, taken)
-    lines += what_repeats(repeats) + said
+    lines = notes.lines() + (agreement.lines() if agreement else []) + said + what_repeats(repeats)
     cut = sum(row.cut for row in rows + validation_rows)
     lines.append(f"  {cut:,} of {len(rows) + len(validation_rows):,} posts cut to fit, with their prompt, "
                  f"into --max-tokens {options.max_tokens}")
@@ -131,9 +129,8 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
 
 
 def sides(options, codebook: Codebook, run: RunFolder | None = None
-          ) -> tuple[Split, list[str], int, Notes, Agreement | None]:
-    """The posts that the options choose, on two sides, and what to say of that; how many were read, and what of them.
-    """
+          ) -> tuple[Split, list[str], Notes, Agreement | None]:
+    """The posts that the options choose, on two sides, and what to say of that; what was found in the files."""
     posts, *found = read_labelled([find_path(name) for name in options.data], options.columns(), codebook,
                                   bad_labels=options.bad_labels)
     read, posts = len(posts), only_posts(posts, find_path(options.rows)) if options.rows else posts
@@ -141,9 +138,10 @@ def sides(options, codebook: Codebook, run: RunFolder | None = None
                           seed=options.seed)
     if options.validation_data:
         split, said = beside(chosen, options, codebook)
-        return split, said, read + len(split.second + split.left_out), *found
-    split, said = part(chosen, options)
-    return split if run is None else split.as_recorded(chosen, run.split), said, read, *found
+    else:
+        split, said = part(chosen, options)
+        split = split if run is None else split.as_recorded(chosen, run.split)
+    return split, what_was_taken(options, read, len(chosen)) + said, *found
 
 
 def what_was_taken(options, read: int, taken: int) -> list[str]:
@@ -202,16 +200,17 @@ def beside(posts: list[Post], options, codebook: Codebook) -> tuple[Split, list[
                             "--validation-data names others; give one of the two")
     options.validation, options.group_by = 0.0, None  # the column of tools.split says nothing of another file
     named = ", ".join(options.validation_data)
-    found, *_ = read_labelled(list(map(find_path, options.validation_data)), options.columns(), codebook,
-                              bad_labels=options.bad_labels)
+    found, notes, agreement = read_labelled(list(map(find_path, options.validation_data)), options.columns(), codebook,
+                                            bad_labels=options.bad_labels)
     texts, languages = TrainingTexts.of(posts), {post.language for post in posts}
     spoken = [post for post in found if post.language in languages]
     kept, known = ([post for post in spoken if texts.hold(post.text) == held] for held in (False, True))
     left = (f"{len(found) - len(spoken):,} in languages without training posts, {len(known):,} with the text of one")
     if not kept:
         raise UserError(f"--validation-data {named}: leaves no post to choose by, of {len(found):,}: {left}")
-    return Split(posts, kept, ("train", "validation"), known), [
-        f"  {len(kept):,} of {len(found):,} posts of {named} for validation; left out: {left}"]
+    said = [*notes.lines(), *(agreement.lines() if agreement else []),
+            f"  {len(kept):,} of {len(found):,} posts of {named} for validation; left out: {left}"]
+    return Split(posts, kept, ("train", "validation"), known), said
 
 
 def unchained(together: Split, apart: Split) -> tuple[Split, list[str]]:

@@ -229,7 +229,7 @@ def _train(values: dict, path: Path) -> dict:
     for key in values:
         if key in OWN or key in COLUMNS:
             raise UserError(f"{where}: key '{key}' belongs in another table")
-        if key in ("patience", "eval_every", "validation_data"):
+        if key in ("patience", "eval_every", "validation_data", "group_by", "split_by"):
             raise UserError(f"{where}: key '{key}' is about validation posts, and the fits of a study have none")
         if key in MACHINE:
             raise UserError(f"{where}: key '{key}' is about the machine, not the study; python -m study has it as "

@@ -19,6 +19,7 @@ inclusion_probability. The machine's label is not among them, so that people cod
 
 import random
 from array import array
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +84,12 @@ def main(argv: list[str]) -> None:
     check_file(out, "--out")
     if out.exists():
         raise UserError(f"--out {out}: exists; choose another name, since codes may hang on it")
+    if out.resolve().parent == find_path(options.labels).resolve():
+        raise UserError(f"--out {out}: lies in the folder of --labels, all files of which are read; choose another")
     files = files_of(find_path(options.labels))
     found, stratum_of, left_out, unread = strata(options, files, trained_ids(options, files))
-    sizes = [0] * len(found)
-    for number in stratum_of:
-        if number >= 0:
-            sizes[number] += 1
+    posts = Counter(stratum_of)
+    sizes = [posts[number] for number in range(len(found))]
     counts = allocated(options, found, sizes)
     chosen = drawn(options, stratum_of, sizes, counts)
     rows = rows_of(options, files, chosen, stratum_of, sizes, counts)
@@ -261,8 +262,7 @@ def drawn(options: SampleOptions, stratum_of: array, sizes: list[int], counts: l
 def rows_of(options: SampleOptions, files: list[Path], chosen: set[int], stratum_of, sizes, counts) -> list[dict]:
     """The sample's rows with their texts, in random order."""
     columns = options.columns()
-    posts = {row: post for row, post in enumerate(iter_posts(files, columns, **READING))
-             if row in chosen}
+    posts = {row: post for row, post in enumerate(iter_posts(files, columns, **READING)) if row in chosen}
     others: dict[str, list[Post]] = {}
     wanted = {post.id for post in posts.values()}
     zeros = LostZeros(wanted)

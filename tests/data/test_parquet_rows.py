@@ -86,12 +86,15 @@ def test_a_string_of_more_than_a_row_may_take_is_refused(tmp_path):
 
 def test_numbers_of_hugging_faces_classes_are_read_as_their_names(tmp_path):
     """As `datasets` writes them: the names stand beside the schema, and -1 is a row without a label."""
-    features = {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}, "text": {"_type": "Value"}}
+    features = {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}, "text": {"_type": "Value"},
+                "tokens": [{"_type": "Value"}]}
     table = pyarrow.table({"text": ["a", "b", "c", "d"], "label": [1, 0, -1, 7]})
     path = tmp_path / "a.parquet"
     as_written = ["1", "0", "-1", "7"]
-    for told, labels in (({"info": {"features": features}}, ["pos", "neg", None, "7"]), ([1], as_written),
-                         ({"info": {"features": {"label": {"_type": "ClassLabel", "names": [1]}}}}, as_written)):
+    others = [{"info": {"features": {"label": {"_type": "ClassLabel", "names": names}}}}
+              for names in ([1], None, "np", {"0": "neg", "1": "pos"})]
+    for told, labels in (({"info": {"features": features}}, ["pos", "neg", None, "7"]),
+                         *((other, as_written) for other in ([1], {"info": {"features": [1]}}, *others))):
         parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(told)}), path)
         posts, notes = read_posts(path, require_labels=False)
         assert [post.label for post in posts] == labels

@@ -96,6 +96,11 @@ def test_option_files(case, world: World, tmp_path):
     refused(train.main, "--model", world.base, "--out", "run", "--config", "o.toml", says=words)
 
 
+def test_a_file_that_is_not_there_is_no_data_set_of_a_hub(world: World):
+    said = refused(train.main, "--model", world.base, "--out", "run", "--data", "posts")
+    assert said.endswith("posts: there is no such file")
+
+
 def test_every_name_of_another_trainer_is_told_once():
     names = [name for others in ELSEWHERE.values() for name in others.split()]
     options = {field.name for field in fields(TrainOptions)}

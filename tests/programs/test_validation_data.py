@@ -57,6 +57,16 @@ def test_posts_of_another_language_or_of_training_choose_nothing(first, place, m
     assert len(hashes) == 32 + 22  # eval.py leaves posts out that chose the adapter
 
 
+def test_what_is_found_in_the_file_is_told_and_what_is_taken_is_of_training(first, place):
+    assert "  32 of 48 posts taken: --languages en,es" in first[1]
+    rows = [json.loads(line) for line in (place / "dev.jsonl").open()]
+    write_jsonl(place / "odd.jsonl", [row | {"label": "odd"} if n % 4 == 3 else row for n, row in enumerate(rows)])
+    said = here("train.py", *COMMON, "--validation-data", "odd.jsonl", "--bad-labels", "drop", "--out", "odd",
+                cwd=place)
+    assert "36  rows read from odd.jsonl" in said and "27  posts kept" in said and "odd (9)" in said
+    assert "of 27 posts of odd.jsonl for validation" in said
+
+
 def test_all_training_posts_are_learnt_and_seeds_share_the_validation_posts(first, place):
     here("train.py", *COMMON, "--validation", "0", "--out", "without", cwd=place)
     assert adapter(place / "without") == adapter(first[0], "adapter-last")
@@ -79,6 +89,24 @@ def test_a_run_keeps_its_validation_posts(first, place, tmp_path):
     write_jsonl(other, posts(36, 3))
     assert "changed since this run began" in here("train.py", "--resume", "--out", part, "--validation-data", other,
                                                   cwd=place, code=2)
+
+
+def test_the_command_line_chooses_validation_posts_otherwise_than_a_run_json(first, place):
+    """Its other answers to the same question give way; what does nothing beside it is refused."""
+    rows = [row | {"author": f"a{n // 4}"} for n, row in enumerate(posts(48, 1))]
+    write_jsonl(place / "authors.jsonl", rows)
+    share = ("--data", "authors.jsonl", "--validation", "0.2", "--group-by", "author", "--out", "share")
+    here("train.py", *COMMON, *share, cwd=place)
+    config = ("--config", "share/run.json", "--max-steps", "1", "--out")
+    for name, more in (("file", DEV[:2]), ("none", ("--validation", "0")), ("more", ("--validation", "0.4"))):
+        here("train.py", *config, name, *more, cwd=place)
+        told = facts(place / name)["options"]
+        assert [told[key] for key in ("validation", "validation_data", "group_by")] == {
+            "file": [0, ["dev.jsonl"], None], "none": [0, [], None], "more": [0.4, [], "author"]}[name]
+    here("train.py", "--config", "first/run.json", "--validation", "0.4", "--out", "back", cwd=place)
+    assert facts(place / "back")["options"]["validation_data"] == []
+    said = here("train.py", *config, "paper", "--preset", "paper", cwd=place, code=2)
+    assert "--preset paper: share/run.json has a value for all that it sets" in said
 
 
 @pytest.mark.parametrize("more, says", [

@@ -75,6 +75,7 @@ def test_what_a_plan_says_decides_its_hash_and_where_it_lies_does_not(tmp_path):
     ("[statistics]\ndraws = 200", "[statistics]\ndraws = 2", ["[statistics]: draws", "smallest value"]),
     ("[repeat]", "[train]\nepochs = 0\n[repeat]", ["[train]: epochs", "smallest value"]),
     ("[repeat]", "[train]\nseed = 1\n[repeat]", ["[train]", "'seed'", "another table"]),
+    ("[repeat]", '[train]\ngroup_by = "author"\n[repeat]', ["[train]", "'group_by'", "validation posts"]),
     ("[repeat]", "[train]\npatience = 2\n[repeat]", ["[train]", "'patience'", "validation posts"]),
     ("[repeat]", '[train]\nvalidation_data = "x.jsonl"\n[repeat]', ["'validation_data'", "validation posts"]),
     ("[repeat]", '[train]\ndevice = "cpu"\n[repeat]', ["[train]", "'device'", "machine"]),

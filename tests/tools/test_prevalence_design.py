@@ -96,7 +96,10 @@ def test_a_design_without_chances_is_told(tmp_path, name):
     labels, codes = made()
     jsonl(tmp_path / "labels.jsonl", labels)
     coded = [row | {name: 1 + n % 2} for n, row in enumerate(random.Random(2).sample(codes, 100))]
-    jsonl(tmp_path / "coded.jsonl", coded)
-    assert f"warning: column '{name}' is not used" in run()[0]
+    for rows in (coded, [row | {"inclusion_probability": ""} for row in coded]):
+        jsonl(tmp_path / "coded.jsonl", rows)
+        assert f"warning: column '{name}' is not used" in run()[0]
+    jsonl(tmp_path / "coded.jsonl", [row | {name: 1} for row in coded])
+    assert "is not used" not in run()[0]  # one value for all: no chance differed by it
     jsonl(tmp_path / "coded.jsonl", [row | {"inclusion_probability": 0.25} for row in coded])
     assert "is not used" not in run()[0]

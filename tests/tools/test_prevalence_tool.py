@@ -132,6 +132,7 @@ def test_few_codes_are_marked_and_fewer_called_too_narrow(tmp_path):
     jsonl(tmp_path / "labels.jsonl", [row | {"g": row.get("g", "rest")} for row in labels])
     jsonl(tmp_path / "coded.jsonl", [codes[0], *random.Random(4).sample(codes[1:], 40)])
     assert "too narrow" not in run("--by", "g")[0]  # one code of one post: nothing is left to chance
+    assert "too narrow" in run("--by", "g", "--beyond")[0]  # but of the process behind it
 
 
 def test_a_naive_share_outside_its_intervals_is_told_with_how_often_chance_does_it(tmp_path):

@@ -51,6 +51,8 @@ def test_a_folder_of_labels_is_the_file_of_all_its_rows(tmp_path):
         jsonl(tmp_path / "labels.jsonl" / name, rows)
     (tmp_path / "labels.jsonl" / "manifest.json").write_text("{}")
     assert sample("--unsure", "2", "--by", "language", name="t.csv") == whole
+    refused(main, "--labels", "labels.jsonl", "--out", "labels.jsonl/s.csv",
+            says="--out labels.jsonl/s.csv: lies in the folder of --labels")  # where the next sample would read it
 
 
 def test_chances_are_rows_over_posts_of_the_stratum(tmp_path):

@@ -91,7 +91,8 @@ def verdicts(found: list[Share], labels: Labels, options) -> list[str]:
                  "No naive share lies outside both corrected intervals; that does not make it right.")
     if few := sorted({share.group for share in there if share.n_coded < FEW}):
         lines.append(f"° fewer than {FEW} coded posts ({counted(len(few), 'group')}).")
-    if fewest := sorted({share.group for share in there if share.n_coded < min(FEWEST, share.n)}):
+    if fewest := sorted({share.group for share in there
+                         if share.n_coded < (FEWEST if options.beyond else min(FEWEST, share.n))}):
         lines.append(f"{counted(len(fewest), 'group')} with fewer than {FEWEST}: where posts had different chances of "
                      "being drawn, or a label is rare, these intervals are known to be too narrow.")
     if none := sorted({share.group for share in found if not share.n_coded}):
@@ -125,10 +126,11 @@ def caution(labels: Labels, coded: Coded, codes: Codes) -> list[str]:
             lines.append("  warning: the coded rows' labels by the machine are spread otherwise than those of all "
                          "posts, as chance would hardly make them; if some posts were likelier to be drawn, add a "
                          "column inclusion_probability")
-    there = {name for post in codes.posts for name in post.extra}
-    if unused := PROBABILITY not in there and next((name for name in DESIGN if name in there), None):
-        lines.append(f"  warning: column '{unused}' is not used without a column {PROBABILITY}, each row's chance of "
-                     "being drawn (1 / weight); add it if chances differed")
+    values = {name: {post.extra.get(name, "").strip() for post in codes.posts} for name in (PROBABILITY, *DESIGN)}
+    unused = [name for name in DESIGN if len(values[name]) > 1]
+    if unused and values[PROBABILITY] == {""}:
+        lines.append(f"  warning: column '{unused[0]}' is not used without a column {PROBABILITY}, each row's chance "
+                     "of being drawn (1 / weight, if the weights add up to all posts); add it if chances differed")
     if lacking := codes.notes.counts["missing_label"] + codes.notes.counts["unknown_label"]:
         lines.append(f"  warning: {counted(lacking, 'coded row')} without a label of the question left out; "
                      + ("give each" if codes.agreement is None else "where nobody else coded the post, give it")
