@@ -17,6 +17,9 @@ def read_outside(predictions: str | Path, data: Sequence[Path], names: Sequence[
     Gold labels come from `data` by id and language, or, if it is empty, from the file of predictions itself; `names`
     are what the user calls the files of `data`. Raises `UserError` for a post without prediction or gold label.
     """
+    if not data and columns.predicted == columns.label:
+        raise UserError(f"--predicted-column {columns.predicted}: is the column of the gold labels, too; name the "
+                        "labelled file with --data, or another --label-column")
     predicted, notes = read_predictions([predictions], columns, codebook)
     print("\n".join(notes.lines()))
     if not data:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from common.errors import UserError
@@ -57,6 +57,10 @@ class Columns:
     others: tuple[str, ...] = ()
     remembered: tuple[str, ...] = ()  # roles whose name comes from a run: a file may lack them
     longest: int = 16
+
+    def of_predictions(self) -> "Columns":
+        """These for a file of predicted labels, where a column `label` may hold these, and no gold labels."""
+        return self if self.predicted != self.label else replace(self, label="\0")  # a name that no column has
 
     @cached_property
     def own(self) -> frozenset[str]:

@@ -271,7 +271,7 @@ def read_predictions(paths, columns: Columns | None = None, codebook=None, **opt
     """
     columns = columns or Columns()
     options = {"require_labels": False, "require_text": False} | options
-    posts, notes = read_posts(paths, columns, codebook, **options)
+    posts, notes = read_posts(paths, columns.of_predictions(), codebook, **options)
     for post in posts:
         if columns.predicted not in post.extra:
             there = ", ".join(repr(name[:24]) for name in list(post.extra)[:12]) or "none"

@@ -195,6 +195,9 @@ def test_predictions(tmp_path):
     found = [(p.id, p.text, p.label, p.extra["predicted"]) for p in posts]
     assert found == [("a", "", "pro", "anti"), ("b", "", None, "")]
     assert list(by_id(posts)) == [("a", "und"), ("b", "und")]
+    labels = write(tmp_path, "label.csv", "id,label\na,pro\nb,odd\n")  # another program's, in the gold labels' column
+    posts, _ = read_predictions(labels, Columns(predicted="label"), CODEBOOK)
+    assert [(p.label, p.extra["label"]) for p in posts] == [(None, "pro"), (None, "odd")]
     with pytest.raises(UserError) as caught:
         read_predictions(path, Columns(predicted="guess"))
     assert str(caught.value) == (

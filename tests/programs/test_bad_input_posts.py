@@ -195,6 +195,8 @@ def test_predictions_that_cannot_be_scored(world: World, tmp_path):
     refused(evaluation.main, "--predictions", some, "--data", world.test, "--out", "e",
             says=("some.jsonl", "no prediction for id 'en-50'", "3 posts"))  # fmt: skip
     refused(evaluation.main, "--predictions", some, "--out", "e", says=("some.jsonl: row 1", "no gold label", "--data"))
+    refused(evaluation.main, "--predictions", some, "--predicted-column", "label", "--out", "e",
+            says=("--predicted-column label: is the column of the gold labels, too",))  # or all would be right
     twice = jsonl(tmp_path / "twice.jsonl", [row | {"predicted": "neutral"} for row in rows + rows[:1]])
     refused(evaluation.main, "--predictions", twice, "--data", world.test, "--out", "e", says=("row 25", "came before"))
     refused(evaluation.main, "--predictions", "none.jsonl", "--out", "e", says=("none.jsonl", "no such file"))

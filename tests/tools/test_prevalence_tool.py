@@ -81,7 +81,11 @@ def test_columns_and_languages_of_the_posts(tmp_path):
         jsonl(tmp_path / "posts.jsonl", theirs)
         seen.append(run("--posts", "posts.jsonl", "--by", "language,author")[1])
         assert [row["group"] for row in seen[-1][::3]] == ["en, u0", "es, u1"]
-    assert seen[0] == seen[1] == seen[2]
+    jsonl(tmp_path / "labels.jsonl", [{"label" if key == "predicted" else key: value for key, value in row.items()}
+                                      for row in labels])
+    seen.append(run("--posts", "posts.jsonl", "--by", "language,author", "--predicted-column", "label")[1])
+    assert seen[0] == seen[1] == seen[2] == seen[3]
+    jsonl(tmp_path / "labels.jsonl", labels)
     words = ["--labels", "labels.jsonl", "--coded", "coded.jsonl", "--posts", "posts.jsonl", "--by"]
     refused(main, *words, "autor", says=[
         "--by autor: labels.jsonl: row 1 has no such column, nor has --posts in posts.jsonl: row 1; did you mean "

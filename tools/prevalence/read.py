@@ -212,7 +212,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def _rows(path: Path, columns: Columns) -> Iterator[Post]:
-    notes, paths = Notes(), files_of(path)
+    notes, paths, columns = Notes(), files_of(path), columns.of_predictions()
     for post in iter_posts(paths, columns, require_labels=False, require_text=False, check_ids=False, notes=notes):
         if notes.counts["made_id"]:
             raise UserError(f"{post.place}: has no id; labels and codes are joined by column '{columns.id}'")
