@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from common.terminal import table
 from report.markup import Html, grid, tag
 from report.pictures import two
-from report.words import counted, number
+from report.words import counted, number, signed
 
 FIGURES = {"accuracy": "accuracy", "macro_f1": "macro-F1", "topic.macro_f1": "topic macro-F1"}
 PARTS = {"all": "All", "seen": "Seen", "unseen": "Unseen"}
@@ -48,7 +48,7 @@ def ahead(figure: Mapping) -> int | None:
 
 
 def _interval(figure: Mapping) -> str:
-    return f" ({figure['value']:+.3f}, {figure['low']:+.3f} to {figure['high']:+.3f})".replace("-", "−")
+    return " ({}, {} to {})".format(*(signed(figure[key], 3) for key in ("value", "low", "high")))
 
 
 def lines_of(found: Mapping) -> list[list[str]]:
@@ -65,9 +65,9 @@ def lines_of(found: Mapping) -> list[list[str]]:
 
 def _parts(figure: Mapping) -> tuple[str, str]:
     """The difference, and its interval where it has one."""
-    value = "" if figure["value"] is None else f"{figure['value']:+.3f}"
-    ends = "" if figure["low"] is None else f"[{figure['low']:+.3f}, {figure['high']:+.3f}]"
-    return value.replace("-", "−"), ends.replace("-", "−")
+    value = "" if figure["value"] is None else signed(figure["value"], 3)
+    ends = "" if figure["low"] is None else f"[{signed(figure['low'], 3)}, {signed(figure['high'], 3)}]"
+    return value, ends
 
 
 def beside_table(found: Mapping) -> str:

@@ -38,6 +38,12 @@ def language_name(code: str, names: Mapping[str, str] | None = None) -> str:
     return (names or {}).get(code) or NAMES.get(code, code)
 
 
+def signed(value: float, digits: int) -> str:
+    """`signed(-0.0312, 2) -> "−0.03"`; what rounds to zero has no sign."""
+    text = f"{value:+.{digits}f}"
+    return text.replace("-", "−") if any(c in "123456789" for c in text) else text[1:]
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """`number(0.5) -> "0.500"`, `number(-0.5) -> "−0.500"`, `number(-0.0001) -> "0.000"`; a dash for None."""
     return "–" if value is None else f"{value:z.{digits}f}".replace("-", "−")
@@ -143,8 +149,8 @@ def _compared(words: str, one: Mapping, two: Mapping, level: float) -> str:
     else:
         verdict = "lower in the unseen languages" if gap < 0 else "higher in the unseen languages"
         if (high if gap < 0 else -low) - (shift if gap < 0 else -shift) >= 0:
-            verdict = f"no more than the most frequent answers' own difference of {shift:+.1f} points explains"
-    part += f": {gap:+.1f} points ({low:+.1f} to {high:+.1f}), {verdict}".replace("-", "−")
+            verdict = f"no more than the most frequent answers' own difference of {signed(shift, 1)} points explains"
+    part += f": {signed(gap, 1)} points ({signed(low, 1)} to {signed(high, 1)}), {verdict}"
     return f"{part}, beside {_constants(one, two)}"
 
 

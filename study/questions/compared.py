@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from report.intervals import percentiles
+from report.words import signed
 from stats import corrected
 from stats.families import holds_for
 from stats.predictions import Predictions, figure_of, figures_of, pooled, resampled
 from stats.recipes import Fits, contrast, lacking
 from study.report.section import Table
-from study.report.tables import signed
 from study.results import Results
 
 

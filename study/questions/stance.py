@@ -7,14 +7,13 @@ the posts that both found, which are the same for both.
 
 import numpy as np
 
-from report.words import counted, number
+from report.words import counted, number, signed
 from stats.families import THESE, holds_for
 from stats.recipes import around, lacking, pairs_of
 from stats.stance_split import split, splits
 from study.questions.compared import in_words, notes_of, whole, widest
 from study.questions.sentences import called, finding, many, scored, taught
 from study.report.section import Claim, Column, FigureSpec, Section, Table
-from study.report.tables import signed
 from study.results import Results
 
 END, GIVEN, RECALL = "stance.end_to_end.accuracy", "stance.given_detection.accuracy", "topic.recall"

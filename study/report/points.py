@@ -9,6 +9,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from report.figures import INK, SOFT
+from report.words import signed
 from study.report.looks import (
     HATCHES,
     LINE,
@@ -21,7 +22,7 @@ from study.report.looks import (
     plain,
     whisker,
 )
-from study.report.tables import shown, signed
+from study.report.tables import shown
 
 NEAR = [(8, 0), (-8, 0), (7, 7), (-7, 7), (7, -7), (-7, -7), (0, 10), (0, -10), (13, 4), (-13, 4), (13, -5),
         (-13, -5), (11, 14), (-11, 14), (11, -14), (-11, -14)]  # where a label may stand: offsets in points

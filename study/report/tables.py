@@ -11,7 +11,7 @@ text that consists of the two letters NA cannot be told from a missing one.
 from collections.abc import Iterable
 
 from report.markup import Html, grid, join, tag
-from report.words import language_name
+from report.words import language_name, signed
 from study.report.section import NUMBERS, Table
 
 LONG = 14  # rows above which a table is folded away on the page
@@ -51,12 +51,6 @@ def shown(value, kind: str) -> str:
         text = f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}"
         return text.replace("-", "−", 1) if value < 0 else text
     return value
-
-
-def signed(value: float, digits: int) -> str:
-    """`signed(-0.0312, 2) -> "−0.03"`; what rounds to zero has no sign."""
-    text = f"{value:+.{digits}f}"
-    return text.replace("-", "−") if any(c in "123456789" for c in text) else text[1:]
 
 
 def short(value, kind: str) -> str:

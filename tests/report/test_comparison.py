@@ -69,6 +69,7 @@ def test_a_nearly_constant_answer_is_constant_and_a_good_one_is_not():
 
 def test_each_sides_own_most_frequent_answer_stands_beside_it():
     line = findings(metrics(("en", 400, 0.7, good), ("ko", 400, 0.7, good)))[1]
+    assert line.count(": 0.0 points (−") == 2  # no "−0.0"
     assert line.count("no difference can be shown, beside") == 2 and "70.0 % and 70.0 % for always “related”" in line
     assert "macro-F1 0.9" in line and "beside 0.412 and 0.412" in line
 
