@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from audit.picture import both_widths
-from audit.words import brief, named, percents, short, signed
+from audit.words import brief, named, percents, short
 from report.markup import Html, folded, grid, join
-from report.words import interval, number
+from report.words import interval, number, signed
 
 MOST = 14  # rows of a table or picture before the rest is folded
 
@@ -24,7 +24,7 @@ def changes(rows: Sequence[Mapping], whole: Mapping, level: str) -> Html:
     digits = decimals(rows)
     body = [[named(row["name"]), number(row["kl"], digits), interval(row["kl_ci"], digits), row["flips"],
              f"{100 * row['flip_rate']:.1f}", percents(row["flip_rate_ci"]), number(row["macro_f1"]),
-             signed(row["f1_change"]), interval(row["f1_change_ci"], 3)]
+             signed(row["f1_change"], 3), interval(row["f1_change_ci"], 3)]
             for row in [{**whole, "name": "all together"}, *rows]]
     name = f"What each {level} does alone"
     table = grid(name, header, body[: MOST + 1], class_="wide changes")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from report import words
 from report.markup import Html, escape, join, tag
-from report.words import counted, interval, number, unbroken
+from report.words import counted, interval, signed, unbroken
 
 _NAME = re.compile(r"(layers\.)(\d+\.)(self_attn\.|mlp\.)(\w+)")
 
@@ -49,15 +49,9 @@ def whole(pair: Sequence[float]) -> str:
     return unbroken(f"{100 * pair[0]:.0f} to {100 * pair[1]:.0f} %")
 
 
-def signed(value: float) -> str:
-    """`signed(0.5) -> "+0.500"`; what rounds to zero has no sign: `signed(-0.0001) -> "0.000"`."""
-    text = number(value)
-    return f"+{text}" if value > 0 and float(text) else text
-
-
 def changed(row: Mapping) -> str:
     """`changed({...}) -> "+0.500 [0.400, 0.600]"`, without brackets where there is no interval."""
-    return f"{signed(row['f1_change'])} {interval(row['f1_change_ci'], 3)}".rstrip()
+    return f"{signed(row['f1_change'], 3)} {interval(row['f1_change_ci'], 3)}".rstrip()
 
 
 def flips(row: Mapping) -> str:

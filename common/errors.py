@@ -226,11 +226,17 @@ def is_memory(error: Exception) -> bool:
 
 def closest(word: str, candidates) -> str:
     """A hint for a misspelt name: `closest("langages", ["languages"]) -> "; did you mean 'languages'?"`, or ""."""
+    match = nearest(word, candidates)
+    return f"; did you mean '{match}'?" if match else ""
+
+
+def nearest(word: str, candidates) -> str | None:
+    """The candidate that a misspelt name is most like, if it is like any."""
     import difflib
 
     if len(str(word)) > 200:  # no name, and comparing takes the square of its length
-        return ""
+        return None
     names = [str(c) for c in candidates]
     match = ([name for name in names if name.casefold() == str(word).casefold() and name != word]
              or difflib.get_close_matches(str(word), names, n=1))
-    return f"; did you mean '{match[0]}'?" if match else ""
+    return match[0] if match else None

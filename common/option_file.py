@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from common.errors import UserError, closest
+from common.errors import UserError, nearest
 from common.files import read_toml
 from common.run_json import RUN_JSON, read_run_json
 
@@ -42,5 +42,5 @@ def called_here(cls, word: str, names: Iterable[str], prefix: str = "") -> str:
         option, comma, more = here.partition(",")
         if bare.lower() in others.split() and (option in shown or " " in option):
             return f"; here it is {shown[option]}{comma}{more}" if option in shown else f"; {here}"
-    alike = closest(bare, shown).split("'")  # without the prefix, which all flags share
-    return f"; did you mean '{shown[alike[1]]}'?" if len(alike) > 1 else ""
+    alike = nearest(bare, shown)  # without the prefix, which all flags share
+    return f"; did you mean '{shown[alike]}'?" if alike else ""

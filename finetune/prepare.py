@@ -89,9 +89,10 @@ def prepare(options, run: RunFolder | None = None) -> Prepared:
     split, said, notes, agreement = sides(options, codebook, run)
     check_labels(split.first, codebook, options.allow_missing_labels)
     if run is None and not split.second:  # never pass over in silence what was asked for
-        for name in filter(options.__dict__.get, ("patience", "eval_every")):
-            raise UserError(f"--{name.replace('_', '-')}: there are no validation posts to score; give "
-                            "--validation-data FILE, or --validation 0.1, which sets a tenth aside")
+        for name in ("patience", "eval_every"):
+            if getattr(options, name):
+                raise UserError(f"--{name.replace('_', '-')}: there are no validation posts to score; give "
+                                "--validation-data FILE, or --validation 0.1, which sets a tenth aside")
     prompt = Prompt(codebook, tokenizer, template=options.template, max_tokens=options.max_tokens, layout=layout)
     tokenizer.check_fits(config.vocab_size, [*prompt.prefix_ids, *prompt.label_ids])
     repeats = find_repeats(split.first, codebook.labels)
@@ -202,9 +203,9 @@ def beside(posts: list[Post], options, codebook: Codebook) -> tuple[Split, list[
     named = ", ".join(options.validation_data)
     found, notes, agreement = read_labelled(list(map(find_path, options.validation_data)), options.columns(), codebook,
                                             bad_labels=options.bad_labels)
-    texts, languages = TrainingTexts.of(posts), {post.language for post in posts}
+    languages = {post.language for post in posts}
     spoken = [post for post in found if post.language in languages]
-    kept, known = ([post for post in spoken if texts.hold(post.text) == held] for held in (False, True))
+    kept, known = by_text(spoken, posts)
     left = (f"{len(found) - len(spoken):,} in languages without training posts, {len(known):,} with the text of one")
     if not kept:
         raise UserError(f"--validation-data {named}: leaves no post to choose by, of {len(found):,}: {left}")
@@ -217,17 +218,21 @@ def unchained(together: Split, apart: Split) -> tuple[Split, list[str]]:
     """Of a split that keeps copies of one text together, and so chains most posts into one group, and one that lets
     them go apart: the second, without the validation posts whose text is in training, if any are left.
     """
-    texts = TrainingTexts.of(apart.first)
-    sides: tuple[list, list] = ([], [])
-    for post in apart.second:
-        sides[texts.hold(post.text)].append(post)
-    kept, copies = sides
+    kept, copies = by_text(apart.second, apart.first)
     if apart.is_chained or not kept:
         return together, together.warnings()
     return replace(apart, second=kept, left_out=copies), [
         f"  copies of one text may be on both, or {together.largest:,} of {len(together.first + together.second):,} "
         f"posts would be one group; {len(copies):,} that training has, too, are left out of validation",
         *apart.warnings()]
+
+
+def by_text(posts: list[Post], training: list[Post]) -> tuple[list[Post], list[Post]]:
+    """Those of `posts` whose text no post of `training` has, and the others."""
+    texts, sides = TrainingTexts.of(training), ([], [])
+    for post in posts:
+        sides[texts.hold(post.text)].append(post)
+    return sides
 
 
 def check_labels(posts: list[Post], codebook: Codebook, allow_missing: bool) -> None:

@@ -13,8 +13,9 @@ from audit.four_bits import cost, said_of_quantisation, worst_rounded
 from audit.glossary import terms
 from audit.page import asked, audit_page, findings, intervals_in
 from audit.tables import changes, decimals
-from audit.words import brief, changed, named, percents, short, signed
+from audit.words import brief, changed, named, percents, short
 from quant.nf4 import NF4_CODE
+from report.words import signed
 from tests.browser import PROGRAM, Browser
 from tests.page_rules import faults
 from tests.report.test_page import EVIL, Reader
@@ -92,7 +93,7 @@ def test_without_an_interval_nothing_is_concluded(found):
 
 
 def test_figures_have_no_sign_of_nothing_and_intervals_their_column_s_unit(found):
-    assert [signed(value) for value in (0.5, -0.5, 0.0001, -0.0001, 0.0)] == \
+    assert [signed(value, 3) for value in (0.5, -0.5, 0.0001, -0.0001, 0.0)] == \
         ["+0.500", "−0.500", "0.000", "0.000", "0.000"]
     assert changed({"f1_change": -0.0001, "f1_change_ci": [-0.0001, 0.02]}) == "0.000 [0.000, 0.020]"
     assert percents([0.07, 0.198]) == "[7.0, 19.8]" and percents(None) == ""
