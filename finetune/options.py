@@ -49,8 +49,8 @@ class TrainOptions(ColumnOptions, ResidentOptions, MachineOptions):
     validation: float | None = option(None, "share of the training posts set aside to choose the best adapter; 0 for "
                                       f"none (default: a tenth if there are {ENOUGH} posts or more, else none)",
                                       minimum=0, maximum=0.9, group=DATA)
-    validation_data: list[str] = option((), "labelled posts of their own to choose the best adapter by, of the "
-                                        "training posts' languages", metavar="FILE", group=DATA)
+    validation_data: list[str] = option((), "other labelled posts, to choose the best adapter by; only those in the "
+                                        "training posts' languages count", metavar="FILE", group=DATA)
     group_by: str | None = option(None, "column (such as author): posts with the same value stay on one side of "
                                   "that split (default: what tools.split kept together)",
                                   metavar="NAME", group=DATA)
